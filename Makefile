@@ -1,0 +1,44 @@
+# Two commands set everything up on a machine that has Python 3.11 or newer and git: make demo, make test.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV)/bin)
+READY := $(VENV)/.ready
+# DVC runs "palm-cache" and the tests run "dvc": both must be found.
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help demo test lint check mini clean
+
+help:
+	@echo "make demo   environment, pipeline on the demo data, score table"
+	@echo "make test   environment, tests"
+	@echo "make check  what CI runs: lint and tests"
+	@echo "make mini   train the embedded encoder anew (about a quarter of an hour)"
+	@echo "make clean  remove the environment and what the demo made"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	dvc repro
+	palm-cache report --out results
+
+test: $(READY)
+	pytest
+
+lint: $(READY)
+	ruff check
+	ruff format --check
+	mypy
+	lint-imports
+	codespell
+
+check: lint test
+
+mini: $(READY)
+	python -m pipelines.mini.train
+
+clean:
+	rm -rf $(VENV) data/raw/demo data/features/demo results

@@ -1,0 +1,1 @@
+"""Stage two: few-shot draws, heads and scores, purely on cached tensors."""

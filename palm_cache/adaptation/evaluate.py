@@ -1,0 +1,164 @@
+"""Score fitted heads on the test clips of their folds, once, after training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import pandas as pd
+
+from palm_cache.adaptation.heads import find_head
+from palm_cache.adaptation.metrics import measure
+from palm_cache.adaptation.tasks import few_shot
+from palm_cache.errors import StaleStoreError, StoreError
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import read_heads, run_name
+from palm_cache.store.layout import heads_path, slug
+from palm_cache.store.scores import (
+    COLUMNS,
+    Prediction,
+    read_scores,
+    write_metrics,
+    write_predictions,
+    write_scores,
+)
+from palm_cache.types import Features, FittedHead, Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Where the results of an evaluation lie."""
+
+    out: Path
+    scores: pd.DataFrame
+    """Of every run below ``out``, also of those evaluated earlier."""
+    renewed: frozenset[tuple[str, str]]
+    """(dataset, encoder slug) of what was evaluated now."""
+
+
+def evaluate_files(
+    out: Path,
+    heads_files: Sequence[Path] | None = None,
+    *,
+    store: Path | None = None,
+    progress: Progress = no_progress,
+) -> Evaluation:
+    """Score every head of some files; write ``scores.csv``, ``predictions.h5`` and ``metrics.json``.
+
+    Rows of other datasets and encoders below ``out`` stay, as long as their heads are there.
+
+    Parameters
+    ----------
+    out : Path
+        Where results lie.
+    heads_files : sequence of Path, optional
+        Every ``heads.h5`` below ``out`` by default.
+    store : Path, optional
+        The feature store; by default the one that the heads were fitted on.
+
+    Raises
+    ------
+    StoreError
+        If there are no heads, or a store is missing.
+    StaleStoreError
+        If a store has changed since the heads were fitted.
+    """
+    files = sorted(out.glob("*/*/heads.h5")) if heads_files is None else list(heads_files)
+    if not files:
+        raise StoreError(f"{out}: no heads below this folder; fit some with: palm-cache fit --out {out}")
+    rows: list[dict[str, object]] = []
+    predictions: list[Prediction] = []
+    for number, file in enumerate(files):
+        progress("evaluating", number, len(files))
+        heads, recorded_store = read_heads(file)
+        features = FeatureStore(store or recorded_store).read()
+        for head in heads:
+            _check_fresh(head, features, file)
+            row, prediction = evaluate_head(features, head)
+            rows.append(row)
+            predictions.append(prediction)
+        progress("evaluating", number + 1, len(files))
+    renewed = frozenset((str(row["dataset"]), str(row["encoder"])) for row in rows)
+    scores = pd.concat([_other_scores(out, renewed), pd.DataFrame(rows, columns=list(COLUMNS))])
+    scores = scores.sort_values(["dataset", "encoder", "head", "shots", "fold", "seed"], ignore_index=True)
+    write_scores(out / "scores.csv", scores)
+    write_predictions(out / "predictions.h5", predictions)
+    write_metrics(out / "metrics.json", mean_scores(scores))
+    return Evaluation(out, scores, renewed)
+
+
+def evaluate_head(features: Features, head: FittedHead) -> tuple[dict[str, object], Prediction]:
+    """Score one head: its row of ``scores.csv`` and its predictions.
+
+    Clips are scored by their view 0, the centre crop.
+    """
+    run = head.run
+    test = few_shot(features, fold=run.fold, shots=0, seed=run.seed).test
+    logits = find_head(run.head).logits(head.state, features.audio[test, 0])
+    labels = features.labels[test]
+    row = {
+        "dataset": run.dataset,
+        "encoder": slug(run.encoder),
+        "head": run.head,
+        "shots": run.shots,
+        "fold": run.fold,
+        "seed": run.seed,
+        "n_train": head.n_train,
+        "n_test": len(test),
+        "n_params": head.n_params,
+        **asdict(measure(logits, labels)),
+        "fit_seconds": head.fit_seconds,
+        "template": head.template,
+        "hyperparameters": json.dumps(dict(head.hyperparameters), sort_keys=True),
+        "fingerprint": head.fingerprint,
+    }
+    prediction = Prediction(
+        run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
+    )
+    return row, prediction
+
+
+def mean_scores(scores: pd.DataFrame) -> dict[str, object]:
+    """Return accuracy and macro F1, mean over folds and seeds, nested by dataset, encoder and run kind."""
+    means: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    keys = ["dataset", "encoder", "head", "shots"]
+    per_seed = scores.groupby([*keys, "seed"])[["accuracy", "macro_f1"]].mean()
+    for key, mean in per_seed.groupby(level=keys).mean().iterrows():
+        dataset, encoder, head, shots = cast("tuple[str, str, str, int]", key)
+        kind = f"{head}-{shots}shots" if shots else head
+        means.setdefault(dataset, {}).setdefault(encoder, {})[kind] = {
+            "accuracy": float(mean["accuracy"]),
+            "macro_f1": float(mean["macro_f1"]),
+        }
+    return dict(means)
+
+
+def _check_fresh(head: FittedHead, features: Features, file: Path) -> None:
+    if head.digest == features.digest:
+        return
+    why = (
+        "another encoder or another version of it made the store"
+        if head.fingerprint != features.fingerprint
+        else "its clips, labels, folds or classes have changed"
+    )
+    raise StaleStoreError(
+        f"{file}: fitted on an earlier state of the {features.dataset} store ({why}); "
+        "fit again with: palm-cache fit"
+    )
+
+
+def _other_scores(out: Path, renewed: Iterable[tuple[str, str]]) -> pd.DataFrame | None:
+    """Return the rows of an earlier ``scores.csv`` that this evaluation does not renew."""
+    path = out / "scores.csv"
+    if not path.exists():
+        return None
+    scores = read_scores(path)
+    renewed = set(renewed)
+    keep = [
+        (dataset, encoder) not in renewed and heads_path(out, dataset, encoder).exists()
+        for dataset, encoder in zip(scores["dataset"], scores["encoder"], strict=True)
+    ]
+    return scores[keep] if any(keep) else None

@@ -1,0 +1,163 @@
+"""Fit heads on the features of a store: draw, batch the runs of one shape, train, keep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from palm_cache.adaptation.grid import plan_runs
+from palm_cache.adaptation.heads import find_head
+from palm_cache.adaptation.heads.base import Head, Shots, unit
+from palm_cache.adaptation.tasks import few_shot
+from palm_cache.errors import UnknownNameError
+from palm_cache.params import FitParams
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import read_heads, write_heads
+from palm_cache.store.layout import heads_path
+from palm_cache.types import Features, FittedHead, Progress, Run, Task, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a fit did."""
+
+    heads_file: Path
+    features: Features
+    fitted: tuple[FittedHead, ...]
+    """The runs of this fit."""
+    kept: int
+    """Runs of earlier fits on the same features that stay in the file."""
+    notes: tuple[str, ...]
+
+
+def fit_store(
+    store: Path,
+    out: Path,
+    params: FitParams,
+    *,
+    progress: Progress = no_progress,
+) -> Fit:
+    """Fit the heads that are asked for on a feature store and keep them in ``heads.h5``.
+
+    Heads of earlier fits stay in the file as long as they were fitted on the same features.
+
+    Raises
+    ------
+    StoreError
+        If the store is missing, unfinished or damaged.
+    UnknownNameError
+        If the store does not hold the template.
+    OutputError
+        If the heads cannot be written.
+    """
+    features = FeatureStore(store).read()
+    fitted, notes = fit_runs(features, params, progress=progress)
+    path = heads_path(out, features.dataset, features.encoder)
+    earlier = read_heads(path)[0] if path.exists() else []
+    renewed = {head.run for head in fitted}
+    others = [head for head in earlier if head.run not in renewed]
+    kept = [head for head in others if head.digest == features.digest]
+    if len(kept) < len(others):
+        dropped = len(others) - len(kept)
+        notes.append(f"{path}: {dropped} head(s) of an earlier state of the store are dropped")
+    write_heads(path, [*kept, *fitted], store)
+    return Fit(path, features, tuple(fitted), len(kept), tuple(notes))
+
+
+def fit_runs(
+    features: Features,
+    params: FitParams,
+    *,
+    progress: Progress = no_progress,
+) -> tuple[list[FittedHead], list[str]]:
+    """Fit every run that is asked for; runs of one shape are trained in one tensor program.
+
+    Returns
+    -------
+    heads : list of FittedHead
+        In the order of :func:`plan_runs`.
+    notes : list of str
+        What the user should know: clips left out, classes with fewer clips than shots.
+    """
+    runs = plan_runs(features, params)
+    tasks = {run: few_shot(features, fold=run.fold, shots=run.shots, seed=run.seed) for run in runs}
+    batches: dict[tuple[str, int, int], list[Run]] = {}
+    for run in runs:
+        batches.setdefault((run.head, run.shots, len(tasks[run].train)), []).append(run)
+    fitted: dict[Run, FittedHead] = {}
+    for batch in batches.values():
+        head = find_head(batch[0].head)(params.template, params.training)
+        progress(f"fitting {head.name}", len(fitted), len(runs))
+        for result in _fit_batch(features, head, batch, [tasks[run] for run in batch]):
+            fitted[result.run] = result
+        progress(f"fitting {head.name}", len(fitted), len(runs))
+    return [fitted[run] for run in runs], _notes(features, tasks)
+
+
+def text_of(features: Features, template: str) -> Tensor:
+    """Return the unit text embeddings (n_classes, dim) of one prompt template.
+
+    Raises
+    ------
+    UnknownNameError
+        If the store does not hold the template.
+    """
+    if template not in features.templates:
+        raise UnknownNameError.among("template", template, [repr(known) for known in features.templates])
+    return unit(features.text[:, features.templates.index(template)])
+
+
+def _fit_batch(
+    features: Features, head: Head, runs: Sequence[Run], tasks: Sequence[Task]
+) -> list[FittedHead]:
+    """Fit runs whose draws have one size."""
+    rows = torch.stack([task.train for task in tasks])
+    n_views = features.audio.shape[1]
+    shots = Shots(
+        # Every view of a clip is a training example of its own.
+        audio=unit(features.audio[rows]).flatten(1, 2),
+        labels=features.labels[rows].repeat_interleave(n_views, dim=1),
+        text=text_of(features, head.template),
+        seeds=tuple(run.seed for run in runs),
+    )
+    started = time.perf_counter()
+    states = head.fit(shots)
+    seconds = (time.perf_counter() - started) / len(runs)
+    n_classes, dim = shots.text.shape
+    return [
+        FittedHead(
+            run=run,
+            state={name: value[number].clone() for name, value in states.items()},
+            class_names=features.class_names,
+            template=head.template,
+            hyperparameters=head.hyperparameters,
+            fingerprint=features.fingerprint,
+            digest=features.digest,
+            n_train=rows.shape[1],
+            n_params=head.n_params(n_classes, dim),
+            fit_seconds=seconds,
+        )
+        for number, run in enumerate(runs)
+    ]
+
+
+def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
+    notes = []
+    failed = int((~features.usable).sum())
+    if failed:
+        notes.append(f"{features.dataset}: {failed} clip(s) have no embedding and are left out")
+    short: dict[tuple[int, str], set[int]] = {}
+    for run, task in tasks.items():
+        for name in task.short_classes:
+            short.setdefault((run.shots, name), set()).add(run.fold)
+    for (shots, name), folds in sorted(short.items()):
+        where = ", ".join(map(str, sorted(folds)))
+        notes.append(
+            f"{features.dataset}: class {name!r} has fewer than {shots} clips in fold(s) {where}; taken whole"
+        )
+    return notes

@@ -1,0 +1,23 @@
+"""Heads by name: ways to classify cached embeddings."""
+
+from __future__ import annotations
+
+from palm_cache.adaptation.heads.base import Head
+from palm_cache.adaptation.heads.palm import Palm
+from palm_cache.adaptation.heads.zero_shot import PalmDagger, ZeroShot
+from palm_cache.errors import UnknownNameError
+
+HEADS: dict[str, type[Head]] = {head.name: head for head in (ZeroShot, PalmDagger, Palm)}
+
+
+def find_head(name: str) -> type[Head]:
+    """Return the head of that name.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none.
+    """
+    if name not in HEADS:
+        raise UnknownNameError.among("head", name, HEADS)
+    return HEADS[name]

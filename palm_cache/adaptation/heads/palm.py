@@ -1,0 +1,98 @@
+"""PALM: a learned context and gate per class, in the feature space of the text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from palm_cache.adaptation.heads.base import CosineHead, Shots, cosine_logits, generators, unit
+from palm_cache.adaptation.train import draw_orders, sgd
+from palm_cache.errors import DataError
+from palm_cache.types import BARE_TEMPLATE, Training
+
+CONTEXT_STD = 0.02
+"""Standard deviation of the context before training."""
+
+
+def mix_context(text: Tensor, context: Tensor, gate: Tensor) -> Tensor:
+    r"""Blend frozen text embeddings with a learned context, class by class.
+
+    .. math:: t'_c = \mathrm{unit}\big((1-\sigma(l_c))\,t_c + \sigma(l_c)\,z_c\big)
+
+    Parameters
+    ----------
+    text : Tensor, shape (n_classes, dim)
+        Frozen embedding :math:`t_c`, unit length per row.
+    context : Tensor, shape (..., n_classes, dim)
+        Learned :math:`z_c`.
+    gate : Tensor, shape (..., n_classes)
+        Learned :math:`l_c`, before the sigmoid; large means "trust the context".
+
+    Returns
+    -------
+    Tensor, shape (..., n_classes, dim)
+        Class embeddings, unit length per row.
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit together.
+
+    References
+    ----------
+    Hanif et al., EMNLP 2024, arXiv:2409.19806; official palm/palm.py, PromptLearner.forward.
+    """
+    if context.shape[-2:] != text.shape or gate.shape != context.shape[:-1]:
+        raise DataError(
+            f"text {tuple(text.shape)}, context {tuple(context.shape)} and gate {tuple(gate.shape)} "
+            "do not fit together"
+        )
+    trust = torch.sigmoid(gate)[..., None]
+    return unit((1 - trust) * text + trust * context)
+
+
+class Palm(CosineHead):
+    """Prompt learning in the feature space of the text encoder.
+
+    References
+    ----------
+    Hanif et al., "PALM: Few-Shot Prompt Learning for Audio Language Models", EMNLP 2024.
+    """
+
+    name: ClassVar[str] = "palm"
+    learns: ClassVar[str] = "a context vector and a gate per class: classes x (dim + 1)"
+    source: ClassVar[str] = "Hanif et al., EMNLP 2024, arXiv:2409.19806"
+
+    def __init__(self, template: str, training: Training) -> None:
+        super().__init__(BARE_TEMPLATE, training)
+
+    @property
+    def hyperparameters(self) -> dict[str, object]:
+        """Return the training protocol."""
+        return asdict(self.training)
+
+    @staticmethod
+    def n_params(n_classes: int, dim: int) -> int:
+        """Return ``n_classes * (dim + 1)``."""
+        return n_classes * (dim + 1)
+
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
+        """Train all runs together; each run's start and shuffling follow from its seed alone."""
+        n_classes, dim = shots.text.shape
+        n_train = shots.labels.shape[1]
+        contexts, gates, orders = [], [], []
+        for generator in generators(shots.seeds):
+            contexts.append(CONTEXT_STD * torch.randn(n_classes, dim, generator=generator))
+            gates.append(torch.rand(n_classes, generator=generator))
+            orders.append(draw_orders(n_train, self.training.epochs, generator))
+        start = {"context": torch.stack(contexts), "gate": torch.stack(gates)}
+
+        def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
+            return cosine_logits(mix_context(shots.text, parameters["context"], parameters["gate"]), audio)
+
+        learned, _ = sgd(start, logits, shots.audio, shots.labels, torch.stack(orders), self.training)
+        return {**learned, "class_embeddings": mix_context(shots.text, learned["context"], learned["gate"])}

@@ -1,0 +1,50 @@
+"""Heads that learn nothing: a clip goes to the class whose prompt lies nearest."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from palm_cache.adaptation.heads.base import CosineHead, Shots
+from palm_cache.types import BARE_TEMPLATE, Training
+
+
+class ZeroShot(CosineHead):
+    r"""Cosine with the prompt of every class: :math:`t'_c = t_c`.
+
+    References
+    ----------
+    Hanif et al., EMNLP 2024, the baseline ZERO-SHOT; official palm/zeroshot.py.
+    """
+
+    name: ClassVar[str] = "zero-shot"
+    learns: ClassVar[str] = "nothing"
+    trained: ClassVar[bool] = False
+    source: ClassVar[str] = "Deshmukh et al., NeurIPS 2023 (PENGI); Hanif et al., EMNLP 2024"
+
+    @staticmethod
+    def n_params(n_classes: int, dim: int) -> int:
+        """Return 0."""
+        return 0
+
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
+        """Return the prompts' embeddings, the same for every run."""
+        return {"class_embeddings": shots.text.repeat(len(shots.seeds), 1, 1)}
+
+
+class PalmDagger(ZeroShot):
+    r"""PALM without its learned context: zero-shot with the bare class name.
+
+    With :math:`z = 0` the gate only scales :math:`t_c`, and the norm cancels it.
+
+    References
+    ----------
+    Hanif et al., EMNLP 2024, Figure 4 (the dagger marks the ablation).
+    """
+
+    name: ClassVar[str] = "palm-dagger"
+    source: ClassVar[str] = "Hanif et al., EMNLP 2024, Figure 4"
+
+    def __init__(self, template: str, training: Training) -> None:
+        super().__init__(BARE_TEMPLATE, training)

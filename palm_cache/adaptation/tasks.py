@@ -1,0 +1,61 @@
+"""The few-shot draw: which clips a head may learn from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from palm_cache.errors import DataError
+from palm_cache.types import Features, Task
+
+
+def few_shot(features: Features, *, fold: int, shots: int, seed: int) -> Task:
+    """Draw ``shots`` training clips per class from one fold.
+
+    The same clips as the authors' code draws from the same table: classes in sorted order, one
+    permutation of a class's rows each, all from one ``numpy.random.RandomState(seed)``. A class with
+    fewer usable clips than shots is taken whole and draws nothing. Clips without an embedding take no
+    part, neither here nor in the test set.
+
+    Parameters
+    ----------
+    features : Features
+    fold : int
+        Counted from 1.
+    shots : int
+        Clips per class; 0 draws none.
+    seed : int
+        0 to 2**32 - 1.
+
+    Raises
+    ------
+    DataError
+        If the fold does not exist, or has no usable test clip, or nothing can be drawn.
+
+    References
+    ----------
+    Hanif et al., EMNLP 2024; official utils/dataset.py, FewShotDataset.
+    """
+    if not 1 <= fold <= len(features.folds):
+        raise DataError(f"{features.dataset}: no fold {fold}; it has {len(features.folds)}, counted from 1")
+    rows = features.folds[fold - 1]
+    test = rows.test[features.usable[rows.test]]
+    if not len(test):
+        raise DataError(f"{features.dataset}, fold {fold}: no test clip has an embedding")
+    if shots == 0:
+        return Task(torch.empty(0, dtype=torch.int64), test)
+    train = rows.train[features.usable[rows.train]]
+    labels = features.labels[train]
+    random = np.random.RandomState(seed)
+    drawn, short = [], []
+    for label, name in enumerate(features.class_names):
+        candidates = train[labels == label]
+        if len(candidates) < shots:
+            short.append(name)
+            drawn.append(candidates)
+        else:
+            drawn.append(candidates[torch.from_numpy(random.permutation(len(candidates))[:shots])])
+    chosen = torch.cat(drawn)
+    if not len(chosen):
+        raise DataError(f"{features.dataset}, fold {fold}: no training clip has an embedding")
+    return Task(chosen, test, tuple(short))

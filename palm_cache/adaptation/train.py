@@ -1,0 +1,83 @@
+"""Stochastic gradient descent on cached tensors: every run of one shape in one tensor program.
+
+Runs are independent, so the sum of their losses has the gradient of each run's own loss in that
+run's slice: one optimiser over stacked parameters does exactly what one optimiser per run would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from palm_cache.types import Training
+
+Logits = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+"""(parameters with a leading run axis, audio (runs, batch, dim)) -> logits (runs, batch, classes)."""
+
+
+def draw_orders(n_clips: int, epochs: int, generator: torch.Generator) -> Tensor:
+    """Shuffle a run's clips anew for every epoch.
+
+    Returns
+    -------
+    Tensor, shape (epochs, n_clips)
+        int64 permutations.
+    """
+    return torch.stack([torch.randperm(n_clips, generator=generator) for _ in range(epochs)])
+
+
+def sgd(
+    parameters: Mapping[str, Tensor],
+    logits: Logits,
+    audio: Tensor,
+    labels: Tensor,
+    orders: Tensor,
+    training: Training,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Minimise the cross entropy of all runs at once by SGD with momentum.
+
+    Parameters
+    ----------
+    parameters : mapping of Tensor, shape (runs, ...)
+        Where learning starts; not changed.
+    logits : callable
+        The head.
+    audio : Tensor, shape (runs, n_clips, dim)
+        Training clips of every run.
+    labels : Tensor, shape (runs, n_clips)
+        int64.
+    orders : Tensor, shape (runs, epochs, n_clips)
+        In which order a run sees its clips.
+    training : Training
+        Learning rate, momentum and batch size; the epochs are those of ``orders``.
+
+    Returns
+    -------
+    parameters : dict of Tensor, shape (runs, ...)
+        After the last step.
+    losses : Tensor, shape (runs, steps)
+        Mean cross entropy of every step's batch.
+    """
+    learned = {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
+    optimiser = torch.optim.SGD(learned.values(), lr=training.lr, momentum=training.momentum)
+    n_runs, epochs, n_clips = orders.shape
+    run = torch.arange(n_runs)[:, None]
+    losses = []
+    for epoch in range(epochs):
+        for start in range(0, n_clips, training.batch_size):
+            batch = orders[:, epoch, start : start + training.batch_size]
+            scores = logits(learned, audio[run, batch])
+            loss = _cross_entropy(scores, labels[run, batch])
+            optimiser.zero_grad()
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(loss.detach())
+    return {name: value.detach() for name, value in learned.items()}, torch.stack(losses, dim=1)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross entropy of every run, (runs,), of logits (runs, batch, classes)."""
+    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return each.view_as(labels).mean(dim=1)

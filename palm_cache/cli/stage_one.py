@@ -1,0 +1,277 @@
+"""Commands around extraction: datasets, encoders, synthesise, extract, store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.params import Params, override, read_params
+
+FAILURES_LISTED = 20
+"""Failed clips that ``extract`` lists; ``store info`` lists all."""
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Return the known datasets that begin like this."""
+    from palm_cache.extraction.datasets.registry import CARDS
+
+    return [card.name for card in CARDS if card.name.lower().startswith(incomplete.lower())]
+
+
+def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
+    """Return the encoders that begin like this, with what they are."""
+    from palm_cache.extraction.encoders.registry import CARDS
+
+    return [(card.example, card.description) for card in CARDS if card.example.startswith(incomplete)]
+
+
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="A known dataset (see: palm-cache datasets) or a folder with audios/, train.csv and test.csv.",
+        metavar="NAME_OR_DIR",
+        autocompletion=complete_dataset,
+    ),
+]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="mini, or clap: followed by a hub id or a local directory.",
+        metavar="SPEC",
+        show_default="mini",
+        autocompletion=complete_encoder,
+    ),
+]
+ParamsOption = Annotated[
+    Path | None,
+    typer.Option("--params", help="Take options from this YAML file; the command line wins.", metavar="FILE"),
+]
+StoreArgument = Annotated[Path, typer.Argument(help="A feature store, e.g. data/features/demo/mini.zarr.")]
+
+
+def datasets(as_json: Json = False) -> None:
+    """List the datasets known by name: what they are, where they come from, whether they are here."""
+    from palm_cache.extraction.datasets.registry import CARDS, default_root
+
+    rows = [
+        {
+            "name": card.name,
+            "here": default_root(card).is_dir(),
+            "looked_for": str(default_root(card)),
+            "classes": card.n_classes,
+            "folds": card.n_folds,
+            "clips": card.n_clips,
+            "size": card.size,
+            "licence": card.licence,
+            "source": card.source,
+            "description": card.description,
+        }
+        for card in CARDS
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    keys = ("name", "classes", "folds", "clips", "size", "licence", "source")
+    print_table(
+        ("dataset", "here", *keys[1:]),
+        [
+            [
+                str(row["name"]),
+                str(row["looked_for"]) if row["here"] else "no",
+                *(str(row[key]) for key in keys[1:]),
+            ]
+            for row in rows
+        ],
+    )
+    typer.echo("Any folder with audios/, train.csv and test.csv (columns path,classname) works too.")
+
+
+def encoders(as_json: Json = False) -> None:
+    """List the encoders: how to ask for them and where their weights come from."""
+    from palm_cache.extraction.encoders.registry import CARDS
+
+    if as_json:
+        print_json([asdict(card) for card in CARDS])
+        return
+    print_table(
+        ("encoder", "ask for it with", "what it is", "source"),
+        [[card.name, card.spec, card.description, card.source] for card in CARDS],
+    )
+
+
+def synthesise(
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/raw/demo"),
+    clips_per_class: Annotated[
+        int | None, typer.Option(help="Clips of each of the ten classes.", show_default="40")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, other sounds.", show_default="0")] = None,
+    params: ParamsOption = None,
+) -> None:
+    """Make the demo dataset: synthetic city sounds in UrbanSound8K's own layout."""
+    from palm_cache.extraction.datasets.demo import synthesise as make
+
+    with one_line_errors(), progress_bar("clips") as progress:
+        wanted = (read_params(params) if params else Params()).synthesise
+        what = override(wanted, clips_per_class=clips_per_class, seed=seed)
+        make(
+            out,
+            clips_per_class=what.clips_per_class,
+            seed=what.seed,
+            progress=lambda done, total: progress("synthesising", done, total),
+        )
+    typer.echo(f"{10 * what.clips_per_class} clips -> {out}")
+
+
+def extract(
+    dataset: DatasetOption = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Where a dataset known by name lies.", show_default="data/raw/<Name>"),
+    ] = None,
+    encoder: EncoderOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The store to write.", show_default="data/features/<dataset>/<encoder>.zarr"),
+    ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(help="Crops per clip that is longer than the encoder's window.", show_default="1"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", show_default="fp32")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips per encoder call.", show_default="16")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes, each with its own loaded encoder.", show_default="1")
+    ] = None,
+    on_error: Annotated[
+        str | None,
+        typer.Option(help="A clip that cannot be read: skip (and record) or fail.", show_default="skip"),
+    ] = None,
+    on_stale: Annotated[
+        str | None,
+        typer.Option(help="A store made otherwise: refuse or rebuild.", show_default="refuse"),
+    ] = None,
+    params: ParamsOption = None,
+    as_json: Json = False,
+) -> None:
+    """Embed every clip and class name of a dataset once, and keep the result in a feature store.
+
+    Safe to interrupt and to run again: what is finished and unchanged is never computed twice.
+
+    Example: palm-cache extract --dataset demo
+    """
+    from palm_cache.extraction.datasets.registry import read_dataset
+    from palm_cache.store.layout import store_path
+
+    if dataset is None and params is None:
+        raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="--dataset")
+    with one_line_errors("finished chunks are kept; run the same command again to go on"):
+        wanted = override(read_params(params) if params else Params(), dataset=dataset, encoder=encoder)
+        how = override(
+            wanted.extract,
+            views=views,
+            device=device,
+            precision=_choice("--precision", precision, ("fp32", "bf16")),
+            batch_size=batch_size,
+            jobs=jobs,
+            on_error=_choice("--on-error", on_error, ("skip", "fail")),
+            on_stale=_choice("--on-stale", on_stale, ("refuse", "rebuild")),
+        )
+        table = read_dataset(wanted.dataset, root)
+        place = out or store_path(table.dataset, wanted.encoder)
+        for note in table.notes:
+            say(f"note: {note}")
+
+        from palm_cache.extraction.extract import extract as run
+
+        with progress_bar("clips") as progress:
+            done = run(table, wanted.encoder, place, how, progress=progress)
+    for note in done.notes:
+        say(f"note: {note}")
+    for name, reason in done.failures[:FAILURES_LISTED]:
+        say(f"skipped {name}: {reason}")
+    if len(done.failures) > FAILURES_LISTED:
+        more = len(done.failures) - FAILURES_LISTED
+        say(f"and {more} more; all of them: palm-cache store info {place}")
+    if as_json:
+        print_json({**asdict(done), "store": str(done.store)})
+        return
+    failed = f", {len(done.failures)} skipped" if done.failures else ""
+    kept = done.n_clips - done.embedded - len(done.failures)
+    typer.echo(
+        f"{done.n_clips} clips -> {place} ({done.embedded} embedded now, {kept} already there{failed})"
+    )
+
+
+def store_info(store: StoreArgument, as_json: Json = False) -> None:
+    """Show what a feature store holds and how it was made."""
+    from palm_cache.store.features import FeatureStore
+
+    with one_line_errors():
+        opened = FeatureStore(store)
+        header = asdict(opened.header)
+        missing = opened.missing()
+        failures = opened.failures()
+        folds = [{"train": len(fold.train), "test": len(fold.test)} for fold in opened.folds()]
+    if as_json:
+        chunks = {"clips": opened.n_clips, "chunks": opened.n_chunks, "missing_chunks": missing}
+        print_json({"store": str(store), **header, **chunks, "failures": failures, "folds": folds})
+        return
+    typer.echo(f"{store}")
+    shown = ("dataset", "encoder", "fingerprint", "dim", "sample_rate", "seconds", "views", "view_policy")
+    for key in shown:
+        typer.echo(f"  {key.replace('_', ' ')}: {header[key]}")
+    typer.echo(f"  clips: {opened.n_clips} in {opened.n_chunks} chunks, {len(missing)} chunks missing")
+    typer.echo(f"  classes: {', '.join(header['class_names'])}")
+    typer.echo("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
+    typer.echo("  templates: " + "; ".join(repr(template) for template in header["templates"]))
+    typer.echo("  made with: " + ", ".join(f"{name} {number}" for name, number in header["versions"].items()))
+    typer.echo(f"  clips without an embedding: {len(failures)}")
+    for name, reason in failures:
+        typer.echo(f"    {name}: {reason}")
+
+
+def store_verify(store: StoreArgument, as_json: Json = False) -> None:
+    """Check every chunk of a feature store: checksums, finite values, zero vectors. Exit 1 if any fails."""
+    from palm_cache.store.features import FeatureStore
+
+    with one_line_errors():
+        opened = FeatureStore(store)
+        problems = opened.problems()
+    if as_json:
+        print_json({"store": str(store), "sound": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            typer.echo(problem)
+        if not problems:
+            typer.echo(f"{store}: sound; {opened.n_clips} clips in {opened.n_chunks} chunks")
+    if problems:
+        say("repair it with the palm-cache extract command that made it: only what is damaged is done again")
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of stage one."""
+    panel = "Stage one: audio to embeddings"
+    app.command(rich_help_panel=panel)(datasets)
+    app.command(rich_help_panel=panel)(encoders)
+    app.command(rich_help_panel=panel)(synthesise)
+    app.command(rich_help_panel=panel)(extract)
+    store = typer.Typer(no_args_is_help=True, help="Look at and check feature stores.")
+    store.command("info")(store_info)
+    store.command("verify")(store_verify)
+    app.add_typer(store, name="store", rich_help_panel=panel)
+
+
+def _choice(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
+    if value is not None and value not in known:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}", param_hint=option)
+    return value

@@ -1,0 +1,82 @@
+"""Every error that palm-cache raises on purpose.
+
+::
+
+    PalmCacheError               anything the user can mend: one line, exit code 1
+    ├── DataError                a dataset, table, label or shape is not as it must be
+    │   └── AudioError           one clip cannot be read; extraction records it and goes on
+    ├── UnknownNameError         a dataset, encoder, head or parameter that does not exist
+    ├── ParameterError           an option or parameter has a value that makes no sense
+    ├── EncoderError             an encoder cannot be loaded or refuses its input
+    ├── StoreError               a feature store or heads file cannot be used
+    │   ├── StaleStoreError      it was made by another encoder or with other options
+    │   └── DamagedStoreError    bytes are missing or fail their checksum
+    └── OutputError              a result cannot be written
+
+A message says what is wrong, where, and what to do next, in one or two lines.
+Anything that is not a ``PalmCacheError`` is a defect of palm-cache and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Self
+
+
+class PalmCacheError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class DataError(PalmCacheError):
+    """A dataset, table, label or tensor shape is not as it must be."""
+
+
+class AudioError(DataError):
+    """One clip cannot be read; the message is the reason, without the path."""
+
+
+class UnknownNameError(PalmCacheError):
+    """A dataset, encoder, head or parameter that does not exist."""
+
+    @classmethod
+    def among(cls, kind: str, name: str, known: Iterable[str]) -> Self:
+        """Make the error that names the near matches, else all there is.
+
+        Parameters
+        ----------
+        kind : str
+            What was looked for, e.g. ``"head"``.
+        name : str
+            What was asked for.
+        known : iterable of str
+            What exists.
+        """
+        lowered = {candidate.lower(): candidate for candidate in known}
+        near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3)]
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(lowered.values())}"
+        return cls(f"unknown {kind} {name!r}; {hint}")
+
+
+class ParameterError(PalmCacheError):
+    """An option or parameter has a value that makes no sense."""
+
+
+class EncoderError(PalmCacheError):
+    """An encoder cannot be loaded, or refuses its input."""
+
+
+class StoreError(PalmCacheError):
+    """A feature store or heads file cannot be used."""
+
+
+class StaleStoreError(StoreError):
+    """A store was made by another encoder or with other options than the ones asked for."""
+
+
+class DamagedStoreError(StoreError):
+    """Bytes of a store are missing or fail their checksum."""
+
+
+class OutputError(PalmCacheError):
+    """A result cannot be written: no permission, no space, no such folder."""

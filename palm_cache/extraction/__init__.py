@@ -1,0 +1,1 @@
+"""Stage one: audio files and class names through a frozen encoder into a feature store."""

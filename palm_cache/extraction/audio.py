@@ -1,0 +1,240 @@
+"""Audio files into waveforms: decode, mono, resample, crop, cut into windows.
+
+The same bytes give the same waveforms everywhere: nothing here is random, and where a long clip is
+cropped follows from its content. Long files are read only where their views lie, in blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from io import BufferedReader
+from math import ceil
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchaudio.functional import resample
+
+from palm_cache.errors import AudioError
+from palm_cache.extraction.encoders.base import Window
+
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
+"""Sample rates in Hz outside of which a header is taken for damaged."""
+
+BLOCK_FRAMES = 1 << 16
+"""Frames that are decoded at once; bounds memory whatever the number of channels."""
+
+LARGEST_RATIO_TERM = 1_000
+"""Largest term of the resampling ratio. The resampler's kernel has about (old x new) taps for a ratio
+old:new, gigabytes for 44,101:16,000; a neighbouring ratio with terms up to this differs in pitch by
+less than a thousandth of a semitone. Every ratio between common rates has smaller terms."""
+
+FILTER_WIDTH, ROLLOFF = 6, 0.99
+"""The resampler's defaults, named because the margin around a crop follows from them."""
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading if it is a regular one; nothing else is ever opened.
+
+    Raises
+    ------
+    AudioError
+        If it is missing, empty, not a regular file or not readable.
+    """
+    try:
+        _check_regular(path.stat())
+        # Should a FIFO take the file's place just now: do not wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise AudioError("no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise AudioError(f"cannot be opened: {reason or error}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        _check_regular(os.fstat(descriptor))
+        try:
+            yield file
+        except OSError as error:
+            raise AudioError(f"cannot be read: {error.strerror or error}") from error
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {
+            stat.S_IFDIR: "a directory",
+            stat.S_IFIFO: "a named pipe",
+            stat.S_IFSOCK: "a socket",
+            stat.S_IFCHR: "a device",
+            stat.S_IFBLK: "a device",
+        }
+        raise AudioError(f"{kinds.get(stat.S_IFMT(status.st_mode), 'something odd')}, not a file")
+    if status.st_size == 0:
+        raise AudioError("the file is empty")
+
+
+def content_hash(file: BinaryIO) -> str:
+    """Return the sha256 of a file's content in hexadecimal and rewind it."""
+    file.seek(0)
+    digest = hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
+    file.seek(0)
+    return digest
+
+
+def read_views(
+    file: BinaryIO, *, sample_rate: int, samples: int, views: int, content_sha256: str
+) -> list[Tensor]:
+    """Decode a file to mono waveforms at an encoder's sample rate.
+
+    Parameters
+    ----------
+    file : binary file
+        Seekable, at its start.
+    sample_rate : int
+        Hz, of the result.
+    samples : int
+        Longest view, in samples of the result.
+    views : int
+        View 0 is the centre; see :func:`crop_start` for the others.
+    content_sha256 : str
+        Hash of the file's content.
+
+    Returns
+    -------
+    list of Tensor, shape (at most samples,)
+        float32, one per view. All views of a clip that is not longer than ``samples`` are the whole clip.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be decoded, is cut off, has no frames, holds NaN or infinity, or has a sample
+        rate that makes no sense.
+    """
+    try:
+        with soundfile.SoundFile(file) as sound:
+            _check_header(sound)
+            ratio = resampling_ratio(sound.samplerate, sample_rate)
+            total = ceil(sound.frames * ratio)
+            if total <= samples:
+                whole = _resample(_read_mono(sound, 0, sound.frames), ratio)
+                return [whole] * views
+            starts = [crop_start(total, samples, view, content_sha256) for view in range(views)]
+            return [_read_crop(sound, ratio, start, samples) for start in starts]
+    except soundfile.SoundFileError as error:
+        # libsndfile names the handle, not the file: keep its reason alone.
+        reason = str(error).rsplit(">: ", 1)[-1].removeprefix("Error : ").rstrip(".")
+        raise AudioError(f"cannot be decoded: {reason[:1].lower()}{reason[1:]}") from error
+
+
+def crop_start(total: int, samples: int, view: int, content_sha256: str) -> int:
+    """Return the first sample of a view of a clip of ``total`` samples: 0 to ``total - samples``.
+
+    View 0 is the centre. The others lie where the hash of content and view number says, so that they
+    are the same on every machine, whatever else is extracted.
+    """
+    room = total - samples
+    if view == 0:
+        return room // 2
+    digest = hashlib.sha256(f"{content_sha256}:{view}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % (room + 1)
+
+
+def resampling_ratio(old_rate: int, new_rate: int) -> Fraction:
+    """Return ``new_rate / old_rate``, with no term above :data:`LARGEST_RATIO_TERM`."""
+    if new_rate <= old_rate:
+        return Fraction(new_rate, old_rate).limit_denominator(LARGEST_RATIO_TERM)
+    return 1 / Fraction(old_rate, new_rate).limit_denominator(LARGEST_RATIO_TERM)
+
+
+def cut_windows(waveform: Tensor, window: Window) -> Tensor:
+    """Cut a waveform the way an encoder wants it.
+
+    Parameters
+    ----------
+    waveform : Tensor, shape (n_samples,)
+        At least one sample.
+
+    Returns
+    -------
+    Tensor, shape (n_windows, window.samples)
+        A clip that is shorter than a window is padded to one; a longer one is covered by as few windows
+        as hold it, at most ``window.most``, evenly spaced from its first sample to its last.
+    """
+    length = len(waveform)
+    if length < window.samples:
+        return _pad(waveform, window)[None]
+    count = min(window.most, ceil(length / window.samples))
+    # A single window of a clip that is too long for it is the centre, as a crop would be.
+    room = length - window.samples
+    starts = [round(number * room / (count - 1)) for number in range(count)] if count > 1 else [room // 2]
+    return torch.stack([waveform[start : start + window.samples] for start in starts])
+
+
+def _pad(waveform: Tensor, window: Window) -> Tensor:
+    if window.padding == "tile":
+        return waveform.repeat(ceil(window.samples / len(waveform)))[: window.samples]
+    repeated = waveform.repeat(window.samples // len(waveform))
+    return torch.nn.functional.pad(repeated, (0, window.samples - len(repeated)))
+
+
+def _check_header(sound: soundfile.SoundFile) -> None:
+    if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
+        raise AudioError(
+            f"a sample rate of {sound.samplerate} Hz makes no sense; "
+            f"{LOWEST_RATE} to {HIGHEST_RATE} Hz are read"
+        )
+    if sound.frames <= 0:
+        raise AudioError("no audio in it (zero frames)")
+    # libsndfile reads what is there of a cut-off file and only notes it in its log, chunk by chunk:
+    # "data : 96000 (should be 28769)". A pad byte more or less is common and harmless; a size of all
+    # ones is what programs write that stream and cannot know it.
+    for declared, present in re.findall(r": (\d+) \(should be (\d+)\)", sound.extra_info):
+        if int(present) + 16 < int(declared) < 0xFFFFFF00:
+            raise AudioError(f"cut off: {present} of {declared} bytes of audio are there")
+
+
+def _read_crop(sound: soundfile.SoundFile, ratio: Fraction, start: int, samples: int) -> Tensor:
+    """Read and resample just a crop; the same samples as cropping the resampled whole."""
+    new, old = ratio.numerator, ratio.denominator
+    reach = ceil(FILTER_WIDTH * old / (min(old, new) * ROLLOFF)) + old
+    # Every `old` frames the resampler's kernels repeat: starting there, none of them is shifted.
+    first = max(0, (start * old // new - reach) // old * old)
+    last = min(sound.frames, ceil((start + samples) * old / new) + reach)
+    resampled = _resample(_read_mono(sound, first, last), ratio)
+    offset = start - first // old * new
+    return resampled[offset : offset + samples].clone()
+
+
+def _read_mono(sound: soundfile.SoundFile, first: int, last: int) -> Tensor:
+    """Return frames ``first`` to ``last`` as the mean of the channels, (frames,) float32."""
+    if first:
+        sound.seek(first)
+    mono: NDArray[np.float32] = np.empty(last - first, np.float32)
+    done = 0
+    while done < len(mono):
+        block = sound.read(min(BLOCK_FRAMES, len(mono) - done), dtype="float32", always_2d=True)
+        if not len(block):
+            raise AudioError(f"cut off: {first + done} of {sound.frames} frames can be decoded")
+        with np.errstate(invalid="ignore", over="ignore"):
+            mono[done : done + len(block)] = block.mean(axis=1)
+        done += len(block)
+    if not np.isfinite(mono).all():
+        raise AudioError("NaN or infinity among the samples")
+    return torch.from_numpy(mono)
+
+
+def _resample(waveform: Tensor, ratio: Fraction) -> Tensor:
+    resampled: Tensor = resample(
+        waveform, ratio.denominator, ratio.numerator, lowpass_filter_width=FILTER_WIDTH, rolloff=ROLLOFF
+    )
+    return resampled

@@ -1,0 +1,277 @@
+"""Stage one: find out which chunks of a store are missing or outdated, and embed just those.
+
+What is compared is content, never time stamps: every file of a finished chunk is hashed again, and a
+clip whose bytes are known keeps its embedding wherever it moved to.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+from filelock import FileLock, Timeout
+
+from palm_cache.errors import AudioError, DamagedStoreError, StaleStoreError, StoreError
+from palm_cache.extraction.audio import content_hash, open_regular
+from palm_cache.extraction.chunks import ChunkResult, Worker, embed_chunk, known_embeddings
+from palm_cache.extraction.encoders.base import Encoder, full_identity
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.params import ExtractParams, OnStale
+from palm_cache.store.features import FORMAT_VERSION, VIEW_POLICY, FeatureStore, StoreHeader
+from palm_cache.store.files import write_errors
+from palm_cache.store.fingerprint import fingerprint, library_versions
+from palm_cache.types import TEMPLATES, Clip, ClipTable, Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What an extraction did."""
+
+    store: Path
+    n_clips: int
+    embedded: int
+    """Clips that went through the encoder."""
+    failures: tuple[tuple[str, str], ...]
+    """(path, reason) of every clip that has no embedding."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The store to fill, and what its predecessor is good for."""
+
+    store: FeatureStore
+    donor: Path | None = None
+    """A store of the same encoder, laid out otherwise, whose embeddings are kept."""
+    notes: tuple[str, ...] = ()
+
+
+def extract(
+    table: ClipTable,
+    spec: str,
+    out: Path,
+    params: ExtractParams,
+    *,
+    progress: Progress = no_progress,
+) -> Extraction:
+    """Embed every clip of a dataset once and keep the result in a feature store.
+
+    Parameters
+    ----------
+    table : ClipTable
+        The dataset.
+    spec : str
+        Which encoder.
+    out : Path
+        The store's folder. An unfinished or outdated store there is completed.
+    params : ExtractParams
+        How it runs.
+    progress : callable
+        Told about every step.
+
+    Raises
+    ------
+    StaleStoreError
+        If the store was made otherwise and ``params.on_stale`` is ``"refuse"``.
+    StoreError
+        If another extraction is writing to the store.
+    AudioError
+        If a clip cannot be read and ``params.on_error`` is ``"fail"``.
+    OutputError
+        If the store cannot be written.
+    """
+    with _locked(out):
+        encoder = load_encoder(spec, device=params.device, precision=params.precision)
+        header = describe(table, encoder, params.views)
+        target = _target(out, header, table, encoder, params.on_stale)
+        todo = _outdated(target.store, table.clips, progress)
+        worker = Worker(
+            store=target.store.path,
+            donor=target.donor,
+            encoder=spec,
+            fingerprint=header.fingerprint,
+            params=params,
+            session=uuid.uuid4().hex,
+        )
+        results = _embed_chunks(worker, encoder, target.store, table.clips, todo, progress)
+        if target.store.path != out:
+            _put_in_place(out, target.store.path)
+        failures = tuple(FeatureStore(out).failures())
+    embedded = sum(result.embedded for result in results)
+    return Extraction(out, len(table.clips), embedded, failures, (*table.notes, *target.notes))
+
+
+def describe(table: ClipTable, encoder: Encoder, views: int) -> StoreHeader:
+    """Return the header of the store that a dataset, an encoder and options make."""
+    identity = full_identity(encoder)
+    return StoreHeader(
+        format_version=FORMAT_VERSION,
+        dataset=table.dataset,
+        encoder=encoder.spec,
+        fingerprint=fingerprint(identity),
+        identity=identity,
+        dim=encoder.dim,
+        sample_rate=encoder.sample_rate,
+        seconds=encoder.window.samples * encoder.window.most / encoder.sample_rate,
+        views=views,
+        view_policy=VIEW_POLICY,
+        templates=TEMPLATES,
+        class_names=table.class_names,
+        versions=library_versions(),
+    )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep a second extraction off the store; the system frees the lock of a killed process."""
+    with write_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out.with_name(f".{out.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(
+                f"{out}: another extraction is writing to this store; wait for it to end"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _target(out: Path, header: StoreHeader, table: ClipTable, encoder: Encoder, on_stale: OnStale) -> _Target:
+    """Return the store to fill: the one at ``out`` if it fits, else a successor built beside it.
+
+    The old store stays until its successor is complete: whoever interrupts a rebuild loses nothing.
+    """
+    successor = out.with_name(f".{out.name}.next")
+    shutil.rmtree(_retired(out), ignore_errors=True)
+    if not out.exists():
+        if successor.exists():
+            successor.rename(out)  # killed between the two renames of _put_in_place
+        else:
+            return _Target(_create(out, header, table, encoder))
+    stale = None
+    try:
+        store = FeatureStore(out)
+        stale = store.header.difference(header)
+        if stale is None and store.holds(table):
+            store.remove_leftovers()
+            return _Target(store)
+    except StoreError as error:
+        stale = str(error)
+    if stale is not None and on_stale == "refuse":
+        raise StaleStoreError(
+            f"{out} is stale: {stale}; make it anew with --on-stale rebuild, or choose another --out"
+        )
+    if stale is not None:
+        note, donor = f"{out} was stale ({stale}) and has been made anew", None
+    else:
+        note, donor = f"{out}: the dataset has changed; clips that were known kept their embeddings", out
+    return _Target(_resume_or_create(successor, header, table, encoder), donor, (note,))
+
+
+def _create(path: Path, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
+    prompts = [template.replace("{c}", name) for name in table.class_names for template in header.templates]
+    text = encoder.embed_text(prompts).reshape(len(table.class_names), len(header.templates), encoder.dim)
+    return FeatureStore.create(path, header, table, text)
+
+
+def _resume_or_create(path: Path, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
+    """Go on with a successor that an interrupted run left, if it is the one wanted."""
+    if path.exists():
+        try:
+            store = FeatureStore(path)
+            if store.header.difference(header) is None and store.holds(table):
+                store.remove_leftovers()
+                return store
+        except StoreError:
+            pass  # unreadable or of another format: of no use, made again below
+        with write_errors(path):
+            shutil.rmtree(path)
+    return _create(path, header, table, encoder)
+
+
+def _outdated(store: FeatureStore, clips: tuple[Clip, ...], progress: Progress) -> list[int]:
+    """Return the chunks that are missing, damaged, or hold a clip whose file has changed."""
+    outdated, committed, checked = set(store.missing()), sorted(store.committed()), 0
+    total = sum(len(clips[store.rows(chunk)]) for chunk in committed)
+    for chunk in committed:
+        rows = clips[store.rows(chunk)]
+        try:
+            hashes, _ = store.hashes_and_errors(chunk)
+            store.read_chunk(chunk)
+            if any(_hash(clip) != sha for clip, sha in zip(rows, hashes, strict=True)):
+                outdated.add(chunk)
+        except DamagedStoreError:
+            outdated.add(chunk)
+        checked += len(rows)
+        progress("checking", checked, total)
+    return sorted(outdated)
+
+
+def _hash(clip: Clip) -> str:
+    """Return the content hash of a clip's file as a store records it: "" if it cannot be opened."""
+    try:
+        with open_regular(clip.file) as file:
+            return content_hash(file)
+    except AudioError:
+        return ""
+
+
+def _embed_chunks(
+    worker: Worker,
+    encoder: Encoder,
+    store: FeatureStore,
+    clips: tuple[Clip, ...],
+    todo: list[int],
+    progress: Progress,
+) -> list[ChunkResult]:
+    """Embed chunks, in this process or spread over several."""
+    total, done = sum(len(clips[store.rows(chunk)]) for chunk in todo), 0
+    results = []
+    if worker.params.jobs == 1 or len(todo) <= 1:
+        known = known_embeddings(worker.donor)
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            progress("embedding", done, total)
+
+        for chunk in todo:
+            results.append(
+                embed_chunk(
+                    store,
+                    chunk,
+                    clips[store.rows(chunk)],
+                    encoder,
+                    worker.params,
+                    known=known,
+                    tick=tick,
+                )
+            )
+        return results
+    parallel = joblib.Parallel(n_jobs=worker.params.jobs, return_as="generator_unordered")
+    calls = (joblib.delayed(worker.embed)(chunk, clips[store.rows(chunk)]) for chunk in todo)
+    finished: Iterable[ChunkResult] = parallel(calls)
+    for result in finished:
+        results.append(result)
+        done += result.clips
+        progress("embedding", done, total)
+    return results
+
+
+def _put_in_place(out: Path, successor: Path) -> None:
+    with write_errors(out):
+        out.rename(_retired(out))
+        successor.rename(out)
+    shutil.rmtree(_retired(out), ignore_errors=True)
+
+
+def _retired(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")

@@ -1,0 +1,161 @@
+"""The parameters of both stages, from ``params.yaml`` or from the command line.
+
+::
+
+    dataset: demo             # a known name or a folder in the PALM layout
+    encoder: mini
+    synthesise: {...}         # SynthesiseParams
+    extract: {...}            # ExtractParams
+    fit: {...}                # FitParams, with training: {...}
+
+Every key may be left out; a key that does not exist is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from palm_cache.errors import ParameterError, UnknownNameError
+from palm_cache.types import ZERO_SHOT_TEMPLATE, Training
+
+Precision = Literal["fp32", "bf16"]
+OnError = Literal["skip", "fail"]
+OnStale = Literal["refuse", "rebuild"]
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesiseParams:
+    """What the demo dataset is made of."""
+
+    clips_per_class: int = 40
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.clips_per_class < 5:
+            raise ParameterError(f"clips_per_class: {self.clips_per_class} is below 5, one for each fold")
+        if self.seed < 0:
+            raise ParameterError(f"seed: {self.seed} is not a whole number from 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractParams:
+    """How clips are embedded."""
+
+    views: int = 1
+    """Crops per clip."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    precision: Precision = "fp32"
+    batch_size: int = 16
+    """Views that go through the audio tower at once."""
+    jobs: int = 1
+    """Processes that share the chunks, each with its own loaded encoder."""
+    on_error: OnError = "skip"
+    """What to do about a clip that cannot be read: record it, or stop."""
+    on_stale: OnStale = "refuse"
+    """What to do about a store of another encoder or of other options."""
+
+    def __post_init__(self) -> None:
+        for name in ("views", "batch_size", "jobs"):
+            if getattr(self, name) < 1:
+                raise ParameterError(f"{name}: {getattr(self, name)} is not a whole number from 1")
+
+
+@dataclass(frozen=True, slots=True)
+class FitParams:
+    """Which heads are fitted: heads x shots x folds x seeds on every dataset."""
+
+    heads: tuple[str, ...] = ("zero-shot", "palm")
+    shots: tuple[int, ...] = (16,)
+    """Clips per class."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    folds: tuple[int, ...] = ()
+    """Counted from 1; none given is all of them."""
+    template: str = ZERO_SHOT_TEMPLATE
+    """Prompt of the heads that let it be chosen; PALM always reads the bare class name."""
+    training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        if not (self.heads and self.shots and self.seeds):
+            raise ParameterError("heads, shots and seeds: give at least one of each")
+        for name, least in (("shots", 1), ("seeds", 0), ("folds", 1)):
+            for number in getattr(self, name):
+                if not least <= number < 2**32:
+                    raise ParameterError(f"{name}: {number} is not a whole number from {least}")
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """One experiment on one dataset."""
+
+    dataset: str = "demo"
+    encoder: str = "mini"
+    synthesise: SynthesiseParams = field(default_factory=SynthesiseParams)
+    extract: ExtractParams = field(default_factory=ExtractParams)
+    fit: FitParams = field(default_factory=FitParams)
+
+
+P = TypeVar("P", Params, SynthesiseParams, ExtractParams, FitParams, Training)
+
+
+def override(params: P, **values: Any) -> P:
+    """Return parameters with the given values in place, where they are not ``None``."""
+    return replace(params, **{name: value for name, value in values.items() if value is not None})
+
+
+def read_params(file: Path) -> Params:
+    """Read a parameter file.
+
+    Raises
+    ------
+    ParameterError
+        If it cannot be read, or a value is of the wrong kind.
+    UnknownNameError
+        If a key does not exist; the near matches are named.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise ParameterError(f"{file}: cannot read the parameters: {reason}") from error
+    return _build(Params, {} if content is None else content, str(file), "")
+
+
+def _build(kind: type[P], content: object, file: str, section: str) -> P:
+    where = f"{file}, section {section}" if section else file
+    if not isinstance(content, Mapping):
+        raise ParameterError(f"{where}: expected keys and values, found {content!r}")
+    hints = get_type_hints(kind)
+    known = [item.name for item in fields(kind)]
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        if name not in known:
+            raise UnknownNameError.among(f"key in {where}:", str(name), known)
+        values[name] = _convert(hints[name], value, file, f"{section}.{name}" if section else name)
+    try:
+        return kind(**values)
+    except ParameterError as error:
+        raise ParameterError(f"{where}: {error}") from None
+
+
+def _convert(wanted: Any, value: object, file: str, key: str) -> Any:
+    """Return a YAML value as the type that a field declares."""
+    if wanted in (SynthesiseParams, ExtractParams, FitParams, Training):
+        return _build(wanted, value, file, key)
+    if get_origin(wanted) is tuple:
+        items = value if isinstance(value, list) else [value]
+        return tuple(_convert(get_args(wanted)[0], item, file, key) for item in items)
+    if get_origin(wanted) is Literal:
+        if value not in get_args(wanted):
+            raise UnknownNameError.among(f"value of {key} in {file}:", str(value), get_args(wanted))
+        return value
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise ParameterError(f"{file}: {key} is {value!r}, expected {wanted.__name__}")
+    return value

@@ -1,0 +1,1 @@
+"""Scores into tables, figures and a page that people read."""

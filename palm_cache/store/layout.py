@@ -1,0 +1,46 @@
+"""Where things lie by default.
+
+::
+
+    data/raw/<Name>/                          a dataset
+    data/features/<dataset>/<encoder>.zarr    its embeddings
+    OUT/<dataset>/<encoder>/heads.h5          heads fitted on them
+    OUT/scores.csv, predictions.h5, metrics.json, report/
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+RAW = Path("data", "raw")
+FEATURES = Path("data", "features")
+RUNS = Path("runs")
+
+
+def slug(spec: str) -> str:
+    """Return an encoder spec's form in file names: ``clap:laion/x`` becomes ``clap-x``.
+
+    Only the last part of the source is kept; the fingerprint inside a store tells versions apart.
+    """
+    name, _, source = spec.partition(":")
+    last = source.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+    if name == "pengi":
+        last = Path(last).stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{last}" if last else name)
+
+
+def store_path(dataset: str, encoder: str) -> Path:
+    """Return the default place of a feature store; ``encoder`` is a spec."""
+    return FEATURES / dataset / f"{slug(encoder)}.zarr"
+
+
+def stores_present(encoder: str | None = None) -> list[Path]:
+    """Return every feature store at its default place, of one encoder spec or of all."""
+    pattern = "*" if encoder is None else slug(encoder)
+    return sorted(path for path in FEATURES.glob(f"*/{pattern}.zarr") if not path.name.startswith("."))
+
+
+def heads_path(out: Path, dataset: str, encoder: str) -> Path:
+    """Return where the heads of a dataset and encoder spec are kept."""
+    return out / dataset / slug(encoder) / "heads.h5"

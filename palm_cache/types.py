@@ -1,0 +1,208 @@
+"""The values that both wings of palm-cache speak: clips, folds, features, tasks, runs.
+
+All of them are frozen and check their own shapes when made. Row numbers always count the rows
+of one store (equally, of one :class:`ClipTable`), starting at 0; folds are numbered from 1, as
+the published datasets number theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from palm_cache.errors import DataError, ParameterError
+
+if TYPE_CHECKING:  # importing torch takes a second, and listing datasets does not need it
+    from torch import Tensor
+
+Progress = Callable[[str, int, int], None]
+"""Long work reports through one of these: what is being done, how many are done, how many there are."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Report to nobody."""
+
+
+BARE_TEMPLATE = "{c}"
+"""The class name alone: what PALM and PALM-dagger read."""
+
+ZERO_SHOT_TEMPLATE = "The is a recording of  {c}."
+"""The authors' default prompt, with their typo and their two spaces."""
+
+TEMPLATES = (
+    BARE_TEMPLATE,
+    ZERO_SHOT_TEMPLATE,
+    "This is a recording of {c}.",
+    "This is the sound of {c}.",
+    "a recording of a {c}",
+    "I can hear {c}.",
+    "{c} can be heard in the background.",
+    "an audio clip of {c}",
+)
+"""Prompt templates that every store holds; the first two are the paper's, the others ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One labelled audio file of a dataset."""
+
+    file: Path
+    """Where the file lies."""
+    name: str
+    """Its path inside the dataset, with forward slashes; what is not UTF-8 is percent-escaped."""
+    label: int
+    """Index into the dataset's class names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Rows of one train/test split, each in the order of the dataset's own tables."""
+
+    train: Tensor
+    """(n_train,) int64 row numbers."""
+    test: Tensor
+    """(n_test,) int64 row numbers."""
+
+    def __post_init__(self) -> None:
+        for rows in (self.train, self.test):
+            if rows.ndim != 1 or str(rows.dtype) != "torch.int64":
+                raise DataError(f"fold rows must be 1-d int64, not {tuple(rows.shape)} {rows.dtype}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipTable:
+    """A dataset as its adapter read it: which clips there are, what they are, how they split."""
+
+    dataset: str
+    """Name of the dataset, also the name of its folder below ``data/features``."""
+    class_names: tuple[str, ...]
+    """Sorted by code point, as the authors' code sorts them; a label indexes this."""
+    clips: tuple[Clip, ...]
+    """One entry per file."""
+    folds: tuple[Fold, ...]
+    """Fold K of the dataset is ``folds[K - 1]``."""
+    notes: tuple[str, ...] = ()
+    """What the user should be told about the tables: duplicate rows, classes never trained ..."""
+
+    def __post_init__(self) -> None:
+        if not self.clips:
+            raise DataError(f"{self.dataset}: no clips; the tables are empty")
+        if not self.folds:
+            raise DataError(f"{self.dataset}: no folds")
+        for number, fold in enumerate(self.folds, start=1):
+            _check_rows(fold, len(self.clips), where=f"{self.dataset}, fold {number}")
+        for clip in self.clips:
+            if not 0 <= clip.label < len(self.class_names):
+                raise DataError(f"{self.dataset}: {clip.name}: label {clip.label} has no class")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The content of one feature store, as stage two reads it."""
+
+    dataset: str
+    encoder: str
+    """Encoder spec, e.g. ``"mini"`` or ``"clap:laion/clap-htsat-unfused"``."""
+    fingerprint: str
+    """Fingerprint of the encoder and its preprocessing."""
+    digest: str
+    """Hash of everything a head depends on: fingerprint, clips, labels, folds, text."""
+    audio: Tensor
+    """(n_clips, n_views, dim) float32, as the encoder gave it: not normalised."""
+    text: Tensor
+    """(n_classes, n_templates, dim) float32, not normalised."""
+    labels: Tensor
+    """(n_clips,) int64."""
+    usable: Tensor
+    """(n_clips,) bool; False where the clip could not be embedded."""
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    folds: tuple[Fold, ...]
+
+    def __post_init__(self) -> None:
+        n_clips, _, dim = self.audio.shape
+        if self.text.shape != (len(self.class_names), len(self.templates), dim):
+            raise DataError(
+                f"{self.dataset}: text has shape {tuple(self.text.shape)}, expected "
+                f"{(len(self.class_names), len(self.templates), dim)}"
+            )
+        if self.labels.shape != (n_clips,) or self.usable.shape != (n_clips,):
+            raise DataError(f"{self.dataset}: labels or usable do not match {n_clips} clips")
+        for number, fold in enumerate(self.folds, start=1):
+            _check_rows(fold, n_clips, where=f"{self.dataset}, fold {number}")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One cell of the experiment grid: a head fitted once."""
+
+    dataset: str
+    encoder: str
+    head: str
+    shots: int
+    """Clips per class; 0 for heads that learn nothing."""
+    fold: int
+    """Counted from 1."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Rows of one few-shot draw."""
+
+    train: Tensor
+    """(n_train,) int64, at most ``shots`` usable rows per class, grouped by class in draw order."""
+    test: Tensor
+    """(n_test,) int64, every usable row of the fold's test table."""
+    short_classes: tuple[str, ...] = ()
+    """Classes that had fewer usable clips than shots and were taken whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How context is learned; the defaults are the paper's protocol."""
+
+    epochs: int = 50
+    lr: float = 0.05
+    momentum: float = 0.9
+    batch_size: int = 16
+    """Clips per step; the last batch of an epoch is kept however small it is."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ParameterError(
+                f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1"
+            )
+        if not self.lr > 0 or not 0 <= self.momentum < 1:
+            raise ParameterError(f"lr {self.lr} must be above 0, momentum {self.momentum} in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class FittedHead:
+    """One fitted run with everything that predicting needs."""
+
+    run: Run
+    state: Mapping[str, Tensor]
+    """What the head computes logits from, e.g. ``class_embeddings`` (n_classes, dim)."""
+    class_names: tuple[str, ...]
+    template: str
+    """Prompt template of the text embeddings it started from."""
+    hyperparameters: Mapping[str, object]
+    fingerprint: str
+    """Of the encoder that made the features."""
+    digest: str
+    """Of the features it was fitted on: see :attr:`Features.digest`."""
+    n_train: int
+    """Clips it was fitted on."""
+    n_params: int
+    """Learnable parameters."""
+    fit_seconds: float
+    """Its share of the time its batch of runs took."""
+
+
+def _check_rows(fold: Fold, n_clips: int, where: str) -> None:
+    for rows in (fold.train, fold.test):
+        if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < n_clips:
+            raise DataError(f"{where}: a row number lies outside the {n_clips} clips")

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from samples import make_features, write_store
+
+from palm_cache.adaptation.evaluate import evaluate_files, evaluate_head, mean_scores
+from palm_cache.adaptation.fit import fit_runs, fit_store
+from palm_cache.errors import StaleStoreError, StoreError
+from palm_cache.params import FitParams
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import read_heads
+from palm_cache.store.scores import COLUMNS, read_scores
+from palm_cache.types import Features, Training
+
+QUICK = FitParams(shots=(2, 4), seeds=(0, 1), training=Training(epochs=2))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return write_store(tmp_path / "features.zarr", make_features())
+
+
+def test_every_run_is_scored_once_with_all_columns(store: Path, tmp_path: Path) -> None:
+    fit_store(store, tmp_path / "runs", QUICK)
+    done = evaluate_files(tmp_path / "runs")
+    scores = read_scores(tmp_path / "runs" / "scores.csv")
+    assert list(scores.columns) == list(COLUMNS)
+    assert len(scores) == 3 + 2 * 3 * 2
+    assert scores[scores["head"] == "zero-shot"][
+        ["shots", "seed", "n_train", "n_params"]
+    ].drop_duplicates().values.tolist() == [[0, 0, 0, 0]]
+    assert set(scores[scores["shots"] == 4]["n_train"]) == {16}
+    assert done.renewed == {("clusters", "mini")}
+
+
+def test_scores_follow_from_the_predictions_that_are_kept(store: Path, tmp_path: Path) -> None:
+    fit_store(store, tmp_path / "runs", QUICK)
+    evaluate_files(tmp_path / "runs")
+    scores = read_scores(tmp_path / "runs" / "scores.csv")
+    features = FeatureStore(store).read()
+    with h5py.File(tmp_path / "runs" / "predictions.h5") as file:
+        for row in scores.to_dict("records"):
+            name = f"{row['head']}-{row['shots']}shots-fold{row['fold']}-seed{row['seed']}"
+            group = file[f"clusters/mini/{name}"]
+            assert group["row"][:].tolist() == features.folds[row["fold"] - 1].test.tolist()
+            assert np.mean(group["logits"][:].argmax(1) == group["label"][:]) == row["accuracy"]
+
+
+def test_metrics_are_means_over_folds_then_seeds(store: Path, tmp_path: Path) -> None:
+    fit_store(store, tmp_path / "runs", QUICK)
+    scores = evaluate_files(tmp_path / "runs").scores
+    metrics = json.loads((tmp_path / "runs" / "metrics.json").read_text())
+    palm = scores[(scores["head"] == "palm") & (scores["shots"] == 4)]
+    expected = np.mean([palm[palm["seed"] == seed]["accuracy"].mean() for seed in (0, 1)])
+    assert metrics["clusters"]["mini"]["palm-4shots"]["accuracy"] == pytest.approx(expected)
+    assert metrics == mean_scores(scores)
+
+
+def test_earlier_heads_of_the_same_features_stay(store: Path, tmp_path: Path) -> None:
+    fit_store(store, tmp_path / "runs", FitParams(heads=("zero-shot",)))
+    second = fit_store(store, tmp_path / "runs", replace(QUICK, heads=("palm",)))
+    assert second.kept == 3
+    assert {head.run.head for head in read_heads(second.heads_file)[0]} == {"zero-shot", "palm"}
+
+
+def test_heads_of_an_earlier_state_of_the_store_are_dropped_and_never_scored(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    old = write_store(tmp_path / "old.zarr", make_features())
+    heads_file = fit_store(old, out, replace(QUICK, heads=("palm",))).heads_file
+    changed = write_store(tmp_path / "changed.zarr", make_features(failed=[3]))
+    with pytest.raises(StaleStoreError, match="its clips, labels, folds or classes have changed"):
+        evaluate_files(out, store=changed)
+    again = fit_store(changed, out, FitParams(heads=("zero-shot",)))
+    assert any("12 head(s) of an earlier state of the store are dropped" in note for note in again.notes)
+    assert {head.run.head for head in read_heads(heads_file)[0]} == {"zero-shot"}
+
+
+def test_scores_of_other_datasets_stay_as_long_as_their_heads_do(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    for name in ("one", "two", "three"):
+        features = replace(make_features(), dataset=name)
+        fit_store(write_store(tmp_path / f"{name}.zarr", features), out, FitParams(heads=("zero-shot",)))
+    evaluate_files(out)
+    (out / "three" / "mini" / "heads.h5").unlink()
+    evaluate_files(out, [out / "two" / "mini" / "heads.h5"])
+    assert sorted(set(read_scores(out / "scores.csv")["dataset"])) == ["one", "two"]
+
+
+def test_failed_clips_are_not_tested() -> None:
+    features = make_features(failed=range(10))
+    head = fit_runs(features, FitParams(heads=("zero-shot",), folds=(1,)))[0][0]
+    row, prediction = evaluate_head(features, head)
+    assert row["n_test"] == int(features.usable[features.folds[0].test].sum())
+    assert not set(prediction.rows.tolist()) & set(range(10))
+
+
+def test_clips_are_scored_by_their_centre_crop(features: Features) -> None:
+    head = fit_runs(features, FitParams(heads=("zero-shot",), folds=(1,)))[0][0]
+    more_views = replace(features, audio=torch.cat([features.audio, torch.randn(120, 2, 24)], dim=1))
+    assert torch.equal(evaluate_head(features, head)[1].logits, evaluate_head(more_views, head)[1].logits)
+
+
+def test_nothing_to_evaluate_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no heads below this folder; fit some with: palm-cache fit --out"):
+        evaluate_files(tmp_path)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from contracts import check_head
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import make_features
+
+from palm_cache.adaptation.fit import fit_runs, text_of
+from palm_cache.adaptation.heads import HEADS, find_head
+from palm_cache.adaptation.heads.base import unit
+from palm_cache.adaptation.heads.palm import Palm, mix_context
+from palm_cache.errors import DataError, UnknownNameError
+from palm_cache.params import FitParams
+from palm_cache.types import BARE_TEMPLATE, Features, Training
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_keeps_the_contract(name: str) -> None:
+    check_head(HEADS[name])
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 1000), gate=st.floats(-20, 20))
+def test_mixed_embeddings_have_unit_rows(seed: int, gate: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    text, context = torch.randn(2, 5, 16, generator=generator)
+    mixed = mix_context(unit(text), context, torch.full((5,), gate))
+    torch.testing.assert_close(mixed.norm(dim=1), torch.ones(5))
+
+
+def test_a_closed_gate_gives_the_text_and_an_open_one_the_context() -> None:
+    text, context = unit(torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(mix_context(text, context, torch.full((3,), -40.0)), text)
+    torch.testing.assert_close(mix_context(text, context, torch.full((3,), 40.0)), context)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match=r"text \(3, 8\), context \(4, 8\)"):
+        mix_context(torch.ones(3, 8), torch.ones(4, 8), torch.ones(4))
+
+
+def test_palm_counts_the_papers_parameters() -> None:
+    """The paper's Table 3 gives 12,393: the mean over its eleven datasets, at 1024 dimensions."""
+    classes = (4, 6, 50, 10, 10, 10, 8, 4, 15, 10, 6)
+    assert round(sum(Palm.n_params(count, 1024) for count in classes) / len(classes)) == 12_393
+
+
+def test_palm_dagger_is_zero_shot_with_the_bare_class_name(features: Features) -> None:
+    dagger, bare = (
+        fit_runs(features, FitParams(heads=(head,), template=BARE_TEMPLATE))[0]
+        for head in ("palm-dagger", "zero-shot")
+    )
+    for one, other in zip(dagger, bare, strict=True):
+        assert torch.equal(one.state["class_embeddings"], other.state["class_embeddings"])
+
+
+def test_palm_dagger_is_palm_without_context(features: Features) -> None:
+    """With no context the gate only scales the text, and the norm takes the scale out again."""
+    text = text_of(features, BARE_TEMPLATE)
+    gate = torch.rand(len(text), generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(mix_context(text, torch.zeros_like(text), gate), text)
+
+
+def test_zero_shot_reads_any_template_of_the_store(features: Features) -> None:
+    for template in features.templates:
+        head = fit_runs(features, FitParams(heads=("zero-shot",), template=template))[0][0]
+        assert head.template == template
+        torch.testing.assert_close(head.state["class_embeddings"], text_of(features, template))
+
+
+def test_palm_learns_from_its_shots() -> None:
+    features = make_features(noise=0.3, shift=3)
+    zero_shot, palm = (
+        fit_runs(features, FitParams(heads=(name,), shots=(8,), folds=(1,), seeds=(0,)))[0][0]
+        for name in ("palm-dagger", "palm")
+    )
+    test = features.folds[0].test
+
+    def accuracy(head: object) -> float:
+        logits = find_head(head.run.head).logits(head.state, features.audio[test, 0])  # type: ignore[attr-defined]
+        return float((logits.argmax(1) == features.labels[test]).float().mean())
+
+    assert accuracy(palm) > accuracy(zero_shot) + 0.1
+
+
+def test_a_run_does_not_depend_on_the_runs_beside_it(features: Features) -> None:
+    alone = fit_runs(features, FitParams(heads=("palm",), seeds=(1,), folds=(2,), shots=(4,)))[0][0]
+    together = fit_runs(features, FitParams(heads=("palm",), seeds=(0, 1, 2), shots=(4,)))[0]
+    same = next(head for head in together if head.run == alone.run)
+    torch.testing.assert_close(same.state["context"], alone.state["context"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(same.state["gate"], alone.state["gate"], atol=1e-5, rtol=0)
+
+
+def test_heads_never_see_the_test_labels(features: Features) -> None:
+    shuffled = features.labels.clone()
+    test = features.folds[0].test
+    shuffled[test] = shuffled[test].roll(1)
+    from dataclasses import replace
+
+    for params in (FitParams(heads=tuple(HEADS), shots=(4,), seeds=(0,), folds=(1,)),):
+        honest, _ = fit_runs(features, params)
+        blind, _ = fit_runs(replace(features, labels=shuffled), params)
+        for one, other in zip(honest, blind, strict=True):
+            for name in one.state:
+                assert torch.equal(one.state[name], other.state[name])
+
+
+def test_an_unknown_head_names_the_near_matches() -> None:
+    with pytest.raises(UnknownNameError, match="unknown head 'plam'; did you mean palm"):
+        find_head("plam")
+
+
+def test_the_training_that_is_asked_for_is_recorded(features: Features) -> None:
+    training = Training(epochs=2, lr=0.1)
+    head = fit_runs(features, FitParams(heads=("palm",), training=training))[0][0]
+    assert head.hyperparameters == {"epochs": 2, "lr": 0.1, "momentum": 0.9, "batch_size": 16}

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import make_features
+
+from palm_cache.adaptation.tasks import few_shot
+from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.types import TEMPLATES, ClipTable, Features
+
+
+def features_of(table: ClipTable, failed: tuple[int, ...] = ()) -> Features:
+    """Give a table's clips embeddings, since the draw looks at labels alone."""
+    n_clips = len(table.clips)
+    usable = torch.ones(n_clips, dtype=torch.bool)
+    usable[list(failed)] = False
+    return Features(
+        dataset=table.dataset,
+        encoder="mini",
+        fingerprint="",
+        digest="",
+        audio=torch.ones(n_clips, 1, 2),
+        text=torch.ones(len(table.class_names), len(TEMPLATES), 2),
+        labels=torch.tensor([clip.label for clip in table.clips]),
+        usable=usable,
+        class_names=table.class_names,
+        templates=TEMPLATES,
+        folds=table.folds,
+    )
+
+
+@pytest.mark.parametrize("shots", [1, 2, 4, 8, 16])
+def test_the_draw_is_the_authors_draw(golden: Path, shots: int) -> None:
+    recorded = json.loads((golden / "fewshot_picks.json").read_text())
+    picks = recorded["picks"][f"repeat=False|seed=0|shots={shots}"]
+    table = read(golden / "fewshot_root")
+    task = few_shot(features_of(table), fold=1, shots=shots, seed=0)
+    assert list(table.class_names) == recorded["classnames_sorted"]
+    assert [table.clips[row].name for row in task.train] == picks["paths"]
+    assert [table.clips[row].label for row in task.train] == picks["labels"]
+    assert [table.clips[row].name for row in task.test] == recorded["test_order"]
+    assert [table.clips[row].label for row in task.test] == recorded["test_labels"]
+
+
+def test_the_draw_is_what_pandas_draws_with_the_global_seed(tmp_path: Path) -> None:
+    """The authors call ``DataFrame.sample`` class by class after ``numpy.random.seed``."""
+    import numpy as np
+    import pandas as pd
+
+    names = ["wren", "Owl", "élan", "bat"]
+    rows = [(f"{number}.wav", names[(7 * number) % 4]) for number in range(60)]
+    rows.append(("rare.wav", "auk"))  # fewer than shots: taken whole, draws nothing
+    for part in ("train", "test"):
+        with (tmp_path / f"{part}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("path", "classname"), *rows])
+    frame = pd.DataFrame(rows, columns=["path", "classname"])
+    state = np.random.RandomState(5)
+    expected: list[str] = []
+    for name in sorted(set(frame["classname"])):
+        members = frame[frame["classname"] == name]
+        drawn = members.sample(3, random_state=state) if len(members) >= 3 else members
+        expected += drawn["path"].tolist()
+    table = read(tmp_path)
+    task = few_shot(features_of(table), fold=1, shots=3, seed=5)
+    assert [table.clips[row].name for row in task.train] == expected
+    assert task.short_classes == ("auk",)
+
+
+def test_smaller_draws_are_nested_in_larger_ones(features: Features) -> None:
+    draws = [set(few_shot(features, fold=2, shots=shots, seed=7).train.tolist()) for shots in (1, 2, 4)]
+    assert draws[0] < draws[1] < draws[2]
+
+
+@given(fold=st.integers(1, 3), shots=st.integers(1, 12), seed=st.integers(0, 2**32 - 1))
+def test_train_and_test_never_overlap_and_every_class_gets_its_shots(
+    fold: int, shots: int, seed: int
+) -> None:
+    features = make_features()
+    task = few_shot(features, fold=fold, shots=shots, seed=seed)
+    assert not set(task.train.tolist()) & set(task.test.tolist())
+    assert torch.bincount(features.labels[task.train]).tolist() == [shots] * 4
+    assert len(set(task.train.tolist())) == len(task.train)
+
+
+def test_failed_clips_are_neither_drawn_nor_tested() -> None:
+    features = make_features(failed=range(0, 40))
+    task = few_shot(features, fold=1, shots=30, seed=0)
+    assert min(task.train.tolist()) >= 40
+    assert min(task.test.tolist()) >= 40
+    assert task.short_classes == features.class_names
+
+
+def test_a_fold_that_does_not_exist_is_named(features: Features) -> None:
+    with pytest.raises(DataError, match="no fold 4; it has 3"):
+        few_shot(features, fold=4, shots=1, seed=0)
+
+
+def test_a_fold_without_a_usable_test_clip_is_refused() -> None:
+    features = make_features(failed=range(120))
+    with pytest.raises(DataError, match="no test clip has an embedding"):
+        few_shot(features, fold=1, shots=1, seed=0)

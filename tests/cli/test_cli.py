@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from samples import make_features, write_palm_folder, write_store
+from typer.testing import CliRunner, Result
+
+from palm_cache.cli import app
+from palm_cache.store.features import FeatureStore
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a dataset of two classes, from which commands are run."""
+    monkeypatch.chdir(tmp_path)
+    write_palm_folder(tmp_path / "Tones")
+    return tmp_path
+
+
+def call(*words: str) -> Result:
+    result = runner.invoke(app, list(words))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def succeed(*words: str) -> Result:
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def fail(*words: str) -> str:
+    result = call(*words)
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert "Traceback" not in result.output
+    return message
+
+
+def all_commands() -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+
+    def walk(group: Any, prefix: str) -> None:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                walk(command, f"{prefix}{name} ")
+            else:
+                found.append((prefix + name, command))
+
+    walk(typer.main.get_command(app), "")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), all_commands(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_command_and_option_says_what_it_does(name: str, command: Any) -> None:
+    assert command.help
+    assert len(command.help) > 20
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
+    help_text = runner.invoke(app, [*name.split(), "--help"]).output
+    assert command.help.split(".")[0][:30] in " ".join(help_text.split())
+
+
+@pytest.mark.parametrize("name", [name for name, _ in all_commands()])
+def test_every_command_is_in_the_readme(name: str) -> None:
+    assert f"palm-cache {name}" in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from palm_cache.cli import app\n"
+        "for words in ('--help', 'extract --help', 'fit --help', 'store --help', '--version'):\n"
+        "    assert CliRunner().invoke(app, words.split()).exit_code == 0\n"
+        "heavy = 'torch torchaudio transformers zarr h5py pandas numpy sklearn matplotlib'.split()\n"
+        "print(*(name for name in heavy if name in sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_listing_datasets_and_encoders_imports_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from palm_cache.cli import app\n"
+        "assert CliRunner().invoke(app, ['datasets']).exit_code == 0\n"
+        "assert CliRunner().invoke(app, ['encoders']).exit_code == 0\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_whole_job_by_hand(workplace: Path) -> None:
+    extracted = succeed("extract", "--dataset", "Tones")
+    assert (
+        extracted.stdout == "12 clips -> data/features/Tones/mini.zarr (12 embedded now, 0 already there)\n"
+    )
+    again = succeed("extract", "--dataset", "Tones")
+    assert "(0 embedded now, 12 already there)" in again.stdout
+    fitted = succeed("fit", "--shots", "2", "--seeds", "0,1")
+    assert "palm" in fitted.stdout
+    assert "zero-shot" in fitted.stdout
+    assert "scores -> runs/scores.csv" in fitted.stdout
+    for name in ("scores.csv", "predictions.h5", "metrics.json", "Tones/mini/heads.h5"):
+        assert (workplace / "runs" / name).is_file()
+    evaluated = succeed("evaluate")
+    assert "palm" in evaluated.stdout
+    reported = succeed("report")
+    assert "report -> runs/report/report.md" in reported.stdout
+    assert (workplace / "runs" / "report" / "report.md").is_file()
+
+
+def test_json_is_one_document_and_nothing_else(workplace: Path) -> None:
+    store = "data/features/Tones/mini.zarr"
+    extracted = json.loads(succeed("extract", "--dataset", "Tones", "--json").stdout)
+    assert (extracted["n_clips"], extracted["embedded"], extracted["failures"]) == (12, 12, [])
+    fitted = json.loads(succeed("fit", "--shots", "2", "--seeds", "0", "--json").stdout)
+    assert {row["head"] for row in fitted} == {"palm", "zero-shot"}
+    assert json.loads(succeed("evaluate", "--json").stdout) == fitted
+    assert json.loads(succeed("report", "--json").stdout) == fitted
+    assert json.loads(succeed("store", "info", store, "--json").stdout)["missing_chunks"] == []
+    assert json.loads(succeed("store", "verify", store, "--json").stdout)["sound"] is True
+    for command, key in (("datasets", "licence"), ("encoders", "spec"), ("heads", "learns")):
+        assert all(row[key] for row in json.loads(succeed(command, "--json").stdout))
+
+
+def test_skipped_clips_are_listed_counted_and_do_not_stop(workplace: Path) -> None:
+    (workplace / "Tones" / "audios" / "train_0_0.wav").write_bytes(b"<html>")
+    (workplace / "Tones" / "audios" / "test_1_0.wav").unlink()
+    result = succeed("extract", "--dataset", "Tones")
+    assert "skipped audios/train_0_0.wav: cannot be decoded: format not recognised" in result.stderr
+    assert "skipped audios/test_1_0.wav: no such file" in result.stderr
+    assert "(10 embedded now, 0 already there, 2 skipped)" in result.stdout
+    assert (
+        "audios/test_1_0.wav: no such file"
+        in succeed("store", "info", "data/features/Tones/mini.zarr").stdout
+    )
+    fitted = succeed("fit", "--shots", "2")
+    assert "note: Tones: 2 clip(s) have no embedding and are left out" in fitted.stderr
+
+
+def test_fit_takes_every_store_or_those_asked_for(workplace: Path) -> None:
+    write_palm_folder(workplace / "More")
+    for dataset in ("Tones", "More"):
+        succeed("extract", "--dataset", dataset)
+    rows = json.loads(succeed("fit", "--head", "zero-shot", "--json").stdout)
+    assert {row["dataset"] for row in rows} == {"Tones", "More"}
+    rows = json.loads(
+        succeed("fit", "--head", "zero-shot", "--dataset", "More", "--out", "other", "--json").stdout
+    )
+    assert {row["dataset"] for row in rows} == {"More"}
+    store = "data/features/Tones/mini.zarr"
+    rows = json.loads(
+        succeed("fit", "--head", "zero-shot", "--store", store, "--out", "third", "--json").stdout
+    )
+    assert {row["dataset"] for row in rows} == {"Tones"}
+
+
+def test_a_parameter_file_gives_options_and_the_command_line_wins(workplace: Path) -> None:
+    (workplace / "params.yaml").write_text("dataset: Tones\nfit: {heads: [palm], shots: [1], seeds: [3]}\n")
+    succeed("extract", "--params", "params.yaml")
+    rows = json.loads(succeed("fit", "--params", "params.yaml", "--shots", "2", "--json").stdout)
+    assert [(row["head"], row["shots"], row["seeds"]) for row in rows] == [("palm", 2, 1)]
+
+
+def test_without_evaluation_only_heads_are_written(workplace: Path) -> None:
+    succeed("extract", "--dataset", "Tones")
+    assert succeed("fit", "--no-evaluate").stdout == "heads -> runs/Tones/mini/heads.h5\n"
+    assert not (workplace / "runs" / "scores.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("extract", "--dataset", "urbansound8k"), "UrbanSound8K is not in data/raw/UrbanSound8K (6.0 GB"),
+        (("extract", "--dataset", "urbansund8k"), "did you mean UrbanSound8K?"),
+        (
+            ("extract", "--dataset", "Tones", "--encoder", "minni"),
+            "unknown encoder 'minni'; did you mean mini?",
+        ),
+        (("extract", "--dataset", "Tones", "--encoder", "clap"), "say which weights, e.g. clap:laion/"),
+        (
+            ("extract", "--dataset", "Tones", "--device", "tpu"),
+            "device 'tpu': use auto, cpu, cuda, cuda:N or mps",
+        ),
+        (
+            ("extract", "--dataset", "Tones", "--device", "cuda:99"),
+            "CUDA devices here; use --device auto or cpu",
+        ),
+        (("extract", "--dataset", "Tones", "--jobs", "0"), "jobs: 0 is not a whole number from 1"),
+        (("extract", "--params", "nowhere.yaml"), "nowhere.yaml: cannot read the parameters"),
+        (("fit",), "no feature store here; make one with: palm-cache extract"),
+        (("fit", "--dataset", "Tones"), "no feature store here; make it with: palm-cache extract"),
+        (("fit", "--head", "plam", "--store", "x.zarr"), "x.zarr: no feature store here"),
+        (("evaluate",), "no heads below this folder; fit some with: palm-cache fit"),
+        (("report",), "no scores here; make them with: palm-cache fit"),
+        (("store", "info", "x.zarr"), "x.zarr: no feature store here"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_with_the_next_step(
+    workplace: Path, words: tuple[str, ...], message: str
+) -> None:
+    assert message in fail(*words)
+
+
+def test_an_unknown_head_is_named_with_its_near_matches(workplace: Path) -> None:
+    succeed("extract", "--dataset", "Tones")
+    assert "unknown head 'plam'; did you mean palm" in fail("fit", "--head", "plam")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("extract",),
+        ("fit", "--shots", "many"),
+        ("extract", "--dataset", "Tones", "--precision", "fp16"),
+        ("extract", "--dataset", "Tones", "--on-stale", "never"),
+        ("frobnicate",),
+        ("fit", "--no-such-option"),
+    ],
+)
+def test_wrong_usage_exits_with_2(workplace: Path, words: tuple[str, ...]) -> None:
+    assert call(*words).exit_code == 2
+
+
+def test_verify_names_the_damaged_chunk_and_extract_repairs_it(workplace: Path) -> None:
+    succeed("extract", "--dataset", "Tones")
+    store = Path("data/features/Tones/mini.zarr")
+    file = store / "audio" / "c" / "0" / "0" / "0"
+    content = bytearray(file.read_bytes())
+    content[99] ^= 1
+    file.write_bytes(content)
+    verified = call("store", "verify", str(store))
+    assert verified.exit_code == 1
+    assert "chunk 0 of audio is damaged" in verified.stdout
+    assert "chunk 0 of audio is damaged" in fail("fit")
+    assert "(12 embedded now" in succeed("extract", "--dataset", "Tones").stdout
+    assert "sound; 12 clips in 1 chunks" in succeed("store", "verify", str(store)).stdout
+
+
+def test_a_name_that_looks_like_markup_is_printed_as_it_is(workplace: Path) -> None:
+    from dataclasses import replace
+
+    write_store(Path("data/features/x/mini.zarr"), replace(make_features(), dataset="[bold]x[/bold]"))
+    assert "[bold]x[/bold]" in succeed("fit", "--head", "zero-shot").stdout
+
+
+def test_ctrl_c_keeps_finished_chunks_and_says_how_to_go_on(workplace: Path) -> None:
+    write_palm_folder(workplace / "Many", train=120, test=30)
+    command = [sys.executable, "-c", "from palm_cache.cli import app; app()", "extract", "--dataset", "Many"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
+    )
+    chunks = workplace / "data" / "features" / "Many" / "mini.zarr" / "audio" / "c"
+    deadline = time.monotonic() + 60
+    while not (chunks.is_dir() and any(chunks.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: finished chunks are kept; run the same command again to go on" in stderr
+    assert "Traceback" not in stderr
+    kept = len(FeatureStore(workplace / "data/features/Many/mini.zarr").committed())
+    assert 0 < kept < 5
+    rows = json.loads(succeed("extract", "--dataset", "Many", "--json").stdout)
+    assert rows["embedded"] == 300 - 64 * kept

@@ -1,0 +1,95 @@
+"""What every encoder and every head must keep; each is checked by the same code."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from samples import make_features
+
+from palm_cache.adaptation.fit import fit_runs
+from palm_cache.adaptation.heads.base import Head, Shots, unit
+from palm_cache.extraction.encoders.base import Encoder, full_identity
+from palm_cache.params import FitParams
+from palm_cache.store.fingerprint import fingerprint
+from palm_cache.types import BARE_TEMPLATE, Training
+
+PROMPTS = ["dog", "The is a recording of  a church bell.", "Rain", "naïve Álarm 7"]
+
+
+def make_waveforms(encoder: Encoder, count: int, windows: int = 1) -> torch.Tensor:
+    """Noisy tones of different pitch and level, (count, windows, samples)."""
+    time = torch.arange(encoder.window.samples * windows) / encoder.sample_rate
+    pitch = 110 * 2 ** torch.arange(count)[:, None]
+    noise = torch.randn(count, len(time), generator=torch.Generator().manual_seed(0))
+    tones = 0.3 * torch.sin(2 * torch.pi * pitch * time) + 0.02 * noise
+    return tones.unflatten(1, (windows, encoder.window.samples))
+
+
+def check_encoder(encoder: Encoder, tolerance: float = 1e-5) -> None:
+    """Check shapes, types, independence of batch companions, determinism and identity."""
+    waveforms = make_waveforms(encoder, 3)
+    audio, text = encoder.embed_audio(waveforms), encoder.embed_text(PROMPTS)
+    for embeddings, rows in ((audio, 3), (text, len(PROMPTS))):
+        assert embeddings.shape == (rows, encoder.dim)
+        assert embeddings.dtype == torch.float32
+        assert embeddings.device.type == "cpu"
+        assert torch.isfinite(embeddings).all()
+        assert (embeddings.norm(dim=1) > 0).all()
+        assert not torch.allclose(embeddings[0], embeddings[1], atol=1e-4)
+        assert not embeddings.requires_grad
+    assert torch.equal(encoder.embed_audio(waveforms), audio)
+    assert torch.equal(encoder.embed_text(PROMPTS), text)
+    for row in range(3):
+        torch.testing.assert_close(
+            encoder.embed_audio(waveforms[row : row + 1])[0], audio[row], atol=tolerance, rtol=0
+        )
+    for row, prompt in enumerate(PROMPTS):
+        torch.testing.assert_close(encoder.embed_text([prompt])[0], text[row], atol=tolerance, rtol=0)
+    silence = encoder.embed_audio(torch.zeros(1, 1, encoder.window.samples))
+    assert torch.isfinite(silence).all()
+    if encoder.window.most > 1:
+        many = encoder.embed_audio(make_waveforms(encoder, 2, windows=encoder.window.most))
+        assert many.shape == (2, encoder.dim)
+    identity = full_identity(encoder)
+    assert json.loads(json.dumps(identity)) == identity
+    assert len(fingerprint(identity)) == 64
+
+
+def check_head(kind: type[Head]) -> None:
+    """Check shapes, reproducibility, batching over runs, parameter count and symmetry in the classes."""
+    features = make_features()
+    params = FitParams(heads=(kind.name,), shots=(4,), seeds=(0, 1), training=Training(epochs=3))
+    heads, _ = fit_runs(features, params)
+    assert len(heads) == (3 * 2 if kind.trained else 3)
+    for head in heads:
+        assert head.n_params == kind.n_params(4, 24)
+        logits = kind.logits(head.state, features.audio[:, 0])
+        assert logits.shape == (120, 4)
+        assert torch.isfinite(logits).all()
+        # The length of an embedding carries nothing.
+        torch.testing.assert_close(
+            kind.logits(head.state, 7 * features.audio[:, 0]), logits, atol=1e-3, rtol=0
+        )
+    again, _ = fit_runs(features, params)
+    for one, other in zip(heads, again, strict=True):
+        assert one.state.keys() == other.state.keys()
+        assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
+    _check_batching(kind)
+
+
+def _check_batching(kind: type[Head]) -> None:
+    """Runs fitted together, and logits of all of them at once, equal runs fitted alone."""
+    generator = torch.Generator().manual_seed(0)
+    audio = unit(torch.randn(2, 12, 24, generator=generator))
+    labels = torch.arange(12).repeat(2, 1) % 3
+    text = unit(torch.randn(3, 24, generator=generator))
+    head = kind(BARE_TEMPLATE, Training(epochs=3))
+    together = head.fit(Shots(audio, labels, text, (5, 6)))
+    logits = kind.logits(together, audio)
+    assert logits.shape == (2, 12, 3)
+    for run, seed in enumerate((5, 6)):
+        alone = head.fit(Shots(audio[run : run + 1], labels[run : run + 1], text, (seed,)))
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name][run], value[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(kind.logits(alone, audio[run])[0], logits[run], atol=1e-3, rtol=0)

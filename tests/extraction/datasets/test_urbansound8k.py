@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.urbansound8k import CARD, read
+
+HEADER = "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
+
+
+def write_metadata(root: Path, *rows: tuple[str, int | str, str]) -> Path:
+    folder = root / "metadata"
+    folder.mkdir(parents=True)
+    lines = [f"{name},1,0.0,4.0,1,{fold},3,{class_name}\n" for name, fold, class_name in rows]
+    (folder / "UrbanSound8K.csv").write_text(HEADER + "".join(lines))
+    return root
+
+
+def test_every_fold_is_tested_once_and_trained_on_otherwise(tmp_path: Path) -> None:
+    rows = [
+        ("a.wav", 2, "dog_bark"),
+        ("b.wav", 1, "siren"),
+        ("c.wav", 3, "dog_bark"),
+        ("d.wav", 1, "dog_bark"),
+    ]
+    table = read(write_metadata(tmp_path, *rows))
+    assert table.dataset == "UrbanSound8K"
+    assert table.class_names == ("dog bark", "siren")
+    names = [clip.name for clip in table.clips]
+    assert sorted(names) == [
+        "audio/fold1/b.wav",
+        "audio/fold1/d.wav",
+        "audio/fold2/a.wav",
+        "audio/fold3/c.wav",
+    ]
+
+    def named(rows: list[int]) -> list[str]:
+        return [names[row].rsplit("/", 1)[1] for row in rows]
+
+    assert [named(fold.test.tolist()) for fold in table.folds] == [["b.wav", "d.wav"], ["a.wav"], ["c.wav"]]
+    assert named(table.folds[0].train.tolist()) == ["a.wav", "c.wav"]
+    assert named(table.folds[2].train.tolist()) == ["a.wav", "b.wav", "d.wav"]
+
+
+def test_the_palm_authors_copy_is_read_too(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / f"{part}.csv").write_text(f"path,classname\naudios/{part}.wav,siren\n")
+    assert read(tmp_path).dataset == "UrbanSound8K"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a.wav", "x", "siren")], r"UrbanSound8K\.csv, row 2: fold 'x' is not a whole number from 1"),
+        ([("a.wav", 1, "siren")], "only fold 1; testing on one fold needs others"),
+        ([("a.wav", 1, "siren"), ("b.wav", 4, "siren")], "no rows for fold 2, 3"),
+        ([("a.wav", 1, "")], "row 2: class name is empty"),
+        ([("../../../../x.wav", 1, "siren"), ("b.wav", 2, "siren")], "leaves the dataset's folder"),
+        ([], "the table has no rows"),
+    ],
+)
+def test_bad_metadata_is_refused(
+    tmp_path: Path, rows: list[tuple[str, int | str, str]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write_metadata(tmp_path, *rows))
+
+
+def test_counts_that_differ_from_the_published_ones_are_named(tmp_path: Path) -> None:
+    table = read(write_metadata(tmp_path, ("a.wav", 1, "siren"), ("b.wav", 2, "siren")))
+    assert CARD.differences(table) == (
+        "1 classes here, 10 in the published UrbanSound8K",
+        "2 folds here, 10 in the published UrbanSound8K",
+        "2 clips here, 8732 in the published UrbanSound8K",
+    )

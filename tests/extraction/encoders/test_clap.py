@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts import PROMPTS, check_encoder, make_waveforms
+from tiny_clap import save_tiny_clap
+from transformers import AutoProcessor, ClapModel
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.encoders.base import full_identity
+from palm_cache.extraction.encoders.clap import ClapEncoder
+from palm_cache.store.fingerprint import fingerprint
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_clap(tmp_path_factory.mktemp("clap") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def encoder(directory: Path) -> ClapEncoder:
+    return ClapEncoder.load(str(directory), CPU)
+
+
+def test_clap_keeps_the_contract(encoder: ClapEncoder) -> None:
+    check_encoder(encoder)
+
+
+def test_constants_are_the_processors(encoder: ClapEncoder) -> None:
+    assert encoder.sample_rate == 48_000
+    assert (encoder.window.samples, encoder.window.most, encoder.window.padding) == (480_000, 1, "repeat-pad")
+    assert encoder.dim == 24
+
+
+@pytest.mark.parametrize("seconds", [0.07, 1.0, 3.3, 9.9, 10.0])
+def test_audio_embeddings_are_transformers_own(encoder: ClapEncoder, directory: Path, seconds: float) -> None:
+    """Against the processor's numpy loop and ``get_audio_features`` on the same waveform."""
+    rng = np.random.default_rng(0)
+    time_axis = np.arange(int(seconds * 48_000)) / 48_000
+    tone = 0.3 * np.sin(2 * np.pi * 440 * time_axis)
+    waveform = (tone + 0.05 * rng.standard_normal(len(tone))).astype(np.float32)
+    processor = AutoProcessor.from_pretrained(directory)
+    model = ClapModel.from_pretrained(directory).eval()
+    inputs = processor.feature_extractor(waveform, sampling_rate=48_000, return_tensors="pt")
+    with torch.no_grad():
+        expected = model.get_audio_features(**inputs)
+    windows = cut_windows(torch.from_numpy(waveform), encoder.window)
+    torch.testing.assert_close(encoder.log_mel(windows)[0], inputs["input_features"][0, 0], atol=2e-3, rtol=0)
+    embedded = encoder.embed_audio(windows[None])
+    torch.testing.assert_close(embedded, getattr(expected, "pooler_output", expected), atol=1e-4, rtol=0)
+
+
+def test_text_embeddings_are_transformers_own(encoder: ClapEncoder, directory: Path) -> None:
+    processor = AutoProcessor.from_pretrained(directory)
+    model = ClapModel.from_pretrained(directory).eval()
+    for prompt in PROMPTS:
+        inputs = processor.tokenizer(prompt, return_tensors="pt")
+        with torch.no_grad():
+            expected = model.get_text_features(**inputs)
+        expected = getattr(expected, "pooler_output", expected)
+        torch.testing.assert_close(encoder.embed_text([prompt]), expected, atol=1e-5, rtol=0)
+
+
+def test_many_prompts_are_embedded_in_batches(encoder: ClapEncoder) -> None:
+    prompts = [f"dog {number}" for number in range(150)]
+    embedded = encoder.embed_text(prompts)
+    assert embedded.shape == (150, 24)
+    torch.testing.assert_close(encoder.embed_text(prompts[130:131])[0], embedded[130], atol=1e-5, rtol=0)
+
+
+def test_a_prompt_that_is_too_long_is_refused(encoder: ClapEncoder) -> None:
+    with pytest.raises(EncoderError, match=r"prompt 'dog dog .*'\.\.\. has \d+ tokens, .* reads 64; shorten"):
+        encoder.embed_text(["cat", "dog " * 100])
+
+
+def test_the_fingerprint_follows_weights_front_end_tokenizer_and_precision(
+    directory: Path, tmp_path: Path
+) -> None:
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(directory, tmp_path / name))
+
+    same, other_front_end = copy("same"), copy("front end")
+    file = other_front_end / "preprocessor_config.json"
+    settings = json.loads(file.read_text())
+    inner = settings.get("feature_extractor", settings)
+    inner["frequency_min"] = 50
+    file.write_text(json.dumps(settings))
+    other_tokenizer = copy("tokenizer")
+    tokens = json.loads((other_tokenizer / "tokenizer.json").read_text())
+    tokens["model"]["merges"].pop()
+    (other_tokenizer / "tokenizer.json").write_text(json.dumps(tokens))
+    other_weights = save_tiny_clap(tmp_path / "weights", seed=1)
+
+    def print_of(place: Path, precision: str = "fp32") -> str:
+        return fingerprint(full_identity(ClapEncoder.load(str(place), CPU, precision)))  # type: ignore[arg-type]
+
+    first = print_of(directory)
+    assert print_of(same) == first
+    others = [print_of(place) for place in (other_front_end, other_tokenizer, other_weights)]
+    others.append(print_of(directory, "bf16"))
+    assert len({first, *others}) == 5
+
+
+def test_bf16_is_near_fp32(encoder: ClapEncoder, directory: Path) -> None:
+    half = ClapEncoder.load(str(directory), CPU, "bf16")
+    waveforms = make_waveforms(encoder, 2)
+    similarity = torch.cosine_similarity(half.embed_audio(waveforms), encoder.embed_audio(waveforms))
+    assert similarity.min() > 0.99
+
+
+@pytest.mark.cuda
+def test_cuda_agrees_with_the_cpu(encoder: ClapEncoder, directory: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")
+    on_gpu = ClapEncoder.load(str(directory), torch.device("cuda"))
+    waveforms = make_waveforms(encoder, 3)
+    torch.testing.assert_close(
+        on_gpu.embed_audio(waveforms), encoder.embed_audio(waveforms), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(on_gpu.embed_text(PROMPTS), encoder.embed_text(PROMPTS), atol=1e-3, rtol=0)
+
+
+def test_a_fused_checkpoint_is_refused(tmp_path: Path) -> None:
+    save_tiny_clap(tmp_path, fused=True)
+    with pytest.raises(EncoderError, match=r"a fused checkpoint; .* Use an unfused one, e\.g\. clap:laion/"):
+        ClapEncoder.load(str(tmp_path), CPU)
+
+
+def test_an_unknown_padding_is_refused(tmp_path: Path) -> None:
+    save_tiny_clap(tmp_path, padding="pad")
+    with pytest.raises(EncoderError, match="its processor pads with 'pad'; known here: repeatpad, repeat"):
+        ClapEncoder.load(str(tmp_path), CPU)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("config.json", r"cannot load its config\.json"),
+        ("model.safetensors", "cannot load its weights"),
+        ("preprocessor_config.json", r"cannot load its preprocessor_config\.json"),
+        ("cut weights", "cannot load its weights"),
+        ("other model", "holds a model of type 'bert', not clap"),
+        ("other shape", r"weights are missing or misshaped, e\.g\."),
+    ],
+)
+def test_an_incomplete_or_wrong_directory_says_what_is_wrong(
+    directory: Path, tmp_path: Path, damage: str, message: str
+) -> None:
+    place = Path(shutil.copytree(directory, tmp_path / "copy"))
+    config = place / "config.json"
+    if damage == "cut weights":
+        weights = place / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "other model":
+        config.write_text('{"model_type": "bert"}')
+    elif damage == "other shape":
+        settings = json.loads(config.read_text())
+        settings["text_config"]["num_hidden_layers"] = 3
+        config.write_text(json.dumps(settings))
+    else:
+        (place / damage).unlink()
+        (place / "processor_config.json").unlink(missing_ok=True)
+    with pytest.raises(EncoderError, match=message) as caught:
+        ClapEncoder.load(str(place), CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_that_is_not_there_is_no_hub_id() -> None:
+    with pytest.raises(EncoderError, match="no such directory, and not a hub id"):
+        ClapEncoder.load("/nowhere/at/all", CPU)
+
+
+def test_a_hub_out_of_reach_fails_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    # Nobody listens on this port of the loopback interface.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    started = time.monotonic()
+    with pytest.raises(EncoderError, match="not in the local cache, and the hub does not give it") as caught:
+        ClapEncoder.load("nobody/no-such-model", CPU)
+    assert time.monotonic() - started < 30
+    assert "\n" not in str(caught.value)

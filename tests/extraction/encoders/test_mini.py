@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from contracts import PROMPTS, check_encoder, make_waveforms
+from torch.nn.functional import normalize
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.mini import CNN_DIM, CNN_SHARE, WEIGHTS, MiniEncoder, word_buckets
+
+
+@pytest.fixture(scope="module")
+def encoder() -> MiniEncoder:
+    return MiniEncoder.load()
+
+
+def test_mini_keeps_the_contract(encoder: MiniEncoder) -> None:
+    check_encoder(encoder)
+
+
+def test_weights_are_small_and_their_hash_is_in_the_identity(encoder: MiniEncoder) -> None:
+    content = WEIGHTS.read_bytes()
+    assert len(content) <= 4 * 2**20
+    assert encoder.identity["weights_sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_both_parts_of_an_audio_vector_have_their_share(encoder: MiniEncoder) -> None:
+    audio = encoder.embed_audio(make_waveforms(encoder, 3, windows=2))
+    torch.testing.assert_close(audio[:, :CNN_DIM].norm(dim=1), torch.full((3,), CNN_SHARE**0.5))
+    torch.testing.assert_close(audio.norm(dim=1), torch.ones(3))
+
+
+def test_text_ends_in_zeros_where_audio_holds_its_statistics(encoder: MiniEncoder) -> None:
+    text = encoder.embed_text(PROMPTS)
+    assert (text[:, CNN_DIM:] == 0).all()
+    torch.testing.assert_close(text.norm(dim=1), torch.ones(len(PROMPTS)))
+
+
+def test_cnn_vectors_of_windows_are_averaged_before_they_are_scaled(encoder: MiniEncoder) -> None:
+    waveforms = make_waveforms(encoder, 2).view(1, 2, -1)
+    logs = []
+    hook = encoder.towers.audio.register_forward_hook(
+        lambda _, inputs, output: logs.append((inputs[0], output))
+    )
+    audio = encoder.embed_audio(waveforms)
+    hook.remove()
+    windows = encoder.towers.audio.windows(logs[0][0][0])
+    torch.testing.assert_close(windows.mean(0, keepdim=True), logs[0][1])
+    torch.testing.assert_close(
+        audio[:, :CNN_DIM], CNN_SHARE**0.5 * normalize(windows.mean(0, keepdim=True), dim=1)
+    )
+
+
+def test_level_does_not_count(encoder: MiniEncoder) -> None:
+    waveforms = make_waveforms(encoder, 2)
+    torch.testing.assert_close(
+        encoder.embed_audio(0.01 * waveforms), encoder.embed_audio(waveforms), atol=1e-3, rtol=0
+    )
+
+
+def test_bf16_is_close_to_fp32(encoder: MiniEncoder) -> None:
+    half = MiniEncoder.load(precision="bf16")
+    assert half.identity != encoder.identity
+    waveforms = make_waveforms(encoder, 3)
+    cosines = (half.embed_audio(waveforms) * encoder.embed_audio(waveforms)).sum(1)
+    assert (cosines > 0.995).all()
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "\t\n", "\u3000"])
+def test_empty_prompts_are_refused(encoder: MiniEncoder, prompt: str) -> None:
+    with pytest.raises(EncoderError, match="empty"):
+        encoder.embed_text(["dog", prompt])
+
+
+@pytest.mark.parametrize(
+    "prompt", ["?", "犬の鳴き声", "🐕", "собака", "a", "\udcff", "x" * 5000, "dog " * 2000]
+)
+def test_any_other_text_has_a_vector(encoder: MiniEncoder, prompt: str) -> None:
+    text = encoder.embed_text([prompt])
+    assert torch.isfinite(text).all()
+    assert text.norm() > 0.99
+
+
+def test_no_prompts_give_no_rows(encoder: MiniEncoder) -> None:
+    assert encoder.embed_text([]).shape == (0, encoder.dim)
+
+
+def test_case_and_separators_do_not_count(encoder: MiniEncoder) -> None:
+    text = encoder.embed_text(["Dog_Bark", "dog bark", "DOG-BARK!"])
+    torch.testing.assert_close(text[0], text[1])
+    torch.testing.assert_close(text[0], text[2])
+
+
+def test_hashes_are_the_same_on_every_machine() -> None:
+    assert sorted(set(word_buckets("dog"))) == [3608, 5022, 5572, 6028, 6250, 6525]
+
+
+def test_learned_word_vectors_can_stand_before_a_prompt(encoder: MiniEncoder) -> None:
+    tokens, mask = encoder.token_embeddings(["dog", "siren of a police car"])
+    context = torch.zeros(2, 4, tokens.shape[2], requires_grad=True)
+    longer = torch.cat([torch.ones(2, 4, dtype=torch.bool), mask], dim=1)
+    pooled = encoder.pool(torch.cat([context, tokens], dim=1), longer)
+    pooled[:, :CNN_DIM].sum().backward()
+    assert pooled.shape == (2, encoder.dim)
+    assert context.grad is not None
+    assert (context.grad.abs().sum((1, 2)) > 0).all()
+    torch.testing.assert_close(
+        encoder.pool(tokens, mask), encoder.embed_text(["dog", "siren of a police car"])
+    )
+
+
+def test_it_learned_which_prompt_fits(encoder: MiniEncoder) -> None:
+    """A steady siren-like sweep is nearer to ``siren`` than to what sounds otherwise."""
+    time = torch.arange(encoder.window.samples) / encoder.sample_rate
+    sweep = 600 * torch.exp(0.4 * torch.sin(2 * torch.pi * 0.5 * time))
+    turns = 2 * torch.pi * sweep.cumsum(0) / encoder.sample_rate
+    siren = torch.sin(turns) + 0.5 * torch.sin(2 * turns)
+    noise = 0.02 * torch.randn(len(time), generator=torch.Generator().manual_seed(0))
+    audio = encoder.embed_audio((siren + noise).view(1, 1, -1))
+    scores = audio @ encoder.embed_text(["siren", "dog bark", "jackhammer", "footsteps", "water"]).T
+    assert scores.argmax() == 0
+
+
+def test_foreign_weights_are_refused(tmp_path: Path) -> None:
+    damaged = tmp_path / "mini.safetensors"
+    damaged.write_bytes(WEIGHTS.read_bytes()[:1000])
+    for path in (damaged, tmp_path / "absent.safetensors"):
+        with pytest.raises(EncoderError, match="cannot read mini's weights"):
+            MiniEncoder.load(weights=path)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_cpu(encoder: MiniEncoder) -> None:
+    other = MiniEncoder.load(torch.device("cuda"))
+    waveforms = make_waveforms(encoder, 3, windows=2)
+    torch.testing.assert_close(
+        other.embed_audio(waveforms), encoder.embed_audio(waveforms), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(other.embed_text(PROMPTS), encoder.embed_text(PROMPTS), atol=1e-3, rtol=0)

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchaudio.functional import resample
+
+from palm_cache.errors import AudioError
+from palm_cache.extraction.audio import (
+    content_hash,
+    crop_start,
+    cut_windows,
+    open_regular,
+    read_views,
+    resampling_ratio,
+)
+from palm_cache.extraction.encoders.base import Window
+
+RATE = 16_000
+
+
+def tone(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * rate)) / rate
+    sound = 0.4 * np.sin(2 * np.pi * (300 * time + 40 * time**2))[:, None]
+    return (sound + 0.05 * rng.standard_normal((len(time), channels))).squeeze().astype(np.float32)
+
+
+def views(path: Path, *, samples: int = 10 * RATE, count: int = 1, rate: int = RATE) -> list[torch.Tensor]:
+    with open_regular(path) as file:
+        sha = content_hash(file)
+        return read_views(file, sample_rate=rate, samples=samples, views=count, content_sha256=sha)
+
+
+def reason(path: Path) -> str:
+    with pytest.raises(AudioError) as caught:
+        views(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ending", "subtype", "tolerance"),
+    [
+        ("wav", "PCM_U8", 1e-2),
+        ("wav", "PCM_16", 1e-4),
+        ("wav", "PCM_24", 1e-6),
+        ("wav", "FLOAT", 0),
+        ("wav", "DOUBLE", 0),
+        ("flac", "PCM_16", 1e-4),
+        ("aiff", "PCM_16", 1e-4),
+        ("ogg", "VORBIS", 0.2),
+        ("mp3", "MPEG_LAYER_III", 0.3),
+    ],
+)
+def test_every_container_is_decoded(tmp_path: Path, ending: str, subtype: str, tolerance: float) -> None:
+    sound = tone(1.0)
+    soundfile.write(tmp_path / f"clip.{ending}", sound, RATE, subtype=subtype)
+    decoded = views(tmp_path / f"clip.{ending}")[0]
+    assert decoded.dtype == torch.float32
+    assert decoded.shape == (RATE,)
+    assert np.abs(decoded.numpy() - sound).max() <= tolerance
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    sound = tone(0.5, channels=5)
+    soundfile.write(tmp_path / "clip.wav", sound, RATE, subtype="FLOAT")
+    np.testing.assert_allclose(views(tmp_path / "clip.wav")[0], sound.mean(axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+def test_resampling_is_torchaudios(tmp_path: Path, rate: int) -> None:
+    sound = tone(1.0, rate)
+    soundfile.write(tmp_path / "clip.wav", sound, rate, subtype="FLOAT")
+    expected = resample(torch.from_numpy(sound), rate, RATE)
+    torch.testing.assert_close(views(tmp_path / "clip.wav")[0], expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050, 44_100, 8_000, 44_101, 768_000])
+def test_a_crop_of_a_long_file_is_the_crop_of_the_whole(tmp_path: Path, rate: int) -> None:
+    sound = tone(3.0, rate, channels=2)
+    soundfile.write(tmp_path / "clip.wav", sound, rate, subtype="FLOAT")
+    whole = views(tmp_path / "clip.wav", samples=10**9)[0]
+    samples = 7_001
+    crops = views(tmp_path / "clip.wav", samples=samples, count=4)
+    with open_regular(tmp_path / "clip.wav") as file:
+        sha = content_hash(file)
+    for view, crop in enumerate(crops):
+        start = crop_start(len(whole), samples, view, sha)
+        torch.testing.assert_close(crop, whole[start : start + samples], atol=1e-5, rtol=0)
+    assert crop_start(len(whole), samples, 0, sha) == (len(whole) - samples) // 2
+
+
+@pytest.mark.parametrize("ending", ["flac", "ogg", "mp3"])
+def test_a_crop_of_a_compressed_file_is_the_crop_of_the_whole(tmp_path: Path, ending: str) -> None:
+    soundfile.write(tmp_path / f"clip.{ending}", tone(6.0, 44_100), 44_100)
+    whole = views(tmp_path / f"clip.{ending}", samples=10**9)[0]
+    crop = views(tmp_path / f"clip.{ending}", samples=RATE)[0]
+    start = (len(whole) - RATE) // 2
+    torch.testing.assert_close(crop, whole[start : start + RATE], atol=1e-3, rtol=0)
+
+
+def test_views_of_a_short_clip_are_the_clip(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "clip.wav", tone(0.3), RATE)
+    found = views(tmp_path / "clip.wav", count=3)
+    assert [len(view) for view in found] == [4_800] * 3
+
+
+@given(total=st.integers(1, 10**7), samples=st.integers(1, 10**6), view=st.integers(0, 50))
+def test_crops_lie_inside_the_clip_and_never_move(total: int, samples: int, view: int) -> None:
+    if total >= samples:
+        start = crop_start(total, samples, view, "a" * 64)
+        assert 0 <= start <= total - samples
+        assert start == crop_start(total, samples, view, "a" * 64)
+
+
+def test_odd_rates_cost_no_memory_and_keep_the_pitch(tmp_path: Path) -> None:
+    """The resampler's kernel for 44,101:16,000 as it stands would take gigabytes."""
+    for rate in (44_101, 16_001, 47_999, 7_919, 767_999):
+        ratio = resampling_ratio(rate, RATE)
+        assert max(ratio.numerator, ratio.denominator) <= 1_000
+        assert abs(float(ratio) * rate / RATE - 1) < 1e-4
+    soundfile.write(tmp_path / "clip.wav", tone(1.0, 44_101), 44_101)
+    assert abs(len(views(tmp_path / "clip.wav")[0]) - RATE) <= 1
+
+
+def test_common_rates_are_exact() -> None:
+    rates = (8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000)
+    for old in rates:
+        for new in (16_000, 44_100, 48_000):
+            assert resampling_ratio(old, new) * old == new
+
+
+def test_a_long_file_is_read_where_its_view_lies(tmp_path: Path) -> None:
+    """Half an hour in stereo is 230 MB as float32; a view of ten seconds must not need a tenth of that."""
+    path = tmp_path / "long.wav"
+    with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16") as file:
+        for minute in range(30):
+            file.write(tone(60, channels=2, seed=minute))
+    tracemalloc.start()
+    try:
+        found = views(path, count=2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [len(view) for view in found] == [10 * RATE] * 2
+    assert peak < 20e6
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>404</html>", "cannot be decoded: format not recognised"),
+        (b"RIFF\x00\x00\x00\x00WAVE", "cannot be decoded"),
+        (os.urandom(4096), "cannot be decoded"),
+    ],
+    ids=["empty", "web page", "bare header", "noise"],
+)
+def test_what_is_no_audio_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "clip.wav").write_bytes(content)
+    assert expected in reason(tmp_path / "clip.wav")
+
+
+@pytest.mark.parametrize("ending", ["wav", "aiff", "flac", "ogg", "w64", "au"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, ending: str, share: float) -> None:
+    path = tmp_path / f"clip.{ending}"
+    soundfile.write(path, tone(1.0), RATE)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert any(words in reason(path) for words in ("cut off", "cannot be decoded", "zero frames"))
+
+
+def test_a_cut_off_mp3_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp3"
+    soundfile.write(path, tone(3.0), RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "cut off" in reason(path)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF])
+def test_a_streamed_wav_whose_header_knows_no_size_is_read(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(1.0), RATE)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[4:8] = content[at : at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert len(views(path)[0]) == RATE
+
+
+def test_zero_frames_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "clip.wav", np.zeros(0, np.float32), RATE)
+    assert reason(tmp_path / "clip.wav") == "no audio in it (zero frames)"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_refused(tmp_path: Path, value: float) -> None:
+    sound = tone(0.5)
+    sound[100] = value
+    soundfile.write(tmp_path / "clip.wav", sound, RATE, subtype="FLOAT")
+    assert reason(tmp_path / "clip.wav") == "NaN or infinity among the samples"
+
+
+@pytest.mark.parametrize("rate", [999, 768_001])
+def test_sample_rates_that_make_no_sense_are_refused(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "clip.wav", tone(0.1), rate)
+    assert f"a sample rate of {rate} Hz makes no sense" in reason(tmp_path / "clip.wav")
+
+
+def test_only_regular_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "link.wav").symlink_to("/dev/zero")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("opened"))
+    assert reason(tmp_path / "folder.wav") == "a directory, not a file"
+    assert reason(tmp_path / "pipe.wav") == "a named pipe, not a file"
+    assert reason(tmp_path / "link.wav") == "a device, not a file"
+    assert reason(tmp_path / "nothing.wav") == "no such file"
+    assert "cannot be opened" in reason(tmp_path / "loop.wav")
+    assert "cannot be opened" in reason(tmp_path / "nul\0.wav")
+
+
+@settings(deadline=None)
+@given(length=st.integers(1, 700), samples=st.integers(1, 100), most=st.integers(1, 6), tile=st.booleans())
+def test_windows_cover_a_clip_from_its_first_sample_to_its_last(
+    length: int, samples: int, most: int, tile: bool
+) -> None:
+    window = Window(samples, most, "tile" if tile else "repeat-pad")
+    waveform = torch.arange(1.0, length + 1)
+    windows = cut_windows(waveform, window)
+    assert windows.shape == (min(most, max(1, -(-length // samples))), samples)
+    if samples <= length <= samples * most:
+        assert windows[0, 0] == 1
+        assert windows[-1, -1] == length
+        assert set(waveform.tolist()) == set(windows.flatten().tolist())
+
+
+def test_short_clips_are_tiled_or_repeated_and_padded() -> None:
+    waveform = torch.tensor([1.0, 2.0, 3.0])
+    assert cut_windows(waveform, Window(8, 1, "tile")).tolist() == [[1, 2, 3, 1, 2, 3, 1, 2]]
+    assert cut_windows(waveform, Window(8, 1, "repeat-pad")).tolist() == [[1, 2, 3, 1, 2, 3, 0, 0]]
+
+
+def test_all_of_a_real_messy_collection_is_decoded(game_sfx: Path) -> None:
+    files = sorted((game_sfx / "audios").iterdir())
+    for file in files[::8]:
+        waveform = views(file, samples=12 * RATE)[0]
+        assert torch.isfinite(waveform).all()
+        assert 0 < len(waveform) <= 12 * RATE

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from samples import write_palm_folder, write_tone
+from spectrum import SpectrumEncoder
+
+from palm_cache.errors import AudioError, OutputError, StaleStoreError, StoreError
+from palm_cache.extraction import chunks
+from palm_cache.extraction import extract as stage_one
+from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.extract import Extraction, extract
+from palm_cache.params import ExtractParams
+from palm_cache.store.features import FeatureStore
+
+Run = Callable[..., Extraction]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 4 clips: small datasets then have several."""
+    monkeypatch.setattr("palm_cache.store.features.CHUNK_CLIPS", 4)
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> SpectrumEncoder:
+    spectrum = SpectrumEncoder()
+    monkeypatch.setattr(stage_one, "load_encoder", lambda spec, device, precision: spectrum)
+    return spectrum
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Eighteen clips in two classes: five chunks."""
+    return write_palm_folder(tmp_path / "Tones", train=6, test=3)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "features" / "Tones" / "mini.zarr"
+
+
+@pytest.fixture
+def run(folder: Path, out: Path, encoder: SpectrumEncoder) -> Run:
+    """Extract the folder as it is now; ``embedded`` of the encoder counts anew."""
+
+    def extract_folder(**params: object) -> Extraction:
+        encoder.embedded = 0
+        return extract(read(folder), "mini", out, ExtractParams(**params))  # type: ignore[arg-type]
+
+    return extract_folder
+
+
+def arrays(store: Path) -> dict[str, np.ndarray]:
+    """Every array of a store, read with plain zarr."""
+    group = zarr.open_group(store, mode="r")
+    found = {}
+    for name, member in group.members(max_depth=None):
+        if isinstance(member, zarr.Array):
+            found[name] = member[:]
+    return found
+
+
+def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        assert np.array_equal(values, other[name]), name
+
+
+def test_every_clip_and_prompt_is_embedded_once(run: Run, out: Path, encoder: SpectrumEncoder) -> None:
+    done = run()
+    assert (done.n_clips, done.embedded, done.failures) == (18, 18, ())
+    assert encoder.embedded == 18
+    features = FeatureStore(out).read()
+    assert features.audio.shape == (18, 1, 12)
+    assert features.class_names == ("high tone", "low tone")
+    assert np.array_equal(features.text[0, 0], encoder.embed_text(["high tone"])[0])
+    assert np.array_equal(features.text[1, 1], encoder.embed_text(["The is a recording of  low tone."])[0])
+
+
+def test_a_complete_store_is_left_alone(run: Run, out: Path, encoder: SpectrumEncoder) -> None:
+    run()
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
+    assert run().embedded == 0
+    assert encoder.embedded == 0
+    assert before == {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
+
+
+def test_batches_never_cross_chunks(run: Run, encoder: SpectrumEncoder) -> None:
+    run(batch_size=3)
+    assert max(encoder.batches) <= 3
+    encoder.batches.clear()
+    run(batch_size=100, views=1)
+    assert encoder.batches == []  # the batch size is no property of a store
+
+
+def test_an_interrupted_extraction_goes_on_where_it_stopped_and_gives_the_same_bits(
+    run: Run, out: Path, tmp_path: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    whole = arrays(out)
+    shutil.rmtree(out)
+    embed = SpectrumEncoder.embed_audio
+
+    def stop_at_third_chunk(self: SpectrumEncoder, waveforms):  # type: ignore[no-untyped-def]
+        if self.embedded >= 8:
+            raise KeyboardInterrupt
+        return embed(self, waveforms)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpectrumEncoder, "embed_audio", stop_at_third_chunk)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert FeatureStore(out).committed() == {0, 1}
+    assert run().embedded == 10
+    assert_same(arrays(out), whole)
+
+
+def test_only_what_changed_is_embedded_again(
+    run: Run, out: Path, folder: Path, encoder: SpectrumEncoder
+) -> None:
+    run()
+    before = arrays(out)
+    write_tone(folder / "audios" / "train_0_1.wav", 333)
+    assert run().embedded == 1
+    after = arrays(out)
+    assert not np.array_equal(before["audio"][1], after["audio"][1])
+    assert np.array_equal(np.delete(before["audio"], 1, 0), np.delete(after["audio"], 1, 0))
+
+
+def test_a_touched_file_is_not_a_changed_one(run: Run, folder: Path) -> None:
+    run()
+    for file in (folder / "audios").iterdir():
+        os.utime(file, (0, 0))
+    assert run().embedded == 0
+
+
+def test_moved_added_and_removed_clips_keep_what_is_known(
+    run: Run, out: Path, folder: Path, encoder: SpectrumEncoder
+) -> None:
+    run()
+    (folder / "audios" / "train_0_0.wav").rename(folder / "audios" / "moved.wav")
+    write_tone(folder / "audios" / "new.wav", 500)
+    lines = (folder / "train.csv").read_text().splitlines()
+    lines = [lines[0], "audios/new.wav,low tone", "audios/moved.wav,low tone", *lines[3:]]
+    (folder / "train.csv").write_text("\n".join(lines))
+    done = run()
+    assert done.embedded == 1
+    assert any("clips that were known kept their embeddings" in note for note in done.notes)
+    rebuilt = arrays(out)
+    shutil.rmtree(out)
+    run()
+    assert_same(rebuilt, arrays(out))
+
+
+def test_a_rebuild_that_is_interrupted_leaves_the_old_store_and_is_resumed(
+    run: Run, out: Path, folder: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    old = arrays(out)
+    encoder.version = 2
+    encoder.identity = {"encoder": "spectrum", "version": 2}
+    commit = FeatureStore.write_chunk
+
+    def fail_at_chunk_3(self: FeatureStore, chunk: int, *rest: object) -> None:
+        if chunk == 3:
+            raise KeyboardInterrupt
+        commit(self, chunk, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureStore, "write_chunk", fail_at_chunk_3)
+        with pytest.raises(KeyboardInterrupt):
+            run(on_stale="rebuild")
+    assert_same(arrays(out), old)
+    assert run(on_stale="rebuild").embedded == 6
+    assert np.array_equal(arrays(out)["audio"], 2 * old["audio"])
+    assert sorted(file.name for file in out.parent.iterdir()) == [".mini.zarr.lock", "mini.zarr"]
+
+
+def test_a_kill_between_the_two_renames_is_mended(run: Run, out: Path) -> None:
+    run()
+    out.rename(out.with_name(".mini.zarr.next"))
+    assert run().embedded == 0
+    assert out.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("encoder", r"is stale: made by another version of the encoder or its preprocessing \(fingerprint"),
+        ("views", r"is stale: 1 view\(s\) a clip instead of 3"),
+        ("templates", "is stale: made with other prompt templates"),
+        ("format", "is stale: .*store format 0, this palm-cache reads 1"),
+        ("metadata", "is stale: .*not a readable feature store"),
+    ],
+)
+def test_a_store_made_otherwise_is_refused_and_rebuilt_only_on_request(
+    run: Run, out: Path, encoder: SpectrumEncoder, change: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    params: dict[str, object] = {}
+    if change == "encoder":
+        encoder.identity = {"encoder": "spectrum", "version": 2}
+    elif change == "views":
+        params["views"] = 3
+    elif change == "templates":
+        monkeypatch.setattr(stage_one, "TEMPLATES", ("{c}", "The is a recording of  {c}.", "a {c}"))
+    elif change == "format":
+        zarr.open_group(out, mode="r+").attrs["format_version"] = 0
+    else:
+        (out / "zarr.json").write_text("{")
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    with pytest.raises(StaleStoreError, match=message):
+        run(**params)
+    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert run(on_stale="rebuild", **params).embedded == 18
+    assert run(**params).embedded == 0
+
+
+def test_other_class_names_need_only_new_text(
+    run: Run, out: Path, folder: Path, encoder: SpectrumEncoder
+) -> None:
+    run()
+    for part in ("train", "test"):
+        table = folder / f"{part}.csv"
+        table.write_text(table.read_text().replace("low tone", "rumble"))
+    assert run().embedded == 0
+    features = FeatureStore(out).read()
+    assert features.class_names == ("high tone", "rumble")
+    assert np.array_equal(features.text[1, 0], encoder.embed_text(["rumble"])[0])
+
+
+def test_clips_that_cannot_be_read_are_recorded_and_the_rest_goes_on(
+    run: Run, out: Path, folder: Path
+) -> None:
+    (folder / "audios" / "train_0_0.wav").unlink()
+    (folder / "audios" / "train_0_1.wav").write_bytes(b"")
+    (folder / "audios" / "train_0_2.wav").write_bytes(b"<html>")
+    done = run()
+    assert done.failures == (
+        ("audios/train_0_0.wav", "no such file"),
+        ("audios/train_0_1.wav", "the file is empty"),
+        ("audios/train_0_2.wav", "cannot be decoded: format not recognised"),
+    )
+    assert done.embedded == 15
+    features = FeatureStore(out).read()
+    assert features.usable.tolist() == [False] * 3 + [True] * 15
+    assert FeatureStore(out).problems() == []
+    assert run().embedded == 0  # nothing has changed: the failed clips are not tried again
+
+
+def test_a_mended_clip_is_embedded(run: Run, folder: Path) -> None:
+    (folder / "audios" / "train_0_0.wav").unlink()
+    (folder / "audios" / "train_0_2.wav").write_bytes(b"<html>")
+    run()
+    write_tone(folder / "audios" / "train_0_0.wav", 200)
+    write_tone(folder / "audios" / "train_0_2.wav", 200)
+    done = run()
+    assert (done.embedded, done.failures) == (2, ())
+
+
+def test_on_error_fail_stops_and_names_the_clip(run: Run, out: Path, folder: Path) -> None:
+    (folder / "audios" / "train_1_0.wav").write_bytes(b"<html>")
+    with pytest.raises(
+        AudioError, match=r"audios/train_1_0\.wav: cannot be decoded: format not recognised; mend"
+    ):
+        run(on_error="fail")
+    assert FeatureStore(out).committed() == {0}
+
+
+def test_an_encoder_that_returns_nan_is_the_clips_error(
+    run: Run, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = SpectrumEncoder.embed_audio
+
+    def spoil(self: SpectrumEncoder, waveforms):  # type: ignore[no-untyped-def]
+        embeddings = embed(self, waveforms)
+        if len(self.batches) == 1:
+            embeddings[0] = float("nan")
+        return embeddings
+
+    monkeypatch.setattr(SpectrumEncoder, "embed_audio", spoil)
+    failures = run(batch_size=4).failures
+    assert [reason for _, reason in failures] == ["the encoder returned NaN or infinity"]
+    assert FeatureStore(out).problems() == []
+
+
+def test_a_damaged_chunk_is_found_and_made_again_alone(run: Run, out: Path, encoder: SpectrumEncoder) -> None:
+    run()
+    whole = arrays(out)
+    file = out / "audio" / "c" / "2" / "0" / "0"
+    content = bytearray(file.read_bytes())
+    content[7] ^= 1
+    file.write_bytes(content)
+    assert run().embedded == 4
+    assert_same(arrays(out), whole)
+
+
+def test_views_of_long_clips_differ_and_those_of_short_ones_do_not(folder: Path, out: Path, run: Run) -> None:
+    write_tone(folder / "audios" / "train_0_0.wav", 200, seconds=3)
+    run(views=3)
+    audio = FeatureStore(out).read().audio
+    assert len({tuple(view.tolist()) for view in audio[0]}) == 3
+    assert len({tuple(view.tolist()) for view in audio[1]}) == 1
+
+
+def test_a_second_writer_is_sent_away(run: Run, out: Path) -> None:
+    from filelock import FileLock
+
+    run()
+    with (
+        FileLock(out.with_name(".mini.zarr.lock")),
+        pytest.raises(StoreError, match="another extraction is writing"),
+    ):
+        run()
+
+
+def test_a_full_disk_is_said_and_what_is_finished_stays(
+    run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from zarr.storage import LocalStore
+
+    write = LocalStore.set
+
+    async def full(self: LocalStore, key: str, value: object) -> None:
+        if key.startswith("audio/c/2"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await write(self, key, value)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "set", full)
+        with pytest.raises(
+            OutputError, match="no space left on device; free some space and run the same command"
+        ):
+            run()
+    assert FeatureStore(out).committed() == {0, 1}
+    assert run().embedded == 10
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    folder: Path, tmp_path: Path, encoder: SpectrumEncoder
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"mini\.zarr: cannot write: .*choose another folder with --out"):
+        extract(read(folder), "mini", tmp_path / "file" / "mini.zarr", ExtractParams())
+
+
+def test_progress_counts_every_clip(folder: Path, out: Path, encoder: SpectrumEncoder) -> None:
+    said: list[tuple[str, int, int]] = []
+    table = read(folder)
+    for _ in range(2):
+        extract(table, "mini", out, ExtractParams(), progress=lambda *what: said.append(what))
+    assert [entry for entry in said if entry[0] == "embedding"] == [
+        ("embedding", n, 18) for n in range(1, 19)
+    ]
+    assert said[-1] == ("checking", 18, 18)
+
+
+def test_known_embeddings_of_a_damaged_chunk_are_unknown(run: Run, out: Path) -> None:
+    run()
+    store = FeatureStore(out)
+    sha = store.hashes_and_errors(1)[0][0]
+    assert chunks.KnownEmbeddings(store, [0, 1]).get(sha) is not None
+    (out / "audio" / "c" / "1" / "0" / "0").write_bytes(b"")
+    assert chunks.KnownEmbeddings(store, [0, 1]).get(sha) is None

@@ -1,0 +1,113 @@
+"""Small inputs that tests make on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from palm_cache.store.features import FORMAT_VERSION, VIEW_POLICY, FeatureStore, StoreHeader
+from palm_cache.types import TEMPLATES, Clip, ClipTable, Features, Fold
+
+RATE = 16_000
+
+
+def make_features(
+    *,
+    n_classes: int = 4,
+    clips_per_class: int = 30,
+    n_folds: int = 3,
+    dim: int = 24,
+    n_views: int = 1,
+    noise: float = 0.6,
+    shift: float = 0.8,
+    failed: Sequence[int] = (),
+    seed: int = 0,
+) -> Features:
+    """Make features whose classes are noisy clusters, ``shift`` away from their text embeddings."""
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randn(n_classes, len(TEMPLATES), dim, generator=generator)
+    labels = torch.arange(n_classes * clips_per_class) % n_classes
+    centres = text[:, 0] + shift * torch.randn(n_classes, dim, generator=generator)
+    audio = centres[labels][:, None] + noise * 3 * torch.randn(len(labels), n_views, dim, generator=generator)
+    usable = torch.ones(len(labels), dtype=torch.bool)
+    usable[list(failed)] = False
+    audio[list(failed)] = 0
+    fold_of = (torch.arange(len(labels)) // n_classes) % n_folds
+    rows = torch.arange(len(labels))
+    return Features(
+        dataset="clusters",
+        encoder="mini",
+        fingerprint="f" * 64,
+        digest="d" * 64,
+        audio=audio,
+        text=text,
+        labels=labels,
+        usable=usable,
+        class_names=tuple(f"class {number}" for number in range(n_classes)),
+        templates=TEMPLATES,
+        folds=tuple(Fold(rows[fold_of != fold], rows[fold_of == fold]) for fold in range(n_folds)),
+    )
+
+
+def write_tone(
+    file: Path, frequency: float, *, seconds: float = 1.0, rate: int = RATE, seed: int = 0
+) -> None:
+    """Write a noisy tone; the container follows from the file's ending."""
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(seed).standard_normal(len(time))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(file, 0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * noise, rate)
+
+
+def write_palm_folder(
+    root: Path, *, classes: Sequence[str] = ("low tone", "high tone"), train: int = 4, test: int = 2
+) -> Path:
+    """Write a folder in the PALM layout: one tone per class, a little different in every clip."""
+    tables: dict[str, list[str]] = {"train": [], "test": []}
+    for label, name in enumerate(classes):
+        for part, count in (("train", train), ("test", test)):
+            for number in range(count):
+                path = f"audios/{part}_{label}_{number}.wav"
+                frequency = 200.0 * 3**label + 7 * number
+                write_tone(root / path, frequency, seconds=0.5 + 0.1 * number, seed=100 * label + number)
+                tables[part].append(f"{path},{name}")
+    for part, lines in tables.items():
+        (root / f"{part}.csv").write_text("\n".join(["path,classname", *lines]) + "\n")
+    return root
+
+
+def write_store(path: Path, features: Features) -> Path:
+    """Write features as a complete feature store."""
+    clips = tuple(
+        Clip(Path(f"{row}.wav"), f"{row}.wav", int(label)) for row, label in enumerate(features.labels)
+    )
+    table = ClipTable(features.dataset, features.class_names, clips, features.folds)
+    header = StoreHeader(
+        format_version=FORMAT_VERSION,
+        dataset=features.dataset,
+        encoder=features.encoder,
+        fingerprint=features.fingerprint,
+        identity={},
+        dim=features.audio.shape[2],
+        sample_rate=RATE,
+        seconds=1.0,
+        views=features.audio.shape[1],
+        view_policy=VIEW_POLICY,
+        templates=features.templates,
+        class_names=features.class_names,
+        versions={},
+    )
+    store = FeatureStore.create(path, header, table, features.text)
+    for chunk in range(store.n_chunks):
+        rows = range(*store.rows(chunk).indices(len(clips)))
+        store.write_chunk(
+            chunk,
+            features.audio[rows.start : rows.stop].numpy(),
+            [f"{row:064x}" if features.usable[row] else "" for row in rows],
+            ["" if features.usable[row] else "broken" for row in rows],
+        )
+    return path
