@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -121,7 +122,7 @@ def read_views(
         rate that makes no sense.
     """
     try:
-        with soundfile.SoundFile(file) as sound:
+        with _open_sound(file) as sound:
             _check_header(sound)
             ratio = resampling_ratio(sound.samplerate, sample_rate)
             total = ceil(sound.frames * ratio)
@@ -131,9 +132,18 @@ def read_views(
             starts = [crop_start(total, samples, view, content_sha256) for view in range(views)]
             return [_read_crop(sound, ratio, start, samples) for start in starts]
     except soundfile.SoundFileError as error:
-        # libsndfile names the handle, not the file: keep its reason alone.
-        reason = str(error).rsplit(">: ", 1)[-1].removeprefix("Error : ").rstrip(".")
+        # libsndfile's own reason, without the handle that it could not open.
+        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
         raise AudioError(f"cannot be decoded: {reason[:1].lower()}{reason[1:]}") from error
+
+
+def _open_sound(file: BinaryIO) -> soundfile.SoundFile:
+    # By descriptor, not through Python's file object: an exception inside the callbacks that the latter
+    # takes would be dropped, and Ctrl-C with it. Windows' runtimes do not share descriptors.
+    if sys.platform == "win32":
+        return soundfile.SoundFile(file)
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    return soundfile.SoundFile(file.fileno(), closefd=False)
 
 
 def crop_start(total: int, samples: int, view: int, content_sha256: str) -> int:
