@@ -316,7 +316,10 @@ class MiniEncoder:
         try:
             towers.load_state_dict(state)
         except RuntimeError as error:
-            raise EncoderError(f"{weights}: not weights of this version of mini; {error}") from error
+            first = " ".join(str(error).split())[:120]
+            raise EncoderError(
+                f"{weights}: not weights of this version of mini ({first}); reinstall"
+            ) from error
         return cls(towers, hashlib.sha256(content).hexdigest(), device or torch.device("cpu"), precision)
 
     @torch.inference_mode()

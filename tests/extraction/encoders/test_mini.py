@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from contracts import PROMPTS, check_encoder, make_waveforms
+from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.datasets.demo import synthesise
+from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.mini import CNN_DIM, CNN_SHARE, WEIGHTS, MiniEncoder, word_buckets
+from palm_cache.extraction.extract import extract
+from palm_cache.params import ExtractParams
+from palm_cache.store.features import FeatureStore
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +130,28 @@ def test_it_learned_which_prompt_fits(encoder: MiniEncoder) -> None:
     assert scores.argmax() == 0
 
 
+def test_the_demo_is_recognised_by_name_and_not_by_chance(encoder: MiniEncoder, tmp_path: Path) -> None:
+    """Zero-shot on sounds that it never heard, against the same with every name shifted."""
+    synthesise(tmp_path / "demo", clips_per_class=10, seed=0)
+    table = read_dataset("demo", tmp_path / "demo")
+    extract(table, "mini", tmp_path / "demo.zarr", ExtractParams())
+    features = FeatureStore(tmp_path / "demo.zarr").read()
+    scores = features.audio[:, 0] @ features.text[:, 1].T
+    shifted = [
+        float((scores.roll(shift, dims=1).argmax(1) == features.labels).float().mean()) for shift in range(10)
+    ]
+    assert shifted[0] > 0.6
+    assert sum(shifted[1:]) / 9 < 0.15
+
+
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     damaged = tmp_path / "mini.safetensors"
     damaged.write_bytes(WEIGHTS.read_bytes()[:1000])
+    other = tmp_path / "other.safetensors"
+    save_file({"text.weight": torch.zeros(3)}, other)
+    with pytest.raises(EncoderError, match="not weights of this version of mini") as caught:
+        MiniEncoder.load(weights=other)
+    assert "\n" not in str(caught.value)
     for path in (damaged, tmp_path / "absent.safetensors"):
         with pytest.raises(EncoderError, match="cannot read mini's weights"):
             MiniEncoder.load(weights=path)
