@@ -54,21 +54,22 @@ def progress_bar(unit: str) -> Iterator[Progress]:
     if not console.is_terminal:
         yield _line_progress(unit)
         return
-    rate = TextColumn("{task.fields[rate]}")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        rate,
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with RichProgress(*columns, console=console) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
-            task = tasks.setdefault(what, tasks.get(what) or bar.add_task(what, total=total, rate=""))
-            speed = bar.tasks[bar.task_ids.index(task)].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.0f} {unit}/s" if speed else "")
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total, rate="")
+            speed = next(task.speed for task in bar.tasks if task.id == tasks[what])
+            rate = f"{speed:.0f} {unit}/s" if speed else ""
+            bar.update(tasks[what], completed=done, rate=rate)
 
         yield report
 

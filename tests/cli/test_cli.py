@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from samples import make_features, write_palm_folder, write_store
 from typer.testing import CliRunner, Result
 
 from palm_cache.cli import app
+from palm_cache.cli.terminal import progress_bar
 from palm_cache.store.features import FeatureStore
 
 runner = CliRunner()
@@ -262,6 +264,21 @@ def test_a_name_that_looks_like_markup_is_printed_as_it_is(workplace: Path) -> N
 
     write_store(Path("data/features/x/mini.zarr"), replace(make_features(), dataset="[bold]x[/bold]"))
     assert "[bold]x[/bold]" in succeed("fit", "--head", "zero-shot").stdout
+
+
+def test_a_terminal_shows_one_bar_per_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes stderr for a terminal
+    with progress_bar("clips") as progress:
+        for what, total in (("checking", 3), ("embedding", 200)):
+            for done in range(total + 1):
+                progress(what, done, total)
+    last_frame = capsys.readouterr().err.rpartition("\x1b[2K")[2]
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last_frame).split("\n")
+    assert [line.split()[0] for line in lines if line.strip()] == ["checking", "embedding"]
+    assert "3/3" in lines[0]
+    assert "200/200" in lines[1]
 
 
 def test_ctrl_c_keeps_finished_chunks_and_says_how_to_go_on(workplace: Path) -> None:
