@@ -131,7 +131,9 @@ def _locked(out: Path) -> Iterator[None]:
     """Keep a second extraction off the store; the system frees the lock of a killed process."""
     with write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out.with_name(f".{out.name}.lock"))
+        file = out.with_name(f".{out.name}.lock")
+        file.touch()  # where nothing can be written, the lock would report a competitor
+        lock = FileLock(file)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -83,7 +83,8 @@ def accuracy(
         row, _ = evaluate_head(features, fitted)
         by_seed.setdefault(fitted.run.seed, []).append(float(row["accuracy"]))  # type: ignore[arg-type]
     means = [np.mean(values) for values in by_seed.values()]
-    return float(np.mean(means)), float(np.std(means))
+    # A head that learns nothing has one seed.
+    return float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
 
 
 def shuffled_accuracy(features: Features) -> float:
@@ -106,7 +107,7 @@ def regression_accuracy(features: Features, inputs: Tensor, shots: int) -> tuple
             model.fit(inputs[task.train].numpy(), features.labels[task.train].numpy())
             folds.append(model.score(inputs[task.test].numpy(), features.labels[task.test].numpy()))
         seeds.append(np.mean(folds))
-    return float(np.mean(seeds)), float(np.std(seeds))
+    return float(np.mean(seeds)), float(np.std(seeds, ddof=1))
 
 
 def clips_per_second(encoder: MiniEncoder, clips: int = 256, batch: int = 16) -> float:
