@@ -24,6 +24,11 @@ from palm_cache.types import ZERO_SHOT_TEMPLATE, Training
 Precision = Literal["fp32", "bf16"]
 OnError = Literal["skip", "fail"]
 OnStale = Literal["refuse", "rebuild"]
+TestViews = Literal["first", "mean"]
+
+
+CLIP_TOKENIZER = "openai/clip-vit-base-patch32"
+"""Hub id of the tokenizer that PENGI was trained with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class ExtractParams:
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     precision: Precision = "fp32"
+    tokenizer: str = CLIP_TOKENIZER
+    """Hub id or directory of CLIP's tokenizer, for ``pengi``."""
     batch_size: int = 16
     """Views that go through the audio tower at once."""
     jobs: int = 1
@@ -76,6 +83,8 @@ class FitParams:
     """Counted from 1; none given is all of them."""
     template: str = ZERO_SHOT_TEMPLATE
     """Prompt of the heads that let it be chosen; PALM always reads the bare class name."""
+    test_views: TestViews = "first"
+    """Test clips are scored by their first view, the centre, or by the mean of all views' logits."""
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:

@@ -7,10 +7,10 @@ the published datasets number theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from palm_cache.errors import DataError, ParameterError
 
@@ -135,6 +135,58 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptTokens:
+    """Tokenised prompts with open places for learned context vectors."""
+
+    embeddings: Tensor
+    """(n_prompts, length, token_dim) float32; what stands in the open places is of no account."""
+    mask: Tensor
+    """(n_prompts, length) bool; True for a token or an open place, False for padding."""
+    context: slice
+    """The open places, the same in every prompt."""
+
+
+class TextTower(Protocol):
+    """A frozen text encoder from its token embeddings on: all that prompt learning needs of it.
+
+    Tensors are on the CPU, wherever the tower computes.
+    """
+
+    dim: int
+    """Length of a feature."""
+    token_dim: int
+    """Length of a token embedding."""
+    most_prompts: int
+    """Prompts that one forward pass with gradient should hold at most, for memory."""
+
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        """Tokenise texts, each with ``n_context`` open places before it, padded to the longest.
+
+        Raises
+        ------
+        PalmCacheError
+            If a text does not fit behind the context.
+        """
+        ...
+
+    def encode(self, embeddings: Tensor, tokens: PromptTokens) -> Tensor:
+        """Turn token embeddings into text features, differentiable in them.
+
+        Parameters
+        ----------
+        embeddings : Tensor, shape (..., n_prompts, length, token_dim)
+            Those of ``tokens`` with the open places filled.
+        tokens : PromptTokens
+
+        Returns
+        -------
+        Tensor, shape (..., n_prompts, dim)
+            Not normalised.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One cell of the experiment grid: a head fitted once."""
 
@@ -190,6 +242,8 @@ class FittedHead:
     template: str
     """Prompt template of the text embeddings it started from."""
     hyperparameters: Mapping[str, object]
+    test_views: str
+    """By what test clips are scored: ``first`` or ``mean``."""
     fingerprint: str
     """Of the encoder that made the features."""
     digest: str

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from pengi_checkpoint import make_state, save_checkpoint
 from samples import make_features
 
+from palm_cache.extraction.encoders.pengi import PengiEncoder
 from palm_cache.types import Features
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -19,6 +24,26 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip("the golden numbers are not beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_pengi(tmp_path_factory: pytest.TempPathFactory) -> PengiEncoder:
+    """PENGI with the weights that the golden numbers were recorded with."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip("the golden numbers are not beside the project")
+    spec = importlib.util.spec_from_file_location("recipe", folder / "recipe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    with np.load(folder / "audio.npz") as audio:
+        mel = torch.from_numpy(audio["mel_W"])
+    state = make_state(lambda name, shape: torch.from_numpy(np.asarray(recipe.fill(name, shape))), mel)
+    file = save_checkpoint(tmp_path_factory.mktemp("pengi") / "base.pth", state, prefix="module.")
+    encoder = PengiEncoder.load(str(file), str(folder / "clip-tokenizer"), torch.device("cpu"))
+    file.unlink()
+    return encoder
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import json
 
 import torch
 from samples import make_features
+from spectrum import LetterTower
 
 from palm_cache.adaptation.fit import fit_runs
-from palm_cache.adaptation.heads.base import Head, Shots, unit
+from palm_cache.adaptation.heads.base import Head, Shots, Words, unit
 from palm_cache.extraction.encoders.base import Encoder, full_identity
 from palm_cache.params import FitParams
 from palm_cache.store.fingerprint import fingerprint
@@ -51,27 +52,59 @@ def check_encoder(encoder: Encoder, tolerance: float = 1e-5) -> None:
     if encoder.window.most > 1:
         many = encoder.embed_audio(make_waveforms(encoder, 2, windows=encoder.window.most))
         assert many.shape == (2, encoder.dim)
+    check_text_tower(encoder, tolerance)
     identity = full_identity(encoder)
     assert json.loads(json.dumps(identity)) == identity
     assert len(fingerprint(identity)) == 64
+
+
+def check_text_tower(encoder: Encoder, tolerance: float) -> None:
+    """Check that the tower is the one behind ``embed_text``, that context reaches it, that it is frozen."""
+    tower = encoder.text_tower()
+    expected = encoder.embed_text(PROMPTS)
+    plain = tower.tokens(PROMPTS, n_context=0)
+    assert plain.embeddings.shape == (*plain.mask.shape, tower.token_dim)
+    torch.testing.assert_close(tower.encode(plain.embeddings, plain), expected, atol=tolerance, rtol=0)
+    tokens = tower.tokens(PROMPTS, n_context=3)
+    assert tokens.mask.shape[1] == plain.mask.shape[1] + 3
+    context = torch.randn(2, 1, 3, tower.token_dim, generator=torch.Generator().manual_seed(0))
+    context.requires_grad_()
+    filled = tokens.embeddings.expand(2, -1, -1, -1).clone()
+    filled[:, :, tokens.context] = context
+    features = tower.encode(filled, tokens)
+    assert features.shape == (2, len(PROMPTS), encoder.dim)
+    assert not torch.allclose(features[0], features[1], atol=1e-4)
+    # Alone, without companions and their padding, a prompt has the same features.
+    for row, prompt in enumerate(PROMPTS):
+        alone = tower.tokens([prompt], n_context=3)
+        own = alone.embeddings.clone()
+        own[:, alone.context] = context[1].detach()
+        torch.testing.assert_close(tower.encode(own, alone)[0], features[1, row], atol=tolerance, rtol=0)
+    features[0, :, : encoder.dim // 4].sum().backward()
+    assert context.grad is not None
+    assert context.grad[0].norm() > 0
+    assert context.grad[1].norm() == 0
+    assert tower.tokens([], n_context=0).mask.shape[0] == 0
 
 
 def check_head(kind: type[Head]) -> None:
     """Check shapes, reproducibility, batching over runs, parameter count and symmetry in the classes."""
     features = make_features()
     params = FitParams(heads=(kind.name,), shots=(4,), seeds=(0, 1), training=Training(epochs=3))
-    heads, _ = fit_runs(features, params)
+    tower = LetterTower(24)
+    words = Words(tower, features.class_names)
+    heads, _ = fit_runs(features, params, tower=tower)
     assert len(heads) == (3 * 2 if kind.trained else 3)
     for head in heads:
-        assert head.n_params == kind.n_params(4, 24)
-        logits = kind.logits(head.state, features.audio[:, 0])
+        assert head.n_params == kind.n_params(4, 24, 8)
+        logits = kind.logits(head.state, features.audio[:, 0], words)
         assert logits.shape == (120, 4)
         assert torch.isfinite(logits).all()
         # The length of an embedding carries nothing.
         torch.testing.assert_close(
-            kind.logits(head.state, 7 * features.audio[:, 0]), logits, atol=1e-3, rtol=0
+            kind.logits(head.state, 7 * features.audio[:, 0], words), logits, atol=1e-3, rtol=0
         )
-    again, _ = fit_runs(features, params)
+    again, _ = fit_runs(features, params, tower=tower)
     for one, other in zip(heads, again, strict=True):
         assert one.state.keys() == other.state.keys()
         assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
@@ -85,11 +118,12 @@ def _check_batching(kind: type[Head]) -> None:
     labels = torch.arange(12).repeat(2, 1) % 3
     text = unit(torch.randn(3, 24, generator=generator))
     head = kind(BARE_TEMPLATE, Training(epochs=3))
-    together = head.fit(Shots(audio, labels, text, (5, 6)))
-    logits = kind.logits(together, audio)
+    words = Words(LetterTower(24), ("dog", "church bell", "siren"))
+    together = head.fit(Shots(audio, labels, text, (5, 6), words))
+    logits = kind.logits(together, audio, words)
     assert logits.shape == (2, 12, 3)
     for run, seed in enumerate((5, 6)):
-        alone = head.fit(Shots(audio[run : run + 1], labels[run : run + 1], text, (seed,)))
+        alone = head.fit(Shots(audio[run : run + 1], labels[run : run + 1], text, (seed,), words))
         for name, value in alone.items():
             torch.testing.assert_close(together[name][run], value[0], atol=1e-5, rtol=0)
-        torch.testing.assert_close(kind.logits(alone, audio[run])[0], logits[run], atol=1e-3, rtol=0)
+        torch.testing.assert_close(kind.logits(alone, audio[run], words)[0], logits[run], atol=1e-3, rtol=0)

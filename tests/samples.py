@@ -93,6 +93,7 @@ def write_store(path: Path, features: Features) -> Path:
         fingerprint=features.fingerprint,
         identity={},
         dim=features.audio.shape[2],
+        token_dim=8,
         sample_rate=RATE,
         seconds=1.0,
         views=features.audio.shape[1],

@@ -1,18 +1,46 @@
-"""A cheap encoder that keeps the contract and counts what it embeds."""
+"""A cheap encoder that keeps the contract and counts what it embeds; its text tower serves alone too."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from palm_cache.extraction.encoders.base import Window
+from palm_cache.extraction.encoders.base import Window, embed_prompts
+from palm_cache.types import PromptTokens
+
+
+class LetterTower:
+    """A frozen text tower over letters, in double precision if asked to: small, smooth, order-blind."""
+
+    most_prompts = 1000
+
+    def __init__(self, dim: int, token_dim: int = 8, dtype: torch.dtype = torch.float32) -> None:
+        self.dim, self.token_dim, self.dtype = dim, token_dim, dtype
+        generator = torch.Generator().manual_seed(7)
+        self.letters = torch.randn(128, token_dim, generator=generator, dtype=torch.float64).to(dtype)
+        self.weight = torch.randn(token_dim, dim, generator=generator, dtype=torch.float64).to(dtype)
+        self.batches: list[int] = []
+
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        length = n_context + max(map(len, texts), default=0)
+        ids = torch.zeros(len(texts), length, dtype=torch.int64)
+        mask = torch.zeros(len(texts), length, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            ids[row, n_context : n_context + len(text)] = torch.tensor([ord(letter) % 128 for letter in text])
+            mask[row, : n_context + len(text)] = True
+        return PromptTokens(self.letters[ids], mask, slice(0, n_context))
+
+    def encode(self, embeddings: Tensor, tokens: PromptTokens) -> Tensor:
+        self.batches.append(embeddings.flatten(0, -3).shape[0])
+        share = tokens.mask / tokens.mask.sum(dim=1, keepdim=True).clamp(min=1)
+        pooled = (embeddings * share[..., None].to(self.dtype)).sum(dim=-2)
+        return torch.tanh(3 * pooled) @ self.weight
 
 
 class SpectrumEncoder:
-    """Audio: energies of 12 bands. Text: noise that depends on the prompt alone."""
+    """Audio: energies of 12 bands. Text: a bag of letters."""
 
     spec = "mini"
     dim = 12
@@ -32,5 +60,7 @@ class SpectrumEncoder:
         return self.version * spectrum.unflatten(1, (12, 166)).mean(dim=2)
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        rows = [torch.Generator().manual_seed(zlib.crc32(prompt.encode())) for prompt in prompts]
-        return torch.stack([torch.randn(self.dim, generator=generator) for generator in rows])
+        return embed_prompts(self.text_tower(), prompts)
+
+    def text_tower(self) -> LetterTower:
+        return LetterTower(self.dim)

@@ -10,7 +10,9 @@ from typing import cast
 
 import pandas as pd
 
+from palm_cache.adaptation.fit import LoadTower
 from palm_cache.adaptation.heads import find_head
+from palm_cache.adaptation.heads.base import Words
 from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import StaleStoreError, StoreError
@@ -44,6 +46,7 @@ def evaluate_files(
     heads_files: Sequence[Path] | None = None,
     *,
     store: Path | None = None,
+    load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Score every head of some files; write ``scores.csv``, ``predictions.h5`` and ``metrics.json``.
@@ -58,6 +61,8 @@ def evaluate_files(
         Every ``heads.h5`` below ``out`` by default.
     store : Path, optional
         The feature store; by default the one that the heads were fitted on.
+    load_tower : callable, optional
+        For heads that look at every clip through the text tower.
 
     Raises
     ------
@@ -74,10 +79,14 @@ def evaluate_files(
     for number, file in enumerate(files):
         progress("evaluating", number, len(files))
         heads, recorded_store = read_heads(file)
-        features = FeatureStore(store or recorded_store).read()
+        opened = FeatureStore(store or recorded_store)
+        features = opened.read()
+        words = None
         for head in heads:
             _check_fresh(head, features, file)
-            row, prediction = evaluate_head(features, head)
+            if words is None and load_tower and find_head(head.run.head).needs_text_tower:
+                words = Words(load_tower(opened.header), features.class_names)
+            row, prediction = evaluate_head(features, head, words)
             rows.append(row)
             predictions.append(prediction)
         progress("evaluating", number + 1, len(files))
@@ -90,14 +99,19 @@ def evaluate_files(
     return Evaluation(out, scores, renewed)
 
 
-def evaluate_head(features: Features, head: FittedHead) -> tuple[dict[str, object], Prediction]:
+def evaluate_head(
+    features: Features, head: FittedHead, words: Words | None = None
+) -> tuple[dict[str, object], Prediction]:
     """Score one head: its row of ``scores.csv`` and its predictions.
 
-    Clips are scored by their view 0, the centre crop.
+    Clips are scored by their view 0, the centre crop, or by the mean of all views' logits.
     """
     run = head.run
     test = few_shot(features, fold=run.fold, shots=0, seed=run.seed).test
-    logits = find_head(run.head).logits(head.state, features.audio[test, 0])
+    n_views = 1 if head.test_views == "first" else features.audio.shape[1]
+    views = features.audio[test, :n_views]
+    of_views = find_head(run.head).logits(head.state, views.flatten(0, 1), words)
+    logits = of_views.view(len(test), n_views, -1).mean(dim=1)
     labels = features.labels[test]
     row = {
         "dataset": run.dataset,
@@ -112,7 +126,9 @@ def evaluate_head(features: Features, head: FittedHead) -> tuple[dict[str, objec
         **asdict(measure(logits, labels)),
         "fit_seconds": head.fit_seconds,
         "template": head.template,
-        "hyperparameters": json.dumps(dict(head.hyperparameters), sort_keys=True),
+        "hyperparameters": json.dumps(
+            {**head.hyperparameters, "test_views": head.test_views}, sort_keys=True
+        ),
         "fingerprint": head.fingerprint,
     }
     prediction = Prediction(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,17 @@ from torch import Tensor
 
 from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import find_head
-from palm_cache.adaptation.heads.base import Head, Shots, unit
+from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, need_words, unit
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import UnknownNameError
-from palm_cache.params import FitParams
-from palm_cache.store.features import FeatureStore
+from palm_cache.params import FitParams, TestViews
+from palm_cache.store.features import FeatureStore, StoreHeader
 from palm_cache.store.heads import read_heads, write_heads
 from palm_cache.store.layout import heads_path
-from palm_cache.types import Features, FittedHead, Progress, Run, Task, no_progress
+from palm_cache.types import BARE_TEMPLATE, Features, FittedHead, Progress, Run, Task, TextTower, no_progress
+
+LoadTower = Callable[[StoreHeader], TextTower]
+"""Loads the text tower of the encoder that made a store; called only where a head needs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,17 @@ def fit_store(
     out: Path,
     params: FitParams,
     *,
+    load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> Fit:
     """Fit the heads that are asked for on a feature store and keep them in ``heads.h5``.
 
     Heads of earlier fits stay in the file as long as they were fitted on the same features.
+
+    Parameters
+    ----------
+    load_tower : callable, optional
+        For heads that learn words.
 
     Raises
     ------
@@ -55,8 +64,11 @@ def fit_store(
     OutputError
         If the heads cannot be written.
     """
-    features = FeatureStore(store).read()
-    fitted, notes = fit_runs(features, params, progress=progress)
+    opened = FeatureStore(store)
+    features = opened.read()
+    wordy = any(find_head(head).needs_text_tower for head in params.heads)
+    tower = load_tower(opened.header) if wordy and load_tower else None
+    fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
     path = heads_path(out, features.dataset, features.encoder)
     earlier = read_heads(path)[0] if path.exists() else []
     renewed = {head.run for head in fitted}
@@ -73,6 +85,7 @@ def fit_runs(
     features: Features,
     params: FitParams,
     *,
+    tower: TextTower | None = None,
     progress: Progress = no_progress,
 ) -> tuple[list[FittedHead], list[str]]:
     """Fit every run that is asked for; runs of one shape are trained in one tensor program.
@@ -86,17 +99,37 @@ def fit_runs(
     """
     runs = plan_runs(features, params)
     tasks = {run: few_shot(features, fold=run.fold, shots=run.shots, seed=run.seed) for run in runs}
+    words = Words(tower, features.class_names) if tower else None
     batches: dict[tuple[str, int, int], list[Run]] = {}
     for run in runs:
         batches.setdefault((run.head, run.shots, len(tasks[run].train)), []).append(run)
+    heads = {name: find_head(name)(params.template, params.training) for name in params.heads}
+    for head in heads.values():
+        if head.needs_text_tower:
+            need_words(words, type(head))  # before anything is trained for nothing
+    steps = {run: _steps(features, heads[run.head], len(tasks[run].train)) for run in runs}
+    done, total = 0, sum(steps.values())
     fitted: dict[Run, FittedHead] = {}
+
+    def tick(number: int) -> None:
+        nonlocal done
+        done += number
+        progress("training", done, total)
+
     for batch in batches.values():
-        head = find_head(batch[0].head)(params.template, params.training)
-        progress(f"fitting {head.name}", len(fitted), len(runs))
-        for result in _fit_batch(features, head, batch, [tasks[run] for run in batch]):
+        head = heads[batch[0].head]
+        of_batch = [tasks[run] for run in batch]
+        for result in _fit_batch(features, head, batch, of_batch, params.test_views, words, tick):
             fitted[result.run] = result
-        progress(f"fitting {head.name}", len(fitted), len(runs))
     return [fitted[run] for run in runs], _notes(features, tasks)
+
+
+def _steps(features: Features, head: Head, n_train: int) -> int:
+    """Return how many steps of gradient descent a run takes."""
+    if not head.trained:
+        return 0
+    n_examples = n_train * features.audio.shape[1]
+    return head.training.epochs * -(-n_examples // head.training.batch_size)
 
 
 def text_of(features: Features, template: str) -> Tensor:
@@ -113,7 +146,13 @@ def text_of(features: Features, template: str) -> Tensor:
 
 
 def _fit_batch(
-    features: Features, head: Head, runs: Sequence[Run], tasks: Sequence[Task]
+    features: Features,
+    head: Head,
+    runs: Sequence[Run],
+    tasks: Sequence[Task],
+    test_views: TestViews,
+    words: Words | None,
+    tick: Tick,
 ) -> list[FittedHead]:
     """Fit runs whose draws have one size."""
     rows = torch.stack([task.train for task in tasks])
@@ -122,13 +161,15 @@ def _fit_batch(
         # Every view of a clip is a training example of its own.
         audio=unit(features.audio[rows]).flatten(1, 2),
         labels=features.labels[rows].repeat_interleave(n_views, dim=1),
-        text=text_of(features, head.template),
+        text=text_of(features, BARE_TEMPLATE if head.needs_text_tower else head.template),
         seeds=tuple(run.seed for run in runs),
+        words=words,
     )
     started = time.perf_counter()
-    states = head.fit(shots)
+    states = head.fit(shots, tick)
     seconds = (time.perf_counter() - started) / len(runs)
     n_classes, dim = shots.text.shape
+    token_dim = words.tower.token_dim if words else 0  # no other head's count depends on it
     return [
         FittedHead(
             run=run,
@@ -136,10 +177,11 @@ def _fit_batch(
             class_names=features.class_names,
             template=head.template,
             hyperparameters=head.hyperparameters,
+            test_views=test_views,
             fingerprint=features.fingerprint,
             digest=features.digest,
             n_train=rows.shape[1],
-            n_params=head.n_params(n_classes, dim),
+            n_params=head.n_params(n_classes, dim, token_dim),
             fit_seconds=seconds,
         )
         for number, run in enumerate(runs)

@@ -35,6 +35,9 @@ def sgd(
     labels: Tensor,
     orders: Tensor,
     training: Training,
+    *,
+    most_clips: int | None = None,
+    tick: Callable[[int], None] = lambda steps: None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Minimise the cross entropy of all runs at once by SGD with momentum.
 
@@ -52,6 +55,11 @@ def sgd(
         In which order a run sees its clips.
     training : Training
         Learning rate, momentum and batch size; the epochs are those of ``orders``.
+    most_clips : int, optional
+        Clips of a batch that go forward and backward at once, where memory is short; the gradients of
+        such slices add up to the batch's.
+    tick : callable
+        Told after every step how many runs made it.
 
     Returns
     -------
@@ -68,16 +76,20 @@ def sgd(
     for epoch in range(epochs):
         for start in range(0, n_clips, training.batch_size):
             batch = orders[:, epoch, start : start + training.batch_size]
-            scores = logits(learned, audio[run, batch])
-            loss = _cross_entropy(scores, labels[run, batch])
             optimiser.zero_grad()
-            loss.sum().backward()  # type: ignore[no-untyped-call]
+            loss = torch.zeros(n_runs, dtype=audio.dtype)
+            for clips in torch.split(batch, most_clips or batch.shape[1], dim=1):
+                scores = logits(learned, audio[run, clips])
+                part = _cross_entropy(scores, labels[run, clips]) / batch.shape[1]
+                part.sum().backward()  # type: ignore[no-untyped-call]
+                loss += part.detach()
             optimiser.step()
-            losses.append(loss.detach())
+            losses.append(loss)
+            tick(n_runs)
     return {name: value.detach() for name, value in learned.items()}, torch.stack(losses, dim=1)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross entropy of every run, (runs,), of logits (runs, batch, classes)."""
+    """Return the summed cross entropy of every run, (runs,), of logits (runs, clips, classes)."""
     each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return each.view_as(labels).mean(dim=1)
+    return each.view_as(labels).sum(dim=1)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
-from palm_cache.params import Params, override, read_params
+from palm_cache.params import CLIP_TOKENIZER, Params, override, read_params
 
 FAILURES_LISTED = 20
 """Failed clips that ``extract`` lists; ``store info`` lists all."""
@@ -42,11 +42,23 @@ EncoderOption = Annotated[
     str | None,
     typer.Option(
         "--encoder",
-        help="mini, or clap: followed by a hub id or a local directory.",
+        help="mini; clap: with a hub id or a directory behind it; pengi: with a checkpoint file.",
         metavar="SPEC",
         show_default="mini",
         autocompletion=complete_encoder,
     ),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="CLIP's tokenizer for pengi: a hub id or a directory.",
+        metavar="ID_OR_DIR",
+        show_default=CLIP_TOKENIZER,
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")
 ]
 ParamsOption = Annotated[
     Path | None,
@@ -135,6 +147,7 @@ def extract(
         typer.Option(help="Where a dataset known by name lies.", show_default="data/raw/<Name>"),
     ] = None,
     encoder: EncoderOption = None,
+    tokenizer: TokenizerOption = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The store to write.", show_default="data/features/<dataset>/<encoder>.zarr"),
@@ -143,9 +156,7 @@ def extract(
         int | None,
         typer.Option(help="Crops per clip that is longer than the encoder's window.", show_default="1"),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")
-    ] = None,
+    device: DeviceOption = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", show_default="fp32")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips per encoder call.", show_default="16")] = None,
     jobs: Annotated[
@@ -179,11 +190,12 @@ def extract(
             wanted.extract,
             views=views,
             device=device,
-            precision=_choice("--precision", precision, ("fp32", "bf16")),
+            tokenizer=tokenizer,
+            precision=choice("--precision", precision, ("fp32", "bf16")),
             batch_size=batch_size,
             jobs=jobs,
-            on_error=_choice("--on-error", on_error, ("skip", "fail")),
-            on_stale=_choice("--on-stale", on_stale, ("refuse", "rebuild")),
+            on_error=choice("--on-error", on_error, ("skip", "fail")),
+            on_stale=choice("--on-stale", on_stale, ("refuse", "rebuild")),
         )
         table = read_dataset(wanted.dataset, root)
         place = out or store_path(table.dataset, wanted.encoder)
@@ -226,7 +238,17 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
         print_json({"store": str(store), **header, **chunks, "failures": failures, "folds": folds})
         return
     typer.echo(f"{store}")
-    shown = ("dataset", "encoder", "fingerprint", "dim", "sample_rate", "seconds", "views", "view_policy")
+    shown = (
+        "dataset",
+        "encoder",
+        "fingerprint",
+        "dim",
+        "token_dim",
+        "sample_rate",
+        "seconds",
+        "views",
+        "view_policy",
+    )
     for key in shown:
         typer.echo(f"  {key.replace('_', ' ')}: {header[key]}")
     typer.echo(f"  clips: {opened.n_clips} in {opened.n_chunks} chunks, {len(missing)} chunks missing")
@@ -271,7 +293,8 @@ def register(app: typer.Typer) -> None:
     app.add_typer(store, name="store", rich_help_panel=panel)
 
 
-def _choice(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
+def choice(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
+    """Return an option's value if it is one of those known."""
     if value is not None and value not in known:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}", param_hint=option)
     return value

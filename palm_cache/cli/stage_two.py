@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.stage_one import DatasetOption, EncoderOption, ParamsOption
+from palm_cache.cli.stage_one import (
+    DatasetOption,
+    DeviceOption,
+    EncoderOption,
+    ParamsOption,
+    TokenizerOption,
+    choice,
+)
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
 from palm_cache.params import FitParams, Params, override, read_params
 from palm_cache.store.layout import FEATURES, RUNS, slug, store_path, stores_present
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from palm_cache.adaptation.fit import LoadTower
+    from palm_cache.params import ExtractParams
 
 OutOption = Annotated[Path, typer.Option("--out", help="Where heads, scores and report lie.")]
 StoreOption = Annotated[
@@ -29,20 +39,35 @@ def complete_heads(incomplete: str) -> list[str]:
     return [before + comma + name for name in HEADS if name.startswith(last)]
 
 
-def heads(as_json: Json = False) -> None:
-    """List the heads: what each learns and which paper it is from."""
+def heads(
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Count the learnable parameters for this dataset's store."),
+    ] = None,
+    encoder: EncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """List the heads: what each learns, which paper it is from, how many parameters it has."""
     from palm_cache.adaptation.heads import HEADS
 
-    rows = [
+    rows: list[dict[str, object]] = [
         {"name": head.name, "learns": head.learns, "trained": head.trained, "source": head.source}
         for head in HEADS.values()
     ]
+    if dataset is not None:
+        from palm_cache.store.features import FeatureStore
+
+        with one_line_errors():
+            header = FeatureStore(_stores(dataset, encoder)[0]).header
+        for row, head in zip(rows, HEADS.values(), strict=True):
+            row["parameters"] = head.n_params(len(header.class_names), header.dim, header.token_dim)
     if as_json:
         print_json(rows)
         return
+    keys = [key for key in ("name", "learns", "parameters", "source") if key in rows[0]]
     print_table(
-        ("head", "learns", "source"),
-        [[str(row["name"]), str(row["learns"]), str(row["source"])] for row in rows],
+        ["head", *keys[1:]],
+        [[f"{row[key]:,}" if key == "parameters" else str(row[key]) for key in keys] for row in rows],
     )
 
 
@@ -73,6 +98,14 @@ def fit(
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="0.05")] = None,
     momentum: Annotated[float | None, typer.Option(help="Of SGD.", show_default="0.9")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips per step.", show_default="16")] = None,
+    test_views: Annotated[
+        str | None,
+        typer.Option(
+            help="Score test clips by their first view or by the mean of all.", show_default="first"
+        ),
+    ] = None,
+    device: DeviceOption = None,
+    tokenizer: TokenizerOption = None,
     out: OutOption = RUNS,
     evaluate: Annotated[bool, typer.Option(help="Score the heads on their test clips and print it.")] = True,
     params: ParamsOption = None,
@@ -80,7 +113,8 @@ def fit(
 ) -> None:
     """Train heads on cached embeddings: every head, fold, number of shots and seed.
 
-    Without --dataset it takes every feature store that is present.
+    Without --dataset it takes every feature store that is present. Heads that learn words (coop, cocoop)
+    load the encoder's text tower; --device and --tokenizer are for them.
 
     Example: palm-cache fit --shots 8
     """
@@ -93,6 +127,7 @@ def fit(
             seeds=_numbers("--seeds", seeds),
             folds=_numbers("--folds", folds),
             template=template,
+            test_views=choice("--test-views", test_views, ("first", "mean")),
             training=override(
                 wanted.fit.training, epochs=epochs, lr=lr, momentum=momentum, batch_size=batch_size
             ),
@@ -101,7 +136,8 @@ def fit(
             wanted = override(wanted, dataset=dataset, encoder=encoder)
             dataset, encoder = wanted.dataset, wanted.encoder
         stores = [store] if store else _stores(dataset, encoder)
-        files = _fit_all(stores, out, how)
+        tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
+        files = _fit_all(stores, out, how, tower)
         if not evaluate:
             if as_json:
                 print_json([str(file) for file in files])
@@ -112,7 +148,7 @@ def fit(
         from palm_cache.adaptation.evaluate import evaluate_files
 
         with progress_bar("stores") as progress:
-            done = evaluate_files(out, files, progress=progress)
+            done = evaluate_files(out, files, load_tower=tower, progress=progress)
     keys = zip(done.scores["dataset"], done.scores["encoder"], strict=True)
     _print_scores(done.scores[[key in done.renewed for key in keys]], as_json)
     if not as_json:
@@ -124,6 +160,9 @@ def evaluate(
     dataset: DatasetOption = None,
     encoder: EncoderOption = None,
     store: StoreOption = None,
+    device: DeviceOption = None,
+    tokenizer: TokenizerOption = None,
+    params: ParamsOption = None,
     as_json: Json = False,
 ) -> None:
     """Score fitted heads on the test clips of their folds.
@@ -134,8 +173,12 @@ def evaluate(
 
     with one_line_errors("the scores of earlier evaluations are kept"):
         pattern = f"{_known_name(dataset) if dataset else '*'}/{slug(encoder) if encoder else '*'}/heads.h5"
+        wanted = read_params(params) if params else Params()
+        tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         with progress_bar("heads files") as progress:
-            done = evaluate_files(out, sorted(out.glob(pattern)), store=store, progress=progress)
+            done = evaluate_files(
+                out, sorted(out.glob(pattern)), store=store, load_tower=tower, progress=progress
+            )
     _print_scores(done.scores, as_json)
     if not as_json:
         typer.echo(f"scores -> {out / 'scores.csv'}")
@@ -159,16 +202,23 @@ def register(app: typer.Typer) -> None:
         app.command(rich_help_panel=panel)(command)
 
 
-def _fit_all(stores: list[Path], out: Path, how: FitParams) -> list[Path]:
+def _tower_loader(how: ExtractParams) -> LoadTower:
+    """Return what loads a text tower: the one place where adaptation is handed a part of an encoder."""
+    from palm_cache.extraction.encoders.registry import load_text_tower
+
+    return lambda header: load_text_tower(header, device=how.device, tokenizer=how.tokenizer)
+
+
+def _fit_all(stores: list[Path], out: Path, how: FitParams, tower: LoadTower) -> list[Path]:
     from palm_cache.adaptation.fit import fit_store
 
     files = []
-    with progress_bar("runs") as progress:
-        for path in stores:
-            done = fit_store(path, out, how, progress=progress)
-            files.append(done.heads_file)
-            for note in done.notes:
-                say(f"note: {note}")
+    for path in stores:
+        with progress_bar("steps") as progress:
+            done = fit_store(path, out, how, load_tower=tower, progress=progress)
+        files.append(done.heads_file)
+        for note in done.notes:
+            say(f"note: {note}")
     return files
 
 

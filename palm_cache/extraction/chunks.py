@@ -206,7 +206,9 @@ def known_embeddings(donor: Path | None) -> list[KnownEmbeddings]:
 @lru_cache(maxsize=1)
 def _loaded(worker: Worker) -> tuple[Encoder, list[KnownEmbeddings]]:
     params = worker.params
-    encoder = load_encoder(worker.encoder, device=params.device, precision=params.precision)
+    encoder = load_encoder(
+        worker.encoder, device=params.device, precision=params.precision, tokenizer=params.tokenizer
+    )
     found = fingerprint(full_identity(encoder))
     if found != worker.fingerprint:
         raise EncoderError(

@@ -86,7 +86,9 @@ def extract(
         If the store cannot be written.
     """
     with _locked(out):
-        encoder = load_encoder(spec, device=params.device, precision=params.precision)
+        encoder = load_encoder(
+            spec, device=params.device, precision=params.precision, tokenizer=params.tokenizer
+        )
         header = describe(table, encoder, params.views)
         target = _target(out, header, table, encoder, params.on_stale)
         todo = _outdated(target.store, table.clips, progress)
@@ -116,6 +118,7 @@ def describe(table: ClipTable, encoder: Encoder, views: int) -> StoreHeader:
         fingerprint=fingerprint(identity),
         identity=identity,
         dim=encoder.dim,
+        token_dim=encoder.text_tower().token_dim,
         sample_rate=encoder.sample_rate,
         seconds=encoder.window.samples * encoder.window.most / encoder.sample_rate,
         views=views,

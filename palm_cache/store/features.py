@@ -56,6 +56,8 @@ class StoreHeader:
     identity: Mapping[str, object]
     """What the fingerprint is the hash of, as far as it belongs to the encoder."""
     dim: int
+    token_dim: int
+    """Length of the text tower's token embeddings: what a learned prompt is counted in."""
     sample_rate: int
     seconds: float
     """Longest stretch of a clip that one view holds."""

@@ -21,7 +21,7 @@ from palm_cache.types import FittedHead, Run
 
 FORMAT_VERSION = 1
 
-_PLAIN = ("template", "fingerprint", "digest", "n_train", "n_params", "fit_seconds")
+_PLAIN = ("template", "test_views", "fingerprint", "digest", "n_train", "n_params", "fit_seconds")
 
 
 def run_name(run: Run) -> str:

@@ -131,6 +131,33 @@ def test_the_whole_job_by_hand(workplace: Path) -> None:
     assert (workplace / "runs" / "report" / "report.md").is_file()
 
 
+def test_heads_that_learn_words_train_through_minis_text_tower(workplace: Path) -> None:
+    succeed("extract", "--dataset", "Tones")
+    words = ("--shots", "2", "--seeds", "0,1", "--epochs", "3")
+    rows = json.loads(succeed("fit", "--head", "coop,cocoop,palm", *words, "--json").stdout)
+    counts = {row["head"]: row["n_params"] for row in rows}
+    assert counts == {"coop": 16 * 64, "cocoop": 16 * 64 + 32 * 513 + 64 * 33, "palm": 2 * 513}
+    listed = json.loads(succeed("heads", "--dataset", "Tones", "--json").stdout)
+    assert counts.items() <= {row["name"]: row["parameters"] for row in listed}.items()
+    assert json.loads(succeed("evaluate", "--json").stdout) == rows
+
+
+def test_a_text_tower_of_another_encoder_is_refused(workplace: Path) -> None:
+    write_store(Path("data/features/clusters/mini.zarr"), make_features())
+    message = fail("fit", "--head", "coop")
+    assert "encoder mini: other weights, tokenizer or libraries than those that made the clusters" in message
+
+
+def test_clips_can_be_scored_by_the_mean_of_their_views(workplace: Path) -> None:
+    write_store(Path("data/features/clusters/mini.zarr"), make_features(n_views=3, noise=2))
+    words = ("fit", "--head", "palm", "--shots", "4", "--seeds", "0", "--epochs", "3", "--json")
+    first = json.loads(succeed(*words).stdout)
+    mean = json.loads(succeed(*words, "--test-views", "mean").stdout)
+    assert mean[0]["accuracy"] > first[0]["accuracy"]
+    assert '""test_views"": ""mean""' in Path("runs/scores.csv").read_text()
+    assert runner.invoke(app, ["fit", "--test-views", "median"]).exit_code == 2
+
+
 def test_json_is_one_document_and_nothing_else(workplace: Path) -> None:
     store = "data/features/Tones/mini.zarr"
     extracted = json.loads(succeed("extract", "--dataset", "Tones", "--json").stdout)
@@ -199,7 +226,10 @@ def test_without_evaluation_only_heads_are_written(workplace: Path) -> None:
             ("extract", "--dataset", "Tones", "--encoder", "minni"),
             "unknown encoder 'minni'; did you mean mini?",
         ),
-        (("extract", "--dataset", "Tones", "--encoder", "clap"), "say which weights, e.g. clap:laion/"),
+        (
+            ("extract", "--dataset", "Tones", "--encoder", "clap"),
+            "say which weights: clap:HUB_ID or clap:DIRECTORY, e.g. clap:laion/",
+        ),
         (
             ("extract", "--dataset", "Tones", "--device", "tpu"),
             "device 'tpu': use auto, cpu, cuda, cuda:N or mps",

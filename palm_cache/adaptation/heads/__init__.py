@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from palm_cache.adaptation.heads.base import Head
+from palm_cache.adaptation.heads.cocoop import Cocoop
+from palm_cache.adaptation.heads.coop import Coop
 from palm_cache.adaptation.heads.palm import Palm
 from palm_cache.adaptation.heads.zero_shot import PalmDagger, ZeroShot
 from palm_cache.errors import UnknownNameError
 
-HEADS: dict[str, type[Head]] = {head.name: head for head in (ZeroShot, PalmDagger, Palm)}
+HEADS: dict[str, type[Head]] = {head.name: head for head in (ZeroShot, PalmDagger, Palm, Coop, Cocoop)}
 
 
 def find_head(name: str) -> type[Head]:

@@ -8,7 +8,7 @@ is promised here on every head.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,11 +16,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from palm_cache.errors import DataError
-from palm_cache.types import Training
+from palm_cache.errors import DataError, ParameterError
+from palm_cache.types import TextTower, Training
 
 SCALE = 100.0
 """Logit scale of PALM and of all its rivals (the authors' fixed temperature of 0.01)."""
+
+
+Tick = Callable[[int], None]
+"""Told how many training steps, summed over runs, were done just now."""
+
+
+def no_tick(steps: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What heads need that learn words of their prompt."""
+
+    tower: TextTower
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,8 @@ class Shots:
     """(n_classes, dim) float, unit length: the head's prompt for every class."""
     seeds: tuple[int, ...]
     """(runs,) one seed per run."""
+    words: Words | None = None
+    """Given to heads that need the text tower."""
 
     def __post_init__(self) -> None:
         runs, n_train, dim = self.audio.shape
@@ -61,6 +79,8 @@ class Head(ABC):
     """In words, for ``palm-cache heads``."""
     trained: ClassVar[bool] = True
     """False for heads that learn nothing: one run per fold, no shots."""
+    needs_text_tower: ClassVar[bool] = False
+    """True for heads that learn words: they train through the frozen text tower."""
     source: ClassVar[str]
     """The paper it comes from."""
 
@@ -75,11 +95,20 @@ class Head(ABC):
 
     @staticmethod
     @abstractmethod
-    def n_params(n_classes: int, dim: int) -> int:
-        """Count the learnable parameters."""
+    def n_params(n_classes: int, dim: int, token_dim: int) -> int:
+        """Count the learnable parameters.
+
+        Parameters
+        ----------
+        n_classes : int
+        dim : int
+            Length of the encoder's embeddings.
+        token_dim : int
+            Length of its text tower's token embeddings.
+        """
 
     @abstractmethod
-    def fit(self, shots: Shots) -> dict[str, Tensor]:
+    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Fit all runs.
 
         Returns
@@ -90,7 +119,7 @@ class Head(ABC):
 
     @staticmethod
     @abstractmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor) -> Tensor:
+    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
         """Score clips with one run's state, or with all runs' at once.
 
         Parameters
@@ -99,6 +128,8 @@ class Head(ABC):
             What :meth:`fit` returned, with its leading run axis or one run of it.
         audio : Tensor, shape (..., n_clips, dim)
             Embeddings of any length.
+        words : Words, optional
+            Given to heads that need the text tower.
 
         Returns
         -------
@@ -113,7 +144,7 @@ class CosineHead(Head):
     """
 
     @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor) -> Tensor:
+    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
         """Return 100 times the cosines of clips with ``state["class_embeddings"]``."""
         return cosine_logits(state["class_embeddings"], audio)
 
@@ -132,6 +163,19 @@ def cosine_logits(class_embeddings: Tensor, audio: Tensor) -> Tensor:
     Tensor, shape (..., n_clips, n_classes)
     """
     return SCALE * unit(audio) @ class_embeddings.transpose(-1, -2)
+
+
+def need_words(words: Words | None, head: type[Head]) -> Words:
+    """Return what a head needs that learns words.
+
+    Raises
+    ------
+    ParameterError
+        If it is not there.
+    """
+    if words is None:
+        raise ParameterError(f"head {head.name!r} learns words: it needs the encoder's text tower")
+    return words
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import CosineHead, Shots, cosine_logits, generators, unit
+from palm_cache.adaptation.heads.base import CosineHead, Shots, Tick, cosine_logits, generators, no_tick, unit
 from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.errors import DataError
 from palm_cache.types import BARE_TEMPLATE, Training
@@ -76,11 +76,11 @@ class Palm(CosineHead):
         return asdict(self.training)
 
     @staticmethod
-    def n_params(n_classes: int, dim: int) -> int:
+    def n_params(n_classes: int, dim: int, token_dim: int) -> int:
         """Return ``n_classes * (dim + 1)``."""
         return n_classes * (dim + 1)
 
-    def fit(self, shots: Shots) -> dict[str, Tensor]:
+    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train all runs together; each run's start and shuffling follow from its seed alone."""
         n_classes, dim = shots.text.shape
         n_train = shots.labels.shape[1]
@@ -94,5 +94,7 @@ class Palm(CosineHead):
         def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
             return cosine_logits(mix_context(shots.text, parameters["context"], parameters["gate"]), audio)
 
-        learned, _ = sgd(start, logits, shots.audio, shots.labels, torch.stack(orders), self.training)
+        learned, _ = sgd(
+            start, logits, shots.audio, shots.labels, torch.stack(orders), self.training, tick=tick
+        )
         return {**learned, "class_embeddings": mix_context(shots.text, learned["context"], learned["gate"])}

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import CosineHead, Shots
+from palm_cache.adaptation.heads.base import CosineHead, Shots, Tick, no_tick
 from palm_cache.types import BARE_TEMPLATE, Training
 
 
@@ -24,11 +24,11 @@ class ZeroShot(CosineHead):
     source: ClassVar[str] = "Deshmukh et al., NeurIPS 2023 (PENGI); Hanif et al., EMNLP 2024"
 
     @staticmethod
-    def n_params(n_classes: int, dim: int) -> int:
+    def n_params(n_classes: int, dim: int, token_dim: int) -> int:
         """Return 0."""
         return 0
 
-    def fit(self, shots: Shots) -> dict[str, Tensor]:
+    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the prompts' embeddings, the same for every run."""
         return {"class_embeddings": shots.text.repeat(len(shots.seeds), 1, 1)}
 

@@ -6,6 +6,7 @@ An encoder is two frozen towers. Extraction decodes and cuts waveforms to the en
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,18 @@ from torch import Tensor
 
 from palm_cache.errors import EncoderError
 from palm_cache.params import Precision
+from palm_cache.types import TextTower
 
-__all__ = ["Encoder", "Precision", "Window", "choose_device", "exact_float32", "full_identity"]
+__all__ = [
+    "Encoder",
+    "Precision",
+    "Window",
+    "choose_device",
+    "embed_prompts",
+    "exact_float32",
+    "full_identity",
+    "hash_weights",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,33 @@ class Encoder(Protocol):
             If a prompt is longer than the text tower can read.
         """
         ...
+
+    def text_tower(self) -> TextTower:
+        """Return the text tower for prompt learning; with no context it gives :meth:`embed_text`."""
+        ...
+
+
+TEXT_BATCH = 64
+"""Prompts that go through a text tower at once."""
+
+
+@torch.inference_mode()
+def embed_prompts(tower: TextTower, prompts: Sequence[str]) -> Tensor:
+    """Embed prompts through a text tower, batch by batch, -> (n_prompts, dim)."""
+    features = [torch.zeros(0, tower.dim)]
+    for start in range(0, len(prompts), TEXT_BATCH):
+        tokens = tower.tokens(prompts[start : start + TEXT_BATCH], n_context=0)
+        features.append(tower.encode(tokens.embeddings, tokens))
+    return torch.cat(features)
+
+
+def hash_weights(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of names, types, shapes and bytes of weights, whatever file they came in."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def choose_device(name: str) -> torch.device:

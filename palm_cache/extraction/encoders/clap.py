@@ -10,25 +10,26 @@ Keyword-to-Caption Augmentation", ICASSP 2023.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, ClapModel
-from transformers.utils import logging as transformers_logging
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Precision, Window, exact_float32
-
-HUB_TIMEOUT = 5.0
-"""Seconds after which a hub counts as out of reach; its own client tries for minutes."""
-
-TEXT_BATCH = 64
-"""Prompts that go through the text tower at once."""
+from palm_cache.extraction.encoders.base import (
+    Precision,
+    Window,
+    embed_prompts,
+    exact_float32,
+    hash_weights,
+)
+from palm_cache.extraction.encoders.hub import from_directory_or_hub, load_part
+from palm_cache.extraction.encoders.tokens import lay_out
+from palm_cache.types import PromptTokens
 
 QUIETEST_POWER = 1e-10
 """Mel power that counts as silence: -100 dB, as in the processor."""
@@ -36,7 +37,58 @@ QUIETEST_POWER = 1e-10
 PADDINGS: dict[str, Literal["tile", "repeat-pad"]] = {"repeatpad": "repeat-pad", "repeat": "tile"}
 """The processor's paddings that are known here."""
 
-T = TypeVar("T")
+ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
+
+
+class ClapTextTower:
+    """CLAP's text model; satisfies :class:`~palm_cache.types.TextTower`."""
+
+    most_prompts = 64
+
+    def __init__(
+        self, spec: str, model: Any, tokenizer: Any, device: torch.device, precision: Precision
+    ) -> None:
+        self.dim = int(model.config.projection_dim)
+        self.token_dim = int(model.config.text_config.hidden_size)
+        self._spec, self._model, self._tokenizer = spec, model, tokenizer
+        self._device, self._precision = device, precision
+        # RoBERTa counts positions from its padding index on.
+        self._limit = model.config.text_config.max_position_embeddings - tokenizer.pad_token_id - 1
+
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        """Tokenise texts, each with open places behind its start token.
+
+        Raises
+        ------
+        EncoderError
+            If a text has more tokens than the model has positions.
+        """
+        rows = self._tokenizer(list(texts))["input_ids"] if texts else []
+        table = lay_out(
+            texts,
+            rows,
+            n_context,
+            padding=self._tokenizer.pad_token_id,
+            limit=self._limit,
+            reader=self._spec,
+        )
+        embeddings = self._model.text_model.get_input_embeddings()(table.ids.to(self._device))
+        return PromptTokens(embeddings.float().cpu(), table.mask, table.context)
+
+    def encode(self, embeddings: Tensor, tokens: PromptTokens) -> Tensor:
+        """Encode (..., n_prompts, length, token_dim) -> (..., n_prompts, dim), unit length."""
+        *rows, length, _ = embeddings.shape
+        mask = tokens.mask.expand(*rows, length).reshape(-1, length)
+        with (
+            exact_float32(self._device),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
+        ):
+            encoded = self._model.text_model(
+                inputs_embeds=embeddings.flatten(0, -3).to(self._device),
+                attention_mask=mask.to(self._device, torch.int64),
+            )
+            features = normalize(self._model.text_projection(encoded.pooler_output), dim=-1)
+        return features.float().cpu().view(*rows, self.dim)
 
 
 class ClapEncoder:
@@ -83,14 +135,14 @@ class ClapEncoder:
         )
         self.identity: Mapping[str, object] = {
             "encoder": "clap",
-            "weights_sha256": _hash_weights(model),
+            "weights_sha256": hash_weights(model.state_dict()),
             "front_end": _front_end_constants(extractor),
             "tokenizer_sha256": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
             "transformers": version("transformers").split(".")[0],
             "precision": precision,
         }
         self._model = model.eval().requires_grad_(False).to(device)
-        self._tokenizer = tokenizer
+        self._text = ClapTextTower(self.spec, self._model, tokenizer, device, precision)
         self._device = device
         self._precision = precision
         self._hop, self._fft = int(extractor.hop_length), int(extractor.fft_window_size)
@@ -112,17 +164,9 @@ class ClapEncoder:
         EncoderError
             If it is not there, cannot be reached, is incomplete or is another kind of model.
         """
-        directory = Path(source).expanduser()
-        if directory.is_dir():
-            parts = _load_parts(source, str(directory.resolve()), local=True)
-        elif source.count("/") != 1 or source.startswith((".", "/", "~")):
-            raise EncoderError(f"clap:{source}: no such directory, and not a hub id (owner/name)")
-        else:
-            try:
-                parts = _load_parts(source, source, local=True)
-            except EncoderError:  # not, or not wholly, in the hub's local cache
-                _check_reachable(source)
-                parts = _load_parts(source, source, local=False)
+        parts = from_directory_or_hub(
+            f"clap:{source}", source, lambda place, local: _load_parts(f"clap:{source}", place, local)
+        )
         return cls(source, *parts, device=device, precision=precision)
 
     @torch.inference_mode()
@@ -130,13 +174,14 @@ class ClapEncoder:
         """Embed waveforms, (batch, 1, samples) -> (batch, dim), unit length as CLAP gives them."""
         with exact_float32(self._device):
             features = self.log_mel(waveforms[:, 0].to(self._device))[:, None]
-            with self._autocast():
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
                 # What is longer than a window was cropped before; only fused models look at this.
                 is_longer = torch.zeros(len(features), 1, dtype=torch.bool, device=self._device)
                 embedded = self._model.get_audio_features(input_features=features, is_longer=is_longer)
-        return _pooled(embedded)
+        # transformers returns an output object since version 5.
+        vectors: Tensor = embedded.pooler_output
+        return vectors.float().cpu()
 
-    @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Embed prompts, -> (n_prompts, dim), unit length as CLAP gives them.
 
@@ -145,9 +190,11 @@ class ClapEncoder:
         EncoderError
             If a prompt has more tokens than the text tower has positions.
         """
-        return torch.cat(
-            [self._embed_batch(prompts[at : at + TEXT_BATCH]) for at in range(0, len(prompts), TEXT_BATCH)]
-        )
+        return embed_prompts(self._text, prompts)
+
+    def text_tower(self) -> ClapTextTower:
+        """Return the text tower for prompt learning."""
+        return self._text
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Return the processor's log-mel power in dB, (batch, samples) -> (batch, frames, mels)."""
@@ -158,33 +205,6 @@ class ClapEncoder:
         mel = power.transpose(1, 2) @ self._mel
         return 10 * mel.clamp_min(QUIETEST_POWER).log10()
 
-    def _embed_batch(self, prompts: Sequence[str]) -> Tensor:
-        tokens = self._tokenizer(list(prompts), padding=True, return_tensors="pt")
-        # RoBERTa counts positions from its padding index on.
-        limit = self._model.config.text_config.max_position_embeddings - self._tokenizer.pad_token_id - 1
-        lengths = tokens["attention_mask"].sum(dim=1)
-        if int(lengths.max()) > limit:
-            worst = prompts[int(lengths.argmax())]
-            raise EncoderError(
-                f"prompt {worst[:40]!r}... has {int(lengths.max())} tokens, {self.spec} reads {limit}; "
-                "shorten the class name"
-            )
-        with exact_float32(self._device), self._autocast():
-            embedded = self._model.get_text_features(
-                input_ids=tokens["input_ids"].to(self._device),
-                attention_mask=tokens["attention_mask"].to(self._device),
-            )
-        return _pooled(embedded)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16")
-
-
-def _pooled(embedded: Any) -> Tensor:
-    """Return the vectors of what transformers returns: an output object since version 5."""
-    vectors: Tensor = embedded if isinstance(embedded, Tensor) else embedded.pooler_output
-    return vectors.float().cpu()
-
 
 def _check_unfused(source: str, model: Any, extractor: Any) -> None:
     if model.config.audio_config.enable_fusion or extractor.truncation == "fusion":
@@ -192,15 +212,6 @@ def _check_unfused(source: str, model: Any, extractor: Any) -> None:
             f"clap:{source}: a fused checkpoint; its embeddings of long clips depend on random crops. "
             "Use an unfused one, e.g. clap:laion/clap-htsat-unfused"
         )
-
-
-def _hash_weights(model: Any) -> str:
-    """Hash names, shapes and bytes of all weights, whatever file format they came in."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _front_end_constants(extractor: Any) -> dict[str, object]:
@@ -219,74 +230,35 @@ def _front_end_constants(extractor: Any) -> dict[str, object]:
     return {name: getattr(extractor, name) for name in names}
 
 
-def _load_parts(source: str, place: str, *, local: bool) -> tuple[Any, Any, Any]:
+def _load_parts(what: str, place: str, local: bool) -> tuple[Any, Any, Any]:
     """Return model, feature extractor and tokenizer."""
-    with _quiet():
-        config = _part(
-            source, "config.json", lambda: AutoConfig.from_pretrained(place, local_files_only=local)
+    config = load_part(
+        what, "config.json", lambda: AutoConfig.from_pretrained(place, local_files_only=local), ADVICE
+    )
+    if config.model_type != "clap":
+        raise EncoderError(f"{what}: holds a model of type {config.model_type!r}, not clap")
+    model, report = load_part(
+        what,
+        "weights (model.safetensors)",
+        lambda: ClapModel.from_pretrained(
+            place, local_files_only=local, output_loading_info=True, dtype=torch.float32
+        ),
+        ADVICE,
+    )
+    # transformers fills what is missing with random numbers and a warning.
+    wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    if wrong:
+        raise EncoderError(
+            f"{what}: {len(wrong)} weights are missing or misshaped, e.g. {wrong[0]}; "
+            "not a complete ClapModel checkpoint"
         )
-        if config.model_type != "clap":
-            raise EncoderError(f"clap:{source}: holds a model of type {config.model_type!r}, not clap")
-        model, report = _part(
-            source,
-            "weights (model.safetensors)",
-            lambda: ClapModel.from_pretrained(
-                place, local_files_only=local, output_loading_info=True, dtype=torch.float32
-            ),
-        )
-        # transformers fills what is missing with random numbers and a warning.
-        wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-        if wrong:
-            raise EncoderError(
-                f"clap:{source}: {len(wrong)} weights are missing or misshaped, e.g. {wrong[0]}; "
-                "not a complete ClapModel checkpoint"
-            )
-        extractor = _part(
-            source,
-            "preprocessor_config.json",
-            lambda: AutoFeatureExtractor.from_pretrained(place, local_files_only=local),
-        )
-        tokenizer = _part(
-            source, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, local_files_only=local)
-        )
+    extractor = load_part(
+        what,
+        "preprocessor_config.json",
+        lambda: AutoFeatureExtractor.from_pretrained(place, local_files_only=local),
+        ADVICE,
+    )
+    tokenizer = load_part(
+        what, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, local_files_only=local), ADVICE
+    )
     return model, extractor, tokenizer
-
-
-def _part(source: str, what: str, load: Callable[[], T]) -> T:
-    # transformers raises nearly anything for a file that is missing or damaged.
-    try:
-        return load()
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise EncoderError(
-            f"clap:{source}: cannot load its {what}: {type(error).__name__}: {reason}; "
-            "give a directory that save_pretrained of model and processor wrote, or a hub id"
-        ) from error
-
-
-def _check_reachable(source: str) -> None:
-    """Ask the hub for the model once and briefly, before its patient client is let loose."""
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().model_info(source, timeout=HUB_TIMEOUT)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise EncoderError(
-            f"clap:{source}: not in the local cache, and the hub does not give it "
-            f"({type(error).__name__}: {reason}); check name and network, or use a directory: clap:DIRECTORY"
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' bars and warnings off stderr while it loads."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Precision, Window, exact_float32
+from palm_cache.extraction.encoders.base import Precision, Window, embed_prompts, exact_float32
+from palm_cache.types import PromptTokens
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
 
@@ -56,6 +57,10 @@ CNN_SHARE = 0.7  # of the squared length of an audio vector
 N_BUCKETS = 8192
 TOKEN_DIM = 64
 GRAM_LENGTHS = (3, 4, 5)  # characters
+CONTEXT_SCORE = -2.0
+"""Attention score of a learned context vector: what a filler word of a prompt gets (the median over the
+templates is -2.1). Were it learned with the vector, the context would soon outbid every class name or
+fall silent, and training would stop either way."""
 
 
 class MelFrontEnd(nn.Module):
@@ -224,7 +229,7 @@ class TextTower(nn.Module):
         tokens = torch.zeros(*mask.shape, TOKEN_DIM, dtype=vectors.dtype, device=device)
         return tokens.masked_scatter(mask.unsqueeze(-1), vectors), mask
 
-    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def pool(self, tokens: Tensor, mask: Tensor, context: slice = slice(0)) -> Tensor:
         r"""Turn bags of word vectors into text features; differentiable in ``tokens``.
 
         .. math:: \mathrm{mlp}\Big(\sum_i \mathrm{softmax}_i(q \cdot w_i)\, w_i\Big)
@@ -235,19 +240,64 @@ class TextTower(nn.Module):
             Word vectors :math:`w_i`; learned context vectors may stand among them.
         mask : Tensor, shape (batch, n_words)
             bool, True where there is a word.
+        context : slice
+            Where learned vectors stand: :data:`CONTEXT_SCORE` takes the place of their :math:`q \cdot w_i`.
 
         Returns
         -------
         Tensor, shape (batch, CNN_DIM)
             Not normalised.
         """
-        scores = self.weight(tokens).squeeze(-1).masked_fill(~mask, -torch.inf)
+        learned = torch.zeros(mask.shape[1], dtype=torch.bool, device=mask.device)
+        learned[context] = True
+        scores = self.weight(tokens).squeeze(-1).masked_fill(learned, CONTEXT_SCORE)
+        scores = scores.masked_fill(~mask, -torch.inf)
         shares = scores.softmax(dim=1).unsqueeze(1)  # (B, 1, W)
         return cast(Tensor, self.head((shares @ tokens).squeeze(1)))
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
         """Embed prompts, -> (n_prompts, CNN_DIM), not normalised."""
         return self.pool(*self.token_embeddings(prompts))
+
+
+class MiniTextTower:
+    """``mini``'s text tower with open places in the bag; satisfies :class:`~palm_cache.types.TextTower`."""
+
+    dim = DIM
+    token_dim = TOKEN_DIM
+    most_prompts = 8192
+
+    def __init__(self, text: TextTower, device: torch.device) -> None:
+        self._text = text
+        self._device = device
+
+    @torch.no_grad()
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        """Look up the words of texts, with open places before them.
+
+        Raises
+        ------
+        EncoderError
+            If a text is empty.
+        """
+        words, mask = self._text.token_embeddings(texts)
+        return PromptTokens(
+            functional.pad(words, (0, 0, n_context, 0)).cpu(),
+            functional.pad(mask, (n_context, 0), value=True).cpu(),
+            slice(0, n_context),
+        )
+
+    def encode(self, embeddings: Tensor, tokens: PromptTokens) -> Tensor:
+        """Pool bags of word vectors, (..., n_prompts, n_words, token_dim) -> (..., n_prompts, dim)."""
+        *rows, n_words, _ = embeddings.shape
+        mask = tokens.mask.expand(*rows, n_words).reshape(-1, n_words)
+        with exact_float32(self._device):
+            text = self._text.pool(
+                embeddings.flatten(0, -3).to(self._device), mask.to(self._device), tokens.context
+            )
+        # Zeros stand where audio has its statistics.
+        features = functional.pad(functional.normalize(text, dim=-1), (0, STATISTICS_DIM))
+        return features.cpu().view(*rows, DIM)
 
 
 class MiniTowers(nn.Module):
@@ -338,7 +388,6 @@ class MiniEncoder:
             dim=-1,
         ).cpu()
 
-    @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Embed prompts, -> (n_prompts, dim); zeros where the audio holds its statistics.
 
@@ -347,17 +396,11 @@ class MiniEncoder:
         EncoderError
             If a prompt is empty.
         """
-        with exact_float32(self.device):
-            return self.pool(*self.token_embeddings(prompts)).cpu()
+        return embed_prompts(self.text_tower(), prompts)
 
-    def token_embeddings(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Look up the words of prompts; see :meth:`TextTower.token_embeddings`."""
-        return self.towers.text.token_embeddings(prompts)
-
-    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Turn bags of word vectors into features, -> (batch, dim); differentiable in ``tokens``."""
-        text = functional.normalize(self.towers.text.pool(tokens, mask), dim=-1)
-        return functional.pad(text, (0, STATISTICS_DIM))
+    def text_tower(self) -> MiniTextTower:
+        """Return the text tower for prompt learning."""
+        return MiniTextTower(self.towers.text, self.device)
 
 
 def split_words(prompt: str) -> list[str]:

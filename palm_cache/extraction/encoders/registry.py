@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from palm_cache.errors import EncoderError, UnknownNameError
+from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
+from palm_cache.params import CLIP_TOKENIZER
+from palm_cache.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from palm_cache.extraction.encoders.base import Encoder, Precision
+    from palm_cache.store.features import StoreHeader
+    from palm_cache.types import TextTower
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,13 @@ CARDS = (
         "transformers' ClapModel; e.g. https://huggingface.co/laion/clap-htsat-unfused",
         "clap:laion/clap-htsat-unfused",
     ),
+    EncoderCard(
+        "pengi",
+        "pengi:CHECKPOINT",
+        "the audio-language model of the PALM paper, 44.1 kHz, windows of 7 s",
+        "the authors' base.pth, 2.2 GB: https://zenodo.org/records/8387083",
+        "pengi:base.pth",
+    ),
 )
 
 
@@ -58,12 +69,24 @@ def split_spec(spec: str) -> tuple[str, str]:
         raise EncoderError(f"encoder {spec!r}: mini takes no source; write just: mini")
     if name != "mini" and not source:
         card = next(card for card in CARDS if card.name == name)
-        raise EncoderError(f"encoder {spec!r}: say which weights, e.g. {card.example} or {name}:DIRECTORY")
+        raise EncoderError(f"encoder {spec!r}: say which weights: {card.spec}, e.g. {card.example}")
     return name, source
 
 
-def load_encoder(spec: str, *, device: str = "auto", precision: Precision = "fp32") -> Encoder:
+def load_encoder(
+    spec: str, *, device: str = "auto", precision: Precision = "fp32", tokenizer: str = CLIP_TOKENIZER
+) -> Encoder:
     """Load an encoder.
+
+    Parameters
+    ----------
+    spec : str
+        E.g. ``"mini"`` or ``"pengi:base.pth"``.
+    device : str
+        See :func:`~palm_cache.extraction.encoders.base.choose_device`.
+    precision : {"fp32", "bf16"}
+    tokenizer : str
+        Hub id or directory of CLIP's tokenizer; only ``pengi`` needs one beside its weights.
 
     Raises
     ------
@@ -78,6 +101,34 @@ def load_encoder(spec: str, *, device: str = "auto", precision: Precision = "fp3
         from palm_cache.extraction.encoders.mini import MiniEncoder
 
         return MiniEncoder.load(target, precision)
+    if name == "pengi":
+        from palm_cache.extraction.encoders.pengi import PengiEncoder
+
+        return PengiEncoder.load(source, tokenizer, target, precision)
     from palm_cache.extraction.encoders.clap import ClapEncoder
 
     return ClapEncoder.load(source, target, precision)
+
+
+def load_text_tower(header: StoreHeader, *, device: str, tokenizer: str) -> TextTower:
+    """Load the text tower of the encoder that made a feature store.
+
+    Raises
+    ------
+    UnknownNameError, EncoderError
+        If the encoder cannot be loaded.
+    StaleStoreError
+        If it is not the one that made the store.
+    """
+    from palm_cache.extraction.encoders.base import full_identity
+
+    precision: Precision = "bf16" if header.identity.get("precision") == "bf16" else "fp32"
+    encoder = load_encoder(header.encoder, device=device, precision=precision, tokenizer=tokenizer)
+    found = fingerprint(full_identity(encoder))
+    if found != header.fingerprint:
+        raise StaleStoreError(
+            f"encoder {header.encoder}: other weights, tokenizer or libraries than those that made the "
+            f"{header.dataset} store (fingerprint {found[:12]}, in the store {header.fingerprint[:12]}); "
+            "extract again, or give the ones it was made with"
+        )
+    return encoder.text_tower()

@@ -104,20 +104,6 @@ def test_hashes_are_the_same_on_every_machine() -> None:
     assert sorted(set(word_buckets("dog"))) == [3608, 5022, 5572, 6028, 6250, 6525]
 
 
-def test_learned_word_vectors_can_stand_before_a_prompt(encoder: MiniEncoder) -> None:
-    tokens, mask = encoder.token_embeddings(["dog", "siren of a police car"])
-    context = torch.zeros(2, 4, tokens.shape[2], requires_grad=True)
-    longer = torch.cat([torch.ones(2, 4, dtype=torch.bool), mask], dim=1)
-    pooled = encoder.pool(torch.cat([context, tokens], dim=1), longer)
-    pooled[:, :CNN_DIM].sum().backward()
-    assert pooled.shape == (2, encoder.dim)
-    assert context.grad is not None
-    assert (context.grad.abs().sum((1, 2)) > 0).all()
-    torch.testing.assert_close(
-        encoder.pool(tokens, mask), encoder.embed_text(["dog", "siren of a police car"])
-    )
-
-
 def test_it_learned_which_prompt_fits(encoder: MiniEncoder) -> None:
     """A steady siren-like sweep is nearer to ``siren`` than to what sounds otherwise."""
     time = torch.arange(encoder.window.samples) / encoder.sample_rate

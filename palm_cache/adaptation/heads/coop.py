@@ -1,0 +1,121 @@
+"""COOP: learned context words, shared by all classes, through the frozen text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from palm_cache.adaptation.heads.base import (
+    CosineHead,
+    Shots,
+    Tick,
+    Words,
+    cosine_logits,
+    generators,
+    need_words,
+    no_tick,
+    unit,
+)
+from palm_cache.adaptation.train import draw_orders, sgd
+from palm_cache.types import PromptTokens, Training
+
+N_CONTEXT = 16
+CONTEXT_STD = 0.02
+"""Standard deviation of the context before training."""
+
+SUFFIX = "{c}."
+"""What stands behind the context."""
+
+LEARNED_TEMPLATE = f"[{N_CONTEXT} learned] {SUFFIX}"
+"""How a prompt with learned words is written down."""
+
+
+def prompt_tokens(words: Words) -> PromptTokens:
+    """Return the tokens of every class's prompt, with open places for the context."""
+    return words.tower.tokens([SUFFIX.replace("{c}", name) for name in words.class_names], N_CONTEXT)
+
+
+def class_embeddings(context: Tensor, tokens: PromptTokens, words: Words) -> Tensor:
+    """Encode every class's prompt behind a context.
+
+    Parameters
+    ----------
+    context : Tensor, shape (..., N_CONTEXT, token_dim)
+    tokens : PromptTokens
+        Of all classes.
+
+    Returns
+    -------
+    Tensor, shape (..., n_classes, dim)
+        Unit length per row.
+    """
+    leading = context.shape[:-2]
+    n_classes = len(tokens.mask)
+    shared = context[..., None, :, :].expand(*leading, n_classes, *context.shape[-2:])
+    own = tokens.embeddings.to(context.dtype).expand(*leading, *tokens.embeddings.shape)
+    before, behind = tokens.context.start, tokens.context.stop
+    filled = torch.cat([own[..., :before, :], shared, own[..., behind:, :]], dim=-2)
+    return unit(words.tower.encode(filled, tokens))
+
+
+class Coop(CosineHead):
+    """Context optimisation: one learned context before every class name.
+
+    References
+    ----------
+    Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022; as the baseline COOP in
+    Hanif et al., EMNLP 2024.
+    """
+
+    name: ClassVar[str] = "coop"
+    learns: ClassVar[str] = f"{N_CONTEXT} context words for all classes: {N_CONTEXT} x token width"
+    needs_text_tower: ClassVar[bool] = True
+    source: ClassVar[str] = "Zhou et al., IJCV 2022, arXiv:2109.01134"
+
+    def __init__(self, template: str, training: Training) -> None:
+        super().__init__(LEARNED_TEMPLATE, training)
+
+    @property
+    def hyperparameters(self) -> dict[str, object]:
+        """Return the training protocol."""
+        return {**asdict(self.training), "n_context": N_CONTEXT}
+
+    @staticmethod
+    def n_params(n_classes: int, dim: int, token_dim: int) -> int:
+        """Return ``N_CONTEXT * token_dim``."""
+        return N_CONTEXT * token_dim
+
+    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+        """Train all runs, as many together as the text tower bears."""
+        words = need_words(shots.words, type(self))
+        tokens = prompt_tokens(words)
+        token_dim, n_train = tokens.embeddings.shape[-1], shots.labels.shape[1]
+        contexts, orders = [], []
+        for generator in generators(shots.seeds):
+            contexts.append(CONTEXT_STD * torch.randn(N_CONTEXT, token_dim, generator=generator))
+            orders.append(draw_orders(n_train, self.training.epochs, generator))
+
+        def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
+            return cosine_logits(class_embeddings(parameters["context"], tokens, words), audio)
+
+        start = torch.stack(contexts).to(shots.audio)
+        together = max(1, words.tower.most_prompts // len(tokens.mask))
+        learned = []
+        for runs in torch.split(torch.arange(len(shots.seeds)), together):
+            state, _ = sgd(
+                {"context": start[runs]},
+                logits,
+                shots.audio[runs],
+                shots.labels[runs],
+                torch.stack(orders)[runs],
+                self.training,
+                tick=tick,
+            )
+            with torch.no_grad():
+                embeddings = class_embeddings(state["context"], tokens, words)
+            learned.append({**state, "class_embeddings": embeddings})
+        return {name: torch.cat([part[name] for part in learned]) for name in learned[0]}

@@ -1,0 +1,456 @@
+r"""PENGI from its authors' checkpoint, on transformers' own HTSAT and CLIP text model.
+
+Only what PALM uses is read: the audio encoder and the caption encoder, each with its projection
+
+.. math:: p(x) = \mathrm{LayerNorm}(e + W_2\,\mathrm{gelu}(e)), \qquad e = W_1 x
+
+STFT kernels and mel bank come from the checkpoint. The bank was built for 32 kHz (50 Hz to 14 kHz) and
+is fed 44.1 kHz: rebuilding it from the published configuration would give other numbers.
+
+S. Deshmukh, B. Elizalde, R. Singh, H. Wang, "Pengi: An Audio Language Model for Audio Tasks",
+NeurIPS 2023; checkpoint: https://zenodo.org/records/8387083.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import ClapAudioConfig, ClapAudioModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.base import (
+    Precision,
+    Window,
+    embed_prompts,
+    exact_float32,
+    hash_weights,
+)
+from palm_cache.extraction.encoders.hub import from_directory_or_hub, load_part
+from palm_cache.extraction.encoders.tokens import TokenTable, lay_out
+from palm_cache.types import PromptTokens
+
+SAMPLE_RATE = 44_100  # Hz
+WINDOW_SAMPLES = 7 * SAMPLE_RATE
+FFT_SAMPLES = 1024
+HOP_SAMPLES = 320
+N_MELS = 64
+QUIETEST_POWER = 1e-10  # -100 dB
+DIM = 1024
+TEXT_LENGTH = 40
+"""Tokens of a prompt, start and end included; shorter ones are padded to it as published."""
+
+CPU_BATCH = 4
+"""Clips that a CPU embeds at once: their activations fit its cache, those of 16 cost a third more."""
+
+AUDIO, TEXT = "audio_encoder.", "caption_encoder."
+
+_OFFICIAL = (
+    (r"^kernel_(real|imag)$", r"base.htsat.spectrogram_extractor.stft.conv_\1.weight"),
+    (r"^mel$", "base.htsat.logmel_extractor.melW"),
+    (r"^htsat\.audio_encoder\.", "base.htsat."),
+    (r"\.batch_norm\.", ".bn0."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.self\.(query|key|value)\.", ".attn.qkv."),
+    (r"\.attention\.self\.", ".attn."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"^clip\.", "base."),
+)
+"""From the names here and in transformers to the authors', applied one after the other."""
+
+_UNUSED = re.compile(r"\.htsat\.(tscam_conv|head)\.|\.attn_mask$|\.position_ids$")
+"""AudioSet's classifiers, and tables that are computed."""
+
+
+class Projection(nn.Module):
+    """Projection into the shared space, (..., n_in) -> (..., n_out)."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(n_in, n_out, bias=False)
+        self.linear2 = nn.Linear(n_out, n_out, bias=False)
+        self.layer_norm = nn.LayerNorm(n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project; the dropout of training is left out."""
+        embedded = self.linear1(x)
+        normed: Tensor = self.layer_norm(embedded + self.linear2(functional.gelu(embedded)))
+        return normed
+
+
+class AudioTower(nn.Module):
+    """Waveforms of 7 s to the shared space."""
+
+    kernel_real: Tensor
+    kernel_imag: Tensor
+    mel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        n_bins = FFT_SAMPLES // 2 + 1
+        self.register_buffer("kernel_real", torch.zeros(n_bins, 1, FFT_SAMPLES))
+        self.register_buffer("kernel_imag", torch.zeros(n_bins, 1, FFT_SAMPLES))
+        self.register_buffer("mel", torch.zeros(n_bins, N_MELS))
+        self.htsat: Any = ClapAudioModel(ClapAudioConfig())
+        self.projection = Projection(self.htsat.config.hidden_size, DIM)
+
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        """Return log-mel power in dB, (batch, samples) -> (batch, frames, N_MELS)."""
+        # With the checkpoint's kernels, as published: torch.stft is quicker by a tenth of the whole
+        # and 3e-5 away.
+        padded = functional.pad(waveforms[:, None], (FFT_SAMPLES // 2, FFT_SAMPLES // 2), mode="reflect")
+        real = functional.conv1d(padded, self.kernel_real, stride=HOP_SAMPLES)
+        imag = functional.conv1d(padded, self.kernel_imag, stride=HOP_SAMPLES)
+        mel = (real.square() + imag.square()).transpose(1, 2) @ self.mel
+        return 10 * mel.clamp_min(QUIETEST_POWER).log10()
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Embed, (batch, frames, N_MELS) -> (batch, DIM)."""
+        pooled = self.htsat(input_features=log_mel[:, None]).pooler_output
+        projected: Tensor = self.projection(pooled)
+        return projected
+
+
+class TextTower(nn.Module):
+    """CLIP's text model and the projection into the shared space, from token embeddings on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        model = CLIPTextModel(CLIPTextConfig())
+        # transformers 5.0 keeps the model's parts one level deeper than later versions do.
+        self.clip: Any = getattr(model, "text_model", model)
+        # Positions are counted in forward; the checkpoint would leave this table empty.
+        self.clip.embeddings.register_buffer("position_ids", None)
+        width = model.config.hidden_size
+        self.clip_text_projection = nn.Linear(width, width, bias=False)
+        self.projection = Projection(width, DIM)
+
+    def forward(self, embeddings: Tensor, ends: Tensor) -> Tensor:
+        """Encode, (batch, length, width) -> (batch, DIM); ``ends`` (batch,) is where the first end token is.
+
+        ``CLIPTextModel`` itself takes token ids only, hence its parts one by one. What is behind the end
+        does not count: attention is causal.
+        """
+        length = embeddings.shape[1]
+        hidden = embeddings + self.clip.embeddings.position_embedding.weight[:length]
+        # An explicit mask: without one, being causal would depend on how attention is computed.
+        blocked = torch.full((length, length), -torch.inf, device=hidden.device).triu(1)
+        encoded = self.clip.encoder(inputs_embeds=hidden, attention_mask=blocked[None, None])
+        states = self.clip.final_layer_norm(encoded.last_hidden_state)
+        pooled = states[torch.arange(len(states), device=states.device), ends]
+        projected: Tensor = self.projection(self.clip_text_projection(pooled))
+        return projected
+
+
+class PengiTextTower:
+    """PENGI's caption encoder; satisfies :class:`~palm_cache.types.TextTower`.
+
+    Parameters
+    ----------
+    tower : TextTower
+    tokenizer : PreTrainedTokenizerFast
+        CLIP's.
+    """
+
+    dim = DIM
+    most_prompts = 128
+
+    def __init__(self, tower: TextTower, tokenizer: Any, device: torch.device, precision: Precision) -> None:
+        self.token_dim = int(tower.clip.config.hidden_size)
+        self._tower, self._tokenizer = tower, tokenizer
+        self._device, self._precision = device, precision
+
+    def token_table(self, texts: Sequence[str], n_context: int = 0) -> TokenTable:
+        """Tokenise texts, padded to :data:`TEXT_LENGTH` with the end token as published.
+
+        Raises
+        ------
+        EncoderError
+            If a text does not fit.
+        """
+        rows = self._tokenizer(list(texts))["input_ids"] if texts else []
+        table = lay_out(
+            texts,
+            rows,
+            n_context,
+            padding=self._tokenizer.eos_token_id,
+            limit=TEXT_LENGTH,
+            reader="PENGI",
+        )
+        room = (0, TEXT_LENGTH - table.ids.shape[1])
+        ids = functional.pad(table.ids, room, value=self._tokenizer.eos_token_id)
+        return TokenTable(ids, functional.pad(table.mask, room, value=False), table.context)
+
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        """Tokenise texts, each with open places behind its start token; the padding is trimmed.
+
+        Raises
+        ------
+        EncoderError
+            If a text does not fit.
+        """
+        table = self.token_table(texts, n_context)
+        longest = int(table.mask.sum(dim=1).max()) if texts else 0
+        embeddings = self._tower.clip.embeddings.token_embedding(table.ids[:, :longest].to(self._device))
+        return PromptTokens(embeddings.cpu(), table.mask[:, :longest], table.context)
+
+    def encode(self, embeddings: Tensor, tokens: PromptTokens) -> Tensor:
+        """Encode (..., n_prompts, length, token_dim) -> (..., n_prompts, dim)."""
+        *rows, _, _ = embeddings.shape
+        ends = (tokens.mask.sum(dim=1) - 1).expand(rows).reshape(-1)
+        with (
+            exact_float32(self._device),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
+        ):
+            features: Tensor = self._tower(embeddings.flatten(0, -3).to(self._device), ends.to(self._device))
+        return features.float().cpu().view(*rows, self.dim)
+
+
+class PengiEncoder:
+    """PENGI; satisfies :class:`~palm_cache.extraction.encoders.base.Encoder`.
+
+    Parameters
+    ----------
+    source : str
+        Checkpoint file.
+    state : mapping of str to Tensor
+        Weights of both encoders under their official names.
+    tokenizer : PreTrainedTokenizerFast
+    device : torch.device
+    precision : {"fp32", "bf16"}
+        bf16 runs the towers, not the log-mel, under autocast.
+
+    Raises
+    ------
+    EncoderError
+        If weights are missing, surplus or misshaped.
+    """
+
+    dim = DIM
+    sample_rate = SAMPLE_RATE
+    window = Window(samples=WINDOW_SAMPLES, most=1, padding="tile")
+
+    def __init__(
+        self,
+        source: str,
+        state: Mapping[str, Tensor],
+        tokenizer: Any,
+        device: torch.device,
+        precision: Precision = "fp32",
+    ) -> None:
+        self.spec = f"pengi:{source}"
+        self.identity: Mapping[str, object] = {
+            "encoder": "pengi",
+            "weights_sha256": hash_weights(state),
+            "front_end": {"hop": HOP_SAMPLES, "text_length": TEXT_LENGTH},
+            "tokenizer_sha256": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+            "transformers": version("transformers").split(".")[0],
+            "precision": precision,
+        }
+        self._audio, text = build_towers(self.spec, state)
+        for tower in (self._audio, text):
+            tower.eval().requires_grad_(False).to(device)
+        self._text = PengiTextTower(text, tokenizer, device, precision)
+        self._device, self._precision = device, precision
+
+    @classmethod
+    def load(
+        cls, source: str, tokenizer: str, device: torch.device, precision: Precision = "fp32"
+    ) -> PengiEncoder:
+        """Load the authors' checkpoint and CLIP's tokenizer.
+
+        Parameters
+        ----------
+        source : str
+            The checkpoint, e.g. ``"base.pth"``.
+        tokenizer : str
+            Hub id or directory of CLIP's tokenizer.
+
+        Raises
+        ------
+        EncoderError
+            If one of them is not there, damaged or something else.
+        """
+        words = load_tokenizer(tokenizer)
+        return cls(source, read_checkpoint(source), words, device, precision)
+
+    @torch.inference_mode()
+    def embed_audio(self, waveforms: Tensor) -> Tensor:
+        """Embed waveforms, (batch, 1, samples) -> (batch, dim)."""
+        pieces = torch.split(waveforms[:, 0], CPU_BATCH if self._device.type == "cpu" else len(waveforms))
+        return torch.cat([self._embed_piece(piece) for piece in pieces])
+
+    def _embed_piece(self, waveforms: Tensor) -> Tensor:
+        with exact_float32(self._device):
+            log_mel = self._audio.log_mel(waveforms.to(self._device))
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+                embedded: Tensor = self._audio(log_mel)
+        return embedded.float().cpu()
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """Embed prompts, -> (n_prompts, dim).
+
+        Raises
+        ------
+        EncoderError
+            If a prompt has more than :data:`TEXT_LENGTH` tokens.
+        """
+        return embed_prompts(self._text, prompts)
+
+    def text_tower(self) -> PengiTextTower:
+        """Return the text tower for prompt learning."""
+        return self._text
+
+
+def load_tokenizer(source: str) -> Any:
+    """Load CLIP's tokenizer from a directory or a hub.
+
+    Raises
+    ------
+    EncoderError
+        If it is not there or another model's.
+    """
+    what = f"tokenizer {source}"
+    advice = "give a directory with CLIP's vocab.json and merges.txt, or a hub id (--tokenizer)"
+
+    def load(place: str, local: bool) -> Any:
+        tokenizer = CLIPTokenizer.from_pretrained(place, local_files_only=local)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise FileNotFoundError("no vocabulary there")  # transformers makes an empty tokenizer
+        return tokenizer
+
+    tokenizer = from_directory_or_hub(
+        what,
+        source,
+        lambda place, local: load_part(what, "vocabulary", lambda: load(place, local), advice),
+    )
+    config = CLIPTextConfig()
+    found = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    if found != (config.bos_token_id, config.eos_token_id) or len(tokenizer) > config.vocab_size:
+        raise EncoderError(
+            f"{what}: not CLIP's: start and end token are {found[0]} and {found[1]} among {len(tokenizer)} "
+            f"tokens, PENGI wants {config.bos_token_id} and {config.eos_token_id} among {config.vocab_size}; "
+            f"{advice}"
+        )
+    return tokenizer
+
+
+def read_checkpoint(source: str) -> dict[str, Tensor]:
+    """Read the weights of audio and caption encoder from a checkpoint, under their official names.
+
+    Nothing but tensors is unpickled, and of them only what is wanted leaves the disk.
+
+    Raises
+    ------
+    EncoderError
+        If it is missing, damaged or something else.
+    """
+    what, file = f"pengi:{source}", Path(source).expanduser()
+    get_it = "get base.pth from https://zenodo.org/records/8387083"
+    if not file.is_file():
+        found = "not a file" if file.exists() else "no such file"
+        raise EncoderError(f"{what}: {found}; {get_it}")
+    try:
+        # A zip can be mapped into memory; what old versions of torch wrote cannot.
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # torch raises nearly anything for a file that is no checkpoint
+        raise EncoderError(f"{what}: {_what_it_is(file)}; {get_it}") from error
+    model = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(model, Mapping):
+        raise EncoderError(f"{what}: a checkpoint without 'model', so not PENGI's; {get_it}")
+    named = {str(key).removeprefix("module."): value for key, value in model.items()}
+    state = {
+        # A copy: a view would keep all of the file mapped.
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in named.items()
+        if name.startswith((AUDIO, TEXT)) and isinstance(value, Tensor) and not _UNUSED.search(name)
+    }
+    if not state:
+        first = ", ".join(list(named)[:3]) or "none"
+        raise EncoderError(f"{what}: another model's checkpoint (its first weights: {first}); {get_it}")
+    return state
+
+
+def _what_it_is(file: Path) -> str:
+    """Say what a file seems to be that torch cannot load."""
+    with file.open("rb") as opened:
+        start = opened.read(512)
+    size = f"{file.stat().st_size:,} bytes"
+    if start.lstrip()[:1] == b"<":
+        return f"a web page, not a checkpoint ({size})"
+    if zipfile.is_zipfile(file):
+        return f"not a checkpoint of plain tensors ({size})"
+    if start[:2] == b"PK":
+        return f"a damaged checkpoint, most likely a download that was cut off ({size})"
+    return f"not a checkpoint that torch can read ({size})"
+
+
+def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, TextTower]:
+    """Make both towers from weights under official names.
+
+    Raises
+    ------
+    EncoderError
+        Naming everything that is missing, surplus or misshaped.
+    """
+    with torch.device("meta"):  # no time for random numbers that are overwritten
+        audio, text = AudioTower(), TextTower()
+    towers: dict[str, nn.Module] = {AUDIO: audio, TEXT: text}
+    own = {
+        (prefix, name): (prefix + _official(name), tensor.shape)
+        for prefix, tower in towers.items()
+        for name, tensor in tower.state_dict().items()
+    }
+    wanted = {
+        # Query, key and value are one matrix in the checkpoint.
+        official: torch.Size([3 * shape[0], *shape[1:]]) if ".qkv." in official else shape
+        for official, shape in own.values()
+    }
+    misshaped = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
+        for name, shape in sorted(wanted.items())
+        if name in state and state[name].shape != shape
+    ]
+    problems = {
+        "missing": sorted(wanted.keys() - state.keys()),
+        "surplus": sorted(state.keys() - wanted.keys()),
+        "misshaped": misshaped,
+    }
+    said = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
+    if said:
+        raise EncoderError(f"{spec}: not PENGI's weights; {'; '.join(said)}")
+    for prefix, tower in towers.items():
+        tower.load_state_dict(
+            {
+                name: _own_part(name, state[official])
+                for (place, name), (official, _) in own.items()
+                if place == prefix
+            },
+            assign=True,
+        )
+    return audio, text
+
+
+def _official(name: str) -> str:
+    for pattern, official in _OFFICIAL:
+        name = re.sub(pattern, official, name)
+    return name
+
+
+def _own_part(name: str, tensor: Tensor) -> Tensor:
+    """Cut query, key or value out of the matrix that holds all three."""
+    for part, kind in enumerate(("query", "key", "value")):
+        if f".attention.self.{kind}." in name:
+            return tensor.chunk(3)[part].clone()
+    return tensor
