@@ -165,7 +165,7 @@ class ClapEncoder:
             If it is not there, cannot be reached, is incomplete or is another kind of model.
         """
         parts = from_directory_or_hub(
-            f"clap:{source}", source, lambda place, local: _load_parts(f"clap:{source}", place, local)
+            f"clap:{source}", source, lambda place, local: _load_parts(f"clap:{source}", place, local), ADVICE
         )
         return cls(source, *parts, device=device, precision=precision)
 

@@ -17,7 +17,7 @@ HUB_TIMEOUT = 5.0
 T = TypeVar("T")
 
 
-def from_directory_or_hub(what: str, source: str, load: Callable[[str, bool], T]) -> T:
+def from_directory_or_hub(what: str, source: str, load: Callable[[str, bool], T], advice: str) -> T:
     """Load from a directory, else from the hub's local cache, else from a hub that answers.
 
     Parameters
@@ -28,6 +28,8 @@ def from_directory_or_hub(what: str, source: str, load: Callable[[str, bool], T]
         A directory or a hub id, ``owner/name``.
     load : callable
         Takes a place and whether only local files may be used; raises ``EncoderError``.
+    advice : str
+        What to do where it cannot be had.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def from_directory_or_hub(what: str, source: str, load: Callable[[str, bool], T]
         try:
             return load(source, True)
         except EncoderError:  # not, or not wholly, in the hub's local cache
-            _check_reachable(what, source)
+            _check_reachable(what, source, advice)
             return load(source, False)
 
 
@@ -64,7 +66,7 @@ def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:
         ) from error
 
 
-def _check_reachable(what: str, source: str) -> None:
+def _check_reachable(what: str, source: str, advice: str) -> None:
     """Ask the hub for the repository once and briefly, before its patient client is let loose."""
     from huggingface_hub import HfApi
 
@@ -74,7 +76,7 @@ def _check_reachable(what: str, source: str) -> None:
         reason = " ".join(str(error).split())[:120]
         raise EncoderError(
             f"{what}: not in the local cache, and the hub does not give it "
-            f"({type(error).__name__}: {reason}); check name and network, or give a directory instead"
+            f"({type(error).__name__}: {reason}); check name and network, or {advice}"
         ) from error
 
 

@@ -282,8 +282,7 @@ class PengiEncoder:
         EncoderError
             If one of them is not there, damaged or something else.
         """
-        words = load_tokenizer(tokenizer)
-        return cls(source, read_checkpoint(source), words, device, precision)
+        return cls(source, read_checkpoint(source), load_tokenizer(tokenizer), device, precision)
 
     @torch.inference_mode()
     def embed_audio(self, waveforms: Tensor) -> Tensor:
@@ -334,6 +333,7 @@ def load_tokenizer(source: str) -> Any:
         what,
         source,
         lambda place, local: load_part(what, "vocabulary", lambda: load(place, local), advice),
+        advice,
     )
     config = CLIPTextConfig()
     found = (tokenizer.bos_token_id, tokenizer.eos_token_id)
