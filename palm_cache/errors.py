@@ -4,6 +4,7 @@
 
     PalmCacheError               anything the user can mend: one line, exit code 1
     ├── DataError                a dataset, table, label or shape is not as it must be
+    │   ├── AbsentDatasetError   a dataset that is known by name is not on this machine
     │   └── AudioError           one clip cannot be read; extraction records it and goes on
     ├── UnknownNameError         a dataset, encoder, head or parameter that does not exist
     ├── ParameterError           an option or parameter has a value that makes no sense
@@ -30,6 +31,10 @@ class PalmCacheError(Exception):
 
 class DataError(PalmCacheError):
     """A dataset, table, label or tensor shape is not as it must be."""
+
+
+class AbsentDatasetError(DataError):
+    """A dataset that is known by name is not on this machine; of several, the others are worked on."""
 
 
 class AudioError(DataError):

@@ -2,8 +2,9 @@
 
 ::
 
-    dataset: demo             # a known name or a folder in the PALM layout
+    datasets: demo            # known names or folders in the PALM layout, one or a list
     encoder: mini
+    features: data/features   # where feature stores lie
     synthesise: {...}         # SynthesiseParams
     extract: {...}            # ExtractParams
     fit: {...}                # FitParams, with training: {...}
@@ -98,13 +99,19 @@ class FitParams:
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """One experiment on one dataset."""
+    """One experiment: some datasets, one encoder."""
 
-    dataset: str = "demo"
+    datasets: tuple[str, ...] = ("demo",)
     encoder: str = "mini"
+    features: str = "data/features"
+    """Folder of the feature stores, each at ``<dataset>/<encoder>.zarr`` below it."""
     synthesise: SynthesiseParams = field(default_factory=SynthesiseParams)
     extract: ExtractParams = field(default_factory=ExtractParams)
     fit: FitParams = field(default_factory=FitParams)
+
+    def __post_init__(self) -> None:
+        if not self.datasets:
+            raise ParameterError("datasets: give at least one")
 
 
 P = TypeVar("P", Params, SynthesiseParams, ExtractParams, FitParams, Training)

@@ -32,7 +32,7 @@ def test_values_arrive_where_they_belong(tmp_path: Path) -> None:
 
 
 def test_the_projects_own_parameters_are_valid() -> None:
-    assert read_params(ROOT / "params.yaml").dataset == "demo"
+    assert read_params(ROOT / "params.yaml").datasets == ("demo",)
 
 
 @pytest.mark.parametrize(

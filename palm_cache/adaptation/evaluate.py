@@ -45,20 +45,23 @@ def evaluate_files(
     out: Path,
     heads_files: Sequence[Path] | None = None,
     *,
+    heads: Path | None = None,
     store: Path | None = None,
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Score every head of some files; write ``scores.csv``, ``predictions.h5`` and ``metrics.json``.
 
-    Rows of other datasets and encoders below ``out`` stay, as long as their heads are there.
+    Rows of other datasets and encoders in ``out`` stay, as long as their heads are there.
 
     Parameters
     ----------
     out : Path
         Where results lie.
     heads_files : sequence of Path, optional
-        Every ``heads.h5`` below ``out`` by default.
+        Every ``heads.h5`` below ``heads`` by default.
+    heads : Path, optional
+        The folder below which heads lie; ``out`` by default.
     store : Path, optional
         The feature store; by default the one that the heads were fitted on.
     load_tower : callable, optional
@@ -71,18 +74,19 @@ def evaluate_files(
     StaleStoreError
         If a store has changed since the heads were fitted.
     """
-    files = sorted(out.glob("*/*/heads.h5")) if heads_files is None else list(heads_files)
+    heads = heads or out
+    files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(heads_files)
     if not files:
-        raise StoreError(f"{out}: no heads below this folder; fit some with: palm-cache fit --out {out}")
+        raise StoreError(f"{heads}: no heads below this folder; fit some with: palm-cache fit --out {heads}")
     rows: list[dict[str, object]] = []
     predictions: list[Prediction] = []
     for number, file in enumerate(files):
         progress("evaluating", number, len(files))
-        heads, recorded_store = read_heads(file)
+        fitted, recorded_store = read_heads(file)
         opened = FeatureStore(store or recorded_store)
         features = opened.read()
         words = None
-        for head in heads:
+        for head in fitted:
             _check_fresh(head, features, file)
             if words is None and load_tower and find_head(head.run.head).needs_text_tower:
                 words = Words(load_tower(opened.header), features.class_names)
@@ -91,7 +95,7 @@ def evaluate_files(
             predictions.append(prediction)
         progress("evaluating", number + 1, len(files))
     renewed = frozenset((str(row["dataset"]), str(row["encoder"])) for row in rows)
-    scores = pd.concat([_other_scores(out, renewed), pd.DataFrame(rows, columns=list(COLUMNS))])
+    scores = pd.concat([_other_scores(out, heads, renewed), pd.DataFrame(rows, columns=list(COLUMNS))])
     scores = scores.sort_values(["dataset", "encoder", "head", "shots", "fold", "seed"], ignore_index=True)
     write_scores(out / "scores.csv", scores)
     write_predictions(out / "predictions.h5", predictions)
@@ -166,7 +170,7 @@ def _check_fresh(head: FittedHead, features: Features, file: Path) -> None:
     )
 
 
-def _other_scores(out: Path, renewed: Iterable[tuple[str, str]]) -> pd.DataFrame | None:
+def _other_scores(out: Path, heads: Path, renewed: Iterable[tuple[str, str]]) -> pd.DataFrame | None:
     """Return the rows of an earlier ``scores.csv`` that this evaluation does not renew."""
     path = out / "scores.csv"
     if not path.exists():
@@ -174,7 +178,7 @@ def _other_scores(out: Path, renewed: Iterable[tuple[str, str]]) -> pd.DataFrame
     scores = read_scores(path)
     renewed = set(renewed)
     keep = [
-        (dataset, encoder) not in renewed and heads_path(out, dataset, encoder).exists()
+        (dataset, encoder) not in renewed and heads_path(heads, dataset, encoder).exists()
         for dataset, encoder in zip(scores["dataset"], scores["encoder"], strict=True)
     ]
     return scores[keep] if any(keep) else None

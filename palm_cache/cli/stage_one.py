@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.errors import AbsentDatasetError
 from palm_cache.params import CLIP_TOKENIZER, Params, override, read_params
+
+if TYPE_CHECKING:
+    from palm_cache.extraction.extract import Extraction
+    from palm_cache.params import ExtractParams
+    from palm_cache.types import ClipTable
 
 FAILURES_LISTED = 20
 """Failed clips that ``extract`` lists; ``store info`` lists all."""
@@ -29,11 +35,12 @@ def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
     return [(card.example, card.description) for card in CARDS if card.example.startswith(incomplete)]
 
 
-DatasetOption = Annotated[
-    str | None,
+DatasetsOption = Annotated[
+    list[str] | None,
     typer.Option(
         "--dataset",
-        help="A known dataset (see: palm-cache datasets) or a folder with audios/, train.csv and test.csv.",
+        help="A known dataset (see: palm-cache datasets) or a folder with audios/, train.csv and test.csv; "
+        "give it again for more.",
         metavar="NAME_OR_DIR",
         autocompletion=complete_dataset,
     ),
@@ -47,6 +54,10 @@ EncoderOption = Annotated[
         show_default="mini",
         autocompletion=complete_encoder,
     ),
+]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option("--features", help="The folder of feature stores.", show_default=Params().features),
 ]
 TokenizerOption = Annotated[
     str | None,
@@ -141,16 +152,17 @@ def synthesise(
 
 
 def extract(
-    dataset: DatasetOption = None,
+    dataset: DatasetsOption = None,
     root: Annotated[
         Path | None,
         typer.Option(help="Where a dataset known by name lies.", show_default="data/raw/<Name>"),
     ] = None,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
+    features: FeaturesOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The store to write.", show_default="data/features/<dataset>/<encoder>.zarr"),
+        typer.Option(help="The store to write.", show_default="<features>/<dataset>/<encoder>.zarr"),
     ] = None,
     views: Annotated[
         int | None,
@@ -175,17 +187,22 @@ def extract(
 ) -> None:
     """Embed every clip and class name of a dataset once, and keep the result in a feature store.
 
-    Safe to interrupt and to run again: what is finished and unchanged is never computed twice.
+    Safe to interrupt and to run again: what is finished and unchanged is never computed twice. Of several
+    datasets those that are not here are named and passed over.
 
     Example: palm-cache extract --dataset demo
     """
-    from palm_cache.extraction.datasets.registry import read_dataset
     from palm_cache.store.layout import store_path
 
     if dataset is None and params is None:
         raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="--dataset")
     with one_line_errors("finished chunks are kept; run the same command again to go on"):
-        wanted = override(read_params(params) if params else Params(), dataset=dataset, encoder=encoder)
+        wanted = override(
+            read_params(params) if params else Params(),
+            datasets=tuple(dataset) if dataset else None,
+            encoder=encoder,
+            features=str(features) if features else None,
+        )
         how = override(
             wanted.extract,
             views=views,
@@ -197,15 +214,48 @@ def extract(
             on_error=choice("--on-error", on_error, ("skip", "fail")),
             on_stale=choice("--on-stale", on_stale, ("refuse", "rebuild")),
         )
-        table = read_dataset(wanted.dataset, root)
-        place = out or store_path(table.dataset, wanted.encoder)
-        for note in table.notes:
-            say(f"note: {note}")
+        several = len(wanted.datasets) > 1
+        if several and (root or out):
+            raise typer.BadParameter("goes with one dataset", param_hint="--root" if root else "--out")
+        tables, absent = _read_tables(wanted.datasets, root)
+        done = []
+        for table in tables:
+            place = out or store_path(Path(wanted.features), table.dataset, wanted.encoder)
+            done.append(_extract_table(table, wanted.encoder, place, how))
+            if not as_json:
+                typer.echo(_summary(done[-1]))
+    if as_json:
+        stores = [{**asdict(one), "store": str(one.store)} for one in done]
+        print_json({"stores": stores, "absent": absent} if several else stores[0])
 
-        from palm_cache.extraction.extract import extract as run
 
-        with progress_bar("clips") as progress:
-            done = run(table, wanted.encoder, place, how, progress=progress)
+def _read_tables(names: tuple[str, ...], root: Path | None) -> tuple[list[ClipTable], list[str]]:
+    """Read the tables of datasets; of several, also return which are not here."""
+    from palm_cache.extraction.datasets.registry import read_dataset
+
+    tables, absent = [], []
+    for name in names:
+        try:
+            tables.append(read_dataset(name, root))
+        except AbsentDatasetError as error:
+            if len(names) == 1:
+                raise
+            say(f"note: passed over: {error}")
+            absent.append(name)
+    if not tables:
+        raise AbsentDatasetError(f"none of the {len(names)} datasets is here: {', '.join(names)}")
+    return tables, absent
+
+
+def _extract_table(table: ClipTable, encoder: str, place: Path, how: ExtractParams) -> Extraction:
+    """Extract one dataset under a progress bar and tell what was skipped."""
+    for note in table.notes:
+        say(f"note: {note}")
+
+    from palm_cache.extraction.extract import extract as run
+
+    with progress_bar("clips") as progress:
+        done = run(table, encoder, place, how, progress=progress)
     for note in done.notes:
         say(f"note: {note}")
     for name, reason in done.failures[:FAILURES_LISTED]:
@@ -213,13 +263,14 @@ def extract(
     if len(done.failures) > FAILURES_LISTED:
         more = len(done.failures) - FAILURES_LISTED
         say(f"and {more} more; all of them: palm-cache store info {place}")
-    if as_json:
-        print_json({**asdict(done), "store": str(done.store)})
-        return
+    return done
+
+
+def _summary(done: Extraction) -> str:
     failed = f", {len(done.failures)} skipped" if done.failures else ""
     kept = done.n_clips - done.embedded - len(done.failures)
-    typer.echo(
-        f"{done.n_clips} clips -> {place} ({done.embedded} embedded now, {kept} already there{failed})"
+    return (
+        f"{done.n_clips} clips -> {done.store} ({done.embedded} embedded now, {kept} already there{failed})"
     )
 
 

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.stage_one import (
-    DatasetOption,
+    DatasetsOption,
     DeviceOption,
     EncoderOption,
+    FeaturesOption,
     ParamsOption,
     TokenizerOption,
     choice,
 )
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
 from palm_cache.params import FitParams, Params, override, read_params
-from palm_cache.store.layout import FEATURES, RUNS, slug, store_path, stores_present
+from palm_cache.store.layout import RUNS, slug, store_path, stores_present
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,7 @@ def heads(
         typer.Option("--dataset", help="Count the learnable parameters for this dataset's store."),
     ] = None,
     encoder: EncoderOption = None,
+    features: FeaturesOption = None,
     as_json: Json = False,
 ) -> None:
     """List the heads: what each learns, which paper it is from, how many parameters it has."""
@@ -58,7 +60,8 @@ def heads(
         from palm_cache.store.features import FeatureStore
 
         with one_line_errors():
-            header = FeatureStore(_stores(dataset, encoder)[0]).header
+            wanted = override(Params(), features=str(features) if features else None)
+            header = FeatureStore(_stores(wanted, [dataset], encoder)[0]).header
         for row, head in zip(rows, HEADS.values(), strict=True):
             row["parameters"] = head.n_params(len(header.class_names), header.dim, header.token_dim)
     if as_json:
@@ -72,8 +75,9 @@ def heads(
 
 
 def fit(
-    dataset: DatasetOption = None,
+    dataset: DatasetsOption = None,
     encoder: EncoderOption = None,
+    features: FeaturesOption = None,
     store: StoreOption = None,
     head: Annotated[
         str | None,
@@ -119,7 +123,9 @@ def fit(
     Example: palm-cache fit --shots 8
     """
     with one_line_errors("the heads of finished datasets are kept"):
-        wanted = read_params(params) if params else Params()
+        wanted = override(
+            read_params(params) if params else Params(), features=str(features) if features else None
+        )
         how = override(
             wanted.fit,
             heads=_names(head),
@@ -133,9 +139,8 @@ def fit(
             ),
         )
         if params:
-            wanted = override(wanted, dataset=dataset, encoder=encoder)
-            dataset, encoder = wanted.dataset, wanted.encoder
-        stores = [store] if store else _stores(dataset, encoder)
+            dataset, encoder = dataset or list(wanted.datasets), encoder or wanted.encoder
+        stores = [store] if store else _stores(wanted, dataset, encoder)
         tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         files = _fit_all(stores, out, how, tower)
         if not evaluate:
@@ -157,7 +162,10 @@ def fit(
 
 def evaluate(
     out: OutOption = RUNS,
-    dataset: DatasetOption = None,
+    heads: Annotated[
+        Path | None, typer.Option(help="Where the heads lie, if elsewhere.", show_default="--out")
+    ] = None,
+    dataset: DatasetsOption = None,
     encoder: EncoderOption = None,
     store: StoreOption = None,
     device: DeviceOption = None,
@@ -167,18 +175,19 @@ def evaluate(
 ) -> None:
     """Score fitted heads on the test clips of their folds.
 
-    Without --dataset it takes every heads file below --out.
+    Without --dataset it takes every heads file below --heads.
     """
     from palm_cache.adaptation.evaluate import evaluate_files
 
     with one_line_errors("the scores of earlier evaluations are kept"):
-        pattern = f"{_known_name(dataset) if dataset else '*'}/{slug(encoder) if encoder else '*'}/heads.h5"
+        where = heads or out
+        names = [_known_name(where, name) for name in dataset] if dataset else ["*"]
+        patterns = [f"{name}/{slug(encoder) if encoder else '*'}/heads.h5" for name in names]
+        files = sorted(file for pattern in patterns for file in where.glob(pattern))
         wanted = read_params(params) if params else Params()
         tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         with progress_bar("heads files") as progress:
-            done = evaluate_files(
-                out, sorted(out.glob(pattern)), store=store, load_tower=tower, progress=progress
-            )
+            done = evaluate_files(out, files, heads=where, store=store, load_tower=tower, progress=progress)
     _print_scores(done.scores, as_json)
     if not as_json:
         typer.echo(f"scores -> {out / 'scores.csv'}")
@@ -222,27 +231,39 @@ def _fit_all(stores: list[Path], out: Path, how: FitParams, tower: LoadTower) ->
     return files
 
 
-def _stores(dataset: str | None, encoder: str | None) -> list[Path]:
-    """Return the stores of a dataset and encoder, or all that are present."""
+def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> list[Path]:
+    """Return the stores of some datasets and an encoder, or all that are present.
+
+    Of several datasets those without a store are named and passed over.
+    """
     from palm_cache.errors import StoreError
 
-    if dataset is not None:
-        return [store_path(_known_name(dataset), encoder or Params().encoder)]
-    present = stores_present(encoder)
+    features = Path(wanted.features)
+    if datasets is None:
+        present = stores_present(features, encoder)
+    else:
+        names = [_known_name(features, dataset) for dataset in datasets]
+        present = [store_path(features, name, encoder or wanted.encoder) for name in names]
+    if len(present) == 1:
+        return present
+    for path in present:
+        if not path.exists():
+            say(f"note: passed over: no feature store at {path}")
+    present = [path for path in present if path.exists()]
     if not present:
         which = f" of encoder {encoder}" if encoder else ""
         raise StoreError(
-            f"{FEATURES}: no feature store{which} here; "
+            f"{features}: no feature store{which} here; "
             "make one with: palm-cache extract --dataset NAME_OR_DIR"
         )
     return present
 
 
-def _known_name(dataset: str) -> str:
-    """Return the name under which a dataset is stored; one that has a store needs no folder."""
+def _known_name(results: Path, dataset: str) -> str:
+    """Return the name under which a dataset's results lie in a folder; where some do, it need not be here."""
     from palm_cache.extraction.datasets.registry import dataset_name
 
-    return dataset if (FEATURES / dataset).is_dir() else dataset_name(dataset)
+    return dataset if (results / dataset).is_dir() else dataset_name(dataset)
 
 
 def _names(value: str | None) -> tuple[str, ...] | None:

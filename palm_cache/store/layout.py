@@ -3,7 +3,7 @@
 ::
 
     data/raw/<Name>/                          a dataset
-    data/features/<dataset>/<encoder>.zarr    its embeddings
+    FEATURES/<dataset>/<encoder>.zarr         its embeddings; FEATURES is data/features
     OUT/<dataset>/<encoder>/heads.h5          heads fitted on them
     OUT/scores.csv, predictions.h5, metrics.json, report/
 """
@@ -14,7 +14,6 @@ import re
 from pathlib import Path
 
 RAW = Path("data", "raw")
-FEATURES = Path("data", "features")
 RUNS = Path("runs")
 
 
@@ -30,15 +29,15 @@ def slug(spec: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{last}" if last else name)
 
 
-def store_path(dataset: str, encoder: str) -> Path:
-    """Return the default place of a feature store; ``encoder`` is a spec."""
-    return FEATURES / dataset / f"{slug(encoder)}.zarr"
+def store_path(features: Path, dataset: str, encoder: str) -> Path:
+    """Return the place of a feature store in a folder of stores; ``encoder`` is a spec."""
+    return features / dataset / f"{slug(encoder)}.zarr"
 
 
-def stores_present(encoder: str | None = None) -> list[Path]:
-    """Return every feature store at its default place, of one encoder spec or of all."""
+def stores_present(features: Path, encoder: str | None = None) -> list[Path]:
+    """Return every feature store in a folder of stores, of one encoder spec or of all."""
     pattern = "*" if encoder is None else slug(encoder)
-    return sorted(path for path in FEATURES.glob(f"*/{pattern}.zarr") if not path.name.startswith("."))
+    return sorted(path for path in features.glob(f"*/{pattern}.zarr") if not path.name.startswith("."))
 
 
 def heads_path(out: Path, dataset: str, encoder: str) -> Path:

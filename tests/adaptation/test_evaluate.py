@@ -93,6 +93,18 @@ def test_scores_of_other_datasets_stay_as_long_as_their_heads_do(tmp_path: Path)
     assert sorted(set(read_scores(out / "scores.csv")["dataset"])) == ["one", "two"]
 
 
+def test_heads_may_lie_elsewhere_than_their_scores(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        features = replace(make_features(), dataset=name)
+        store = write_store(tmp_path / f"{name}.zarr", features)
+        fit_store(store, tmp_path / "heads", FitParams(heads=("zero-shot",)))
+    evaluate_files(tmp_path / "scores", heads=tmp_path / "heads")
+    evaluate_files(
+        tmp_path / "scores", [tmp_path / "heads" / "two" / "mini" / "heads.h5"], heads=tmp_path / "heads"
+    )
+    assert sorted(set(read_scores(tmp_path / "scores" / "scores.csv")["dataset"])) == ["one", "two"]
+
+
 def test_failed_clips_are_not_tested() -> None:
     features = make_features(failed=range(10))
     head = fit_runs(features, FitParams(heads=("zero-shot",), folds=(1,)))[0][0]

@@ -204,8 +204,37 @@ def test_fit_takes_every_store_or_those_asked_for(workplace: Path) -> None:
     assert {row["dataset"] for row in rows} == {"Tones"}
 
 
+def test_of_several_datasets_those_that_are_not_here_are_named_and_passed_over(workplace: Path) -> None:
+    write_palm_folder(workplace / "More")
+    several = ("--dataset", "Tones", "--dataset", "urbansound8k", "--dataset", "More")
+    extracted = succeed("extract", *several, "--features", "stores")
+    assert "note: passed over: UrbanSound8K is not in data/raw/UrbanSound8K" in extracted.stderr
+    assert extracted.stdout.splitlines() == [
+        f"12 clips -> stores/{name}/mini.zarr (12 embedded now, 0 already there)"
+        for name in ("Tones", "More")
+    ]
+    listed = json.loads(succeed("extract", *several, "--features", "stores", "--json").stdout)
+    assert [store["embedded"] for store in listed["stores"]] == [0, 0]
+    assert listed["absent"] == ["urbansound8k"]
+    fitted = succeed("fit", *several, "--features", "stores", "--head", "zero-shot", "--json")
+    assert "note: passed over: no feature store at stores/UrbanSound8K/mini.zarr" in fitted.stderr
+    assert {row["dataset"] for row in json.loads(fitted.stdout)} == {"Tones", "More"}
+    chosen = json.loads(succeed("evaluate", "--dataset", "More", "--json").stdout)
+    assert {row["dataset"] for row in chosen} == {"Tones", "More"}  # the table is of all scores
+    absent = fail("extract", "--dataset", "urbansound8k", "--dataset", "UrbanSound8K")
+    assert "none of the 2 datasets is here: urbansound8k, UrbanSound8K" in absent
+    assert runner.invoke(app, ["extract", *several, "--out", "one.zarr"]).exit_code == 2
+
+
+def test_a_malformed_dataset_stops_before_the_others_are_embedded(workplace: Path) -> None:
+    (write_palm_folder(workplace / "More") / "train.csv").write_text("path,classname\naudios/x.wav,\n")
+    message = fail("extract", "--dataset", "Tones", "--dataset", "More")
+    assert "train.csv, row 2: class name is empty" in message
+    assert not Path("data/features/Tones").exists()
+
+
 def test_a_parameter_file_gives_options_and_the_command_line_wins(workplace: Path) -> None:
-    (workplace / "params.yaml").write_text("dataset: Tones\nfit: {heads: [palm], shots: [1], seeds: [3]}\n")
+    (workplace / "params.yaml").write_text("datasets: Tones\nfit: {heads: [palm], shots: [1], seeds: [3]}\n")
     succeed("extract", "--params", "params.yaml")
     rows = json.loads(succeed("fit", "--params", "params.yaml", "--shots", "2", "--json").stdout)
     assert [(row["head"], row["shots"], row["seeds"]) for row in rows] == [("palm", 2, 1)]

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from palm_cache.errors import DataError, UnknownNameError
+from palm_cache.errors import AbsentDatasetError, DataError, UnknownNameError
 from palm_cache.extraction.datasets import demo, palm_layout, urbansound8k
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.store.layout import RAW
@@ -53,8 +53,10 @@ def read_dataset(name_or_folder: str, root: Path | None = None) -> ClipTable:
     ------
     UnknownNameError
         If it is neither a known name nor a folder.
+    AbsentDatasetError
+        If it is not there.
     DataError
-        If it is not there, or its tables are malformed.
+        If its tables are malformed.
     """
     card = find_card(name_or_folder)
     if card is None:
@@ -63,7 +65,7 @@ def read_dataset(name_or_folder: str, root: Path | None = None) -> ClipTable:
         return palm_layout.read(_folder(name_or_folder))
     folder = root or default_root(card)
     if not folder.is_dir():
-        raise DataError(
+        raise AbsentDatasetError(
             f"{card.name} is not in {folder} ({card.size}, {card.licence}; {card.source}): "
             f"{card.how_to_get}; or say where it is with --root"
         )
