@@ -7,12 +7,13 @@ READY := $(VENV)/.ready
 # DVC runs "palm-cache" and the tests run "dvc": both must be found.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help demo test lint check mini clean
+.PHONY: help demo test lint docs check mini clean
 
 help:
 	@echo "make demo   environment, pipeline on the demo data, score table"
 	@echo "make test   environment, tests"
-	@echo "make check  what CI runs: lint and tests"
+	@echo "make docs   the documentation site, in docs/site"
+	@echo "make check  what CI runs: lint, documentation and tests"
 	@echo "make mini   train the embedded encoder anew (about a quarter of an hour)"
 	@echo "make clean  remove the environment and what the demo made"
 
@@ -35,10 +36,13 @@ lint: $(READY)
 	lint-imports
 	codespell
 
-check: lint test
+docs: $(READY)
+	cd docs && zensical build --clean --strict
+
+check: lint docs test
 
 mini: $(READY)
 	python -m pipelines.mini.train
 
 clean:
-	rm -rf $(VENV) data/raw/demo data/features/demo results
+	rm -rf $(VENV) data/raw/demo data/features/demo results docs/site docs/.cache

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pengi_checkpoint import make_state, save_checkpoint
+from pengi_checkpoint import make_state, random_fill, save_checkpoint
 from samples import make_features
+from torch import Tensor
 
 from palm_cache.extraction.encoders.pengi import PengiEncoder
 from palm_cache.types import Features
@@ -24,6 +25,19 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip("the golden numbers are not beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pengi_state() -> dict[str, Tensor]:
+    """Weights of a PENGI of full size, drawn at random."""
+    mel = torch.rand(513, 64, generator=torch.Generator().manual_seed(0)) * 2e-3
+    return make_state(random_fill, mel)
+
+
+@pytest.fixture(scope="session")
+def pengi_checkpoint(pengi_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file with those weights."""
+    return save_checkpoint(tmp_path_factory.mktemp("pengi") / "base.pth", pengi_state)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from contracts import check_encoder, make_waveforms
-from pengi_checkpoint import make_state, random_fill, save_checkpoint, save_small_tokenizer
+from pengi_checkpoint import save_checkpoint, save_small_tokenizer
 from tiny_clap import save_tiny_clap
 from torch import Tensor
 
@@ -26,12 +26,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def state() -> dict[str, Tensor]:
-    mel = torch.rand(513, 64, generator=torch.Generator().manual_seed(0)) * 2e-3
-    return make_state(random_fill, mel)
-
-
-@pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("clip") / "tokenizer"
     save_small_tokenizer(directory)
@@ -39,21 +33,16 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("pengi") / "base.pth", state)
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint: Path, words: Path) -> PengiEncoder:
-    return PengiEncoder.load(str(checkpoint), str(words), CPU)
+def encoder(pengi_checkpoint: Path, words: Path) -> PengiEncoder:
+    return PengiEncoder.load(str(pengi_checkpoint), str(words), CPU)
 
 
 @pytest.fixture
-def damaged(checkpoint: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Tensor]], None]], str]:
+def damaged(pengi_checkpoint: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Tensor]], None]], str]:
     """Return a function that saves a changed checkpoint, small where nothing reads the tensors."""
 
     def save(change: Callable[[dict[str, Tensor]], None]) -> str:
-        state = torch.load(checkpoint, mmap=True, weights_only=True)["model"]
+        state = torch.load(pengi_checkpoint, mmap=True, weights_only=True)["model"]
         change(state)
         return str(save_checkpoint(tmp_path / "damaged.pth", state))
 
@@ -134,25 +123,25 @@ def test_a_class_name_that_is_too_long_is_named(encoder: PengiEncoder) -> None:
 
 
 def test_prefixed_keys_and_old_files_give_the_same(
-    state: dict[str, Tensor], encoder: PengiEncoder, words: Path, tmp_path: Path
+    pengi_state: dict[str, Tensor], encoder: PengiEncoder, words: Path, tmp_path: Path
 ) -> None:
-    prefixed = save_checkpoint(tmp_path / "prefixed.pth", state, prefix="module.")
+    prefixed = save_checkpoint(tmp_path / "prefixed.pth", pengi_state, prefix="module.")
     again = PengiEncoder.load(str(prefixed), str(words), CPU)
     assert again.identity == encoder.identity
     old = tmp_path / "old.pth"
-    torch.save({"model": state}, old, _use_new_zipfile_serialization=False)
+    torch.save({"model": pengi_state}, old, _use_new_zipfile_serialization=False)
     assert PengiEncoder.load(str(old), str(words), CPU).identity == encoder.identity
 
 
-def test_what_palm_does_not_use_is_not_read(checkpoint: Path) -> None:
-    names = read_checkpoint(str(checkpoint))
+def test_what_palm_does_not_use_is_not_read(pengi_checkpoint: Path) -> None:
+    names = read_checkpoint(str(pengi_checkpoint))
     assert not [name for name in names if "decoder" in name or "attn_mask" in name or "tscam" in name]
 
 
 def test_the_fingerprint_follows_weights_tokenizer_and_precision(
-    encoder: PengiEncoder, words: Path, tmp_path: Path, state: dict[str, Tensor]
+    encoder: PengiEncoder, words: Path, tmp_path: Path, pengi_state: dict[str, Tensor]
 ) -> None:
-    other = {**state, "caption_encoder.projection.layer_norm.bias": torch.ones(1024)}
+    other = {**pengi_state, "caption_encoder.projection.layer_norm.bias": torch.ones(1024)}
     tensors = {
         name: value for name, value in other.items() if name.startswith(("audio_", "caption_encoder."))
     }
@@ -169,8 +158,8 @@ def test_the_fingerprint_follows_weights_tokenizer_and_precision(
     assert len({fingerprint(full_identity(one)) for one in encoders}) == 4
 
 
-def test_bf16_is_near_fp32(encoder: PengiEncoder, checkpoint: Path, words: Path) -> None:
-    half = PengiEncoder.load(str(checkpoint), str(words), CPU, "bf16")
+def test_bf16_is_near_fp32(encoder: PengiEncoder, pengi_checkpoint: Path, words: Path) -> None:
+    half = PengiEncoder.load(str(pengi_checkpoint), str(words), CPU, "bf16")
     waveforms = make_waveforms(encoder, 2)
     similarity = torch.cosine_similarity(half.embed_audio(waveforms), encoder.embed_audio(waveforms))
     assert similarity.min() > 0.99
@@ -180,8 +169,8 @@ def test_bf16_is_near_fp32(encoder: PengiEncoder, checkpoint: Path, words: Path)
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_agrees_with_the_cpu(encoder: PengiEncoder, checkpoint: Path, words: Path) -> None:
-    other = PengiEncoder.load(str(checkpoint), str(words), torch.device("cuda"))
+def test_cuda_agrees_with_the_cpu(encoder: PengiEncoder, pengi_checkpoint: Path, words: Path) -> None:
+    other = PengiEncoder.load(str(pengi_checkpoint), str(words), torch.device("cuda"))
     waveforms = make_waveforms(encoder, 3)
     torch.testing.assert_close(
         other.embed_audio(waveforms), encoder.embed_audio(waveforms), atol=1e-3, rtol=0
@@ -260,10 +249,10 @@ def make_file(kind: str, checkpoint: Path, file: Path) -> None:
     ],
 )
 def test_a_wrong_file_says_what_it_is_and_where_the_right_one_lies(
-    checkpoint: Path, tmp_path: Path, kind: str, message: str
+    pengi_checkpoint: Path, tmp_path: Path, kind: str, message: str
 ) -> None:
     file = tmp_path / "base.pth"
-    make_file(kind, checkpoint, file)
+    make_file(kind, pengi_checkpoint, file)
     with pytest.raises(EncoderError, match=message) as caught:
         read_checkpoint(str(file))
     assert "zenodo.org/records/8387083" in str(caught.value)

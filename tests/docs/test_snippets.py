@@ -1,0 +1,112 @@
+"""Every snippet of README and documentation is run, with small stand-ins at the places that it names."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pengi_checkpoint import save_small_tokenizer
+from samples import write_palm_folder, write_tone
+from tiny_clap import save_tiny_clap
+from typer.testing import CliRunner
+
+from palm_cache.cli import app
+from palm_cache.extraction.datasets.demo import synthesise
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md")))
+
+TRIED_ELSEWHERE = ("make", "dvc", ".", "pip", "python")
+"""What a snippet may begin with that is not run here: it installs, or tests of its own run it."""
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    line: int
+
+
+def snippets(page: Path) -> Iterator[Snippet]:
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield Snippet(match[1], match[2], text[: match.start()].count("\n") + 2)
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory, pengi_checkpoint: Path) -> Path:
+    """What the snippets take for granted: datasets, folders and checkpoints, all of them small."""
+    folder = tmp_path_factory.mktemp("reader")
+    synthesise(folder / "data" / "raw" / "demo", clips_per_class=5)
+    write_two_folds(folder / "data" / "raw" / "UrbanSound8K")
+    write_palm_folder(folder / "path" / "to" / "birds", classes=("blackbird", "wren"))
+    # A directory of that name is taken before the hub is asked.
+    save_tiny_clap(folder / "laion" / "clap-htsat-unfused")
+    save_small_tokenizer(folder / "openai" / "clip-vit-base-patch32")
+    (folder / "base.pth").symlink_to(pengi_checkpoint)
+    with contextlib.chdir(folder):  # what the quickstart leaves behind
+        for line in (
+            "palm-cache extract --dataset demo",
+            "palm-cache fit --dataset demo --shots 4 --seeds 0",
+        ):
+            run_line(line, "before the first page")
+    return folder
+
+
+def write_two_folds(root: Path) -> None:
+    """Write UrbanSound8K as published, with two of its classes and of its folds."""
+    lines = ["slice_file_name,fold,class"]
+    for fold in (1, 2):
+        for label, name in enumerate(("dog_bark", "siren")):
+            lines.append(f"{fold}-{label}.wav,{fold},{name}")
+            write_tone(root / "audio" / f"fold{fold}" / f"{fold}-{label}.wav", 300 * (label + 1), seed=fold)
+    (root / "metadata").mkdir()
+    (root / "metadata" / "UrbanSound8K.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def workplace(stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "here"
+    shutil.copytree(stand_ins, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_snippet_of_the_page_runs(page: Path, workplace: Path) -> None:
+    names: dict[str, object] = {}
+    for snippet in snippets(page):
+        where = f"{page.name}, line {snippet.line}"
+        if snippet.language == "python":
+            exec(compile(snippet.text, where, "exec"), names)
+            continue
+        for line in snippet.text.replace("\\\n", " ").splitlines():
+            run_line(line, where)
+
+
+def run_line(line: str, where: str) -> None:
+    words = shlex.split(line, comments=True)
+    if not words or words[0] in TRIED_ELSEWHERE:
+        return
+    assert words[0] == "palm-cache", f"{where}: {line}: neither palm-cache nor among what is tried elsewhere"
+    if words[1] == "synthesise":
+        shutil.rmtree("data/raw/demo")  # the stand-in; the snippet makes the real one
+        words += ["--clips-per-class", "5"]
+    arguments = [name for word in words[1:] for name in expand(word)]
+    result = CliRunner().invoke(app, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, f"{where}: {line}\n{result.output}"
+
+
+def expand(word: str) -> list[str]:
+    """Do a shell's work on patterns."""
+    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
