@@ -193,8 +193,51 @@ def evaluate(
         typer.echo(f"scores -> {out / 'scores.csv'}")
 
 
+def prompts(
+    dataset: DatasetsOption = None,
+    encoder: EncoderOption = None,
+    features: FeaturesOption = None,
+    store: StoreOption = None,
+    folds: Annotated[str | None, typer.Option(help="Folds, comma-separated.", show_default="all")] = None,
+    out: OutOption = RUNS,
+    params: ParamsOption = None,
+    as_json: Json = False,
+) -> None:
+    """Score zero-shot under every prompt template, and under all of them together: OUT/prompts.csv.
+
+    Without --dataset it takes every feature store that is present. The report shows the result.
+
+    Example: palm-cache prompts --dataset demo
+    """
+    from palm_cache.adaptation.prompts import study_prompts
+
+    with one_line_errors():
+        wanted = override(
+            read_params(params) if params else Params(), features=str(features) if features else None
+        )
+        if params:
+            dataset, encoder = dataset or list(wanted.datasets), encoder or wanted.encoder
+        stores = [store] if store else _stores(wanted, dataset, encoder)
+        with progress_bar("stores") as progress:
+            scored = study_prompts(stores, out, folds=_numbers("--folds", folds) or (), progress=progress)
+    means = scored.groupby(["dataset", "encoder", "template"], sort=False)["accuracy"].mean().reset_index()
+    if as_json:
+        print_json(means.to_dict("records"))
+        return
+    columns = (means["dataset"], means["encoder"], means["template"], 100 * means["accuracy"])
+    print_table(
+        ("dataset", "encoder", "prompt", "zero-shot accuracy %"),
+        [[*map(str, names), f"{accuracy:.2f}"] for *names, accuracy in zip(*columns, strict=True)],
+    )
+    typer.echo(f"scores of prompts -> {out / 'prompts.csv'}")
+
+
 def report(out: OutOption = RUNS, as_json: Json = False) -> None:
-    """Turn scores into a table, figures and a page: OUT/report/report.md."""
+    """Turn scores into tables and figures: OUT/report/index.html, one page that needs nothing else.
+
+    The same in Markdown is in OUT/report/report.md. Where datasets are the PALM paper's, the published
+    numbers stand beside ours.
+    """
     from palm_cache.report.write import write_report
 
     with one_line_errors():
@@ -207,7 +250,7 @@ def report(out: OutOption = RUNS, as_json: Json = False) -> None:
 def register(app: typer.Typer) -> None:
     """Add the commands of stage two."""
     panel = "Stage two: embeddings to scores"
-    for command in (heads, fit, evaluate, report):
+    for command in (heads, fit, evaluate, prompts, report):
         app.command(rich_help_panel=panel)(command)
 
 

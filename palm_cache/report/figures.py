@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import io
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib import figure as canvas
+from numpy.typing import NDArray
 
-from palm_cache.store.files import replacing
+from palm_cache.report.content import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette; markers, dashes and hatches tell the heads apart without colour.
+# Okabe and Ito's palette; markers and dashes tell the heads apart without colour.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
-HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
+
+LONGEST_NAME = 28
+"""Letters of a name on a figure."""
+
+MOST_NUMBERED = 16
+"""Classes up to which a confusion matrix carries numbers."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -34,8 +40,8 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw_accuracy_by_head(summary: pd.DataFrame, file: Path) -> None:
-    """Draw a bar per head for every dataset and encoder, each head at its largest number of shots.
+def accuracy_by_head(summary: pd.DataFrame) -> Figure:
+    """Draw a mark per head in a row per dataset and encoder, each head at its largest number of shots.
 
     Parameters
     ----------
@@ -43,36 +49,45 @@ def draw_accuracy_by_head(summary: pd.DataFrame, file: Path) -> None:
         From :func:`palm_cache.report.tables.summarise`.
     """
     best = summary.sort_values("shots").groupby(["dataset", "encoder", "head"], as_index=False).last()
-    bars: list[dict[str, Any]] = best.to_dict("records")  # type: ignore[assignment]
-    groups = sorted({(bar["dataset"], bar["encoder"]) for bar in bars})
+    groups = sorted(set(zip(best["dataset"], best["encoder"], strict=True)), reverse=True)
     # From the weakest to the strongest.
     heads = [str(head) for head in summary.groupby("head")["accuracy"].max().sort_values().index]
-    width = 0.8 / len(heads)
-    with _figure(file, inches=max(4.5, 1.2 + 0.42 * len(groups) * (len(heads) + 1))) as axes:
+
+    def draw(axes: Axes) -> None:
         for place, head in enumerate(heads):
-            mine = [bar for bar in bars if bar["head"] == head]
-            shift = (place - (len(heads) - 1) / 2) * width
-            axes.bar(
-                [groups.index((bar["dataset"], bar["encoder"])) + shift for bar in mine],
-                [100 * bar["accuracy"] for bar in mine],
-                width,
-                yerr=[100 * bar["accuracy_sd"] for bar in mine],  # NaN, one seed: no error bar
-                color=COLOURS[place % 8],
-                hatch=HATCHES[place % 8],
-                edgecolor="black",
-                linewidth=0.6,
-                capsize=3,
-                label=_label(head, sorted({bar["shots"] for bar in mine})),
+            mine = best[best["head"] == head]
+            # A little apart, so that error bars do not cover one another.
+            shift = 0.5 * ((place + 0.5) / len(heads) - 0.5)
+            axes.errorbar(
+                100 * mine["accuracy"],
+                [groups.index(key) + shift for key in zip(mine["dataset"], mine["encoder"], strict=True)],
+                xerr=100 * mine["accuracy_sd"].fillna(0),
+                linestyle="none",
+                marker=MARKERS[place % len(MARKERS)],
+                color=COLOURS[place % len(COLOURS)],
+                markeredgecolor="black",
+                markeredgewidth=0.5,
+                capsize=2,
+                label=_label(head, sorted(set(mine["shots"]))),
             )
         several = len({encoder for _, encoder in groups}) > 1
-        names = [f"{dataset}\n{encoder}" if several else dataset for dataset, encoder in groups]
-        axes.set_xticks(range(len(groups)), names)
-        axes.set_ylabel("test accuracy (%)")
-        axes.set_ylim(0, 100)
+        names = [
+            f"{_short(dataset)}\n{_short(encoder)}" if several else _short(dataset)
+            for dataset, encoder in groups
+        ]
+        axes.set_yticks(range(len(groups)), names)
+        axes.set_ylim(-0.5, len(groups) - 0.5)
+        axes.set_xlabel("test accuracy (%)")
+        axes.set_xlim(0, 100)
+        axes.grid(axis="x", linewidth=0.4, alpha=0.6)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
+    caption = "Test accuracy by head, each at its largest number of shots; ± the deviation over seeds"
+    height = max(0.22 * len(heads) + 1.0, 0.5 * len(groups) + 1.0)
+    return _figure("accuracy_by_head", caption, draw, 7.0, height)
 
-def draw_accuracy_by_shots(summary: pd.DataFrame, file: Path) -> None:
+
+def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
     """Draw accuracy against shots per head, mean over datasets; each encoder has lines of its own.
 
     Heads that learn nothing have no shots: a horizontal line.
@@ -81,18 +96,21 @@ def draw_accuracy_by_shots(summary: pd.DataFrame, file: Path) -> None:
     series = summary["head"] + (", " + summary["encoder"] if several else "")
     order = summary.groupby(series)["accuracy"].max().sort_values().index
     shots = sorted({int(number) for number in summary["shots"] if number > 0})
-    with _figure(file, inches=6.0) as axes:
+
+    def draw(axes: Axes) -> None:
         for place, name in enumerate(order):
             mean = 100 * summary[series == name].groupby("shots")["accuracy"].mean()
             style: dict[str, Any] = {
-                "color": COLOURS[place % 8],
-                "linestyle": DASHES[place % 8],
+                "color": COLOURS[place % len(COLOURS)],
+                "linestyle": DASHES[place % len(DASHES)],
                 "label": name,
             }
             if list(mean.index) == [0]:
                 axes.axhline(float(mean.iloc[0]), **style)
             else:
-                axes.plot(mean.index.to_numpy(), mean.to_numpy(), marker=MARKERS[place % 8], **style)
+                axes.plot(
+                    mean.index.to_numpy(), mean.to_numpy(), marker=MARKERS[place % len(MARKERS)], **style
+                )
         if shots:
             axes.set_xscale("log", base=2)
             axes.set_xticks(shots, [str(number) for number in shots])
@@ -104,16 +122,64 @@ def draw_accuracy_by_shots(summary: pd.DataFrame, file: Path) -> None:
         axes.grid(axis="y", linewidth=0.4, alpha=0.6)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
+    return _figure("accuracy_by_shots", "Test accuracy by shots, mean over datasets", draw, 6.0)
 
-@contextmanager
-def _figure(file: Path, inches: float) -> Iterator[Axes]:
-    """Give axes to draw on and write them as SVG."""
-    # A Figure of its own and no pyplot: nothing global is opened that must be closed.
+
+def confusion_matrix(name: str, caption: str, counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    """Draw what every class was taken for, as shares of its test clips; numbers where there is room.
+
+    Parameters
+    ----------
+    counts : array, shape (n_classes, n_classes)
+        Rows are the truth.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    each = 0.2 if len(classes) > MOST_NUMBERED else 0.42  # inches
+    side = each * len(classes) + 3
+
+    names = [_short(name) for name in classes]
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
+        axes.set_xticks(range(len(classes)), names, rotation=90)
+        axes.set_yticks(range(len(classes)), names)
+        axes.set_xlabel("taken for")
+        axes.set_ylabel("is")
+        axes.tick_params(length=0, labelsize=7 if len(classes) > MOST_NUMBERED else 9)
+        if len(classes) > MOST_NUMBERED:
+            return
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            share = shares[row, column]
+            axes.text(
+                column,
+                row,
+                f"{100 * share:.0f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if share > 0.55 else "black",
+            )
+
+    return _figure(name, caption, draw, side, side)
+
+
+def _figure(
+    name: str, caption: str, draw: Callable[[Axes], None], inches: float, height: float = 3.6
+) -> Figure:
+    """Draw on axes of their own and return the graphic as SVG."""
+    # A figure of its own and no pyplot: nothing global is opened that must be closed.
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(inches, 3.6), layout="constrained")
-        yield figure.subplots()
-        with replacing(file) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
+        figure = canvas.Figure(figsize=(inches, height), layout="constrained")
+        draw(figure.subplots())
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return Figure(name, caption, svg.getvalue())
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for what is drawn; tables have it in full."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def _label(head: str, shots: list[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import pandas as pd
 
@@ -42,8 +42,8 @@ def format_rows(table: pd.DataFrame) -> list[list[str]]:
             str(row["encoder"]),
             str(row["head"]),
             str(row["shots"]) if row["shots"] else "-",
-            _percent(row["accuracy"], row["accuracy_sd"]),
-            _percent(row["macro_f1"], row["macro_f1_sd"]),
+            percent(row["accuracy"], row["accuracy_sd"]),
+            percent(row["macro_f1"], row["macro_f1_sd"]),
             str(row["folds"]),
             str(row["seeds"]),
             f"{row['n_params']:,}",
@@ -65,16 +65,15 @@ HEADINGS = (
 )
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a table in Markdown; what is special to Markdown or HTML in a cell is escaped."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
-
-
-def _percent(mean: float, deviation: float) -> str:
+def percent(mean: float, deviation: float = math.nan) -> str:
+    """Return a share as a percentage with two digits, and its deviation where there is one."""
     spread = "" if pd.isna(deviation) else f" ± {100 * deviation:.2f}"
     return f"{100 * mean:.2f}{spread}"
 
 
-def _escape(cell: str) -> str:
-    return cell.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+def span(numbers: pd.Series[int]) -> str:
+    """Return the least and the most of some numbers, or "-" if there are none."""
+    if numbers.empty:
+        return "-"
+    least, most = numbers.min(), numbers.max()
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -7,6 +7,7 @@ everything else that predicting needs: class names, encoder spec and fingerprint
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,14 @@ _PLAIN = ("template", "test_views", "fingerprint", "digest", "n_train", "n_param
 def run_name(run: Run) -> str:
     """Return the name of a run inside its dataset and encoder, e.g. ``palm-16shots-fold1-seed0``."""
     return f"{run.head}-{run.shots}shots-fold{run.fold}-seed{run.seed}"
+
+
+def split_run_name(name: str) -> tuple[str, int, int, int]:
+    """Return head, shots, fold and seed of a run's name: the inverse of :func:`run_name`."""
+    match = re.fullmatch(r"(.+)-(\d+)shots-fold(\d+)-seed(\d+)", name)
+    if match is None:
+        raise ValueError(f"{name!r} is not the name of a run")
+    return match[1], int(match[2]), int(match[3]), int(match[4])
 
 
 def write_heads(path: Path, heads: Sequence[FittedHead], store: Path) -> None:

@@ -1,15 +1,16 @@
-"""Scores and predictions on disk: ``scores.csv``, ``predictions.h5``, ``metrics.json``."""
+"""Scores and predictions on disk: ``scores.csv``, ``prompts.csv``, ``predictions.h5``, ``metrics.json``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
@@ -37,6 +38,9 @@ COLUMNS = (
 )
 """Columns of ``scores.csv``, one row per run; ``encoder`` is the slug of the spec."""
 
+PROMPT_COLUMNS = ("dataset", "encoder", "template", "fold", "n_test", "accuracy", "macro_f1", "fingerprint")
+"""Columns of ``prompts.csv``, one row per prompt template and fold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -58,8 +62,7 @@ class Prediction:
 
 def write_scores(path: Path, scores: pd.DataFrame) -> None:
     """Write ``scores.csv`` at full float precision, whole or not at all."""
-    with replacing(path) as temporary:
-        scores.to_csv(temporary, index=False, columns=list(COLUMNS))
+    _write_table(path, scores, COLUMNS)
 
 
 def read_scores(path: Path) -> pd.DataFrame:
@@ -72,19 +75,44 @@ def read_scores(path: Path) -> pd.DataFrame:
     DataError
         If columns are missing: another format.
     """
+    return _read_table(path, COLUMNS, "scores", "palm-cache fit or palm-cache evaluate")
+
+
+def write_prompts(path: Path, prompts: pd.DataFrame) -> None:
+    """Write ``prompts.csv`` at full float precision, whole or not at all."""
+    _write_table(path, prompts, PROMPT_COLUMNS)
+
+
+def read_prompts(path: Path) -> pd.DataFrame:
+    """Read ``prompts.csv``.
+
+    Raises
+    ------
+    StoreError
+        If it is not there.
+    DataError
+        If columns are missing: another format.
+    """
+    return _read_table(path, PROMPT_COLUMNS, "scores of prompts", "palm-cache prompts")
+
+
+def _write_table(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, columns=list(columns))
+
+
+def _read_table(path: Path, columns: Sequence[str], what: str, command: str) -> pd.DataFrame:
     if not path.is_file():
-        raise StoreError(f"{path}: no scores here; make them with: palm-cache fit or palm-cache evaluate")
+        raise StoreError(f"{path}: no {what} here; make them with: {command}")
     try:
         # "NA" is a name like any other; the Python engine reads floats back to the last bit.
-        scores = pd.read_csv(path, engine="python", keep_default_na=False)
+        table = pd.read_csv(path, engine="python", keep_default_na=False)
     except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not a readable table ({error}); run palm-cache evaluate") from error
-    absent = [column for column in COLUMNS if column not in scores.columns]
+        raise DataError(f"{path}: not a readable table ({error}); run {command}") from error
+    absent = [column for column in columns if column not in table.columns]
     if absent:
-        raise DataError(
-            f"{path}: no column {', '.join(absent)}; it is of another format: run palm-cache evaluate"
-        )
-    return scores
+        raise DataError(f"{path}: no column {', '.join(absent)}; it is of another format: run {command}")
+    return table
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -103,6 +131,40 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
             group.create_dataset("label", data=prediction.labels.numpy())
             group.create_dataset("logits", data=prediction.logits.numpy())
             group.attrs["class_names"] = np.array(prediction.class_names, dtype=h5py.string_dtype())
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read ``predictions.h5``.
+
+    Raises
+    ------
+    StoreError
+        If it is not there.
+    DamagedStoreError
+        If it cannot be read.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: no predictions here; make them with: palm-cache evaluate")
+    try:
+        with h5py.File(path) as file:
+            return [
+                Prediction(
+                    dataset=dataset,
+                    encoder=encoder,
+                    run=run,
+                    rows=torch.from_numpy(group["row"][()]),
+                    labels=torch.from_numpy(group["label"][()]),
+                    logits=torch.from_numpy(group["logits"][()]),
+                    class_names=tuple(str(name) for name in group.attrs["class_names"]),
+                )
+                for dataset, encoders in file.items()
+                for encoder, runs in encoders.items()
+                for run, group in runs.items()
+            ]
+    except (OSError, KeyError, RuntimeError) as error:
+        raise DamagedStoreError(
+            f"{path}: not readable ({error}); remove it and run palm-cache evaluate"
+        ) from error
 
 
 def _copy_others(path: Path, target: h5py.File, renewed: set[tuple[str, str]]) -> None:

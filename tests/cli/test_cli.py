@@ -127,8 +127,8 @@ def test_the_whole_job_by_hand(workplace: Path) -> None:
     evaluated = succeed("evaluate")
     assert "palm" in evaluated.stdout
     reported = succeed("report")
-    assert "report -> runs/report/report.md" in reported.stdout
-    assert (workplace / "runs" / "report" / "report.md").is_file()
+    assert "report -> runs/report/index.html" in reported.stdout
+    assert (workplace / "runs" / "report" / "index.html").is_file()
 
 
 def test_heads_that_learn_words_train_through_minis_text_tower(workplace: Path) -> None:
@@ -166,6 +166,9 @@ def test_json_is_one_document_and_nothing_else(workplace: Path) -> None:
     assert {row["head"] for row in fitted} == {"palm", "zero-shot"}
     assert json.loads(succeed("evaluate", "--json").stdout) == fitted
     assert json.loads(succeed("report", "--json").stdout) == fitted
+    prompts = json.loads(succeed("prompts", "--json").stdout)
+    assert len(prompts) == 9
+    assert {"dataset", "encoder", "template", "accuracy"} == set(prompts[0])
     assert json.loads(succeed("store", "info", store, "--json").stdout)["missing_chunks"] == []
     assert json.loads(succeed("store", "verify", store, "--json").stdout)["sound"] is True
     for command, key in (("datasets", "licence"), ("encoders", "spec"), ("heads", "learns")):

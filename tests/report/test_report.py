@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import html
+import json
+import os
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from palm_cache.errors import DataError, StoreError
-from palm_cache.report.tables import format_rows, markdown_table, summarise
+from palm_cache.report import published
+from palm_cache.report.render import markdown_table
+from palm_cache.report.tables import format_rows, summarise
 from palm_cache.report.write import write_report
-from palm_cache.store.scores import COLUMNS, write_scores
+from palm_cache.store.scores import COLUMNS, Prediction, write_predictions, write_scores
 
 
 def scores_table(dataset: str = "demo") -> pd.DataFrame:
@@ -31,6 +40,7 @@ def scores_table(dataset: str = "demo") -> pd.DataFrame:
                         "n_test": 80,
                         "accuracy": accuracy,
                         "macro_f1": accuracy - 0.05,
+                        "hyperparameters": "{}",
                         "fingerprint": "f" * 64,
                     }
                 )
@@ -46,21 +56,6 @@ def test_folds_are_averaged_before_seeds() -> None:
     assert pd.isna(summary.loc[("zero-shot", 0), "accuracy_sd"])
 
 
-def test_the_papers_averages_follow_from_its_published_results(golden: Path) -> None:
-    """Mean over folds, then seeds, then datasets: 39.69, 71.14, 73.47 and 76.58 per cent."""
-    published = pd.read_csv(golden.parent / "paper" / "results.csv").rename(
-        columns={"method": "head", "f1": "macro_f1"}
-    )
-    published = published.assign(encoder="pengi", shots=16, n_params=0)
-    means = summarise(published).groupby("head")["accuracy"].mean()
-    assert {head: round(100 * mean, 2) for head, mean in means.items()} == {
-        "zeroshot": 39.69,
-        "coop": 71.14,
-        "cocoop": 73.47,
-        "palm": 76.58,
-    }
-
-
 def test_one_seed_has_no_deviation() -> None:
     rows = format_rows(summarise(scores_table()))
     assert [row[4] for row in rows] == ["65.00", "72.00 ± 3.00", "84.00 ± 3.00"]
@@ -69,9 +64,11 @@ def test_one_seed_has_no_deviation() -> None:
 def test_the_page_and_its_figures_are_written(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.csv", scores_table())
     page, _ = write_report(tmp_path)
-    text = page.read_text(encoding="utf-8")
+    text = (page.parent / "report.md").read_text(encoding="utf-8")
     assert "| demo | mini | palm | 16 | 84.00 ± 3.00 |" in text
-    for figure in re.findall(r"\]\((.*?\.svg)\)", text):
+    figures = re.findall(r"\]\((.*?\.svg)\)", text)
+    assert figures == ["accuracy_by_head.svg", "accuracy_by_shots.svg"]
+    for figure in figures:
         root = ElementTree.parse(page.parent / figure).getroot()
         words = " ".join("".join(node.itertext()) for node in root.iter() if node.tag.endswith("text"))
         assert "palm" in words
@@ -82,16 +79,146 @@ def test_the_same_scores_give_the_same_bytes(tmp_path: Path) -> None:
     contents = []
     for _ in range(2):
         write_scores(tmp_path / "scores.csv", scores_table())
+        os.utime(tmp_path / "scores.csv", (1e9, 1e9))  # the page tells the day of the scores
         page, _ = write_report(tmp_path)
         contents.append({file.name: file.read_bytes() for file in page.parent.iterdir()})
     assert contents[0] == contents[1]
+    assert b"Scores of 2001-09-09" in contents[0]["index.html"]
+
+
+HOSTILE = "a|b <script>alert(1) $x$ {{ 7 * 7 }}"
 
 
 def test_names_that_are_markup_stay_text(tmp_path: Path) -> None:
-    write_scores(tmp_path / "scores.csv", scores_table("a|b <script> $x$"))
+    write_scores(tmp_path / "scores.csv", scores_table(HOSTILE))
+    write_predictions(
+        tmp_path / "predictions.h5", predictions(HOSTILE, class_names=(f"{HOSTILE}</script>", "plain"))
+    )
     page, _ = write_report(tmp_path)
-    assert "<script>" not in page.read_text(encoding="utf-8")
+    for file in (page, page.parent / "report.md"):
+        assert "<script>" not in file.read_text(encoding="utf-8")
+    assert html.escape(HOSTILE) in page.read_text(encoding="utf-8")
     assert markdown_table(["a"], [["x|y"]]).endswith("| x\\|y |")
+
+
+def predictions(dataset: str = "demo", class_names: tuple[str, ...] = ("dog", "cat")) -> list[Prediction]:
+    """Make predictions for every run of :func:`scores_table`; PALM is mostly right, zero-shot a coin."""
+    made = []
+    for run in scores_table(dataset).itertuples():
+        generator = torch.Generator().manual_seed(1000 * run.fold + run.seed)
+        labels = torch.arange(80) % len(class_names)
+        logits = torch.randn(80, len(class_names), generator=generator)
+        if run.head == "palm":
+            logits += torch.nn.functional.one_hot(labels, len(class_names)) * run.shots / 4
+        name = f"{run.head}-{run.shots}shots-fold{run.fold}-seed{run.seed}"
+        made.append(Prediction(dataset, run.encoder, name, torch.arange(80), labels, logits, class_names))
+    return made
+
+
+def test_predictions_add_intervals_comparisons_recall_and_confusion(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores.csv", scores_table())
+    alone = write_report(tmp_path)[0].read_text(encoding="utf-8")
+    assert "predictions.h5 (make it with: palm-cache evaluate)" in alone
+    write_predictions(tmp_path / "predictions.h5", predictions())
+    page = write_report(tmp_path)[0]
+    text = (page.parent / "report.md").read_text(encoding="utf-8")
+    assert "palm, 16 shots - zero-shot" in text
+    assert "palm, 4 shots - zero-shot" not in text
+    assert "recall per class" in text
+    assert (page.parent / "confusion_1.svg").is_file()
+    assert "predictions.h5 (make" not in text
+
+
+def test_two_encoders_are_never_averaged(tmp_path: Path) -> None:
+    both = pd.concat([scores_table("ESC50"), scores_table("ESC50").assign(encoder="other", accuracy=0.1)])
+    write_scores(tmp_path / "scores.csv", both)
+    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    for encoder, ours in (("mini", "84.00"), ("other", "10.00")):
+        section = text.split(f"## Beside the paper: {encoder}")[1].split("\n## ")[0]
+        assert f"| ESC50 | palm | {ours} | 95.93 |" in section
+
+
+def published_as_scores() -> pd.DataFrame:
+    """The paper's own logged results as if they were ours."""
+    results = published.results()
+    counts = published.datasets().set_index(["dataset", "fold"])
+    of_run = counts.loc[list(zip(results["dataset"], results["fold"], strict=True))].reset_index(drop=True)
+    return results.assign(
+        **of_run[["n_train", "n_test"]],
+        encoder="pengi-base",
+        shots=np.where(results["head"] == "zero-shot", 0, 16),
+        n_params=np.where(results["head"] == "palm", of_run["n_classes"] * 1025, 0),
+        fit_seconds=0,
+        template="",
+        hyperparameters="{}",
+        fingerprint="f" * 64,
+    )
+
+
+def test_the_published_results_give_the_papers_averages(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores.csv", published_as_scores())
+    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    averages = (("zero-shot", "39.69"), ("coop", "71.14"), ("cocoop", "73.47"), ("palm", "76.58"))
+    for head, average in averages:
+        assert f"| average of 11 | {head} | {average} | {average} | +0.00 |" in text
+    for seed, average in enumerate(("77.59", "76.21", "75.95")):
+        assert f"| palm | {seed} | 11 | {average} | {average} | +0.00 |" in text
+    assert "| palm | 12,393 | 12,393 |" in text
+    assert "| UrbanSound8K | 10 | 10 / 10 | 160 / 160 | 8,732 / 8,732 |" in text
+    assert "Not among these scores" not in text
+
+
+def test_only_datasets_that_both_have_are_averaged(tmp_path: Path) -> None:
+    scores = published_as_scores()
+    some = scores[scores["dataset"].isin(["ESC50", "SESA"])]
+    write_scores(tmp_path / "scores.csv", pd.concat([some, scores_table()]))
+    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    mean = f"{(95.93333 + 89.52333) / 2:.2f}"
+    assert f"| average of 2 | palm | {mean} | {mean} | +0.00 |" in text
+    assert "Not among these scores: Beijing-Opera, CREMA-D" in text
+
+
+def test_published_numbers_are_the_shared_ones(golden: Path) -> None:
+    paper = golden.parent / "paper"
+    theirs = pd.read_csv(paper / "results.csv")
+    assert theirs["accuracy"].tolist() == published.results()["accuracy"].tolist()
+    assert theirs["dataset"].tolist() == published.results()["dataset"].tolist()
+    assert pd.read_csv(paper / "datasets.csv")["test"].tolist() == published.datasets()["n_test"].tolist()
+    assert pd.read_csv(paper / "figures.csv")["accuracy"].tolist() == published.figures()["accuracy"].tolist()
+
+
+def test_settings_that_are_not_the_papers_are_named(tmp_path: Path) -> None:
+    scores = scores_table().assign(hyperparameters=json.dumps({"epochs": 3, "lr": 0.05}))
+    write_scores(tmp_path / "scores.csv", scores)
+    text = write_report(tmp_path)[0].read_text(encoding="utf-8")
+    assert "Not trained as in the paper: epochs 3 instead of 50 (palm, zero-shot)." in text
+
+
+def test_the_page_fits_a_phone_and_loads_nothing(tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    write_scores(tmp_path / "scores.csv", published_as_scores())
+    page, _ = write_report(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert not re.findall(r"(?:src|href)=\"(?!#|data:)", text)
+    probe = tmp_path / "probe.html"
+    probe.write_text(
+        f'<iframe id="f" style="width:390px;height:800px;border:0" src="{page.as_uri()}"></iframe>'
+        "<script>onload = () => { const page = document.getElementById('f').contentDocument.documentElement;"
+        "document.title = 'beyond ' + (page.scrollWidth - page.clientWidth); }</script>"
+    )
+    done = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", probe.as_uri()),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "<title>beyond 0</title>" in done.stdout
 
 
 def test_missing_scores_say_how_to_make_them(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""How much zero-shot depends on the wording of its prompt: every template of the store, and all together.
+
+After Hanif et al., EMNLP 2024, Figure 2, which shows two wordings on ESC50.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from palm_cache.adaptation.fit import text_of
+from palm_cache.adaptation.heads.base import cosine_logits, unit
+from palm_cache.adaptation.metrics import measure
+from palm_cache.adaptation.tasks import few_shot
+from palm_cache.errors import DataError
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.layout import slug
+from palm_cache.store.scores import read_prompts, write_prompts
+from palm_cache.types import Features, Progress, no_progress
+
+ENSEMBLE = "(all templates together)"
+"""Stands for the mean of the unit embeddings of all templates, scaled to unit length."""
+
+
+def study_prompts(
+    stores: Sequence[Path], out: Path, *, folds: Sequence[int] = (), progress: Progress = no_progress
+) -> pd.DataFrame:
+    """Score zero-shot under every prompt template of some stores and write ``OUT/prompts.csv``.
+
+    Rows of other datasets and encoders in the file stay.
+
+    Parameters
+    ----------
+    folds : sequence of int, optional
+        Counted from 1; all by default.
+
+    Returns
+    -------
+    DataFrame
+        The rows of these stores: see :data:`~palm_cache.store.scores.PROMPT_COLUMNS`.
+
+    Raises
+    ------
+    StoreError
+        If a store is missing, unfinished or damaged.
+    DataError
+        If a fold does not exist.
+    """
+    rows: list[dict[str, object]] = []
+    for number, store in enumerate(stores):
+        progress("scoring prompts", number, len(stores))
+        rows += score_prompts(FeatureStore(store).read(), folds)
+    progress("scoring prompts", len(stores), len(stores))
+    scored = pd.DataFrame(rows)
+    path = out / "prompts.csv"
+    if path.exists():
+        earlier = read_prompts(path)
+        renewed = {(row["dataset"], row["encoder"]) for row in rows}
+        keys = zip(earlier["dataset"], earlier["encoder"], strict=True)
+        scored = pd.concat([earlier[[key not in renewed for key in keys]], scored])
+    write_prompts(path, scored.sort_values(["dataset", "encoder"], kind="stable", ignore_index=True))
+    return pd.DataFrame(rows)
+
+
+def score_prompts(features: Features, folds: Sequence[int] = ()) -> list[dict[str, object]]:
+    """Return one row per template and fold, the ensemble last."""
+    absent = [fold for fold in folds if fold > len(features.folds)]
+    if absent:
+        raise DataError(f"{features.dataset}: no fold {absent[0]}; it has {len(features.folds)}")
+    texts: dict[str, Tensor] = {template: text_of(features, template) for template in features.templates}
+    texts[ENSEMBLE] = unit(unit(features.text).mean(dim=1))
+    rows: list[dict[str, object]] = []
+    for fold in folds or range(1, len(features.folds) + 1):
+        test = few_shot(features, fold=fold, shots=0, seed=0).test
+        for template, text in texts.items():
+            scores = measure(cosine_logits(text, features.audio[test, 0]), features.labels[test])
+            rows.append(
+                {
+                    "dataset": features.dataset,
+                    "encoder": slug(features.encoder),
+                    "template": template,
+                    "fold": fold,
+                    "n_test": len(test),
+                    "accuracy": scores.accuracy,
+                    "macro_f1": scores.macro_f1,
+                    "fingerprint": features.fingerprint,
+                }
+            )
+    return rows
