@@ -170,8 +170,13 @@ CARD = DatasetCard(
     licence="MIT, like palm-cache",
     size="about 90 MB",
     how_to_get="make it with: palm-cache synthesise",
-    n_classes=10,
-    n_folds=N_FOLDS,
+    split="five folds; slices of one recording share a fold",
+    tree="""\
+metadata/UrbanSound8K.csv
+audio/fold1 ... fold5/*.wav
+""",
+    class_names=tuple(sorted(name.replace("_", " ") for name in SOUNDS)),
+    test_clips=(80,) * N_FOLDS,
     n_clips=400,
     read=read,
 )

@@ -40,6 +40,17 @@ def read(root: Path, dataset: str | None = None) -> ClipTable:
     DataError
         If the tables are missing, incomplete or malformed.
     """
+    return build_table(dataset or root.resolve().name, root, read_folds(root))
+
+
+def read_folds(root: Path) -> list[tuple[list[Row], list[Row]]]:
+    """Read the train and test rows of every fold of a folder in the PALM layout.
+
+    Raises
+    ------
+    DataError
+        If the tables are missing, incomplete or malformed.
+    """
     # The authors switch folds by copying csv_files/train_K.csv over train.csv: the folder wins.
     pairs = _fold_tables(root / "csv_files") if (root / "csv_files").is_dir() else []
     if not pairs:
@@ -50,8 +61,7 @@ def read(root: Path, dataset: str | None = None) -> ClipTable:
                 f"{table}: no such table; the folder needs train.csv and test.csv with columns "
                 "path,classname (or csv_files/train_K.csv and test_K.csv)"
             )
-    folds = [(_rows(train), _rows(test)) for train, test in pairs]
-    return build_table(dataset or root.resolve().name, root, folds)
+    return [(_rows(train), _rows(test)) for train, test in pairs]
 
 
 def _fold_tables(folder: Path) -> list[tuple[Path, Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -58,6 +59,22 @@ def read_rows(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, s
     except (OSError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{file}: cannot read the table: {reason}") from error
+
+
+def read_json(file: Path) -> object:
+    """Read a JSON file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: cannot read the list: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{file}: not JSON: {error}; get the file again") from error
 
 
 def build_table(

@@ -1,4 +1,4 @@
-"""UrbanSound8K as it is published: ten folds of urban sounds.
+"""UrbanSound8K: ten folds of urban sounds.
 
 J. Salamon, C. Jacoby, J. P. Bello, "A Dataset and Taxonomy for Urban Sound Research",
 ACM Multimedia 2014.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from palm_cache.errors import DataError
-from palm_cache.extraction.datasets import palm_layout
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.tables import Row, build_table, read_rows
+from palm_cache.extraction.datasets.published import cross_validation, read_either
+from palm_cache.extraction.datasets.tables import build_table
 from palm_cache.types import ClipTable
 
 METADATA = Path("metadata", "UrbanSound8K.csv")
@@ -27,45 +26,53 @@ def read_published(root: Path, dataset: str) -> ClipTable:
     DataError
         If the metadata is missing, malformed or skips a fold.
     """
-    file = root / METADATA
-    by_fold: dict[int, list[Row]] = {}
-    rows: list[tuple[int, Row]] = []
-    for line, values in read_rows(file, ("slice_file_name", "fold", "class")):
-        if not values["fold"].isdecimal() or int(values["fold"]) < 1:
-            raise DataError(f"{file.name}, row {line}: fold {values['fold']!r} is not a whole number from 1")
-        number = int(values["fold"])
-        path = f"audio/fold{number}/{values['slice_file_name']}"
-        row = Row(file.name, line, path, values["class"].replace("_", " "))
-        by_fold.setdefault(number, []).append(row)
-        rows.append((number, row))
-    if not rows:
-        raise DataError(f"{file}: the table has no rows")
-    if len(by_fold) < 2:
-        raise DataError(f"{file}: only fold {min(by_fold)}; testing on one fold needs others to train on")
-    absent = sorted(set(range(1, max(by_fold) + 1)) - set(by_fold))
-    if absent:
-        raise DataError(f"{file}: no rows for fold {', '.join(map(str, absent))}; complete the metadata")
-    folds = [([row for fold, row in rows if fold != number], by_fold[number]) for number in sorted(by_fold)]
+    columns = ("slice_file_name", "fold", "class")
+    folds = cross_validation(root / METADATA, columns, lambda name, fold: f"audio/fold{fold}/{name}")
     return build_table(dataset, root, folds)
 
 
 def read(root: Path) -> ClipTable:
-    """Read UrbanSound8K, published layout or the PALM authors' copy."""
-    if palm_layout.has_tables(root):
-        return palm_layout.read(root, CARD.name)
-    return read_published(root, CARD.name)
+    """Read UrbanSound8K, in the PALM layout or as published."""
+    return read_either(root, CARD.name, lambda root: read_published(root, CARD.name))
 
 
 CARD = DatasetCard(
     name="UrbanSound8K",
-    aliases=("us8k", "urbansound", "urban-sound-8k", "urbansound-8k"),
+    aliases=("us8k", "urbansound", "urbansound-8k", "urbansound_8k", "urban-sound-8k", "urban_sound_8k"),
     description="urban sounds of up to 4 s in ten predefined folds",
     source="https://urbansounddataset.weebly.com/urbansound8k.html",
     licence="CC BY-NC 3.0",
     size="6.0 GB packed, 6.8 GB unpacked",
-    how_to_get="request it at the source and unpack it there, so that metadata/UrbanSound8K.csv lies below",
-    n_classes=10,
-    n_folds=10,
+    how_to_get="palm-cache download UrbanSound8K, or request it at the source and unpack it there",
+    split="its ten published folds",
+    tree="""\
+metadata/UrbanSound8K.csv        columns slice_file_name, fold, class, ...
+audio/fold1 ... fold10/*.wav
+""",
+    class_names=(
+        "air conditioner",
+        "car horn",
+        "children playing",
+        "dog bark",
+        "drilling",
+        "engine idling",
+        "gun shot",
+        "jackhammer",
+        "siren",
+        "street music",
+    ),
+    test_clips=(873, 888, 925, 990, 936, 823, 838, 806, 816, 837),
     n_clips=8732,
+    bibtex="""\
+@inproceedings{salamon2014dataset,
+  author = {Salamon, Justin and Jacoby, Christopher and Bello, Juan Pablo},
+  title = {A Dataset and Taxonomy for Urban Sound Research},
+  booktitle = {Proceedings of the 22nd ACM International Conference on Multimedia},
+  pages = {1041--1044},
+  year = {2014},
+  doi = {10.1145/2647868.2655045}
+}
+""",
+    hub="MahiA/UrbanSound8K",
     read=read,
 )

@@ -22,12 +22,37 @@ def test_a_dataset_that_is_not_here_says_where_how_and_under_which_licence(
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("spelling", ["urbansound8k", "UrbanSound8K", "URBANSOUND8K", "us8k"])
-def test_names_are_found_whatever_their_spelling(spelling: str) -> None:
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("urbansound8k", "UrbanSound8K"),
+        ("URBANSOUND8K", "UrbanSound8K"),
+        ("us8k", "UrbanSound8K"),
+        ("ESC-50", "ESC50"),
+        ("esc_50", "ESC50"),
+        ("ESC-50-Actions", "ESC50-Actions"),
+        ("GTZAN", "GT-Music-Genre"),
+        ("NSynth", "NS-Instruments"),
+        ("tut-2017", "TUT2017"),
+        ("vocal-sound", "VocalSound"),
+        ("ravdess", "RAVDESS"),
+        ("Sesa", "SESA"),
+        ("crema-d", "CREMA-D"),
+        ("cremad", "CREMA-D"),
+        ("beijing_opera", "Beijing-Opera"),
+    ],
+)
+def test_names_are_found_whatever_their_spelling(spelling: str, name: str) -> None:
     card = find_card(spelling)
     assert card is not None
-    assert card.name == "UrbanSound8K"
-    assert dataset_name(spelling) == "UrbanSound8K"
+    assert card.name == name
+    assert dataset_name(spelling) == name
+
+
+def test_no_two_datasets_share_a_spelling() -> None:
+    spellings = [spelling for card in CARDS for spelling in {card.name.lower(), *card.aliases}]
+    assert len(spellings) == len(set(spellings))
+    assert all(spelling == spelling.lower() for spelling in spellings)
 
 
 def test_a_folder_is_a_dataset(tmp_path: Path) -> None:

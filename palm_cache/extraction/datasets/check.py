@@ -1,0 +1,102 @@
+"""Does a local copy hold what its data card says?"""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from palm_cache.extraction.datasets.card import SHOTS, DatasetCard
+from palm_cache.types import ClipTable, Fold
+
+NAMES_LISTED = 10
+FOLDS_LISTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What comparing a local copy with its card found."""
+
+    folder: Path
+    table: ClipTable
+    differences: tuple[str, ...]
+    """From the card, in words; empty for a folder without one."""
+    missing: tuple[str, ...]
+    """Clips whose file is absent or empty, as the tables name them."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether everything is there and as the card says."""
+        return not self.differences and not self.missing
+
+
+def differences(card: DatasetCard, table: ClipTable) -> tuple[str, ...]:
+    """Name what a local copy's tables hold otherwise than the card."""
+    found = _class_differences(card, table)
+    if len(table.folds) != card.n_folds:
+        found.append(f"{len(table.folds)} fold(s) instead of {card.n_folds}")
+    if card.n_clips is not None and len(table.clips) != card.n_clips:
+        found.append(f"{len(table.clips):,} clips instead of {card.n_clips:,}")
+    tested = [len(fold.test) for fold in table.folds]
+    if len(tested) == card.n_folds:
+        # The published folds of TUT2017 are not the paper's: either count is right, a mixture is not.
+        accepted = [counts for counts in (card.test_clips, card.published_test_clips) if counts]
+        wanted = max(accepted, key=lambda counts: sum(map(int.__eq__, tested, counts)))
+        found += _fold_differences("test clips", tested, wanted)
+    if table.class_names == card.class_names:
+        drawn = [_drawn(table, fold) for fold in table.folds]
+        wanted = (card.few_shot_clips,) * len(drawn)
+        found += _fold_differences(f"training clips at {SHOTS} shots", drawn, wanted)
+    return tuple(found)
+
+
+def missing_files(table: ClipTable) -> tuple[str, ...]:
+    """Return the clips whose file is absent or empty: what a download that broke off leaves behind."""
+    return tuple(clip.name for clip in table.clips if not _holds_something(clip.file))
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first few of many names, in words."""
+    listed = ", ".join(names[:NAMES_LISTED])
+    more = len(names) - NAMES_LISTED
+    return f"{listed} and {more:,} more" if more > 0 else listed
+
+
+def _holds_something(file: Path) -> bool:
+    try:
+        status = file.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
+
+
+def _class_differences(card: DatasetCard, table: ClipTable) -> list[str]:
+    found = []
+    absent = [name for name in card.class_names if name not in table.class_names]
+    if absent:
+        found.append(f"{len(absent)} of {card.n_classes} classes missing: {named(absent)}")
+    strange = [name for name in table.class_names if name not in card.class_names]
+    if strange:
+        found.append(f"{len(strange)} class name(s) that the card does not have: {named(strange)}")
+    return found
+
+
+def _drawn(table: ClipTable, fold: Fold) -> int:
+    """Return how many training clips a fold yields at the paper's number of shots."""
+    per_class = Counter(table.clips[row].label for row in fold.train.tolist())
+    return sum(min(SHOTS, count) for count in per_class.values())
+
+
+def _fold_differences(what: str, have: Sequence[int], want: Sequence[int]) -> list[str]:
+    differing = [
+        f"{mine:,} instead of {theirs:,} in fold {number}"
+        for number, (mine, theirs) in enumerate(zip(have, want, strict=True), start=1)
+        if mine != theirs
+    ]
+    if not differing:
+        return []
+    more = len(differing) - FOLDS_LISTED
+    listed = "; ".join(differing[:FOLDS_LISTED]) + (f"; and {more} more" if more > 0 else "")
+    return [f"{what}: {listed}"]

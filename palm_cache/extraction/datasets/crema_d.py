@@ -1,0 +1,68 @@
+"""CREMA-D: actors saying twelve sentences in six emotions.
+
+H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma, "CREMA-D: Crowd-sourced
+Emotional Multimodal Actors Dataset", IEEE Transactions on Affective Computing 2014.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from palm_cache.extraction.datasets.card import DatasetCard
+from palm_cache.extraction.datasets.published import read_unsplit
+from palm_cache.types import ClipTable
+
+EMOTIONS = {
+    "ANG": "anger",
+    "DIS": "disgust",
+    "FEA": "fear",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
+"""By the code in a file's name."""
+
+
+def read(root: Path) -> ClipTable:
+    """Read CREMA-D by its PALM tables, which may lie beside the published files."""
+    return read_unsplit(root, CARD.name, class_of)
+
+
+def class_of(path: PurePosixPath) -> str | None:
+    """Return the emotion: ``1001_DFA_ANG_XX.wav`` is anger (actor, sentence, emotion, level)."""
+    codes = path.stem.split("_")
+    return EMOTIONS.get(codes[2]) if len(codes) == 4 else None
+
+
+CARD = DatasetCard(
+    name="CREMA-D",
+    aliases=("crema_d", "cremad", "crema"),
+    description="91 actors saying twelve sentences in six emotions",
+    source="https://github.com/CheyneyComputerScience/CREMA-D",
+    licence="ODbL 1.0",
+    size="606 MB",
+    how_to_get="palm-cache download CREMA-D, or put the PALM tables beside the AudioWAV folder of the source",
+    split="one train/test split that only the PALM authors' tables define",
+    tree="""\
+AudioWAV/<actor>_<sentence>_<emotion>_<level>.wav
+with the PALM tables beside it: train.csv, test.csv
+""",
+    class_names=tuple(EMOTIONS.values()),
+    test_clips=(1489,),
+    n_clips=7442,
+    bibtex="""\
+@article{cao2014crema,
+  author = {Cao, Houwei and Cooper, David G. and Keutmann, Michael K. and Gur, Ruben C.
+            and Nenkova, Ani and Verma, Ragini},
+  title = {{CREMA-D}: Crowd-sourced Emotional Multimodal Actors Dataset},
+  journal = {IEEE Transactions on Affective Computing},
+  volume = {5},
+  number = {4},
+  pages = {377--390},
+  year = {2014},
+  doi = {10.1109/TAFFC.2014.2336244}
+}
+""",
+    hub="MahiA/CREMA-D",
+    read=read,
+)

@@ -1,0 +1,156 @@
+"""What adapters of published layouts share."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from palm_cache.errors import DataError
+from palm_cache.extraction.datasets import palm_layout
+from palm_cache.extraction.datasets.tables import Row, read_rows
+from palm_cache.types import ClipTable
+
+AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au")
+
+ORDER_NOTE = (
+    "read as published: its rows come in another order than in the PALM authors' tables, "
+    "so the few-shot draw is not theirs"
+)
+
+Folds = list[tuple[list[Row], list[Row]]]
+"""The train and test rows of every fold."""
+
+
+def read_either(root: Path, dataset: str, read_published: Callable[[Path], ClipTable]) -> ClipTable:
+    """Read a folder by its PALM tables if it has any, else in its published layout.
+
+    The tables may lie beside a published tree: a clip is then found by its file name.
+    """
+    if palm_layout.has_tables(root):
+        return find_by_name(root, palm_layout.read(root, dataset))
+    table = read_published(root)
+    return replace(table, notes=(ORDER_NOTE, *table.notes))
+
+
+def read_unsplit(root: Path, dataset: str, class_of: Callable[[PurePosixPath], str | None]) -> ClipTable:
+    """Read a dataset that is published without the split of the paper, which only the PALM tables hold.
+
+    Parameters
+    ----------
+    class_of : callable
+        Class by file name or folder; ``None`` where they do not tell. The tables decide, but what
+        contradicts them is said.
+
+    Raises
+    ------
+    DataError
+        If there are no PALM tables.
+    """
+    if not palm_layout.has_tables(root):
+        classes = Counter(filter(None, (class_of(path) for path in audio_files(root))))
+        raise DataError(
+            f"{root}: {classes.total():,} clips of {len(classes)} classes, but {dataset} is published "
+            "without the paper's train/test split, which only the PALM authors' tables hold; put those "
+            f"(train.csv and test.csv, or csv_files/) beside the audio, or: palm-cache download {dataset}"
+        )
+    table = find_by_name(root, palm_layout.read(root, dataset))
+    contradictions = []
+    for clip in table.clips:
+        told, name = class_of(PurePosixPath(clip.name)), table.class_names[clip.label]
+        if told not in (None, name):
+            contradictions.append(f"{clip.name} is {name!r} in the tables, {told!r} by its name")
+    if not contradictions:
+        return table
+    note = f"{len(contradictions):,} clip(s) contradict their file name, e.g. {contradictions[0]}"
+    return replace(table, notes=(*table.notes, note))
+
+
+def audio_files(root: Path) -> list[PurePosixPath]:
+    """Return all audio files below a folder, relative to it, in the order of their paths."""
+    found = []
+    for folder, _, names in os.walk(root):
+        inside = Path(folder).relative_to(root)
+        found += [PurePosixPath(inside, name) for name in names if Path(name).suffix.lower() in AUDIO_ENDINGS]
+    return sorted(found)
+
+
+def find_by_name(root: Path, table: ClipTable) -> ClipTable:
+    """Look for clips that do not lie where the tables say by their file name, whatever its ending.
+
+    A name that fits several files or clips is not guessed at: the clip stays missing, and a note says why.
+    """
+    astray = {clip.name: clip.file.stem for clip in table.clips if not clip.file.is_file()}
+    if not astray:
+        return table
+    wanted, taken = Counter(astray.values()), {clip.file for clip in table.clips if clip.name not in astray}
+    places: dict[str, list[PurePosixPath]] = {stem: [] for stem in wanted}
+    for path in audio_files(root):
+        if path.stem in wanted and root / path not in taken:
+            places[path.stem].append(path)
+    found = {
+        name: places[stem][0] for name, stem in astray.items() if len(places[stem]) == 1 and wanted[stem] == 1
+    }
+    several = next((paths for paths in places.values() if len(paths) > 1), None)
+    notes = list(table.notes)
+    if found:
+        name, path = next(iter(found.items()))
+        notes.append(f"{len(found):,} clip(s) found by their file name, e.g. {name} at {path}")
+    if several is not None:
+        notes.append(f"{several[0]} and {several[1]} bear the same name: which is meant? remove one of them")
+    clips = tuple(
+        replace(clip, file=root / found[clip.name]) if clip.name in found else clip for clip in table.clips
+    )
+    return replace(table, clips=clips, notes=tuple(notes))
+
+
+def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[[str, int], str]) -> Folds:
+    """Read metadata that gives every clip a fold; fold K tests on the clips of fold K.
+
+    Parameters
+    ----------
+    file : Path
+        A CSV.
+    columns : tuple of str
+        Names of the columns with file name, fold and class; underscores in classes become spaces.
+    place : callable
+        (file name, fold) -> path inside the dataset.
+
+    Raises
+    ------
+    DataError
+        If the metadata is missing, malformed or skips a fold.
+    """
+    name_column, fold_column, class_column = columns
+    rows: list[tuple[int, Row]] = []
+    for line, values in read_rows(file, columns):
+        fold = values[fold_column]
+        if not fold.isdecimal() or int(fold) < 1:
+            raise DataError(f"{file.name}, row {line}: fold {fold!r} is not a whole number from 1")
+        path = place(values[name_column], int(fold))
+        rows.append((int(fold), Row(file.name, line, path, values[class_column].replace("_", " "))))
+    numbers = sorted({number for number, _ in rows})
+    if not rows:
+        raise DataError(f"{file}: the table has no rows")
+    if len(numbers) < 2:
+        raise DataError(f"{file}: only fold {numbers[0]}; testing on one fold needs others to train on")
+    absent = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))
+    if absent:
+        raise DataError(f"{file}: no rows for fold {', '.join(map(str, absent))}; complete the metadata")
+    return [
+        ([row for fold, row in rows if fold != number], [row for fold, row in rows if fold == number])
+        for number in numbers
+    ]
+
+
+def of_classes(folds: Folds, class_names: Sequence[str]) -> Folds:
+    """Return the rows of the given classes only."""
+    return [
+        (
+            [row for row in train if row.class_name in class_names],
+            [row for row in test if row.class_name in class_names],
+        )
+        for train, test in folds
+    ]

@@ -1,0 +1,64 @@
+"""SESA: sounds that matter to surveillance, and everyday sounds that could be taken for them.
+
+T. Spadini, "Sound Events for Surveillance Applications", Zenodo 2019.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.card import DatasetCard
+from palm_cache.extraction.datasets.published import audio_files, read_either
+from palm_cache.extraction.datasets.tables import Row, build_table
+from palm_cache.types import ClipTable
+
+
+def read(root: Path) -> ClipTable:
+    """Read SESA, in the PALM layout or as published."""
+    return read_either(root, CARD.name, _read_published)
+
+
+def _read_published(root: Path) -> ClipTable:
+    """Read the folders ``train`` and ``test``: ``casual_000.wav`` is of the class casual."""
+    return build_table(CARD.name, root, [(_rows(root, "train"), _rows(root, "test"))])
+
+
+def _rows(root: Path, part: str) -> list[Row]:
+    rows = [
+        Row(part, number, f"{part}/{path}", path.name.partition("_")[0])
+        for number, path in enumerate(audio_files(root / part), start=1)
+    ]
+    if not rows:
+        raise DataError(f"{root / part}: no audio files; SESA as published has the folders train and test")
+    return rows
+
+
+CARD = DatasetCard(
+    name="SESA",
+    aliases=(),
+    description="gunshots, explosions, sirens, and everyday sounds that could be taken for them",
+    source="https://zenodo.org/records/3519845",
+    licence="CC BY 4.0",
+    size="70 MB",
+    how_to_get="palm-cache download SESA, or get it from the source and unpack it there",
+    split="its published train/test split",
+    tree="""\
+train/<class>_<number>.wav
+test/<class>_<number>.wav
+""",
+    class_names=("casual", "explosion", "gunshot", "siren"),
+    test_clips=(105,),
+    n_clips=585,
+    bibtex="""\
+@misc{spadini2019sound,
+  author = {Spadini, Tito},
+  title = {Sound Events for Surveillance Applications},
+  publisher = {Zenodo},
+  year = {2019},
+  doi = {10.5281/zenodo.3519845}
+}
+""",
+    hub="MahiA/SESA",
+    read=read,
+)
