@@ -6,7 +6,9 @@ interrupted extraction, finished later, gives the same bits as one that ran thro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from palm_cache.errors import AudioError, DamagedStoreError, EncoderError
+from palm_cache.errors import AudioError, DamagedStoreError, EncoderError, StoreError
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
 from palm_cache.extraction.encoders.base import Encoder, full_identity
 from palm_cache.extraction.encoders.registry import load_encoder
@@ -33,26 +35,31 @@ class ChunkResult:
     clips: int
     embedded: int
     failed: int
+    known: Mapping[Path, int]
+    """Clips whose embedding was taken from a store, by store."""
 
 
 class KnownEmbeddings:
     """Embeddings that some chunks of a store already hold, found by content hash.
 
-    Damaged chunks and clips that failed count as unknown.
+    Damaged chunks and clips that failed count as unknown. The store may be in use by its own extraction:
+    only what a chunk holds when its embeddings are read counts.
     """
 
     def __init__(self, store: FeatureStore, chunks: Iterable[int]) -> None:
-        self._store = store
+        self.store = store.path
         self._place: dict[str, tuple[int, int]] = {}
-        for chunk in chunks:
-            try:
-                hashes, errors = store.hashes_and_errors(chunk)
-            except DamagedStoreError:
-                continue
+        for chunk, hashes, errors in _read_hashes(store, sorted(chunks)):
             for place, (sha, error) in enumerate(zip(hashes, errors, strict=True)):
                 if sha and not error:
                     self._place[sha] = (chunk, place)
-        self._read_chunk = lru_cache(maxsize=4)(store.read_chunk)
+
+        @lru_cache(maxsize=4)
+        def read_chunk(chunk: int) -> tuple[NDArray[np.float32], list[str]]:
+            # In this order: a writer changes the hashes before the embeddings.
+            return store.read_chunk(chunk), store.hashes_and_errors(chunk)[0]
+
+        self._read_chunk = read_chunk
 
     def get(self, content_sha256: str) -> NDArray[np.float32] | None:
         """Return the embedding (views, dim) of a content, or ``None`` if it is not known."""
@@ -60,9 +67,27 @@ class KnownEmbeddings:
             return None
         chunk, place = self._place[content_sha256]
         try:
-            return np.array(self._read_chunk(chunk)[place])
+            audio, hashes = self._read_chunk(chunk)
         except DamagedStoreError:
             return None
+        return np.array(audio[place]) if hashes[place] == content_sha256 else None
+
+
+def _read_hashes(store: FeatureStore, chunks: Sequence[int]) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Read (chunk, content hashes, errors), all at once where nothing is damaged: four times as fast."""
+    if len(chunks) > 1:
+        try:
+            hashes, errors = store.hashes_and_errors()
+            for chunk in chunks:
+                yield chunk, hashes[store.rows(chunk)], errors[store.rows(chunk)]
+            return
+        except DamagedStoreError:
+            pass
+    for chunk in chunks:
+        try:
+            yield chunk, *store.hashes_and_errors(chunk)
+        except DamagedStoreError:
+            continue
 
 
 @dataclass(slots=True)
@@ -109,10 +134,12 @@ def embed_chunk(
     n_clips, views = len(clips), store.header.views
     rows = _Rows(np.zeros((n_clips, views, encoder.dim), np.float32), [""] * n_clips, [""] * n_clips)
     own = [KnownEmbeddings(store, [chunk])] if chunk in store.committed() else []
-    kept = 0
+    kept: Counter[Path] = Counter()
     for row, clip in enumerate(clips):
         try:
-            kept += _read_clip(rows, row, clip, views, encoder, [*own, *known])
+            source = _read_clip(rows, row, clip, views, encoder, [*own, *known])
+            if source is not None:
+                kept[source] += 1
         except AudioError as error:
             if params.on_error == "fail":
                 advice = "mend or remove the clip, or use --on-error skip"
@@ -129,13 +156,13 @@ def embed_chunk(
         rows.errors[row] = "the encoder returned NaN or infinity"
     store.write_chunk(chunk, rows.audio, rows.hashes, rows.errors)
     failed = sum(1 for error in rows.errors if error)
-    return ChunkResult(n_clips, n_clips - kept - failed, failed)
+    return ChunkResult(n_clips, n_clips - kept.total() - failed, failed, kept)
 
 
 def _read_clip(
     rows: _Rows, row: int, clip: Clip, views: int, encoder: Encoder, known: Sequence[KnownEmbeddings]
-) -> bool:
-    """Take a clip's embedding from what is known, or queue its views; tell whether it was known."""
+) -> Path | None:
+    """Take a clip's embedding from what is known and return the store that knew it, or queue its views."""
     # One handle for hash and decoding: a file that is replaced meanwhile cannot mix the two.
     with open_regular(clip.file) as file:
         sha = rows.hashes[row] = content_hash(file)
@@ -143,7 +170,7 @@ def _read_clip(
             embedding = embeddings.get(sha)
             if embedding is not None:
                 rows.audio[row] = embedding
-                return True
+                return embeddings.store
         waveforms = read_views(
             file,
             sample_rate=encoder.sample_rate,
@@ -154,7 +181,7 @@ def _read_clip(
     for view, waveform in enumerate(waveforms):
         windows = cut_windows(waveform, encoder.window)
         rows.waiting.setdefault(len(windows), []).append((row, view, windows))
-    return False
+    return None
 
 
 def _embed(rows: _Rows, waiting: list[tuple[int, int, Tensor]], encoder: Encoder, batch_size: int) -> None:
@@ -172,8 +199,8 @@ class Worker:
     """What a worker process needs to embed chunks; small, so that it travels with every chunk."""
 
     store: Path
-    donor: Path | None
-    """An older store of the same encoder, whose embeddings are kept."""
+    donors: tuple[Path, ...]
+    """Other stores of the same encoder and views, whose embeddings need not be computed again."""
     encoder: str
     """Encoder spec."""
     fingerprint: str
@@ -195,12 +222,14 @@ class Worker:
         )
 
 
-def known_embeddings(donor: Path | None) -> list[KnownEmbeddings]:
-    """Return what a whole store knows."""
-    if donor is None:
-        return []
-    store = FeatureStore(donor)
-    return [KnownEmbeddings(store, sorted(store.committed()))]
+def known_embeddings(donors: Iterable[Path]) -> list[KnownEmbeddings]:
+    """Return what whole stores know; one that has gone or cannot be read knows nothing."""
+    known = []
+    for donor in donors:
+        with suppress(StoreError, OSError):
+            store = FeatureStore(donor)
+            known.append(KnownEmbeddings(store, store.committed()))
+    return known
 
 
 @lru_cache(maxsize=1)
@@ -215,4 +244,4 @@ def _loaded(worker: Worker) -> tuple[Encoder, list[KnownEmbeddings]]:
             f"encoder {worker.encoder!r}: a worker loaded other weights or libraries (fingerprint "
             f"{found[:12]}, wanted {worker.fingerprint[:12]}); give all workers the same environment"
         )
-    return encoder, known_embeddings(worker.donor)
+    return encoder, known_embeddings(worker.donors)

@@ -6,10 +6,12 @@ clip whose bytes are known keeps its embedding wherever it moved to.
 
 from __future__ import annotations
 
+import glob
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +94,10 @@ def extract(
         header = describe(table, encoder, params.views)
         target = _target(out, header, table, encoder, params.on_stale)
         todo = _outdated(target.store, table.clips, progress)
+        siblings = _siblings(out, header) if todo else ()
         worker = Worker(
             store=target.store.path,
-            donor=target.donor,
+            donors=(target.donor, *siblings) if target.donor else siblings,
             encoder=spec,
             fingerprint=header.fingerprint,
             params=params,
@@ -105,7 +108,11 @@ def extract(
             _put_in_place(out, target.store.path)
         failures = tuple(FeatureStore(out).failures())
     embedded = sum(result.embedded for result in results)
-    return Extraction(out, len(table.clips), embedded, failures, (*table.notes, *target.notes))
+    shared = sum((Counter(result.known) for result in results), Counter[Path]())
+    reused = [
+        f"{shared[path]:,} clip(s) took their embedding from {path}" for path in siblings if shared[path]
+    ]
+    return Extraction(out, len(table.clips), embedded, failures, (*table.notes, *target.notes, *reused))
 
 
 def describe(table: ClipTable, encoder: Encoder, views: int) -> StoreHeader:
@@ -181,6 +188,22 @@ def _target(out: Path, header: StoreHeader, table: ClipTable, encoder: Encoder, 
     return _Target(_resume_or_create(successor, header, table, encoder), donor, (note,))
 
 
+def _siblings(out: Path, header: StoreHeader) -> tuple[Path, ...]:
+    """Return the other datasets' stores beside this one that were made by the same encoder in the same way.
+
+    Some datasets share audio: ESC50-Actions is a part of ESC50.
+    """
+    found = []
+    for path in sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}")):
+        if path.resolve() == out.resolve():
+            continue
+        with suppress(StoreError):  # unreadable or of another format: of no use, and no harm
+            theirs = FeatureStore(path).header
+            if (theirs.fingerprint, theirs.views) == (header.fingerprint, header.views):
+                found.append(path)
+    return tuple(found)
+
+
 def _create(path: Path, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
     prompts = [template.replace("{c}", name) for name in table.class_names for template in header.templates]
     text = encoder.embed_text(prompts).reshape(len(table.class_names), len(header.templates), encoder.dim)
@@ -241,7 +264,7 @@ def _embed_chunks(
     total, done = sum(len(clips[store.rows(chunk)]) for chunk in todo), 0
     results = []
     if worker.params.jobs == 1 or len(todo) <= 1:
-        known = known_embeddings(worker.donor)
+        known = known_embeddings(worker.donors)
 
         def tick() -> None:
             nonlocal done

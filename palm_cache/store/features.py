@@ -207,9 +207,17 @@ class FeatureStore:
         rows = self.rows(chunk)
         return np.asarray(self._read("audio", rows, where=f"chunk {chunk} of audio"), dtype=np.float32)
 
-    def hashes_and_errors(self, chunk: int) -> tuple[list[str], list[str]]:
-        """Return content hash and error of every clip of a committed chunk."""
-        rows, where = self.rows(chunk), f"chunk {chunk}"
+    def hashes_and_errors(self, chunk: int | None = None) -> tuple[list[str], list[str]]:
+        """Return content hash and error of every clip of a committed chunk, or of the whole store.
+
+        Raises
+        ------
+        DamagedStoreError
+            If bytes are missing or fail their checksum.
+        """
+        rows, where = slice(None), "the whole"
+        if chunk is not None:
+            rows, where = self.rows(chunk), f"chunk {chunk}"
         hashes = self._read("content_sha256", rows, where=f"{where} of content_sha256")
         errors = self._read("error", rows, where=f"{where} of error")
         return [str(value) for value in hashes], [str(value) for value in errors]

@@ -373,3 +373,113 @@ def test_known_embeddings_of_a_damaged_chunk_are_unknown(run: Run, out: Path) ->
     assert chunks.KnownEmbeddings(store, [0, 1]).get(sha) is not None
     (out / "audio" / "c" / "1" / "0" / "0").write_bytes(b"")
     assert chunks.KnownEmbeddings(store, [0, 1]).get(sha) is None
+
+
+@pytest.fixture
+def part(folder: Path, tmp_path: Path) -> Path:
+    """Another dataset of five of the folder's clips, under other names, in another order."""
+    root = tmp_path / "Part"
+    chosen = ["train_1_3", "train_0_4", "train_0_3", "train_1_4", "train_0_5"]
+    lines = ["path,classname"]
+    for number, name in enumerate(chosen):
+        (root / "clips").mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "audios" / f"{name}.wav", root / "clips" / f"{number}.wav")
+        lines.append(f"clips/{number}.wav,{'high' if '_1_' in name else 'low'}")
+    (root / "train.csv").write_text("\n".join(lines) + "\n")
+    (root / "test.csv").write_text("\n".join(lines[:2]) + "\n")
+    return root
+
+
+@pytest.fixture
+def sibling(tmp_path: Path) -> Path:
+    return tmp_path / "features" / "Part" / "mini.zarr"
+
+
+def extract_part(part: Path, sibling: Path, **params: object) -> Extraction:
+    return extract(read(part), "mini", sibling, ExtractParams(**params))  # type: ignore[arg-type]
+
+
+def test_what_another_dataset_shares_is_embedded_once(
+    run: Run, out: Path, part: Path, sibling: Path, encoder: SpectrumEncoder
+) -> None:
+    run()
+    encoder.embedded = 0
+    done = extract_part(part, sibling)
+    assert (done.n_clips, done.embedded, encoder.embedded) == (5, 0, 0)
+    assert done.notes[-1] == f"5 clip(s) took their embedding from {out}"
+    mine, theirs = arrays(sibling), arrays(out)
+    places = [theirs["content_sha256"].tolist().index(sha) for sha in mine["content_sha256"]]
+    assert places == [9, 4, 3, 10, 5]
+    assert np.array_equal(mine["audio"], theirs["audio"][places])
+
+
+@pytest.mark.parametrize("change", ["encoder", "views", "format", "metadata"])
+def test_a_sibling_made_otherwise_or_unreadable_is_passed_over(
+    run: Run, out: Path, part: Path, sibling: Path, encoder: SpectrumEncoder, change: str
+) -> None:
+    run(views=3 if change == "views" else 1)
+    if change == "encoder":
+        encoder.identity = {"encoder": "spectrum", "version": 2}
+    elif change == "format":
+        zarr.open_group(out, mode="r+").attrs["format_version"] = 0
+    elif change == "metadata":
+        (out / "zarr.json").write_text("{")
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    done = extract_part(part, sibling)
+    assert done.embedded == 5
+    assert not any("took their embedding" in note for note in done.notes)
+    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("array", ["audio", "content_sha256"])
+def test_of_a_damaged_sibling_the_sound_chunks_are_used(
+    run: Run, out: Path, part: Path, sibling: Path, array: str
+) -> None:
+    run()
+    chunk = out / array / "c" / "0" / ("0/0" if array == "audio" else "")
+    content = bytearray(chunk.read_bytes())
+    content[-1] ^= 1
+    chunk.write_bytes(content)
+    done = extract_part(part, sibling)
+    assert done.embedded == 1  # row 3 alone is of chunk 0
+    assert done.notes[-1] == f"4 clip(s) took their embedding from {out}"
+    assert FeatureStore(sibling).problems() == []
+
+
+def test_of_an_unfinished_sibling_the_committed_chunks_are_used(
+    run: Run, out: Path, part: Path, sibling: Path
+) -> None:
+    run()
+    store = FeatureStore(out)
+    for chunk in (1, 2, 3, 4):
+        store.uncommit(chunk)
+    assert extract_part(part, sibling).embedded == 4
+    assert store.committed() == {0}
+
+
+def test_a_chunk_that_its_own_extraction_rewrites_meanwhile_is_unknown(run: Run, out: Path) -> None:
+    run()
+    store = FeatureStore(out)
+    hashes, errors = store.hashes_and_errors(1)
+    known = chunks.KnownEmbeddings(store, [0, 1])
+    store.write_chunk(1, 2 * store.read_chunk(1), ["f" * 64, *hashes[1:]], errors)
+    assert known.get(hashes[0]) is None
+    assert known.get(hashes[1]) is not None
+
+
+def test_a_worker_takes_from_siblings_what_they_know(
+    run: Run, out: Path, part: Path, sibling: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    shutil.copytree(out, out.with_name("gone.zarr"))
+    monkeypatch.setattr(chunks, "load_encoder", lambda spec, **options: encoder)
+    table, params = read(part), ExtractParams()
+    header = stage_one.describe(table, encoder, params.views)
+    text = torch.zeros(len(table.class_names), len(header.templates), encoder.dim)
+    FeatureStore.create(sibling, header, table, text)
+    worker = chunks.Worker(
+        sibling, (out.with_name("gone.zarr"), out), "mini", header.fingerprint, params, session="1"
+    )
+    shutil.rmtree(out.with_name("gone.zarr"))
+    results = [worker.embed(0, table.clips[:4]), worker.embed(1, table.clips[4:])]
+    assert [(result.embedded, dict(result.known)) for result in results] == [(0, {out: 4}), (0, {out: 1})]
