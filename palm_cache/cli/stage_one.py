@@ -1,4 +1,4 @@
-"""Commands around extraction: datasets, encoders, synthesise, extract, store."""
+"""Commands around extraction: encoders, synthesise, extract, store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palm_cache.cli.datasets import complete_dataset, datasets, download
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
 from palm_cache.errors import AbsentDatasetError
 from palm_cache.params import CLIP_TOKENIZER, Params, override, read_params
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
 
 FAILURES_LISTED = 20
 """Failed clips that ``extract`` lists; ``store info`` lists all."""
-
-
-def complete_dataset(incomplete: str) -> list[str]:
-    """Return the known datasets that begin like this."""
-    from palm_cache.extraction.datasets.registry import CARDS
-
-    return [card.name for card in CARDS if card.name.lower().startswith(incomplete.lower())]
 
 
 def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
@@ -76,43 +70,6 @@ ParamsOption = Annotated[
     typer.Option("--params", help="Take options from this YAML file; the command line wins.", metavar="FILE"),
 ]
 StoreArgument = Annotated[Path, typer.Argument(help="A feature store, e.g. data/features/demo/mini.zarr.")]
-
-
-def datasets(as_json: Json = False) -> None:
-    """List the datasets known by name: what they are, where they come from, whether they are here."""
-    from palm_cache.extraction.datasets.registry import CARDS, default_root
-
-    rows = [
-        {
-            "name": card.name,
-            "here": default_root(card).is_dir(),
-            "looked_for": str(default_root(card)),
-            "classes": card.n_classes,
-            "folds": card.n_folds,
-            "clips": card.n_clips,
-            "size": card.size,
-            "licence": card.licence,
-            "source": card.source,
-            "description": card.description,
-        }
-        for card in CARDS
-    ]
-    if as_json:
-        print_json(rows)
-        return
-    keys = ("name", "classes", "folds", "clips", "size", "licence", "source")
-    print_table(
-        ("dataset", "here", *keys[1:]),
-        [
-            [
-                str(row["name"]),
-                str(row["looked_for"]) if row["here"] else "no",
-                *(str(row[key]) for key in keys[1:]),
-            ]
-            for row in rows
-        ],
-    )
-    typer.echo("Any folder with audios/, train.csv and test.csv (columns path,classname) works too.")
 
 
 def encoders(as_json: Json = False) -> None:
@@ -335,6 +292,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of stage one."""
     panel = "Stage one: audio to embeddings"
     app.command(rich_help_panel=panel)(datasets)
+    app.command(rich_help_panel=panel)(download)
     app.command(rich_help_panel=panel)(encoders)
     app.command(rich_help_panel=panel)(synthesise)
     app.command(rich_help_panel=panel)(extract)

@@ -10,13 +10,12 @@ import glob
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
-from filelock import FileLock, Timeout
 
 from palm_cache.errors import AudioError, DamagedStoreError, StaleStoreError, StoreError
 from palm_cache.extraction.audio import content_hash, open_regular
@@ -25,7 +24,7 @@ from palm_cache.extraction.encoders.base import Encoder, full_identity
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import ExtractParams, OnStale
 from palm_cache.store.features import FORMAT_VERSION, VIEW_POLICY, FeatureStore, StoreHeader
-from palm_cache.store.files import write_errors
+from palm_cache.store.files import locked, write_errors
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.types import TEMPLATES, Clip, ClipTable, Progress, no_progress
 
@@ -87,7 +86,7 @@ def extract(
     OutputError
         If the store cannot be written.
     """
-    with _locked(out):
+    with locked(out, "another extraction is writing to this store"):
         encoder = load_encoder(
             spec, device=params.device, precision=params.precision, tokenizer=params.tokenizer
         )
@@ -134,26 +133,6 @@ def describe(table: ClipTable, encoder: Encoder, views: int) -> StoreHeader:
         class_names=table.class_names,
         versions=library_versions(),
     )
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep a second extraction off the store; the system frees the lock of a killed process."""
-    with write_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        file = out.with_name(f".{out.name}.lock")
-        file.touch()  # where nothing can be written, the lock would report a competitor
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreError(
-                f"{out}: another extraction is writing to this store; wait for it to end"
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _target(out: Path, header: StoreHeader, table: ClipTable, encoder: Encoder, on_stale: OnStale) -> _Target:

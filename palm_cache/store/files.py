@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and write errors that say what to do."""
+"""Files that appear whole or not at all, locks, and write errors that say what to do."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from palm_cache.errors import OutputError
+from filelock import FileLock, Timeout
+
+from palm_cache.errors import OutputError, StoreError
 
 
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
+def write_errors(path: Path, option: str = "--out") -> Iterator[None]:
     """Turn an ``OSError`` inside the block into one line about ``path``.
+
+    Parameters
+    ----------
+    option : str
+        The command line's option for choosing another place.
 
     Raises
     ------
@@ -26,10 +33,10 @@ def write_errors(path: Path) -> Iterator[None]:
         advice = {
             errno.ENOSPC: "free some space and run the same command again",
             errno.EDQUOT: "the quota is used up: free some space and run the same command again",
-            errno.EACCES: "choose another folder with --out, or change its permissions",
-            errno.EPERM: "choose another folder with --out, or change its permissions",
-            errno.EROFS: "the file system is read-only: choose another folder with --out",
-        }.get(error.errno or 0, "choose another folder with --out")
+            errno.EACCES: f"choose another folder with {option}, or change its permissions",
+            errno.EPERM: f"choose another folder with {option}, or change its permissions",
+            errno.EROFS: f"the file system is read-only: choose another folder with {option}",
+        }.get(error.errno or 0, f"choose another folder with {option}")
         reason = error.strerror or str(error)
         raise OutputError(f"{path}: cannot write: {reason.lower()}; {advice}") from error
 
@@ -51,3 +58,55 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def check_vacant(folder: Path, option: str) -> None:
+    """Make sure that a folder that is about to be made is not there yet, or is empty.
+
+    Parameters
+    ----------
+    option : str
+        The command line's option for choosing another one.
+
+    Raises
+    ------
+    OutputError
+        If there is something.
+    """
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise OutputError(f"{folder}: there is something here already; remove it or choose another {option}")
+
+
+@contextmanager
+def locked(path: Path, competitor: str, option: str = "--out") -> Iterator[None]:
+    """Keep a second process off what is about to be written; the system frees the lock of a killed one.
+
+    Parameters
+    ----------
+    path : Path
+        What is written.
+    competitor : str
+        What the other process does, for the message.
+    option : str
+        The command line's option for choosing another place.
+
+    Raises
+    ------
+    StoreError
+        If another process holds the lock.
+    OutputError
+        If nothing can be written there.
+    """
+    with write_errors(path, option):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(f".{path.name}.lock")
+        file.touch()  # where nothing can be written, the lock would report a competitor
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(f"{path}: {competitor}; wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.release()

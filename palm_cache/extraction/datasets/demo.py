@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from numpy.random import Generator
 
-from palm_cache.errors import OutputError, ParameterError
+from palm_cache.errors import ParameterError
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.demo_sounds import (
     RATE,
@@ -29,7 +29,7 @@ from palm_cache.extraction.datasets.demo_sounds import (
     street_noise,
 )
 from palm_cache.extraction.datasets.urbansound8k import METADATA, read_published
-from palm_cache.store.files import write_errors
+from palm_cache.store.files import check_vacant, write_errors
 from palm_cache.types import ClipTable
 
 N_FOLDS = 5
@@ -106,8 +106,7 @@ def _appearing_whole(root: Path) -> Iterator[Path]:
     root = root.absolute()
     temporary = root.with_name(f".{root.name}.{os.getpid()}.partial")
     with write_errors(root):
-        if root.is_symlink() or (root.exists() and (not root.is_dir() or any(root.iterdir()))):
-            raise OutputError(f"{root}: there is something here already; remove it or choose another --out")
+        check_vacant(root, "--out")
         try:
             temporary.mkdir(parents=True)
             yield temporary

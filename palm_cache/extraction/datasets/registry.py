@@ -50,6 +50,20 @@ def find_card(name: str) -> DatasetCard | None:
     return next((card for card in CARDS if wanted in (card.name.lower(), *card.aliases)), None)
 
 
+def require_card(name: str) -> DatasetCard:
+    """Return the card of a known dataset, whatever the spelling.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none; the near matches are named.
+    """
+    card = find_card(name)
+    if card is None:
+        raise UnknownNameError.among("dataset", name, [card.name for card in CARDS])
+    return card
+
+
 def dataset_name(name_or_folder: str) -> str:
     """Return the name under which a dataset is stored.
 

@@ -10,9 +10,7 @@ from typing import TypeVar
 from transformers.utils import logging as transformers_logging
 
 from palm_cache.errors import EncoderError
-
-HUB_TIMEOUT = 5.0
-"""Seconds after which a hub counts as out of reach; its own client tries for minutes."""
+from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
 
 T = TypeVar("T")
 
@@ -67,17 +65,14 @@ def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:
 
 
 def _check_reachable(what: str, source: str, advice: str) -> None:
-    """Ask the hub for the repository once and briefly, before its patient client is let loose."""
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().model_info(source, timeout=HUB_TIMEOUT)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise EncoderError(
-            f"{what}: not in the local cache, and the hub does not give it "
-            f"({type(error).__name__}: {reason}); check name and network, or {advice}"
-        ) from error
+    """Ask the hub for the repository once and briefly."""
+    ask_hub(
+        lambda api: api.model_info(source, timeout=HUB_TIMEOUT),
+        lambda reason: EncoderError(
+            f"{what}: not in the local cache, and the hub does not give it ({reason}); "
+            f"check name and network, or {advice}"
+        ),
+    )
 
 
 @contextmanager

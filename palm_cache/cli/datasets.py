@@ -1,0 +1,212 @@
+"""Commands around datasets: datasets, download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+
+if TYPE_CHECKING:  # imported inside commands, so that --help is instant
+    from palm_cache.extraction.datasets.card import DatasetCard
+
+FILES_LISTED = 20
+"""Missing files that ``datasets --check`` lists; ``--json`` lists all."""
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Return the known datasets that begin like this."""
+    from palm_cache.extraction.datasets.registry import CARDS
+
+    return [card.name for card in CARDS if card.name.lower().startswith(incomplete.lower())]
+
+
+RootOption = Annotated[
+    Path | None,
+    typer.Option(help="Where the dataset lies.", show_default="data/raw/<Name>"),
+]
+
+
+def datasets(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Show one dataset's card; with --check also a folder.", autocompletion=complete_dataset
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare the local copy with the card; exit 1 if anything differs."),
+    ] = False,
+    root: RootOption = None,
+    as_json: Json = False,
+) -> None:
+    """List the datasets known by name, show one's card, or check the local copy of one.
+
+    Example: palm-cache datasets --check esc50
+    """
+    if name is None:
+        if check or root is not None:
+            raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="NAME")
+        _list_all(as_json)
+    elif check:
+        _check(name, root, as_json)
+    else:
+        _show_card(name, root, as_json)
+
+
+def download(
+    name: Annotated[str, typer.Argument(help="Which dataset.", autocompletion=complete_dataset)],
+    root: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="data/raw/<Name>")] = None,
+    as_json: Json = False,
+) -> None:
+    """Download the PALM authors' copy of a dataset from the hub.
+
+    Safe to interrupt and to run again: what has arrived is kept. The folder appears when it is complete.
+
+    Example: palm-cache download esc50
+    """
+    from palm_cache.extraction.datasets.download import download as run
+    from palm_cache.extraction.datasets.registry import default_root, read_dataset, require_card
+
+    with one_line_errors("what has arrived is kept; run the same command again to go on"):
+        card = require_card(name)
+        folder = root or default_root(card)
+        with progress_bar("MB") as progress:
+            copy = run(card, folder, announce=say, progress=progress)
+        table = read_dataset(card.name, folder)
+    for note in table.notes:
+        say(f"note: {note}")
+    if as_json:
+        clips = {"clips": len(table.clips), "notes": table.notes}
+        found = {"dataset": card.name, "folder": str(folder), "repository": copy.repository}
+        print_json({**found, "revision": copy.revision, "bytes": copy.n_bytes, **clips})
+        return
+    typer.echo(f"{len(table.clips):,} clips -> {folder} ({copy.repository}, revision {copy.revision[:12]})")
+
+
+def _list_all(as_json: bool) -> None:
+    from palm_cache.extraction.datasets.registry import CARDS, default_root, present_root
+
+    rows = []
+    for card in CARDS:
+        folder = present_root(card)
+        rows.append(
+            {**_facts(card), "here": folder is not None, "looked_for": str(folder or default_root(card))}
+        )
+    if as_json:
+        print_json(rows)
+        return
+    keys = ("name", "classes", "folds", "clips", "size", "licence", "source")
+    print_table(
+        ("dataset", "here", *keys[1:]),
+        [
+            [
+                row["name"],
+                row["looked_for"] if row["here"] else "no",
+                *("" if row[key] is None else str(row[key]) for key in keys[1:]),
+            ]
+            for row in rows
+        ],
+    )
+    typer.echo("One of them: palm-cache datasets NAME; get it: palm-cache download NAME.")
+    typer.echo("Any folder with audios/, train.csv and test.csv (columns path,classname) works too.")
+
+
+def _facts(card: DatasetCard) -> dict[str, Any]:
+    """Return what the list shows of a card."""
+    return {
+        "name": card.name,
+        "classes": card.n_classes,
+        "folds": card.n_folds,
+        "clips": card.n_clips,
+        "size": card.size,
+        "licence": card.licence,
+        "source": card.source,
+        "description": card.description,
+    }
+
+
+def _show_card(name: str, root: Path | None, as_json: bool) -> None:
+    from palm_cache.extraction.datasets.registry import default_root, present_root, require_card
+
+    with one_line_errors():
+        card = require_card(name)
+    folder = root or present_root(card) or default_root(card)
+    if as_json:
+        print_json(
+            {
+                **_facts(card),
+                "here": folder.is_dir(),
+                "looked_for": str(folder),
+                "aliases": card.aliases,
+                "class_names": card.class_names,
+                "test_clips": card.test_clips,
+                "published_test_clips": card.published_test_clips or card.test_clips,
+                "few_shot_clips": card.few_shot_clips,
+                "split": card.split,
+                "tree": card.tree,
+                "how_to_get": card.how_to_get,
+                "hub": card.hub,
+                "bibtex": card.bibtex,
+            }
+        )
+        return
+    clips = "unknown" if card.n_clips is None else f"{card.n_clips:,}"
+    lines = [
+        f"{card.name}: {card.description}",
+        f"  also known as: {', '.join(card.aliases) or '-'}",
+        f"  here: {folder if folder.is_dir() else f'no (looked for in {folder})'}",
+        f"  get it: {card.how_to_get}",
+        f"  source: {card.source}",
+        f"  licence: {card.licence}",
+        f"  size: {card.size}",
+        f"  classes: {card.n_classes}: {', '.join(card.class_names)}",
+        f"  clips: {clips}; per fold {card.few_shot_clips:,} for training at 16 shots, "
+        f"for test {', '.join(f'{count:,}' for count in card.test_clips)}",
+        f"  split: {card.split}",
+        "  published layout (the PALM layout is read too):",
+        indent(card.tree, "    ").rstrip(),
+    ]
+    if card.bibtex:
+        lines += ["  cite:", indent(card.bibtex, "    ").rstrip()]
+    typer.echo("\n".join(lines))
+
+
+def _check(name: str, root: Path | None, as_json: bool) -> None:
+    from palm_cache.extraction.datasets.registry import check_dataset
+
+    with one_line_errors():
+        check = check_dataset(name, root)
+    table = check.table
+    if as_json:
+        print_json(
+            {
+                "dataset": table.dataset,
+                "folder": str(check.folder),
+                "sound": check.sound,
+                "clips": len(table.clips),
+                "classes": table.class_names,
+                "folds": [{"train": len(fold.train), "test": len(fold.test)} for fold in table.folds],
+                "differences": check.differences,
+                "missing": check.missing,
+                "notes": table.notes,
+            }
+        )
+    else:
+        counts = f"{len(table.clips):,} clips, {len(table.class_names)} classes, {len(table.folds)} fold(s)"
+        verdict = "sound" if check.sound else "not as it should be"
+        typer.echo(f"{table.dataset} in {check.folder}: {verdict}; {counts}")
+        for difference in check.differences:
+            typer.echo(f"  {difference}")
+        for file in check.missing[:FILES_LISTED]:
+            typer.echo(f"  missing or empty: {file}")
+        if len(check.missing) > FILES_LISTED:
+            typer.echo(f"  and {len(check.missing) - FILES_LISTED:,} more files; all of them with --json")
+        for note in table.notes:
+            say(f"note: {note}")
+    if not check.sound:
+        raise typer.Exit(1)
