@@ -139,6 +139,9 @@ def extract(
         str | None,
         typer.Option(help="A store made otherwise: refuse or rebuild.", show_default="refuse"),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop where a dataset is not what its card says.")
+    ] = False,
     params: ParamsOption = None,
     as_json: Json = False,
 ) -> None:
@@ -174,7 +177,7 @@ def extract(
         several = len(wanted.datasets) > 1
         if several and (root or out):
             raise typer.BadParameter("goes with one dataset", param_hint="--root" if root else "--out")
-        tables, absent = _read_tables(wanted.datasets, root)
+        tables, absent = _read_tables(wanted.datasets, root, strict)
         done = []
         for table in tables:
             place = out or store_path(Path(wanted.features), table.dataset, wanted.encoder)
@@ -186,14 +189,16 @@ def extract(
         print_json({"stores": stores, "absent": absent} if several else stores[0])
 
 
-def _read_tables(names: tuple[str, ...], root: Path | None) -> tuple[list[ClipTable], list[str]]:
+def _read_tables(
+    names: tuple[str, ...], root: Path | None, strict: bool
+) -> tuple[list[ClipTable], list[str]]:
     """Read the tables of datasets; of several, also return which are not here."""
     from palm_cache.extraction.datasets.registry import read_dataset
 
     tables, absent = [], []
     for name in names:
         try:
-            tables.append(read_dataset(name, root))
+            tables.append(read_dataset(name, root, strict=strict))
         except AbsentDatasetError as error:
             if len(names) == 1:
                 raise

@@ -3,52 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-
-ROOT = Path(__file__).parents[2]
+from pipeline_project import make_project, run, stages_run
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with a small experiment, in a git repository of its own."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder)
-    (folder / ".dvc").mkdir()
-    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
-    shutil.copytree(ROOT / "palm_cache", folder / "palm_cache", ignore=shutil.ignore_patterns("__pycache__"))
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["synthesise"]["clips_per_class"] = 5
-    params["fit"].update(shots=[1, 2], seeds=[0])
-    params["fit"]["training"]["epochs"] = 3
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    run(folder, "git", "init", "--quiet")
-    run(folder, "git", "add", ".")
-    run(folder, "git", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "-m", "start")
-    return folder
+    """A copy of the project with a small experiment."""
 
+    def shrink(folder: Path) -> None:
+        params = yaml.safe_load((folder / "params.yaml").read_text())
+        params["synthesise"]["clips_per_class"] = 5
+        params["fit"].update(shots=[1, 2], seeds=[0])
+        params["fit"]["training"]["epochs"] = 3
+        (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
-def run(folder: Path, *words: str) -> str:
-    tools = Path(sys.executable).parent
-    environment = {
-        **os.environ,
-        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
-    }
-    done = subprocess.run(words, check=False, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def stages_run(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    return make_project(tmp_path_factory.mktemp("demo"), shrink)
 
 
 def test_the_pipeline_runs_and_redoes_only_what_changed(project: Path) -> None:
