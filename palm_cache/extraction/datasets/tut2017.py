@@ -76,7 +76,7 @@ def _lines(file: Path, fields: int) -> list[tuple[int, list[str]]]:
 
 FOLDS_NOTE = (
     "the published folds test on 1,170 to 1,173 clips; the PALM authors' tables of folds 2 to 4 on as many "
-    "as the training lists hold, 3,507 to 3,510, so that train and test overlap and scores are not comparable"
+    "as the training lists hold, 3,507 to 3,510: train and test seem to overlap, and scores do not compare"
 )
 
 CARD = DatasetCard(
