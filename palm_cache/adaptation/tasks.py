@@ -45,17 +45,17 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int) -> Task:
     if shots == 0:
         return Task(torch.empty(0, dtype=torch.int64), test)
     train = rows.train[features.usable[rows.train]]
-    labels = features.labels[train]
+    labels = features.labels[train].numpy()
     random = np.random.RandomState(seed)
     drawn, short = [], []
     for label, name in enumerate(features.class_names):
-        candidates = train[labels == label]
+        candidates = np.flatnonzero(labels == label)
         if len(candidates) < shots:
             short.append(name)
             drawn.append(candidates)
         else:
-            drawn.append(candidates[torch.from_numpy(random.permutation(len(candidates))[:shots])])
-    chosen = torch.cat(drawn)
+            drawn.append(candidates[random.permutation(len(candidates))[:shots]])
+    chosen = train[torch.from_numpy(np.concatenate(drawn))]
     if not len(chosen):
         raise DataError(f"{features.dataset}, fold {fold}: no training clip has an embedding")
     return Task(chosen, test, tuple(short))

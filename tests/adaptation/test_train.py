@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,45 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from palm_cache.adaptation.heads.base import cosine_logits
 from palm_cache.adaptation.heads.palm import mix_context
+from palm_cache.adaptation.heads.palm_descent import descend, feature_space, span_of_shots
 from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.types import Training
 
+Trained = tuple[dict[str, Tensor], Tensor]
+"""What was learned, and the loss of every step, (runs, steps)."""
 
-def palm_logits(text: Tensor):
-    def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
-        return cosine_logits(mix_context(text, parameters["context"], parameters["gate"]), audio)
 
-    return logits
+def by_autograd(
+    start: Mapping[str, Tensor],
+    text: Tensor,
+    audio: Tensor,
+    labels: Tensor,
+    orders: Tensor,
+    training: Training,
+) -> Trained:
+    def logits(parameters: Mapping[str, Tensor], clips: Tensor) -> Tensor:
+        return cosine_logits(mix_context(text, parameters["context"], parameters["gate"]), clips)
+
+    return sgd(start, logits, audio, labels, orders, training)
+
+
+def in_closed_form(*given, coordinates) -> Trained:
+    learned, likelihoods = descend(*given, coordinates=coordinates)
+    steps = likelihoods.log().neg().split(given[-1].batch_size, dim=2)  # one per batch, (runs, epochs, batch)
+    return learned, torch.stack([step.mean(dim=2) for step in steps], dim=2).flatten(1)
+
+
+@pytest.fixture(
+    params=[
+        by_autograd,
+        partial(in_closed_form, coordinates=feature_space),
+        partial(in_closed_form, coordinates=span_of_shots),
+    ],
+    ids=["autograd", "feature space", "span of shots"],
+)
+def train(request: pytest.FixtureRequest) -> Callable[..., Trained]:
+    """PALM's training, every way that there is."""
+    return request.param
 
 
 @pytest.fixture
@@ -30,11 +61,16 @@ def recorded(golden: Path) -> dict[str, Tensor]:
         return {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
 
 
-def train_recorded(recorded: dict[str, Tensor], epochs: int | None = None, training: Training | None = None):
+def train_recorded(
+    train: Callable[..., Trained],
+    recorded: dict[str, Tensor],
+    epochs: int | None = None,
+    training: Training | None = None,
+) -> Trained:
     start = {"context": recorded["ctx0"][None], "gate": recorded["lambdas0"][None]}
-    return sgd(
+    return train(
         start,
-        palm_logits(recorded["text"]),
+        recorded["text"],
         recorded["train_x"][None],
         recorded["train_y"][None],
         recorded["orders"][None, :epochs],
@@ -42,8 +78,10 @@ def train_recorded(recorded: dict[str, Tensor], epochs: int | None = None, train
     )
 
 
-def test_all_losses_and_the_final_state_are_the_authors(recorded: dict[str, Tensor]) -> None:
-    learned, losses = train_recorded(recorded)
+def test_all_losses_and_the_final_state_are_the_authors(
+    train: Callable[..., Trained], recorded: dict[str, Tensor]
+) -> None:
+    learned, losses = train_recorded(train, recorded)
     assert losses.shape == (1, 250)
     torch.testing.assert_close(losses[0].double(), recorded["losses"], atol=1e-3, rtol=0)
     torch.testing.assert_close(learned["context"][0], recorded["ctx_final"], atol=1e-4, rtol=0)
@@ -55,26 +93,29 @@ def test_all_losses_and_the_final_state_are_the_authors(recorded: dict[str, Tens
 
 
 def test_in_double_precision_the_losses_are_the_recorded_ones_to_rounding(
+    train: Callable[..., Trained],
     recorded: dict[str, Tensor],
 ) -> None:
     double = {
         name: value.double() if value.is_floating_point() else value for name, value in recorded.items()
     }
-    learned, losses = train_recorded(double)
+    learned, losses = train_recorded(train, double)
     torch.testing.assert_close(losses[0], recorded["losses_f64"], atol=1e-7, rtol=0)
     torch.testing.assert_close(learned["context"][0], recorded["ctx_final_f64"], atol=1e-7, rtol=0)
 
 
-def test_the_first_steps_have_the_authors_gradients_and_states(recorded: dict[str, Tensor]) -> None:
+def test_the_first_steps_have_the_authors_gradients_and_states(
+    train: Callable[..., Trained], recorded: dict[str, Tensor]
+) -> None:
     step = replace(Training(), lr=1.0, momentum=0.0)
     first = {**recorded, "orders": recorded["orders"][:, :16]}
-    learned, _ = train_recorded(first, epochs=1, training=step)
+    learned, _ = train_recorded(train, first, epochs=1, training=step)
     gradient = recorded["ctx0"] - learned["context"][0]
     torch.testing.assert_close(gradient, recorded["grad_ctx_step0"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
         recorded["lambdas0"] - learned["gate"][0], recorded["grad_lambdas_step0"], atol=1e-5, rtol=1e-4
     )
-    after20, _ = train_recorded(recorded, epochs=4)
+    after20, _ = train_recorded(train, recorded, epochs=4)
     torch.testing.assert_close(after20["context"][0], recorded["ctx_after20"], atol=1e-5, rtol=0)
     torch.testing.assert_close(after20["gate"][0], recorded["lambdas_after20"], atol=1e-5, rtol=0)
 
@@ -98,9 +139,11 @@ def plain_loop(text: Tensor, audio: Tensor, labels: Tensor, start, order: Tensor
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-4), (torch.float64, 1e-9)])
-def test_runs_trained_together_equal_a_plain_loop_over_them(dtype: torch.dtype, tolerance: float) -> None:
+def test_runs_trained_together_equal_a_plain_loop_over_them(
+    train: Callable[..., Trained], dtype: torch.dtype, tolerance: float
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    n_runs, n_classes, n_clips, dim = 4, 5, 43, 32
+    n_runs, n_classes, n_clips, dim = 4, 5, 43, 64
     training = Training(epochs=12)
 
     def random(*shape: int) -> Tensor:
@@ -111,7 +154,7 @@ def test_runs_trained_together_equal_a_plain_loop_over_them(dtype: torch.dtype, 
     labels = torch.randint(n_classes, (n_runs, n_clips), generator=generator)
     start = {"context": 0.02 * random(n_runs, n_classes, dim), "gate": random(n_runs, n_classes)}
     orders = torch.stack([draw_orders(n_clips, training.epochs, generator) for _ in range(n_runs)])
-    together, _ = sgd(start, palm_logits(text), audio, labels, orders, training)
+    together, _ = train(start, text, audio, labels, orders, training)
     for run in range(n_runs):
         alone = {name: value[run] for name, value in start.items()}
         context, gate = plain_loop(text, audio[run], labels[run], alone, orders[run], training)

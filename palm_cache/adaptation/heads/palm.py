@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import CosineHead, Shots, Tick, cosine_logits, generators, no_tick, unit
-from palm_cache.adaptation.train import draw_orders, sgd
+from palm_cache.adaptation.heads.base import CosineHead, Shots, Tick, generators, no_tick, unit
+from palm_cache.adaptation.heads.palm_descent import descend
+from palm_cache.adaptation.train import draw_orders
 from palm_cache.errors import DataError
 from palm_cache.types import BARE_TEMPLATE, Training
 
@@ -80,21 +80,25 @@ class Palm(CosineHead):
         """Return ``n_classes * (dim + 1)``."""
         return n_classes * (dim + 1)
 
+    def start(self, shots: Shots, run: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return where a run starts: its context (n_classes, dim) and its gate (n_classes,)."""
+        n_classes, dim = shots.text.shape
+        context = CONTEXT_STD * torch.randn(n_classes, dim, generator=generator)
+        return context, torch.rand(n_classes, generator=generator)
+
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train all runs together; each run's start and shuffling follow from its seed alone."""
-        n_classes, dim = shots.text.shape
-        n_train = shots.labels.shape[1]
         contexts, gates, orders = [], [], []
-        for generator in generators(shots.seeds):
-            contexts.append(CONTEXT_STD * torch.randn(n_classes, dim, generator=generator))
-            gates.append(torch.rand(n_classes, generator=generator))
-            orders.append(draw_orders(n_train, self.training.epochs, generator))
-        start = {"context": torch.stack(contexts), "gate": torch.stack(gates)}
-
-        def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
-            return cosine_logits(mix_context(shots.text, parameters["context"], parameters["gate"]), audio)
-
-        learned, _ = sgd(
-            start, logits, shots.audio, shots.labels, torch.stack(orders), self.training, tick=tick
+        for run, generator in enumerate(generators(shots.seeds)):
+            context, gate = self.start(shots, run, generator)
+            contexts.append(context)
+            gates.append(gate)
+            orders.append(draw_orders(shots.labels.shape[1], self.training.epochs, generator))
+        start = {
+            "context": torch.stack(contexts).to(shots.audio),
+            "gate": torch.stack(gates).to(shots.audio),
+        }
+        learned, _ = descend(
+            start, shots.text, shots.audio, shots.labels, torch.stack(orders), self.training, tick=tick
         )
         return {**learned, "class_embeddings": mix_context(shots.text, learned["context"], learned["gate"])}
