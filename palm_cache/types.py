@@ -120,6 +120,8 @@ class Features:
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
     folds: tuple[Fold, ...]
+    parts: tuple[int, ...] = ()
+    """How many of the ``dim`` numbers are which encoder's, where features of several were joined."""
 
     def __post_init__(self) -> None:
         n_clips, _, dim = self.audio.shape
@@ -130,8 +132,21 @@ class Features:
             )
         if self.labels.shape != (n_clips,) or self.usable.shape != (n_clips,):
             raise DataError(f"{self.dataset}: labels or usable do not match {n_clips} clips")
+        if self.parts and sum(self.parts) != dim:
+            raise DataError(f"{self.dataset}: parts {self.parts} do not add up to {dim}")
+        self._check_finite()
         for number, fold in enumerate(self.folds, start=1):
             _check_rows(fold, n_clips, where=f"{self.dataset}, fold {number}")
+
+    def _check_finite(self) -> None:
+        advice = "is not finite (NaN or infinity); remove the store and make it anew with: palm-cache extract"
+        broken = (~self.audio.isfinite().all(dim=2).all(dim=1) & self.usable).nonzero().flatten().tolist()
+        if broken:
+            more = f" (and {len(broken) - 1} more rows)" if len(broken) > 1 else ""
+            raise DataError(f"{self.dataset}, row {broken[0]}{more}: the clip's embedding {advice}")
+        for name, finite in zip(self.class_names, self.text.isfinite().all(dim=2).all(dim=1), strict=True):
+            if not finite:
+                raise DataError(f"{self.dataset}, class {name!r}: a text embedding {advice}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from samples import make_features
@@ -13,7 +15,7 @@ from palm_cache.adaptation.heads.base import Head, Shots, Words, unit
 from palm_cache.extraction.encoders.base import Encoder, full_identity
 from palm_cache.params import FitParams
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE, FittedHead, Training
 
 PROMPTS = ["dog", "The is a recording of  a church bell.", "Rain", "naïve Álarm 7"]
 
@@ -88,15 +90,15 @@ def check_text_tower(encoder: Encoder, tolerance: float) -> None:
 
 
 def check_head(kind: type[Head]) -> None:
-    """Check shapes, reproducibility, batching over runs, parameter count and symmetry in the classes."""
-    features = make_features()
+    """Check shapes, reproducibility, batching over runs, what is recorded and what is looked at."""
+    features = make_features(parts=parts_for(kind))
     params = FitParams(heads=(kind.name,), shots=(4,), seeds=(0, 1), training=Training(epochs=3))
     tower = LetterTower(24)
     words = Words(tower, features.class_names)
     heads, _ = fit_runs(features, params, tower=tower)
     assert len(heads) == (3 * 2 if kind.trained else 3)
     for head in heads:
-        assert head.n_params == kind.n_params(4, 24, 8)
+        assert head.n_params == kind.n_params(4, 24, 8, 16)
         logits = kind.logits(head.state, features.audio[:, 0], words)
         assert logits.shape == (120, 4)
         assert torch.isfinite(logits).all()
@@ -104,11 +106,57 @@ def check_head(kind: type[Head]) -> None:
         torch.testing.assert_close(
             kind.logits(head.state, 7 * features.audio[:, 0], words), logits, atol=1e-3, rtol=0
         )
-    again, _ = fit_runs(features, params, tower=tower)
-    for one, other in zip(heads, again, strict=True):
+        # What it chose is recorded, as JSON can hold it, and only that varies between runs.
+        recorded = dict(json.loads(json.dumps(head.hyperparameters)))
+        chosen = {name: recorded.pop(name) for name in kind.chooses}
+        assert chosen == {name: head.state[name].tolist() for name in kind.chooses}
+        assert recorded == kind(head.template, params.training).hyperparameters
+    _check_same_states(heads, fit_runs(features, params, tower=tower)[0])
+    _check_batching(kind)
+    _check_absent_class(kind)
+
+
+def parts_for(kind: type[Head]) -> tuple[int, ...]:
+    """How the 24 numbers of :func:`make_features` are divided for a head that needs several encoders."""
+    return (10, 14) if kind.n_encoders == 2 else ()
+
+
+def _check_same_states(heads: Sequence[FittedHead], others: Sequence[FittedHead]) -> None:
+    for one, other in zip(heads, others, strict=True):
         assert one.state.keys() == other.state.keys()
         assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
-    _check_batching(kind)
+
+
+def check_blindness(kind: type[Head]) -> None:
+    """Check that neither labels nor embeddings of test clips change a head, nor prompts it does not read."""
+    features = make_features(parts=parts_for(kind))
+    params = FitParams(heads=(kind.name,), shots=(4,), seeds=(0,), folds=(1,), training=Training(epochs=3))
+    test = features.folds[0].test
+    labels, audio = features.labels.clone(), features.audio.clone()
+    labels[test], audio[test] = labels[test].roll(1), audio[test].flip(0)
+    assert not torch.equal(labels, features.labels)
+    others = [replace(features, labels=labels), replace(features, audio=audio)]
+    if not kind.reads_text:
+        others.append(replace(features, text=-features.text))
+    tower = LetterTower(24)
+    honest, _ = fit_runs(features, params, tower=tower)
+    for changed in others:
+        _check_same_states(honest, fit_runs(changed, params, tower=tower)[0])
+
+
+def _check_absent_class(kind: type[Head]) -> None:
+    """A class without a training clip is never guessed by heads that know nothing else of it."""
+    generator = torch.Generator().manual_seed(1)
+    audio = unit(torch.randn(1, 12, 24, generator=generator))
+    labels = torch.arange(12)[None] % 2  # of three classes the last is missing
+    text = unit(torch.randn(3, 24, generator=generator)) if kind.reads_text else torch.zeros(3, 24)
+    words = Words(LetterTower(24), ("dog", "church bell", "siren"))
+    shots = Shots(audio, labels, text, (5,), words, parts=parts_for(kind))
+    state = kind(BARE_TEMPLATE, Training(epochs=3)).fit(shots)
+    logits = kind.logits(state, torch.randn(1, 200, 24, generator=generator), words)
+    assert torch.isfinite(logits).all()
+    if not kind.reads_text:
+        assert set(logits.argmax(dim=-1).flatten().tolist()) == {0, 1}
 
 
 def _check_batching(kind: type[Head]) -> None:
@@ -119,11 +167,13 @@ def _check_batching(kind: type[Head]) -> None:
     text = unit(torch.randn(3, 24, generator=generator))
     head = kind(BARE_TEMPLATE, Training(epochs=3))
     words = Words(LetterTower(24), ("dog", "church bell", "siren"))
-    together = head.fit(Shots(audio, labels, text, (5, 6), words))
+    parts = parts_for(kind)
+    together = head.fit(Shots(audio, labels, text, (5, 6), words, parts=parts))
     logits = kind.logits(together, audio, words)
     assert logits.shape == (2, 12, 3)
     for run, seed in enumerate((5, 6)):
-        alone = head.fit(Shots(audio[run : run + 1], labels[run : run + 1], text, (seed,), words))
+        one = slice(run, run + 1)
+        alone = head.fit(Shots(audio[one], labels[one], text, (seed,), words, parts=parts))
         for name, value in alone.items():
             torch.testing.assert_close(together[name][run], value[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(kind.logits(alone, audio[run], words)[0], logits[run], atol=1e-3, rtol=0)

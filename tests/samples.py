@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 import torch
 
+from palm_cache.adaptation.heads.base import Shots, unit
 from palm_cache.store.features import FORMAT_VERSION, VIEW_POLICY, FeatureStore, StoreHeader
 from palm_cache.types import TEMPLATES, Clip, ClipTable, Features, Fold
 
@@ -25,6 +26,7 @@ def make_features(
     noise: float = 0.6,
     shift: float = 0.8,
     failed: Sequence[int] = (),
+    parts: tuple[int, ...] = (),
     seed: int = 0,
 ) -> Features:
     """Make features whose classes are noisy clusters, ``shift`` away from their text embeddings."""
@@ -50,7 +52,35 @@ def make_features(
         class_names=tuple(f"class {number}" for number in range(n_classes)),
         templates=TEMPLATES,
         folds=tuple(Fold(rows[fold_of != fold], rows[fold_of == fold]) for fold in range(n_folds)),
+        parts=parts,
     )
+
+
+def make_shots(
+    *,
+    runs: int,
+    n_classes: int = 4,
+    clips_per_class: int = 8,
+    views: int = 1,
+    dim: int = 24,
+    noise: float = 1.0,
+    shift: float = 0.8,
+    wrong_text: bool = False,
+    parts: tuple[int, ...] = (),
+    audio: torch.Tensor | None = None,
+    seed: int = 0,
+) -> Shots:
+    """Make shots whose classes are noisy clusters, ``shift`` away from their prompts, right or swapped."""
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randn(n_classes, dim, generator=generator)
+    labels = torch.arange(n_classes).repeat(clips_per_class).repeat_interleave(views).expand(runs, -1)
+    centres = text + shift * torch.randn(n_classes, dim, generator=generator)
+    if audio is None:
+        audio = centres[labels] + noise * torch.randn(runs, labels.shape[1], dim, generator=generator)
+    prompts = text.roll(1, dims=0) if wrong_text else text
+    if sum(parts) > dim:
+        prompts = prompts.repeat(1, sum(parts) // dim)
+    return Shots(unit(audio), labels, unit(prompts), tuple(range(runs)), views=views, parts=parts)
 
 
 def write_tone(
@@ -80,8 +110,9 @@ def write_palm_folder(
     return root
 
 
-def write_store(path: Path, features: Features) -> Path:
-    """Write features as a complete feature store."""
+def write_store(path: Path, features: Features, hashes: Sequence[str] = ()) -> Path:
+    """Write features as a complete feature store; content hashes follow from the rows if none are given."""
+    hashes = hashes or [f"{row:064x}" for row in range(len(features.labels))]
     clips = tuple(
         Clip(Path(f"{row}.wav"), f"{row}.wav", int(label)) for row, label in enumerate(features.labels)
     )
@@ -108,7 +139,7 @@ def write_store(path: Path, features: Features) -> Path:
         store.write_chunk(
             chunk,
             features.audio[rows.start : rows.stop].numpy(),
-            [f"{row:064x}" if features.usable[row] else "" for row in rows],
+            [hashes[row] if features.usable[row] else "" for row in rows],
             ["" if features.usable[row] else "broken" for row in rows],
         )
     return path

@@ -18,6 +18,7 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import StaleStoreError, StoreError
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads, run_name
+from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path, slug
 from palm_cache.store.scores import (
     COLUMNS,
@@ -82,14 +83,14 @@ def evaluate_files(
     predictions: list[Prediction] = []
     for number, file in enumerate(files):
         progress("evaluating", number, len(files))
-        fitted, recorded_store = read_heads(file)
-        opened = FeatureStore(store or recorded_store)
-        features = opened.read()
+        fitted, recorded = read_heads(file)
+        stores = (store,) if store else recorded
+        features = read_features(stores)
         words = None
         for head in fitted:
             _check_fresh(head, features, file)
             if words is None and load_tower and find_head(head.run.head).needs_text_tower:
-                words = Words(load_tower(opened.header), features.class_names)
+                words = Words(load_tower(FeatureStore(stores[0]).header), features.class_names)
             row, prediction = evaluate_head(features, head, words)
             rows.append(row)
             predictions.append(prediction)

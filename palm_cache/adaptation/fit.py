@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.grid import plan_runs
-from palm_cache.adaptation.heads import find_head
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, need_words, unit
+from palm_cache.adaptation.heads import HEADS, find_head
+from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, need_encoders, need_words, unit
 from palm_cache.adaptation.tasks import few_shot
-from palm_cache.errors import UnknownNameError
+from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore, StoreHeader
 from palm_cache.store.heads import read_heads, write_heads
+from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
 from palm_cache.types import BARE_TEMPLATE, Features, FittedHead, Progress, Run, Task, TextTower, no_progress
 
@@ -43,6 +44,7 @@ def fit_store(
     out: Path,
     params: FitParams,
     *,
+    partners: Sequence[Path] = (),
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> Fit:
@@ -52,22 +54,29 @@ def fit_store(
 
     Parameters
     ----------
+    partners : sequence of Path
+        Stores of the same clips from further encoders; their features are joined.
     load_tower : callable, optional
         For heads that learn words.
 
     Raises
     ------
     StoreError
-        If the store is missing, unfinished or damaged.
+        If a store is missing, unfinished or damaged, or stores cannot be joined.
+    ParameterError
+        If a head needs two encoders and has one, or the other way round.
     UnknownNameError
         If the store does not hold the template.
+    DataError
+        If a fold has training clips of one class only.
     OutputError
         If the heads cannot be written.
     """
-    opened = FeatureStore(store)
-    features = opened.read()
-    wordy = any(find_head(head).needs_text_tower for head in params.heads)
-    tower = load_tower(opened.header) if wordy and load_tower else None
+    features = read_features([store, *partners])
+    wordy = [head for head in params.heads if find_head(head).needs_text_tower]
+    if wordy and partners:
+        raise ParameterError(f"head {wordy[0]!r} learns words of one encoder: fit it on one --encoder")
+    tower = load_tower(FeatureStore(store).header) if wordy and load_tower else None
     fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
     path = heads_path(out, features.dataset, features.encoder)
     earlier = read_heads(path)[0] if path.exists() else []
@@ -77,7 +86,7 @@ def fit_store(
     if len(kept) < len(others):
         dropped = len(others) - len(kept)
         notes.append(f"{path}: {dropped} head(s) of an earlier state of the store are dropped")
-    write_heads(path, [*kept, *fitted], store)
+    write_heads(path, [*kept, *fitted], store, *partners)
     return Fit(path, features, tuple(fitted), len(kept), tuple(notes))
 
 
@@ -99,16 +108,18 @@ def fit_runs(
     """
     runs = plan_runs(features, params)
     tasks = {run: few_shot(features, fold=run.fold, shots=run.shots, seed=run.seed) for run in runs}
+    _check_classes(features, tasks)
     words = Words(tower, features.class_names) if tower else None
     batches: dict[tuple[str, int, int], list[Run]] = {}
     for run in runs:
         batches.setdefault((run.head, run.shots, len(tasks[run].train)), []).append(run)
     heads = {name: find_head(name)(params.template, params.training) for name in params.heads}
-    for head in heads.values():
+    for head in heads.values():  # before anything is trained for nothing
+        need_encoders(features.parts, type(head))
         if head.needs_text_tower:
-            need_words(words, type(head))  # before anything is trained for nothing
-    steps = {run: _steps(features, heads[run.head], len(tasks[run].train)) for run in runs}
-    done, total = 0, sum(steps.values())
+            need_words(words, type(head))
+    n_views = features.audio.shape[1]
+    done, total = 0, sum(heads[run.head].n_steps(n_views * len(tasks[run].train)) for run in runs)
     fitted: dict[Run, FittedHead] = {}
 
     def tick(number: int) -> None:
@@ -124,22 +135,22 @@ def fit_runs(
     return [fitted[run] for run in runs], _notes(features, tasks)
 
 
-def _steps(features: Features, head: Head, n_train: int) -> int:
-    """Return how many steps of gradient descent a run takes."""
-    if not head.trained:
-        return 0
-    n_examples = n_train * features.audio.shape[1]
-    return head.training.epochs * -(-n_examples // head.training.batch_size)
-
-
 def text_of(features: Features, template: str) -> Tensor:
     """Return the unit text embeddings (n_classes, dim) of one prompt template.
 
     Raises
     ------
+    DataError
+        If the store holds no text embeddings.
     UnknownNameError
-        If the store does not hold the template.
+        If it holds others.
     """
+    if not features.templates:
+        blind = ", ".join(name for name, head in HEADS.items() if not head.reads_text)
+        raise DataError(
+            f"{features.dataset}: the {features.encoder} store holds no text embeddings, and this head reads "
+            f"prompts; heads that read none: {blind}"
+        )
     if template not in features.templates:
         raise UnknownNameError.among("template", template, [repr(known) for known in features.templates])
     return unit(features.text[:, features.templates.index(template)])
@@ -161,9 +172,11 @@ def _fit_batch(
         # Every view of a clip is a training example of its own.
         audio=unit(features.audio[rows]).flatten(1, 2),
         labels=features.labels[rows].repeat_interleave(n_views, dim=1),
-        text=text_of(features, BARE_TEMPLATE if head.needs_text_tower else head.template),
+        text=_prompts(features, head),
         seeds=tuple(run.seed for run in runs),
         words=words,
+        views=n_views,
+        parts=features.parts,
     )
     started = time.perf_counter()
     states = head.fit(shots, tick)
@@ -176,16 +189,37 @@ def _fit_batch(
             state={name: value[number].clone() for name, value in states.items()},
             class_names=features.class_names,
             template=head.template,
-            hyperparameters=head.hyperparameters,
+            hyperparameters={
+                **head.hyperparameters,
+                **{name: states[name][number].tolist() for name in head.chooses},
+            },
             test_views=test_views,
             fingerprint=features.fingerprint,
             digest=features.digest,
             n_train=rows.shape[1],
-            n_params=head.n_params(n_classes, dim, token_dim),
+            n_params=head.n_params(n_classes, dim, token_dim, shots.labels.shape[1]),
             fit_seconds=seconds,
         )
         for number, run in enumerate(runs)
     ]
+
+
+def _check_classes(features: Features, tasks: Mapping[Run, Task]) -> None:
+    for run, task in tasks.items():
+        labels = set(features.labels[task.train].tolist())
+        if len(labels) == 1:
+            only = features.class_names[labels.pop()]
+            raise DataError(
+                f"{features.dataset}, fold {run.fold}: all training clips are of class {only!r}, and a head "
+                "needs two classes to tell apart; choose other folds with --folds"
+            )
+
+
+def _prompts(features: Features, head: Head) -> Tensor:
+    """Return the text that a head starts from; what it does not read it is not given."""
+    if not head.reads_text:
+        return torch.zeros(len(features.class_names), features.audio.shape[2])
+    return text_of(features, BARE_TEMPLATE if head.needs_text_tower else head.template)
 
 
 def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:

@@ -49,6 +49,16 @@ EncoderOption = Annotated[
         autocompletion=complete_encoder,
     ),
 ]
+EncodersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encoder",
+        help="As of extract; give it twice to join the features of two encoders, e.g. for muka.",
+        metavar="SPEC",
+        show_default="mini",
+        autocompletion=complete_encoder,
+    ),
+]
 FeaturesOption = Annotated[
     Path | None,
     typer.Option("--features", help="The folder of feature stores.", show_default=Params().features),

@@ -11,6 +11,7 @@ from palm_cache.cli.stage_one import (
     DatasetsOption,
     DeviceOption,
     EncoderOption,
+    EncodersOption,
     FeaturesOption,
     ParamsOption,
     TokenizerOption,
@@ -18,7 +19,7 @@ from palm_cache.cli.stage_one import (
 )
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
 from palm_cache.params import FitParams, Params, override, read_params
-from palm_cache.store.layout import RUNS, slug, store_path, stores_present
+from palm_cache.store.layout import RUNS, joined_spec, slug, store_path, stores_present
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,9 @@ def heads(
     ] = None,
     encoder: EncoderOption = None,
     features: FeaturesOption = None,
+    shots: Annotated[
+        int, typer.Option(min=1, help="Clips per class, for heads whose parameters are counted by them.")
+    ] = FitParams().shots[0],
     as_json: Json = False,
 ) -> None:
     """List the heads: what each learns, which paper it is from, how many parameters it has."""
@@ -63,7 +67,9 @@ def heads(
             wanted = override(Params(), features=str(features) if features else None)
             header = FeatureStore(_stores(wanted, [dataset], encoder)[0]).header
         for row, head in zip(rows, HEADS.values(), strict=True):
-            row["parameters"] = head.n_params(len(header.class_names), header.dim, header.token_dim)
+            n_classes = len(header.class_names)
+            n_examples = n_classes * shots * header.views
+            row["parameters"] = head.n_params(n_classes, header.dim, header.token_dim, n_examples)
     if as_json:
         print_json(rows)
         return
@@ -76,7 +82,7 @@ def heads(
 
 def fit(
     dataset: DatasetsOption = None,
-    encoder: EncoderOption = None,
+    encoder: EncodersOption = None,
     features: FeaturesOption = None,
     store: StoreOption = None,
     head: Annotated[
@@ -96,7 +102,10 @@ def fit(
     folds: Annotated[str | None, typer.Option(help="Folds, comma-separated.", show_default="all")] = None,
     template: Annotated[
         str | None,
-        typer.Option(help="Prompt of zero-shot, with {c} for the class.", show_default="the paper's"),
+        typer.Option(
+            help="Prompt of zero-shot and of heads that build on it, with {c} for the class.",
+            show_default="the paper's",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the shots.", show_default="50")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="0.05")] = None,
@@ -118,7 +127,9 @@ def fit(
     """Train heads on cached embeddings: every head, fold, number of shots and seed.
 
     Without --dataset it takes every feature store that is present. Heads that learn words (coop, cocoop)
-    load the encoder's text tower; --device and --tokenizer are for them.
+    load the encoder's text tower; --device and --tokenizer are for them. --epochs, --lr, --momentum and
+    --batch-size are for palm, palm-prototype, coop and cocoop. Other heads choose what they need to know from
+    the shots alone, run by run; scores.csv records it.
 
     Example: palm-cache fit --shots 8
     """
@@ -139,8 +150,9 @@ def fit(
             ),
         )
         if params:
-            dataset, encoder = dataset or list(wanted.datasets), encoder or wanted.encoder
-        stores = [store] if store else _stores(wanted, dataset, encoder)
+            dataset, encoder = dataset or list(wanted.datasets), encoder or [wanted.encoder]
+        specs = list(dict.fromkeys(encoder)) if encoder else [None]
+        stores = [[store]] if store else _joined([_stores(wanted, dataset, spec) for spec in specs])
         tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         files = _fit_all(stores, out, how, tower)
         if not evaluate:
@@ -166,7 +178,7 @@ def evaluate(
         Path | None, typer.Option(help="Where the heads lie, if elsewhere.", show_default="--out")
     ] = None,
     dataset: DatasetsOption = None,
-    encoder: EncoderOption = None,
+    encoder: EncodersOption = None,
     store: StoreOption = None,
     device: DeviceOption = None,
     tokenizer: TokenizerOption = None,
@@ -182,8 +194,8 @@ def evaluate(
     with one_line_errors("the scores of earlier evaluations are kept"):
         where = heads or out
         names = [_known_name(where, name) for name in dataset] if dataset else ["*"]
-        patterns = [f"{name}/{slug(encoder) if encoder else '*'}/heads.h5" for name in names]
-        files = sorted(file for pattern in patterns for file in where.glob(pattern))
+        spec = slug(joined_spec(encoder)) if encoder else "*"
+        files = sorted(file for name in names for file in where.glob(f"{name}/{spec}/heads.h5"))
         wanted = read_params(params) if params else Params()
         tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         with progress_bar("heads files") as progress:
@@ -261,13 +273,13 @@ def _tower_loader(how: ExtractParams) -> LoadTower:
     return lambda header: load_text_tower(header, device=how.device, tokenizer=how.tokenizer)
 
 
-def _fit_all(stores: list[Path], out: Path, how: FitParams, tower: LoadTower) -> list[Path]:
+def _fit_all(stores: list[list[Path]], out: Path, how: FitParams, tower: LoadTower) -> list[Path]:
     from palm_cache.adaptation.fit import fit_store
 
     files = []
-    for path in stores:
+    for path, *partners in stores:
         with progress_bar("steps") as progress:
-            done = fit_store(path, out, how, load_tower=tower, progress=progress)
+            done = fit_store(path, out, how, partners=partners, load_tower=tower, progress=progress)
         files.append(done.heads_file)
         for note in done.notes:
             say(f"note: {note}")
@@ -300,6 +312,19 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
             "make one with: palm-cache extract --dataset NAME_OR_DIR"
         )
     return present
+
+
+def _joined(of_encoders: list[list[Path]]) -> list[list[Path]]:
+    """Return the stores of every dataset that has one of each encoder, in the order of the encoders."""
+    from palm_cache.errors import StoreError
+
+    by_dataset = [{path.parent.name: path for path in stores} for stores in of_encoders]
+    common = [name for name in by_dataset[0] if all(name in stores for stores in by_dataset)]
+    if len(of_encoders) == 1:
+        return [[path] for path in of_encoders[0]]
+    if not common:
+        raise StoreError("no dataset has a store of each encoder; make them with: palm-cache extract")
+    return [[stores[name] for stores in by_dataset] for name in common]
 
 
 def _known_name(results: Path, dataset: str) -> str:

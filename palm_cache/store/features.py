@@ -239,6 +239,10 @@ class FeatureStore:
         """Return the path of every clip inside the dataset."""
         return [str(value) for value in self._read("path", slice(None), where="path")]
 
+    def content_hashes(self) -> list[str]:
+        """Return the sha256 of every clip's content, "" where the file could not be opened."""
+        return [str(value) for value in self._read("content_sha256", slice(None), where="content_sha256")]
+
     def labels(self) -> Tensor:
         """Return the label of every clip, (n_clips,) int64."""
         return torch.from_numpy(np.asarray(self._read("label", slice(None), where="label")))
@@ -340,7 +344,7 @@ class FeatureStore:
         return torch.from_numpy(np.asarray(self._read(name, slice(None), where=name), dtype=np.int64))
 
     def _digest(self, text: NDArray[np.float32], errors: list[str]) -> str:
-        hashes = [str(value) for value in self._read("content_sha256", slice(None), where="content_sha256")]
+        hashes = self.content_hashes()
         digest = hashlib.sha256()
         folds = [[fold.train.tolist(), fold.test.tolist()] for fold in self.folds()]
         header = self.header

@@ -38,13 +38,13 @@ def split_run_name(name: str) -> tuple[str, int, int, int]:
     return match[1], int(match[2]), int(match[3]), int(match[4])
 
 
-def write_heads(path: Path, heads: Sequence[FittedHead], store: Path) -> None:
+def write_heads(path: Path, heads: Sequence[FittedHead], *stores: Path) -> None:
     """Write a heads file anew, whole or not at all.
 
     Parameters
     ----------
-    store : Path
-        The feature store that the heads were fitted on; evaluation looks there.
+    *stores : Path
+        The feature stores that the heads were fitted on, several if they were joined; evaluation looks there.
 
     Raises
     ------
@@ -53,7 +53,10 @@ def write_heads(path: Path, heads: Sequence[FittedHead], store: Path) -> None:
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["store"] = str(store)
+        file.attrs["store"] = str(stores[0])
+        file.attrs["joined_stores"] = np.array(
+            [str(store) for store in stores[1:]], dtype=h5py.string_dtype()
+        )
         for head in heads:
             group = file.create_group(run_name(head.run))
             for name, value in head.state.items():
@@ -66,8 +69,8 @@ def write_heads(path: Path, heads: Sequence[FittedHead], store: Path) -> None:
             group.attrs["hyperparameters"] = json.dumps(dict(head.hyperparameters), sort_keys=True)
 
 
-def read_heads(path: Path) -> tuple[list[FittedHead], Path]:
-    """Read every head of a file, and the path of the store that they were fitted on.
+def read_heads(path: Path) -> tuple[list[FittedHead], tuple[Path, ...]]:
+    """Read every head of a file, and the paths of the stores that they were fitted on.
 
     Raises
     ------
@@ -85,7 +88,8 @@ def read_heads(path: Path) -> tuple[list[FittedHead], Path]:
                     f"{path}: heads format {file.attrs['format_version']}, this palm-cache reads "
                     f"{FORMAT_VERSION}; fit them again with: palm-cache fit"
                 )
-            return [_read_head(group) for group in file.values()], Path(file.attrs["store"])
+            stores = [file.attrs["store"], *file.attrs.get("joined_stores", ())]
+            return [_read_head(group) for group in file.values()], tuple(Path(str(one)) for one in stores)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise DamagedStoreError(
             f"{path}: not a readable heads file ({error}); remove it and fit again with: palm-cache fit"
@@ -98,7 +102,7 @@ def _read_head(group: h5py.Group) -> FittedHead:
     }
     return FittedHead(
         run=Run(**{name: attributes[name] for name in Run.__dataclass_fields__}),
-        state={name: torch.from_numpy(values[()]) for name, values in group.items()},
+        state={name: torch.from_numpy(np.asarray(values[()])) for name, values in group.items()},
         class_names=tuple(str(name) for name in attributes["class_names"]),
         hyperparameters=json.loads(attributes["hyperparameters"]),
         **{name: attributes[name] for name in _PLAIN},

@@ -4,13 +4,14 @@
 
     data/raw/<Name>/                          a dataset
     FEATURES/<dataset>/<encoder>.zarr         its embeddings; FEATURES is data/features
-    OUT/<dataset>/<encoder>/heads.h5          heads fitted on them
+    OUT/<dataset>/<encoder>/heads.h5          heads fitted on them; of joined encoders <encoder>+<encoder>
     OUT/scores.csv, predictions.h5, metrics.json, report/
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 RAW = Path("data", "raw")
@@ -20,13 +21,21 @@ RUNS = Path("runs")
 def slug(spec: str) -> str:
     """Return an encoder spec's form in file names: ``clap:laion/x`` becomes ``clap-x``.
 
-    Only the last part of the source is kept; the fingerprint inside a store tells versions apart.
+    Only the last part of the source is kept; the fingerprint inside a store tells versions apart. Of joined
+    encoders, ``mini+clap:laion/x``, every one has its form: ``mini+clap-x``.
     """
+    if "+" in spec:
+        return "+".join(slug(part) for part in spec.split("+"))
     name, _, source = spec.partition(":")
     last = source.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
     if name == "pengi":
         last = Path(last).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{last}" if last else name)
+
+
+def joined_spec(encoders: Iterable[str]) -> str:
+    """Return the spec of joined encoders, in their order: ``mini+clap:laion/x``."""
+    return "+".join(encoders)
 
 
 def store_path(features: Path, dataset: str, encoder: str) -> Path:

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
-from samples import make_features
+import zarr
+from samples import make_features, write_store
 
-from palm_cache.adaptation.fit import fit_runs
+from palm_cache.adaptation.evaluate import evaluate_files
+from palm_cache.adaptation.fit import fit_runs, fit_store
 from palm_cache.adaptation.grid import plan_runs
-from palm_cache.errors import DataError, UnknownNameError
+from palm_cache.adaptation.heads import HEADS
+from palm_cache.errors import DataError, ParameterError, StaleStoreError, UnknownNameError
 from palm_cache.params import FitParams
-from palm_cache.types import Features, Run, Training
+from palm_cache.store.heads import read_heads
+from palm_cache.store.scores import read_scores
+from palm_cache.types import Features, Fold, Run, Training
 
 QUICK = Training(epochs=2)
 
@@ -73,3 +82,100 @@ def test_progress_counts_training_steps(features: Features) -> None:
     )
     # Three runs of two epochs with one batch of eight clips each.
     assert said == [("training", 3, 6), ("training", 6, 6)]
+
+
+@pytest.mark.parametrize("name", ["palm", "linear-probe", "kernel-ridge"])
+def test_labels_of_one_class_only_are_refused_with_fold_and_class(features: Features, name: str) -> None:
+    rows = torch.arange(120)
+    only = replace(features, folds=(features.folds[0], Fold(rows[features.labels == 2], rows)))
+    with pytest.raises(DataError, match="clusters, fold 2: all training clips are of class 'class 2'"):
+        fit_runs(only, FitParams(heads=(name,), training=QUICK))
+    fit_runs(only, FitParams(heads=("zero-shot",)))  # learns nothing from clips
+
+
+def test_a_store_without_text_serves_the_heads_that_read_none(tmp_path: Path, features: Features) -> None:
+    mute = replace(features, text=features.text[:, :0], templates=())
+    store = write_store(tmp_path / "mute.zarr", mute)
+    blind = [name for name, head in HEADS.items() if not head.reads_text]
+    assert blind == ["prototype", "knn", "linear-probe", "kernel-ridge"]
+    done = fit_store(store, tmp_path, FitParams(heads=tuple(blind), shots=(4,), seeds=(0,), folds=(1,)))
+    assert len(done.fitted) == 4
+    with pytest.raises(
+        DataError,
+        match=r"mini store holds no text embeddings.*read none: prototype, knn, linear-probe, kernel-",
+    ):
+        fit_store(store, tmp_path, FitParams(heads=("palm",)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_refused_with_the_row(
+    tmp_path: Path, features: Features, value: float
+) -> None:
+    store = write_store(tmp_path / "broken.zarr", features)
+    audio = zarr.open_array(store / "audio", mode="r+")
+    audio[17, 0, 3] = value
+    audio[40, 0, 0] = value
+    with pytest.raises(
+        DataError, match=r"clusters, row 17 \(and 1 more rows\): .* not finite .* palm-cache ext"
+    ):
+        fit_store(store, tmp_path, FitParams(heads=("prototype",)))
+    text = features.text.clone()
+    text[2, 0, 0] = value
+    with pytest.raises(DataError, match="clusters, class 'class 2': a text embedding is not finite"):
+        replace(features, text=text)
+
+
+def test_what_is_not_finite_but_failed_anyway_does_no_harm(features: Features) -> None:
+    audio = features.audio.clone()
+    audio[3] = float("nan")
+    usable = torch.ones(120, dtype=torch.bool)
+    usable[3] = False
+    fit_runs(replace(features, audio=audio, usable=usable), FitParams(heads=("prototype",)))
+
+
+def test_what_runs_choose_for_themselves_is_in_the_scores(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store.zarr", make_features())
+    fit_store(store, tmp_path / "runs", FitParams(heads=("kernel-ridge", "knn"), shots=(1, 8), seeds=(0, 1)))
+    evaluate_files(tmp_path / "runs")
+    scores = read_scores(tmp_path / "runs" / "scores.csv")
+    recorded = [json.loads(text) for text in scores["hyperparameters"]]
+    by_head: dict[str, list[dict[str, float]]] = {}
+    for head, shots, chosen in zip(scores["head"], scores["shots"], recorded, strict=True):
+        assert chosen["held_out"] == (0 if shots == 1 else 32)
+        by_head.setdefault(f"{head}-{shots}", []).append(chosen)
+    assert set(by_head["kernel-ridge-8"][0]) == {"gamma", "ridge", "scale", "held_out", "test_views"}
+    assert len({chosen["gamma"] for chosen in by_head["kernel-ridge-8"]}) > 1
+    assert {(chosen["k"], type(chosen["k"])) for chosen in by_head["knn-1"]} == {(1, int)}
+
+
+def test_joined_stores_are_fitted_and_evaluated_together(tmp_path: Path, features: Features) -> None:
+    other = replace(features, encoder="clap:x/y", fingerprint="e" * 64, audio=features.audio.flip(2))
+    one, two = (
+        write_store(tmp_path / f"{name}.zarr", store) for name, store in (("one", features), ("two", other))
+    )
+    params = FitParams(heads=("muka", "prototype", "palm"), shots=(4,), seeds=(0,), training=QUICK)
+    done = fit_store(one, tmp_path / "runs", params, partners=[two])
+    assert done.heads_file == tmp_path / "runs" / "clusters" / "mini+clap-y" / "heads.h5"
+    heads, stores = read_heads(done.heads_file)
+    assert stores == (one, two)
+    assert {head.run.encoder for head in heads} == {"mini+clap:x/y"}
+    scores = evaluate_files(tmp_path / "runs").scores
+    assert set(scores["encoder"]) == {"mini+clap-y"}
+    assert len(scores) == 9
+    assert scores["accuracy"].min() > 0.5
+    # Another state of the partner is another state of the features.
+    write_store(tmp_path / "three.zarr", replace(other, text=other.text + 1))
+    (tmp_path / "two.zarr").rename(tmp_path / "old.zarr")
+    (tmp_path / "three.zarr").rename(tmp_path / "two.zarr")
+    with pytest.raises(StaleStoreError, match="fitted on an earlier state"):
+        evaluate_files(tmp_path / "runs")
+
+
+def test_one_encoder_is_too_few_for_muka_and_two_are_too_many_for_coop(
+    tmp_path: Path, features: Features
+) -> None:
+    store = write_store(tmp_path / "store.zarr", features)
+    with pytest.raises(ParameterError, match="'muka' needs the features of 2 encoders"):
+        fit_store(store, tmp_path, FitParams(heads=("palm", "muka")))
+    with pytest.raises(ParameterError, match="'coop' learns words of one encoder"):
+        fit_store(store, tmp_path, FitParams(heads=("coop",)), partners=[store])

@@ -224,7 +224,7 @@ def test_parameters_are_counted_as_in_the_paper() -> None:
     """Table 3 of the paper, at PENGI's 1024 and 512 dimensions; of COCOOP it counts the network alone."""
 
     def mean(kind: type[Palm] | type[Coop] | type[Cocoop]) -> int:
-        return round(sum(kind.n_params(count, 1024, 512) for count in PAPER_CLASSES) / len(PAPER_CLASSES))
+        return round(sum(kind.n_params(count, 1024, 512, 0) for count in PAPER_CLASSES) / len(PAPER_CLASSES))
 
     assert (mean(Palm), mean(Coop), mean(Cocoop)) == (12_393, 8_192, 107_072)
     assert mean(Cocoop) - mean(Coop) == 98_880
@@ -235,4 +235,4 @@ def test_what_is_learned_is_what_is_counted(kind: type[Coop] | type[Cocoop]) -> 
     shots = make_shots(LetterTower(32))
     state = kind("", Training(epochs=1)).fit(replace(shots, audio=shots.audio.float()))
     learned = sum(value[0].numel() for name, value in state.items() if name != "class_embeddings")
-    assert learned == kind.n_params(len(CLASSES), 32, 8)
+    assert learned == kind.n_params(len(CLASSES), 32, 8, 0)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,48 @@ def test_heads_that_learn_words_train_through_minis_text_tower(workplace: Path) 
     listed = json.loads(succeed("heads", "--dataset", "Tones", "--json").stdout)
     assert counts.items() <= {row["name"]: row["parameters"] for row in listed}.items()
     assert json.loads(succeed("evaluate", "--json").stdout) == rows
+
+
+def test_two_encoders_are_joined_fitted_and_evaluated_again(workplace: Path) -> None:
+    features = make_features()
+    for encoder, name in (("mini", "mini"), ("clap:models/other", "clap-other")):
+        for dataset in ("clusters", "more") if name == "mini" else ("clusters",):
+            store = replace(
+                features, dataset=dataset, encoder=encoder, audio=features.audio.flip(0, 2).flip(0)
+            )
+            write_store(Path(f"data/features/{dataset}/{name}.zarr"), store)
+    both = ("--encoder", "mini", "--encoder", "clap:models/other")
+    words = ("--head", "muka,kernel-ridge", "--shots", "4", "--seeds", "0,1", "--json")
+    rows = json.loads(succeed("fit", *both, *words).stdout)
+    # Only one of the datasets has stores of both.
+    assert {(row["dataset"], row["encoder"], row["head"]) for row in rows} == {
+        ("clusters", "mini+clap-other", "muka"),
+        ("clusters", "mini+clap-other", "kernel-ridge"),
+    }
+    assert Path("runs/clusters/mini+clap-other/heads.h5").is_file()
+    assert json.loads(succeed("evaluate", *both, "--json").stdout) == rows
+    assert json.loads(succeed("evaluate", "--dataset", "clusters", "--json").stdout) == rows
+    alone = json.loads(succeed("fit", "--encoder", "mini", "--head", "prototype", "--json").stdout)
+    assert {row["encoder"] for row in alone} == {"mini"}
+    assert "'muka' needs the features of 2 encoders" in fail("fit", "--encoder", "mini", "--head", "muka")
+    assert "no feature store of encoder clap:nowhere" in fail(
+        "fit", "--encoder", "mini", "--encoder", "clap:nowhere", "--head", "muka"
+    )
+    write_store(Path("data/features/third/clap-third.zarr"), replace(features, encoder="clap:third"))
+    assert "no dataset has a store of each encoder" in fail(
+        "fit", "--encoder", "mini", "--encoder", "clap:third", "--head", "muka"
+    )
+
+
+def test_parameters_that_grow_with_the_shots_are_counted_for_so_many(workplace: Path) -> None:
+    write_store(Path("data/features/clusters/mini.zarr"), make_features(n_views=2))
+    listed = {
+        row["name"]: row["parameters"]
+        for row in json.loads(succeed("heads", "--dataset", "clusters", "--shots", "3", "--json").stdout)
+    }
+    assert listed["tip-adapter-f"] == 4 * 3 * 2 * 24
+    assert listed["linear-probe"] == 4 * 25
+    assert listed["kernel-ridge"] == listed["tip-adapter"] == listed["prototype"] == 0
 
 
 def test_a_text_tower_of_another_encoder_is_refused(workplace: Path) -> None:
@@ -322,8 +365,6 @@ def test_verify_names_the_damaged_chunk_and_extract_repairs_it(workplace: Path) 
 
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(workplace: Path) -> None:
-    from dataclasses import replace
-
     write_store(Path("data/features/x/mini.zarr"), replace(make_features(), dataset="[bold]x[/bold]"))
     assert "[bold]x[/bold]" in succeed("fit", "--head", "zero-shot").stdout
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -16,15 +17,17 @@ from palm_cache.types import Features, FittedHead, Training
 
 @pytest.fixture
 def fitted(features: Features) -> list[FittedHead]:
-    return fit_runs(features, FitParams(shots=(4,), seeds=(0, 1), training=Training(epochs=2)))[0]
+    heads = ("zero-shot", "palm", "knn", "linear-probe", "tip-adapter", "muka")
+    params = FitParams(heads=heads, shots=(4,), seeds=(0, 1), training=Training(epochs=2))
+    return fit_runs(replace(features, parts=(10, 14)), params)[0]
 
 
 def test_reloaded_heads_predict_the_same_logits(
     fitted: list[FittedHead], features: Features, tmp_path: Path
 ) -> None:
     write_heads(tmp_path / "heads.h5", fitted, Path("some/store.zarr"))
-    reloaded, store = read_heads(tmp_path / "heads.h5")
-    assert store == Path("some/store.zarr")
+    reloaded, stores = read_heads(tmp_path / "heads.h5")
+    assert stores == (Path("some/store.zarr"),)
     by_run = {head.run: head for head in reloaded}
     assert set(by_run) == {head.run for head in fitted}
     for head in fitted:
@@ -43,6 +46,12 @@ def test_reloaded_heads_predict_the_same_logits(
             "n_params",
         ):
             assert getattr(again, name) == getattr(head, name)
+
+
+def test_joined_stores_are_all_remembered(fitted: list[FittedHead], tmp_path: Path) -> None:
+    stores = (Path("some/store.zarr"), Path("other.zarr"))
+    write_heads(tmp_path / "heads.h5", fitted, *stores)
+    assert read_heads(tmp_path / "heads.h5")[1] == stores
 
 
 def test_a_group_can_be_read_without_palm_cache(fitted: list[FittedHead], tmp_path: Path) -> None:

@@ -5,11 +5,34 @@ from __future__ import annotations
 from palm_cache.adaptation.heads.base import Head
 from palm_cache.adaptation.heads.cocoop import Cocoop
 from palm_cache.adaptation.heads.coop import Coop
+from palm_cache.adaptation.heads.kernels import KernelRidge, Muka, Proker
+from palm_cache.adaptation.heads.linear_probe import LinearProbe
+from palm_cache.adaptation.heads.neighbours import Neighbours
 from palm_cache.adaptation.heads.palm import Palm
+from palm_cache.adaptation.heads.prototype import PalmPrototype, Prototype
+from palm_cache.adaptation.heads.tip_adapter import TipAdapter, TipAdapterF
 from palm_cache.adaptation.heads.zero_shot import PalmDagger, ZeroShot
 from palm_cache.errors import UnknownNameError
 
-HEADS: dict[str, type[Head]] = {head.name: head for head in (ZeroShot, PalmDagger, Palm, Coop, Cocoop)}
+HEADS: dict[str, type[Head]] = {
+    head.name: head
+    for head in (
+        ZeroShot,
+        PalmDagger,
+        Palm,
+        PalmPrototype,
+        Coop,
+        Cocoop,
+        Prototype,
+        Neighbours,
+        LinearProbe,
+        KernelRidge,
+        TipAdapter,
+        TipAdapterF,
+        Proker,
+        Muka,
+    )
+}
 
 
 def find_head(name: str) -> type[Head]:

@@ -22,6 +22,10 @@ from palm_cache.types import TextTower, Training
 SCALE = 100.0
 """Logit scale of PALM and of all its rivals (the authors' fixed temperature of 0.01)."""
 
+UNSEEN = -2 * SCALE
+"""Added to the logit of a class without a training clip by heads that read no prompt: they know nothing of
+it and must not guess it. Lower than any cosine with :data:`SCALE`."""
+
 
 Tick = Callable[[int], None]
 """Told how many training steps, summed over runs, were done just now."""
@@ -48,11 +52,15 @@ class Shots:
     labels: Tensor
     """(runs, n_train) int64."""
     text: Tensor
-    """(n_classes, dim) float, unit length: the head's prompt for every class."""
+    """(n_classes, dim) float, unit length: the head's prompt for every class; zeros if it reads none."""
     seeds: tuple[int, ...]
     """(runs,) one seed per run."""
     words: Words | None = None
     """Given to heads that need the text tower."""
+    views: int = 1
+    """So many examples in a row are views of one clip: what is held out is held out clip by clip."""
+    parts: tuple[int, ...] = ()
+    """How many of the ``dim`` numbers are which encoder's, where features of several were joined."""
 
     def __post_init__(self) -> None:
         runs, n_train, dim = self.audio.shape
@@ -60,6 +68,11 @@ class Shots:
             raise DataError(
                 f"shots do not fit together: audio {tuple(self.audio.shape)}, labels "
                 f"{tuple(self.labels.shape)}, text {tuple(self.text.shape)}, {len(self.seeds)} seeds"
+            )
+        if n_train % self.views or (self.parts and sum(self.parts) != dim):
+            raise DataError(
+                f"shots do not fit together: {n_train} examples of {self.views} views, {dim} numbers of "
+                f"parts {self.parts}"
             )
 
 
@@ -81,6 +94,13 @@ class Head(ABC):
     """False for heads that learn nothing: one run per fold, no shots."""
     needs_text_tower: ClassVar[bool] = False
     """True for heads that learn words: they train through the frozen text tower."""
+    reads_text: ClassVar[bool] = True
+    """False for heads that look at clips alone."""
+    n_encoders: ClassVar[int] = 1
+    """How many encoders' features it needs at least."""
+    chooses: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters that it chooses for every run by itself, from the shots alone: they are part of the
+    state, under these names, and are recorded with the scores."""
     source: ClassVar[str]
     """The paper it comes from."""
 
@@ -95,8 +115,11 @@ class Head(ABC):
 
     @staticmethod
     @abstractmethod
-    def n_params(n_classes: int, dim: int, token_dim: int) -> int:
-        """Count the learnable parameters.
+    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
+        """Count the learnable parameters: the numbers that an optimiser adjusts step by step.
+
+        Heads that their papers call training-free (means, neighbours, caches, kernel machines solved in
+        closed form) have none, whatever they keep; hyperparameters never count.
 
         Parameters
         ----------
@@ -105,7 +128,13 @@ class Head(ABC):
             Length of the encoder's embeddings.
         token_dim : int
             Length of its text tower's token embeddings.
+        n_examples : int
+            Training clips times views.
         """
+
+    def n_steps(self, n_examples: int) -> int:
+        """Return how often :meth:`fit` ticks for a run of so many examples."""
+        return 0
 
     @abstractmethod
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
@@ -176,6 +205,36 @@ def need_words(words: Words | None, head: type[Head]) -> Words:
     if words is None:
         raise ParameterError(f"head {head.name!r} learns words: it needs the encoder's text tower")
     return words
+
+
+def need_encoders(parts: tuple[int, ...], head: type[Head]) -> None:
+    """Check that features were joined from as many encoders as a head needs.
+
+    Raises
+    ------
+    ParameterError
+        If they were not.
+    """
+    if max(1, len(parts)) < head.n_encoders:
+        raise ParameterError(
+            f"head {head.name!r} needs the features of {head.n_encoders} encoders: "
+            "name them all, --encoder A --encoder B"
+        )
+
+
+def sgd_steps(training: Training, n_examples: int) -> int:
+    """Return how many steps of gradient descent a run takes."""
+    return training.epochs * -(-n_examples // training.batch_size)
+
+
+def one_hot(labels: Tensor, n_classes: int) -> Tensor:
+    """Return labels (..., n) as rows of zeros with a single one, (..., n, n_classes) float64."""
+    return torch.nn.functional.one_hot(labels, n_classes).double()
+
+
+def unseen_bias(labels: Tensor, n_classes: int) -> Tensor:
+    """Return 0 for every class among labels (..., n) and :data:`UNSEEN` for the rest, (..., n_classes)."""
+    return torch.where(one_hot(labels, n_classes).sum(dim=-2) > 0, 0.0, UNSEEN)
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from palm_cache.adaptation.heads.base import (
     generators,
     need_words,
     no_tick,
+    sgd_steps,
     unit,
 )
 from palm_cache.adaptation.heads.coop import (
@@ -94,10 +95,14 @@ class Cocoop(Head):
         return Coop(self.template, self.training).hyperparameters
 
     @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int) -> int:
+    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
         """Return the context's and the network's; the paper counts the network alone."""
         middle = _middle(dim)
         return N_CONTEXT * token_dim + middle * (dim + 1) + token_dim * (middle + 1)
+
+    def n_steps(self, n_examples: int) -> int:
+        """Return the steps of gradient descent."""
+        return sgd_steps(self.training, n_examples)
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train all runs, as many runs and clips together as the text tower bears."""

@@ -18,6 +18,7 @@ from palm_cache.adaptation.heads.base import (
     generators,
     need_words,
     no_tick,
+    sgd_steps,
     unit,
 )
 from palm_cache.adaptation.train import draw_orders, sgd
@@ -85,9 +86,13 @@ class Coop(CosineHead):
         return {**asdict(self.training), "n_context": N_CONTEXT}
 
     @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int) -> int:
+    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
         """Return ``N_CONTEXT * token_dim``."""
         return N_CONTEXT * token_dim
+
+    def n_steps(self, n_examples: int) -> int:
+        """Return the steps of gradient descent."""
+        return sgd_steps(self.training, n_examples)
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train all runs, as many together as the text tower bears."""

@@ -8,7 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import CosineHead, Shots, Tick, generators, no_tick, unit
+from palm_cache.adaptation.heads.base import (
+    CosineHead,
+    Shots,
+    Tick,
+    generators,
+    no_tick,
+    sgd_steps,
+    unit,
+)
 from palm_cache.adaptation.heads.palm_descent import descend
 from palm_cache.adaptation.train import draw_orders
 from palm_cache.errors import DataError
@@ -76,15 +84,18 @@ class Palm(CosineHead):
         return asdict(self.training)
 
     @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int) -> int:
+    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
         """Return ``n_classes * (dim + 1)``."""
         return n_classes * (dim + 1)
 
+    def n_steps(self, n_examples: int) -> int:
+        """Return the steps of gradient descent."""
+        return sgd_steps(self.training, n_examples)
+
     def start(self, shots: Shots, run: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return where a run starts: its context (n_classes, dim) and its gate (n_classes,)."""
-        n_classes, dim = shots.text.shape
-        context = CONTEXT_STD * torch.randn(n_classes, dim, generator=generator)
-        return context, torch.rand(n_classes, generator=generator)
+        context = CONTEXT_STD * torch.randn(shots.text.shape, generator=generator)
+        return context, torch.rand(len(shots.text), generator=generator)
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train all runs together; each run's start and shuffling follow from its seed alone."""

@@ -24,7 +24,7 @@ class ZeroShot(CosineHead):
     source: ClassVar[str] = "Deshmukh et al., NeurIPS 2023 (PENGI); Hanif et al., EMNLP 2024"
 
     @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int) -> int:
+    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
         """Return 0."""
         return 0
 

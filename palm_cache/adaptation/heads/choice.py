@@ -1,0 +1,134 @@
+"""How heads choose hyperparameters for a run from its shots alone: no test clip is ever looked at.
+
+A clip is held out, all its views with it, scored by a head that was fitted without it, and the cross
+entropy of the scores is compared. Cross entropy and not accuracy: few clips are held out, so many
+candidates tie in accuracy, and a proper score also says at which scale logits mean probabilities.
+
+Where a head is solved in closed form, every clip is held out once, exactly and at no cost
+(leave-one-out); elsewhere in turns (stratified cross-validation). A clip whose class has no other clip
+cannot judge anything, because without it nothing is known of its class: it is never held out. With one
+clip per class nothing can be held out, and documented defaults are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FOLDS = 5
+"""Folds of cross-validation, fewer where a class has fewer clips. Four fifths of the clips train, which
+is close to all of them; more folds cost time and gain nothing that the noise of few clips would show."""
+
+TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Factors of logits whose scale is no hyperparameter, so that candidates compare by what they say and not
+by how loudly: from PALM's 100 times cosine down to the cosine."""
+
+Value = float | tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The values of one hyperparameter that are tried."""
+
+    values: tuple[Value, ...]
+    default: Value
+    """Taken where nothing can be held out."""
+
+    @property
+    def candidates(self) -> Tensor:
+        """The values as a tensor, (n_values,) or (n_values, values of a tuple) float64."""
+        return torch.tensor(self.values, dtype=torch.float64)
+
+
+def can_be_held_out(labels: Tensor, n_classes: int, views: int) -> Tensor:
+    """Say which examples have a clip of their class beside their own.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (runs, n_examples)
+        The views of a clip stand side by side.
+    views : int
+        Per clip.
+
+    Returns
+    -------
+    Tensor, shape (runs, n_examples)
+        bool. None of a run where fewer than two classes could be told apart.
+    """
+    counts = torch.nn.functional.one_hot(labels, n_classes).sum(dim=1)
+    enough = counts > views
+    return enough.gather(1, labels) & (enough.sum(dim=1, keepdim=True) > 1)
+
+
+def same_clip(n_examples: int, views: int) -> Tensor:
+    """Say which examples are views of one clip, (n_examples, n_examples) bool."""
+    clip = torch.arange(n_examples) // views
+    return clip[:, None] == clip
+
+
+def cross_validation_folds(labels: Tensor, n_classes: int, views: int) -> Tensor:
+    """Deal the clips of every class out to :data:`FOLDS` folds, in their order, which was drawn at random.
+
+    Returns
+    -------
+    Tensor, shape (runs, n_examples)
+        int64, the fold in which an example is held out; -1 where it never is. Fewer folds are used where
+        no class has as many clips.
+    """
+    counted = torch.nn.functional.one_hot(labels, n_classes).cumsum(dim=1)
+    turn = (counted.gather(2, labels[..., None])[..., 0] - 1) // views
+    return torch.where(can_be_held_out(labels, n_classes, views), turn % FOLDS, -1)
+
+
+def held_out_loss(scores: Tensor, labels: Tensor, held_out: Tensor) -> Tensor:
+    """Average the cross entropy of every run over the examples that can be held out.
+
+    Parameters
+    ----------
+    scores : Tensor, shape (runs, ..., n_examples, n_classes)
+        Logits of every example from a head that was fitted without its clip.
+    labels, held_out : Tensor, shape (runs, n_examples)
+
+    Returns
+    -------
+    Tensor, shape (runs, ...)
+    """
+    between = (1,) * (scores.ndim - 3)
+    runs, n_examples = labels.shape
+    wanted = labels.view(runs, *between, n_examples, 1).expand(*scores.shape[:-1], 1)
+    losses = scores.logsumexp(dim=-1) - scores.gather(-1, wanted)[..., 0]
+    weights = held_out.double() / held_out.sum(dim=1, keepdim=True).clamp(min=1)
+    return (losses * weights.view(runs, *between, n_examples)).sum(dim=-1)
+
+
+def choose(losses: Tensor, grids: Mapping[str, Grid], held_out: Tensor, views: int) -> dict[str, Tensor]:
+    """Take every run's best candidate, or the defaults where nothing could be held out.
+
+    Parameters
+    ----------
+    losses : Tensor, shape (runs, number of values of the first grid, of the second ...)
+    grids : mapping of Grid
+        By name, in the order of the axes of ``losses``; the first of equally good values is taken.
+    held_out : Tensor, shape (runs, n_examples)
+
+    Returns
+    -------
+    dict of Tensor, shape (runs,) or (runs, values of a tuple)
+        float64, a value for every grid; and ``held_out``, how many clips decided: 0 says that these are
+        the defaults.
+    """
+    flat = losses.double().flatten(1)
+    # Candidates that differ by rounding alone tie, or a run's companions could decide for it.
+    best = (flat <= flat.min(dim=1, keepdim=True).values + 1e-9).int().argmax(dim=1)
+    places = torch.unravel_index(best, losses.shape[1:])
+    decided = held_out.sum(dim=1) // views
+    chosen = {}
+    for (name, grid), place in zip(grids.items(), places, strict=True):
+        values = grid.candidates[place]
+        default = torch.tensor(grid.default, dtype=torch.float64).expand_as(values)
+        judged = (decided > 0).view(-1, *(1,) * (values.ndim - 1))
+        chosen[name] = torch.where(judged, values, default)
+    return {**chosen, "held_out": decided}

@@ -1,0 +1,118 @@
+"""Logistic regression on embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from palm_cache.adaptation.heads.base import UNSEEN, Head, Shots, Tick, Words, no_tick, unit
+from palm_cache.adaptation.heads.choice import (
+    FOLDS,
+    Grid,
+    choose,
+    cross_validation_folds,
+    held_out_loss,
+)
+
+STRENGTHS = Grid((1.0, 10.0, 100.0, 1000.0), default=10.0)
+"""Inverse strengths of the penalty. Embeddings have unit length and lie close together, so that 1,
+scikit-learn's default, is a strong penalty, and nothing is gained below it; 1000 all but
+separates the shots."""
+
+MOST_ITERATIONS = 1000
+"""Of L-BFGS: ten times scikit-learn's default, for weak penalties on separable shots."""
+
+TOLERANCE = 1e-6
+"""Where the last fit stops, so that it is the minimum and not the way there; for choosing, scikit-learn's
+default of 1e-4 is near enough."""
+
+
+class LinearProbe(Head):
+    r"""Multinomial logistic regression on unit embeddings, by scikit-learn.
+
+    .. math:: \mathrm{logits}(x) = W x + b, \qquad \min_{W, b}\;
+              \tfrac12 \lVert W \rVert^2 - C \sum_{i \in S} \log \mathrm{softmax}_{y_i}(W x_i + b)
+
+    :math:`C` is chosen by stratified cross-validation. The penalty does not mind a rotation, and few shots
+    span few directions: all fits are made in the span of the run's shots, which is exact and smaller.
+
+    References
+    ----------
+    Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, for
+    linear probes of frozen encoders.
+    """
+
+    name: ClassVar[str] = "linear-probe"
+    learns: ClassVar[str] = "logistic regression: classes x (dim + 1)"
+    reads_text: ClassVar[bool] = False
+    chooses: ClassVar[tuple[str, ...]] = ("C", "held_out")
+    source: ClassVar[str] = "Radford et al., ICML 2021, arXiv:2103.00020"
+
+    @staticmethod
+    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
+        """Return ``n_classes * (dim + 1)``."""
+        return n_classes * (dim + 1)
+
+    def n_steps(self, n_examples: int) -> int:
+        """Return the fits of a whole cross-validation."""
+        return FOLDS * len(STRENGTHS.values)
+
+    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+        """Choose C and fit, run after run: scikit-learn knows no batches."""
+        n_classes = len(shots.text)
+        directions, features = torch.linalg.qr(shots.audio.double().transpose(-1, -2))
+        features = features.transpose(-1, -2)  # (runs, n_examples, rank)
+        folds = cross_validation_folds(shots.labels, n_classes, shots.views)
+        scores = []
+        for run in range(len(folds)):
+            scores.append(_held_out_scores(features[run], shots.labels[run], folds[run], n_classes))
+            tick(self.n_steps(features.shape[1]))
+        held_out = folds >= 0
+        losses = held_out_loss(torch.stack(scores), shots.labels, held_out)
+        chosen = choose(losses, {"C": STRENGTHS}, held_out, shots.views)
+        weights, biases = [], []
+        for run, strength in enumerate(chosen["C"].tolist()):
+            weight, bias = _regress(_model(strength, TOLERANCE), features[run], shots.labels[run], n_classes)
+            weights.append(weight)
+            biases.append(bias)
+        weight = torch.stack(weights) @ directions.transpose(-1, -2)
+        return {"weight": weight.float(), "bias": torch.stack(biases).float(), **chosen}
+
+    @staticmethod
+    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Return log-odds, up to a number that all classes share: their softmax is the regression's own."""
+        return unit(audio) @ state["weight"].transpose(-1, -2) + state["bias"][..., None, :]
+
+
+def _held_out_scores(features: Tensor, labels: Tensor, folds: Tensor, n_classes: int) -> Tensor:
+    """Return the logits of every example that is held out, (strengths, n_examples, n_classes); else zeros."""
+    scores = features.new_zeros(len(STRENGTHS.values), len(labels), n_classes)
+    for fold in range(int(folds.max()) + 1):
+        out = folds == fold
+        model = _model()
+        for place, strength in enumerate(STRENGTHS.values):
+            model.set_params(C=strength)  # goes on from the weaker strength's solution
+            weight, bias = _regress(model, features[~out], labels[~out], n_classes)
+            scores[place, out] = features[out] @ weight.T + bias
+    return scores
+
+
+def _model(strength: float = 1.0, tolerance: float = 1e-4) -> LogisticRegression:
+    return LogisticRegression(C=strength, tol=tolerance, max_iter=MOST_ITERATIONS, warm_start=True)
+
+
+def _regress(
+    model: LogisticRegression, features: Tensor, labels: Tensor, n_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return weights (n_classes, rank) and biases (n_classes,); a class without examples is never guessed."""
+    model.fit(features.numpy(), labels.numpy())
+    found, intercept = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    if len(model.classes_) == 2:  # scikit-learn keeps the difference of the two
+        found, intercept = torch.cat([-found, found]) / 2, torch.cat([-intercept, intercept]) / 2
+    weight, bias = features.new_zeros(n_classes, features.shape[1]), features.new_full((n_classes,), UNSEEN)
+    weight[model.classes_], bias[model.classes_] = found, intercept
+    return weight, bias

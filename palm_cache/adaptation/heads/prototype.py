@@ -1,0 +1,94 @@
+"""Class means: as a classifier, and as where PALM starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from palm_cache.adaptation.heads.base import (
+    Head,
+    Shots,
+    Tick,
+    Words,
+    cosine_logits,
+    no_tick,
+    one_hot,
+    unit,
+    unseen_bias,
+)
+from palm_cache.adaptation.heads.palm import Palm
+
+
+def class_means(audio: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    r"""Return the direction of the mean of every class's clips.
+
+    .. math:: m_c = \mathrm{unit}\Big(\sum_{i : y_i = c} x_i\Big)
+
+    Parameters
+    ----------
+    audio : Tensor, shape (..., n_examples, dim)
+        Unit length per row.
+    labels : Tensor, shape (..., n_examples)
+
+    Returns
+    -------
+    Tensor, shape (..., n_classes, dim)
+        Unit length per row; zero for a class without a clip.
+    """
+    return unit(one_hot(labels, n_classes).to(audio).transpose(-1, -2) @ audio)
+
+
+class Prototype(Head):
+    r"""Nearest class mean by cosine.
+
+    .. math:: \mathrm{logits}(x)_c = 100\,\mathrm{unit}(a(x)) \cdot m_c
+
+    References
+    ----------
+    Snell, Swersky and Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017, without the network
+    and with the cosine for the distance.
+    """
+
+    name: ClassVar[str] = "prototype"
+    learns: ClassVar[str] = "nothing step by step: the mean of every class's clips"
+    reads_text: ClassVar[bool] = False
+    source: ClassVar[str] = "Snell et al., NeurIPS 2017, arXiv:1703.05175"
+
+    @staticmethod
+    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
+        """Return 0: means are not learned step by step."""
+        return 0
+
+    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+        """Return every run's class means."""
+        n_classes = len(shots.text)
+        return {
+            "class_embeddings": class_means(shots.audio, shots.labels, n_classes),
+            "bias": unseen_bias(shots.labels, n_classes),
+        }
+
+    @staticmethod
+    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Return 100 times the cosines of clips with the class means."""
+        return cosine_logits(state["class_embeddings"], audio) + state["bias"][..., None, :]
+
+
+class PalmPrototype(Palm):
+    """PALM whose context starts at the class means instead of noise.
+
+    References
+    ----------
+    Ours; PALM is Hanif et al., EMNLP 2024.
+    """
+
+    name: ClassVar[str] = "palm-prototype"
+    learns: ClassVar[str] = "as palm, the context starting at the class means: classes x (dim + 1)"
+    source: ClassVar[str] = "ours, after Hanif et al., EMNLP 2024, arXiv:2409.19806"
+
+    def start(self, shots: Shots, run: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return a run's class means and the gate that PALM draws."""
+        means = class_means(shots.audio[run], shots.labels[run], len(shots.text))
+        return means, torch.rand(len(shots.text), generator=generator)

@@ -1,0 +1,95 @@
+"""Features of the same clips from several encoders, side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from palm_cache.errors import StoreError
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.layout import joined_spec
+from palm_cache.types import Features
+
+
+def read_features(stores: Sequence[Path]) -> Features:
+    """Read one feature store whole, or join the features of several.
+
+    Parameters
+    ----------
+    stores : sequence of Path
+        Of one dataset, each from another encoder.
+
+    Raises
+    ------
+    StoreError
+        If a store is missing or unfinished, or the stores do not belong together.
+    """
+    opened = [FeatureStore(path) for path in stores]
+    joined = opened[0].read()
+    if len(opened) == 1:
+        return joined
+    others = [_follow(opened[0], joined, other) for other in opened[1:]]
+    return _side_by_side([joined, *others])
+
+
+def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Features:
+    """Return what another store holds for the clips of the first, row by row.
+
+    Clips are found by the hash of their content. Where one occurs twice it has the same embedding twice, so
+    any of its rows will do; one that is missing or failed in the other store is not usable.
+    """
+    found = other.read()
+    for what in ("class_names", "templates"):
+        if getattr(found, what) != getattr(features, what):
+            raise StoreError(
+                f"{other.path}: other {what.replace('_', ' ')} than {lead.path}; join stores of one dataset, "
+                "both made by this palm-cache"
+            )
+    if found.audio.shape[1] != features.audio.shape[1]:
+        raise StoreError(
+            f"{other.path} has {found.audio.shape[1]} view(s) a clip, {lead.path} {features.audio.shape[1]}; "
+            "extract both with the same --views"
+        )
+    usable = found.usable.tolist()
+    place = {hashed: row for row, hashed in enumerate(other.content_hashes()) if usable[row]}
+    rows = torch.tensor([place.get(hashed, -1) for hashed in lead.content_hashes()])
+    if not (rows >= 0).any():
+        raise StoreError(f"{other.path} and {lead.path} share no clip; are they of one dataset?")
+    audio = torch.where((rows >= 0)[:, None, None], found.audio[rows], 0.0)
+    return replace(
+        features,
+        encoder=found.encoder,
+        fingerprint=found.fingerprint,
+        digest=found.digest,
+        audio=audio,
+        text=found.text,
+        usable=features.usable & (rows >= 0),
+    )
+
+
+def _side_by_side(features: Sequence[Features]) -> Features:
+    """Concatenate embeddings, each scaled to unit length first, so that every encoder counts the same."""
+    return replace(
+        features[0],
+        encoder=joined_spec([one.encoder for one in features]),
+        fingerprint=_hash([one.fingerprint for one in features]),
+        digest=_hash([one.digest for one in features]),
+        audio=_concatenate([one.audio for one in features]),
+        text=_concatenate([one.text for one in features]),
+        usable=torch.stack([one.usable for one in features]).all(dim=0),
+        parts=tuple(one.audio.shape[2] for one in features),
+    )
+
+
+def _concatenate(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([normalize(part, dim=-1) for part in parts], dim=-1)
+
+
+def _hash(hashes: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
