@@ -227,7 +227,7 @@ def _read_crop(sound: soundfile.SoundFile, ratio: Fraction, start: int, samples:
 
 def _read_mono(sound: soundfile.SoundFile, first: int, last: int) -> Tensor:
     """Return frames ``first`` to ``last`` as the mean of the channels, (frames,) float32."""
-    if first:
+    if sound.tell() != first:
         sound.seek(first)
     mono: NDArray[np.float32] = np.empty(last - first, np.float32)
     done = 0

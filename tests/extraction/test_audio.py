@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torchaudio.functional import resample
 
 from palm_cache.errors import AudioError
+from palm_cache.extraction import audio
 from palm_cache.extraction.audio import (
     content_hash,
     crop_start,
@@ -96,6 +97,17 @@ def test_a_crop_of_a_long_file_is_the_crop_of_the_whole(tmp_path: Path, rate: in
         start = crop_start(len(whole), samples, view, sha)
         torch.testing.assert_close(crop, whole[start : start + samples], atol=1e-5, rtol=0)
     assert crop_start(len(whole), samples, 0, sha) == (len(whole) - samples) // 2
+
+
+def test_a_view_at_the_start_is_read_there_whatever_was_read_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "clip.wav", tone(3.0), RATE, subtype="FLOAT")
+    monkeypatch.setattr(audio, "crop_start", lambda total, samples, view, sha: [20_000, 0][view])
+    whole = views(tmp_path / "clip.wav")[0]
+    centre, start = views(tmp_path / "clip.wav", samples=RATE, count=2)
+    assert torch.equal(centre, whole[20_000 : 20_000 + RATE])
+    assert torch.equal(start, whole[:RATE])
 
 
 @pytest.mark.parametrize("ending", ["flac", "ogg", "mp3"])
