@@ -1,7 +1,8 @@
 """Audio files into waveforms: decode, mono, resample, crop, cut into windows.
 
 The same bytes give the same waveforms everywhere: nothing here is random, and where a long clip is
-cropped follows from its content. Long files are read only where their views lie, in blocks.
+cropped follows from its content. Long files are read only where their views lie, or window by window, in
+blocks.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 
 BLOCK_FRAMES = 1 << 16
 """Frames that are decoded at once; bounds memory whatever the number of channels."""
+
+BLOCK_SECONDS = 30
+"""What :func:`slide` decodes and resamples at once."""
 
 LARGEST_RATIO_TERM = 1_000
 """Largest term of the resampling ratio. The resampler's kernel has about (old x new) taps for a ratio
@@ -121,16 +125,74 @@ def read_views(
         If the file cannot be decoded, is cut off, has no frames, holds NaN or infinity, or has a sample
         rate that makes no sense.
     """
+    with _decoding(file) as sound:
+        ratio = resampling_ratio(sound.samplerate, sample_rate)
+        total = ceil(sound.frames * ratio)
+        if total <= samples:
+            whole = _resample(_read_mono(sound, 0, sound.frames), ratio)
+            return [whole] * views
+        starts = [crop_start(total, samples, view, content_sha256) for view in range(views)]
+        return [_read_crop(sound, ratio, start, samples) for start in starts]
+
+
+def duration(file: BinaryIO) -> float:
+    """Return how many seconds a file lasts by its header.
+
+    Raises
+    ------
+    AudioError
+        As :func:`read_views`.
+    """
+    with _decoding(file) as sound:
+        return float(sound.frames / sound.samplerate)
+
+
+def slide(file: BinaryIO, *, sample_rate: int, samples: int, hop: int) -> Iterator[tuple[int, Tensor]]:
+    """Read a recording of any length as windows that follow each other, in blocks.
+
+    Parameters
+    ----------
+    file : binary file
+        Seekable, at its start.
+    sample_rate : int
+        Hz, of the result.
+    samples, hop : int
+        Length of a window and distance from one to the next, in samples of the result.
+
+    Yields
+    ------
+    start : int
+        First sample of the window; the last window is moved back to end with the recording.
+    waveform : Tensor, shape (samples,)
+        float32; shorter only where the whole recording is. The same samples as in the recording decoded
+        and resampled whole.
+
+    Raises
+    ------
+    AudioError
+        As :func:`read_views`; what lies before the damage has been read by then.
+    """
+    with _decoding(file) as sound:
+        ratio = resampling_ratio(sound.samplerate, sample_rate)
+        total = ceil(sound.frames * ratio)
+        samples = min(samples, total)
+        last = total - samples
+        count = 1 + ceil(last / hop)
+        together = max(1, 1 + (BLOCK_SECONDS * sample_rate - samples) // hop)
+        for number in range(0, count, together):
+            starts = [min(k * hop, last) for k in range(number, min(number + together, count))]
+            block = _read_crop(sound, ratio, starts[0], starts[-1] + samples - starts[0])
+            for start in starts:
+                yield start, block[start - starts[0] : start - starts[0] + samples]
+
+
+@contextmanager
+def _decoding(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
+    """Open a file for decoding; what libsndfile cannot do, it says in its own words."""
     try:
         with _open_sound(file) as sound:
             _check_header(sound)
-            ratio = resampling_ratio(sound.samplerate, sample_rate)
-            total = ceil(sound.frames * ratio)
-            if total <= samples:
-                whole = _resample(_read_mono(sound, 0, sound.frames), ratio)
-                return [whole] * views
-            starts = [crop_start(total, samples, view, content_sha256) for view in range(views)]
-            return [_read_crop(sound, ratio, start, samples) for start in starts]
+            yield sound
     except soundfile.SoundFileError as error:
         # libsndfile's own reason, without the handle that it could not open.
         reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")

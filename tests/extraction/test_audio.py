@@ -18,9 +18,11 @@ from palm_cache.extraction.audio import (
     content_hash,
     crop_start,
     cut_windows,
+    duration,
     open_regular,
     read_views,
     resampling_ratio,
+    slide,
 )
 from palm_cache.extraction.encoders.base import Window
 
@@ -269,3 +271,75 @@ def test_all_of_a_real_messy_collection_is_decoded(game_sfx: Path) -> None:
         waveform = views(file, samples=12 * RATE)[0]
         assert torch.isfinite(waveform).all()
         assert 0 < len(waveform) <= 12 * RATE
+
+
+def windows_of(path: Path, *, samples: int, hop: int) -> list[tuple[int, torch.Tensor]]:
+    with open_regular(path) as file:
+        return list(slide(file, sample_rate=RATE, samples=samples, hop=hop))
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 8_000])
+@pytest.mark.parametrize(("samples", "hop"), [(32_000, 32_000), (20_000, 7_001), (700_000, 100_000)])
+def test_windows_of_a_recording_are_those_of_the_whole(
+    tmp_path: Path, rate: int, samples: int, hop: int
+) -> None:
+    """Over more than one block, with and without overlap, and with windows longer than a block."""
+    soundfile.write(tmp_path / "clip.wav", tone(71.3, rate), rate, subtype="FLOAT")
+    whole = views(tmp_path / "clip.wav", samples=10**9)[0]
+    found = windows_of(tmp_path / "clip.wav", samples=samples, hop=hop)
+    starts = [start for start, _ in found]
+    assert starts[:-1] == list(range(0, len(whole) - samples, hop))
+    assert starts[-1] == len(whole) - samples
+    for start, window in found:
+        torch.testing.assert_close(window, whole[start : start + samples], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("ending", ["flac", "ogg", "mp3"])
+def test_windows_of_a_compressed_recording_are_those_of_the_whole(tmp_path: Path, ending: str) -> None:
+    # In blocks: libsndfile's Vorbis encoder overflows its stack on long arrays.
+    with soundfile.SoundFile(tmp_path / f"clip.{ending}", "w", 44_100, 1) as sound:
+        for second in np.array_split(tone(65.0, 44_100), 65):
+            sound.write(second)
+    whole = views(tmp_path / f"clip.{ending}", samples=10**9)[0]
+    found = windows_of(tmp_path / f"clip.{ending}", samples=RATE, hop=RATE)
+    assert len(found) == 65
+    for start, window in found:
+        torch.testing.assert_close(window, whole[start : start + RATE], atol=1e-3, rtol=0)
+
+
+def test_a_recording_shorter_than_a_window_is_one_window(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "clip.wav", tone(0.3), RATE, subtype="FLOAT")
+    ((start, window),) = windows_of(tmp_path / "clip.wav", samples=RATE, hop=RATE)
+    assert start == 0
+    assert torch.equal(window, views(tmp_path / "clip.wav")[0])
+
+
+def test_windows_before_the_damage_are_read(tmp_path: Path) -> None:
+    sound = tone(70.0)
+    sound[65 * RATE] = np.nan
+    soundfile.write(tmp_path / "clip.wav", sound, RATE, subtype="FLOAT")
+    with open_regular(tmp_path / "clip.wav") as file:
+        windows = slide(file, sample_rate=RATE, samples=RATE, hop=RATE)
+        assert [next(windows)[0] for _ in range(60)] == [RATE * second for second in range(60)]
+        with pytest.raises(AudioError, match="NaN or infinity among the samples"):
+            next(windows)
+
+
+def test_sliding_over_a_long_recording_needs_no_more_memory_than_over_a_short_one(tmp_path: Path) -> None:
+    peaks = []
+    for minutes in (1, 10):
+        with soundfile.SoundFile(tmp_path / f"{minutes}.flac", "w", 8_000, 1) as sound:
+            for minute in range(minutes):
+                sound.write(tone(60.0, 8_000, seed=minute))
+        with open_regular(tmp_path / f"{minutes}.flac") as file:
+            tracemalloc.start()
+            assert sum(1 for _ in slide(file, sample_rate=8_000, samples=8_000, hop=8_000)) == 60 * minutes
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_the_duration_is_the_headers(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "clip.flac", tone(1.25, 44_100), 44_100)
+    with open_regular(tmp_path / "clip.flac") as file:
+        assert duration(file) == pytest.approx(1.25)
