@@ -247,6 +247,25 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """How a run's logits become probabilities: softmax(logits / temperature)."""
+
+    temperature: float
+    n_clips: int
+    """Held-out shots that the temperature was fitted on."""
+    n_splits: int
+    """Parts that the shots were held out in, one after the other."""
+    loss_before: float
+    """Mean cross entropy of the held-out shots at temperature 1."""
+    loss: float
+    """The same at the fitted temperature."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise DataError(f"temperature {self.temperature} must be above 0 and finite")
+
+
+@dataclass(frozen=True, slots=True)
 class FittedHead:
     """One fitted run with everything that predicting needs."""
 
@@ -269,6 +288,8 @@ class FittedHead:
     """Learnable parameters."""
     fit_seconds: float
     """Its share of the time its batch of runs took."""
+    calibration: Calibration | None = None
+    """``None`` as long as nobody has fitted one."""
 
 
 def _check_rows(fold: Fold, n_clips: int, where: str) -> None:
