@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -120,15 +121,66 @@ def load_text_tower(header: StoreHeader, *, device: str, tokenizer: str) -> Text
     StaleStoreError
         If it is not the one that made the store.
     """
+    encoder = load_same_encoder(
+        header.encoder,
+        header.identity,
+        header.fingerprint,
+        purpose=f"made the {header.dataset} store",
+        advice="extract again, or give the ones it was made with",
+        device=device,
+        tokenizer=tokenizer,
+    )
+    return encoder.text_tower()
+
+
+def load_same_encoder(
+    spec: str,
+    identity: Mapping[str, object],
+    wanted: str,
+    *,
+    purpose: str,
+    advice: str,
+    device: str = "auto",
+    tokenizer: str = CLIP_TOKENIZER,
+) -> Encoder:
+    """Load an encoder in the precision of an earlier use, and make sure that its numbers are the same.
+
+    Parameters
+    ----------
+    spec : str
+    identity : mapping
+        As recorded then; empty where it was not.
+    wanted : str
+        Fingerprint, as recorded then.
+    purpose, advice : str
+        For the error: what the recorded one did, and what to do about another.
+    device, tokenizer : str
+        See :func:`load_encoder`.
+
+    Raises
+    ------
+    UnknownNameError, EncoderError
+        If the encoder cannot be loaded.
+    StaleStoreError
+        If it is another one.
+    """
     from palm_cache.extraction.encoders.base import full_identity
 
-    precision: Precision = "bf16" if header.identity.get("precision") == "bf16" else "fp32"
-    encoder = load_encoder(header.encoder, device=device, precision=precision, tokenizer=tokenizer)
-    found = fingerprint(full_identity(encoder))
-    if found != header.fingerprint:
+    precision: Precision = "bf16" if identity.get("precision") == "bf16" else "fp32"
+    encoder = load_encoder(spec, device=device, precision=precision, tokenizer=tokenizer)
+    loaded = full_identity(encoder)
+    found = fingerprint(loaded)
+    if found != wanted:
         raise StaleStoreError(
-            f"encoder {header.encoder}: other weights, tokenizer or libraries than those that made the "
-            f"{header.dataset} store (fingerprint {found[:12]}, in the store {header.fingerprint[:12]}); "
-            "extract again, or give the ones it was made with"
+            f"encoder {spec}: other {_what_differs(identity, loaded)} than those that {purpose} "
+            f"(fingerprint {found[:12]}, wanted {wanted[:12]}); {advice}"
         )
-    return encoder.text_tower()
+    return encoder
+
+
+def _what_differs(recorded: Mapping[str, object], loaded: Mapping[str, object]) -> str:
+    if not recorded:
+        return "weights, tokenizer or libraries"
+    differing = [key for key in loaded if loaded[key] != recorded.get(key)]
+    names = [key.removesuffix("_sha256").replace("_", " ") for key in differing]
+    return ", ".join(names) or "versions of preprocessing or of its libraries"
