@@ -88,7 +88,7 @@ def evaluate_files(
         features = read_features(stores)
         words = None
         for head in fitted:
-            _check_fresh(head, features, file)
+            check_fresh(head, features, file)
             if words is None and load_tower and find_head(head.run.head).needs_text_tower:
                 words = Words(load_tower(FeatureStore(stores[0]).header), features.class_names)
             row, prediction = evaluate_head(features, head, words)
@@ -157,7 +157,14 @@ def mean_scores(scores: pd.DataFrame) -> dict[str, object]:
     return dict(means)
 
 
-def _check_fresh(head: FittedHead, features: Features, file: Path) -> None:
+def check_fresh(head: FittedHead, features: Features, file: Path) -> None:
+    """Make sure that a head was fitted on just these features.
+
+    Raises
+    ------
+    StaleStoreError
+        If it was not; ``file`` is where the head lies.
+    """
     if head.digest == features.digest:
         return
     why = (

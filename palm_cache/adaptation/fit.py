@@ -86,7 +86,7 @@ def fit_store(
     if len(kept) < len(others):
         dropped = len(others) - len(kept)
         notes.append(f"{path}: {dropped} head(s) of an earlier state of the store are dropped")
-    header = opened.header
+    header = FeatureStore(store).header
     write_heads(path, [*kept, *fitted], store, *partners, identity=header.identity, views=header.views)
     return Fit(path, features, tuple(fitted), len(kept), tuple(notes))
 

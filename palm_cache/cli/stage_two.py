@@ -121,6 +121,9 @@ def fit(
     tokenizer: TokenizerOption = None,
     out: OutOption = RUNS,
     evaluate: Annotated[bool, typer.Option(help="Score the heads on their test clips and print it.")] = True,
+    calibrate: Annotated[
+        bool, typer.Option(help="Fit a temperature for the run of each head that predict takes first.")
+    ] = True,
     params: ParamsOption = None,
     as_json: Json = False,
 ) -> None:
@@ -154,7 +157,7 @@ def fit(
         specs = list(dict.fromkeys(encoder)) if encoder else [None]
         stores = [[store]] if store else _joined([_stores(wanted, dataset, spec) for spec in specs])
         tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
-        files = _fit_all(stores, out, how, tower)
+        files = _fit_all(stores, out, how, tower, calibrate)
         if not evaluate:
             if as_json:
                 print_json([str(file) for file in files])
@@ -273,13 +276,23 @@ def _tower_loader(how: ExtractParams) -> LoadTower:
     return lambda header: load_text_tower(header, device=how.device, tokenizer=how.tokenizer)
 
 
-def _fit_all(stores: list[list[Path]], out: Path, how: FitParams, tower: LoadTower) -> list[Path]:
+def _fit_all(
+    stores: list[list[Path]], out: Path, how: FitParams, tower: LoadTower, calibrate: bool
+) -> list[Path]:
+    from palm_cache.adaptation.calibration import calibrate_file, runs_to_calibrate
     from palm_cache.adaptation.fit import fit_store
 
     files = []
     for path, *partners in stores:
         with progress_bar("steps") as progress:
             done = fit_store(path, out, how, partners=partners, load_tower=tower, progress=progress)
+        if calibrate and not partners:  # nothing predicts with joined encoders yet
+            with progress_bar("runs") as progress:
+                runs = runs_to_calibrate(done.heads_file)
+                calibrated = calibrate_file(done.heads_file, runs, store=path, progress=progress)
+            for one in calibrated:
+                if one.problem:
+                    say(f"note: not calibrated: {one.problem}")
         files.append(done.heads_file)
         for note in done.notes:
             say(f"note: {note}")

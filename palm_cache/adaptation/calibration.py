@@ -1,0 +1,234 @@
+r"""Calibrated probabilities: a temperature per run, fitted on shots that were held out.
+
+.. math:: p = \mathrm{softmax}(\mathrm{logits} / T)
+
+The shots that a run learned from say nothing about its confidence: it fits them. So they are split, class
+by class; a head is fitted as the run's was on all parts but one and scores that one, until every shot has
+been scored by a head that never saw it. Test clips take no part.
+
+C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from scipy.optimize import brentq, minimize_scalar
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from palm_cache.adaptation.evaluate import check_fresh, evaluate_head
+from palm_cache.adaptation.fit import LoadTower, fit_runs
+from palm_cache.adaptation.heads import find_head
+from palm_cache.adaptation.heads.base import Words, need_words
+from palm_cache.adaptation.tasks import few_shot
+from palm_cache.errors import DataError, PalmCacheError
+from palm_cache.params import FitParams, TestViews
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import choose_run, read_head, read_runs, run_name, write_calibrations
+from palm_cache.types import (
+    Calibration,
+    Features,
+    FittedHead,
+    Fold,
+    Progress,
+    Run,
+    TextTower,
+    Training,
+    no_progress,
+)
+
+N_SPLITS = 4
+"""Parts that shots are held out in; fewer where a class has fewer shots."""
+
+COLDEST, HOTTEST = -8.0, 12.0
+"""Bounds of a temperature's natural logarithm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What a calibration did."""
+
+    run: Run
+    calibration: Calibration | None
+    problem: str = ""
+    """Why there is none: no shot to hold out, or a head that cannot be fitted on fewer."""
+
+
+def calibrate_file(
+    path: Path,
+    runs: Sequence[Run],
+    *,
+    store: Path | None = None,
+    load_tower: LoadTower | None = None,
+    progress: Progress = no_progress,
+) -> list[Calibrated]:
+    """Fit the temperature of some runs of a heads file and keep it there.
+
+    Parameters
+    ----------
+    path : Path
+        The heads file.
+    store : Path, optional
+        The feature store; by default the one that the heads were fitted on.
+    load_tower : callable, optional
+        For heads that learn words.
+
+    Raises
+    ------
+    StoreError
+        If heads or store cannot be read.
+    OutputError
+        If the heads file cannot be written.
+    """
+    if not runs:
+        return []
+    recorded = read_head(path, runs[0])[1].store
+    opened = FeatureStore(store or recorded)
+    features = opened.read()
+    tower = None
+    done = []
+    for number, run in enumerate(runs):
+        progress("calibrating", number, len(runs))
+        head, _ = read_head(path, run)
+        if tower is None and load_tower and find_head(run.head).needs_text_tower:
+            tower = load_tower(opened.header)
+        try:
+            check_fresh(head, features, path)
+            done.append(Calibrated(run, calibrate(features, head, tower)))
+        except PalmCacheError as error:
+            done.append(Calibrated(run, None, str(error)))
+        progress("calibrating", number + 1, len(runs))
+    write_calibrations(path, {one.run: one.calibration for one in done if one.calibration})
+    return done
+
+
+def runs_to_calibrate(path: Path) -> list[Run]:
+    """Return the run of every head that would be taken first, where it has no calibration and it is cheap.
+
+    Heads that learn words are left to those who ask: each of their fits goes through a text tower.
+    """
+    runs = [run for run in read_runs(path) if run.shots > 1 and not find_head(run.head).needs_text_tower]
+    first = [choose_run(runs, head) for head in sorted({run.head for run in runs})]
+    return [run for run in first if read_head(path, run)[0].calibration is None]
+
+
+def calibrate(features: Features, head: FittedHead, tower: TextTower | None = None) -> Calibration:
+    """Fit the temperature of one run on its own shots, held out.
+
+    Parameters
+    ----------
+    features : Features
+        Those that the head was fitted on.
+    head : FittedHead
+    tower : TextTower, optional
+        For heads that learn words.
+
+    Raises
+    ------
+    DataError
+        If no shot can be held out.
+    """
+    run, kind = head.run, find_head(head.run.head)
+    words = Words(tower, features.class_names) if tower else None
+    if kind.needs_text_tower:
+        need_words(words, kind)
+    shots = few_shot(features, fold=run.fold, shots=run.shots, seed=run.seed).train
+    splits = hold_out(shots, features.labels[shots])
+    if not splits:
+        raise DataError(
+            f"{run_name(run)}: no shots to hold out: a class needs two to calibrate on; fit with more --shots"
+        )
+    of_shots = replace(features, folds=splits)
+    fitted, _ = fit_runs(of_shots, _as_fitted(head, len(shots)), tower=tower)
+    scored = [evaluate_head(of_shots, one, words)[1] for one in fitted]
+    logits = torch.cat([one.logits for one in scored])
+    labels = torch.cat([one.labels for one in scored])
+    temperature = fit_temperature(logits, labels)
+    return Calibration(
+        temperature=temperature,
+        n_clips=len(labels),
+        n_splits=len(splits),
+        loss_before=float(cross_entropy(logits.double(), labels)),
+        loss=float(cross_entropy(logits.double() / temperature, labels)),
+    )
+
+
+def _as_fitted(head: FittedHead, shots: int) -> FitParams:
+    """Return the parameters that fit a head as it was fitted, on all shots of a fold."""
+    protocol = {field.name for field in fields(Training)}
+    return FitParams(
+        heads=(head.run.head,),
+        shots=(shots,),
+        seeds=(head.run.seed,),
+        template=head.template,
+        test_views=cast("TestViews", head.test_views),
+        training=Training(
+            **{name: cast("Any", value) for name, value in head.hyperparameters.items() if name in protocol}
+        ),
+    )
+
+
+def hold_out(shots: Tensor, labels: Tensor, n_splits: int = N_SPLITS) -> tuple[Fold, ...]:
+    """Split shots so that every class is held out in equal parts; a class's only shot never is.
+
+    Parameters
+    ----------
+    shots, labels : Tensor, shape (n_train,)
+        int64 rows and their classes.
+    n_splits : int
+        At most; never more than the shots of the smallest class that has two.
+
+    Returns
+    -------
+    tuple of Fold
+        ``train`` and ``test`` rows of every part, all of ``shots``; empty where nothing can be held out.
+    """
+    counts = torch.bincount(labels)
+    divisible = counts[counts > 1]
+    if not len(divisible):
+        return ()
+    n_splits = min(n_splits, int(divisible.min()))
+    part = torch.full_like(labels, -1)
+    for label in torch.unique(labels).tolist():
+        members = labels == label
+        if counts[label] > 1:
+            part[members] = torch.arange(int(counts[label])) % n_splits
+    return tuple(Fold(shots[part != number], shots[part == number]) for number in range(n_splits))
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    r"""Return the temperature at which logits explain labels best.
+
+    .. math:: \arg\min_T \; -\sum_i \log \mathrm{softmax}(\mathrm{logits}_i / T)_{y_i}
+              \quad\text{where the mean confidence is at most } (n + 1) / (n + 2)
+
+    The loss is convex in :math:`1/T`, so its minimum is unique. Where every clip is right it would lie at
+    :math:`T = 0`, certainty; Laplace's rule of succession is what n clips without a mistake allow.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (n_clips, n_classes)
+        Of clips that the head was not fitted on.
+    labels : Tensor, shape (n_clips,)
+    """
+    logits = logits.double()
+    certain = (len(labels) + 1) / (len(labels) + 2)
+
+    def loss(log_temperature: float) -> float:
+        return float(cross_entropy(logits / math.exp(log_temperature), labels))
+
+    def surplus(log_temperature: float) -> float:
+        confidence = (logits / math.exp(log_temperature)).softmax(dim=1).amax(dim=1)
+        return float(confidence.mean()) - certain
+
+    coldest = COLDEST
+    if surplus(COLDEST) > 0 > surplus(HOTTEST):
+        coldest = brentq(surplus, COLDEST, HOTTEST)
+    found = minimize_scalar(loss, bounds=(coldest, HOTTEST), method="bounded", options={"xatol": 1e-6})
+    return math.exp(found.x)

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import make_features, write_store
+from spectrum import LetterTower
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from palm_cache.adaptation.calibration import (
+    calibrate,
+    calibrate_file,
+    fit_temperature,
+    hold_out,
+    runs_to_calibrate,
+)
+from palm_cache.adaptation.evaluate import evaluate_head
+from palm_cache.adaptation.fit import fit_runs, fit_store
+from palm_cache.adaptation.heads.base import Shots, unit
+from palm_cache.adaptation.heads.palm import Palm
+from palm_cache.adaptation.tasks import few_shot
+from palm_cache.errors import DataError, ParameterError
+from palm_cache.extraction.datasets.demo import read, synthesise
+from palm_cache.extraction.extract import extract
+from palm_cache.params import ExtractParams, FitParams
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import read_head, read_heads, run_name
+from palm_cache.types import Features, FittedHead, Fold, Training
+
+QUICK = Training(epochs=5)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Features:
+    """Real embeddings of a small demo: three training clips a class in each of two folds."""
+    root = tmp_path_factory.mktemp("demo")
+    synthesise(root / "raw", clips_per_class=6, folds=2)
+    extract(read(root / "raw"), "mini", root / "mini.zarr", ExtractParams())
+    return FeatureStore(root / "mini.zarr").read()
+
+
+def fit_one(features: Features, shots: int = 8, head: str = "palm", seed: int = 1) -> FittedHead:
+    params = FitParams(heads=(head,), shots=(shots,), seeds=(seed,), folds=(2,), training=QUICK)
+    return fit_runs(features, params, tower=LetterTower(24))[0][0]
+
+
+def expected_calibration_error(probabilities: Tensor, labels: Tensor, n_bins: int = 10) -> float:
+    """Mean distance between confidence and accuracy, bin by bin (Guo et al., 2017, equation 3)."""
+    confidence, predicted = probabilities.max(dim=1)
+    correct = (predicted == labels).double()
+    edges = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)
+    error = 0.0
+    for low, high in pairwise(edges):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            share = float(inside.double().mean())
+            error += share * abs(float(confidence[inside].mean() - correct[inside].mean()))
+    return error
+
+
+def noisy_logits(n_clips: int, *, scale: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits of a head that is right more often than not, and the labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(5, (n_clips,), generator=generator)
+    logits = torch.randn(n_clips, 5, generator=generator)
+    logits[torch.arange(n_clips), labels] += 1.5
+    return scale * logits, labels
+
+
+def test_the_temperature_is_where_a_grid_finds_the_least_loss() -> None:
+    logits, labels = noisy_logits(200, scale=20)
+    grid = np.exp(np.linspace(0, 6, 6001))
+    losses = [float(cross_entropy(logits.double() / value, labels)) for value in grid]
+    assert fit_temperature(logits, labels) == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(scale=st.floats(0.1, 50))
+def test_the_temperature_follows_the_scale_of_the_logits(scale: float) -> None:
+    logits, labels = noisy_logits(100, scale=1)
+    expected = scale * fit_temperature(logits, labels)
+    assert fit_temperature(scale * logits, labels) == pytest.approx(expected, rel=1e-3)
+
+
+def test_held_out_clips_without_a_mistake_allow_the_confidence_of_the_rule_of_succession() -> None:
+    labels = torch.arange(12) % 3
+    logits = 30 * torch.eye(3)[labels] + torch.rand(12, 3, generator=torch.Generator().manual_seed(0))
+    probabilities = (logits.double() / fit_temperature(logits, labels)).softmax(dim=1)
+    assert float(probabilities.amax(dim=1).mean()) == pytest.approx(13 / 14, abs=1e-6)
+
+
+def test_logits_that_know_nothing_become_nearly_uniform() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 100 * torch.randn(4000, 3, generator=generator), torch.arange(4000) % 3
+    probabilities = (logits.double() / fit_temperature(logits, labels)).softmax(dim=1)
+    assert float(probabilities.max()) < 0.4
+
+
+@given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=6), n_splits=st.integers(2, 5))
+def test_every_shot_is_held_out_once_and_no_class_is_ever_without_one(
+    counts: list[int], n_splits: int
+) -> None:
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    shots = 1000 + torch.arange(len(labels))
+    splits = hold_out(shots, labels, n_splits)
+    if max(counts) == 1:
+        assert splits == ()
+        return
+    assert len(splits) == min(n_splits, *(count for count in counts if count > 1))
+    class_of = dict(zip(shots.tolist(), labels.tolist(), strict=True))
+    held_out = sorted(row for split in splits for row in split.test.tolist())
+    assert held_out == [row for row in shots.tolist() if counts[class_of[row]] > 1]
+    for split in splits:
+        assert sorted([*split.train.tolist(), *split.test.tolist()]) == shots.tolist()
+        assert {class_of[row] for row in split.train.tolist()} == set(range(len(counts)))
+
+
+def test_it_equals_a_plain_loop_over_the_parts(features: Features) -> None:
+    head = fit_one(features)
+    shots = few_shot(features, fold=2, shots=8, seed=1).train
+    logits, labels = [], []
+    for part in range(4):
+        held_out = torch.arange(len(shots)) % 8 % 4 == part  # eight shots of each class, one after the other
+        train = shots[~held_out]
+        fitted = Palm("{c}", QUICK).fit(
+            Shots(
+                unit(features.audio[train, 0])[None],
+                features.labels[train][None],
+                unit(features.text[:, 0]),
+                (1,),
+            )
+        )
+        logits.append(Palm.logits(fitted, features.audio[shots[held_out], 0][None])[0])
+        labels.append(features.labels[shots[held_out]])
+    found = calibrate(features, head)
+    expected = fit_temperature(torch.cat(logits), torch.cat(labels))
+    assert found.temperature == pytest.approx(expected, rel=1e-3)
+    assert (found.n_clips, found.n_splits) == (32, 4)
+    assert found.loss < found.loss_before
+
+
+def test_test_clips_take_no_part(features: Features) -> None:
+    head = fit_one(features)
+    shots = few_shot(features, fold=2, shots=8, seed=1).train
+    others = torch.ones(len(features.labels), dtype=torch.bool)
+    others[shots] = False
+    audio, labels = features.audio.clone(), features.labels.clone()
+    audio[others] = torch.nan
+    labels[others] = 0
+    spoilt = replace(features, audio=audio, labels=labels)
+    # The draw depends on all labels of the fold: hold the shots still.
+    spoilt = replace(spoilt, folds=tuple(Fold(shots, fold.test) for fold in features.folds))
+    kept = replace(features, folds=spoilt.folds)
+    assert calibrate(spoilt, head) == calibrate(kept, head)
+
+
+def losses_and_errors(features: Features, params: FitParams) -> tuple[Tensor, Tensor]:
+    """Mean cross entropy and calibration error on test clips, uncalibrated and calibrated."""
+    found = []
+    for head in fit_runs(features, params)[0]:
+        told = evaluate_head(features, head)[1]
+        for temperature in (1.0, calibrate(features, head).temperature):
+            logits = told.logits.double() / temperature
+            error = expected_calibration_error(logits.softmax(dim=1), told.labels)
+            found.append([float(cross_entropy(logits, told.labels)), error])
+    losses, errors = torch.tensor(found).view(-1, 2, 2).mean(dim=0).T
+    return losses, errors
+
+
+def test_probabilities_of_test_clips_of_the_demo_become_better(demo: Features) -> None:
+    params = FitParams(heads=("palm",), shots=(3,), seeds=(0, 1), training=Training(epochs=25))
+    losses, _ = losses_and_errors(demo, params)  # thirty clips are too few for the error of bins
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_confidence_comes_nearer_to_accuracy() -> None:
+    crowd = make_features(clips_per_class=200, n_folds=2, noise=1.2)
+    params = FitParams(heads=("palm",), shots=(16,), seeds=(0, 1), training=QUICK)
+    losses, errors = losses_and_errors(crowd, params)
+    assert losses[1] < losses[0]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_heads_that_learn_words_are_calibrated_through_their_tower(features: Features) -> None:
+    head = fit_one(features, head="cocoop")
+    assert calibrate(features, head, LetterTower(24)).n_clips == 32
+    with pytest.raises(ParameterError, match="'cocoop' learns words"):
+        calibrate(features, head)
+
+
+@pytest.mark.parametrize(("head", "shots"), [("zero-shot", 8), ("palm", 1)])
+def test_without_a_shot_to_spare_it_says_what_is_missing(features: Features, head: str, shots: int) -> None:
+    with pytest.raises(DataError, match=r"no shots to hold out: a class needs two .* fit with more --shots"):
+        calibrate(features, fit_one(features, shots, head))
+
+
+def test_a_file_keeps_its_calibrations_when_other_heads_are_fitted(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "features.zarr", make_features())
+    params = FitParams(heads=("zero-shot", "palm"), shots=(2, 4), seeds=(0, 1), training=QUICK)
+    path = fit_store(store, tmp_path, params).heads_file
+    chosen = runs_to_calibrate(path)
+    assert [run_name(run) for run in chosen] == ["palm-4shots-fold1-seed0"]
+    state_before = read_head(path, chosen[0])[0].state
+    done = calibrate_file(path, chosen)
+    assert runs_to_calibrate(path) == []
+    fit_store(store, tmp_path, replace(params, shots=(3,)))
+    head, origin = read_head(path, chosen[0])
+    assert head.calibration == done[0].calibration
+    assert origin.store == store
+    assert all(torch.equal(head.state[name], state_before[name]) for name in state_before)
+    fit_store(store, tmp_path, params)  # a run that is fitted again has to be calibrated again
+    assert runs_to_calibrate(path) == chosen
+    assert all(head.calibration is None for head in read_heads(path)[0])
+
+
+def test_heads_of_an_earlier_state_of_the_store_are_named(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "features.zarr", make_features())
+    params = FitParams(heads=("palm",), shots=(2,), folds=(1,), seeds=(0,), training=QUICK)
+    path = fit_store(store, tmp_path, params).heads_file
+    other = write_store(tmp_path / "other.zarr", make_features(n_classes=3))
+    done = calibrate_file(path, runs_to_calibrate(path), store=other)
+    assert done[0].calibration is None
+    assert "fitted on an earlier state of the clusters store" in done[0].problem
+
+
+def test_nothing_to_do_is_done(tmp_path: Path) -> None:
+    assert calibrate_file(tmp_path / "heads.h5", []) == []
