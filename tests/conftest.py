@@ -11,6 +11,7 @@ import torch
 from pengi_checkpoint import make_state, random_fill, save_checkpoint
 from samples import make_features
 from torch import Tensor
+from workshop import Workshop, make_workshop
 
 from palm_cache.extraction.encoders.pengi import PengiEncoder
 from palm_cache.types import Features
@@ -72,3 +73,9 @@ def game_sfx() -> Path:
 @pytest.fixture
 def features() -> Features:
     return make_features()
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Heads on tones, fitted, calibrated and scored; read only."""
+    return make_workshop(tmp_path_factory.mktemp("workshop"))

@@ -1,7 +1,8 @@
 """The command line: each command parses, calls one function and prints.
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a problem that the user can
-mend, 2 wrong usage. Heavy libraries are imported inside the commands, so that ``--help`` is instant.
+mend, 2 wrong usage, 3 some inputs of predict failed. Heavy libraries are imported inside the commands, so
+that ``--help`` is instant.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from palm_cache import __version__
-from palm_cache.cli import stage_one, stage_two
+from palm_cache.cli import stage_one, stage_two, use
 
 app = typer.Typer(
     name="palm-cache",
@@ -44,3 +45,4 @@ def main(
 
 stage_one.register(app)
 stage_two.register(app)
+use.register(app)

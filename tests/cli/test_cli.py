@@ -13,45 +13,12 @@ from typing import Any
 
 import pytest
 import typer
+from command_line import call, fail, runner, succeed
 from samples import make_features, write_palm_folder, write_store
-from typer.testing import CliRunner, Result
 
 from palm_cache.cli import app
 from palm_cache.cli.terminal import progress_bar
 from palm_cache.store.features import FeatureStore
-
-runner = CliRunner()
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a dataset of two classes, from which commands are run."""
-    monkeypatch.chdir(tmp_path)
-    write_palm_folder(tmp_path / "Tones")
-    return tmp_path
-
-
-def call(*words: str) -> Result:
-    result = runner.invoke(app, list(words))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def succeed(*words: str) -> Result:
-    result = call(*words)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def fail(*words: str) -> str:
-    result = call(*words)
-    assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    message = result.stderr.strip().splitlines()[-1]
-    assert message.startswith("error: ")
-    assert "Traceback" not in result.output
-    return message
 
 
 def all_commands() -> list[tuple[str, Any]]:
@@ -90,7 +57,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from palm_cache.cli import app\n"
-        "for words in ('--help', 'extract --help', 'fit --help', 'store --help', '--version'):\n"
+        "for words in ('--help', 'extract --help', 'fit --help', 'predict --help', '--version'):\n"
         "    assert CliRunner().invoke(app, words.split()).exit_code == 0\n"
         "heavy = 'torch torchaudio transformers zarr h5py pandas numpy sklearn matplotlib'.split()\n"
         "print(*(name for name in heavy if name in sys.modules))\n"

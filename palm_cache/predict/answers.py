@@ -1,0 +1,95 @@
+"""What prediction says: answers, and inputs that it has none for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote_from_bytes
+
+if TYPE_CHECKING:  # the command line needs these names, not torch
+    from torch import Tensor
+
+NONE_OF_THESE = "none of these"
+"""How an answer is written whose best probability is below the threshold."""
+
+SILENCE = "silence"
+"""How a silent stretch of a recording is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An input that nothing can be said about."""
+
+    path: str
+    """As it was given or found."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a head says about one file."""
+
+    path: str
+    logits: Tensor
+    """(n_classes,) float32, mean over views where the head wants that."""
+    probabilities: Tensor
+    """(n_classes,) float64."""
+    unheard: float
+    """Seconds of the file that its centre crop leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a head says about a stretch of a recording."""
+
+    path: str
+    start: float
+    """Seconds."""
+    end: float
+    """Seconds."""
+    probabilities: Tensor | None
+    """(n_classes,) float64; ``None`` for silence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Probabilities in words."""
+
+    label: str | None
+    """The likeliest class; ``None`` where even that is less probable than the threshold."""
+    probability: float
+    """Of the likeliest class, also where it is not named."""
+    top: tuple[tuple[str, float], ...]
+    """The likeliest classes and their probabilities, best first."""
+
+
+def answer(
+    probabilities: Tensor, class_names: Sequence[str], *, top: int = 1, threshold: float = 0.0
+) -> Answer:
+    """Put probabilities (n_classes,) into words.
+
+    Parameters
+    ----------
+    top : int
+        Classes to name, at most all.
+    threshold : float
+        Below it the label is ``None``.
+    """
+    values, order = probabilities.sort(descending=True, stable=True)
+    best = [
+        (class_names[number], value)
+        for number, value in zip(order[:top].tolist(), values[:top].tolist(), strict=True)
+    ]
+    label, probability = best[0]
+    return Answer(label if probability >= threshold else None, probability, tuple(best))
+
+
+def printable(path: Path | str) -> str:
+    """Return a path as text that can be printed: what is not UTF-8, and line breaks, percent-escaped."""
+    text = str(path)
+    if text.isprintable():
+        return text
+    return quote_from_bytes(os.fsencode(text), safe="/\\ :")

@@ -1,0 +1,153 @@
+"""A head of a heads file together with the encoder that its features came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from palm_cache.adaptation.heads import find_head
+from palm_cache.adaptation.heads.base import Words
+from palm_cache.errors import DamagedStoreError, EncoderError
+from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.registry import load_same_encoder
+from palm_cache.params import CLIP_TOKENIZER
+from palm_cache.store.heads import choose_run, read_head, read_runs, run_name
+from palm_cache.types import FittedHead
+
+BATCH_SIZE = 16
+"""Views or windows that go through the encoder at once."""
+
+
+class Classifier:
+    """Says what is heard in waveforms.
+
+    Parameters
+    ----------
+    head : FittedHead
+    encoder : Encoder
+        The one whose features the head was fitted on.
+    views : int
+        Crops per clip that the head's features had.
+
+    Raises
+    ------
+    DamagedStoreError
+        If the head does not fit the encoder's embeddings, or scores other classes than it names.
+    """
+
+    def __init__(self, head: FittedHead, encoder: Encoder, views: int = 1) -> None:
+        self.head, self.encoder = head, encoder
+        self.views = views if head.test_views == "mean" else 1
+        self.class_names = head.class_names
+        self._kind = find_head(head.run.head)
+        needs_words = self._kind.needs_text_tower
+        self._words = Words(encoder.text_tower(), head.class_names) if needs_words else None
+        self._check()
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        run: str | None = None,
+        *,
+        encoder: str | None = None,
+        device: str = "auto",
+        tokenizer: str = CLIP_TOKENIZER,
+    ) -> Self:
+        """Load a run of a heads file and its encoder.
+
+        Parameters
+        ----------
+        path : Path
+            The heads file.
+        run : str, optional
+            See :func:`~palm_cache.store.heads.choose_run`.
+        encoder : str, optional
+            Spec of where the encoder's weights lie now, if not where they lay.
+        device, tokenizer : str
+            See :func:`~palm_cache.extraction.encoders.registry.load_encoder`.
+
+        Raises
+        ------
+        StoreError, UnknownNameError
+            If there are no such heads.
+        EncoderError
+            If the encoder cannot be loaded, or the head reads the features of several.
+        StaleStoreError
+            If the encoder is not the one that the head was fitted on.
+        """
+        head, origin = read_head(path, choose_run(read_runs(path), run))
+        refuse_joined(head)
+        loaded = load_same_encoder(
+            encoder or head.run.encoder,
+            origin.identity,
+            head.fingerprint,
+            purpose=f"{path} was fitted on",
+            advice="give the ones it was fitted on with --encoder or --tokenizer, or extract and fit again",
+            device=device,
+            tokenizer=tokenizer,
+        )
+        return cls(head, loaded, origin.views)
+
+    @property
+    def longest(self) -> int:
+        """Samples that the encoder reads of a clip at most."""
+        return self.encoder.window.samples * self.encoder.window.most
+
+    def logits(self, windows: Tensor) -> Tensor:
+        """Score waveforms that were cut to the encoder's window.
+
+        Parameters
+        ----------
+        windows : Tensor, shape (batch, windows, samples)
+
+        Returns
+        -------
+        Tensor, shape (batch, n_classes)
+        """
+        return self._score(self.encoder.embed_audio(windows))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn logits (..., n_classes) into probabilities, float64: calibrated if the head is."""
+        return (logits.double() / temperature_of(self.head)).softmax(dim=-1)
+
+    @torch.no_grad()
+    def _score(self, embeddings: Tensor) -> Tensor:
+        return self._kind.logits(self.head.state, embeddings, self._words)
+
+    def _check(self) -> None:
+        name = run_name(self.head.run)
+        try:
+            scores = self._score(torch.ones(1, self.encoder.dim))
+        except (RuntimeError, KeyError) as error:
+            raise DamagedStoreError(
+                f"run {name}: its arrays do not fit {self.encoder.dim}-d embeddings of "
+                f"{self.encoder.spec} ({error}); fit again with: palm-cache fit"
+            ) from error
+        if scores.shape != (1, len(self.class_names)):
+            raise DamagedStoreError(
+                f"run {name}: it scores {scores.shape[-1]} classes but names {len(self.class_names)}; "
+                "fit again with: palm-cache fit"
+            )
+
+
+def temperature_of(head: FittedHead) -> float:
+    """Return what a head's logits are divided by before the softmax: 1 where it is not calibrated."""
+    return head.calibration.temperature if head.calibration else 1.0
+
+
+def refuse_joined(head: FittedHead) -> None:
+    """Refuse a head that reads the features of several encoders side by side.
+
+    Raises
+    ------
+    EncoderError
+    """
+    if "+" in head.run.encoder:
+        raise EncoderError(
+            f"run {run_name(head.run)} reads the joined features of {head.run.encoder}; "
+            "predict and export take heads of one encoder"
+        )

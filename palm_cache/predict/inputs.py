@@ -1,0 +1,90 @@
+"""From what was typed to files: single files, folders, patterns, a list on standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from palm_cache.errors import DataError
+from palm_cache.predict.answers import Failure
+
+READABLE_ENDINGS = (
+    *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
+)
+OTHER_ENDINGS = (".m4a", ".aac", ".wma", ".amr", ".ape", ".wv")
+"""Audio that libsndfile cannot decode: named as such rather than passed over in silence."""
+
+AUDIO_ENDINGS = frozenset((*READABLE_ENDINGS, *OTHER_ENDINGS))
+"""What counts as audio in a folder; a file that is named itself is tried whatever it is called."""
+
+STDIN = "-"
+
+_AUDIO_STARTS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM")
+
+
+def find_recordings(inputs: Iterable[str], read_stdin: Callable[[], bytes]) -> list[Path | Failure]:
+    """Return the files behind the inputs, each once, in the order of the inputs.
+
+    Parameters
+    ----------
+    inputs : iterable of str
+        Files; folders, searched below for audio in the order of names, hidden files left out; patterns
+        with ``*``, ``?``, ``[...]`` and ``**``; ``-`` for paths on standard input.
+    read_stdin : callable
+        Returns what is on standard input: paths, one a line, or each ended by a NUL (``find -print0``).
+
+    Raises
+    ------
+    DataError
+        If standard input holds audio.
+    """
+    found: dict[Path | Failure, None] = {}
+    for text in inputs:
+        names = _listed(read_stdin()) if text == STDIN else [text]
+        if not names:
+            found[Failure(STDIN, "no paths on standard input")] = None
+        for name in names:
+            found.update(dict.fromkeys(_behind(name)))
+    return list(found)
+
+
+def _listed(content: bytes) -> list[str]:
+    if content.startswith(_AUDIO_STARTS):
+        raise DataError("standard input holds audio, not a list of paths; write it to a file and name that")
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    return [os.fsdecode(line) for line in lines if line]
+
+
+def _behind(text: str) -> Iterator[Path | Failure]:
+    # os.path, not pathlib: no name is too long or too odd for it.
+    if os.path.isdir(text):  # noqa: PTH112
+        yield from _in_folder(text)
+    elif os.path.lexists(text) or not glob.has_magic(text):
+        yield Path(text)
+    else:
+        matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207
+        if not matches:
+            yield Failure(text, "no file is called like this")
+        for match in matches:
+            if Path(match).is_dir():
+                yield from _in_folder(match)
+            else:
+                yield Path(match)
+
+
+def _in_folder(folder: str) -> Iterator[Path | Failure]:
+    problems: list[OSError] = []
+    empty = True
+    for parent, folders, files in os.walk(folder, onerror=problems.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_ENDINGS:
+                empty = False
+                yield Path(parent, name)
+    for problem in problems:
+        yield Failure(str(problem.filename), f"cannot be opened: {problem.strerror}")
+    if empty and not problems:
+        yield Failure(folder, "no audio files in this folder")

@@ -1,0 +1,211 @@
+"""Long recordings as a timeline: a window slides over them, and memory does not grow with their length.
+
+Where windows overlap, each speaks for the stretch around its own centre: borders lie in the middle of the
+overlaps, so stretches follow each other without gap or overlap from the first sample to the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from palm_cache.errors import AudioError, ParameterError
+from palm_cache.extraction.audio import cut_windows, duration, open_regular, slide
+from palm_cache.predict.answers import Failure, Stretch, printable
+from palm_cache.predict.classifier import BATCH_SIZE, Classifier
+from palm_cache.predict.files import NOT_FINITE, SILENT, is_silent
+from palm_cache.types import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A window, in samples, and its probabilities; ``None`` where it is silent."""
+
+    start: int
+    stop: int
+    probabilities: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sliding:
+    """How a window moves over recordings."""
+
+    window: int
+    """Samples at the encoder's rate."""
+    hop: int
+    """Samples from one window to the next."""
+
+    @classmethod
+    def over(cls, classifier: Classifier, window: float | None = None, hop: float | None = None) -> Sliding:
+        """Choose window and hop in seconds; by default the encoder's own window, and no overlap.
+
+        Raises
+        ------
+        ParameterError
+            If the encoder does not read so much at once, or parts would never be heard.
+        """
+        rate = classifier.encoder.sample_rate
+        window = classifier.encoder.window.samples / rate if window is None else window
+        hop = window if hop is None else hop
+        longest = classifier.longest / rate
+        if not 0 < window <= longest:
+            raise ParameterError(
+                f"window {window:g} s: {classifier.encoder.spec} reads at most {longest:g} s at once; "
+                "choose one above 0 and up to that"
+            )
+        if not 0 < hop <= window:
+            raise ParameterError(
+                f"hop {hop:g} s: choose one above 0 and up to the window of {window:g} s, "
+                "else parts are never heard"
+            )
+        return cls(max(1, round(window * rate)), max(1, round(hop * rate)))
+
+
+def listen(
+    classifier: Classifier,
+    found: Sequence[Path | Failure],
+    sliding: Sliding,
+    *,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress = no_progress,
+) -> Iterator[Stretch | Failure]:
+    """Classify recordings window by window, in their order and as they come.
+
+    Parameters
+    ----------
+    found : sequence of Path or Failure
+        From :func:`~palm_cache.predict.inputs.find_recordings`; failures are passed on in their place.
+    progress : callable
+        Told about seconds of sound.
+
+    Yields
+    ------
+    Stretch or Failure
+        The stretches of a recording in order of time; a failure behind those that lie before the damage.
+    """
+    seconds = [0.0 if isinstance(entry, Failure) else _seconds(entry) for entry in found]
+    done, total = 0.0, sum(seconds)
+    for entry, length in zip(found, seconds, strict=True):
+        if isinstance(entry, Failure):
+            yield entry
+            continue
+        for result in _hear(classifier, entry, sliding, batch_size):
+            if isinstance(result, Stretch):
+                progress("listening", int(done + result.end), int(total))
+            yield result
+        done += length
+
+
+def join(
+    results: Iterator[Stretch | Failure], name: Callable[[Stretch], object]
+) -> Iterator[Stretch | Failure]:
+    """Join neighbouring stretches of one name; their probabilities are averaged over time."""
+    waiting: Stretch | None = None
+    for result in results:
+        if (
+            waiting is not None
+            and isinstance(result, Stretch)
+            and result.path == waiting.path
+            and name(result) == name(waiting)
+        ):
+            waiting = _joined(waiting, result)
+            continue
+        if waiting is not None:
+            yield waiting
+        waiting = None
+        if isinstance(result, Stretch):
+            waiting = result
+        else:
+            yield result
+    if waiting is not None:
+        yield waiting
+
+
+def _joined(one: Stretch, other: Stretch) -> Stretch:
+    probabilities = None
+    if one.probabilities is not None and other.probabilities is not None:
+        share = (one.end - one.start) / (other.end - one.start)
+        probabilities = share * one.probabilities + (1 - share) * other.probabilities
+    return Stretch(one.path, one.start, other.end, probabilities)
+
+
+def _seconds(path: Path) -> float:
+    try:
+        with open_regular(path) as file:
+            return duration(file)
+    except AudioError:
+        return 0.0  # named when its turn comes
+
+
+def _hear(
+    classifier: Classifier, path: Path, sliding: Sliding, batch_size: int
+) -> Iterator[Stretch | Failure]:
+    """Classify one recording."""
+    name, rate = printable(path), classifier.encoder.sample_rate
+    begin, sounding = 0.0, False
+    last: _Scored | None = None
+    damage: AudioError | None = None
+    try:
+        for scored in _scored(classifier, path, sliding, batch_size):
+            sounding = sounding or scored.probabilities is not None
+            if last is not None:
+                border = (last.stop + scored.start) / 2 / rate
+                yield Stretch(name, begin, border, last.probabilities)
+                begin = border
+            last = scored
+    except AudioError as error:
+        damage = error
+    if last is not None:
+        yield Stretch(name, begin, last.stop / rate, last.probabilities)
+    if damage is not None:
+        heard = f"; heard up to {last.stop / rate:.1f} s" if last else ""
+        yield Failure(name, f"{damage}{heard}")
+    elif not sounding:
+        yield Failure(name, SILENT)
+
+
+def _scored(classifier: Classifier, path: Path, sliding: Sliding, batch_size: int) -> Iterator[_Scored]:
+    """Score the windows of a recording, batch by batch, up to its end or its damage.
+
+    Raises
+    ------
+    AudioError
+        Behind the windows before the damage.
+    """
+    batch: list[tuple[int, Tensor]] = []
+    try:
+        with open_regular(path) as file:
+            for window in slide(
+                file,
+                sample_rate=classifier.encoder.sample_rate,
+                samples=sliding.window,
+                hop=sliding.hop,
+            ):
+                batch.append(window)
+                if len(batch) == batch_size:
+                    yield from _score(classifier, batch)
+    except AudioError:
+        yield from _score(classifier, batch)
+        raise
+    yield from _score(classifier, batch)
+
+
+def _score(classifier: Classifier, batch: list[tuple[int, Tensor]]) -> Iterator[_Scored]:
+    """Score windows of one length and take them out of the batch."""
+    taken = batch.copy()
+    batch.clear()
+    loud = [waveform for _, waveform in taken if not is_silent(waveform)]
+    probabilities = iter(())
+    if loud:
+        window = classifier.encoder.window
+        logits = classifier.logits(torch.stack([cut_windows(waveform, window) for waveform in loud]))
+        if not torch.isfinite(logits).all():
+            raise AudioError(NOT_FINITE)
+        probabilities = iter(classifier.probabilities(logits))
+    for start, waveform in taken:
+        told = None if is_silent(waveform) else next(probabilities)
+        yield _Scored(start, start + len(waveform), told)

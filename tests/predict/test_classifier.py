@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from samples import write_palm_folder
+from tiny_clap import save_tiny_clap
+from workshop import Workshop
+
+from palm_cache.adaptation.fit import fit_store
+from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError
+from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.encoders.base import full_identity
+from palm_cache.extraction.encoders.mini import MiniEncoder
+from palm_cache.extraction.encoders.registry import load_same_encoder
+from palm_cache.extraction.extract import extract
+from palm_cache.params import ExtractParams, FitParams
+from palm_cache.predict.classifier import Classifier
+from palm_cache.predict.files import predict_files
+from palm_cache.store.fingerprint import fingerprint
+from palm_cache.store.heads import read_heads, write_heads
+
+
+def test_an_encoder_with_other_weights_is_refused_and_one_that_moved_is_found(tmp_path: Path) -> None:
+    data = write_palm_folder(tmp_path / "Tones")
+    first = save_tiny_clap(tmp_path / "first")
+    store = extract(read_dataset(str(data)), f"clap:{first}", tmp_path / "x.zarr", ExtractParams()).store
+    heads = fit_store(store, tmp_path / "runs", FitParams(heads=("zero-shot",))).heads_file
+    clip = data / "audios" / "test_0_0.wav"
+    (before,) = predict_files(Classifier.load(heads), [clip])
+    moved = shutil.move(first, tmp_path / "elsewhere")
+    with pytest.raises(EncoderError):
+        Classifier.load(heads)
+    (after,) = predict_files(Classifier.load(heads, encoder=f"clap:{moved}"), [clip])
+    assert torch.equal(before.logits, after.logits)
+    other = save_tiny_clap(tmp_path / "other", seed=1)
+    with pytest.raises(StaleStoreError) as caught:
+        Classifier.load(heads, encoder=f"clap:{other}")
+    assert f"encoder clap:{other}: other weights than those that {heads} was fitted on" in str(caught.value)
+    assert "with --encoder or --tokenizer, or extract and fit again" in str(caught.value)
+    with pytest.raises(StaleStoreError, match="encoder mini: other encoder, weights"):
+        Classifier.load(heads, encoder="mini")
+
+
+def test_the_encoder_runs_in_the_precision_of_the_features() -> None:
+    recorded = MiniEncoder.load(precision="bf16")
+    identity = full_identity(recorded)
+    loaded = load_same_encoder("mini", identity, fingerprint(identity), purpose="x", advice="y")
+    assert loaded.identity["precision"] == "bf16"
+
+
+def test_another_version_of_preprocessing_is_called_that() -> None:
+    identity = full_identity(MiniEncoder.load())
+    with pytest.raises(StaleStoreError, match="other versions of preprocessing or of its libraries"):
+        load_same_encoder("mini", identity, "0" * 64, purpose="made it", advice="extract again")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ("one",)}, "it scores 2 classes but names 1; fit again"),
+        ({"state": {"class_embeddings": torch.ones(2, 7)}}, "its arrays do not fit 512-d embeddings of mini"),
+        ({"state": {}}, "its arrays do not fit 512-d embeddings of mini"),
+    ],
+)
+def test_a_head_of_other_classes_or_lengths_is_refused(
+    workshop: Workshop, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    head = next(head for head in read_heads(workshop.heads)[0] if head.run.head == "palm")
+    write_heads(tmp_path / "heads.h5", [replace(head, **change)], workshop.store)
+    with pytest.raises(DamagedStoreError, match=message):
+        Classifier.load(tmp_path / "heads.h5")
+
+
+def test_heads_on_joined_features_are_refused_by_name(workshop: Workshop, tmp_path: Path) -> None:
+    head = read_heads(workshop.heads)[0][0]
+    joined = replace(head, run=replace(head.run, encoder="mini+clap:x"))
+    write_heads(tmp_path / "heads.h5", [joined], workshop.store)
+    with pytest.raises(EncoderError, match=r"reads the joined features of mini\+clap:x; predict and export"):
+        Classifier.load(tmp_path / "heads.h5")
+
+
+def test_a_file_without_a_recorded_encoder_is_checked_by_its_fingerprint(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(workshop.heads, tmp_path))
+    with h5py.File(path, "r+") as file:
+        del file.attrs["identity"]
+    assert Classifier.load(path).head.run.head == "palm"

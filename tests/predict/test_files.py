@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import soundfile
+import torch
+from samples import RATE, write_tone
+from workshop import Workshop
+
+from palm_cache.predict.answers import Failure, Prediction, answer, printable
+from palm_cache.predict.classifier import Classifier
+from palm_cache.predict.files import predict_files
+from palm_cache.store.features import FeatureStore
+
+
+def predict(
+    classifier: Classifier, found: Sequence[Path | Failure], **how: int
+) -> list[Prediction | Failure]:
+    return list(predict_files(classifier, found, **how))
+
+
+def logits_of(results: list[Prediction | Failure]) -> torch.Tensor:
+    return torch.stack([result.logits for result in results if isinstance(result, Prediction)])
+
+
+@pytest.mark.parametrize("views", ["first", "mean"])
+@pytest.mark.parametrize("head", ["palm", "zero-shot", "coop", "cocoop"])
+def test_a_clip_gets_the_logits_that_its_row_in_the_store_got(
+    workshop: Workshop, head: str, views: str
+) -> None:
+    """Short clips, and one that has to be cropped; heads that learn words go through the text tower."""
+    file = workshop.heads if views == "first" else workshop.mean_heads
+    classifier = Classifier.load(file, head)
+    name = f"{head}-{classifier.head.run.shots}shots-fold1-seed0"
+    with h5py.File(file.parents[2] / "predictions.h5") as scored:
+        group = scored[f"Tones/mini/{name}"]
+        rows, expected = group["row"][:], torch.from_numpy(group["logits"][:])
+    names = FeatureStore(workshop.store).clip_names()
+    results = predict(classifier, [workshop.data / names[row] for row in rows])
+    torch.testing.assert_close(logits_of(results), expected, atol=1e-4, rtol=0)
+
+
+def test_probabilities_are_the_softmax_at_the_heads_temperature(workshop: Workshop) -> None:
+    clip = workshop.data / "audios" / "test_1_0.wav"
+    for run in ("palm", "zero-shot"):
+        classifier = Classifier.load(workshop.heads, run)
+        calibration = classifier.head.calibration
+        assert (calibration is None) == (run == "zero-shot")
+        temperature = calibration.temperature if calibration else 1.0
+        (result,) = predict(classifier, [clip])
+        expected = np.exp(result.logits.double().numpy() / temperature)
+        np.testing.assert_allclose(result.probabilities, expected / expected.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_results_come_in_order_whatever_the_batches(
+    workshop: Workshop, tmp_path: Path, batch_size: int
+) -> None:
+    """Clips of one, two and six windows, and failures between them."""
+    found: list[Path | Failure] = []
+    for number, seconds in enumerate((0.5, 3, 1, 11, 1.5, 3.5, 2)):
+        write_tone(tmp_path / f"{number}.wav", 200 + 90 * number, seconds=seconds, seed=number)
+        found += [tmp_path / f"{number}.wav", Failure(f"input {number}", "not there")]
+    classifier = Classifier.load(workshop.heads)
+    results = predict(classifier, found, batch_size=batch_size)
+    assert [result.path for result in results] == [
+        entry.path if isinstance(entry, Failure) else str(entry) for entry in found
+    ]
+    alone = [predict(classifier, [entry])[0] for entry in found if isinstance(entry, Path)]
+    torch.testing.assert_close(logits_of(results), logits_of(alone), atol=1e-4, rtol=0)
+
+
+def test_what_cannot_be_heard_is_named_and_the_rest_goes_on(workshop: Workshop, tmp_path: Path) -> None:
+    good = workshop.data / "audios" / "test_0_0.wav"
+    noise = np.random.default_rng(0).standard_normal(RATE)
+    soundfile.write(tmp_path / "quiet.wav", 2e-5 * noise.clip(-4, 4), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    (tmp_path / "page.wav").write_text("<html>")
+    (tmp_path / "empty.wav").touch()
+    hole = np.concatenate([noise, np.zeros(13 * RATE), noise]) / 10
+    soundfile.write(tmp_path / "hole.wav", hole, RATE)
+    names = ("quiet.wav", "nan.wav", "page.wav", "empty.wav", "hole.wav", "absent.wav")
+    found = [good, *(tmp_path / name for name in names), tmp_path, good]
+    results = predict(Classifier.load(workshop.heads), found)
+    assert [isinstance(result, Prediction) for result in results] == [True, *[False] * 7, True]
+    assert [result.reason for result in results if isinstance(result, Failure)] == [
+        "nothing but silence: the peak is below -80 dB of full scale",
+        "NaN or infinity among the samples",
+        "cannot be decoded: format not recognised",
+        "the file is empty",
+        "nothing but silence: the peak is below -80 dB of full scale in the 12 s at its centre",
+        "no such file",
+        "a directory, not a file",
+    ]
+
+
+def test_a_vector_that_is_not_finite_is_a_failure_of_its_clip_alone(workshop: Workshop) -> None:
+    classifier = Classifier.load(workshop.heads)
+    embed = classifier.encoder.embed_audio
+
+    def spoil_the_second(waveforms: torch.Tensor) -> torch.Tensor:
+        embeddings = embed(waveforms).clone()
+        embeddings[1] = torch.nan
+        return embeddings
+
+    window = classifier.encoder.window
+    classifier.encoder = SimpleNamespace(
+        embed_audio=spoil_the_second, window=window, sample_rate=RATE, spec="mini"
+    )
+    clips = sorted((workshop.data / "audios").glob("test_*.wav"))[:3]
+    results = predict(classifier, clips)
+    assert [isinstance(result, Failure) for result in results] == [False, True, False]
+    assert results[1].reason == "the encoder returned NaN or infinity"
+
+
+def test_it_says_how_much_of_a_file_was_not_heard(workshop: Workshop) -> None:
+    clips = [workshop.data / "audios" / name for name in ("long.flac", "test_0_0.wav")]
+    results = predict(Classifier.load(workshop.heads), clips)
+    assert [result.unheard for result in results] == [pytest.approx(3.5, abs=1e-3), 0]
+
+
+def test_progress_counts_inputs(workshop: Workshop) -> None:
+    said: list[tuple[str, int, int]] = []
+    clips = sorted((workshop.data / "audios").glob("test_*.wav"))[:2]
+    list(predict_files(Classifier.load(workshop.heads), clips, progress=lambda *step: said.append(step)))
+    assert said == [("predicting", 1, 2), ("predicting", 2, 2)]
+
+
+def test_an_answer_names_the_likeliest_and_nothing_below_the_threshold() -> None:
+    probabilities = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    names = ("dog", "siren", "rain")
+    told = answer(probabilities, names, top=2)
+    assert (told.label, told.probability) == ("siren", 0.5)
+    assert told.top == (("siren", 0.5), ("rain", 0.3))
+    assert answer(probabilities, names, threshold=0.5).label == "siren"
+    assert answer(probabilities, names, threshold=0.51).label is None
+    assert answer(probabilities, names, threshold=0.51).probability == 0.5
+    assert len(answer(probabilities, names, top=9).top) == 3
+
+
+def test_a_path_is_printed_on_one_line_and_as_utf_8() -> None:
+    assert printable(Path("Vögel/Straße 7.wav")) == "Vögel/Straße 7.wav"
+    assert printable("a\nb.wav") == "a%0Ab.wav"
+    assert printable(Path("caf\udce9.wav")) == "caf%E9.wav"

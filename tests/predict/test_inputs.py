@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from palm_cache.errors import DataError
+from palm_cache.predict.answers import Failure
+from palm_cache.predict.inputs import find_recordings
+
+
+@pytest.fixture(autouse=True)
+def sounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.WAV", "a.flac", "notes.txt", "deep/er/c.mp3", "deep/d.m4a", ".hidden/e.wav", "._a.flac"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+def find(*inputs: str, stdin: bytes = b"") -> list[str | tuple[str, str]]:
+    found = find_recordings(inputs, lambda: stdin)
+    return [(entry.path, entry.reason) if isinstance(entry, Failure) else str(entry) for entry in found]
+
+
+def test_a_folder_is_searched_below_in_order_for_what_looks_like_audio() -> None:
+    """Also for audio that cannot be decoded: it is named later, not passed over."""
+    assert find(".") == ["a.flac", "b.WAV", "deep/d.m4a", "deep/er/c.mp3"]
+    assert find("deep", ".") == ["deep/d.m4a", "deep/er/c.mp3", "a.flac", "b.WAV"]
+
+
+def test_a_file_that_is_named_is_taken_whatever_it_is_called() -> None:
+    assert find("notes.txt", "._a.flac", "absent.wav", "a\0b") == [
+        "notes.txt",
+        "._a.flac",
+        "absent.wav",
+        "a\0b",
+    ]
+
+
+def test_patterns_find_files_and_folders() -> None:
+    assert find("*.flac", "**/*.mp3") == ["a.flac", "deep/er/c.mp3"]
+    assert find("de?p") == ["deep/d.m4a", "deep/er/c.mp3"]
+    assert find("[xyz].wav") == [("[xyz].wav", "no file is called like this")]
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name_where_it_exists() -> None:
+    Path("take[1].wav").touch()
+    assert find("take[1].wav") == ["take[1].wav"]
+
+
+def test_each_file_is_taken_once() -> None:
+    assert find("a.flac", "*.flac", ".", "a.flac")[0] == "a.flac"
+    assert find("a.flac", "*.flac", ".").count("a.flac") == 1
+
+
+@pytest.mark.parametrize("stdin", [b"b.WAV\ndeep/er\r\n\nabsent.wav", b"b.WAV\0deep/er\0absent.wav\0"])
+def test_standard_input_is_a_list_of_paths(stdin: bytes) -> None:
+    assert find("-", "a.flac", stdin=stdin) == ["b.WAV", "deep/er/c.mp3", "absent.wav", "a.flac"]
+
+
+def test_nul_separated_names_may_hold_line_breaks() -> None:
+    assert find("-", stdin=b"a\nb.wav\0c.wav\0") == ["a\nb.wav", "c.wav"]
+
+
+def test_a_name_that_is_not_utf_8_arrives_as_it_is() -> None:
+    (entry,) = find_recordings(["-"], lambda: b"caf\xe9.wav\n")
+    assert os.fsencode(entry) == b"caf\xe9.wav"
+
+
+def test_audio_on_standard_input_is_refused_with_what_to_do() -> None:
+    with pytest.raises(
+        DataError, match="standard input holds audio, not a list of paths; write it to a file"
+    ):
+        find("-", stdin=b"RIFF\x00\x00")
+
+
+def test_an_empty_folder_or_list_is_named() -> None:
+    Path("void").mkdir()
+    assert find("void") == [("void", "no audio files in this folder")]
+    assert find("-", stdin=b"\n") == [("-", "no paths on standard input")]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may open everything")
+def test_a_folder_that_cannot_be_opened_is_named() -> None:
+    Path("locked").mkdir(mode=0)
+    assert find("locked") == [("locked", "cannot be opened: Permission denied")]
