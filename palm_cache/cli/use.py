@@ -1,4 +1,4 @@
-"""Commands around fitted heads: predict, calibrate."""
+"""Commands around fitted heads: predict, calibrate, export."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from palm_cache.cli.rows import Rows, TableRows, Telling, csv_rows, json_rows
-from palm_cache.cli.stage_one import DeviceOption, TokenizerOption, complete_encoder
+from palm_cache.cli.stage_one import DeviceOption, TokenizerOption, choice, complete_encoder
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
 from palm_cache.errors import DataError
 from palm_cache.params import ExtractParams, override
@@ -21,6 +21,7 @@ from palm_cache.predict.answers import Failure, Prediction, Stretch, printable
 
 if TYPE_CHECKING:
     from palm_cache.predict.classifier import Classifier
+    from palm_cache.predict.export import Form
     from palm_cache.types import Run
 
 SOME_FAILED = 3
@@ -28,6 +29,13 @@ SOME_FAILED = 3
 
 UNHEARD_SECONDS = 0.1
 """What the crop may leave out of a file before the user is told."""
+
+FORMS = ("safetensors", "onnx", "torchscript")
+
+
+def complete_forms(incomplete: str) -> list[str]:
+    """Return the forms of export that begin like this."""
+    return [name for name in FORMS if name.startswith(incomplete)]
 
 
 HeadsArgument = Annotated[Path, typer.Argument(help="A heads.h5 file, or the folder that it lies in.")]
@@ -192,10 +200,42 @@ def calibrate(
     )
 
 
+def export(
+    heads: HeadsArgument,
+    to: Annotated[
+        str, typer.Option("--to", help=f"{', '.join(FORMS)}.", metavar="FORM", autocompletion=complete_forms)
+    ],
+    run: RunOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write.", show_default="named after the run, beside HEADS")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a fitted head for other programs, with a card in JSON that says what it is.
+
+    safetensors: class embeddings, scale and temperature (other heads: their state). onnx, torchscript: a
+    graph from embeddings to logits and probabilities, compared with the head before it is called done. The
+    card names classes, encoder, fingerprint, window, scores and licences.
+
+    Example: palm-cache export runs/demo/mini/heads.h5 --to onnx --out demo.onnx
+    """
+    form = cast("Form", choice("--to", to, FORMS))
+    with one_line_errors():
+        from palm_cache.predict.export import export_head
+
+        done = export_head(_file(heads), form, run, out)
+    if as_json:
+        print_json({"file": str(done.file), "card_file": str(done.card_file), "card": done.card})
+        return
+    typer.echo(f"{done.card['run']} -> {done.file}, {done.card_file}")
+    if form == "torchscript":
+        say("note: torch calls TorchScript deprecated; ONNX is the form to build on")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands that use fitted heads."""
     panel = "Using a head"
-    for command in (predict, calibrate):
+    for command in (predict, calibrate, export):
         app.command(rich_help_panel=panel)(command)
 
 

@@ -202,6 +202,7 @@ def test_mistakes_are_told_in_one_line(heads: str, words: tuple[str, ...], messa
 
 def test_heads_that_are_not_there_are_named() -> None:
     assert "nowhere/heads.h5: no heads here; fit some" in fail("predict", "nowhere/heads.h5", "clips")
+    assert "no heads here; fit some" in fail("export", "nowhere", "--to", "onnx")
     assert "no heads here; fit some" in fail("calibrate", "nowhere")
 
 
@@ -261,3 +262,20 @@ def test_fit_calibrates_what_predict_takes_first(workshop: Workshop) -> None:
     assert [run_name(run) for run in calibrated] == ["palm-4shots-fold1-seed0"]
     succeed(*words, "--head", "palm", "--no-evaluate", "--no-calibrate")
     assert not any(head.calibration for head in read_heads(path)[0])
+
+
+def test_export_says_what_it_wrote(heads: str) -> None:
+    result = succeed("export", heads, "--to", "torchscript", "--run", "coop", "--out", "coop.pt")
+    assert result.stdout == "coop-4shots-fold1-seed0 -> coop.pt, coop.pt.json\n"
+    assert "torch calls TorchScript deprecated" in result.stderr
+    written = json.loads(succeed("export", heads, "--to", "safetensors", "--out", "x.st", "--json").stdout)
+    assert written["file"] == "x.st"
+    assert written["card"] == json.loads(Path("x.st.json").read_text())
+    assert "'cocoop' learns words" in fail("export", heads, "--to", "onnx", "--run", "cocoop", "--out", "x")
+    assert call("export", heads, "--to", "pickle").exit_code == 2
+
+
+def test_the_shell_completes_forms() -> None:
+    from palm_cache.cli.use import complete_forms
+
+    assert complete_forms("o") == ["onnx"]

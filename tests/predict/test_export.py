@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+from samples import make_features, write_store
+from spectrum import LetterTower
+
+from palm_cache.adaptation.calibration import calibrate_file, runs_to_calibrate
+from palm_cache.adaptation.evaluate import evaluate_files
+from palm_cache.adaptation.fit import fit_store
+from palm_cache.adaptation.heads import HEADS, find_head
+from palm_cache.errors import EncoderError, OutputError, ParameterError, StoreError, UnknownNameError
+from palm_cache.params import FitParams
+from palm_cache.predict import export
+from palm_cache.predict.export import export_head
+from palm_cache.store.heads import read_head, read_heads, write_heads
+from palm_cache.types import FittedHead, Training
+
+QUICK = Training(epochs=2)
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every head that there is, fitted on clusters; palm calibrated, and all but one kind scored."""
+    root = tmp_path_factory.mktemp("export")
+    store = write_store(root / "features.zarr", replace(make_features(n_views=1), encoder="mini"))
+    params = FitParams(tuple(HEADS), shots=(4,), seeds=(0,), folds=(1,), training=QUICK)
+    path = fit_store(store, root / "runs", params, load_tower=lambda header: LetterTower(24)).heads_file
+    calibrate_file(path, runs_to_calibrate(path))
+    evaluate_files(root / "runs", load_tower=lambda header: LetterTower(24))
+    # The store of these features does not say how long embeddings are: give it what extraction would.
+    found, where = read_heads(path)
+    write_heads(path, found, where, identity={"encoder": "mini", "dim": 24, "sample_rate": 16_000})
+    return path
+
+
+def one(heads: Path, name: str = "palm") -> FittedHead:
+    return next(head for head in read_heads(heads)[0] if head.run.head == name)
+
+
+def expected(head: FittedHead, clips: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and probabilities as prediction has them."""
+    logits = find_head(head.run.head).logits(head.state, clips)
+    temperature = head.calibration.temperature if head.calibration else 1.0
+    return logits.numpy(), (logits.double() / temperature).softmax(dim=1).numpy()
+
+
+def some_clips(count: int) -> torch.Tensor:
+    return 7 * torch.randn(count, 24, generator=torch.Generator().manual_seed(3))
+
+
+def test_onnx_gives_what_the_head_gives(heads: Path, tmp_path: Path) -> None:
+    done = export_head(heads, "onnx", "palm", tmp_path / "head.onnx")
+    session = onnxruntime.InferenceSession(done.file, providers=["CPUExecutionProvider"])
+    for count in (1, 9):
+        wanted = expected(one(heads), some_clips(count))
+        found = session.run(["logits", "probabilities"], {"embedding": some_clips(count).numpy()})
+        for value, right in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(value, right, atol=1e-4)
+    card = json.loads(session.get_modelmeta().custom_metadata_map["card"])
+    assert card["classes"] == ["class 0", "class 1", "class 2", "class 3"]
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "cocoop"])
+def test_torchscript_gives_what_the_head_gives(heads: Path, tmp_path: Path, name: str) -> None:
+    done = export_head(heads, "torchscript", name, tmp_path / "head.pt")
+    extra = {"card.json": ""}
+    graph = load_torchscript(done.file, extra)
+    for count in (1, 9):
+        wanted = expected(one(heads, name), some_clips(count))
+        for found, value in zip(graph(some_clips(count)), wanted, strict=True):
+            np.testing.assert_allclose(found.numpy(), value, atol=1e-4)
+    assert json.loads(extra["card.json"])["head"] == name
+
+
+def load_torchscript(file: Path, extra: dict[str, str]) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch calls all of TorchScript deprecated
+        return torch.jit.load(str(file), _extra_files=extra)
+
+
+def test_the_formula_of_the_card_gives_the_probabilities(heads: Path, tmp_path: Path) -> None:
+    done = export_head(heads, "safetensors", "palm", tmp_path / "head.safetensors")
+    with safe_open(done.file, "numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        inside = json.loads(file.metadata()["card"])
+    assert set(tensors) == {"class_embeddings", "scale", "temperature"}
+    assert done.card["probabilities"] == (
+        "softmax(scale * embedding / |embedding| @ class_embeddings.T / temperature)"
+    )
+    clips = some_clips(5).numpy()
+    unit = clips / np.linalg.norm(clips, axis=1, keepdims=True)
+    scores = tensors["scale"] * unit @ tensors["class_embeddings"].T / tensors["temperature"]
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(
+        powers / powers.sum(axis=1, keepdims=True), expected(one(heads), some_clips(5))[1], atol=1e-5
+    )
+    assert inside == json.loads(done.card_file.read_text())
+
+
+def test_a_head_without_a_graph_of_its_own_says_what_works(heads: Path, tmp_path: Path) -> None:
+    for form in ("onnx", "torchscript"):
+        with pytest.raises(ParameterError, match=r"'cocoop' learns words.* --to safetensors keeps its state"):
+            export_head(heads, form, "cocoop", tmp_path / "head")
+    assert list(tmp_path.iterdir()) == []
+    done = export_head(heads, "safetensors", "cocoop", tmp_path / "head.safetensors")
+    with safe_open(done.file, "pt") as file:
+        state = one(heads, "cocoop").state
+        assert set(file.keys()) == {*state, "temperature"}
+        assert all(torch.equal(file.get_tensor(name), value) for name, value in state.items())
+
+
+def test_the_card_says_what_the_head_is_and_how_good(heads: Path, tmp_path: Path) -> None:
+    done = export_head(heads, "safetensors", None, tmp_path / "head.safetensors")
+    card = json.loads(done.card_file.read_text())
+    assert done.card_file.name == "head.safetensors.json"
+    head = one(heads)
+    assert card["run"] == "palm-4shots-fold1-seed0"
+    assert card["encoder"]["spec"] == "mini"
+    assert card["encoder"]["fingerprint"] == head.fingerprint
+    assert card["encoder"]["identity"]["sample_rate"] == 16_000
+    assert card["temperature"] == card["calibration"]["temperature"] == head.calibration.temperature
+    assert card["scores"]["n_test"] == 40
+    assert 0 < card["scores"]["accuracy"] <= 1
+    assert "their licences apply" in card["licence"]["note"]
+    assert card["licence"]["encoder"] == "part of palm-cache"
+    assert stat.S_IMODE(done.file.stat().st_mode) == stat.S_IMODE(done.card_file.stat().st_mode)
+
+
+def test_scores_of_another_fit_are_not_taken_for_the_heads_own(heads: Path, tmp_path: Path) -> None:
+    shutil.copytree(heads.parents[2], tmp_path / "runs")
+    path = tmp_path / "runs" / "clusters" / "mini" / "heads.h5"
+    found, where = read_heads(path)
+    write_heads(path, [replace(head, fingerprint="e" * 64) for head in found], where)
+    assert export_head(path, "safetensors").card["scores"] is None
+    (tmp_path / "runs" / "scores.csv").unlink()
+    done = export_head(path, "safetensors")
+    assert done.card["scores"] is None
+    assert done.file == path.with_name("palm-4shots-fold1-seed0.safetensors")
+
+
+def test_a_graph_that_does_not_agree_is_not_written(
+    heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_wrongly(file: Path, graph: export.HeadGraph, *rest: object) -> object:
+        file.write_text("wrong")
+        return lambda clips: [value + 0.01 for value in graph(clips)]
+
+    monkeypatch.setattr(export, "_write_torchscript", write_wrongly)
+    with pytest.raises(OutputError, match=r"differ by 0\.01 in a probability; nothing was written"):
+        export_head(heads, "torchscript", None, tmp_path / "head.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packages_that_onnx_needs_are_named(
+    heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "ONNX_PACKAGES", ("onnx", "no_such_package"))
+    with pytest.raises(OutputError, match=r"needs no_such_package; .*pip install 'palm-cache\[onnx\]'"):
+        export_head(heads, "onnx", None, tmp_path / "head.onnx")
+
+
+def test_heads_that_cannot_be_exported_are_named(heads: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no heads here"):
+        export_head(tmp_path / "heads.h5", "onnx")
+    with pytest.raises(UnknownNameError, match="did you mean palm"):
+        export_head(heads, "onnx", "plam")
+    head, origin = read_head(heads, one(heads).run)
+    joined = replace(head, run=replace(head.run, encoder="mini+pengi:base.pth"))
+    write_heads(tmp_path / "heads.h5", [joined], origin.store)
+    with pytest.raises(EncoderError, match="reads the joined features of"):
+        export_head(tmp_path / "heads.h5", "safetensors")
+
+
+def test_a_head_that_does_not_say_how_long_embeddings_are_has_no_graph(heads: Path, tmp_path: Path) -> None:
+    head, origin = read_head(heads, one(heads).run)
+    write_heads(tmp_path / "heads.h5", [replace(head, state={"weight": torch.ones(4, 24)})], origin.store)
+    with pytest.raises(StoreError, match="does not say how long embeddings are; fit again"):
+        export_head(tmp_path / "heads.h5", "torchscript")
+
+
+def test_the_command_line_knows_all_forms() -> None:
+    from palm_cache.cli.use import FORMS
+
+    assert FORMS == export.FORMS
