@@ -7,13 +7,14 @@ READY := $(VENV)/.ready
 # DVC runs "palm-cache" and the tests run "dvc": both must be found.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help demo test lint docs check mini clean
+.PHONY: help demo test lint docs check bench mini clean
 
 help:
 	@echo "make demo   environment, pipeline on the demo data, score table"
 	@echo "make test   environment, tests"
 	@echo "make docs   the documentation site, in docs/site"
 	@echo "make check  what CI runs: lint, documentation and tests"
+	@echo "make bench  time PALM's training against a loop written by hand (some minutes)"
 	@echo "make mini   train the embedded encoder anew (about a quarter of an hour)"
 	@echo "make clean  remove the environment and what the demo made"
 
@@ -40,6 +41,9 @@ docs: $(READY)
 	cd docs && zensical build --clean --strict
 
 check: lint docs test
+
+bench: $(READY)
+	python -m pipelines.benchmarks.fit
 
 mini: $(READY)
 	python -m pipelines.mini.train

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md")))
 
 TRIED_ELSEWHERE = (
-    *("make", "dvc", ".", "pip", "python"),
+    *("make", "dvc", ".", "pip", "python", "find"),
     *("palm-cache download", "palm-cache datasets --check"),  # of real datasets, whole ones
 )
 """What a line may begin with that is not run here: it installs, or tests of its own run it."""
@@ -57,6 +57,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory, pengi_checkpoint: Path) 
     save_tiny_clap(folder / "laion" / "clap-htsat-unfused")
     save_small_tokenizer(folder / "openai" / "clip-vit-base-patch32")
     (folder / "base.pth").symlink_to(pengi_checkpoint)
+    write_tone(folder / "night.flac", 440, seconds=20)
     with contextlib.chdir(folder):  # what the quickstart leaves behind
         for line in (
             "palm-cache extract --dataset demo",

@@ -23,8 +23,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = folder / "pipelines" / "paper" / "params.yaml"
         params = yaml.safe_load(file.read_text())
         params["encoder"] = "mini"
-        params["fit"].update(seeds=[0])
-        params["fit"]["training"]["epochs"] = 2
+        params["fit"].update(seeds=[0], folds=[1])
+        params["fit"]["training"]["epochs"] = 1
         file.write_text(yaml.safe_dump(params))
 
     folder = make_project(tmp_path_factory.mktemp("paper"), shrink)
@@ -43,8 +43,6 @@ def test_the_whole_experiment_runs_on_the_datasets_that_are_here(project: Path) 
     assert set(scores["head"]) == {"zero-shot", "palm-dagger", "coop", "cocoop", "palm"}
     assert set(scores.loc[scores["head"] == "palm", "shots"]) == {1, 2, 4, 8, 16}
     assert set(scores.loc[scores["head"] == "coop", "shots"]) == {16}
-    folds = scores.groupby("dataset")["fold"].nunique()
-    assert folds["UrbanSound8K"] == 10
     report = (results / "report" / "report.md").read_text(encoding="utf-8")
     assert "## Beside the paper: mini" in report
     assert "| average of 10 | palm |" in report
