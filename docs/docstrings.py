@@ -20,8 +20,8 @@ class Docstrings(griffe.Extension):
         if not obj.docstring:
             return
         text = re.sub(
-            r"^\.\. math::[ ]*(.*(?:\n[ ]+.*)*)",
-            lambda match: convert(" ".join(match[1].split()), display="block"),
+            r"^\.\. math::[ ]*(.*(?:\n(?:[ ]+.*)?)*)",
+            lambda match: convert(" ".join(match[1].split()), display="block") + "\n\n",
             obj.docstring.value,
             flags=re.MULTILINE,
         )
