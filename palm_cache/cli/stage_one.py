@@ -228,7 +228,7 @@ def _extract_table(table: ClipTable, encoder: str, place: Path, how: ExtractPara
 
     with progress_bar("clips") as progress:
         done = run(table, encoder, place, how, progress=progress)
-    for note in done.notes:
+    for note in done.notes[len(table.notes) :]:  # those of the table were told before the work
         say(f"note: {note}")
     for name, reason in done.failures[:FAILURES_LISTED]:
         say(f"skipped {name}: {reason}")
