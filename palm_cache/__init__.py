@@ -1,3 +1,54 @@
-"""palm-cache: few-shot adaptation of frozen audio-language models on cached embeddings."""
+"""palm-cache: few-shot adaptation of frozen audio-language models on cached embeddings.
+
+:func:`extract` embeds a dataset once, :func:`open_features` gives what it stored as arrays, :func:`fit`
+trains and scores heads on it; :class:`PalmClassifier`, :class:`ZeroShotClassifier` and
+:class:`HeadClassifier` are scikit-learn estimators on the same arrays.
+Importing the package alone loads none of the heavy libraries.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from palm_cache.api import FitResult, OpenFeatures, extract, fit, open_features
+    from palm_cache.errors import PalmCacheError
+    from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
+    from palm_cache.params import ExtractParams, FitParams
+    from palm_cache.types import Training
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ExtractParams",
+    "FitParams",
+    "FitResult",
+    "HeadClassifier",
+    "OpenFeatures",
+    "PalmCacheError",
+    "PalmClassifier",
+    "Training",
+    "ZeroShotClassifier",
+    "extract",
+    "fit",
+    "open_features",
+]
+
+_HOMES = {
+    "api": ("FitResult", "OpenFeatures", "extract", "fit", "open_features"),
+    "errors": ("PalmCacheError",),
+    "estimators": ("HeadClassifier", "PalmClassifier", "ZeroShotClassifier"),
+    "params": ("ExtractParams", "FitParams"),
+    "types": ("Training",),
+}
+"""Module of every public name; it is imported when the name is first asked for."""
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"palm_cache.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

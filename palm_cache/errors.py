@@ -4,6 +4,7 @@
 
     PalmCacheError               anything the user can mend: one line, exit code 1
     ├── DataError                a dataset, table, label or shape is not as it must be
+    │   ├── ArrayError           an array handed to an estimator is not as it must be
     │   ├── AbsentDatasetError   a dataset that is known by name is not on this machine
     │   └── AudioError           one clip cannot be read; extraction records it and goes on
     ├── UnknownNameError         a dataset, encoder, head or parameter that does not exist
@@ -31,6 +32,10 @@ class PalmCacheError(Exception):
 
 class DataError(PalmCacheError):
     """A dataset, table, label or tensor shape is not as it must be."""
+
+
+class ArrayError(DataError, ValueError):
+    """An array handed to an estimator is not as it must be; a ``ValueError``, as scikit-learn demands."""
 
 
 class AbsentDatasetError(DataError):

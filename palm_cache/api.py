@@ -1,0 +1,280 @@
+"""Stage one, its result and stage two from Python: ``extract``, ``open_features``, ``fit``.
+
+What the commands of the same names do, with arrays at the end instead of a table. ``import palm_cache`` gives
+all of it, and the estimators, without importing anything heavy before it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from palm_cache.adaptation.evaluate import evaluate_files
+from palm_cache.adaptation.fit import fit_store, text_of
+from palm_cache.adaptation.tasks import few_shot
+from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.encoders.registry import load_text_tower
+from palm_cache.extraction.extract import extract as extract_table
+from palm_cache.params import CLIP_TOKENIZER, ExtractParams, FitParams, Params
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.layout import RUNS, slug, store_path
+from palm_cache.types import BARE_TEMPLATE, Progress, no_progress
+
+AnyPath = str | PathLike[str]
+
+Split = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""(train, test) row numbers, as scikit-learn's ``cv`` takes a list of."""
+
+
+class OpenFeatures:
+    """The content of a feature store as arrays; made by :func:`open_features`.
+
+    Attributes
+    ----------
+    store : Path
+    header : StoreHeader
+        How the embeddings were made: encoder, fingerprint, sample rate ...
+    audio : array, shape (n_clips, n_views, dim)
+        float32, as the encoder gave them: not normalised. Zeros where a clip could not be embedded.
+    labels : array, shape (n_clips,)
+        int64 index into ``class_names``.
+    class_names : tuple of str
+        Sorted.
+    paths : tuple of str
+        Of every clip inside its dataset.
+    content_sha256, errors : tuple of str
+        Of every clip; ``errors`` says why it could not be embedded, ``""`` if it could.
+    folds : tuple of Split
+        The dataset's own (train, test) rows, fold 1 first; clips without an embedding are among them.
+    """
+
+    def __init__(self, store: Path, opened: FeatureStore) -> None:
+        self._features = opened.read()
+        self.store = store
+        self.header = opened.header
+        self.audio: NDArray[np.float32] = self._features.audio.numpy()
+        self.labels: NDArray[np.int64] = self._features.labels.numpy()
+        self.class_names = self._features.class_names
+        self.paths = tuple(opened.clip_names())
+        of_chunks = [opened.hashes_and_errors(chunk) for chunk in range(opened.n_chunks)]
+        self.content_sha256 = tuple(value for hashes, _ in of_chunks for value in hashes)
+        self.errors = tuple(value for _, errors in of_chunks for value in errors)
+        self.folds: tuple[Split, ...] = tuple(
+            (fold.train.numpy(), fold.test.numpy()) for fold in self._features.folds
+        )
+
+    def __repr__(self) -> str:
+        n_clips, n_views, dim = self.audio.shape
+        shape = f"{n_clips} clips x {n_views} view(s) x {dim}"
+        counts = f"{len(self.class_names)} classes, {len(self.folds)} fold(s)"
+        return f"<OpenFeatures {self.header.dataset}, {self.header.encoder}: {shape}, {counts}>"
+
+    @property
+    def centre(self) -> NDArray[np.float32]:
+        """View 0 of every clip, its centre crop, (n_clips, dim): what the estimators take."""
+        return self.audio[:, 0]
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompt templates that :meth:`text` knows."""
+        return self._features.templates
+
+    def text(self, template: str = BARE_TEMPLATE) -> NDArray[np.float32]:
+        """Return the unit text embedding of every class in one prompt template, (n_classes, dim).
+
+        Raises
+        ------
+        UnknownNameError
+            If the store does not hold the template.
+        """
+        return np.asarray(text_of(self._features, template).numpy())
+
+    def few_shot(self, *, fold: int = 1, shots: int = 16, seed: int = 0) -> Split:
+        """Draw training clips as ``palm-cache fit`` draws them.
+
+        Parameters
+        ----------
+        fold : int
+            Counted from 1.
+        shots : int
+            Clips per class; a class with fewer is taken whole.
+        seed : int
+
+        Returns
+        -------
+        train, test : array
+            Row numbers: the drawn clips, in the order in which heads see them, and all usable test clips of
+            the fold. ``[features.few_shot(fold=fold) for fold in (1, 2, 3)]`` is a ``cv`` of scikit-learn.
+
+        Raises
+        ------
+        DataError
+            If the fold does not exist, or nothing can be drawn from it.
+        """
+        task = few_shot(self._features, fold=fold, shots=shots, seed=seed)
+        return task.train.numpy(), task.test.numpy()
+
+    def to_pandas(self, *, embeddings: bool = False) -> pd.DataFrame:
+        """Return one row per clip.
+
+        Parameters
+        ----------
+        embeddings : bool
+            Add the embedding of view 0, a column per number: ``0``, ``1`` ...
+
+        Returns
+        -------
+        DataFrame
+            ``path``, ``class_name``, ``label``, ``content_sha256``, ``error`` and for every fold K ``foldK``:
+            ``train``, ``test``, ``both`` or ``""``.
+        """
+        table = pd.DataFrame(
+            {
+                "path": self.paths,
+                "class_name": np.array(self.class_names, dtype=object)[self.labels],
+                "label": self.labels,
+                "content_sha256": self.content_sha256,
+                "error": self.errors,
+            }
+        )
+        for number, (train, test) in enumerate(self.folds, start=1):
+            part = np.full(len(table), "", dtype=object)
+            part[train] = "train"
+            part[test] = np.where(part[test] == "train", "both", "test")
+            table[f"fold{number}"] = part
+        if not embeddings:
+            return table
+        numbers = pd.DataFrame(self.centre, columns=[str(place) for place in range(self.centre.shape[1])])
+        return pd.concat([table, numbers], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What :func:`fit` made."""
+
+    heads: Path
+    """The file with the fitted heads."""
+    scores: pd.DataFrame
+    """One row per run of this fit, the columns of ``scores.csv``."""
+    notes: tuple[str, ...]
+    """What should be known: clips left out, classes with fewer clips than shots."""
+
+
+def open_features(store: AnyPath) -> OpenFeatures:
+    """Open a feature store that has been extracted.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or its extraction has not finished.
+    DamagedStoreError
+        If bytes are missing or fail their checksum.
+
+    Examples
+    --------
+    >>> import palm_cache
+    >>> features = palm_cache.open_features("data/features/demo/mini.zarr")
+    >>> features.audio.shape[0] == len(features.labels) == len(features.paths)
+    True
+    >>> list(features.to_pandas().columns[:3])
+    ['path', 'class_name', 'label']
+    """
+    return OpenFeatures(Path(store), FeatureStore(Path(store)))
+
+
+def extract(
+    dataset: AnyPath,
+    encoder: str = "mini",
+    *,
+    root: AnyPath | None = None,
+    store: AnyPath | None = None,
+    params: ExtractParams | None = None,
+    progress: Progress = no_progress,
+) -> OpenFeatures:
+    """Embed every clip and class name of a dataset once, keep the result in a feature store and open it.
+
+    Parameters
+    ----------
+    dataset : str or path
+        A known name, or a folder with ``audios/``, ``train.csv`` and ``test.csv``.
+    encoder : str
+        ``mini``, ``clap:...`` or ``pengi:...``.
+    root : path, optional
+        Where a dataset known by name lies.
+    store : path, optional
+        The store to write; ``data/features/<dataset>/<encoder>.zarr`` by default.
+    params : ExtractParams, optional
+        Views, device, precision, batch size ...
+    progress : callable
+        Told what is done, how many are, and of how many.
+
+    Raises
+    ------
+    PalmCacheError
+        As ``palm-cache extract`` tells it: an unknown or malformed dataset, a stale store ...
+
+    Examples
+    --------
+    >>> import palm_cache
+    >>> palm_cache.extract("Tones")
+    <OpenFeatures Tones, mini: 12 clips x 1 view(s) x 512, 2 classes, 1 fold(s)>
+    """
+    table = read_dataset(str(dataset), Path(root) if root is not None else None)
+    default = store_path(Path(Params().features), table.dataset, encoder)
+    place = Path(store) if store is not None else default
+    extract_table(table, encoder, place, params or ExtractParams(), progress=progress)
+    return open_features(place)
+
+
+def fit(
+    store: AnyPath | OpenFeatures,
+    params: FitParams | None = None,
+    *,
+    out: AnyPath = RUNS,
+    device: str = "auto",
+    tokenizer: str = CLIP_TOKENIZER,
+    progress: Progress = no_progress,
+) -> FitResult:
+    """Fit heads on a feature store, keep them in ``heads.h5`` and score them on their test clips.
+
+    Parameters
+    ----------
+    store : path or OpenFeatures
+    params : FitParams, optional
+        Heads, shots, seeds, folds, training; zero-shot and PALM at 16 shots by default.
+    out : path
+        Where heads, scores and predictions lie; what earlier fits left there stays.
+    device, tokenizer : str
+        Of the text tower, for heads that learn words.
+    progress : callable
+        Told what is done, how many are, and of how many.
+
+    Raises
+    ------
+    PalmCacheError
+        As ``palm-cache fit`` tells it: an unfinished store, an unknown head ...
+
+    Examples
+    --------
+    >>> import palm_cache
+    >>> params = palm_cache.FitParams(heads=("palm",), shots=(2,), seeds=(0,))
+    >>> fitted = palm_cache.fit("data/features/demo/mini.zarr", params)
+    >>> fitted.heads.as_posix()
+    'runs/demo/mini/heads.h5'
+    >>> bool(fitted.scores["accuracy"].mean() > 0.5)
+    True
+    """
+    place = store.store if isinstance(store, OpenFeatures) else Path(store)
+    tower = partial(load_text_tower, device=device, tokenizer=tokenizer)
+    done = fit_store(place, Path(out), params or FitParams(), load_tower=tower, progress=progress)
+    scores = evaluate_files(Path(out), [done.heads_file], load_tower=tower, progress=progress).scores
+    keys = ["dataset", "encoder", "head", "shots", "fold", "seed"]
+    runs = [replace(head.run, encoder=slug(head.run.encoder)) for head in done.fitted]
+    mine = scores.merge(pd.DataFrame([asdict(run) for run in runs])[keys], on=keys)
+    return FitResult(done.heads_file, mine, done.notes)

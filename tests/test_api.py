@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from samples import make_features, write_palm_folder, write_store
+from sklearn.model_selection import cross_val_score
+
+import palm_cache
+from palm_cache import api, estimators
+from palm_cache.adaptation.tasks import few_shot
+from palm_cache.errors import StoreError, UnknownNameError
+from palm_cache.types import Fold
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which the examples of the documentation run: a store and a dataset."""
+    monkeypatch.chdir(tmp_path)
+    write_store(Path("data/features/demo/mini.zarr"), replace(make_features(), dataset="demo"))
+    write_palm_folder(Path("Tones"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("module", [api, estimators], ids=lambda module: module.__name__)
+def test_the_examples_in_the_documentation_run(workplace: Path, module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.failed == 0
+    assert result.attempted > 6
+
+
+def test_every_public_name_has_an_example_or_needs_none() -> None:
+    for name in palm_cache.__all__:
+        documented = getattr(palm_cache, name).__doc__
+        assert documented
+        if name in ("extract", "open_features", "fit") or name.endswith("Classifier"):
+            assert ">>> import palm_cache" in documented
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, palm_cache\n"
+        "assert {'fit', 'PalmClassifier', '__version__'} <= set(dir(palm_cache))\n"
+        "heavy = 'torch torchaudio transformers zarr h5py pandas numpy sklearn matplotlib typer'.split()\n"
+        "print(*(name for name in heavy if name in sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'adapt'"):
+        palm_cache.adapt  # noqa: B018
+    assert all(hasattr(palm_cache, name) for name in palm_cache.__all__)
+
+
+def test_an_open_store_gives_what_was_written(tmp_path: Path) -> None:
+    features = make_features(n_views=2, failed=(5, 70))
+    opened = palm_cache.open_features(write_store(tmp_path / "x.zarr", features))
+    np.testing.assert_array_equal(opened.audio, features.audio)
+    np.testing.assert_array_equal(opened.centre, features.audio[:, 0])
+    np.testing.assert_array_equal(opened.labels, features.labels)
+    assert opened.class_names == features.class_names
+    assert opened.paths[70] == "70.wav"
+    assert [row for row, error in enumerate(opened.errors) if error] == [5, 70]
+    assert opened.content_sha256[64] == f"{64:064x}"
+    for mine, theirs in zip(opened.folds, features.folds, strict=True):
+        np.testing.assert_array_equal(mine[0], theirs.train)
+        np.testing.assert_array_equal(mine[1], theirs.test)
+    text = torch.nn.functional.normalize(features.text[:, 3], dim=1)
+    np.testing.assert_array_equal(opened.text(opened.templates[3]), text)
+    with pytest.raises(UnknownNameError, match="unknown template"):
+        opened.text("no {c}")
+
+
+def test_splits_are_those_of_fit_and_scikit_learn_takes_them(tmp_path: Path) -> None:
+    features = make_features(failed=(5,), noise=1.2)
+    opened = palm_cache.open_features(write_store(tmp_path / "x.zarr", features))
+    splits = [opened.few_shot(fold=fold, shots=4, seed=2) for fold in (1, 2, 3)]
+    for fold, (train, test) in enumerate(splits, start=1):
+        task = few_shot(features, fold=fold, shots=4, seed=2)
+        np.testing.assert_array_equal(train, task.train)
+        np.testing.assert_array_equal(test, task.test)
+    palm = palm_cache.PalmClassifier(opened.text(), epochs=5, random_state=2)
+    scores = cross_val_score(palm, opened.centre, opened.labels, cv=splits)
+    params = palm_cache.FitParams(
+        heads=("palm",), shots=(4,), seeds=(2,), training=palm_cache.Training(epochs=5)
+    )
+    fitted = palm_cache.fit(opened, params, out=tmp_path)
+    assert 0.3 < scores.min() < scores.max() < 1
+    np.testing.assert_allclose(scores, fitted.scores["accuracy"])
+
+
+def test_a_data_frame_has_a_row_per_clip_and_says_where_it_belongs(tmp_path: Path) -> None:
+    features = make_features(failed=(5,))
+    rows = torch.arange(120)
+    features = replace(features, folds=(*features.folds, Fold(rows[:6], rows[4:8])))
+    opened = palm_cache.open_features(write_store(tmp_path / "x.zarr", features))
+    table = opened.to_pandas()
+    assert len(table) == 120
+    assert table["path"].is_unique
+    assert (table["class_name"] == [f"class {label}" for label in features.labels]).all()
+    assert table.loc[5, "error"] == "broken"
+    assert table["fold4"].tolist() == ["train"] * 4 + ["both"] * 2 + ["test"] * 2 + [""] * 112
+    assert set(table.loc[table["fold1"] == "test"].index) == set(features.folds[0].test.tolist())
+    wide = opened.to_pandas(embeddings=True)
+    pd.testing.assert_frame_equal(wide[table.columns], table)
+    np.testing.assert_array_equal(wide[[str(place) for place in range(24)]], features.audio[:, 0])
+
+
+def test_fit_scores_the_runs_that_were_asked_for(workplace: Path) -> None:
+    store = "data/features/demo/mini.zarr"
+    told: list[str] = []
+    params = palm_cache.FitParams(heads=("zero-shot",), folds=(1,))
+    palm_cache.fit(store, params)
+    params = palm_cache.FitParams(
+        heads=("palm",), shots=(2, 4), seeds=(0,), folds=(1, 3), training=palm_cache.Training(epochs=2)
+    )
+    fitted = palm_cache.fit(
+        palm_cache.open_features(store), params, progress=lambda what, done, total: told.append(what)
+    )
+    assert fitted.scores[["head", "shots", "fold"]].to_numpy().tolist() == [
+        ["palm", 2, 1],
+        ["palm", 2, 3],
+        ["palm", 4, 1],
+        ["palm", 4, 3],
+    ]
+    assert len(pd.read_csv("runs/scores.csv")) == 5
+    assert {"training", "evaluating"} <= set(told)
+
+
+def test_extract_opens_what_it_stored_and_does_nothing_twice(workplace: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    first = palm_cache.extract(Path("Tones"), store="here.zarr", progress=lambda *step: told.append(step))
+    assert first.audio.shape == (12, 1, 512)
+    assert any(what == "embedding" for what, _, _ in told)
+    told.clear()
+    again = palm_cache.extract("Tones", store="here.zarr", progress=lambda *step: told.append(step))
+    np.testing.assert_array_equal(again.audio, first.audio)
+    assert not any(what == "embedding" and done for what, done, _ in told)
+
+
+def test_an_absent_store_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no feature store here; make it with: palm-cache extract"):
+        palm_cache.open_features(tmp_path / "none.zarr")
