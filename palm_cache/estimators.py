@@ -149,6 +149,11 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"head {self.head!r} learns words: it needs the encoder's text tower; "
                 "fit it with: palm_cache.fit"
             )
+        if kind.n_encoders > 1:
+            raise ParameterError(
+                f"head {self.head!r} needs the features of {kind.n_encoders} encoders; "
+                "fit it with: palm-cache fit"
+            )
         return kind(BARE_TEMPLATE, Training(self.epochs, self.lr, self.momentum, self.batch_size))
 
     def _prompts(self, text: ArrayLike) -> Tensor:

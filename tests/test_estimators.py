@@ -20,7 +20,7 @@ from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassi
 from palm_cache.params import FitParams
 from palm_cache.types import Features, Training
 
-WORDLESS = [name for name, head in HEADS.items() if not head.needs_text_tower]
+WORDLESS = [name for name, head in HEADS.items() if not head.needs_text_tower and head.n_encoders == 1]
 
 EXPECTED_FAILURES: dict[str, str] = {}
 """Checks of scikit-learn that an estimator may fail, with the reason; none does."""
