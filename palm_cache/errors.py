@@ -12,6 +12,7 @@
     ├── EncoderError             an encoder cannot be loaded or refuses its input
     ├── StoreError               a feature store or heads file cannot be used
     │   ├── StaleStoreError      it was made by another encoder or with other options
+    │   ├── OlderFormatError     an earlier palm-cache wrote it
     │   └── DamagedStoreError    bytes are missing or fail their checksum
     └── OutputError              a result cannot be written
 
@@ -82,6 +83,10 @@ class StoreError(PalmCacheError):
 
 class StaleStoreError(StoreError):
     """A store was made by another encoder or with other options than the ones asked for."""
+
+
+class OlderFormatError(StoreError):
+    """A store has the format of an earlier palm-cache, which this one does not read."""
 
 
 class DamagedStoreError(StoreError):

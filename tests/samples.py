@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+import zarr
 
 from palm_cache.adaptation.heads.base import Shots, unit
 from palm_cache.store.features import FORMAT_VERSION, VIEW_POLICY, FeatureStore, StoreHeader
@@ -143,3 +144,24 @@ def write_store(path: Path, features: Features, hashes: Sequence[str] = ()) -> P
             ["" if features.usable[row] else "broken" for row in rows],
         )
     return path
+
+
+def read_arrays(store: Path) -> dict[str, np.ndarray]:
+    """Every array of a store, read with plain zarr."""
+    group = zarr.open_group(store, mode="r")
+    return {
+        name: member[:] for name, member in group.members(max_depth=None) if isinstance(member, zarr.Array)
+    }
+
+
+def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        assert np.array_equal(values, other[name]), name
+
+
+def flip_bit(file: Path, place: int = 7) -> None:
+    """Damage a file as a disk would: one bit of one byte."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)

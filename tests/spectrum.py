@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from palm_cache.extraction.encoders.base import Window, embed_prompts
+from palm_cache.extraction.extract import Extraction
 from palm_cache.types import PromptTokens
+
+Run = Callable[..., Extraction]
+"""Extracts a small folder with a SpectrumEncoder; takes fields of ExtractParams."""
 
 
 class LetterTower:

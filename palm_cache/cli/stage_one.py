@@ -1,4 +1,4 @@
-"""Commands around extraction: encoders, synthesise, extract, store."""
+"""Commands around extraction: encoders, synthesise, extract."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from palm_cache.errors import AbsentDatasetError
 from palm_cache.params import CLIP_TOKENIZER, Params, override, read_params
 
 if TYPE_CHECKING:
-    from palm_cache.extraction.extract import Extraction
     from palm_cache.params import ExtractParams
     from palm_cache.types import ClipTable
 
+PANEL = "Stage one: audio to embeddings"
+"""Where help lists these commands."""
+
 FAILURES_LISTED = 20
 """Failed clips that ``extract`` lists; ``store info`` lists all."""
+
+CLIPS_NAMED = 3
+"""Clips of a group that ``extract --dry-run`` names; with ``--json`` it names all."""
 
 
 def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
@@ -38,6 +43,10 @@ DatasetsOption = Annotated[
         metavar="NAME_OR_DIR",
         autocompletion=complete_dataset,
     ),
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", help="Where a dataset known by name lies.", show_default="data/raw/<Name>"),
 ]
 EncoderOption = Annotated[
     str | None,
@@ -79,7 +88,6 @@ ParamsOption = Annotated[
     Path | None,
     typer.Option("--params", help="Take options from this YAML file; the command line wins.", metavar="FILE"),
 ]
-StoreArgument = Annotated[Path, typer.Argument(help="A feature store, e.g. data/features/demo/mini.zarr.")]
 
 
 def encoders(as_json: Json = False) -> None:
@@ -120,10 +128,7 @@ def synthesise(
 
 def extract(
     dataset: DatasetsOption = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Where a dataset known by name lies.", show_default="data/raw/<Name>"),
-    ] = None,
+    root: RootOption = None,
     encoder: EncoderOption = None,
     tokenizer: TokenizerOption = None,
     features: FeaturesOption = None,
@@ -151,6 +156,9 @@ def extract(
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop where a dataset is not what its card says.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be embedded and why; write nothing.")
     ] = False,
     params: ParamsOption = None,
     as_json: Json = False,
@@ -187,20 +195,21 @@ def extract(
         several = len(wanted.datasets) > 1
         if several and (root or out):
             raise typer.BadParameter("goes with one dataset", param_hint="--root" if root else "--out")
-        tables, absent = _read_tables(wanted.datasets, root, strict)
-        done = []
+        tables, absent = read_tables(wanted.datasets, root, strict)
+        shown = []
         for table in tables:
             place = out or store_path(Path(wanted.features), table.dataset, wanted.encoder)
-            done.append(_extract_table(table, wanted.encoder, place, how))
+            act = _plan_table if dry_run else _extract_table
+            text, value = act(table, wanted.encoder, place, how)
+            shown.append(value)
             if not as_json:
-                typer.echo(_summary(done[-1]))
+                typer.echo(text)
     if as_json:
-        stores = [{**asdict(one), "store": str(one.store)} for one in done]
-        print_json({"stores": stores, "absent": absent} if several else stores[0])
+        print_json({"stores": shown, "absent": absent} if several else shown[0])
 
 
-def _read_tables(
-    names: tuple[str, ...], root: Path | None, strict: bool
+def read_tables(
+    names: tuple[str, ...], root: Path | None, strict: bool = False
 ) -> tuple[list[ClipTable], list[str]]:
     """Read the tables of datasets; of several, also return which are not here."""
     from palm_cache.extraction.datasets.registry import read_dataset
@@ -219,13 +228,14 @@ def _read_tables(
     return tables, absent
 
 
-def _extract_table(table: ClipTable, encoder: str, place: Path, how: ExtractParams) -> Extraction:
-    """Extract one dataset under a progress bar and tell what was skipped."""
-    for note in table.notes:
-        say(f"note: {note}")
-
+def _extract_table(
+    table: ClipTable, encoder: str, place: Path, how: ExtractParams
+) -> tuple[str, dict[str, object]]:
+    """Extract one dataset, tell what was skipped, and return the result as text and as value."""
     from palm_cache.extraction.extract import extract as run
 
+    for note in table.notes:
+        say(f"note: {note}")
     with progress_bar("clips") as progress:
         done = run(table, encoder, place, how, progress=progress)
     for note in done.notes[len(table.notes) :]:  # those of the table were told before the work
@@ -235,86 +245,34 @@ def _extract_table(table: ClipTable, encoder: str, place: Path, how: ExtractPara
     if len(done.failures) > FAILURES_LISTED:
         more = len(done.failures) - FAILURES_LISTED
         say(f"and {more} more; all of them: palm-cache store info {place}")
-    return done
-
-
-def _summary(done: Extraction) -> str:
     failed = f", {len(done.failures)} skipped" if done.failures else ""
     kept = done.n_clips - done.embedded - len(done.failures)
-    return (
-        f"{done.n_clips} clips -> {done.store} ({done.embedded} embedded now, {kept} already there{failed})"
-    )
+    counts = f"{done.embedded} embedded now, {kept} already there{failed}"
+    return f"{done.n_clips} clips -> {done.store} ({counts})", {**asdict(done), "store": str(done.store)}
 
 
-def store_info(store: StoreArgument, as_json: Json = False) -> None:
-    """Show what a feature store holds and how it was made."""
-    from palm_cache.store.features import FeatureStore
+def _plan_table(
+    table: ClipTable, encoder: str, place: Path, how: ExtractParams
+) -> tuple[str, dict[str, object]]:
+    """Return what an extraction of one dataset would do, as text and as value."""
+    from palm_cache.extraction.extract import dry_run
 
-    with one_line_errors():
-        opened = FeatureStore(store)
-        header = asdict(opened.header)
-        missing = opened.missing()
-        failures = opened.failures()
-        folds = [{"train": len(fold.train), "test": len(fold.test)} for fold in opened.folds()]
-    if as_json:
-        chunks = {"clips": opened.n_clips, "chunks": opened.n_chunks, "missing_chunks": missing}
-        print_json({"store": str(store), **header, **chunks, "failures": failures, "folds": folds})
-        return
-    typer.echo(f"{store}")
-    shown = (
-        "dataset",
-        "encoder",
-        "fingerprint",
-        "dim",
-        "token_dim",
-        "sample_rate",
-        "seconds",
-        "views",
-        "view_policy",
-    )
-    for key in shown:
-        typer.echo(f"  {key.replace('_', ' ')}: {header[key]}")
-    typer.echo(f"  clips: {opened.n_clips} in {opened.n_chunks} chunks, {len(missing)} chunks missing")
-    typer.echo(f"  classes: {', '.join(header['class_names'])}")
-    typer.echo("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
-    typer.echo("  templates: " + "; ".join(repr(template) for template in header["templates"]))
-    typer.echo("  made with: " + ", ".join(f"{name} {number}" for name, number in header["versions"].items()))
-    typer.echo(f"  clips without an embedding: {len(failures)}")
-    for name, reason in failures:
-        typer.echo(f"    {name}: {reason}")
-
-
-def store_verify(store: StoreArgument, as_json: Json = False) -> None:
-    """Check every chunk of a feature store: checksums, finite values, zero vectors. Exit 1 if any fails."""
-    from palm_cache.store.features import FeatureStore
-
-    with one_line_errors():
-        opened = FeatureStore(store)
-        problems = opened.problems()
-    if as_json:
-        print_json({"store": str(store), "sound": not problems, "problems": problems})
-    else:
-        for problem in problems:
-            typer.echo(problem)
-        if not problems:
-            typer.echo(f"{store}: sound; {opened.n_clips} clips in {opened.n_chunks} chunks")
-    if problems:
-        say("repair it with the palm-cache extract command that made it: only what is damaged is done again")
-        raise typer.Exit(1)
+    with progress_bar("clips") as progress:
+        plan = dry_run(table, encoder, place, how, progress=progress)
+    lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} already there)"]
+    if plan.stale:
+        lines.append(f"  stale: {plan.stale}; only --on-stale rebuild goes on from here")
+    for why, names in plan.groups.items():
+        more = f" and {len(names) - CLIPS_NAMED} more" if len(names) > CLIPS_NAMED else ""
+        lines.append(f"  {len(names)} {why}: {', '.join(names[:CLIPS_NAMED])}{more}")
+    value = {**asdict(plan), "store": str(plan.store), "to_embed": plan.to_embed, "kept": plan.kept}
+    return "\n".join(lines), value
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of stage one."""
-    panel = "Stage one: audio to embeddings"
-    app.command(rich_help_panel=panel)(datasets)
-    app.command(rich_help_panel=panel)(download)
-    app.command(rich_help_panel=panel)(encoders)
-    app.command(rich_help_panel=panel)(synthesise)
-    app.command(rich_help_panel=panel)(extract)
-    store = typer.Typer(no_args_is_help=True, help="Look at and check feature stores.")
-    store.command("info")(store_info)
-    store.command("verify")(store_verify)
-    app.add_typer(store, name="store", rich_help_panel=panel)
+    for command in (datasets, download, encoders, synthesise, extract):
+        app.command(rich_help_panel=PANEL)(command)
 
 
 def choice(option: str, value: str | None, known: tuple[str, ...]) -> str | None:

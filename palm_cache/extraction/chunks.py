@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -171,17 +172,33 @@ def _read_clip(
             if embedding is not None:
                 rows.audio[row] = embedding
                 return embeddings.store
-        waveforms = read_views(
-            file,
-            sample_rate=encoder.sample_rate,
-            samples=encoder.window.samples * encoder.window.most,
-            views=views,
-            content_sha256=sha,
-        )
-    for view, waveform in enumerate(waveforms):
-        windows = cut_windows(waveform, encoder.window)
-        rows.waiting.setdefault(len(windows), []).append((row, view, windows))
+        for view, windows in enumerate(read_windows(file, sha, encoder, views)):
+            rows.waiting.setdefault(len(windows), []).append((row, view, windows))
     return None
+
+
+def read_windows(file: BinaryIO, content_sha256: str, encoder: Encoder, views: int) -> list[Tensor]:
+    """Decode a file the way an encoder wants it.
+
+    Returns
+    -------
+    list of Tensor, shape (windows, samples)
+        One per view.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be decoded.
+    """
+    window = encoder.window
+    waveforms = read_views(
+        file,
+        sample_rate=encoder.sample_rate,
+        samples=window.samples * window.most,
+        views=views,
+        content_sha256=content_sha256,
+    )
+    return [cut_windows(waveform, window) for waveform in waveforms]
 
 
 def _embed(rows: _Rows, waiting: list[tuple[int, int, Tensor]], encoder: Encoder, batch_size: int) -> None:

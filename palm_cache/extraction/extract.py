@@ -1,31 +1,26 @@
-"""Stage one: find out which chunks of a store are missing or outdated, and embed just those.
-
-What is compared is content, never time stamps: every file of a finished chunk is hashed again, and a
-clip whose bytes are known keeps its embedding wherever it moved to.
-"""
+"""Stage one: embed the chunks of a store that are missing or outdated, and just those."""
 
 from __future__ import annotations
 
-import glob
 import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
 
-from palm_cache.errors import AudioError, DamagedStoreError, StaleStoreError, StoreError
-from palm_cache.extraction.audio import content_hash, open_regular
+from palm_cache.errors import StaleStoreError
 from palm_cache.extraction.chunks import ChunkResult, Worker, embed_chunk, known_embeddings
 from palm_cache.extraction.encoders.base import Encoder, full_identity
 from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.plan import Plan, find_doubts, plan_extraction, siblings_of, standing, successor_of
 from palm_cache.params import ExtractParams, OnStale
 from palm_cache.store.features import FORMAT_VERSION, VIEW_POLICY, FeatureStore, StoreHeader
-from palm_cache.store.files import locked, write_errors
+from palm_cache.store.files import write_errors
 from palm_cache.store.fingerprint import fingerprint, library_versions
+from palm_cache.store.locks import locked
 from palm_cache.types import TEMPLATES, Clip, ClipTable, Progress, no_progress
 
 
@@ -87,13 +82,11 @@ def extract(
         If the store cannot be written.
     """
     with locked(out, "another extraction is writing to this store"):
-        encoder = load_encoder(
-            spec, device=params.device, precision=params.precision, tokenizer=params.tokenizer
-        )
+        encoder = _load(spec, params)
         header = describe(table, encoder, params.views)
         target = _target(out, header, table, encoder, params.on_stale)
-        todo = _outdated(target.store, table.clips, progress)
-        siblings = _siblings(out, header) if todo else ()
+        todo = list(find_doubts(target.store, table.clips, progress))
+        siblings = siblings_of(out, header) if todo else ()
         worker = Worker(
             store=target.store.path,
             donors=(target.donor, *siblings) if target.donor else siblings,
@@ -112,6 +105,26 @@ def extract(
         f"{shared[path]:,} clip(s) took their embedding from {path}" for path in siblings if shared[path]
     ]
     return Extraction(out, len(table.clips), embedded, failures, (*table.notes, *target.notes, *reused))
+
+
+def dry_run(
+    table: ClipTable,
+    spec: str,
+    out: Path,
+    params: ExtractParams,
+    *,
+    progress: Progress = no_progress,
+) -> Plan:
+    """Find out what :func:`extract` would do with the same arguments, and write nothing.
+
+    The encoder is loaded: whether a store is stale depends on its weights.
+    """
+    encoder = _load(spec, params)
+    return plan_extraction(out, describe(table, encoder, params.views), table, progress)
+
+
+def _load(spec: str, params: ExtractParams) -> Encoder:
+    return load_encoder(spec, device=params.device, precision=params.precision, tokenizer=params.tokenizer)
 
 
 def describe(table: ClipTable, encoder: Encoder, views: int) -> StoreHeader:
@@ -140,47 +153,25 @@ def _target(out: Path, header: StoreHeader, table: ClipTable, encoder: Encoder, 
 
     The old store stays until its successor is complete: whoever interrupts a rebuild loses nothing.
     """
-    successor = out.with_name(f".{out.name}.next")
+    successor = successor_of(out)
     shutil.rmtree(_retired(out), ignore_errors=True)
-    if not out.exists():
-        if successor.exists():
-            successor.rename(out)  # killed between the two renames of _put_in_place
-        else:
-            return _Target(_create(out, header, table, encoder))
-    stale = None
-    try:
-        store = FeatureStore(out)
-        stale = store.header.difference(header)
-        if stale is None and store.holds(table):
-            store.remove_leftovers()
-            return _Target(store)
-    except StoreError as error:
-        stale = str(error)
-    if stale is not None and on_stale == "refuse":
+    if not out.exists() and successor.exists():
+        successor.rename(out)  # killed between the two renames of _put_in_place
+    found = standing(out, header, table)
+    if found.state == "absent":
+        return _Target(_create(out, header, table, encoder))
+    if found.state == "fits" and found.store is not None:
+        found.store.remove_leftovers()
+        return _Target(found.store)
+    if found.state == "stale" and on_stale == "refuse":
         raise StaleStoreError(
-            f"{out} is stale: {stale}; make it anew with --on-stale rebuild, or choose another --out"
+            f"{out} is stale: {found.reason}; make it anew with --on-stale rebuild, or choose another --out"
         )
-    if stale is not None:
-        note, donor = f"{out} was stale ({stale}) and has been made anew", None
+    if found.state == "stale":
+        note, donor = f"{out} was stale ({found.reason}) and has been made anew", None
     else:
-        note, donor = f"{out}: the dataset has changed; clips that were known kept their embeddings", out
+        note, donor = f"{out}: {found.reason}; clips that were known kept their embeddings", out
     return _Target(_resume_or_create(successor, header, table, encoder), donor, (note,))
-
-
-def _siblings(out: Path, header: StoreHeader) -> tuple[Path, ...]:
-    """Return the other datasets' stores beside this one that were made by the same encoder in the same way.
-
-    Some datasets share audio: ESC50-Actions is a part of ESC50.
-    """
-    found = []
-    for path in sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}")):
-        if path.resolve() == out.resolve():
-            continue
-        with suppress(StoreError):  # unreadable or of another format: of no use, and no harm
-            theirs = FeatureStore(path).header
-            if (theirs.fingerprint, theirs.views) == (header.fingerprint, header.views):
-                found.append(path)
-    return tuple(found)
 
 
 def _create(path: Path, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
@@ -191,44 +182,14 @@ def _create(path: Path, header: StoreHeader, table: ClipTable, encoder: Encoder)
 
 def _resume_or_create(path: Path, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
     """Go on with a successor that an interrupted run left, if it is the one wanted."""
-    if path.exists():
-        try:
-            store = FeatureStore(path)
-            if store.header.difference(header) is None and store.holds(table):
-                store.remove_leftovers()
-                return store
-        except StoreError:
-            pass  # unreadable or of another format: of no use, made again below
+    found = standing(path, header, table)
+    if found.state == "fits" and found.store is not None:
+        found.store.remove_leftovers()
+        return found.store
+    if found.state != "absent":
         with write_errors(path):
             shutil.rmtree(path)
     return _create(path, header, table, encoder)
-
-
-def _outdated(store: FeatureStore, clips: tuple[Clip, ...], progress: Progress) -> list[int]:
-    """Return the chunks that are missing, damaged, or hold a clip whose file has changed."""
-    outdated, committed, checked = set(store.missing()), sorted(store.committed()), 0
-    total = sum(len(clips[store.rows(chunk)]) for chunk in committed)
-    for chunk in committed:
-        rows = clips[store.rows(chunk)]
-        try:
-            hashes, _ = store.hashes_and_errors(chunk)
-            store.read_chunk(chunk)
-            if any(_hash(clip) != sha for clip, sha in zip(rows, hashes, strict=True)):
-                outdated.add(chunk)
-        except DamagedStoreError:
-            outdated.add(chunk)
-        checked += len(rows)
-        progress("checking", checked, total)
-    return sorted(outdated)
-
-
-def _hash(clip: Clip) -> str:
-    """Return the content hash of a clip's file as a store records it: "" if it cannot be opened."""
-    try:
-        with open_regular(clip.file) as file:
-            return content_hash(file)
-    except AudioError:
-        return ""
 
 
 def _embed_chunks(

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from palm_cache.errors import DamagedStoreError, StoreError
+from palm_cache.errors import DamagedStoreError, OlderFormatError, StoreError
 from palm_cache.store.files import write_errors
 from palm_cache.types import ClipTable, Features, Fold
 
@@ -98,7 +98,7 @@ class FeatureStore:
     Raises
     ------
     StoreError
-        If there is no store, or its format is not this version's.
+        If there is no store, or its format is not this version's: an older one is an ``OlderFormatError``.
     DamagedStoreError
         If its metadata cannot be read.
     """
@@ -153,6 +153,10 @@ class FeatureStore:
     def rows(self, chunk: int) -> slice:
         """Return the rows that a chunk holds."""
         return slice(chunk * CHUNK_CLIPS, min((chunk + 1) * CHUNK_CLIPS, self.n_clips))
+
+    def chunk_of(self, row: int) -> int:
+        """Return the number of the chunk that holds a row."""
+        return row // CHUNK_CLIPS
 
     def committed(self) -> set[int]:
         """Return the numbers of the chunks that are done."""
@@ -223,7 +227,14 @@ class FeatureStore:
         return [str(value) for value in hashes], [str(value) for value in errors]
 
     def holds(self, table: ClipTable) -> bool:
-        """Tell whether the store was laid out for exactly these clips, classes and folds."""
+        """Tell whether the store was laid out for exactly these clips, classes and folds.
+
+        Raises
+        ------
+        DamagedStoreError
+            If one of the arrays that extraction does not write again is damaged.
+        """
+        self._read("text", slice(None), where="text")
         clips_and_labels = list(zip(self.clip_names(), self.labels().tolist(), strict=True))
         return (
             self.header.class_names == table.class_names
@@ -299,8 +310,8 @@ class FeatureStore:
         found = [f"chunk {chunk} is missing (rows {_span(self.rows(chunk))})" for chunk in self.missing()]
         for chunk in sorted(self.committed()):
             try:
-                _, errors = self.hashes_and_errors(chunk)
-                found += _row_problems(self.read_chunk(chunk), errors, self.rows(chunk).start)
+                hashes, errors = self.hashes_and_errors(chunk)
+                found += _row_problems(self.read_chunk(chunk), hashes, errors, self.rows(chunk).start)
             except DamagedStoreError as error:
                 found.append(f"{error} (rows {_span(self.rows(chunk))})")
         for name in ("text", "path", "label"):
@@ -386,9 +397,11 @@ def _write_skeleton(path: Path, header: StoreHeader, table: ClipTable, text: Ten
 def _read_header(attributes: Mapping[str, Any], path: Path) -> StoreHeader:
     version = attributes.get("format_version")
     if version is not None and version != FORMAT_VERSION:
-        raise StoreError(
+        older = version < FORMAT_VERSION
+        advice = "" if older else "update palm-cache, or "
+        raise (OlderFormatError if older else StoreError)(
             f"{path}: store format {version}, this palm-cache reads {FORMAT_VERSION}; "
-            "make it anew with: palm-cache extract --on-stale rebuild"
+            f"{advice}make it anew with: palm-cache extract --on-stale rebuild"
         )
     values = {field.name: attributes[field.name] for field in fields(StoreHeader)}
     values["templates"] = tuple(values["templates"])
@@ -396,12 +409,19 @@ def _read_header(attributes: Mapping[str, Any], path: Path) -> StoreHeader:
     return StoreHeader(**values)
 
 
-def _row_problems(audio: NDArray[np.float32], errors: Sequence[str], first_row: int) -> list[str]:
+def _row_problems(
+    audio: NDArray[np.float32], hashes: Sequence[str], errors: Sequence[str], first_row: int
+) -> list[str]:
     good = np.array([not error for error in errors])
-    infinite = good & ~np.isfinite(audio).all(axis=(1, 2))
-    zero = good & (np.abs(audio).max(axis=2) == 0).any(axis=1)
-    return [f"row {first_row + row}: not finite" for row in np.flatnonzero(infinite)] + [
-        f"row {first_row + row}: a zero vector" for row in np.flatnonzero(zero)
+    kinds = {
+        "not finite": ~np.isfinite(audio).all(axis=(1, 2)),
+        "a zero vector": (np.abs(audio).max(axis=2) == 0).any(axis=1),
+        "no content hash": np.array([not sha for sha in hashes]),
+    }
+    return [
+        f"row {first_row + row}: {kind}"
+        for kind, rows in kinds.items()
+        for row in np.flatnonzero(good & rows)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, locks, and write errors that say what to do."""
+"""Files that appear whole or not at all, and write errors that say what to do."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from palm_cache.errors import OutputError, StoreError
+from palm_cache.errors import OutputError
 
 
 @contextmanager
@@ -75,38 +73,3 @@ def check_vacant(folder: Path, option: str) -> None:
     """
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise OutputError(f"{folder}: there is something here already; remove it or choose another {option}")
-
-
-@contextmanager
-def locked(path: Path, competitor: str, option: str = "--out") -> Iterator[None]:
-    """Keep a second process off what is about to be written; the system frees the lock of a killed one.
-
-    Parameters
-    ----------
-    path : Path
-        What is written.
-    competitor : str
-        What the other process does, for the message.
-    option : str
-        The command line's option for choosing another place.
-
-    Raises
-    ------
-    StoreError
-        If another process holds the lock.
-    OutputError
-        If nothing can be written there.
-    """
-    with write_errors(path, option):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_name(f".{path.name}.lock")
-        file.touch()  # where nothing can be written, the lock would report a competitor
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreError(f"{path}: {competitor}; wait for it to end") from None
-    try:
-        yield
-    finally:
-        lock.release()

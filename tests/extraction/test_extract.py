@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import zarr
-from samples import write_palm_folder, write_tone
-from spectrum import SpectrumEncoder
+from samples import assert_same, flip_bit, read_arrays, write_tone
+from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import AudioError, OutputError, StaleStoreError, StoreError
 from palm_cache.extraction import chunks
@@ -20,58 +19,7 @@ from palm_cache.extraction.extract import Extraction, extract
 from palm_cache.params import ExtractParams
 from palm_cache.store.features import FeatureStore
 
-Run = Callable[..., Extraction]
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 4 clips: small datasets then have several."""
-    monkeypatch.setattr("palm_cache.store.features.CHUNK_CLIPS", 4)
-
-
-@pytest.fixture
-def encoder(monkeypatch: pytest.MonkeyPatch) -> SpectrumEncoder:
-    spectrum = SpectrumEncoder()
-    monkeypatch.setattr(stage_one, "load_encoder", lambda spec, **options: spectrum)
-    return spectrum
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Eighteen clips in two classes: five chunks."""
-    return write_palm_folder(tmp_path / "Tones", train=6, test=3)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "features" / "Tones" / "mini.zarr"
-
-
-@pytest.fixture
-def run(folder: Path, out: Path, encoder: SpectrumEncoder) -> Run:
-    """Extract the folder as it is now; ``embedded`` of the encoder counts anew."""
-
-    def extract_folder(**params: object) -> Extraction:
-        encoder.embedded = 0
-        return extract(read(folder), "mini", out, ExtractParams(**params))  # type: ignore[arg-type]
-
-    return extract_folder
-
-
-def arrays(store: Path) -> dict[str, np.ndarray]:
-    """Every array of a store, read with plain zarr."""
-    group = zarr.open_group(store, mode="r")
-    found = {}
-    for name, member in group.members(max_depth=None):
-        if isinstance(member, zarr.Array):
-            found[name] = member[:]
-    return found
-
-
-def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
-    assert one.keys() == other.keys()
-    for name, values in one.items():
-        assert np.array_equal(values, other[name]), name
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 def test_every_clip_and_prompt_is_embedded_once(run: Run, out: Path, encoder: SpectrumEncoder) -> None:
@@ -106,7 +54,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped_and_gives_the_same_b
     run: Run, out: Path, tmp_path: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
-    whole = arrays(out)
+    whole = read_arrays(out)
     shutil.rmtree(out)
     embed = SpectrumEncoder.embed_audio
 
@@ -121,17 +69,17 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped_and_gives_the_same_b
             run()
     assert FeatureStore(out).committed() == {0, 1}
     assert run().embedded == 10
-    assert_same(arrays(out), whole)
+    assert_same(read_arrays(out), whole)
 
 
 def test_only_what_changed_is_embedded_again(
     run: Run, out: Path, folder: Path, encoder: SpectrumEncoder
 ) -> None:
     run()
-    before = arrays(out)
+    before = read_arrays(out)
     write_tone(folder / "audios" / "train_0_1.wav", 333)
     assert run().embedded == 1
-    after = arrays(out)
+    after = read_arrays(out)
     assert not np.array_equal(before["audio"][1], after["audio"][1])
     assert np.array_equal(np.delete(before["audio"], 1, 0), np.delete(after["audio"], 1, 0))
 
@@ -141,6 +89,22 @@ def test_a_touched_file_is_not_a_changed_one(run: Run, folder: Path) -> None:
     for file in (folder / "audios").iterdir():
         os.utime(file, (0, 0))
     assert run().embedded == 0
+
+
+def test_clocks_that_jump_hide_no_change_and_feign_none(run: Run, folder: Path, out: Path) -> None:
+    run()
+    changed = folder / "audios" / "train_0_0.wav"
+    before = changed.stat()
+    write_tone(changed, 210, seconds=0.5)  # as long as the old one
+    assert changed.stat().st_size == before.st_size
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    future = 2**32
+    for file in out.rglob("*"):
+        os.utime(file, (future, future))
+    for file in (folder / "audios").iterdir():
+        if file != changed:
+            os.utime(file, (future + 1, future + 1))
+    assert run().embedded == 1
 
 
 def test_moved_added_and_removed_clips_keep_what_is_known(
@@ -155,17 +119,17 @@ def test_moved_added_and_removed_clips_keep_what_is_known(
     done = run()
     assert done.embedded == 1
     assert any("clips that were known kept their embeddings" in note for note in done.notes)
-    rebuilt = arrays(out)
+    rebuilt = read_arrays(out)
     shutil.rmtree(out)
     run()
-    assert_same(rebuilt, arrays(out))
+    assert_same(rebuilt, read_arrays(out))
 
 
 def test_a_rebuild_that_is_interrupted_leaves_the_old_store_and_is_resumed(
     run: Run, out: Path, folder: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
-    old = arrays(out)
+    old = read_arrays(out)
     encoder.version = 2
     encoder.identity = {"encoder": "spectrum", "version": 2}
     commit = FeatureStore.write_chunk
@@ -179,9 +143,9 @@ def test_a_rebuild_that_is_interrupted_leaves_the_old_store_and_is_resumed(
         patch.setattr(FeatureStore, "write_chunk", fail_at_chunk_3)
         with pytest.raises(KeyboardInterrupt):
             run(on_stale="rebuild")
-    assert_same(arrays(out), old)
+    assert_same(read_arrays(out), old)
     assert run(on_stale="rebuild").embedded == 6
-    assert np.array_equal(arrays(out)["audio"], 2 * old["audio"])
+    assert np.array_equal(read_arrays(out)["audio"], 2 * old["audio"])
     assert sorted(file.name for file in out.parent.iterdir()) == [".mini.zarr.lock", "mini.zarr"]
 
 
@@ -295,13 +259,10 @@ def test_an_encoder_that_returns_nan_is_the_clips_error(
 
 def test_a_damaged_chunk_is_found_and_made_again_alone(run: Run, out: Path, encoder: SpectrumEncoder) -> None:
     run()
-    whole = arrays(out)
-    file = out / "audio" / "c" / "2" / "0" / "0"
-    content = bytearray(file.read_bytes())
-    content[7] ^= 1
-    file.write_bytes(content)
+    whole = read_arrays(out)
+    flip_bit(out / "audio" / "c" / "2" / "0" / "0")
     assert run().embedded == 4
-    assert_same(arrays(out), whole)
+    assert_same(read_arrays(out), whole)
 
 
 def test_views_of_long_clips_differ_and_those_of_short_ones_do_not(folder: Path, out: Path, run: Run) -> None:
@@ -310,6 +271,21 @@ def test_views_of_long_clips_differ_and_those_of_short_ones_do_not(folder: Path,
     audio = FeatureStore(out).read().audio
     assert len({tuple(view.tolist()) for view in audio[0]}) == 3
     assert len({tuple(view.tolist()) for view in audio[1]}) == 1
+
+
+@pytest.mark.parametrize("array", ["text", "path", "label", "folds/1/test"])
+def test_damaged_prompts_and_tables_are_laid_out_again_and_no_clip_is_embedded(
+    run: Run, out: Path, array: str
+) -> None:
+    run()
+    whole = read_arrays(out)
+    flip_bit(next(file for file in (out / array / "c").rglob("*") if file.is_file()), 1)
+    done = run()
+    assert done.embedded == 0
+    assert done.notes == (
+        f"{out}: its prompts or tables were damaged; clips that were known kept their embeddings",
+    )
+    assert_same(read_arrays(out), whole)
 
 
 def test_a_second_writer_is_sent_away(run: Run, out: Path) -> None:
@@ -407,7 +383,7 @@ def test_what_another_dataset_shares_is_embedded_once(
     done = extract_part(part, sibling)
     assert (done.n_clips, done.embedded, encoder.embedded) == (5, 0, 0)
     assert done.notes[-1] == f"5 clip(s) took their embedding from {out}"
-    mine, theirs = arrays(sibling), arrays(out)
+    mine, theirs = read_arrays(sibling), read_arrays(out)
     places = [theirs["content_sha256"].tolist().index(sha) for sha in mine["content_sha256"]]
     assert places == [9, 4, 3, 10, 5]
     assert np.array_equal(mine["audio"], theirs["audio"][places])

@@ -14,6 +14,10 @@ import pytest
 import zarr
 from samples import write_palm_folder
 
+from palm_cache.errors import StoreError
+from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.extract import extract
+from palm_cache.params import ExtractParams
 from palm_cache.store.features import FeatureStore
 
 KILLS = 5
@@ -69,6 +73,25 @@ def test_killed_at_random_moments_it_loses_at_most_the_chunk_in_flight(
     for name, array in zarr.open_group(whole, mode="r").members(max_depth=None):
         if isinstance(array, zarr.Array):
             assert np.array_equal(array[:], zarr.open_group(out, mode="r")[name][:]), name
+
+
+def test_a_second_process_is_sent_away_until_the_first_one_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_palm_folder(tmp_path / "Tones", train=80, test=20)
+    monkeypatch.setattr("palm_cache.store.features.CHUNK_CLIPS", CHUNK)
+    table, out = read(folder), tmp_path / "one.zarr"
+    first = start(folder, out)
+    deadline = time.monotonic() + 60
+    while not chunk_times(out) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)  # alive, and holding the lock
+    with pytest.raises(StoreError, match="another extraction is writing to this store; wait for it to end"):
+        extract(table, "mini", out, ExtractParams())
+    first.kill()
+    first.communicate()
+    kept = CHUNK * len(FeatureStore(out).committed())
+    assert extract(table, "mini", out, ExtractParams()).embedded == 200 - kept
 
 
 def test_several_processes_make_the_same_store(tmp_path: Path) -> None:

@@ -111,17 +111,17 @@ def load_encoder(
     return ClapEncoder.load(source, target, precision)
 
 
-def load_text_tower(header: StoreHeader, *, device: str, tokenizer: str) -> TextTower:
-    """Load the text tower of the encoder that made a feature store.
+def load_encoder_of(header: StoreHeader, *, device: str, tokenizer: str) -> Encoder:
+    """Load the encoder that made a feature store.
 
     Raises
     ------
     UnknownNameError, EncoderError
-        If the encoder cannot be loaded.
+        If it cannot be loaded.
     StaleStoreError
-        If it is not the one that made the store.
+        If what its spec names today is not what made the store.
     """
-    encoder = load_same_encoder(
+    return load_same_encoder(
         header.encoder,
         header.identity,
         header.fingerprint,
@@ -130,7 +130,11 @@ def load_text_tower(header: StoreHeader, *, device: str, tokenizer: str) -> Text
         device=device,
         tokenizer=tokenizer,
     )
-    return encoder.text_tower()
+
+
+def load_text_tower(header: StoreHeader, *, device: str, tokenizer: str) -> TextTower:
+    """Load the text tower of the encoder that made a feature store; raise as :func:`load_encoder_of`."""
+    return load_encoder_of(header, device=device, tokenizer=tokenizer).text_tower()
 
 
 def load_same_encoder(

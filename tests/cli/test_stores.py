@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import call, fail, runner, succeed
+from samples import make_features, write_palm_folder, write_store, write_tone
+
+from palm_cache.cli import app
+from palm_cache.cli import stores as commands
+
+STORE = "data/features/Tones/mini.zarr"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of twelve clips and its store, at their places in a folder."""
+    folder = tmp_path_factory.mktemp("made")
+    write_palm_folder(folder / "Tones")
+    succeed("extract", "--dataset", str(folder / "Tones"), "--out", str(folder / STORE))
+    return folder
+
+
+@pytest.fixture
+def workplace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, from which commands are run."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_dry_run_says_what_and_why_and_makes_no_folder(workplace: Path) -> None:
+    shutil.rmtree("data")
+    words = ("extract", "--dataset", "Tones", "--dry-run")
+    assert succeed(*words).stdout.splitlines() == [
+        "12 clips -> data/features/Tones/mini.zarr (12 to embed, 0 already there)",
+        "  12 new: audios/train_0_0.wav, audios/train_0_1.wav, audios/train_0_2.wav and 9 more",
+    ]
+    assert not Path("data").exists()
+
+
+def test_a_dry_run_names_a_stale_store_and_does_not_fail(workplace: Path) -> None:
+    words = ("extract", "--dataset", "Tones", "--dry-run")
+    write_tone(Path("Tones/audios/train_0_1.wav"), 333)
+    planned = json.loads(succeed(*words, "--json").stdout)
+    assert (planned["to_embed"], planned["kept"], planned["stale"]) == (1, 11, "")
+    assert planned["groups"] == {"changed content": ["audios/train_0_1.wav"]}
+    stale = succeed(*words, "--views", "2").stdout
+    assert "  stale: 1 view(s) a clip instead of 2; only --on-stale rebuild goes on from here\n" in stale
+    several = json.loads(succeed(*words, "--dataset", "urbansound8k", "--json").stdout)
+    assert [plan["to_embed"] for plan in several["stores"]] == [1]
+    assert several["absent"] == ["urbansound8k"]
+
+
+def test_verify_compares_with_the_dataset_and_with_the_encoder(workplace: Path) -> None:
+    words = ("store", "verify", STORE, "--dataset", "Tones", "--recompute", "5")
+    sound = succeed(*words)
+    assert "5 clips embedded again: largest difference " in sound.stdout
+    assert f"{STORE}: sound; 12 clips in 1 chunks" in sound.stdout
+    write_tone(Path("Tones/audios/train_0_1.wav"), 333)
+    result = call(*words[:-1], "12", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert found["problems"] == [
+        "1 clip(s) of changed content: audios/train_0_1.wav",
+        "row 1, audios/train_0_1.wav: cannot be embedded again: the file has changed",
+    ]
+    assert found["recomputed"]["compared"] == 11
+    assert "repair it with the palm-cache extract command that made it" in result.stderr
+
+
+def test_verify_finds_the_audio_by_the_stores_own_name_or_says_that_it_is_not_here(workplace: Path) -> None:
+    assert "3 clips embedded again" in succeed("store", "verify", STORE, "--recompute", "3").stdout
+    Path("Tones").rename("Elsewhere")
+    assert "unknown dataset (and no such folder) 'Tones'" in fail(
+        "store", "verify", STORE, "--recompute", "3"
+    )
+    assert succeed("store", "verify", STORE, "--recompute", "3", "--dataset", "Elsewhere")
+
+
+def test_verify_refuses_to_recompute_with_another_encoder(workplace: Path) -> None:
+    other = write_store(Path("other.zarr"), make_features())
+    words = ("store", "verify", str(other), "--dataset", "Tones", "--recompute", "3")
+    assert "other weights, tokenizer or libraries than those that made the clusters store" in fail(*words)
+
+
+def test_gc_shows_what_is_of_no_use_and_removes_it_only_when_told_to(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert succeed("store", "gc").stdout == "nothing to remove\n"
+    useless = write_store(Path("data/features/clusters/mini.zarr"), make_features())
+    shown = succeed("store", "gc").stdout
+    assert "data/features/clusters/mini.zarr" in shown
+    assert "made with another version of the preprocessing or of the decoders" in shown
+    assert shown.endswith("nothing removed; --yes removes it\n")
+    listed = json.loads(succeed("store", "gc", "--json").stdout)
+    assert [item["path"] for item in listed["garbage"]] == [str(useless)]
+    assert listed["removed"] == []
+    monkeypatch.setattr(commands, "_somebody_is_there", lambda: True)
+    refused = runner.invoke(app, ["store", "gc"], input="n\n")
+    assert "Remove these 1 (0.0 MB)?" in refused.output
+    assert useless.is_dir()
+    assert "1 removed, 0.0 MB" in runner.invoke(app, ["store", "gc"], input="y\n").stdout
+    assert not useless.parent.exists()
+    assert Path(STORE).is_dir()
+
+
+def test_gc_with_yes_does_not_ask(workplace: Path) -> None:
+    shutil.copytree(STORE, "elsewhere/Tones/.mini.zarr.old")
+    removed = succeed("store", "gc", "--features", "elsewhere", "--yes", "--json").stdout
+    assert json.loads(removed)["removed"] == ["elsewhere/Tones/.mini.zarr.old"]
+    assert list(Path("elsewhere").iterdir()) == []
+
+
+def test_verify_names_rows_without_a_content_hash(workplace: Path) -> None:
+    shutil.rmtree(Path(STORE) / "content_sha256" / "c")
+    lines = call("store", "verify", STORE).stdout.splitlines()
+    assert lines == [f"row {row}: no content hash" for row in range(12)]
+    succeed("extract", "--dataset", "Tones")
+    succeed("store", "verify", STORE)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from palm_cache.errors import OutputError
+from palm_cache.store.files import replacing, write_errors
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "no space left on device; free some space and run the same command again"),
+        (errno.EDQUOT, "the quota is used up: free some space"),
+        (errno.EACCES, "permission denied; choose another folder with --out, or change its permissions"),
+        (errno.EROFS, "read-only file system; the file system is read-only: choose another folder"),
+        (errno.EIO, "input/output error; choose another folder with --out"),
+    ],
+)
+def test_a_write_error_says_where_why_and_what_to_do(tmp_path: Path, number: int, advice: str) -> None:
+    with (
+        pytest.raises(OutputError, match=f"scores.csv: cannot write: .*{advice}"),
+        write_errors(tmp_path / "scores.csv"),
+    ):
+        raise OSError(number, os.strerror(number))
+
+
+def interrupt_writing(file: Path) -> None:
+    with replacing(file) as temporary:
+        temporary.write_text("tw")
+        raise KeyboardInterrupt
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "scores.csv"
+    with replacing(file) as temporary:
+        temporary.write_text("one")
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_writing(file)
+    assert file.read_text() == "one"
+    assert list(file.parent.iterdir()) == [file]
