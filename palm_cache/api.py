@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,11 @@ from palm_cache.extraction.extract import extract as extract_table
 from palm_cache.params import CLIP_TOKENIZER, ExtractParams, FitParams, Params
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.layout import RUNS, slug, store_path
-from palm_cache.types import BARE_TEMPLATE, Progress, no_progress
+from palm_cache.store.places import place
+from palm_cache.types import BARE_TEMPLATE, Place, Progress, no_progress
 
-AnyPath = str | PathLike[str]
+AnyPlace: TypeAlias = "str | PathLike[str] | Place"
+"""A path, or the URL of a folder such as ``s3://bucket/features``."""
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(train, test) row numbers, as scikit-learn's ``cv`` takes a list of."""
@@ -37,7 +40,7 @@ class OpenFeatures:
 
     Attributes
     ----------
-    store : Path
+    store : Place
     header : StoreHeader
         How the embeddings were made: encoder, fingerprint, sample rate ...
     audio : array, shape (n_clips, n_views, dim)
@@ -54,7 +57,7 @@ class OpenFeatures:
         The dataset's own (train, test) rows, fold 1 first; clips without an embedding are among them.
     """
 
-    def __init__(self, store: Path, opened: FeatureStore) -> None:
+    def __init__(self, store: Place, opened: FeatureStore) -> None:
         self._features = opened.read()
         self.store = store
         self.header = opened.header
@@ -166,7 +169,7 @@ class FitResult:
     """What should be known: clips left out, classes with fewer clips than shots."""
 
 
-def open_features(store: AnyPath) -> OpenFeatures:
+def open_features(store: AnyPlace) -> OpenFeatures:
     """Open a feature store that has been extracted.
 
     Raises
@@ -185,15 +188,16 @@ def open_features(store: AnyPath) -> OpenFeatures:
     >>> list(features.to_pandas().columns[:3])
     ['path', 'class_name', 'label']
     """
-    return OpenFeatures(Path(store), FeatureStore(Path(store)))
+    where = place(store)
+    return OpenFeatures(where, FeatureStore(where))
 
 
 def extract(
-    dataset: AnyPath,
+    dataset: AnyPlace,
     encoder: str = "mini",
     *,
-    root: AnyPath | None = None,
-    store: AnyPath | None = None,
+    root: AnyPlace | None = None,
+    store: AnyPlace | None = None,
     params: ExtractParams | None = None,
     progress: Progress = no_progress,
 ) -> OpenFeatures:
@@ -225,18 +229,18 @@ def extract(
     >>> palm_cache.extract("Tones")
     <OpenFeatures Tones, mini: 12 clips x 1 view(s) x 512, 2 classes, 1 fold(s)>
     """
-    table = read_dataset(str(dataset), Path(root) if root is not None else None)
+    table = read_dataset(str(dataset), place(root) if root is not None else None)
     default = store_path(Path(Params().features), table.dataset, encoder)
-    place = Path(store) if store is not None else default
-    extract_table(table, encoder, place, params or ExtractParams(), progress=progress)
-    return open_features(place)
+    where = place(store) if store is not None else default
+    extract_table(table, encoder, where, params or ExtractParams(), progress=progress)
+    return open_features(where)
 
 
 def fit(
-    store: AnyPath | OpenFeatures,
+    store: AnyPlace | OpenFeatures,
     params: FitParams | None = None,
     *,
-    out: AnyPath = RUNS,
+    out: str | PathLike[str] = RUNS,
     device: str = "auto",
     tokenizer: str = CLIP_TOKENIZER,
     progress: Progress = no_progress,
@@ -270,9 +274,9 @@ def fit(
     >>> bool(fitted.scores["accuracy"].mean() > 0.5)
     True
     """
-    place = store.store if isinstance(store, OpenFeatures) else Path(store)
+    where = store.store if isinstance(store, OpenFeatures) else place(store)
     tower = partial(load_text_tower, device=device, tokenizer=tokenizer)
-    done = fit_store(place, Path(out), params or FitParams(), load_tower=tower, progress=progress)
+    done = fit_store(where, Path(out), params or FitParams(), load_tower=tower, progress=progress)
     scores = evaluate_files(Path(out), [done.heads_file], load_tower=tower, progress=progress).scores
     keys = ["dataset", "encoder", "head", "shots", "fold", "seed"]
     runs = [replace(head.run, encoder=slug(head.run.encoder)) for head in done.fitted]

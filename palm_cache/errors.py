@@ -14,6 +14,7 @@
     │   ├── StaleStoreError      it was made by another encoder or with other options
     │   ├── OlderFormatError     an earlier palm-cache wrote it
     │   └── DamagedStoreError    bytes are missing or fail their checksum
+    ├── PlaceError               a remote place cannot be reached: network, address, credentials
     └── OutputError              a result cannot be written
 
 A message says what is wrong, where, and what to do next, in one or two lines.
@@ -91,6 +92,10 @@ class OlderFormatError(StoreError):
 
 class DamagedStoreError(StoreError):
     """Bytes of a store are missing or fail their checksum."""
+
+
+class PlaceError(PalmCacheError):
+    """A remote place cannot be reached: network, address or credentials; what lies there is not in doubt."""
 
 
 class OutputError(PalmCacheError):

@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from palm_cache.errors import DataError, ParameterError
 
 if TYPE_CHECKING:  # importing torch takes a second, and listing datasets does not need it
     from torch import Tensor
+    from upath import UPath
+
+Place: TypeAlias = "Path | UPath"
+"""A file or folder of this machine or behind a URL: see ``palm_cache.store.places``."""
 
 Progress = Callable[[str, int, int], None]
 """Long work reports through one of these: what is being done, how many are done, how many there are."""
@@ -48,7 +52,7 @@ TEMPLATES = (
 class Clip:
     """One labelled audio file of a dataset."""
 
-    file: Path
+    file: Place
     """Where the file lies."""
     name: str
     """Its path inside the dataset, with forward slashes; what is not UTF-8 is percent-escaped."""

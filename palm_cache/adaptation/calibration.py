@@ -36,6 +36,7 @@ from palm_cache.types import (
     Features,
     FittedHead,
     Fold,
+    Place,
     Progress,
     Run,
     TextTower,
@@ -64,7 +65,7 @@ def calibrate_file(
     path: Path,
     runs: Sequence[Run],
     *,
-    store: Path | None = None,
+    store: Place | None = None,
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> list[Calibrated]:
@@ -74,7 +75,7 @@ def calibrate_file(
     ----------
     path : Path
         The heads file.
-    store : Path, optional
+    store : Place, optional
         The feature store; by default the one that the heads were fitted on.
     load_tower : callable, optional
         For heads that learn words.

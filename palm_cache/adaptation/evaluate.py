@@ -28,7 +28,7 @@ from palm_cache.store.scores import (
     write_predictions,
     write_scores,
 )
-from palm_cache.types import Features, FittedHead, Progress, no_progress
+from palm_cache.types import Features, FittedHead, Place, Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def evaluate_files(
     heads_files: Sequence[Path] | None = None,
     *,
     heads: Path | None = None,
-    store: Path | None = None,
+    store: Place | None = None,
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
@@ -63,7 +63,7 @@ def evaluate_files(
         Every ``heads.h5`` below ``heads`` by default.
     heads : Path, optional
         The folder below which heads lie; ``out`` by default.
-    store : Path, optional
+    store : Place, optional
         The feature store; by default the one that the heads were fitted on.
     load_tower : callable, optional
         For heads that look at every clip through the text tower.

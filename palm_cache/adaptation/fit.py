@@ -20,7 +20,17 @@ from palm_cache.store.features import FeatureStore, StoreHeader
 from palm_cache.store.heads import read_heads, write_heads
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
-from palm_cache.types import BARE_TEMPLATE, Features, FittedHead, Progress, Run, Task, TextTower, no_progress
+from palm_cache.types import (
+    BARE_TEMPLATE,
+    Features,
+    FittedHead,
+    Place,
+    Progress,
+    Run,
+    Task,
+    TextTower,
+    no_progress,
+)
 
 LoadTower = Callable[[StoreHeader], TextTower]
 """Loads the text tower of the encoder that made a store; called only where a head needs it."""
@@ -40,11 +50,11 @@ class Fit:
 
 
 def fit_store(
-    store: Path,
+    store: Place,
     out: Path,
     params: FitParams,
     *,
-    partners: Sequence[Path] = (),
+    partners: Sequence[Place] = (),
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> Fit:
@@ -54,7 +64,7 @@ def fit_store(
 
     Parameters
     ----------
-    partners : sequence of Path
+    partners : sequence of Place
         Stores of the same clips from further encoders; their features are joined.
     load_tower : callable, optional
         For heads that learn words.

@@ -19,14 +19,14 @@ from palm_cache.errors import DataError
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import read_prompts, write_prompts
-from palm_cache.types import Features, Progress, no_progress
+from palm_cache.types import Features, Place, Progress, no_progress
 
 ENSEMBLE = "(all templates together)"
 """Stands for the mean of the unit embeddings of all templates, scaled to unit length."""
 
 
 def study_prompts(
-    stores: Sequence[Path], out: Path, *, folds: Sequence[int] = (), progress: Progress = no_progress
+    stores: Sequence[Place], out: Path, *, folds: Sequence[int] = (), progress: Progress = no_progress
 ) -> pd.DataFrame:
     """Score zero-shot under every prompt template of some stores and write ``OUT/prompts.csv``.
 

@@ -15,7 +15,7 @@ from palm_cache.params import CLIP_TOKENIZER, Params, override, read_params
 
 if TYPE_CHECKING:
     from palm_cache.params import ExtractParams
-    from palm_cache.types import ClipTable
+    from palm_cache.types import ClipTable, Place
 
 PANEL = "Stage one: audio to embeddings"
 """Where help lists these commands."""
@@ -45,8 +45,13 @@ DatasetsOption = Annotated[
     ),
 ]
 RootOption = Annotated[
-    Path | None,
-    typer.Option("--root", help="Where a dataset known by name lies.", show_default="data/raw/<Name>"),
+    str | None,
+    typer.Option(
+        "--root",
+        help="Where a dataset known by name lies: a folder or a URL.",
+        metavar="PLACE",
+        show_default="data/raw/<Name>",
+    ),
 ]
 EncoderOption = Annotated[
     str | None,
@@ -69,8 +74,13 @@ EncodersOption = Annotated[
     ),
 ]
 FeaturesOption = Annotated[
-    Path | None,
-    typer.Option("--features", help="The folder of feature stores.", show_default=Params().features),
+    str | None,
+    typer.Option(
+        "--features",
+        help="The folder of feature stores, or a URL such as s3://bucket/features.",
+        metavar="PLACE",
+        show_default=Params().features,
+    ),
 ]
 TokenizerOption = Annotated[
     str | None,
@@ -133,8 +143,12 @@ def extract(
     tokenizer: TokenizerOption = None,
     features: FeaturesOption = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The store to write.", show_default="<features>/<dataset>/<encoder>.zarr"),
+        str | None,
+        typer.Option(
+            help="The store to write: a folder or a URL.",
+            metavar="PLACE",
+            show_default="<features>/<dataset>/<encoder>.zarr",
+        ),
     ] = None,
     views: Annotated[
         int | None,
@@ -171,6 +185,7 @@ def extract(
     Example: palm-cache extract --dataset demo
     """
     from palm_cache.store.layout import store_path
+    from palm_cache.store.places import place
 
     if dataset is None and params is None:
         raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="--dataset")
@@ -179,7 +194,7 @@ def extract(
             read_params(params) if params else Params(),
             datasets=tuple(dataset) if dataset else None,
             encoder=encoder,
-            features=str(features) if features else None,
+            features=features,
         )
         how = override(
             wanted.extract,
@@ -195,12 +210,13 @@ def extract(
         several = len(wanted.datasets) > 1
         if several and (root or out):
             raise typer.BadParameter("goes with one dataset", param_hint="--root" if root else "--out")
+        where = place(out or wanted.features)
         tables, absent = read_tables(wanted.datasets, root, strict)
         shown = []
         for table in tables:
-            place = out or store_path(Path(wanted.features), table.dataset, wanted.encoder)
+            store = where if out else store_path(where, table.dataset, wanted.encoder)
             act = _plan_table if dry_run else _extract_table
-            text, value = act(table, wanted.encoder, place, how)
+            text, value = act(table, wanted.encoder, store, how)
             shown.append(value)
             if not as_json:
                 typer.echo(text)
@@ -209,15 +225,16 @@ def extract(
 
 
 def read_tables(
-    names: tuple[str, ...], root: Path | None, strict: bool = False
+    names: tuple[str, ...], root: str | None, strict: bool = False
 ) -> tuple[list[ClipTable], list[str]]:
     """Read the tables of datasets; of several, also return which are not here."""
     from palm_cache.extraction.datasets.registry import read_dataset
+    from palm_cache.store.places import place
 
     tables, absent = [], []
     for name in names:
         try:
-            tables.append(read_dataset(name, root, strict=strict))
+            tables.append(read_dataset(name, place(root) if root else None, strict=strict))
         except AbsentDatasetError as error:
             if len(names) == 1:
                 raise
@@ -229,7 +246,7 @@ def read_tables(
 
 
 def _extract_table(
-    table: ClipTable, encoder: str, place: Path, how: ExtractParams
+    table: ClipTable, encoder: str, out: Place, how: ExtractParams
 ) -> tuple[str, dict[str, object]]:
     """Extract one dataset, tell what was skipped, and return the result as text and as value."""
     from palm_cache.extraction.extract import extract as run
@@ -237,14 +254,14 @@ def _extract_table(
     for note in table.notes:
         say(f"note: {note}")
     with progress_bar("clips") as progress:
-        done = run(table, encoder, place, how, progress=progress)
+        done = run(table, encoder, out, how, progress=progress)
     for note in done.notes[len(table.notes) :]:  # those of the table were told before the work
         say(f"note: {note}")
     for name, reason in done.failures[:FAILURES_LISTED]:
         say(f"skipped {name}: {reason}")
     if len(done.failures) > FAILURES_LISTED:
         more = len(done.failures) - FAILURES_LISTED
-        say(f"and {more} more; all of them: palm-cache store info {place}")
+        say(f"and {more} more; all of them: palm-cache store info {out}")
     failed = f", {len(done.failures)} skipped" if done.failures else ""
     kept = done.n_clips - done.embedded - len(done.failures)
     counts = f"{done.embedded} embedded now, {kept} already there{failed}"
@@ -252,13 +269,13 @@ def _extract_table(
 
 
 def _plan_table(
-    table: ClipTable, encoder: str, place: Path, how: ExtractParams
+    table: ClipTable, encoder: str, out: Place, how: ExtractParams
 ) -> tuple[str, dict[str, object]]:
     """Return what an extraction of one dataset would do, as text and as value."""
     from palm_cache.extraction.extract import dry_run
 
     with progress_bar("clips") as progress:
-        plan = dry_run(table, encoder, place, how, progress=progress)
+        plan = dry_run(table, encoder, out, how, progress=progress)
     lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} already there)"]
     if plan.stale:
         lines.append(f"  stale: {plan.stale}; only --on-stale rebuild goes on from here")

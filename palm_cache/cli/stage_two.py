@@ -20,16 +20,21 @@ from palm_cache.cli.stage_one import (
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
 from palm_cache.params import FitParams, Params, override, read_params
 from palm_cache.store.layout import RUNS, joined_spec, slug, store_path, stores_present
+from palm_cache.store.places import place, reaching
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from palm_cache.adaptation.fit import LoadTower
     from palm_cache.params import ExtractParams
+    from palm_cache.types import Place
 
 OutOption = Annotated[Path, typer.Option("--out", help="Where heads, scores and report lie.")]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="A feature store that is not at its default place.")
+    str | None,
+    typer.Option(
+        "--store", help="A feature store that is not at its default place: a folder or URL.", metavar="PLACE"
+    ),
 ]
 
 
@@ -64,7 +69,7 @@ def heads(
         from palm_cache.store.features import FeatureStore
 
         with one_line_errors():
-            wanted = override(Params(), features=str(features) if features else None)
+            wanted = override(Params(), features=features)
             header = FeatureStore(_stores(wanted, [dataset], encoder)[0]).header
         for row, head in zip(rows, HEADS.values(), strict=True):
             n_classes = len(header.class_names)
@@ -137,9 +142,7 @@ def fit(
     Example: palm-cache fit --shots 8
     """
     with one_line_errors("the heads of finished datasets are kept"):
-        wanted = override(
-            read_params(params) if params else Params(), features=str(features) if features else None
-        )
+        wanted = override(read_params(params) if params else Params(), features=features)
         how = override(
             wanted.fit,
             heads=_names(head),
@@ -155,7 +158,7 @@ def fit(
         if params:
             dataset, encoder = dataset or list(wanted.datasets), encoder or [wanted.encoder]
         specs = list(dict.fromkeys(encoder)) if encoder else [None]
-        stores = [[store]] if store else _joined([_stores(wanted, dataset, spec) for spec in specs])
+        stores = [[place(store)]] if store else _joined([_stores(wanted, dataset, spec) for spec in specs])
         tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         files = _fit_all(stores, out, how, tower, calibrate)
         if not evaluate:
@@ -202,7 +205,14 @@ def evaluate(
         wanted = read_params(params) if params else Params()
         tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         with progress_bar("heads files") as progress:
-            done = evaluate_files(out, files, heads=where, store=store, load_tower=tower, progress=progress)
+            done = evaluate_files(
+                out,
+                files,
+                heads=where,
+                store=place(store) if store else None,
+                load_tower=tower,
+                progress=progress,
+            )
     _print_scores(done.scores, as_json)
     if not as_json:
         typer.echo(f"scores -> {out / 'scores.csv'}")
@@ -227,12 +237,10 @@ def prompts(
     from palm_cache.adaptation.prompts import study_prompts
 
     with one_line_errors():
-        wanted = override(
-            read_params(params) if params else Params(), features=str(features) if features else None
-        )
+        wanted = override(read_params(params) if params else Params(), features=features)
         if params:
             dataset, encoder = dataset or list(wanted.datasets), encoder or wanted.encoder
-        stores = [store] if store else _stores(wanted, dataset, encoder)
+        stores = [place(store)] if store else _stores(wanted, dataset, encoder)
         with progress_bar("stores") as progress:
             scored = study_prompts(stores, out, folds=_numbers("--folds", folds) or (), progress=progress)
     means = scored.groupby(["dataset", "encoder", "template"], sort=False)["accuracy"].mean().reset_index()
@@ -277,7 +285,7 @@ def _tower_loader(how: ExtractParams) -> LoadTower:
 
 
 def _fit_all(
-    stores: list[list[Path]], out: Path, how: FitParams, tower: LoadTower, calibrate: bool
+    stores: list[list[Place]], out: Path, how: FitParams, tower: LoadTower, calibrate: bool
 ) -> list[Path]:
     from palm_cache.adaptation.calibration import calibrate_file, runs_to_calibrate
     from palm_cache.adaptation.fit import fit_store
@@ -299,14 +307,15 @@ def _fit_all(
     return files
 
 
-def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> list[Path]:
+def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> list[Place]:
     """Return the stores of some datasets and an encoder, or all that are present.
 
     Of several datasets those without a store are named and passed over.
     """
     from palm_cache.errors import StoreError
+    from palm_cache.store.trees import exists
 
-    features = Path(wanted.features)
+    features = place(wanted.features)
     if datasets is None:
         present = stores_present(features, encoder)
     else:
@@ -315,9 +324,9 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
     if len(present) == 1:
         return present
     for path in present:
-        if not path.exists():
+        if not exists(path):
             say(f"note: passed over: no feature store at {path}")
-    present = [path for path in present if path.exists()]
+    present = [path for path in present if exists(path)]
     if not present:
         which = f" of encoder {encoder}" if encoder else ""
         raise StoreError(
@@ -327,7 +336,7 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
     return present
 
 
-def _joined(of_encoders: list[list[Path]]) -> list[list[Path]]:
+def _joined(of_encoders: list[list[Place]]) -> list[list[Place]]:
     """Return the stores of every dataset that has one of each encoder, in the order of the encoders."""
     from palm_cache.errors import StoreError
 
@@ -340,11 +349,12 @@ def _joined(of_encoders: list[list[Path]]) -> list[list[Path]]:
     return [[stores[name] for stores in by_dataset] for name in common]
 
 
-def _known_name(results: Path, dataset: str) -> str:
+def _known_name(results: Place, dataset: str) -> str:
     """Return the name under which a dataset's results lie in a folder; where some do, it need not be here."""
     from palm_cache.extraction.datasets.registry import dataset_name
 
-    return dataset if (results / dataset).is_dir() else dataset_name(dataset)
+    with reaching(results):
+        return dataset if (results / dataset).is_dir() else dataset_name(dataset)
 
 
 def _names(value: str | None) -> tuple[str, ...] | None:

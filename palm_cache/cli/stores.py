@@ -1,4 +1,4 @@
-"""Commands around feature stores: store info, verify, gc."""
+"""Commands around feature stores: store info, verify, export, gc, unlock."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from palm_cache.cli.stage_one import (
     read_tables,
 )
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.errors import ParameterError
 from palm_cache.params import ExtractParams, Params, override
 
 if TYPE_CHECKING:
@@ -27,15 +28,32 @@ if TYPE_CHECKING:
     from palm_cache.store.features import FeatureStore
     from palm_cache.types import ClipTable
 
-StoreArgument = Annotated[Path, typer.Argument(help="A feature store, e.g. data/features/demo/mini.zarr.")]
+
+def complete_store(incomplete: str) -> list[str]:
+    """Return the stores at their default places that begin like this."""
+    from palm_cache.store.layout import stores_present
+
+    present = map(str, stores_present(Path(Params().features)))
+    return [store for store in present if store.startswith(incomplete)]
+
+
+StoreArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A feature store, e.g. data/features/demo/mini.zarr or s3://bucket/features/demo/mini.zarr.",
+        metavar="STORE",
+        autocompletion=complete_store,
+    ),
+]
 
 
 def store_info(store: StoreArgument, as_json: Json = False) -> None:
     """Show what a feature store holds and how it was made."""
     from palm_cache.store.features import FeatureStore
+    from palm_cache.store.places import place
 
     with one_line_errors():
-        opened = FeatureStore(store)
+        opened = FeatureStore(place(store))
         header = asdict(opened.header)
         missing = opened.missing()
         failures = opened.failures()
@@ -100,10 +118,11 @@ def store_verify(
     Example: palm-cache store verify data/features/demo/mini.zarr --dataset demo --recompute 32
     """
     from palm_cache.store.features import FeatureStore
+    from palm_cache.store.places import place
 
     again = None
     with one_line_errors():
-        opened = FeatureStore(store)
+        opened = FeatureStore(place(store))
         problems = opened.problems()
         if dataset is not None or recompute:
             table = read_tables((dataset or opened.header.dataset,), root)[0][0]
@@ -149,6 +168,39 @@ def _recompute(
         return recompute(opened, table, encoder, count, seed, progress)
 
 
+def store_export(
+    store: Annotated[
+        str,
+        typer.Argument(
+            help="A feature store, or the .h5 of one.", metavar="STORE", autocompletion=complete_store
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="Where to write it; the ending says how: .zarr, .h5, .npz or .parquet. A folder or a URL.",
+            metavar="TARGET",
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Write a finished feature store in another place or format, whole or not at all.
+
+    A .zarr is the same store elsewhere, here or behind a URL. An exported .h5 becomes a .zarr again.
+
+    Example: palm-cache store export data/features/demo/mini.zarr demo.h5
+    """
+    from palm_cache.store.export import export
+    from palm_cache.store.places import place
+
+    with one_line_errors(), progress_bar("clips") as progress:
+        count = export(place(store), place(target), progress)
+    if as_json:
+        print_json({"store": store, "target": target, "n_clips": count})
+    else:
+        typer.echo(f"{count} clips -> {target}")
+
+
 def store_gc(
     features: FeaturesOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
@@ -165,7 +217,7 @@ def store_gc(
     from palm_cache.extraction.garbage import find_garbage, remove_garbage
 
     with one_line_errors("what was removed is gone, the rest stays"):
-        garbage, busy = find_garbage(Path(features or Params().features))
+        garbage, busy = find_garbage(_local_folder(features or Params().features))
         for store in busy:
             say(f"note: {store} is being written to and was not looked at")
         if garbage and not as_json:
@@ -181,6 +233,31 @@ def store_gc(
         typer.echo(f"{len(removed)} removed, {megabytes(sum(item.bytes for item in removed))}")
     else:
         typer.echo("nothing removed; --yes removes it" if garbage else "nothing to remove")
+
+
+def _local_folder(features: str) -> Path:
+    from palm_cache.store.places import place
+
+    folder = place(features)
+    if not isinstance(folder, Path):
+        raise ParameterError(f"{features}: gc looks through folders of this machine only")
+    return folder
+
+
+def store_unlock(store: StoreArgument) -> None:
+    """Remove the lock of a remote store after a run on another machine was killed.
+
+    The machine that held it takes it over by itself; on this machine's own disks the system frees a dead
+    run's lock. Make sure that the run is no more: two writers could mix their results.
+
+    Example: palm-cache store unlock s3://bucket/features/demo/mini.zarr
+    """
+    from palm_cache.store.locks import unlock
+    from palm_cache.store.places import place
+
+    with one_line_errors():
+        holder = unlock(place(store))
+    typer.echo(f"unlocked; it was held by {holder}" if holder else "there is no lock to remove")
 
 
 def _agreed(garbage: list[Garbage], as_json: bool) -> bool:
@@ -202,8 +279,10 @@ def megabytes(count: int) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add ``store`` and its commands."""
-    store = typer.Typer(no_args_is_help=True, help="Look at, check and clear out feature stores.")
+    store = typer.Typer(no_args_is_help=True, help="Look at, check, convert and clear out feature stores.")
     store.command("info")(store_info)
     store.command("verify")(store_verify)
+    store.command("export")(store_export)
     store.command("gc")(store_gc)
+    store.command("unlock")(store_unlock)
     app.add_typer(store, name="store", rich_help_panel=PANEL)

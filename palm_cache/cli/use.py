@@ -143,7 +143,7 @@ def calibrate(
     run: RunOption = None,
     all_runs: Annotated[bool, typer.Option("--all", help="Every run of the file.")] = False,
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="The feature store, if it is no longer where the heads were fitted on it."),
     ] = None,
     device: DeviceOption = None,
@@ -164,6 +164,7 @@ def calibrate(
         from palm_cache.adaptation.calibration import calibrate_file
         from palm_cache.extraction.encoders.registry import load_text_tower
         from palm_cache.store.heads import choose_run, read_runs, run_name
+        from palm_cache.store.places import place
 
         file = _file(heads)
         runs = read_runs(file)
@@ -172,7 +173,7 @@ def calibrate(
             done = calibrate_file(
                 file,
                 runs if all_runs else [choose_run(runs, run)],
-                store=store,
+                store=place(store) if store else None,
                 load_tower=partial(load_text_tower, device=how.device, tokenizer=how.tokenizer),
                 progress=progress,
             )

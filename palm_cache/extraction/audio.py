@@ -12,13 +12,14 @@ import os
 import re
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BufferedReader
 from math import ceil
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -26,9 +27,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import resample
+from upath import UPath
 
 from palm_cache.errors import AudioError
 from palm_cache.extraction.encoders.base import Window
+from palm_cache.store.files import write_errors
+from palm_cache.store.places import reaching, reason_of
+from palm_cache.types import Place
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Sample rates in Hz outside of which a header is taken for damaged."""
@@ -38,6 +43,9 @@ BLOCK_FRAMES = 1 << 16
 
 BLOCK_SECONDS = 30
 """What :func:`slide` decodes and resamples at once."""
+
+FETCHED_BYTES = 1 << 20
+"""Bytes of a remote file that are fetched at once."""
 
 LARGEST_RATIO_TERM = 1_000
 """Largest term of the resampling ratio. The resampler's kernel has about (old x new) taps for a ratio
@@ -49,14 +57,28 @@ FILTER_WIDTH, ROLLOFF = 6, 0.99
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
+def open_regular(path: Place) -> Iterator[BinaryIO]:
     """Open a file for reading if it is a regular one; nothing else is ever opened.
+
+    A remote file is fetched whole into an unnamed temporary file: it is hashed whole anyway, and
+    libsndfile reads by descriptor.
 
     Raises
     ------
     AudioError
         If it is missing, empty, not a regular file or not readable.
+    PlaceError
+        If it is remote and its place cannot be reached.
     """
+    with _open_local(path) if isinstance(path, Path) else _fetch(path) as file:
+        _check_regular(os.fstat(file.fileno()))
+        try:
+            yield file
+        except OSError as error:
+            raise AudioError(f"cannot be read: {error.strerror or error}") from error
+
+
+def _open_local(path: Path) -> BinaryIO:
     try:
         _check_regular(path.stat())
         # Should a FIFO take the file's place just now: do not wait for its writer.
@@ -66,12 +88,28 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else None
         raise AudioError(f"cannot be opened: {reason or error}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        _check_regular(os.fstat(descriptor))
-        try:
-            yield file
-        except OSError as error:
-            raise AudioError(f"cannot be read: {error.strerror or error}") from error
+    return os.fdopen(descriptor, "rb")
+
+
+@contextmanager
+def _fetch(path: UPath) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as file:
+        with reaching(path):
+            _download(path, file)
+        file.seek(0)
+        yield cast("BinaryIO", file)
+
+
+def _download(path: UPath, file: IO[bytes]) -> None:
+    try:
+        with path.open("rb") as remote:
+            while block := remote.read(FETCHED_BYTES):
+                with write_errors(Path(tempfile.gettempdir())):
+                    file.write(block)
+    except FileNotFoundError:
+        raise AudioError("no such file") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise AudioError(f"cannot be opened: {reason_of(error)}") from error
 
 
 def _check_regular(status: os.stat_result) -> None:

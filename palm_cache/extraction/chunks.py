@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -26,7 +25,7 @@ from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import ExtractParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.types import Clip
+from palm_cache.types import Clip, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class ChunkResult:
     clips: int
     embedded: int
     failed: int
-    known: Mapping[Path, int]
+    known: Mapping[Place, int]
     """Clips whose embedding was taken from a store, by store."""
 
 
@@ -135,7 +134,7 @@ def embed_chunk(
     n_clips, views = len(clips), store.header.views
     rows = _Rows(np.zeros((n_clips, views, encoder.dim), np.float32), [""] * n_clips, [""] * n_clips)
     own = [KnownEmbeddings(store, [chunk])] if chunk in store.committed() else []
-    kept: Counter[Path] = Counter()
+    kept: Counter[Place] = Counter()
     for row, clip in enumerate(clips):
         try:
             source = _read_clip(rows, row, clip, views, encoder, [*own, *known])
@@ -162,7 +161,7 @@ def embed_chunk(
 
 def _read_clip(
     rows: _Rows, row: int, clip: Clip, views: int, encoder: Encoder, known: Sequence[KnownEmbeddings]
-) -> Path | None:
+) -> Place | None:
     """Take a clip's embedding from what is known and return the store that knew it, or queue its views."""
     # One handle for hash and decoding: a file that is replaced meanwhile cannot mix the two.
     with open_regular(clip.file) as file:
@@ -215,8 +214,8 @@ def _embed(rows: _Rows, waiting: list[tuple[int, int, Tensor]], encoder: Encoder
 class Worker:
     """What a worker process needs to embed chunks; small, so that it travels with every chunk."""
 
-    store: Path
-    donors: tuple[Path, ...]
+    store: Place
+    donors: tuple[Place, ...]
     """Other stores of the same encoder and views, whose embeddings need not be computed again."""
     encoder: str
     """Encoder spec."""
@@ -239,7 +238,7 @@ class Worker:
         )
 
 
-def known_embeddings(donors: Iterable[Path]) -> list[KnownEmbeddings]:
+def known_embeddings(donors: Iterable[Place]) -> list[KnownEmbeddings]:
     """Return what whole stores know; one that has gone or cannot be read knows nothing."""
     known = []
     for donor in donors:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import joblib
 
@@ -17,18 +15,18 @@ from palm_cache.extraction.encoders.base import Encoder, full_identity
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.plan import Plan, find_doubts, plan_extraction, siblings_of, standing, successor_of
 from palm_cache.params import ExtractParams, OnStale
+from palm_cache.store import trees
 from palm_cache.store.features import FORMAT_VERSION, VIEW_POLICY, FeatureStore, StoreHeader
-from palm_cache.store.files import write_errors
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.locks import locked
-from palm_cache.types import TEMPLATES, Clip, ClipTable, Progress, no_progress
+from palm_cache.types import TEMPLATES, Clip, ClipTable, Place, Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """What an extraction did."""
 
-    store: Path
+    store: Place
     n_clips: int
     embedded: int
     """Clips that went through the encoder."""
@@ -42,7 +40,7 @@ class _Target:
     """The store to fill, and what its predecessor is good for."""
 
     store: FeatureStore
-    donor: Path | None = None
+    donor: Place | None = None
     """A store of the same encoder, laid out otherwise, whose embeddings are kept."""
     notes: tuple[str, ...] = ()
 
@@ -50,7 +48,7 @@ class _Target:
 def extract(
     table: ClipTable,
     spec: str,
-    out: Path,
+    out: Place,
     params: ExtractParams,
     *,
     progress: Progress = no_progress,
@@ -63,7 +61,7 @@ def extract(
         The dataset.
     spec : str
         Which encoder.
-    out : Path
+    out : Place
         The store's folder. An unfinished or outdated store there is completed.
     params : ExtractParams
         How it runs.
@@ -97,10 +95,10 @@ def extract(
         )
         results = _embed_chunks(worker, encoder, target.store, table.clips, todo, progress)
         if target.store.path != out:
-            _put_in_place(out, target.store.path)
+            trees.replace(out, target.store.path)
         failures = tuple(FeatureStore(out).failures())
     embedded = sum(result.embedded for result in results)
-    shared = sum((Counter(result.known) for result in results), Counter[Path]())
+    shared = sum((Counter(result.known) for result in results), Counter[Place]())
     reused = [
         f"{shared[path]:,} clip(s) took their embedding from {path}" for path in siblings if shared[path]
     ]
@@ -110,7 +108,7 @@ def extract(
 def dry_run(
     table: ClipTable,
     spec: str,
-    out: Path,
+    out: Place,
     params: ExtractParams,
     *,
     progress: Progress = no_progress,
@@ -148,15 +146,15 @@ def describe(table: ClipTable, encoder: Encoder, views: int) -> StoreHeader:
     )
 
 
-def _target(out: Path, header: StoreHeader, table: ClipTable, encoder: Encoder, on_stale: OnStale) -> _Target:
+def _target(
+    out: Place, header: StoreHeader, table: ClipTable, encoder: Encoder, on_stale: OnStale
+) -> _Target:
     """Return the store to fill: the one at ``out`` if it fits, else a successor built beside it.
 
     The old store stays until its successor is complete: whoever interrupts a rebuild loses nothing.
     """
     successor = successor_of(out)
-    shutil.rmtree(_retired(out), ignore_errors=True)
-    if not out.exists() and successor.exists():
-        successor.rename(out)  # killed between the two renames of _put_in_place
+    trees.finish_replacing(out, successor)
     found = standing(out, header, table)
     if found.state == "absent":
         return _Target(_create(out, header, table, encoder))
@@ -168,27 +166,27 @@ def _target(out: Path, header: StoreHeader, table: ClipTable, encoder: Encoder, 
             f"{out} is stale: {found.reason}; make it anew with --on-stale rebuild, or choose another --out"
         )
     if found.state == "stale":
+        trees.check_ours(out)
         note, donor = f"{out} was stale ({found.reason}) and has been made anew", None
     else:
         note, donor = f"{out}: {found.reason}; clips that were known kept their embeddings", out
     return _Target(_resume_or_create(successor, header, table, encoder), donor, (note,))
 
 
-def _create(path: Path, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
+def _create(path: Place, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
     prompts = [template.replace("{c}", name) for name in table.class_names for template in header.templates]
     text = encoder.embed_text(prompts).reshape(len(table.class_names), len(header.templates), encoder.dim)
     return FeatureStore.create(path, header, table, text)
 
 
-def _resume_or_create(path: Path, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
+def _resume_or_create(path: Place, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
     """Go on with a successor that an interrupted run left, if it is the one wanted."""
     found = standing(path, header, table)
     if found.state == "fits" and found.store is not None:
         found.store.remove_leftovers()
         return found.store
     if found.state != "absent":
-        with write_errors(path):
-            shutil.rmtree(path)
+        trees.remove(path)
     return _create(path, header, table, encoder)
 
 
@@ -232,14 +230,3 @@ def _embed_chunks(
         done += result.clips
         progress("embedding", done, total)
     return results
-
-
-def _put_in_place(out: Path, successor: Path) -> None:
-    with write_errors(out):
-        out.rename(_retired(out))
-        successor.rename(out)
-    shutil.rmtree(_retired(out), ignore_errors=True)
-
-
-def _retired(out: Path) -> Path:
-    return out.with_name(f".{out.name}.old")

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Literal
 
 from palm_cache.errors import AudioError, DamagedStoreError, StoreError
 from palm_cache.extraction.audio import content_hash, open_regular
+from palm_cache.store import trees
 from palm_cache.store.features import FeatureStore, StoreHeader
-from palm_cache.types import Clip, ClipTable, Progress, no_progress
+from palm_cache.types import Clip, ClipTable, Place, Progress, no_progress
 
 
 class Why(StrEnum):
@@ -60,7 +60,7 @@ class Standing:
 class Plan:
     """What an extraction would do; made by :func:`plan_extraction`."""
 
-    store: Path
+    store: Place
     n_clips: int
     stale: str
     """Why the store is stale, "" if it is not; only ``--on-stale rebuild`` then goes on."""
@@ -78,18 +78,19 @@ class Plan:
         return self.n_clips - sum(map(len, self.groups.values()))
 
 
-def successor_of(out: Path) -> Path:
+def successor_of(out: Place) -> Place:
     """Return where the successor of a store is built, until it is complete."""
     return out.with_name(f".{out.name}.next")
 
 
-def siblings_of(out: Path, header: StoreHeader) -> tuple[Path, ...]:
+def siblings_of(out: Place, header: StoreHeader) -> tuple[Place, ...]:
     """Return the other datasets' stores beside this one that were made by the same encoder in the same way.
 
     Some datasets share audio: ESC50-Actions is a part of ESC50.
     """
-    found = []
-    for path in sorted(out.parent.parent.glob(f"*/{glob.escape(out.name)}")):
+    found: list[Place] = []
+    beside: list[Place] = [*out.parent.parent.glob(f"*/{glob.escape(out.name)}")]
+    for path in sorted(beside, key=str):
         if path.resolve() == out.resolve():
             continue
         with suppress(StoreError):  # unreadable or of another format: of no use, and no harm
@@ -99,9 +100,9 @@ def siblings_of(out: Path, header: StoreHeader) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def standing(out: Path, wanted: StoreHeader, table: ClipTable) -> Standing:
+def standing(out: Place, wanted: StoreHeader, table: ClipTable) -> Standing:
     """Find out how the store at a place compares with the one wanted."""
-    if not out.exists():
+    if not trees.exists(out):
         return Standing("absent")
     try:
         store = FeatureStore(out)
@@ -176,13 +177,13 @@ def hash_file(clip: Clip) -> str:
 
 
 def plan_extraction(
-    out: Path, wanted: StoreHeader, table: ClipTable, progress: Progress = no_progress
+    out: Place, wanted: StoreHeader, table: ClipTable, progress: Progress = no_progress
 ) -> Plan:
     """Find out what an extraction would do, and write nothing.
 
     Parameters
     ----------
-    out : Path
+    out : Place
         The store's folder.
     wanted : StoreHeader
         The header of the store that dataset, encoder and options make.

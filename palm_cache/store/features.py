@@ -10,18 +10,16 @@ Layout (Zarr v3, readable with plain ``zarr.open``)::
     ├── path, label     (clips,) string, int64
     └── folds/K/train, folds/K/test   row numbers, in the order of the dataset's tables
 
-The skeleton (everything but the first three) is written to a temporary folder and renamed, so a
-store either exists or does not. A chunk of 64 clips is done when its chunk of ``audio``, which is
-written last, exists. Every chunk carries a crc32c.
+The skeleton (everything but the first three) is built elsewhere and put in its place by
+``trees.building``, so a store either exists or does not. A chunk of 64 clips is done when its chunk of
+``audio``, which is written last, exists. Every chunk carries a crc32c.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -35,8 +33,10 @@ from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from palm_cache.errors import DamagedStoreError, OlderFormatError, StoreError
+from palm_cache.store import trees
 from palm_cache.store.files import write_errors
-from palm_cache.types import ClipTable, Features, Fold
+from palm_cache.store.places import files_below
+from palm_cache.types import ClipTable, Features, Fold, Place
 
 FORMAT_VERSION = 1
 CHUNK_CLIPS = 64
@@ -87,32 +87,54 @@ class StoreHeader:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """All that a store holds beside the embeddings of its clips."""
+
+    hashes: list[str]
+    errors: list[str]
+    labels: Tensor
+    folds: tuple[Fold, ...]
+    text: NDArray[np.float32]
+
+    def digest(self, header: StoreHeader) -> str:
+        digest = hashlib.sha256()
+        folds = [[fold.train.tolist(), fold.test.tolist()] for fold in self.folds]
+        described = [header.dataset, header.fingerprint, header.views, header.templates, header.class_names]
+        digest.update(json.dumps([described, self.hashes, self.errors, self.labels.tolist(), folds]).encode())
+        digest.update(self.text.tobytes())
+        return digest.hexdigest()
+
+
 class FeatureStore:
     """A feature store on disk; made by :meth:`create`, opened by its constructor.
 
     Parameters
     ----------
-    path : Path
+    path : Place
         The store's folder.
 
     Raises
     ------
+    PlaceError
+        If it is remote and cannot be reached.
     StoreError
         If there is no store, or its format is not this version's: an older one is an ``OlderFormatError``.
     DamagedStoreError
         If its metadata cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
-        if not path.exists():
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        if not trees.exists(path):
             raise StoreError(f"{path}: no feature store here; make it with: palm-cache extract")
         try:
             # An all-zero chunk (every clip failed) must exist too: it is the commit mark.
             with zarr.config.set({"array.write_empty_chunks": True}):
-                self._group = zarr.open_group(path, mode="r+", zarr_format=3)
+                self._group = zarr.open_group(trees.zarr_store(path), mode="r+", zarr_format=3)
                 self._audio = self._array("audio")
-            self.header = _read_header(self._group.attrs.asdict(), path)
+            self.header = read_header(self._group.attrs.asdict(), path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DamagedStoreError(
                 f"{path}: not a readable feature store ({type(error).__name__}: {error}); "
@@ -120,7 +142,7 @@ class FeatureStore:
             ) from error
 
     @classmethod
-    def create(cls, path: Path, header: StoreHeader, table: ClipTable, text: Tensor) -> Self:
+    def create(cls, path: Place, header: StoreHeader, table: ClipTable, text: Tensor) -> Self:
         """Write the skeleton of a store: everything but the embeddings of clips.
 
         Parameters
@@ -132,12 +154,8 @@ class FeatureStore:
         OutputError
             If the folder cannot be written.
         """
-        temporary = path.with_name(f".{path.name}.skeleton")
-        with write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)
+        with trees.building(path) as temporary:
             _write_skeleton(temporary, header, table, text)
-            temporary.rename(path)
         return cls(path)
 
     @property
@@ -160,13 +178,9 @@ class FeatureStore:
 
     def committed(self) -> set[int]:
         """Return the numbers of the chunks that are done."""
-
-        async def keys() -> list[str]:
-            prefix = f"{self._audio.path}/c/"
-            return [key async for key in self._audio.store_path.store.list_prefix(prefix)]
-
         # A killed writer may leave "<chunk>.<uuid>.partial" behind: only exact names count.
-        matches = (re.fullmatch(r"audio/c/(\d+)/0/0", key) for key in asyncio.run(keys()))
+        names = files_below(self.path / "audio" / "c")
+        matches = (re.fullmatch(r"(\d+)/0/0", name) for name in names)
         return {int(match[1]) for match in matches if match}
 
     def missing(self) -> list[int]:
@@ -197,8 +211,7 @@ class FeatureStore:
 
     def uncommit(self, chunk: int) -> None:
         """Take back the commit mark of a chunk, so that a crash while it is rewritten shows."""
-        key = f"{self._audio.path}/c/{chunk}/0/0"
-        asyncio.run(self._audio.store_path.store.delete(key))
+        (self.path / "audio" / "c" / str(chunk) / "0" / "0").unlink(missing_ok=True)
 
     def read_chunk(self, chunk: int) -> NDArray[np.float32]:
         """Return the embeddings of one committed chunk, shape (clips, views, dim).
@@ -219,11 +232,11 @@ class FeatureStore:
         DamagedStoreError
             If bytes are missing or fail their checksum.
         """
-        rows, where = slice(None), "the whole"
+        rows, where = slice(None), ""
         if chunk is not None:
-            rows, where = self.rows(chunk), f"chunk {chunk}"
-        hashes = self._read("content_sha256", rows, where=f"{where} of content_sha256")
-        errors = self._read("error", rows, where=f"{where} of error")
+            rows, where = self.rows(chunk), f"chunk {chunk} of "
+        hashes = self._read("content_sha256", rows, where=f"{where}content_sha256")
+        errors = self._read("error", rows, where=f"{where}error")
         return [str(value) for value in hashes], [str(value) for value in errors]
 
     def holds(self, table: ClipTable) -> bool:
@@ -277,7 +290,8 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            If chunks are missing: the extraction has not finished.
+            If chunks are missing, because the extraction has not finished, or an extraction has written to
+            the store meanwhile.
         DamagedStoreError
             If bytes are missing or fail their checksum.
         """
@@ -287,23 +301,36 @@ class FeatureStore:
                 f"{self.path}: {len(missing)} of {self.n_chunks} chunks are not extracted yet; "
                 "finish it with: palm-cache extract"
             )
-        header = self.header
-        audio = self._read_audio()
-        text = np.asarray(self._read("text", slice(None), where="text"), dtype=np.float32)
-        errors = [str(value) for value in self._read("error", slice(None), where="error")]
-        return Features(
+        header, tables = self.header, self._read_tables()
+        features = Features(
             dataset=header.dataset,
             encoder=header.encoder,
             fingerprint=header.fingerprint,
-            digest=self._digest(text, errors),
-            audio=torch.from_numpy(audio),
-            text=torch.from_numpy(text),
-            labels=self.labels(),
-            usable=torch.tensor([not error for error in errors]),
+            digest=tables.digest(header),
+            audio=torch.from_numpy(self._read_audio()),
+            text=torch.from_numpy(tables.text),
+            labels=tables.labels,
+            usable=torch.tensor([not error for error in tables.errors]),
             class_names=header.class_names,
             templates=header.templates,
-            folds=self.folds(),
+            folds=tables.folds,
         )
+        # A writer changes hashes before embeddings: the same before and after, they belong together.
+        if type(self)(self.path).digest() != features.digest:
+            raise StoreError(
+                f"{self.path}: an extraction has written to it while it was read; wait for it to end"
+            )
+        return features
+
+    def digest(self) -> str:
+        """Return the hash of everything that a head depends on, clips being known by their content.
+
+        Raises
+        ------
+        DamagedStoreError
+            If bytes are missing or fail their checksum.
+        """
+        return self._read_tables().digest(self.header)
 
     def problems(self) -> list[str]:
         """Check every chunk and every row; one line per problem, none if the store is sound."""
@@ -327,14 +354,17 @@ class FeatureStore:
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of a writer that was killed; call it only under the lock."""
-        for leftover in self.path.rglob("*.partial"):
-            leftover.unlink(missing_ok=True)
+        if isinstance(self.path, Path):  # object stores have no unfinished files
+            for leftover in self.path.rglob("*.partial"):
+                leftover.unlink(missing_ok=True)
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._group[name]
-        if not isinstance(array, zarr.Array):
-            raise TypeError(f"{name} is not an array")
-        return array
+        if name not in self._arrays:  # opening one costs a remote store a request
+            array = self._group[name]
+            if not isinstance(array, zarr.Array):
+                raise TypeError(f"{name} is not an array")
+            self._arrays[name] = array
+        return self._arrays[name]
 
     def _read(self, name: str, rows: slice, where: str) -> Any:
         try:
@@ -344,25 +374,24 @@ class FeatureStore:
                 f"{self.path}: {where} is damaged ({error}); repair it with: palm-cache extract"
             ) from error
 
+    def _fold_rows(self, name: str) -> Tensor:
+        return torch.from_numpy(np.asarray(self._read(name, slice(None), where=name), dtype=np.int64))
+
+    def text(self) -> NDArray[np.float32]:
+        """Return the prompts' embeddings, (n_classes, n_templates, dim)."""
+        return np.asarray(self._read("text", slice(None), where="text"), dtype=np.float32)
+
+    def _read_tables(self) -> _Tables:
+        hashes, errors = self.hashes_and_errors()
+        return _Tables(hashes, errors, self.labels(), self.folds(), self.text())
+
     def _read_audio(self) -> NDArray[np.float32]:
+        """Read all embeddings at once, as a remote store must be read."""
         try:
             return np.asarray(self._read("audio", slice(None), where="audio"), dtype=np.float32)
         except DamagedStoreError:
             # One by one they take several times as long, but the damaged chunk is named.
             return np.concatenate([self.read_chunk(chunk) for chunk in range(self.n_chunks)])
-
-    def _fold_rows(self, name: str) -> Tensor:
-        return torch.from_numpy(np.asarray(self._read(name, slice(None), where=name), dtype=np.int64))
-
-    def _digest(self, text: NDArray[np.float32], errors: list[str]) -> str:
-        hashes = self.content_hashes()
-        digest = hashlib.sha256()
-        folds = [[fold.train.tolist(), fold.test.tolist()] for fold in self.folds()]
-        header = self.header
-        described = [header.dataset, header.fingerprint, header.views, header.templates, header.class_names]
-        digest.update(json.dumps([described, hashes, errors, self.labels().tolist(), folds]).encode())
-        digest.update(text.tobytes())
-        return digest.hexdigest()
 
 
 def _write_skeleton(path: Path, header: StoreHeader, table: ClipTable, text: Tensor) -> None:
@@ -394,7 +423,16 @@ def _write_skeleton(path: Path, header: StoreHeader, table: ClipTable, text: Ten
         rows.create_array("test", data=fold.test.numpy(), compressors=[checksum])
 
 
-def _read_header(attributes: Mapping[str, Any], path: Path) -> StoreHeader:
+def read_header(attributes: Mapping[str, Any], path: Place) -> StoreHeader:
+    """Read a header from a store's attributes.
+
+    Raises
+    ------
+    StoreError
+        If the format is not this version's: an older one is an ``OlderFormatError``.
+    KeyError, TypeError
+        If something is missing or not what it must be.
+    """
     version = attributes.get("format_version")
     if version is not None and version != FORMAT_VERSION:
         older = version < FORMAT_VERSION

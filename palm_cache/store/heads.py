@@ -22,7 +22,8 @@ import torch
 
 from palm_cache.errors import DamagedStoreError, StoreError, UnknownNameError
 from palm_cache.store.files import replacing
-from palm_cache.types import Calibration, FittedHead, Run
+from palm_cache.store.places import place
+from palm_cache.types import Calibration, FittedHead, Place, Run
 
 FORMAT_VERSION = 1
 
@@ -36,7 +37,7 @@ _PLAIN = ("template", "test_views", "fingerprint", "digest", "n_train", "n_param
 class Origin:
     """The features that the heads of a file were fitted on."""
 
-    store: Path
+    store: Place
     """The feature store; evaluation and calibration look there."""
     identity: Mapping[str, object]
     """Of the encoder: what its fingerprint is the hash of. Empty where it was not recorded."""
@@ -60,7 +61,7 @@ def split_run_name(name: str) -> tuple[str, int, int, int]:
 def write_heads(
     path: Path,
     heads: Sequence[FittedHead],
-    *stores: Path,
+    *stores: Place,
     identity: Mapping[str, object] | None = None,
     views: int = 1,
 ) -> None:
@@ -68,7 +69,7 @@ def write_heads(
 
     Parameters
     ----------
-    *stores : Path
+    *stores : Place
         The feature stores that the heads were fitted on, several if they were joined; evaluation looks there.
     identity, views : see :class:`Origin`
 
@@ -117,8 +118,8 @@ def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> N
                 file[run_name(run)].attrs["calibration"] = json.dumps(asdict(calibration))
 
 
-def read_heads(path: Path) -> tuple[list[FittedHead], tuple[Path, ...]]:
-    """Read every head of a file, and the paths of the stores that they were fitted on.
+def read_heads(path: Path) -> tuple[list[FittedHead], tuple[Place, ...]]:
+    """Read every head of a file, and the places of the stores that they were fitted on.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def read_heads(path: Path) -> tuple[list[FittedHead], tuple[Path, ...]]:
     """
     with _open(path) as file:
         stores = [file.attrs["store"], *file.attrs.get("joined_stores", ())]
-        return [_read_head(group) for group in file.values()], tuple(Path(str(one)) for one in stores)
+        return [_read_head(group) for group in file.values()], tuple(place(str(one)) for one in stores)
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -142,7 +143,7 @@ def read_head(path: Path, run: Run) -> tuple[FittedHead, Origin]:
     """Read one head of a file; raises as :func:`read_heads`."""
     with _open(path) as file:
         origin = Origin(
-            Path(file.attrs["store"]),
+            place(file.attrs["store"]),
             json.loads(file.attrs.get("identity", "{}")),
             int(file.attrs.get("views", 1)),
         )

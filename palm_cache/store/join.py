@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,15 +13,15 @@ from torch.nn.functional import normalize
 from palm_cache.errors import StoreError
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.layout import joined_spec
-from palm_cache.types import Features
+from palm_cache.types import Features, Place
 
 
-def read_features(stores: Sequence[Path]) -> Features:
+def read_features(stores: Sequence[Place]) -> Features:
     """Read one feature store whole, or join the features of several.
 
     Parameters
     ----------
-    stores : sequence of Path
+    stores : sequence of Place
         Of one dataset, each from another encoder.
 
     Raises

@@ -3,7 +3,7 @@
 ::
 
     data/raw/<Name>/                          a dataset
-    FEATURES/<dataset>/<encoder>.zarr         its embeddings; FEATURES is data/features
+    FEATURES/<dataset>/<encoder>.zarr         its embeddings; FEATURES is data/features, or a URL
     OUT/<dataset>/<encoder>/heads.h5          heads fitted on them; of joined encoders <encoder>+<encoder>
     OUT/scores.csv, predictions.h5, metrics.json, report/
 """
@@ -13,6 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+
+from palm_cache.store.places import reaching
+from palm_cache.types import Place
 
 RAW = Path("data", "raw")
 RUNS = Path("runs")
@@ -38,15 +41,17 @@ def joined_spec(encoders: Iterable[str]) -> str:
     return "+".join(encoders)
 
 
-def store_path(features: Path, dataset: str, encoder: str) -> Path:
+def store_path(features: Place, dataset: str, encoder: str) -> Place:
     """Return the place of a feature store in a folder of stores; ``encoder`` is a spec."""
     return features / dataset / f"{slug(encoder)}.zarr"
 
 
-def stores_present(features: Path, encoder: str | None = None) -> list[Path]:
+def stores_present(features: Place, encoder: str | None = None) -> list[Place]:
     """Return every feature store in a folder of stores, of one encoder spec or of all."""
     pattern = "*" if encoder is None else slug(encoder)
-    return sorted(path for path in features.glob(f"*/{pattern}.zarr") if not path.name.startswith("."))
+    with reaching(features):
+        found = [path for path in features.glob(f"*/{pattern}.zarr") if not path.name.startswith(".")]
+    return sorted(found, key=str)
 
 
 def heads_path(out: Path, dataset: str, encoder: str) -> Path:

@@ -120,3 +120,28 @@ def test_verify_names_rows_without_a_content_hash(workplace: Path) -> None:
     assert lines == [f"row {row}: no content hash" for row in range(12)]
     succeed("extract", "--dataset", "Tones")
     succeed("store", "verify", STORE)
+
+
+def test_a_store_is_exported_and_comes_back(workplace: Path) -> None:
+    assert succeed("store", "export", STORE, "x.h5").stdout == "12 clips -> x.h5\n"
+    exported = json.loads(succeed("store", "export", "x.h5", "back.zarr", "--json").stdout)
+    assert exported == {"store": "x.h5", "target": "back.zarr", "n_clips": 12}
+    assert "back.zarr: sound; 12 clips" in succeed("store", "verify", "back.zarr").stdout
+    assert "x.h5: there is something here already" in fail("store", "export", STORE, "x.h5")
+
+
+def test_stages_one_and_two_work_in_a_bucket(workplace: Path, bucket: str) -> None:
+    features = ("--features", f"{bucket}/features")
+    extracted = succeed("extract", "--dataset", "Tones", *features)
+    store = f"{bucket}/features/Tones/mini.zarr"
+    assert extracted.stdout == f"12 clips -> {store} (12 embedded now, 0 already there)\n"
+    assert json.loads(succeed("store", "info", store, "--json").stdout)["missing_chunks"] == []
+    assert "sound" in succeed("store", "verify", store, "--recompute", "2").stdout
+    rows = json.loads(succeed("fit", *features, "--shots", "2", "--seeds", "0", "--json").stdout)
+    assert json.loads(succeed("evaluate", "--json").stdout) == rows  # heads.h5 remembers the URL
+    assert (
+        json.loads(succeed("fit", "--store", store, "--shots", "2", "--seeds", "0", "--json").stdout) == rows
+    )
+    assert succeed("store", "unlock", store).stdout == "there is no lock to remove\n"
+    assert "gc looks through folders of this machine only" in fail("store", "gc", *features)
+    assert f"{bucket}/no.zarr: no feature store here" in fail("store", "info", f"{bucket}/no.zarr")

@@ -331,6 +331,16 @@ def test_a_place_that_cannot_be_written_is_named(
         extract(read(folder), "mini", tmp_path / "file" / "mini.zarr", ExtractParams())
 
 
+def test_a_folder_that_is_no_store_is_never_replaced(run: Run, out: Path) -> None:
+    out.mkdir(parents=True)
+    (out / "thesis.tex").write_text("mine")
+    with pytest.raises(StaleStoreError, match="not a readable feature store"):
+        run()
+    with pytest.raises(OutputError, match=r"there is something else here \(thesis\.tex\) that a store would"):
+        run(on_stale="rebuild")
+    assert (out / "thesis.tex").read_text() == "mine"
+
+
 def test_progress_counts_every_clip(folder: Path, out: Path, encoder: SpectrumEncoder) -> None:
     said: list[tuple[str, int, int]] = []
     table = read(folder)

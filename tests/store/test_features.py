@@ -169,3 +169,27 @@ def test_the_digest_follows_everything_a_head_depends_on(tmp_path: Path) -> None
     assert len(digests) == len(variants)
     again = FeatureStore(write_store(tmp_path / "again.zarr", base)).read().digest
     assert again in digests
+
+
+@pytest.mark.parametrize("what", ["chunk", "store"])
+def test_a_store_that_is_written_to_while_it_is_read_gives_no_mixture(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    other = write_store(tmp_path / "other.zarr", replace(make_features(seed=1), fingerprint="0" * 64))
+    read_audio = FeatureStore._read_audio
+
+    def change_and_read(self: FeatureStore) -> np.ndarray:
+        if what == "chunk":
+            self.write_chunk(0, np.ones((64, 1, 24), np.float32), ["new"] * 64, [""] * 64)
+        else:
+            store.path.rename(tmp_path / "old.zarr")
+            other.rename(store.path)
+        return read_audio(self)
+
+    monkeypatch.setattr(FeatureStore, "_read_audio", change_and_read)
+    with pytest.raises(StoreError, match="an extraction has written to it while it was read; wait for it"):
+        FeatureStore(store.path).read()
+
+
+def test_the_digest_is_known_without_the_embeddings(store: FeatureStore) -> None:
+    assert store.digest() == store.read().digest

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palm_cache.extraction.datasets.card import SHOTS, DatasetCard
-from palm_cache.types import ClipTable, Fold
+from palm_cache.types import ClipTable, Fold, Place
 
 NAMES_LISTED = 10
 FOLDS_LISTED = 3
@@ -52,9 +52,16 @@ def differences(card: DatasetCard, table: ClipTable) -> tuple[str, ...]:
     return tuple(found)
 
 
-def missing_files(table: ClipTable) -> tuple[str, ...]:
+def missing_files(table: ClipTable, folder: Place) -> tuple[str, ...]:
     """Return the clips whose file is absent or empty: what a download that broke off leaves behind."""
-    return tuple(clip.name for clip in table.clips if not _holds_something(clip.file))
+    if isinstance(folder, Path):
+        return tuple(clip.name for clip in table.clips if not _holds_something(clip.file))
+    # One listing instead of a request per clip.
+    listed = folder.fs.find(folder.path, detail=True)
+    full = {folder.fs._strip_protocol(path) for path, entry in listed.items() if entry["size"]}
+    return tuple(
+        clip.name for clip in table.clips if folder.fs._strip_protocol(clip.file.as_posix()) not in full
+    )
 
 
 def named(names: Sequence[str]) -> str:
@@ -64,7 +71,7 @@ def named(names: Sequence[str]) -> str:
     return f"{listed} and {more:,} more" if more > 0 else listed
 
 
-def _holds_something(file: Path) -> bool:
+def _holds_something(file: Place) -> bool:
     try:
         status = file.stat()
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from palm_cache.errors import AbsentDatasetError, DataError, UnknownNameError
 from palm_cache.extraction.datasets import (
@@ -25,7 +26,8 @@ from palm_cache.extraction.datasets import (
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.check import Check, differences, missing_files
 from palm_cache.store.layout import RAW
-from palm_cache.types import ClipTable
+from palm_cache.store.places import place, reaching
+from palm_cache.types import ClipTable, Place
 
 CARDS: tuple[DatasetCard, ...] = (
     demo.CARD,
@@ -90,14 +92,14 @@ def present_root(card: DatasetCard) -> Path | None:
     return shared if shared.is_dir() else None
 
 
-def read_dataset(name_or_folder: str, root: Path | None = None, *, strict: bool = False) -> ClipTable:
+def read_dataset(name_or_folder: str, root: Place | None = None, *, strict: bool = False) -> ClipTable:
     """Read the tables of a dataset.
 
     Parameters
     ----------
     name_or_folder : str
-        A known name, or a folder in the PALM layout.
-    root : Path, optional
+        A known name, or a folder in the PALM layout; a URL is a folder too.
+    root : Place, optional
         Where a known dataset lies; ``data/raw/<Name>`` by default.
     strict : bool
         What differs from the data card, and files that are missing, are errors instead of notes.
@@ -125,7 +127,7 @@ def read_dataset(name_or_folder: str, root: Path | None = None, *, strict: bool 
     return replace(check.table, notes=(*check.table.notes, *problems))
 
 
-def check_dataset(name_or_folder: str, root: Path | None = None) -> Check:
+def check_dataset(name_or_folder: str, root: Place | None = None) -> Check:
     """Compare a local copy with its data card and its tables with the files that are there.
 
     Raises
@@ -136,28 +138,36 @@ def check_dataset(name_or_folder: str, root: Path | None = None) -> Check:
         If it is not there.
     DataError
         If its tables are malformed.
+    PlaceError
+        If it is remote and cannot be reached.
     """
+    with reaching(root or place(name_or_folder)):
+        return _read(name_or_folder, root)
+
+
+def _read(name_or_folder: str, root: Place | None) -> Check:
     card = find_card(name_or_folder)
     if card is None:
         if root is not None:
             raise DataError(f"--root goes with a dataset known by name; {name_or_folder} is a folder itself")
         folder = _folder(name_or_folder)
         table = palm_layout.read(folder)
-        return Check(folder, table, (), missing_files(table))
-    folder = root or present_root(card) or default_root(card)
+        return Check(folder, table, (), missing_files(table, folder))
+    # A remote folder has all of a path's methods that adapters use: joining, listing, opening.
+    folder = cast("Path", root) or present_root(card) or default_root(card)
     if not folder.is_dir():
         raise AbsentDatasetError(
             f"{card.name} is not in {folder} ({card.size}, {card.licence}; {card.source}): "
             f"{card.how_to_get}; or say where it is with --root"
         )
     table = card.read(folder)
-    return Check(folder, table, differences(card, table), missing_files(table))
+    return Check(folder, table, differences(card, table), missing_files(table, folder))
 
 
 def _folder(name: str) -> Path:
-    path = Path(name)
+    path = place(name)
     if path.is_dir():
-        return path
+        return cast("Path", path)
     if os.sep in name or name.startswith("."):
         raise DataError(f"{name}: no such folder; give a dataset's name or a folder in the PALM layout")
     raise UnknownNameError.among("dataset (and no such folder)", name, [card.name for card in CARDS])
