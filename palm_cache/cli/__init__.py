@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from palm_cache import __version__
-from palm_cache.cli import stage_one, stage_two, stores, use
+from palm_cache.cli import explore, stage_one, stage_two, stores, use
 
 app = typer.Typer(
     name="palm-cache",
@@ -47,3 +47,4 @@ stage_one.register(app)
 stores.register(app)
 stage_two.register(app)
 use.register(app)
+explore.register(app)

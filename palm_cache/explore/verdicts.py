@@ -1,0 +1,170 @@
+"""What is said about every clip, by a fitted head or by its neighbours, and where that is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
+from palm_cache.store.layout import slug
+from palm_cache.store.scores import Prediction, read_predictions
+from palm_cache.types import Features
+
+NEIGHBOURS = 10
+
+LISTED_PER_CLASS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """One class per clip, said by somebody."""
+
+    run: str | None
+    """Name of the run, or ``None`` where neighbours voted."""
+    said: NDArray[np.int64]
+    """(n_clips,) class; -1 where nothing is said."""
+    share: NDArray[np.float64]
+    """(n_clips,) probability of that class, or the share of neighbours that voted for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """What went wrong with the clips of one class."""
+
+    label: int
+    judged: int
+    """Clips about which something is said."""
+    wrong: int
+    taken_for: tuple[tuple[int, int], ...]
+    """(class, clips) that they were taken for, most frequent first."""
+    clips: tuple[int, ...]
+    """Rows of wrong clips, the surest mistakes first, at most :data:`LISTED_PER_CLASS`."""
+
+
+def neighbour_votes(features: Features) -> Verdicts:
+    """Let the ten nearest other clips vote on every clip; of equal votes the class that sorts first wins."""
+    usable = np.flatnonzero(features.usable.numpy())
+    labels = features.labels.numpy()
+    count = min(NEIGHBOURS, len(usable) - 1)
+    nearest = NearestNeighbors(n_neighbors=count, metric="cosine").fit(features.audio[usable, 0].numpy())
+    voters = labels[usable][nearest.kneighbors(return_distance=False)]  # itself is not among them
+    votes = np.zeros((len(usable), len(features.class_names)))
+    np.add.at(votes, (np.arange(len(usable))[:, None], voters), 1 / count)
+    said, share = _nothing_said(len(labels))
+    said[usable], share[usable] = votes.argmax(axis=1), votes.max(axis=1)
+    return Verdicts(None, said, share)
+
+
+def read_run(file: Path, run: str | None, features: Features) -> Verdicts:
+    """Read what a run said from ``predictions.h5``.
+
+    Parameters
+    ----------
+    run : str, optional
+        As in the file, or without its fold, ``palm-16shots-seed0``: then all folds together speak about
+        every clip that one of them tested (the first, where several did). It can be left out where all
+        runs differ in the fold alone.
+
+    Raises
+    ------
+    StoreError
+        If there are no predictions for the store.
+    UnknownNameError
+        If the run is not among them.
+    ParameterError
+        If none is named and there are several.
+    StaleStoreError
+        If they were made on another state of the store.
+    DamagedStoreError
+        If the file cannot be read.
+    """
+    encoder = slug(features.encoder)
+    found = {
+        prediction.run: prediction
+        for prediction in read_predictions(file)
+        if (prediction.dataset, prediction.encoder) == (features.dataset, encoder)
+    }
+    if not found:
+        raise StoreError(
+            f"{file}: no predictions for {features.dataset}/{encoder}; make them with: palm-cache fit"
+        )
+    name, members = _members(list(found), run, file)
+    said, share = _nothing_said(len(features.labels))
+    for member in reversed(members):
+        _fill(said, share, found[member], features, f"{file}: {member}")
+    return Verdicts(name, said, share)
+
+
+def confusions(verdicts: Verdicts, features: Features) -> list[Confusion]:
+    """Return what went wrong in every class, the class with most mistakes first."""
+    labels, said = features.labels.numpy(), verdicts.said
+    found = []
+    for label in range(len(features.class_names)):
+        judged = np.flatnonzero((labels == label) & (said >= 0))
+        wrong = judged[said[judged] != label]
+        surest = wrong[np.argsort(-verdicts.share[wrong], kind="stable")]
+        taken_for = Counter(said[wrong].tolist())
+        ranked = sorted(taken_for.items(), key=lambda item: (-item[1], item[0]))
+        found.append(
+            Confusion(
+                label, len(judged), len(wrong), tuple(ranked), tuple(surest[:LISTED_PER_CLASS].tolist())
+            )
+        )
+    return sorted(found, key=lambda confusion: (-confusion.wrong, confusion.label))
+
+
+def across_folds(runs: Iterable[str]) -> dict[str, list[str]]:
+    """Gather runs that differ in the fold alone, under their name without it, ``palm-16shots-seed0``."""
+    groups: dict[str, list[str]] = {}
+    for run in runs:
+        groups.setdefault(re.sub(r"-fold\d+", "", run), []).append(run)
+    return dict(sorted(groups.items()))
+
+
+def _nothing_said(n_clips: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    return np.full(n_clips, -1, dtype=np.int64), np.zeros(n_clips)
+
+
+def _members(names: list[str], wanted: str | None, file: Path) -> tuple[str, list[str]]:
+    """Return the name of what is asked for and the runs that belong to it."""
+    groups = across_folds(names)
+    if wanted is None:
+        if len(groups) > 1:
+            raise ParameterError(f"{file}: say which run with --run: {', '.join(groups)}")
+        wanted = next(iter(groups))
+    if wanted in groups:
+        return wanted, sorted(groups[wanted])
+    if wanted in names:
+        return wanted, [wanted]
+    raise UnknownNameError.among("run", wanted, [*groups, *names])
+
+
+def _fill(
+    said: NDArray[np.int64],
+    share: NDArray[np.float64],
+    prediction: Prediction,
+    features: Features,
+    where: str,
+) -> None:
+    """Enter a run's predictions at the rows of its test clips."""
+    rows = prediction.rows.numpy()
+    of_store = features.labels.numpy()
+    if (
+        prediction.class_names != features.class_names
+        or rows.max(initial=-1) >= len(of_store)
+        or not np.array_equal(of_store[rows], prediction.labels.numpy())
+        or not features.usable.numpy()[rows].all()
+    ):
+        raise StaleStoreError(
+            f"{where} was made on another state of the {features.dataset} store (its clips, labels or "
+            "classes have changed); fit again with: palm-cache fit"
+        )
+    surest = prediction.logits.softmax(dim=1).max(dim=1)
+    said[rows], share[rows] = surest.indices.numpy(), surest.values.numpy()
