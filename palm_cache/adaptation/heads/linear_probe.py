@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import UNSEEN, Head, Shots, Tick, Words, no_tick, unit
@@ -63,6 +64,11 @@ class LinearProbe(Head):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Choose C and fit, run after run: scikit-learn knows no batches."""
+        # Matrices as small as these gain nothing from threads, and lose most of their time to them.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return self._fit(shots, tick)
+
+    def _fit(self, shots: Shots, tick: Tick) -> dict[str, Tensor]:
         n_classes = len(shots.text)
         directions, features = torch.linalg.qr(shots.audio.double().transpose(-1, -2))
         features = features.transpose(-1, -2)  # (runs, n_examples, rank)
