@@ -19,9 +19,10 @@ def make_project(folder: Path, shrink: Callable[[Path], None]) -> Path:
     (folder / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
     shutil.copytree(ROOT / "palm_cache", folder / "palm_cache", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "pipelines" / "paper").mkdir(parents=True)
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(ROOT / "pipelines" / "paper" / name, folder / "pipelines" / "paper")
+    for pipeline in ("heads", "paper"):
+        (folder / "pipelines" / pipeline).mkdir(parents=True)
+        for name in ("dvc.yaml", "params.yaml"):
+            shutil.copy(ROOT / "pipelines" / pipeline / name, folder / "pipelines" / pipeline)
     shrink(folder)
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", ".")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import figure as canvas
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from palm_cache.report.content import Figure
 
@@ -90,27 +91,31 @@ def accuracy_by_head(summary: pd.DataFrame) -> Figure:
 def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
     """Draw accuracy against shots per head, mean over datasets; each encoder has lines of its own.
 
-    Heads that learn nothing have no shots: a horizontal line.
+    Heads that learn nothing have no shots: a horizontal line. Names stand at the ends of the lines.
     """
     several = summary["encoder"].nunique() > 1
     series = summary["head"] + (", " + summary["encoder"] if several else "")
-    order = summary.groupby(series)["accuracy"].max().sort_values().index
+    means = 100 * summary.groupby([series.rename("series"), "shots"])["accuracy"].mean().unstack("shots")
+    order = means.max(axis=1).sort_values().index
     shots = sorted({int(number) for number in summary["shots"] if number > 0})
+    low, high = max(0.0, means.min().min() - 3), min(100.0, means.max().max() + 3)
+    height = max(3.6, 0.2 * len(order) + 1.2)
 
     def draw(axes: Axes) -> None:
-        for place, name in enumerate(order):
-            mean = 100 * summary[series == name].groupby("shots")["accuracy"].mean()
+        ends, styles = {}, {}
+        for place, name in enumerate(map(str, order)):
+            mean = means.T[name].dropna()
+            ends[name] = float(mean.iloc[-1])
             style: dict[str, Any] = {
                 "color": COLOURS[place % len(COLOURS)],
                 "linestyle": DASHES[place % len(DASHES)],
-                "label": name,
             }
             if list(mean.index) == [0]:
-                axes.axhline(float(mean.iloc[0]), **style)
+                axes.axhline(ends[name], **style)
             else:
-                axes.plot(
-                    mean.index.to_numpy(), mean.to_numpy(), marker=MARKERS[place % len(MARKERS)], **style
-                )
+                style |= {"marker": MARKERS[place % len(MARKERS)], "markersize": 5}
+                axes.plot(mean.index.to_numpy(), mean.to_numpy(), **style)
+            styles[name] = style
         if shots:
             axes.set_xscale("log", base=2)
             axes.set_xticks(shots, [str(number) for number in shots])
@@ -118,11 +123,32 @@ def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
             axes.set_xticks([])
         axes.set_xlabel("shots (clips per class)")
         axes.set_ylabel("test accuracy (%), mean over datasets")
-        axes.set_ylim(0, 100)
+        axes.set_ylim(low, high)
         axes.grid(axis="y", linewidth=0.4, alpha=0.6)
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        inches = height - 0.8  # of the axes, about
+        _name_lines(axes, ends, styles, 0.17 * (high - low) / inches)
 
-    return _figure("accuracy_by_shots", "Test accuracy by shots, mean over datasets", draw, 6.0)
+    return _figure("accuracy_by_shots", "Test accuracy by shots, mean over datasets", draw, 7.0, height)
+
+
+def _name_lines(
+    axes: Axes, ends: Mapping[str, float], styles: Mapping[str, Mapping[str, Any]], gap: float
+) -> None:
+    """Write the name of every line at the right, at the height of its end or as near to it as others allow.
+
+    Least squares under a least distance is isotonic regression, once the distances are taken off.
+    """
+    names = sorted(ends, key=lambda name: ends[name])
+    steps = gap * np.arange(len(names))
+    low, high = axes.get_ylim()
+    beside = isotonic_regression([ends[name] for name in names] - steps).x
+    heights = np.clip(beside, low, max(low, high - steps[-1])) + steps
+    aside = axes.get_yaxis_transform()  # x in shares of the axes' width, y in per cent
+    for name, place in zip(names, heights, strict=True):
+        around: dict[str, Any] = {"transform": aside, "clip_on": False}
+        axes.plot((1, 1.05), (ends[name], place), color="0.7", linewidth=0.6, **around)
+        axes.plot((1.06, 1.1, 1.14), (place,) * 3, markevery=(1, 2), **styles[name], **around)
+        axes.text(1.16, place, _short(name), va="center", fontsize=9, **around)
 
 
 def confusion_matrix(name: str, caption: str, counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:

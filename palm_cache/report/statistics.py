@@ -61,7 +61,14 @@ def accuracy_interval(right: Outcomes) -> Interval:
 
     Clips are resampled within their fold, the same clips for all seeds.
     """
-    return _interval(_resampled([_mean_over_seeds(seeds) for seeds in right.values()]))
+    return mean_accuracy_interval([right])
+
+
+def mean_accuracy_interval(datasets: Sequence[Outcomes]) -> Interval:
+    """Return the interval of a mean accuracy over datasets, each resampled by itself."""
+    random = np.random.default_rng(0)
+    means = [_resampled([_mean_over_seeds(seeds) for seeds in right.values()], random) for right in datasets]
+    return _interval(np.asarray(np.mean(means, axis=0)))
 
 
 def compare(first: Outcomes, second: Outcomes) -> Comparison:
@@ -78,7 +85,7 @@ def compare(first: Outcomes, second: Outcomes) -> Comparison:
     if not pairs or not all(one and other for one, other in pairs):
         raise ValueError("no fold or no seed in common")
     differences = [_mean_over_seeds(one) - _mean_over_seeds(other) for one, other in pairs]
-    means = _resampled(differences)
+    means = _resampled(differences, np.random.default_rng(0))
     # As many as say otherwise, on both sides; never quite 0, which no finite number of resamples shows.
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
     return Comparison(
@@ -113,13 +120,12 @@ def _mean_over_seeds(seeds: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.float
     return np.asarray(np.mean(list(seeds.values()), axis=0))
 
 
-def _resampled(folds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _resampled(folds: Sequence[NDArray[np.float64]], random: np.random.Generator) -> NDArray[np.float64]:
     """Return the mean over folds of the mean of resampled clips, (RESAMPLES,).
 
     A clip's value is one of few. Drawing n clips with replacement is drawing how often each value comes from
     a multinomial distribution: exact, and as quick for a hundred thousand clips as for ten.
     """
-    random = np.random.default_rng(0)
     means = np.zeros(RESAMPLES)
     for clips in folds:
         values, counts = np.unique(clips, return_counts=True)

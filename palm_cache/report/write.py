@@ -10,10 +10,11 @@ from typing import cast
 
 import pandas as pd
 
+from palm_cache.report.choice import which_head
 from palm_cache.report.comparison import compare_with_paper
 from palm_cache.report.content import Figure, Section, Table
-from palm_cache.report.evidence import by_kind, certainty, errors
-from palm_cache.report.figures import accuracy_by_head, accuracy_by_shots
+from palm_cache.report.evidence import Kind, by_kind, certainty, errors
+from palm_cache.report.figures import accuracy_by_head
 from palm_cache.report.render import as_markdown, as_page
 from palm_cache.report.tables import HEADINGS, format_rows, percent, span, summarise
 from palm_cache.store.files import replacing
@@ -54,17 +55,19 @@ def write_report(out: Path) -> tuple[Path, pd.DataFrame]:
     """
     scores = read_scores(out / "scores.csv")
     summary = summarise(scores)
-    sections = [_results(summary), *_beside_the_paper(scores)]
     missing = []
+    kinds: dict[tuple[str, str], list[Kind]] = {}
+    if (out / "predictions.h5").exists():
+        kinds = by_kind(read_predictions(out / "predictions.h5"), scores)
+    else:
+        missing.append("predictions.h5 (make it with: palm-cache evaluate)")
+    choice = which_head(scores, kinds)
+    sections = [_results(summary), *([choice] if choice else []), *_beside_the_paper(scores)]
     if (out / "prompts.csv").exists():
         sections.append(_prompts(read_prompts(out / "prompts.csv")))
     else:
         missing.append("prompts.csv (make it with: palm-cache prompts)")
-    if (out / "predictions.h5").exists():
-        kinds = by_kind(read_predictions(out / "predictions.h5"), scores)
-        sections += [certainty(kinds), errors(kinds)] if kinds else []
-    else:
-        missing.append("predictions.h5 (make it with: palm-cache evaluate)")
+    sections += [certainty(kinds), errors(kinds)] if kinds else []
     sections.append(_provenance(scores, out / "scores.csv", missing))
     folder = out / "report"
     for section in sections:
@@ -78,7 +81,7 @@ def write_report(out: Path) -> tuple[Path, pd.DataFrame]:
 
 def _results(summary: pd.DataFrame) -> Section:
     table = Table(HEADINGS, tuple(map(tuple, format_rows(summary))))
-    return Section("Results", (_READING, table, accuracy_by_head(summary), accuracy_by_shots(summary)))
+    return Section("Results", (_READING, table, accuracy_by_head(summary)))
 
 
 def _beside_the_paper(scores: pd.DataFrame) -> list[Section]:

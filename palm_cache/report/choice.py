@@ -1,0 +1,105 @@
+"""Which head? All of them side by side, by shots, with what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from palm_cache.report.content import Figure, Section, Table
+from palm_cache.report.evidence import Kind
+from palm_cache.report.figures import accuracy_by_shots
+from palm_cache.report.statistics import LEVEL, mean_accuracy_interval, outcomes
+from palm_cache.report.tables import span, summarise
+
+_HOW = (
+    "Accuracy in %, mean over folds and seeds, then over the datasets that all heads have; best heads first. "
+    "Parameters are what an optimiser learns step by step; time is that of one fit, mean over runs; both at "
+    "the largest number of shots. Runs of one shape are trained together, and a run's time is its share."
+)
+
+_INTERVALS = (
+    f"In brackets the {100 * LEVEL:.0f} % bootstrap interval over test clips, of one head alone: two heads "
+    "answer about the same clips, and their difference is surer than their intervals look; see the paired "
+    "comparisons below."
+)
+
+
+def which_head(scores: pd.DataFrame, kinds: Mapping[tuple[str, str], list[Kind]]) -> Section | None:
+    """Set all heads of an encoder side by side.
+
+    Parameters
+    ----------
+    scores : DataFrame
+    kinds : mapping
+        From :func:`palm_cache.report.evidence.by_kind`; those that it lacks have no interval.
+
+    Returns
+    -------
+    Section or None
+        ``None`` where no encoder has a dataset on which all its heads were scored.
+    """
+    tables, drawn = [], []
+    for encoder, of_encoder in scores.groupby("encoder"):
+        common = _datasets_of_all_heads(of_encoder)
+        if not common:
+            continue
+        runs = of_encoder[of_encoder["dataset"].isin(common)]
+        tables.append(
+            _table(runs, str(encoder), {name: kinds.get((name, str(encoder)), []) for name in common})
+        )
+        drawn.append(runs)
+    if not tables:
+        return None
+    blocks: list[str | Table | Figure] = [_HOW, *([_INTERVALS] if kinds else []), *tables]
+    return Section("Which head?", (*blocks, accuracy_by_shots(summarise(pd.concat(drawn)))))
+
+
+def _datasets_of_all_heads(runs: pd.DataFrame) -> list[str]:
+    heads = runs["head"].nunique()
+    counts = runs.groupby("dataset")["head"].nunique()
+    return [str(name) for name in counts.index[counts == heads]]
+
+
+def _table(runs: pd.DataFrame, encoder: str, kinds: Mapping[str, list[Kind]]) -> Table:
+    of_datasets = summarise(runs).pivot_table(index=["head", "shots"], columns="dataset", values="accuracy")
+    # Of a number of shots that a head has not tried on every dataset there is no mean to compare.
+    means = of_datasets.dropna().mean(axis=1).unstack("shots")
+    # The best at its most shots first.
+    best_first = means.ffill(axis=1).iloc[:, -1].sort_values(ascending=False).index
+    largest = runs[runs["shots"] == runs.groupby("head")["shots"].transform("max")]
+    rows = []
+    for head in map(str, best_first):
+        mine = largest[largest["head"] == head]
+        accuracies = [
+            "-" if pd.isna(mean) else f"{100 * mean:.1f}{_interval(kinds, head, int(shots))}"
+            for shots, mean in means.loc[head].items()
+        ]
+        cost = (duration(float(mine["fit_seconds"].mean())), span(mine["n_params"]))
+        rows.append((head, *accuracies, *cost))
+    shots = [f"{number} shots" if number != 1 else "1 shot" for number in map(int, means.columns)]
+    caption = f"{encoder}, on {', '.join(kinds)}"
+    return Table(("head", *shots, "time of a fit", "parameters"), tuple(rows), caption)
+
+
+def _interval(kinds: Mapping[str, list[Kind]], head: str, shots: int) -> str:
+    """Return the interval of a head's mean over datasets, "" where predictions are missing."""
+    found = [
+        kind
+        for of_dataset in kinds.values()
+        for kind in of_dataset
+        if (kind.head, kind.shots) == (head, shots)
+    ]
+    if len(found) < len(kinds):
+        return ""
+    interval = mean_accuracy_interval([outcomes(kind.runs) for kind in found])
+    return f" ({100 * interval.low:.1f}-{100 * interval.high:.1f})"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with two digits that count, as people say it: ``35 ms``, ``1.2 s``."""
+    if seconds < 0.001:
+        return "< 1 ms"
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.2g} ms" if seconds < 0.0995 else f"{10 * round(100 * seconds)} ms"
+    return f"{seconds:.1f} s" if seconds < 99.95 else f"{seconds:.0f} s"

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from palm_cache.report.choice import duration, which_head
+from palm_cache.report.content import Figure, Table
+from palm_cache.report.evidence import by_kind
+from palm_cache.report.statistics import accuracy_interval, mean_accuracy_interval
+from palm_cache.store.scores import COLUMNS, Prediction
+
+GRID = {"zero-shot": (0,), "proker": (1, 4), "palm": (1, 4)}
+N_TEST = 50
+
+
+def study(datasets: tuple[str, ...] = ("birds", "demo")) -> tuple[pd.DataFrame, list[Prediction]]:
+    """Make every run of a small study; the scores are those of the predictions."""
+    rows, made = [], []
+    for place, dataset in enumerate(datasets):
+        for head, of_head in GRID.items():
+            for shots in of_head:
+                generator = torch.Generator().manual_seed(len(made))
+                labels = torch.arange(N_TEST) % 5
+                logits = torch.randn(N_TEST, 5, generator=generator)
+                logits += torch.nn.functional.one_hot(labels, 5) * 0.4 * (1 + shots + place)
+                accuracy = float((logits.argmax(dim=1) == labels).double().mean())
+                rows.append(
+                    {
+                        **dict.fromkeys(COLUMNS, 0),
+                        "dataset": dataset,
+                        "encoder": "mini",
+                        "head": head,
+                        "shots": shots,
+                        "fold": 1,
+                        "n_params": 5 * shots * (head == "palm"),
+                        "fit_seconds": 0.02 * shots,
+                        "accuracy": accuracy,
+                    }
+                )
+                run = f"{head}-{shots}shots-fold1-seed0"
+                made.append(
+                    Prediction(dataset, "mini", run, torch.arange(N_TEST), labels, logits, tuple("abcde"))
+                )
+    return pd.DataFrame(rows, columns=list(COLUMNS)), made
+
+
+def table_of(scores: pd.DataFrame, predictions: list[Prediction]) -> Table:
+    section = which_head(scores, by_kind(predictions, scores))
+    assert section
+    assert isinstance(section.blocks[-1], Figure)
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    return table
+
+
+def test_every_head_stands_with_its_mean_its_interval_and_its_cost() -> None:
+    scores, predictions = study()
+    table = table_of(scores, predictions)
+    assert table.caption == "mini, on birds, demo"
+    assert table.headings == ("head", "0 shots", "1 shot", "4 shots", "time of a fit", "parameters")
+    means = scores.groupby(["head", "shots"])["accuracy"].mean()
+    found = {row[0]: row[1:] for row in table.rows}
+    for (head, shots), mean in means.items():
+        cell = found[str(head)][{0: 0, 1: 1, 4: 2}[int(shots)]]
+        assert cell.startswith(f"{100 * mean:.1f} (")
+        low, high = map(float, cell.partition("(")[2].rstrip(")").split("-"))
+        assert low < 100 * mean <= high
+    assert found["palm"][3:] == ("80 ms", "20")
+    assert found["zero-shot"][1:] == ("-", "-", "< 1 ms", "0")
+    best = [float(max(cell.split(" (")[0] for cell in row[1:4])) for row in table.rows]
+    assert best == sorted(best, reverse=True)
+
+
+def test_only_datasets_that_all_heads_have_count() -> None:
+    scores, predictions = study(("birds", "demo", "extra"))
+    scores = scores[(scores["dataset"] != "extra") | (scores["head"] == "palm")]
+    assert table_of(scores, predictions).rows == table_of(*study()).rows
+    apart = scores[(scores["dataset"] == "birds") == (scores["head"] == "palm")]
+    assert which_head(apart, {}) is None
+
+
+def test_a_number_of_shots_that_a_dataset_lacks_has_no_mean() -> None:
+    scores, predictions = study()
+    lacking = scores[(scores["dataset"] != "demo") | (scores["head"] != "proker") | (scores["shots"] != 4)]
+    rows = {row[0]: row for row in table_of(lacking, predictions).rows}
+    assert rows["proker"][3] == "-"
+    assert rows["palm"][3] != "-"
+
+
+def test_without_predictions_there_are_no_intervals() -> None:
+    scores, _ = study()
+    rows = table_of(scores, []).rows
+    assert not any("(" in cell for row in rows for cell in row)
+
+
+def test_the_interval_of_a_mean_over_datasets_shrinks_as_independent_means_do() -> None:
+    random = np.random.default_rng(0)
+    many = [{1: {0: random.random(400) < 0.6}} for _ in range(4)]
+    widths = [interval.high - interval.low for interval in map(accuracy_interval, many)]
+    together = mean_accuracy_interval(many)
+    assert together.high - together.low == pytest.approx(np.mean(widths) / 2, rel=0.05)
+    assert mean_accuracy_interval(many[:1]) == accuracy_interval(many[0])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0004, "< 1 ms"),
+        (0.0123, "12 ms"),
+        (0.512, "510 ms"),
+        (0.9996, "1.0 s"),
+        (3.26, "3.3 s"),
+        (240, "240 s"),
+    ],
+)
+def test_times_are_said_as_people_do(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
