@@ -1,8 +1,8 @@
 """palm-cache: few-shot adaptation of frozen audio-language models on cached embeddings.
 
 :func:`extract` embeds a dataset once, :func:`open_features` gives what it stored as arrays, :func:`fit`
-trains and scores heads on it; :class:`PalmClassifier`, :class:`ZeroShotClassifier` and
-:class:`HeadClassifier` are scikit-learn estimators on the same arrays.
+trains and scores heads on it, :func:`predict` asks one of them what is heard in recordings;
+:class:`PalmClassifier`, :class:`ZeroShotClassifier` and :class:`HeadClassifier` are scikit-learn estimators.
 Importing the package alone loads none of the heavy libraries.
 """
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from palm_cache.errors import PalmCacheError
     from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
     from palm_cache.params import ExtractParams, FitParams
+    from palm_cache.prediction.table import PredictResult, predict
     from palm_cache.types import Training
 
 __version__ = "0.1.0"
@@ -26,11 +27,13 @@ __all__ = [
     "OpenFeatures",
     "PalmCacheError",
     "PalmClassifier",
+    "PredictResult",
     "Training",
     "ZeroShotClassifier",
     "extract",
     "fit",
     "open_features",
+    "predict",
 ]
 
 _HOMES = {
@@ -38,6 +41,7 @@ _HOMES = {
     "errors": ("PalmCacheError",),
     "estimators": ("HeadClassifier", "PalmClassifier", "ZeroShotClassifier"),
     "params": ("ExtractParams", "FitParams"),
+    "prediction.table": ("PredictResult", "predict"),
     "types": ("Training",),
 }
 """Module of every public name; it is imported when the name is first asked for."""

@@ -1,16 +1,14 @@
 """Stage one, its result and stage two from Python: ``extract``, ``open_features``, ``fit``.
 
 What the commands of the same names do, with arrays at the end instead of a table. ``import palm_cache`` gives
-all of it, and the estimators, without importing anything heavy before it is used.
+all of it, ``predict`` and the estimators, without importing anything heavy before it is used.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -26,10 +24,7 @@ from palm_cache.params import CLIP_TOKENIZER, ExtractParams, FitParams, Params
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.layout import RUNS, slug, store_path
 from palm_cache.store.places import place
-from palm_cache.types import BARE_TEMPLATE, Place, Progress, no_progress
-
-AnyPlace: TypeAlias = "str | PathLike[str] | Place"
-"""A path, or the URL of a folder such as ``s3://bucket/features``."""
+from palm_cache.types import BARE_TEMPLATE, AnyPath, AnyPlace, Place, Progress, no_progress
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(train, test) row numbers, as scikit-learn's ``cv`` takes a list of."""
@@ -240,7 +235,7 @@ def fit(
     store: AnyPlace | OpenFeatures,
     params: FitParams | None = None,
     *,
-    out: str | PathLike[str] = RUNS,
+    out: AnyPath = RUNS,
     device: str = "auto",
     tokenizer: str = CLIP_TOKENIZER,
     progress: Progress = no_progress,

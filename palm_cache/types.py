@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:  # importing torch takes a second, and listing datasets does n
 
 Place: TypeAlias = "Path | UPath"
 """A file or folder of this machine or behind a URL: see ``palm_cache.store.places``."""
+
+AnyPath = str | PathLike[str]
+"""What Python takes for a path."""
+
+AnyPlace: TypeAlias = "AnyPath | Place"
+"""A path, or the URL of a folder such as ``s3://bucket/features``."""
 
 Progress = Callable[[str, int, int], None]
 """Long work reports through one of these: what is being done, how many are done, how many there are."""

@@ -18,6 +18,7 @@ import palm_cache
 from palm_cache import api, estimators
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import StoreError, UnknownNameError
+from palm_cache.prediction import table
 from palm_cache.types import Fold
 
 
@@ -30,7 +31,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("module", [api, estimators], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [api, estimators, table], ids=lambda module: module.__name__)
 def test_the_examples_in_the_documentation_run(workplace: Path, module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.failed == 0
@@ -41,7 +42,7 @@ def test_every_public_name_has_an_example_or_needs_none() -> None:
     for name in palm_cache.__all__:
         documented = getattr(palm_cache, name).__doc__
         assert documented
-        if name in ("extract", "open_features", "fit") or name.endswith("Classifier"):
+        if name in ("extract", "open_features", "fit", "predict") or name.endswith("Classifier"):
             assert ">>> import palm_cache" in documented
 
 
@@ -54,6 +55,16 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+def test_a_verb_stays_a_verb_whatever_is_imported() -> None:
+    """No module of the package may take the name of a function."""
+    code = (
+        "import palm_cache, palm_cache.api, palm_cache.cli, palm_cache.prediction.export\n"
+        "print(*(callable(getattr(palm_cache, name)) for name in palm_cache.__all__ for _ in range(2)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"True"}
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import typer
 
-from palm_cache.predict.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
+from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
 from palm_cache.store.files import write_errors
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from palm_cache.cli.stage_one import DeviceOption, TokenizerOption, choice, comp
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
 from palm_cache.errors import DataError
 from palm_cache.params import ExtractParams, override
-from palm_cache.predict.answers import Failure, Prediction, Stretch, printable
+from palm_cache.prediction.answers import Failure, Prediction, Stretch, printable
 
 if TYPE_CHECKING:
-    from palm_cache.predict.classifier import Classifier
-    from palm_cache.predict.export import Form
+    from palm_cache.prediction.classifier import Classifier
+    from palm_cache.prediction.export import Form
     from palm_cache.types import Run
 
 SOME_FAILED = 3
@@ -111,7 +111,7 @@ def predict(
     """
     _check_options(timeline, {"--window": window, "--hop": hop, "--audacity": audacity}, csv, as_json)
     with one_line_errors("what was printed or written stands"), ExitStack() as stack:
-        from palm_cache.predict.inputs import find_recordings
+        from palm_cache.prediction.inputs import find_recordings
 
         classifier = _load(heads, run, encoder, override(ExtractParams(), device=device, tokenizer=tokenizer))
         found = find_recordings(audio, _read_stdin)
@@ -120,7 +120,7 @@ def predict(
         progress = stack.enter_context(progress_bar("seconds" if timeline else "files"))
         results: Iterator[Prediction | Stretch | Failure]
         if timeline:
-            from palm_cache.predict.timeline import Sliding, join, listen
+            from palm_cache.prediction.timeline import Sliding, join, listen
 
             sliding = Sliding.over(classifier, window, hop)
             stretches = listen(classifier, found, sliding, batch_size=batch_size, progress=progress)
@@ -128,7 +128,7 @@ def predict(
                 stretches = join(stretches, lambda stretch: telling.label(stretch.probabilities))
             results = _labelled(stretches, telling, audacity, found) if audacity else stretches
         else:
-            from palm_cache.predict.files import predict_files
+            from palm_cache.prediction.files import predict_files
 
             results = predict_files(classifier, found, batch_size=batch_size, progress=progress)
         about = _about(heads, classifier, telling) if as_json else None
@@ -222,7 +222,7 @@ def export(
     """
     form = cast("Form", choice("--to", to, FORMS))
     with one_line_errors():
-        from palm_cache.predict.export import export_head
+        from palm_cache.prediction.export import export_head
 
         done = export_head(_file(heads), form, run, out)
     if as_json:
@@ -258,7 +258,7 @@ def _file(heads: Path) -> Path:
 
 def _load(heads: Path, run: str | None, encoder: str | None, how: ExtractParams) -> Classifier:
     """Load head and encoder, and say which run it is and what its probabilities are worth."""
-    from palm_cache.predict.classifier import Classifier
+    from palm_cache.prediction.classifier import Classifier
     from palm_cache.store.heads import read_runs, run_name
 
     file = _file(heads)
@@ -310,7 +310,7 @@ def _labelled(
     results: Iterator[Stretch | Failure], telling: Telling, target: Path, found: Sequence[Path | Failure]
 ) -> Iterator[Stretch | Failure]:
     """Write label tracks while results pass."""
-    from palm_cache.predict.labels import LabelTracks
+    from palm_cache.prediction.labels import LabelTracks
 
     with LabelTracks(target, [entry for entry in found if isinstance(entry, Path)]) as tracks:
         for result in results:

@@ -13,7 +13,7 @@ from command_line import call, fail, succeed
 from samples import RATE, write_tone
 from workshop import Workshop
 
-from palm_cache.predict import timeline
+from palm_cache.prediction import timeline
 from palm_cache.store.heads import read_head, read_heads, read_runs, run_name
 
 

@@ -17,10 +17,10 @@ from palm_cache.adaptation.fit import fit_runs
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.audio import cut_windows
 from palm_cache.params import FitParams
-from palm_cache.predict.answers import Failure, Stretch
-from palm_cache.predict.classifier import Classifier
-from palm_cache.predict.labels import LabelTracks
-from palm_cache.predict.timeline import Sliding, join, listen
+from palm_cache.prediction.answers import Failure, Stretch
+from palm_cache.prediction.classifier import Classifier
+from palm_cache.prediction.labels import LabelTracks
+from palm_cache.prediction.timeline import Sliding, join, listen
 from palm_cache.types import FittedHead
 
 RATE = SpectrumEncoder.sample_rate

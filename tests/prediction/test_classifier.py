@@ -19,8 +19,8 @@ from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_same_encoder
 from palm_cache.extraction.extract import extract
 from palm_cache.params import ExtractParams, FitParams
-from palm_cache.predict.classifier import Classifier
-from palm_cache.predict.files import predict_files
+from palm_cache.prediction.classifier import Classifier
+from palm_cache.prediction.files import predict_files
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.heads import read_heads, write_heads
 

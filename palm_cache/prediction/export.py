@@ -26,7 +26,7 @@ from palm_cache.adaptation.heads.base import SCALE, CosineHead
 from palm_cache.errors import OutputError, ParameterError, StoreError
 from palm_cache.extraction.datasets.registry import find_card
 from palm_cache.extraction.encoders.registry import CARDS, split_spec
-from palm_cache.predict.classifier import refuse_joined, temperature_of
+from palm_cache.prediction.classifier import refuse_joined, temperature_of
 from palm_cache.store.files import replacing
 from palm_cache.store.heads import Origin, choose_run, read_head, read_runs, run_name
 from palm_cache.store.layout import slug

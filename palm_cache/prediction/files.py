@@ -11,8 +11,8 @@ from torch import Tensor
 
 from palm_cache.errors import AudioError
 from palm_cache.extraction.audio import content_hash, cut_windows, duration, open_regular, read_views
-from palm_cache.predict.answers import Failure, Prediction, printable
-from palm_cache.predict.classifier import BATCH_SIZE, Classifier
+from palm_cache.prediction.answers import Failure, Prediction, printable
+from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.types import Progress, no_progress
 
 SILENT_PEAK = 1e-4
@@ -48,7 +48,7 @@ def predict_files(
     Parameters
     ----------
     found : sequence of Path or Failure
-        From :func:`~palm_cache.predict.inputs.find_recordings`; failures are passed on in their place.
+        From :func:`~palm_cache.prediction.inputs.find_recordings`; failures are passed on in their place.
     batch_size : int
         Views that go through the encoder at once.
 

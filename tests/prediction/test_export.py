@@ -21,8 +21,8 @@ from palm_cache.adaptation.fit import fit_store
 from palm_cache.adaptation.heads import HEADS, find_head
 from palm_cache.errors import EncoderError, OutputError, ParameterError, StoreError, UnknownNameError
 from palm_cache.params import FitParams
-from palm_cache.predict import export
-from palm_cache.predict.export import export_head
+from palm_cache.prediction import export
+from palm_cache.prediction.export import export_head
 from palm_cache.store.heads import read_head, read_heads, write_heads
 from palm_cache.types import FittedHead, Training
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from palm_cache.errors import ParameterError
-from palm_cache.predict.answers import printable
+from palm_cache.prediction.answers import printable
 from palm_cache.store.files import write_errors
 
 

@@ -12,9 +12,9 @@ import torch
 from samples import RATE, write_tone
 from workshop import Workshop
 
-from palm_cache.predict.answers import Failure, Prediction, answer, printable
-from palm_cache.predict.classifier import Classifier
-from palm_cache.predict.files import predict_files
+from palm_cache.prediction.answers import Failure, Prediction, answer, printable
+from palm_cache.prediction.classifier import Classifier
+from palm_cache.prediction.files import predict_files
 from palm_cache.store.features import FeatureStore
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from palm_cache.errors import DataError
-from palm_cache.predict.answers import Failure
+from palm_cache.prediction.answers import Failure
 
 READABLE_ENDINGS = (
     *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2"),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from palm_cache.errors import DataError
-from palm_cache.predict.answers import Failure
-from palm_cache.predict.inputs import find_recordings
+from palm_cache.prediction.answers import Failure
+from palm_cache.prediction.inputs import find_recordings
 
 
 @pytest.fixture(autouse=True)

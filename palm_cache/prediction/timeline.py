@@ -15,9 +15,9 @@ from torch import Tensor
 
 from palm_cache.errors import AudioError, ParameterError
 from palm_cache.extraction.audio import cut_windows, duration, open_regular, slide
-from palm_cache.predict.answers import Failure, Stretch, printable
-from palm_cache.predict.classifier import BATCH_SIZE, Classifier
-from palm_cache.predict.files import NOT_FINITE, SILENT, is_silent
+from palm_cache.prediction.answers import Failure, Stretch, printable
+from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
+from palm_cache.prediction.files import NOT_FINITE, SILENT, is_silent
 from palm_cache.types import Progress, no_progress
 
 
@@ -78,7 +78,7 @@ def listen(
     Parameters
     ----------
     found : sequence of Path or Failure
-        From :func:`~palm_cache.predict.inputs.find_recordings`; failures are passed on in their place.
+        From :func:`~palm_cache.prediction.inputs.find_recordings`; failures are passed on in their place.
     progress : callable
         Told about seconds of sound.
 
