@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # importing torch takes a second, and listing datasets does n
 Place: TypeAlias = "Path | UPath"
 """A file or folder of this machine or behind a URL: see ``palm_cache.store.places``."""
 
-AnyPath = str | PathLike[str]
+AnyPath: TypeAlias = str | PathLike[str]
 """What Python takes for a path."""
 
 AnyPlace: TypeAlias = "AnyPath | Place"

@@ -42,17 +42,16 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[tuple[str, str], list[Kind]]
     tables, drawn = [], []
     for encoder, of_encoder in scores.groupby("encoder"):
         common = _datasets_of_all_heads(of_encoder)
-        if not common:
-            continue
         runs = of_encoder[of_encoder["dataset"].isin(common)]
-        tables.append(
-            _table(runs, str(encoder), {name: kinds.get((name, str(encoder)), []) for name in common})
-        )
-        drawn.append(runs)
+        summary = _on_all_datasets(summarise(runs))
+        if not summary.empty:
+            of_common = {name: kinds.get((name, str(encoder)), []) for name in common}
+            tables.append(_table(str(encoder), summary, runs, of_common))
+            drawn.append(summary)
     if not tables:
         return None
     blocks: list[str | Table | Figure] = [_HOW, *([_INTERVALS] if kinds else []), *tables]
-    return Section("Which head?", (*blocks, accuracy_by_shots(summarise(pd.concat(drawn)))))
+    return Section("Which head?", (*blocks, accuracy_by_shots(pd.concat(drawn))))
 
 
 def _datasets_of_all_heads(runs: pd.DataFrame) -> list[str]:
@@ -61,10 +60,14 @@ def _datasets_of_all_heads(runs: pd.DataFrame) -> list[str]:
     return [str(name) for name in counts.index[counts == heads]]
 
 
-def _table(runs: pd.DataFrame, encoder: str, kinds: Mapping[str, list[Kind]]) -> Table:
-    of_datasets = summarise(runs).pivot_table(index=["head", "shots"], columns="dataset", values="accuracy")
-    # Of a number of shots that a head has not tried on every dataset there is no mean to compare.
-    means = of_datasets.dropna().mean(axis=1).unstack("shots")
+def _on_all_datasets(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return what was tried on every dataset: of the rest there is no mean to compare."""
+    tried = summary.groupby(["head", "shots"])["dataset"].transform("nunique")
+    return summary[tried == summary["dataset"].nunique()]
+
+
+def _table(encoder: str, summary: pd.DataFrame, runs: pd.DataFrame, kinds: Mapping[str, list[Kind]]) -> Table:
+    means = summary.groupby(["head", "shots"])["accuracy"].mean().unstack("shots")
     # The best at its most shots first.
     best_first = means.ffill(axis=1).iloc[:, -1].sort_values(ascending=False).index
     largest = runs[runs["shots"] == runs.groupby("head")["shots"].transform("max")]

@@ -83,9 +83,13 @@ def test_only_datasets_that_all_heads_have_count() -> None:
 def test_a_number_of_shots_that_a_dataset_lacks_has_no_mean() -> None:
     scores, predictions = study()
     lacking = scores[(scores["dataset"] != "demo") | (scores["head"] != "proker") | (scores["shots"] != 4)]
-    rows = {row[0]: row for row in table_of(lacking, predictions).rows}
+    section = which_head(lacking, by_kind(predictions, lacking))
+    assert section
+    rows = {row[0]: row for block in section.blocks if isinstance(block, Table) for row in block.rows}
     assert rows["proker"][3] == "-"
     assert rows["palm"][3] != "-"
+    apart = scores[scores["shots"] == scores["dataset"].map({"birds": 1, "demo": 4})]
+    assert which_head(apart, {}) is None
 
 
 def test_without_predictions_there_are_no_intervals() -> None:
