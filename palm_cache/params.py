@@ -14,6 +14,7 @@ Every key may be left out; a key that does not exist is an error, never ignored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.types import ZERO_SHOT_TEMPLATE, Training
 
 Precision = Literal["fp32", "bf16"]
+Long = Literal["crop", "mean"]
 OnError = Literal["skip", "fail"]
 OnStale = Literal["refuse", "rebuild"]
 TestViews = Literal["first", "mean"]
@@ -52,13 +54,15 @@ class ExtractParams:
 
     views: int = 1
     """Crops per clip."""
+    long: Long = "crop"
+    """Clips longer than the encoder's window are cropped to it, or the mean over all of them is taken."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; several GPUs with commas between."""
     precision: Precision = "fp32"
     tokenizer: str = CLIP_TOKENIZER
     """Hub id or directory of CLIP's tokenizer, for ``pengi``."""
-    batch_size: int = 16
-    """Views that go through the audio tower at once."""
+    batch_size: int = 0
+    """Views that go through the audio tower at once, at most; 0 is what suits the device."""
     jobs: int = 1
     """Processes that share the chunks, each with its own loaded encoder."""
     on_error: OnError = "skip"
@@ -67,9 +71,22 @@ class ExtractParams:
     """What to do about a store of another encoder or of other options."""
 
     def __post_init__(self) -> None:
-        for name in ("views", "batch_size", "jobs"):
-            if getattr(self, name) < 1:
-                raise ParameterError(f"{name}: {getattr(self, name)} is not a whole number from 1")
+        for name, least in (("views", 1), ("batch_size", 0), ("jobs", 1)):
+            if getattr(self, name) < least:
+                raise ParameterError(f"{name}: {getattr(self, name)} is not a whole number from {least}")
+        if self.long == "mean" and self.views > 1:
+            raise ParameterError("views: a mean covers the whole clip; several views are crops (long: crop)")
+        if len(self.devices) > 1:
+            gpus = all(re.fullmatch(r"cuda:\d+", name) for name in self.devices)
+            if not gpus or len(set(self.devices)) < len(self.devices):
+                raise ParameterError(f"device: {self.device}: several must be different GPUs: cuda:0,cuda:1")
+            if self.jobs > 1:
+                raise ParameterError("jobs: one process drives several devices; leave it at 1")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices, one by one."""
+        return tuple(name.strip() for name in self.device.split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +189,6 @@ def _convert(wanted: Any, value: object, file: str, key: str) -> Any:
         return value
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, wanted) or isinstance(value, bool):
+    if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
         raise ParameterError(f"{file}: {key} is {value!r}, expected {wanted.__name__}")
     return value

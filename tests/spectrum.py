@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from palm_cache.extraction.encoders.base import Window, embed_prompts
+from palm_cache.extraction.encoders.base import Precision, Window, embed_prompts
 from palm_cache.extraction.extract import Extraction
 from palm_cache.types import PromptTokens
 
@@ -50,18 +50,23 @@ class SpectrumEncoder:
     dim = 12
     sample_rate = 8_000
     window = Window(samples=4_000, most=2, padding="tile")
+    device = torch.device("cpu")
+    precision: Precision = "fp32"
 
     def __init__(self, version: int = 1) -> None:
         self.identity: Mapping[str, object] = {"encoder": "spectrum", "version": version}
         self.version = version
         self.embedded = 0
         self.batches: list[int] = []
+        self.audio_tower = lambda spectra: self.version * spectra.unflatten(1, (12, 166)).mean(dim=2)
+
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        return torch.fft.rfft(waveforms).abs().mean(dim=1)[:, 1:1993]
 
     def embed_audio(self, waveforms: Tensor) -> Tensor:
         self.embedded += len(waveforms)
         self.batches.append(len(waveforms))
-        spectrum = torch.fft.rfft(waveforms).abs().mean(dim=1)[:, 1:1993]
-        return self.version * spectrum.unflatten(1, (12, 166)).mean(dim=2)
+        return self.audio_tower(self.log_mel(waveforms))
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         return embed_prompts(self.text_tower(), prompts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,15 @@ def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
     from palm_cache.extraction.encoders.registry import CARDS
 
     return [(card.example, card.description) for card in CARDS if card.example.startswith(incomplete)]
+
+
+def complete_choice(*known: str) -> Callable[[str], list[str]]:
+    """Return what completes one of a few words."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in known if word.startswith(incomplete)]
+
+    return complete
 
 
 DatasetsOption = Annotated[
@@ -154,9 +164,33 @@ def extract(
         int | None,
         typer.Option(help="Crops per clip that is longer than the encoder's window.", show_default="1"),
     ] = None,
-    device: DeviceOption = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", show_default="fp32")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Clips per encoder call.", show_default="16")] = None,
+    long: Annotated[
+        str | None,
+        typer.Option(
+            help="Clips longer than the encoder reads at once: crop their centre, or embed stretches that "
+            "cover them and take the mean.",
+            show_default="crop",
+            autocompletion=complete_choice("crop", "mean"),
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:N or mps; several GPUs with commas between: cuda:0,cuda:1.",
+            show_default="auto",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, or bf16: quicker where the hardware has it, with a cosine above 0.9999 to fp32.",
+            show_default="fp32",
+            autocompletion=complete_choice("fp32", "bf16"),
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Clips per encoder call.", show_default="4 on a CPU, 16 on a GPU")
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Processes, each with its own loaded encoder.", show_default="1")
     ] = None,
@@ -180,7 +214,8 @@ def extract(
     """Embed every clip and class name of a dataset once, and keep the result in a feature store.
 
     Safe to interrupt and to run again: what is finished and unchanged is never computed twice. Of several
-    datasets those that are not here are named and passed over.
+    datasets those that are not here are named and passed over. Files are read ahead while the encoder is
+    busy; --runtime, --precision and --compile make it quicker, and palm-cache bench extract says by how much.
 
     Example: palm-cache extract --dataset demo
     """
@@ -199,6 +234,7 @@ def extract(
         how = override(
             wanted.extract,
             views=views,
+            long=choice("--long", long, ("crop", "mean")),
             device=device,
             tokenizer=tokenizer,
             precision=choice("--precision", precision, ("fp32", "bf16")),

@@ -281,7 +281,7 @@ def _tower_loader(how: ExtractParams) -> LoadTower:
     """Return what loads a text tower: the one place where adaptation is handed a part of an encoder."""
     from palm_cache.extraction.encoders.registry import load_text_tower
 
-    return lambda header: load_text_tower(header, device=how.device, tokenizer=how.tokenizer)
+    return lambda header: load_text_tower(header, device=how.devices[0], tokenizer=how.tokenizer)
 
 
 def _fit_all(

@@ -163,7 +163,7 @@ def _recompute(
     from palm_cache.extraction.encoders.registry import load_encoder_of
     from palm_cache.extraction.verify import recompute
 
-    encoder = load_encoder_of(opened.header, device=how.device, tokenizer=how.tokenizer)
+    encoder = load_encoder_of(opened.header, device=how.devices[0], tokenizer=how.tokenizer)
     with progress_bar("clips") as progress:
         return recompute(opened, table, encoder, count, seed, progress)
 

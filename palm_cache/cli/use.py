@@ -174,7 +174,7 @@ def calibrate(
                 file,
                 runs if all_runs else [choose_run(runs, run)],
                 store=place(store) if store else None,
-                load_tower=partial(load_text_tower, device=how.device, tokenizer=how.tokenizer),
+                load_tower=partial(load_text_tower, device=how.devices[0], tokenizer=how.tokenizer),
                 progress=progress,
             )
         if not any(one.calibration for one in done):
@@ -262,7 +262,7 @@ def _load(heads: Path, run: str | None, encoder: str | None, how: ExtractParams)
     from palm_cache.store.heads import read_runs, run_name
 
     file = _file(heads)
-    classifier = Classifier.load(file, run, encoder=encoder, device=how.device, tokenizer=how.tokenizer)
+    classifier = Classifier.load(file, run, encoder=encoder, device=how.devices[0], tokenizer=how.tokenizer)
     head, runs = classifier.head, read_runs(file)
     name, calibration = run_name(head.run), head.calibration
     if calibration:

@@ -185,7 +185,7 @@ def duration(file: BinaryIO) -> float:
         return float(sound.frames / sound.samplerate)
 
 
-def slide(file: BinaryIO, *, sample_rate: int, samples: int, hop: int) -> Iterator[tuple[int, Tensor]]:
+def slide(file: BinaryIO, *, sample_rate: int, samples: int, hop: int | None) -> Iterator[tuple[int, Tensor]]:
     """Read a recording of any length as windows that follow each other, in blocks.
 
     Parameters
@@ -194,13 +194,16 @@ def slide(file: BinaryIO, *, sample_rate: int, samples: int, hop: int) -> Iterat
         Seekable, at its start.
     sample_rate : int
         Hz, of the result.
-    samples, hop : int
-        Length of a window and distance from one to the next, in samples of the result.
+    samples : int
+        Length of a window, in samples of the result.
+    hop : int or None
+        From one window to the next, in samples of the result; the last window is moved back to end with
+        the recording. ``None``: as few windows as cover the recording, evenly spaced.
 
     Yields
     ------
     start : int
-        First sample of the window; the last window is moved back to end with the recording.
+        First sample of the window.
     waveform : Tensor, shape (samples,)
         float32; shorter only where the whole recording is. The same samples as in the recording decoded
         and resampled whole.
@@ -215,13 +218,17 @@ def slide(file: BinaryIO, *, sample_rate: int, samples: int, hop: int) -> Iterat
         total = ceil(sound.frames * ratio)
         samples = min(samples, total)
         last = total - samples
-        count = 1 + ceil(last / hop)
+        if hop is None:
+            hop = samples
+            starts = evenly_spaced(total, samples, ceil(total / samples))
+        else:
+            starts = [*range(0, last, hop), last]
         together = max(1, 1 + (BLOCK_SECONDS * sample_rate - samples) // hop)
-        for number in range(0, count, together):
-            starts = [min(k * hop, last) for k in range(number, min(number + together, count))]
-            block = _read_crop(sound, ratio, starts[0], starts[-1] + samples - starts[0])
-            for start in starts:
-                yield start, block[start - starts[0] : start - starts[0] + samples]
+        for number in range(0, len(starts), together):
+            group = starts[number : number + together]
+            block = _read_crop(sound, ratio, group[0], group[-1] + samples - group[0])
+            for start in group:
+                yield start, block[start - group[0] : start - group[0] + samples]
 
 
 @contextmanager
@@ -284,10 +291,15 @@ def cut_windows(waveform: Tensor, window: Window) -> Tensor:
     if length < window.samples:
         return _pad(waveform, window)[None]
     count = min(window.most, ceil(length / window.samples))
-    # A single window of a clip that is too long for it is the centre, as a crop would be.
-    room = length - window.samples
-    starts = [round(number * room / (count - 1)) for number in range(count)] if count > 1 else [room // 2]
+    starts = evenly_spaced(length, window.samples, count)
     return torch.stack([waveform[start : start + window.samples] for start in starts])
+
+
+def evenly_spaced(total: int, samples: int, count: int) -> list[int]:
+    """Return where ``count`` windows start, from 0 to the last that ends at ``total``; one is the centre."""
+    if count == 1:
+        return [(total - samples) // 2]
+    return [round(number * (total - samples) / (count - 1)) for number in range(count)]
 
 
 def _pad(waveform: Tensor, window: Window) -> Tensor:

@@ -1,4 +1,4 @@
-"""The unit of work of stage one: embed the clips of one chunk and commit them.
+"""The unit of work of stage one: a chunk, whose clips are embedded and committed together.
 
 A chunk is embedded in batches that never cross its border and depend on its content alone, so that an
 interrupted extraction, finished later, gives the same bits as one that ran through.
@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from palm_cache.errors import AudioError, DamagedStoreError, EncoderError, StoreError
-from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
+from palm_cache.errors import DamagedStoreError, EncoderError, StoreError
+from palm_cache.extraction.batches import ChunkJob, FinishedChunk
 from palm_cache.extraction.encoders.base import Encoder, full_identity
-from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.encoders.registry import encoder_options, load_encoder
+from palm_cache.extraction.lanes import embed_jobs
 from palm_cache.params import ExtractParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
@@ -37,6 +35,8 @@ class ChunkResult:
     failed: int
     known: Mapping[Place, int]
     """Clips whose embedding was taken from a store, by store."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how it was made."""
 
 
 class KnownEmbeddings:
@@ -90,35 +90,25 @@ def _read_hashes(store: FeatureStore, chunks: Sequence[int]) -> Iterator[tuple[i
             continue
 
 
-@dataclass(slots=True)
-class _Rows:
-    """The content of one chunk while it is made."""
-
-    audio: NDArray[np.float32]
-    hashes: list[str]
-    errors: list[str]
-    waiting: dict[int, list[tuple[int, int, Tensor]]] = field(default_factory=dict)
-    """Per number of windows: (row, view, windows) not embedded yet."""
-
-
-def embed_chunk(
+def embed_chunks(
     store: FeatureStore,
-    chunk: int,
-    clips: Sequence[Clip],
-    encoder: Encoder,
+    chunks: Mapping[int, Sequence[Clip]],
+    encoders: Sequence[Encoder],
     params: ExtractParams,
     *,
     known: Sequence[KnownEmbeddings] = (),
     tick: Callable[[], None] = lambda: None,
-) -> ChunkResult:
-    """Embed the clips of one chunk, as far as their content is new, and commit the chunk.
+) -> list[ChunkResult]:
+    """Embed the clips of chunks, as far as their content is new, and commit chunk by chunk.
 
     Parameters
     ----------
     store : FeatureStore
-        Where the chunk is written.
-    clips : sequence of Clip
-        The chunk's clips, in the order of its rows.
+        Where the chunks are written.
+    chunks : mapping of int to sequence of Clip
+        The clips of each chunk, in the order of its rows.
+    encoders : sequence of Encoder
+        The same one on each device.
     known : sequence of KnownEmbeddings
         Embeddings that need not be computed again.
     tick : callable
@@ -127,87 +117,25 @@ def embed_chunk(
     Raises
     ------
     AudioError
-        If a clip cannot be read and ``params.on_error`` is ``"fail"``; the chunk is then not committed.
+        If a clip cannot be read and ``params.on_error`` is ``"fail"``; its chunk is then not committed.
+    EncoderError
+        If memory does not hold a single clip.
     OutputError
         If the store cannot be written.
     """
-    n_clips, views = len(clips), store.header.views
-    rows = _Rows(np.zeros((n_clips, views, encoder.dim), np.float32), [""] * n_clips, [""] * n_clips)
-    own = [KnownEmbeddings(store, [chunk])] if chunk in store.committed() else []
-    kept: Counter[Place] = Counter()
-    for row, clip in enumerate(clips):
-        try:
-            source = _read_clip(rows, row, clip, views, encoder, [*own, *known])
-            if source is not None:
-                kept[source] += 1
-        except AudioError as error:
-            if params.on_error == "fail":
-                advice = "mend or remove the clip, or use --on-error skip"
-                raise AudioError(f"{clip.name}: {error}; {advice}") from None
-            rows.errors[row] = str(error)
-        for waiting in rows.waiting.values():
-            if len(waiting) >= params.batch_size:
-                _embed(rows, waiting, encoder, params.batch_size)
-        tick()
-    for waiting in rows.waiting.values():
-        _embed(rows, waiting, encoder, params.batch_size)
-    for row in np.flatnonzero(~np.isfinite(rows.audio).all(axis=(1, 2))).tolist():
-        rows.audio[row] = 0
-        rows.errors[row] = "the encoder returned NaN or infinity"
-    store.write_chunk(chunk, rows.audio, rows.hashes, rows.errors)
-    failed = sum(1 for error in rows.errors if error)
-    return ChunkResult(n_clips, n_clips - kept.total() - failed, failed, kept)
+    committed = store.committed()
 
+    def job(chunk: int) -> ChunkJob:
+        own = [KnownEmbeddings(store, [chunk])] if chunk in committed else []
+        return ChunkJob(chunk, chunks[chunk], [*own, *known])
 
-def _read_clip(
-    rows: _Rows, row: int, clip: Clip, views: int, encoder: Encoder, known: Sequence[KnownEmbeddings]
-) -> Place | None:
-    """Take a clip's embedding from what is known and return the store that knew it, or queue its views."""
-    # One handle for hash and decoding: a file that is replaced meanwhile cannot mix the two.
-    with open_regular(clip.file) as file:
-        sha = rows.hashes[row] = content_hash(file)
-        for embeddings in known:
-            embedding = embeddings.get(sha)
-            if embedding is not None:
-                rows.audio[row] = embedding
-                return embeddings.store
-        for view, windows in enumerate(read_windows(file, sha, encoder, views)):
-            rows.waiting.setdefault(len(windows), []).append((row, view, windows))
-    return None
+    def write(made: FinishedChunk) -> ChunkResult:
+        store.write_chunk(made.number, made.audio, made.hashes, made.errors)
+        n_clips, failed = len(made.errors), sum(1 for error in made.errors if error)
+        kept = Counter(source.store for source in made.kept)
+        return ChunkResult(n_clips, n_clips - kept.total() - failed, failed, kept, tuple(made.notes))
 
-
-def read_windows(file: BinaryIO, content_sha256: str, encoder: Encoder, views: int) -> list[Tensor]:
-    """Decode a file the way an encoder wants it.
-
-    Returns
-    -------
-    list of Tensor, shape (windows, samples)
-        One per view.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be decoded.
-    """
-    window = encoder.window
-    waveforms = read_views(
-        file,
-        sample_rate=encoder.sample_rate,
-        samples=window.samples * window.most,
-        views=views,
-        content_sha256=content_sha256,
-    )
-    return [cut_windows(waveform, window) for waveform in waveforms]
-
-
-def _embed(rows: _Rows, waiting: list[tuple[int, int, Tensor]], encoder: Encoder, batch_size: int) -> None:
-    """Embed what waits, batch by batch, and empty the queue."""
-    for start in range(0, len(waiting), batch_size):
-        batch = waiting[start : start + batch_size]
-        embeddings = encoder.embed_audio(torch.stack([windows for _, _, windows in batch])).numpy()
-        for (row, view, _), embedding in zip(batch, embeddings, strict=True):
-            rows.audio[row, view] = embedding
-    waiting.clear()
+    return embed_jobs(encoders, list(chunks), job, store.header.views, params, write=write, tick=tick)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,14 +156,7 @@ class Worker:
     def embed(self, chunk: int, clips: Sequence[Clip]) -> ChunkResult:
         """Embed one chunk in this process."""
         encoder, known = _loaded(self)
-        return embed_chunk(
-            FeatureStore(self.store),
-            chunk,
-            clips,
-            encoder,
-            self.params,
-            known=known,
-        )
+        return embed_chunks(FeatureStore(self.store), {chunk: clips}, [encoder], self.params, known=known)[0]
 
 
 def known_embeddings(donors: Iterable[Place]) -> list[KnownEmbeddings]:
@@ -251,9 +172,7 @@ def known_embeddings(donors: Iterable[Place]) -> list[KnownEmbeddings]:
 @lru_cache(maxsize=1)
 def _loaded(worker: Worker) -> tuple[Encoder, list[KnownEmbeddings]]:
     params = worker.params
-    encoder = load_encoder(
-        worker.encoder, device=params.device, precision=params.precision, tokenizer=params.tokenizer
-    )
+    encoder = load_encoder(worker.encoder, device=params.device, **encoder_options(params))
     found = fingerprint(full_identity(encoder))
     if found != worker.fingerprint:
         raise EncoderError(

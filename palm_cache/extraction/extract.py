@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import joblib
 
 from palm_cache.errors import StaleStoreError
-from palm_cache.extraction.chunks import ChunkResult, Worker, embed_chunk, known_embeddings
+from palm_cache.extraction.chunks import ChunkResult, Worker, embed_chunks, known_embeddings
 from palm_cache.extraction.encoders.base import Encoder, full_identity
-from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.encoders.registry import encoder_options, load_encoder
 from palm_cache.extraction.plan import Plan, find_doubts, plan_extraction, siblings_of, standing, successor_of
 from palm_cache.params import ExtractParams, OnStale
 from palm_cache.store import trees
-from palm_cache.store.features import FORMAT_VERSION, VIEW_POLICY, FeatureStore, StoreHeader
+from palm_cache.store.features import FORMAT_VERSION, MEAN_POLICY, VIEW_POLICY, FeatureStore, StoreHeader
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.locks import locked
 from palm_cache.types import TEMPLATES, Clip, ClipTable, Place, Progress, no_progress
@@ -80,7 +80,8 @@ def extract(
         If the store cannot be written.
     """
     with locked(out, "another extraction is writing to this store"):
-        encoder = _load(spec, params)
+        encoders = [_load(spec, params, device) for device in params.devices]
+        encoder = encoders[0]
         header = describe(table, encoder, params.views)
         target = _target(out, header, table, encoder, params.on_stale)
         todo = list(find_doubts(target.store, table.clips, progress))
@@ -93,7 +94,7 @@ def extract(
             params=params,
             session=uuid.uuid4().hex,
         )
-        results = _embed_chunks(worker, encoder, target.store, table.clips, todo, progress)
+        results = _embed_chunks(worker, encoders, target.store, table.clips, todo, progress)
         if target.store.path != out:
             trees.replace(out, target.store.path)
         failures = tuple(FeatureStore(out).failures())
@@ -102,7 +103,9 @@ def extract(
     reused = [
         f"{shared[path]:,} clip(s) took their embedding from {path}" for path in siblings if shared[path]
     ]
-    return Extraction(out, len(table.clips), embedded, failures, (*table.notes, *target.notes, *reused))
+    said = dict.fromkeys(note for result in results for note in result.notes)
+    notes = (*table.notes, *target.notes, *reused, *said)
+    return Extraction(out, len(table.clips), embedded, failures, notes)
 
 
 def dry_run(
@@ -117,12 +120,12 @@ def dry_run(
 
     The encoder is loaded: whether a store is stale depends on its weights.
     """
-    encoder = _load(spec, params)
+    encoder = _load(spec, params, params.devices[0])
     return plan_extraction(out, describe(table, encoder, params.views), table, progress)
 
 
-def _load(spec: str, params: ExtractParams) -> Encoder:
-    return load_encoder(spec, device=params.device, precision=params.precision, tokenizer=params.tokenizer)
+def _load(spec: str, params: ExtractParams, device: str) -> Encoder:
+    return load_encoder(spec, device=device, **encoder_options(params))
 
 
 def describe(table: ClipTable, encoder: Encoder, views: int) -> StoreHeader:
@@ -137,9 +140,9 @@ def describe(table: ClipTable, encoder: Encoder, views: int) -> StoreHeader:
         dim=encoder.dim,
         token_dim=encoder.text_tower().token_dim,
         sample_rate=encoder.sample_rate,
-        seconds=encoder.window.samples * encoder.window.most / encoder.sample_rate,
+        seconds=encoder.window.stretch / encoder.sample_rate,
         views=views,
-        view_policy=VIEW_POLICY,
+        view_policy=VIEW_POLICY if encoder.window.long == "crop" else MEAN_POLICY,
         templates=TEMPLATES,
         class_names=table.class_names,
         versions=library_versions(),
@@ -192,7 +195,7 @@ def _resume_or_create(path: Place, header: StoreHeader, table: ClipTable, encode
 
 def _embed_chunks(
     worker: Worker,
-    encoder: Encoder,
+    encoders: Sequence[Encoder],
     store: FeatureStore,
     clips: tuple[Clip, ...],
     todo: list[int],
@@ -200,28 +203,18 @@ def _embed_chunks(
 ) -> list[ChunkResult]:
     """Embed chunks, in this process or spread over several."""
     total, done = sum(len(clips[store.rows(chunk)]) for chunk in todo), 0
-    results = []
     if worker.params.jobs == 1 or len(todo) <= 1:
-        known = known_embeddings(worker.donors)
 
         def tick() -> None:
             nonlocal done
             done += 1
             progress("embedding", done, total)
 
-        for chunk in todo:
-            results.append(
-                embed_chunk(
-                    store,
-                    chunk,
-                    clips[store.rows(chunk)],
-                    encoder,
-                    worker.params,
-                    known=known,
-                    tick=tick,
-                )
-            )
-        return results
+        chunks = {chunk: clips[store.rows(chunk)] for chunk in todo}
+        known = known_embeddings(worker.donors)
+        return embed_chunks(store, chunks, encoders, worker.params, known=known, tick=tick)
+    results = []
+    progress("embedding", 0, total)
     parallel = joblib.Parallel(n_jobs=worker.params.jobs, return_as="generator_unordered")
     calls = (joblib.delayed(worker.embed)(chunk, clips[store.rows(chunk)]) for chunk in todo)
     finished: Iterable[ChunkResult] = parallel(calls)

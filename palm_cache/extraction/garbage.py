@@ -154,15 +154,16 @@ def _useless(path: Path) -> str | None:
         return "made with other prompt templates"
     if fingerprint(header.identity) != header.fingerprint:
         return "made with another version of the preprocessing or of the decoders"
-    if name == "mini" and header.fingerprint != _fingerprint_of_mini(str(header.identity.get("precision"))):
+    if name == "mini" and any(header.identity.get(key) != value for key, value in _mini().items()):
         return "made by earlier weights of mini"
     return None
 
 
 @lru_cache
-def _fingerprint_of_mini(precision: str) -> str:
-    encoder = load_encoder("mini", device="cpu", precision="bf16" if precision == "bf16" else "fp32")
-    return fingerprint(full_identity(encoder))
+def _mini() -> dict[str, object]:
+    """Return what is the same of ``mini`` in every precision, whatever becomes of long clips."""
+    identity = full_identity(load_encoder("mini", device="cpu"))
+    return {key: value for key, value in identity.items() if key not in ("precision", "window")}
 
 
 def _weigh(path: Path, why: str, store: Path, files: Iterable[Path] | None = None) -> Garbage:

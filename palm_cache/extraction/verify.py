@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError, DamagedStoreError
-from palm_cache.extraction.audio import content_hash, open_regular
-from palm_cache.extraction.chunks import read_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.plan import hash_file
+from palm_cache.extraction.reading import Cut, read_pieces
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Clip, ClipTable, Progress, no_progress
 
@@ -144,12 +143,17 @@ def _embedded(store: FeatureStore) -> dict[int, str]:
 
 
 def _embed(clip: Clip, content_sha256: str, encoder: Encoder, views: int) -> NDArray[np.float32]:
-    """Embed one clip alone, (views, dim)."""
-    with open_regular(clip.file) as file:
-        if content_hash(file) != content_sha256:
+    """Embed one clip alone, stretch by stretch, (views, dim)."""
+    total, count = np.zeros((views, encoder.dim)), np.zeros((views, 1))
+    for piece in read_pieces(clip, Cut.of(encoder, views)):
+        if piece.error:
+            raise AudioError(piece.error)
+        if piece.content_sha256 != content_sha256:
             raise AudioError("the file has changed")
-        windows = read_windows(file, content_sha256, encoder, views)
-    return np.concatenate([encoder.embed_audio(of_view[None]).numpy() for of_view in windows])
+        for view, windows in piece.windows:
+            total[view] += encoder.embed_audio(windows[None])[0].numpy()
+            count[view] += 1
+    return (total / count).astype(np.float32)
 
 
 def _distance(stored: NDArray[np.float32], now: NDArray[np.float32]) -> tuple[float, float]:

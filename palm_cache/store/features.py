@@ -42,6 +42,7 @@ FORMAT_VERSION = 1
 CHUNK_CLIPS = 64
 
 VIEW_POLICY = "view 0: centre crop; further views: position drawn from content hash and view number"
+MEAN_POLICY = "one view: the mean over evenly spaced stretches that cover the clip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class StoreHeader:
     """Length of the text tower's token embeddings: what a learned prompt is counted in."""
     sample_rate: int
     seconds: float
-    """Longest stretch of a clip that one view holds."""
+    """Longest stretch of a clip that is embedded at once."""
     views: int
     view_policy: str
     templates: tuple[str, ...]
@@ -75,6 +76,8 @@ class StoreHeader:
         """
         if self.format_version != wanted.format_version:
             return f"format version {self.format_version} instead of {wanted.format_version}"
+        if self.view_policy != wanted.view_policy:
+            return f"made by another policy for long clips ({self.view_policy}; now {wanted.view_policy})"
         if self.fingerprint != wanted.fingerprint:
             return (
                 f"made by another version of the encoder or its preprocessing (fingerprint "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -243,11 +244,11 @@ def test_on_error_fail_stops_and_names_the_clip(run: Run, out: Path, folder: Pat
 def test_an_encoder_that_returns_nan_is_the_clips_error(
     run: Run, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embed = SpectrumEncoder.embed_audio
+    embed, calls = SpectrumEncoder.embed_audio, itertools.count()
 
     def spoil(self: SpectrumEncoder, waveforms):  # type: ignore[no-untyped-def]
         embeddings = embed(self, waveforms)
-        if len(self.batches) == 1:
+        if next(calls) == 0:  # several workers embed at the same time
             embeddings[0] = float("nan")
         return embeddings
 

@@ -15,17 +15,20 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, ClapModel
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import (
     Precision,
+    TowerCall,
     Window,
     embed_prompts,
     exact_float32,
     hash_weights,
+    prepare_tower,
+    run_tower,
 )
 from palm_cache.extraction.encoders.hub import from_directory_or_hub, load_part
 from palm_cache.extraction.encoders.tokens import lay_out
@@ -38,6 +41,21 @@ PADDINGS: dict[str, Literal["tile", "repeat-pad"]] = {"repeatpad": "repeat-pad",
 """The processor's paddings that are known here."""
 
 ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
+
+
+class ClapAudioTower(nn.Module):
+    """What ``get_audio_features`` does behind the processor's log-mel."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.htsat: Any = model.audio_model
+        self.projection: Any = model.audio_projection
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Embed, (batch, frames, mels) -> (batch, dim), unit length."""
+        # What is longer than a window was cropped before; only fused models look at is_longer.
+        pooled = self.htsat(input_features=log_mel[:, None], is_longer=None).pooler_output
+        return normalize(self.projection(pooled), dim=-1)
 
 
 class ClapTextTower:
@@ -141,10 +159,12 @@ class ClapEncoder:
             "transformers": version("transformers").split(".")[0],
             "precision": precision,
         }
-        self._model = model.eval().requires_grad_(False).to(device)
-        self._text = ClapTextTower(self.spec, self._model, tokenizer, device, precision)
-        self._device = device
-        self._precision = precision
+        prepare_tower(model, device, "fp32")
+        tower = ClapAudioTower(model)
+        prepare_tower(tower, device, precision)
+        self.audio_tower: TowerCall = tower
+        self._text = ClapTextTower(self.spec, model, tokenizer, device, precision)
+        self.device, self.precision = device, precision
         self._hop, self._fft = int(extractor.hop_length), int(extractor.fft_window_size)
         # The processor takes Slaney's mel bank for unfused models.
         self._mel = torch.from_numpy(extractor.mel_filters_slaney).float().to(device)
@@ -164,23 +184,13 @@ class ClapEncoder:
         EncoderError
             If it is not there, cannot be reached, is incomplete or is another kind of model.
         """
-        parts = from_directory_or_hub(
-            f"clap:{source}", source, lambda place, local: _load_parts(f"clap:{source}", place, local), ADVICE
-        )
-        return cls(source, *parts, device=device, precision=precision)
+        return cls(source, *load_parts(source), device=device, precision=precision)
 
     @torch.inference_mode()
     def embed_audio(self, waveforms: Tensor) -> Tensor:
         """Embed waveforms, (batch, 1, samples) -> (batch, dim), unit length as CLAP gives them."""
-        with exact_float32(self._device):
-            features = self.log_mel(waveforms[:, 0].to(self._device))[:, None]
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-                # What is longer than a window was cropped before; only fused models look at this.
-                is_longer = torch.zeros(len(features), 1, dtype=torch.bool, device=self._device)
-                embedded = self._model.get_audio_features(input_features=features, is_longer=is_longer)
-        # transformers returns an output object since version 5.
-        vectors: Tensor = embedded.pooler_output
-        return vectors.float().cpu()
+        with exact_float32(self.device):
+            return run_tower(self, self.log_mel(waveforms)).cpu()
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Embed prompts, -> (n_prompts, dim), unit length as CLAP gives them.
@@ -196,10 +206,16 @@ class ClapEncoder:
         """Return the text tower for prompt learning."""
         return self._text
 
+    @torch.inference_mode()
     def log_mel(self, waveforms: Tensor) -> Tensor:
-        """Return the processor's log-mel power in dB, (batch, samples) -> (batch, frames, mels)."""
+        """Return the processor's log-mel power in dB, (batch, 1, samples) -> (batch, frames, mels)."""
         spectrum = torch.stft(
-            waveforms, self._fft, self._hop, window=self._hann, pad_mode="reflect", return_complex=True
+            waveforms[:, 0].to(self.device, non_blocking=True),
+            self._fft,
+            self._hop,
+            window=self._hann,
+            pad_mode="reflect",
+            return_complex=True,
         )
         power = spectrum.real.square() + spectrum.imag.square()
         mel = power.transpose(1, 2) @ self._mel
@@ -230,8 +246,13 @@ def _front_end_constants(extractor: Any) -> dict[str, object]:
     return {name: getattr(extractor, name) for name in names}
 
 
+def load_parts(source: str) -> tuple[Any, Any, Any]:
+    """Load transformers' own model, feature extractor and tokenizer; raise as :meth:`ClapEncoder.load`."""
+    what = f"clap:{source}"
+    return from_directory_or_hub(what, source, lambda place, local: _load_parts(what, place, local), ADVICE)
+
+
 def _load_parts(what: str, place: str, local: bool) -> tuple[Any, Any, Any]:
-    """Return model, feature extractor and tokenizer."""
     config = load_part(
         what, "config.json", lambda: AutoConfig.from_pretrained(place, local_files_only=local), ADVICE
     )

@@ -29,7 +29,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Precision, Window, embed_prompts, exact_float32
+from palm_cache.extraction.encoders.base import (
+    Precision,
+    TowerCall,
+    Window,
+    embed_prompts,
+    exact_float32,
+    prepare_tower,
+    run_tower,
+)
 from palm_cache.types import PromptTokens
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
@@ -330,6 +338,8 @@ class MiniEncoder:
         self, towers: MiniTowers, sha256: str, device: torch.device, precision: Precision = "fp32"
     ) -> None:
         self.towers = towers.eval().requires_grad_(False).to(device)
+        prepare_tower(towers.audio, device, precision)
+        self.audio_tower: TowerCall = towers.audio
         self.device = device
         self.precision = precision
         self.identity: Mapping[str, object] = {
@@ -373,16 +383,20 @@ class MiniEncoder:
         return cls(towers, hashlib.sha256(content).hexdigest(), device or torch.device("cpu"), precision)
 
     @torch.inference_mode()
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        """Return log-mel relative to a clip's mean, (batch, windows, samples) -> (..., frames, mels)."""
+        return log_mel(self.towers.front_end(waveforms.to(self.device, non_blocking=True)))
+
+    @torch.inference_mode()
     def embed_audio(self, waveforms: Tensor) -> Tensor:
         """Embed waveforms, (batch, windows, samples) -> (batch, dim)."""
         with exact_float32(self.device):
-            logs = log_mel(self.towers.front_end(waveforms.to(self.device)))  # (B, W, T, M)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                cnn = self.towers.audio(logs)
+            logs = self.log_mel(waveforms)  # (B, W, T, M)
+            cnn = run_tower(self, logs)
             statistics = self.towers.audio.statistics(logs)
         return torch.cat(
             [
-                CNN_SHARE**0.5 * functional.normalize(cnn.float(), dim=-1),
+                CNN_SHARE**0.5 * functional.normalize(cnn, dim=-1),
                 (1 - CNN_SHARE) ** 0.5 * functional.normalize(statistics, dim=-1),
             ],
             dim=-1,

@@ -29,10 +29,13 @@ from transformers import ClapAudioConfig, ClapAudioModel, CLIPTextConfig, CLIPTe
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import (
     Precision,
+    TowerCall,
     Window,
     embed_prompts,
     exact_float32,
     hash_weights,
+    prepare_tower,
+    run_tower,
 )
 from palm_cache.extraction.encoders.hub import from_directory_or_hub, load_part
 from palm_cache.extraction.encoders.tokens import TokenTable, lay_out
@@ -47,9 +50,6 @@ QUIETEST_POWER = 1e-10  # -100 dB
 DIM = 1024
 TEXT_LENGTH = 40
 """Tokens of a prompt, start and end included; shorter ones are padded to it as published."""
-
-CPU_BATCH = 4
-"""Clips that a CPU embeds at once: their activations fit its cache, those of 16 cost a third more."""
 
 AUDIO, TEXT = "audio_encoder.", "caption_encoder."
 
@@ -259,10 +259,11 @@ class PengiEncoder:
             "precision": precision,
         }
         self._audio, text = build_towers(self.spec, state)
-        for tower in (self._audio, text):
-            tower.eval().requires_grad_(False).to(device)
+        prepare_tower(self._audio, device, precision)
+        self.audio_tower: TowerCall = self._audio
+        prepare_tower(text, device, "fp32")
         self._text = PengiTextTower(text, tokenizer, device, precision)
-        self._device, self._precision = device, precision
+        self.device, self.precision = device, precision
 
     @classmethod
     def load(
@@ -287,15 +288,13 @@ class PengiEncoder:
     @torch.inference_mode()
     def embed_audio(self, waveforms: Tensor) -> Tensor:
         """Embed waveforms, (batch, 1, samples) -> (batch, dim)."""
-        pieces = torch.split(waveforms[:, 0], CPU_BATCH if self._device.type == "cpu" else len(waveforms))
-        return torch.cat([self._embed_piece(piece) for piece in pieces])
+        with exact_float32(self.device):
+            return run_tower(self, self.log_mel(waveforms)).cpu()
 
-    def _embed_piece(self, waveforms: Tensor) -> Tensor:
-        with exact_float32(self._device):
-            log_mel = self._audio.log_mel(waveforms.to(self._device))
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-                embedded: Tensor = self._audio(log_mel)
-        return embedded.float().cpu()
+    @torch.inference_mode()
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        """Return log-mel power in dB, (batch, 1, samples) -> (batch, frames, N_MELS)."""
+        return self._audio.log_mel(waveforms[:, 0].to(self.device, non_blocking=True))
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Embed prompts, -> (n_prompts, dim).

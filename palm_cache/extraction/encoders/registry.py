@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from palm_cache.extraction.encoders.base import Encoder, Precision
+    import torch
+
+    from palm_cache.extraction.encoders.base import Encoder
+    from palm_cache.params import ExtractParams, Long, Precision
     from palm_cache.store.features import StoreHeader
     from palm_cache.types import TextTower
 
@@ -75,7 +78,12 @@ def split_spec(spec: str) -> tuple[str, str]:
 
 
 def load_encoder(
-    spec: str, *, device: str = "auto", precision: Precision = "fp32", tokenizer: str = CLIP_TOKENIZER
+    spec: str,
+    *,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    tokenizer: str = CLIP_TOKENIZER,
+    long: Long = "crop",
 ) -> Encoder:
     """Load an encoder.
 
@@ -88,6 +96,8 @@ def load_encoder(
     precision : {"fp32", "bf16"}
     tokenizer : str
         Hub id or directory of CLIP's tokenizer; only ``pengi`` needs one beside its weights.
+    long : {"crop", "mean"}
+        See :attr:`~palm_cache.extraction.encoders.base.Window.long`.
 
     Raises
     ------
@@ -96,19 +106,42 @@ def load_encoder(
     """
     from palm_cache.extraction.encoders.base import choose_device
 
+    encoder = _load(spec, choose_device(device), precision, tokenizer)
+    encoder.window = replace(encoder.window, long=long)
+    return encoder
+
+
+def _load(spec: str, device: torch.device, precision: Precision, tokenizer: str) -> Encoder:
     name, source = split_spec(spec)
-    target = choose_device(device)
     if name == "mini":
         from palm_cache.extraction.encoders.mini import MiniEncoder
 
-        return MiniEncoder.load(target, precision)
+        return MiniEncoder.load(device, precision)
     if name == "pengi":
         from palm_cache.extraction.encoders.pengi import PengiEncoder
 
-        return PengiEncoder.load(source, tokenizer, target, precision)
+        return PengiEncoder.load(source, tokenizer, device, precision)
     from palm_cache.extraction.encoders.clap import ClapEncoder
 
-    return ClapEncoder.load(source, target, precision)
+    return ClapEncoder.load(source, device, precision)
+
+
+def encoder_options(params: ExtractParams) -> dict[str, Any]:
+    """Return what parameters say about an encoder, but for its device, as :func:`load_encoder` takes it."""
+    return {
+        "precision": params.precision,
+        "tokenizer": params.tokenizer,
+        "long": params.long,
+    }
+
+
+def recorded_options(identity: Mapping[str, object]) -> dict[str, Any]:
+    """Return the options of :func:`load_encoder` that give an encoder this identity."""
+    window = identity.get("window")
+    return {
+        "precision": identity.get("precision", "fp32"),
+        "long": window[3] if isinstance(window, list | tuple) and len(window) > 3 else "crop",
+    }
 
 
 def load_encoder_of(header: StoreHeader, *, device: str, tokenizer: str) -> Encoder:
@@ -170,8 +203,8 @@ def load_same_encoder(
     """
     from palm_cache.extraction.encoders.base import full_identity
 
-    precision: Precision = "bf16" if identity.get("precision") == "bf16" else "fp32"
-    encoder = load_encoder(spec, device=device, precision=precision, tokenizer=tokenizer)
+    options = recorded_options(identity)
+    encoder = load_encoder(spec, device=device, tokenizer=tokenizer, **options)
     loaded = full_identity(encoder)
     found = fingerprint(loaded)
     if found != wanted:
