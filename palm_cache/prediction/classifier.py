@@ -95,7 +95,7 @@ class Classifier:
     @property
     def longest(self) -> int:
         """Samples that the encoder reads of a clip at most."""
-        return self.encoder.window.samples * self.encoder.window.most
+        return self.encoder.window.stretch
 
     def logits(self, windows: Tensor) -> Tensor:
         """Score waveforms that were cut to the encoder's window.
@@ -108,20 +108,21 @@ class Classifier:
         -------
         Tensor, shape (batch, n_classes)
         """
-        return self._score(self.encoder.embed_audio(windows))
+        return self.score(self.encoder.embed_audio(windows))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn logits (..., n_classes) into probabilities, float64: calibrated if the head is."""
         return (logits.double() / temperature_of(self.head)).softmax(dim=-1)
 
     @torch.no_grad()
-    def _score(self, embeddings: Tensor) -> Tensor:
+    def score(self, embeddings: Tensor) -> Tensor:
+        """Score embeddings as the encoder gives them, (batch, dim) -> (batch, n_classes)."""
         return self._kind.logits(self.head.state, embeddings, self._words)
 
     def _check(self) -> None:
         name = run_name(self.head.run)
         try:
-            scores = self._score(torch.ones(1, self.encoder.dim))
+            scores = self.score(torch.ones(1, self.encoder.dim))
         except (RuntimeError, KeyError) as error:
             raise DamagedStoreError(
                 f"run {name}: its arrays do not fit {self.encoder.dim}-d embeddings of "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from palm_cache.errors import AudioError
-from palm_cache.extraction.audio import content_hash, cut_windows, duration, open_regular, read_views
+from palm_cache.extraction.audio import content_hash, cut_windows, duration, open_regular, read_views, slide
 from palm_cache.prediction.answers import Failure, Prediction, printable
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.types import Progress, no_progress
@@ -43,7 +44,8 @@ def predict_files(
 ) -> Iterator[Prediction | Failure]:
     """Classify files, in their order and as they come.
 
-    A clip that is longer than the encoder reads is cropped at its centre, as extraction crops it.
+    A clip that is longer than the encoder reads is cropped at its centre, or read in stretches whose
+    embeddings are averaged: as it was extracted what the head was fitted on.
 
     Parameters
     ----------
@@ -74,7 +76,13 @@ def is_silent(waveform: Tensor) -> bool:
 def _predict_group(
     classifier: Classifier, found: Sequence[Path | Failure], batch_size: int
 ) -> list[Prediction | Failure]:
-    read = [entry if isinstance(entry, Failure) else _read(classifier, entry) for entry in found]
+    whole = classifier.encoder.window.long == "mean"
+    read: list[_Clip | Failure] = []
+    for entry in found:
+        if isinstance(entry, Failure):
+            read.append(entry)
+        else:
+            read.append(_hear_whole(classifier, entry, batch_size) if whole else _read(classifier, entry))
     waiting: dict[int, list[tuple[_Clip, Tensor]]] = {}
     for clip in read:
         if isinstance(clip, _Clip):
@@ -110,6 +118,26 @@ def _read(classifier: Classifier, path: Path) -> _Clip | Failure:
         return Failure(printable(path), f"{SILENT}{where}")
     windows = [cut_windows(waveform, encoder.window) for waveform in waveforms]
     return _Clip(printable(path), windows, max(unheard, 0.0))
+
+
+def _hear_whole(classifier: Classifier, path: Path, batch_size: int) -> _Clip | Failure:
+    """Read and score all of a clip, however long, by the mean embedding of the stretches that cover it."""
+    encoder = classifier.encoder
+    total, count, silent = torch.zeros(encoder.dim, dtype=torch.float64), 0, True
+    try:
+        with open_regular(path) as file:
+            stretches = slide(file, sample_rate=encoder.sample_rate, samples=classifier.longest, hop=None)
+            while batch := [waveform for _, waveform in islice(stretches, batch_size)]:
+                windows = torch.stack([cut_windows(waveform, encoder.window) for waveform in batch])
+                total += encoder.embed_audio(windows).double().sum(dim=0)
+                count += len(batch)
+                silent = silent and all(map(is_silent, batch))
+    except AudioError as error:
+        return Failure(printable(path), str(error))
+    if silent:
+        return Failure(printable(path), SILENT)
+    logits = classifier.score((total / count).float()[None])
+    return _Clip(printable(path), [], 0.0, [logits[0]])
 
 
 def _result(classifier: Classifier, clip: _Clip) -> Prediction | Failure:

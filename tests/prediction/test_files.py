@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,17 @@ import torch
 from samples import RATE, write_tone
 from workshop import Workshop
 
+from palm_cache.adaptation.evaluate import evaluate_files
+from palm_cache.adaptation.fit import fit_store
+from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.encoders.registry import load_text_tower
+from palm_cache.extraction.extract import extract
+from palm_cache.params import CLIP_TOKENIZER, ExtractParams, FitParams
 from palm_cache.prediction.answers import Failure, Prediction, answer, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.files import predict_files
 from palm_cache.store.features import FeatureStore
+from palm_cache.types import Training
 
 
 def predict(
@@ -35,14 +43,41 @@ def test_a_clip_gets_the_logits_that_its_row_in_the_store_got(
 ) -> None:
     """Short clips, and one that has to be cropped; heads that learn words go through the text tower."""
     file = workshop.heads if views == "first" else workshop.mean_heads
+    check_scored_clips(workshop, file, head)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_long_clip_is_heard_whole_where_the_head_learned_from_means(
+    workshop: Workshop, tmp_path: Path, batch_size: int
+) -> None:
+    table = read_dataset(str(workshop.data))
+    store = extract(table, "mini", tmp_path / "means" / "mini.zarr", ExtractParams(long="mean")).store
+    tower = partial(load_text_tower, device="cpu", tokenizer=CLIP_TOKENIZER)
+    params = FitParams(("palm",), shots=(4,), seeds=(0,), training=Training(epochs=5))
+    file = fit_store(store, tmp_path / "runs", params, load_tower=tower).heads_file
+    evaluate_files(tmp_path / "runs", load_tower=tower)
+    results = check_scored_clips(workshop, file, "palm", batch_size=batch_size)
+    crops = predict(Classifier.load(workshop.heads), [workshop.data / "audios" / "long.flac"])
+    assert [result.unheard for result in results] == [0.0] * len(results)
+    assert crops[0].unheard == pytest.approx(3.5)
+    silence = tmp_path / "silence.wav"
+    soundfile.write(silence, np.zeros(30 * RATE), RATE)
+    failures = predict(Classifier.load(file), [silence, tmp_path / "absent.wav"])
+    assert [failure.reason[:20] for failure in failures] == ["nothing but silence:", "no such file"]
+
+
+def check_scored_clips(workshop: Workshop, file: Path, head: str, **how: int) -> list[Prediction | Failure]:
+    """Compare predictions with the logits that evaluation wrote down; return them."""
     classifier = Classifier.load(file, head)
     name = f"{head}-{classifier.head.run.shots}shots-fold1-seed0"
     with h5py.File(file.parents[2] / "predictions.h5") as scored:
         group = scored[f"Tones/mini/{name}"]
         rows, expected = group["row"][:], torch.from_numpy(group["logits"][:])
     names = FeatureStore(workshop.store).clip_names()
-    results = predict(classifier, [workshop.data / names[row] for row in rows])
+    assert "audios/long.flac" in [names[row] for row in rows]
+    results = predict(classifier, [workshop.data / names[row] for row in rows], **how)
     torch.testing.assert_close(logits_of(results), expected, atol=1e-4, rtol=0)
+    return results
 
 
 def test_probabilities_are_the_softmax_at_the_heads_temperature(workshop: Workshop) -> None:
