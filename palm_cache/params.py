@@ -24,6 +24,7 @@ from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.types import ZERO_SHOT_TEMPLATE, Training
 
 Precision = Literal["fp32", "bf16"]
+Runtime = Literal["torch", "openvino"]
 Long = Literal["crop", "mean"]
 OnError = Literal["skip", "fail"]
 OnStale = Literal["refuse", "rebuild"]
@@ -59,6 +60,10 @@ class ExtractParams:
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; several GPUs with commas between."""
     precision: Precision = "fp32"
+    runtime: Runtime = "torch"
+    """What computes the audio tower."""
+    compile: bool = False
+    """Whether torch compiles the audio tower first."""
     tokenizer: str = CLIP_TOKENIZER
     """Hub id or directory of CLIP's tokenizer, for ``pengi``."""
     batch_size: int = 0
@@ -82,6 +87,8 @@ class ExtractParams:
                 raise ParameterError(f"device: {self.device}: several must be different GPUs: cuda:0,cuda:1")
             if self.jobs > 1:
                 raise ParameterError("jobs: one process drives several devices; leave it at 1")
+        if self.compile and self.runtime != "torch":
+            raise ParameterError(f"compile: goes with the runtime torch, not with {self.runtime}")
 
     @property
     def devices(self) -> tuple[str, ...]:

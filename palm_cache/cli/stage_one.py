@@ -188,6 +188,23 @@ def extract(
             autocompletion=complete_choice("fp32", "bf16"),
         ),
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="What computes the audio tower: torch, or on a CPU the quicker openvino "
+            "(pip install 'palm-cache[openvino]').",
+            show_default="torch",
+            autocompletion=complete_choice("torch", "openvino"),
+        ),
+    ] = None,
+    compile_: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Have torch compile the audio tower first: pays for a minute or two where hours follow.",
+            show_default="no",
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Clips per encoder call.", show_default="4 on a CPU, 16 on a GPU")
     ] = None,
@@ -215,7 +232,7 @@ def extract(
 
     Safe to interrupt and to run again: what is finished and unchanged is never computed twice. Of several
     datasets those that are not here are named and passed over. Files are read ahead while the encoder is
-    busy; --runtime, --precision and --compile make it quicker, and palm-cache bench extract says by how much.
+    busy; --runtime, --precision and --compile make it quicker.
 
     Example: palm-cache extract --dataset demo
     """
@@ -238,6 +255,8 @@ def extract(
             device=device,
             tokenizer=tokenizer,
             precision=choice("--precision", precision, ("fp32", "bf16")),
+            runtime=choice("--runtime", runtime, ("torch", "openvino")),
+            compile=compile_,
             batch_size=batch_size,
             jobs=jobs,
             on_error=choice("--on-error", on_error, ("skip", "fail")),

@@ -14,6 +14,7 @@ from palm_cache.extraction.chunks import ChunkResult, Worker, embed_chunks, know
 from palm_cache.extraction.encoders.base import Encoder, full_identity
 from palm_cache.extraction.encoders.registry import encoder_options, load_encoder
 from palm_cache.extraction.plan import Plan, find_doubts, plan_extraction, siblings_of, standing, successor_of
+from palm_cache.extraction.runtime import check_runtime
 from palm_cache.params import ExtractParams, OnStale
 from palm_cache.store import trees
 from palm_cache.store.features import FORMAT_VERSION, MEAN_POLICY, VIEW_POLICY, FeatureStore, StoreHeader
@@ -85,6 +86,8 @@ def extract(
         header = describe(table, encoder, params.views)
         target = _target(out, header, table, encoder, params.on_stale)
         todo = list(find_doubts(target.store, table.clips, progress))
+        wanted = [clip for chunk in todo for clip in table.clips[target.store.rows(chunk)]]
+        checked = check_runtime(encoder, wanted)
         siblings = siblings_of(out, header) if todo else ()
         worker = Worker(
             store=target.store.path,
@@ -104,7 +107,7 @@ def extract(
         f"{shared[path]:,} clip(s) took their embedding from {path}" for path in siblings if shared[path]
     ]
     said = dict.fromkeys(note for result in results for note in result.notes)
-    notes = (*table.notes, *target.notes, *reused, *said)
+    notes = (*table.notes, *target.notes, *reused, *checked, *said)
     return Extraction(out, len(table.clips), embedded, failures, notes)
 
 

@@ -161,7 +161,7 @@ def _useless(path: Path) -> str | None:
 
 @lru_cache
 def _mini() -> dict[str, object]:
-    """Return what is the same of ``mini`` in every precision, whatever becomes of long clips."""
+    """Return what is the same of ``mini`` in every precision and runtime, whatever becomes of long clips."""
     identity = full_identity(load_encoder("mini", device="cpu"))
     return {key: value for key, value in identity.items() if key not in ("precision", "window")}
 

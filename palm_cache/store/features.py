@@ -78,6 +78,10 @@ class StoreHeader:
             return f"format version {self.format_version} instead of {wanted.format_version}"
         if self.view_policy != wanted.view_policy:
             return f"made by another policy for long clips ({self.view_policy}; now {wanted.view_policy})"
+        for option, default in (("precision", "fp32"), ("runtime", "torch")):
+            mine, theirs = (header.identity.get(option, default) for header in (self, wanted))
+            if mine != theirs:
+                return f"made with {option} {mine} instead of {theirs}"
         if self.fingerprint != wanted.fingerprint:
             return (
                 f"made by another version of the encoder or its preprocessing (fingerprint "

@@ -35,7 +35,7 @@ def from_directory_or_hub(what: str, source: str, load: Callable[[str, bool], T]
         If it is neither, or cannot be had.
     """
     directory = Path(source).expanduser()
-    with _quiet():
+    with quiet_transformers():
         if directory.is_dir():
             return load(str(directory.resolve()), True)
         if source.count("/") != 1 or source.startswith((".", "/", "~")):
@@ -64,20 +64,9 @@ def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:
         ) from error
 
 
-def _check_reachable(what: str, source: str, advice: str) -> None:
-    """Ask the hub for the repository once and briefly."""
-    ask_hub(
-        lambda api: api.model_info(source, timeout=HUB_TIMEOUT),
-        lambda reason: EncoderError(
-            f"{what}: not in the local cache, and the hub does not give it ({reason}); "
-            f"check name and network, or {advice}"
-        ),
-    )
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' bars and warnings off stderr while it loads."""
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' bars and warnings off stderr."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -87,3 +76,14 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def _check_reachable(what: str, source: str, advice: str) -> None:
+    """Ask the hub for the repository once and briefly."""
+    ask_hub(
+        lambda api: api.model_info(source, timeout=HUB_TIMEOUT),
+        lambda reason: EncoderError(
+            f"{what}: not in the local cache, and the hub does not give it ({reason}); "
+            f"check name and network, or {advice}"
+        ),
+    )

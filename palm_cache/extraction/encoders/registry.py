@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from palm_cache.extraction.encoders.base import Encoder
-    from palm_cache.params import ExtractParams, Long, Precision
+    from palm_cache.params import ExtractParams, Long, Precision, Runtime
     from palm_cache.store.features import StoreHeader
     from palm_cache.types import TextTower
 
@@ -83,6 +83,8 @@ def load_encoder(
     device: str = "auto",
     precision: Precision = "fp32",
     tokenizer: str = CLIP_TOKENIZER,
+    runtime: Runtime = "torch",
+    compiled: bool = False,
     long: Long = "crop",
 ) -> Encoder:
     """Load an encoder.
@@ -96,17 +98,32 @@ def load_encoder(
     precision : {"fp32", "bf16"}
     tokenizer : str
         Hub id or directory of CLIP's tokenizer; only ``pengi`` needs one beside its weights.
+    runtime : {"torch", "openvino"}
+        What computes the audio tower.
+    compiled : bool
+        Whether torch compiles the audio tower.
     long : {"crop", "mean"}
         See :attr:`~palm_cache.extraction.encoders.base.Window.long`.
 
     Raises
     ------
     UnknownNameError, EncoderError
-        If it does not exist, cannot be loaded or the device is not there.
+        If it does not exist, cannot be loaded or the device or the runtime is not there.
     """
     from palm_cache.extraction.encoders.base import choose_device
 
-    encoder = _load(spec, choose_device(device), precision, tokenizer)
+    if runtime == "openvino":
+        from palm_cache.extraction.encoders.openvino import openvino_device, use_openvino
+
+        # Its towers are made of those in full precision.
+        encoder = _load(spec, openvino_device(device), "fp32", tokenizer)
+        use_openvino(encoder, precision)
+    else:
+        encoder = _load(spec, choose_device(device), precision, tokenizer)
+    if compiled:
+        from palm_cache.extraction.encoders.compiled import use_compiled
+
+        use_compiled(encoder)
     encoder.window = replace(encoder.window, long=long)
     return encoder
 
@@ -131,6 +148,8 @@ def encoder_options(params: ExtractParams) -> dict[str, Any]:
     return {
         "precision": params.precision,
         "tokenizer": params.tokenizer,
+        "runtime": params.runtime,
+        "compiled": params.compile,
         "long": params.long,
     }
 
@@ -140,6 +159,8 @@ def recorded_options(identity: Mapping[str, object]) -> dict[str, Any]:
     window = identity.get("window")
     return {
         "precision": identity.get("precision", "fp32"),
+        "runtime": str(identity.get("runtime", "torch")).split(" ")[0],
+        "compiled": "compiled" in identity,
         "long": window[3] if isinstance(window, list | tuple) and len(window) > 3 else "crop",
     }
 

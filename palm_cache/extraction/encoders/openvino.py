@@ -1,0 +1,189 @@
+"""Audio towers in OpenVINO: on CPUs quicker than torch, and off by rounding only.
+
+A tower is converted when it is first needed, which takes some ten seconds, and kept for the next time below
+``$XDG_CACHE_HOME/palm-cache/openvino`` (``~/.cache`` where that is not set), under a hash of its weights and
+of the libraries that converted it. The log-mel stays in torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.base import Encoder, Precision, choose_device, cpu_workers, full_identity
+from palm_cache.extraction.encoders.hub import quiet_transformers
+from palm_cache.store.fingerprint import fingerprint
+
+LEAST_COSINE = 0.9999
+"""Between a clip's embedding by OpenVINO and by torch in fp32; less is a defect, of whomever."""
+
+
+def openvino_device(name: str) -> torch.device:
+    """Return the device for OpenVINO: the CPU, also for ``auto``.
+
+    Raises
+    ------
+    EncoderError
+        If another one is asked for.
+    """
+    device = torch.device("cpu") if name == "auto" else choose_device(name)
+    if device.type != "cpu":
+        raise EncoderError(f"device {name!r}: the runtime openvino is for CPUs; use --runtime torch")
+    return device
+
+
+def use_openvino(encoder: Encoder, precision: Precision) -> None:
+    """Have OpenVINO compute an encoder's audio tower from now on.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Loaded in fp32, on the CPU.
+    precision : {"fp32", "bf16"}
+        What OpenVINO computes in.
+
+    Raises
+    ------
+    EncoderError
+        If it is not installed, or this CPU does not have the precision.
+    """
+    try:
+        installed = version("openvino")
+    except PackageNotFoundError:
+        raise EncoderError("runtime openvino: not installed; pip install 'palm-cache[openvino]'") from None
+    if precision == "bf16":
+        _check_bf16()
+    libraries = {name: version(name) for name in ("openvino", "torch", "transformers")}
+    key = fingerprint({**full_identity(encoder), **libraries})
+    encoder.audio_tower = OpenVinoTower(cast(nn.Module, encoder.audio_tower), key, precision)
+    encoder.precision = precision
+    release = ".".join(installed.split(".")[:2])
+    encoder.identity = {**encoder.identity, "precision": precision, "runtime": f"openvino {release}"}
+
+
+def _check_bf16() -> None:
+    """Refuse a CPU without bf16: OpenVINO would compute in fp32 there and not say so."""
+    core = _import_openvino().Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise EncoderError(
+            f"runtime openvino: this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) does not compute "
+            "in bf16; use --precision fp32"
+        )
+
+
+def cosines_to_torch(encoder: Encoder, waveforms: Tensor) -> Tensor:
+    """Compare an encoder that runs in OpenVINO with the same one in torch and fp32.
+
+    Parameters
+    ----------
+    waveforms : Tensor, shape (batch, windows, samples)
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        Cosines of the embeddings.
+    """
+    reference = copy.copy(encoder)
+    reference.audio_tower = cast(OpenVinoTower, encoder.audio_tower).torch_tower
+    reference.precision = "fp32"
+    return torch.cosine_similarity(encoder.embed_audio(waveforms), reference.embed_audio(waveforms))
+
+
+class OpenVinoTower:
+    """An audio tower in OpenVINO, with a stream per worker.
+
+    Parameters
+    ----------
+    torch_tower : nn.Module
+        In fp32, on the CPU.
+    key : str
+        Names the converted tower among those kept.
+    precision : {"fp32", "bf16"}
+    """
+
+    def __init__(self, torch_tower: nn.Module, key: str, precision: Precision) -> None:
+        self.torch_tower = torch_tower
+        self._key, self._precision = key, precision
+        # Here, not in a worker: each of those has but its own share of the threads.
+        self._workers, threads = cpu_workers()
+        self._threads = self._workers * threads
+        self._lock = threading.Lock()
+        self._compiled: Any = None
+        self._own = threading.local()
+
+    def __call__(self, log_mel: Tensor) -> Tensor:
+        """Embed, (batch, ...) -> (batch, dim); threads do not wait for each other."""
+        if not hasattr(self._own, "request"):
+            with self._lock:
+                if self._compiled is None:
+                    self._compiled = self._compile(log_mel)
+            self._own.request = self._compiled.create_infer_request()
+        (embeddings,) = self._own.request.infer([log_mel.contiguous().numpy()]).values()
+        return torch.from_numpy(embeddings)
+
+    def _compile(self, example: Tensor) -> Any:
+        openvino = _import_openvino()
+        core = openvino.Core()
+        core.set_property({"ENABLE_MMAP": False})  # a mapped file could not be replaced everywhere
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self._precision],
+            "NUM_STREAMS": self._workers,
+            "INFERENCE_NUM_THREADS": self._threads,
+            # Readers use the cores too.
+            "ENABLE_CPU_PINNING": False,
+        }
+        return core.compile_model(self._converted(openvino, core, example), "CPU", settings)
+
+    def _converted(self, openvino: Any, core: Any, example: Tensor) -> Any:
+        """Read the converted tower, and convert it first where none was kept.
+
+        It is read even when it has just been written: one that comes from a file differs in the last bits.
+        """
+        kept = _cache_folder() / self._key
+        with suppress(OSError):  # nowhere to keep it, or another process was quicker
+            if not kept.is_dir():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+                    self._convert(openvino, example, Path(folder, "made")).rename(kept)
+        try:
+            return core.read_model(kept / "tower.xml")
+        except RuntimeError:  # damaged, or not there
+            shutil.rmtree(kept, ignore_errors=True)
+        with tempfile.TemporaryDirectory() as folder:
+            return core.read_model(self._convert(openvino, example, Path(folder, "made")) / "tower.xml")
+
+    def _convert(self, openvino: Any, example: Tensor, folder: Path) -> Path:
+        with warnings.catch_warnings(), quiet_transformers(), torch.no_grad():
+            # Tracing warns of every size that it takes for a constant; those are.
+            warnings.simplefilter("ignore")
+            model = openvino.convert_model(self.torch_tower, example_input=example.clone())
+        # Clips and windows vary in number; frames and mels do not.
+        model.reshape([-1] * (example.ndim - 2) + list(example.shape[-2:]))
+        openvino.save_model(model, folder / "tower.xml", compress_to_fp16=False)
+        return folder
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "palm-cache", "openvino")
+
+
+def _import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would report to Google each time it is imported."""
+    # Where that package is missing, OpenVINO takes a stub of its own.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
