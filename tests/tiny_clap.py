@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+from pipelines.benchmarks.random_clap import train_tokenizer
 
 WORDS = ["dog bark", "church bell", "rain on a tin roof", "The is a recording of  siren.", "naïve Álarm"]
 
@@ -37,25 +38,7 @@ def save_tiny_clap(
         projection_dim=24,
     )
     ClapModel(config).save_pretrained(directory)
-    ClapFeatureExtractor(truncation="fusion" if fused else "rand_trunc", padding=padding).save_pretrained(
-        directory
-    )
-    _byte_pair_tokenizer().save_pretrained(directory)
+    truncation = "fusion" if fused else "rand_trunc"
+    ClapFeatureExtractor(truncation=truncation, padding=padding).save_pretrained(directory)
+    train_tokenizer(WORDS).save_pretrained(directory)
     return directory
-
-
-def _byte_pair_tokenizer() -> RobertaTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=specials,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(WORDS, trainer)
-    content = __import__("json").loads(tokenizer.to_str())["model"]
-    merges = [tuple(merge) for merge in content["merges"]]
-    return RobertaTokenizerFast(vocab=content["vocab"], merges=merges, model_max_length=64)

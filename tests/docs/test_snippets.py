@@ -26,6 +26,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md")))
 TRIED_ELSEWHERE = (
     *("make", "dvc", ".", "pip", "python", "find"),
     *("palm-cache download", "palm-cache datasets --check"),  # of real datasets, whole ones
+    "palm-cache bench",  # takes minutes
 )
 """What a line may begin with that is not run here: it installs, or tests of its own run it."""
 

@@ -1,0 +1,1 @@
+"""How fast palm-cache is, measured where it runs."""

@@ -1,0 +1,226 @@
+"""Extraction against the plain loop and against the encoder alone, on the same files in one run.
+
+Every way has a process of its own, so that its peak memory is its own, and loads its encoder there once. Then
+the ways take turns, round after round: whatever else the machine does meanwhile meets them all.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import re
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from palm_cache.bench.runners import Turn, finish, start, take_turn
+from palm_cache.errors import AudioError, DataError, EncoderError
+from palm_cache.extraction.audio import open_regular, slide
+from palm_cache.params import ExtractParams, Precision, Runtime
+from palm_cache.types import Progress, no_progress
+
+
+@dataclass(slots=True)
+class Way:
+    """One way of embedding files, and what was measured of it."""
+
+    name: str
+    params: ExtractParams | None
+    """``None``: the plain loop."""
+    start_seconds: float = 0.0
+    turns: list[Turn] = field(default_factory=list)
+    embeddings: NDArray[np.float32] | None = None
+    """(n_files, dim)"""
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a way achieves."""
+
+    name: str
+    seconds: float
+    """Per clip, median over the rounds."""
+    cpu_seconds: float
+    """Per clip, of all threads together."""
+    speedup: float
+    """How many times as fast as the plain loop: median over the rounds."""
+    tower_seconds: float | None
+    """Per clip, of the audio tower alone on log-mel that lies ready: the ceiling."""
+    of_ceiling: float | None
+    """What part of that speed is reached: median over the rounds."""
+    least_cosine: float
+    """Over the clips, to palm-cache's first way."""
+    peak_bytes: int
+    start_seconds: float
+    """Until the first clip can be embedded."""
+    turns: list[Turn]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """The results of one run."""
+
+    encoder: str
+    n_files: int
+    rounds: int
+    threads: int
+    machine: str
+    load_average: tuple[float, float]
+    """Before and after; without other programs it is 0 before."""
+    results: list[Result]
+    left_out: list[str]
+    """Ways that cannot be taken here, and why."""
+
+
+def ways_to_run(
+    params: ExtractParams, precisions: Sequence[Precision], runtimes: Sequence[Runtime]
+) -> list[Way]:
+    """Return the plain loop, then every runtime in every precision; torch's compiled too if asked for."""
+    ways = [Way("plain loop", None)]
+    for runtime in runtimes:
+        for precision in precisions:
+            name = f"{runtime} {precision}"
+            one = replace(params, runtime=runtime, precision=precision, compile=False)
+            ways.append(Way(name, one))
+            if params.compile and runtime == "torch":
+                ways.append(Way(f"{name} compiled", replace(one, compile=True)))
+    return ways
+
+
+def bench_extraction(
+    spec: str,
+    folder: Path,
+    ways: Sequence[Way],
+    *,
+    n_clips: int,
+    rounds: int,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> Benchmark:
+    """Measure ways of embedding the files below a folder.
+
+    Parameters
+    ----------
+    ways : sequence of Way
+        The first is what the others' speed is compared with, the second what the others' embeddings are.
+    threads : int, optional
+        That torch may use; by default what it takes by itself.
+
+    Raises
+    ------
+    UnknownNameError, EncoderError
+        If the encoder cannot be loaded. A later way that cannot be taken here is left out, and said.
+    DataError
+        If there is no audio.
+    """
+    files = find_files(folder, n_clips)
+    threads = threads or torch.get_num_threads()
+    before, total, done, left_out = _load_average(), len(ways) * (1 + rounds), 0, []
+    running: list[tuple[Way, ProcessPoolExecutor]] = []
+    with ExitStack() as stack:
+        for way in ways:
+            place = Path(stack.enter_context(TemporaryDirectory()))
+            process = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+            try:
+                way.start_seconds = process.submit(start, spec, files, way.params, threads, place).result()
+                running.append((way, process))
+            except EncoderError as error:
+                if len(running) < 2:
+                    raise
+                left_out.append(f"{way.name}: {error}")
+            done += 1
+            progress("measuring", done, total)
+        for _ in range(rounds):
+            for way, process in running:
+                way.turns.append(process.submit(take_turn).result())
+                done += 1
+                progress("measuring", done, total)
+        for way, process in running:
+            way.embeddings, way.peak_bytes = process.submit(finish).result()
+    load = (before, _load_average())
+    results = _compare([way for way, _ in running])
+    return Benchmark(spec, len(files), rounds, threads, _machine(), load, results, left_out)
+
+
+def find_files(folder: Path, count: int) -> list[Path]:
+    """Return ``count`` audio files below a folder, spread evenly over those that are there.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
+    endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif"}
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+    count = min(count, len(found))
+    chosen = [found[number * len(found) // count] for number in range(count)]
+    readable = [path for path in chosen if _is_audio(path)]
+    if not readable:
+        raise DataError(
+            f"{folder}: no audio below this folder; name one with --files, or: palm-cache synthesise"
+        )
+    return readable
+
+
+def _is_audio(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            return any(True for _ in slide(file, sample_rate=16_000, samples=16_000, hop=16_000))
+    except AudioError:
+        return False
+
+
+def _compare(ways: Sequence[Way]) -> list[Result]:
+    return [_result(way, plain=ways[0], reference=ways[1]) for way in ways]
+
+
+def _result(way: Way, plain: Way, reference: Way) -> Result:
+    theirs = _unit(reference)
+    n_clips = len(theirs)
+    towers = [turn.tower_seconds for turn in way.turns if turn.tower_seconds is not None]
+    # Turns of one round are neighbours in time: compare those, then take the middle one.
+    pairs = list(zip(plain.turns, way.turns, strict=True))
+    return Result(
+        name=way.name,
+        seconds=median(turn.seconds for turn in way.turns) / n_clips,
+        cpu_seconds=median(turn.cpu_seconds for turn in way.turns) / n_clips,
+        speedup=median(slow.seconds / turn.seconds for slow, turn in pairs),
+        tower_seconds=median(towers) / n_clips if towers else None,
+        of_ceiling=median(alone / turn.seconds for alone, turn in zip(towers, way.turns, strict=True))
+        if towers
+        else None,
+        least_cosine=float((_unit(way) * theirs).sum(axis=1).min()),
+        peak_bytes=way.peak_bytes,
+        start_seconds=way.start_seconds,
+        turns=way.turns,
+    )
+
+
+def _unit(way: Way) -> NDArray[np.float64]:
+    vectors = np.asarray(way.embeddings, np.float64)
+    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def _load_average() -> float:
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
+
+
+def _machine() -> str:
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):  # Linux says more
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        name = found[1] if found else name
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return ", ".join([f"{os.cpu_count()} x {name}, {torch.backends.cpu.get_cpu_capability()}", *gpus])

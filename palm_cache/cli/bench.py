@@ -1,0 +1,121 @@
+"""Commands that measure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from palm_cache.cli.stage_one import EncoderOption, TokenizerOption, choice
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.params import ExtractParams, override
+
+if TYPE_CHECKING:
+    from palm_cache.bench.extraction import Result
+
+
+HEADINGS = (
+    "way",
+    "s/clip",
+    "CPU s/clip",
+    "speedup",
+    "tower s/clip",
+    "of ceiling",
+    "least cosine",
+    "peak GB",
+    "start s",
+)
+
+
+def extract(
+    encoder: EncoderOption = None,
+    files: Annotated[Path, typer.Option(help="Folder with audio, at any depth.")] = Path("data/raw/demo"),
+    clips: Annotated[int, typer.Option(min=1, help="Files to embed, spread over the folder.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each way embeds them.")] = 3,
+    precision: Annotated[
+        str, typer.Option(help="Precisions to measure: fp32, bf16 or both with a comma between.")
+    ] = "fp32,bf16",
+    runtime: Annotated[
+        str, typer.Option(help="Runtimes to measure: torch, openvino or both with a comma between.")
+    ] = "torch,openvino",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Measure torch.compile too; compiling takes minutes.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.", show_default="cpu")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each way.", show_default="one per core")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Clips per encoder call.", show_default="as extract takes them")
+    ] = None,
+    tokenizer: TokenizerOption = None,
+    as_json: Json = False,
+) -> None:
+    """Time extraction against a plain loop over the same files, and against the encoder alone.
+
+    The plain loop is transformers' processor and model, file by file, on the CPU. "of ceiling" is what part
+    of the speed of the audio tower alone, on log-mel that lies ready, is reached; cosines compare embeddings
+    with those of palm-cache's first way. What cannot be measured here is left out, and said.
+
+    Example: palm-cache bench extract --encoder clap:laion/clap-htsat-unfused --files recordings
+    """
+    precisions = _several("--precision", precision, ("fp32", "bf16"))
+    runtimes = _several("--runtime", runtime, ("torch", "openvino"))
+    from palm_cache.bench.extraction import bench_extraction, ways_to_run
+
+    with one_line_errors(), progress_bar("turns") as progress:
+        params = override(
+            ExtractParams(device="cpu", compile=compiled),
+            device=device,
+            batch_size=batch_size,
+            tokenizer=tokenizer,
+        )
+        done = bench_extraction(
+            encoder or "mini",
+            files,
+            ways_to_run(params, cast(Any, precisions), cast(Any, runtimes)),
+            n_clips=clips,
+            rounds=rounds,
+            threads=threads,
+            progress=progress,
+        )
+    for reason in done.left_out:
+        say(f"note: left out: {reason}")
+    if as_json:
+        print_json(asdict(done))
+        return
+    typer.echo(f"{done.encoder}: {done.n_files} files, {done.rounds} rounds, {done.threads} threads")
+    typer.echo(f"{done.machine}; load average {done.load_average[0]} before, {done.load_average[1]} after")
+    print_table(HEADINGS, [_cells(result) for result in done.results])
+
+
+def _cells(result: Result) -> list[str]:
+    tower = result.tower_seconds is not None and result.of_ceiling is not None
+    return [
+        result.name,
+        f"{result.seconds:.4f}",
+        f"{result.cpu_seconds:.4f}",
+        f"{result.speedup:.2f}",
+        f"{result.tower_seconds:.4f}" if tower else "",
+        f"{result.of_ceiling:.2f}" if tower else "",
+        f"{result.least_cosine:.6f}",
+        f"{result.peak_bytes / 1e9:.2f}",
+        f"{result.start_seconds:.1f}",
+    ]
+
+
+def _several(option: str, value: str, known: tuple[str, ...]) -> list[str]:
+    """Return a comma-separated option's values, all of them known."""
+    values = [word.strip() for word in value.split(",")]
+    for word in values:
+        choice(option, word, known)
+    return values
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands that measure."""
+    bench = typer.Typer(no_args_is_help=True, help="Measure how fast palm-cache is on this machine.")
+    bench.command("extract")(extract)
+    app.add_typer(bench, name="bench", rich_help_panel="Measuring")

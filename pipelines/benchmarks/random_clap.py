@@ -1,0 +1,57 @@
+"""Save a CLAP of published size with random weights, to measure with where no checkpoint can be had.
+
+``python -m pipelines.benchmarks.random_clap DIRECTORY``, then
+``palm-cache bench extract --encoder clap:DIRECTORY --files FOLDER``. How long embedding takes depends on the
+size of the weights, not on what they are; 0.6 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
+
+from palm_cache.types import TEMPLATES
+
+
+def save_random_clap(directory: Path, config: ClapConfig) -> None:
+    """Save model, feature extractor and a tokenizer of a few words into a directory."""
+    torch.manual_seed(0)
+    ClapModel(config).save_pretrained(directory)
+    ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(directory)
+    train_tokenizer(TEMPLATES).save_pretrained(directory)
+
+
+def train_tokenizer(texts: Sequence[str]) -> RobertaTokenizerFast:
+    """Train a small byte-pair tokenizer of RoBERTa's kind."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    content = json.loads(tokenizer.to_str())["model"]
+    merges = [tuple(merge) for merge in content["merges"]]
+    return RobertaTokenizerFast(vocab=content["vocab"], merges=merges, model_max_length=64)
+
+
+def main() -> None:
+    """Save it where the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    directory = parser.parse_args().directory
+    save_random_clap(directory, ClapConfig())
+    print(f"random CLAP -> {directory}")
+
+
+if __name__ == "__main__":
+    main()
