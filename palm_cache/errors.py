@@ -14,6 +14,7 @@
     │   ├── StaleStoreError      it was made by another encoder or with other options
     │   ├── OlderFormatError     an earlier palm-cache wrote it
     │   └── DamagedStoreError    bytes are missing or fail their checksum
+    ├── ClusterError             a cluster cannot be reached, or its workers die
     ├── PlaceError               a remote place cannot be reached: network, address, credentials
     └── OutputError              a result cannot be written
 
@@ -92,6 +93,10 @@ class OlderFormatError(StoreError):
 
 class DamagedStoreError(StoreError):
     """Bytes of a store are missing or fail their checksum."""
+
+
+class ClusterError(PalmCacheError):
+    """A cluster cannot be reached, has no workers or loses them."""
 
 
 class PlaceError(PalmCacheError):

@@ -70,6 +70,8 @@ class ExtractParams:
     """Views that go through the audio tower at once, at most; 0 is what suits the device."""
     jobs: int = 1
     """Processes that share the chunks, each with its own loaded encoder."""
+    cluster: str = ""
+    """``dask://HOST:PORT`` or ``ray://HOST:PORT``: a cluster whose workers share the chunks."""
     on_error: OnError = "skip"
     """What to do about a clip that cannot be read: record it, or stop."""
     on_stale: OnStale = "refuse"
@@ -87,6 +89,8 @@ class ExtractParams:
                 raise ParameterError(f"device: {self.device}: several must be different GPUs: cuda:0,cuda:1")
             if self.jobs > 1:
                 raise ParameterError("jobs: one process drives several devices; leave it at 1")
+        if self.cluster and (self.jobs > 1 or len(self.devices) > 1):
+            raise ParameterError("cluster: its workers are the processes; leave jobs at 1 and device to one")
         if self.compile and self.runtime != "torch":
             raise ParameterError(f"compile: goes with the runtime torch, not with {self.runtime}")
 

@@ -211,6 +211,14 @@ def extract(
     jobs: Annotated[
         int | None, typer.Option(help="Processes, each with its own loaded encoder.", show_default="1")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="A Dask or Ray cluster whose workers share the work: dask://HOST:PORT or ray://HOST:PORT.",
+            metavar="URL",
+            show_default="this process",
+        ),
+    ] = None,
     on_error: Annotated[
         str | None,
         typer.Option(help="A clip that cannot be read: skip (and record) or fail.", show_default="skip"),
@@ -259,6 +267,7 @@ def extract(
             compile=compile_,
             batch_size=batch_size,
             jobs=jobs,
+            cluster=cluster,
             on_error=choice("--on-error", on_error, ("skip", "fail")),
             on_stale=choice("--on-stale", on_stale, ("refuse", "rebuild")),
         )

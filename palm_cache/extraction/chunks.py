@@ -6,6 +6,7 @@ interrupted extraction, finished later, gives the same bits as one that ran thro
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -98,6 +99,7 @@ def embed_chunks(
     *,
     known: Sequence[KnownEmbeddings] = (),
     tick: Callable[[], None] = lambda: None,
+    closing: Callable[[], None] = lambda: None,
 ) -> list[ChunkResult]:
     """Embed the clips of chunks, as far as their content is new, and commit chunk by chunk.
 
@@ -113,6 +115,8 @@ def embed_chunks(
         Embeddings that need not be computed again.
     tick : callable
         Called once per clip read.
+    closing : callable
+        Called at a first Ctrl-C, which lets the chunk in work be finished.
 
     Raises
     ------
@@ -123,10 +127,9 @@ def embed_chunks(
     OutputError
         If the store cannot be written.
     """
-    committed = store.committed()
 
     def job(chunk: int) -> ChunkJob:
-        own = [KnownEmbeddings(store, [chunk])] if chunk in committed else []
+        own = [KnownEmbeddings(store, [chunk])] if store.is_committed(chunk) else []
         return ChunkJob(chunk, chunks[chunk], [*own, *known])
 
     def write(made: FinishedChunk) -> ChunkResult:
@@ -135,7 +138,12 @@ def embed_chunks(
         kept = Counter(source.store for source in made.kept)
         return ChunkResult(n_clips, n_clips - kept.total() - failed, failed, kept, tuple(made.notes))
 
-    return embed_jobs(encoders, list(chunks), job, store.header.views, params, write=write, tick=tick)
+    return embed_jobs(
+        encoders, list(chunks), job, store.header.views, params, write=write, tick=tick, closing=closing
+    )
+
+
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +163,8 @@ class Worker:
 
     def embed(self, chunk: int, clips: Sequence[Clip]) -> ChunkResult:
         """Embed one chunk in this process."""
-        encoder, known = _loaded(self)
+        with _LOADING:  # a worker of a cluster may have several threads
+            encoder, known = _loaded(self)
         return embed_chunks(FeatureStore(self.store), {chunk: clips}, [encoder], self.params, known=known)[0]
 
 

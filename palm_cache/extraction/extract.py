@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import joblib
 
 from palm_cache.errors import StaleStoreError
 from palm_cache.extraction.chunks import ChunkResult, Worker, embed_chunks, known_embeddings
@@ -15,6 +13,7 @@ from palm_cache.extraction.encoders.base import Encoder, full_identity
 from palm_cache.extraction.encoders.registry import encoder_options, load_encoder
 from palm_cache.extraction.plan import Plan, find_doubts, plan_extraction, siblings_of, standing, successor_of
 from palm_cache.extraction.runtime import check_runtime
+from palm_cache.extraction.spread import check_address, embed_elsewhere
 from palm_cache.params import ExtractParams, OnStale
 from palm_cache.store import trees
 from palm_cache.store.features import FORMAT_VERSION, MEAN_POLICY, VIEW_POLICY, FeatureStore, StoreHeader
@@ -71,6 +70,10 @@ def extract(
 
     Raises
     ------
+    ParameterError
+        If ``params.cluster`` is no address of a cluster.
+    ClusterError
+        If the cluster cannot be reached or loses its workers.
     StaleStoreError
         If the store was made otherwise and ``params.on_stale`` is ``"refuse"``.
     StoreError
@@ -80,6 +83,7 @@ def extract(
     OutputError
         If the store cannot be written.
     """
+    check_address(params.cluster)
     with locked(out, "another extraction is writing to this store"):
         encoders = [_load(spec, params, device) for device in params.devices]
         encoder = encoders[0]
@@ -204,24 +208,24 @@ def _embed_chunks(
     todo: list[int],
     progress: Progress,
 ) -> list[ChunkResult]:
-    """Embed chunks, in this process or spread over several."""
+    """Embed chunks, in this process or elsewhere."""
     total, done = sum(len(clips[store.rows(chunk)]) for chunk in todo), 0
-    if worker.params.jobs == 1 or len(todo) <= 1:
+    if worker.params.jobs == 1 and not worker.params.cluster:
 
         def tick() -> None:
             nonlocal done
             done += 1
             progress("embedding", done, total)
 
+        def closing() -> None:
+            progress("interrupted: finishing this chunk (again: at once)", done, total)
+
         chunks = {chunk: clips[store.rows(chunk)] for chunk in todo}
         known = known_embeddings(worker.donors)
-        return embed_chunks(store, chunks, encoders, worker.params, known=known, tick=tick)
+        return embed_chunks(store, chunks, encoders, worker.params, known=known, tick=tick, closing=closing)
     results = []
     progress("embedding", 0, total)
-    parallel = joblib.Parallel(n_jobs=worker.params.jobs, return_as="generator_unordered")
-    calls = (joblib.delayed(worker.embed)(chunk, clips[store.rows(chunk)]) for chunk in todo)
-    finished: Iterable[ChunkResult] = parallel(calls)
-    for result in finished:
+    for result in embed_elsewhere(worker, ((chunk, clips[store.rows(chunk)]) for chunk in todo)):
         results.append(result)
         done += result.clips
         progress("embedding", done, total)

@@ -57,6 +57,8 @@ class _Shared:
     """Called once per clip read."""
     stop: threading.Event
     """When set, no more batches are given out."""
+    closing: threading.Event
+    """When set, batches of no chunk but the first that is not finished."""
 
 
 class _Lane:
@@ -73,6 +75,7 @@ class _Lane:
         self._batch_size = self._most = shared.params.batch_size or default_batch(encoder.device)
         self._lock = threading.Lock()
         self._open: deque[OpenChunk] = deque()
+        self._last: OpenChunk | None = None
         self._notes: list[str] = []
         clips = self._begin(jobs, Cut.of(encoder, shared.views))
         # A batch ahead of the one being filled, and work for every reader.
@@ -91,12 +94,21 @@ class _Lane:
             if done is not None and embeddings is not None:
                 done.chunk.embedded[done.number] = (done.slots, embeddings)
             try:
-                return None if self._shared.stop.is_set() else next(self._batches, None)
+                return self._next()
             finally:
                 while self._open and self._open[0].complete:
                     notes, self._notes = self._notes, []
                     made = self._open.popleft().finish(self._shared.views, self.encoder.dim, notes)
                     self._shared.commit(made)
+
+    def _next(self) -> Batch | None:
+        if self._shared.closing.is_set() and self._last is None and self._open:
+            self._last = self._open[0]
+        if self._shared.stop.is_set():
+            return None
+        batch = next(self._batches, None)
+        wanted = batch is None or not self._shared.closing.is_set() or batch.chunk is self._last
+        return batch if wanted else None
 
     def _begin(self, jobs: Iterable[ChunkJob], cut: Cut) -> Iterator[Reading]:
         """Open chunk after chunk, as far as clips are read ahead."""
@@ -234,8 +246,11 @@ def embed_jobs(
     *,
     write: Callable[[FinishedChunk], T],
     tick: Callable[[], None] = lambda: None,
+    closing: Callable[[], None] = lambda: None,
 ) -> list[T]:
-    """Embed chunks; on an exception or Ctrl-C, those that are finished are still written.
+    """Embed chunks; on an exception, those that are finished are still written.
+
+    Ctrl-C lets every encoder finish the chunk that it is at; a second one stops at once.
 
     Parameters
     ----------
@@ -249,6 +264,8 @@ def embed_jobs(
         Writes a finished chunk; its results are returned. Called in one thread.
     tick : callable
         Called once per clip read.
+    closing : callable
+        Called at the first Ctrl-C.
 
     Raises
     ------
@@ -273,18 +290,24 @@ def embed_jobs(
         stack.callback(writer.close)
         readers = ThreadPoolExecutor(n_readers, "reader", initializer=torch.set_num_threads, initargs=(1,))
         stack.callback(readers.shutdown, cancel_futures=True)
-        stop = threading.Event()
-        shared = _Shared(views, params, readers, n_readers, writer.submit, locked_tick, stop)
+        stop, last = threading.Event(), threading.Event()
+        shared = _Shared(views, params, readers, n_readers, writer.submit, locked_tick, stop, last)
         workers: list[tuple[_Lane, int]] = []
         for place, encoder in enumerate(encoders):
             own = [number for number in chunks if number % len(encoders) == place]
             count, threads = workers_of(encoder.device)
             workers += [(_Lane(encoder, map(job, own), shared), threads)] * count
         pool = stack.enter_context(ThreadPoolExecutor(len(workers), "worker"))
-        running = [pool.submit(_work, lane, threads) for lane, threads in workers]
+        running: list[Future[None]] = []
         try:
+            running += (pool.submit(_work, lane, threads) for lane, threads in workers)
             for worker in as_completed(running):
                 worker.result()
+        except KeyboardInterrupt:
+            last.set()
+            closing()
+            pool.shutdown()
+            raise
         finally:
             stop.set()
         return writer.results()

@@ -190,6 +190,10 @@ class FeatureStore:
         matches = (re.fullmatch(r"(\d+)/0/0", name) for name in names)
         return {int(match[1]) for match in matches if match}
 
+    def is_committed(self, chunk: int) -> bool:
+        """Tell whether a chunk is done, without looking at the others."""
+        return self._commit_mark(chunk).exists()
+
     def missing(self) -> list[int]:
         """Return the numbers of the chunks that are not done, in order."""
         return sorted(set(range(self.n_chunks)) - self.committed())
@@ -218,7 +222,10 @@ class FeatureStore:
 
     def uncommit(self, chunk: int) -> None:
         """Take back the commit mark of a chunk, so that a crash while it is rewritten shows."""
-        (self.path / "audio" / "c" / str(chunk) / "0" / "0").unlink(missing_ok=True)
+        self._commit_mark(chunk).unlink(missing_ok=True)
+
+    def _commit_mark(self, chunk: int) -> Place:
+        return self.path / "audio" / "c" / str(chunk) / "0" / "0"
 
     def read_chunk(self, chunk: int) -> NDArray[np.float32]:
         """Return the embeddings of one committed chunk, shape (clips, views, dim).

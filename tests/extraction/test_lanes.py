@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,6 +113,29 @@ def test_overlapped_work_gives_the_bits_of_work_in_turn(
     assert np.array_equal(np.concatenate([chunk.audio for chunk in chunks]), expected)
     errors = [error for chunk in chunks for error in chunk.errors]
     assert [row for row, error in enumerate(errors) if error] == [11]
+
+
+def test_ctrl_c_finishes_the_chunk_in_work_and_a_second_one_nothing(
+    clips: list[Clip], one_thread: None
+) -> None:
+    class Interrupted(SpectrumEncoder):
+        def __init__(self, calls: set[int]) -> None:
+            super().__init__()
+            self.calls = calls
+
+        def embed_audio(self, waveforms: Tensor) -> Tensor:
+            embeddings = super().embed_audio(waveforms)
+            if len(self.batches) in self.calls:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+                time.sleep(0.5)  # the main thread has heard it by the next batch
+            return embeddings
+
+    # One at the first chunk, one at the second; two at the first.
+    for calls, numbers in (({3}, [0]), ({CHUNK + 3}, [0, 1]), ({3, 5}, [])):
+        written: list[int] = []
+        with pytest.raises(KeyboardInterrupt):
+            run(Interrupted(calls), clips, batch_size=1, write=lambda chunk: written.append(chunk.number))  # noqa: B023
+        assert written == numbers
 
 
 def test_the_next_clips_are_read_while_a_batch_is_embedded(

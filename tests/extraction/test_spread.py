@@ -1,0 +1,166 @@
+"""Chunks spread over a real Dask cluster, one of whose workers is killed, and over a real Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from samples import write_palm_folder
+
+from palm_cache.errors import ClusterError, ParameterError
+from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.extract import extract
+from palm_cache.extraction.spread import check_address
+from palm_cache.params import ExtractParams
+from palm_cache.store.features import FeatureStore
+
+N_CLIPS = 384
+"""Six chunks."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_palm_folder(tmp_path_factory.mktemp("spread") / "Tones", train=172, test=20)
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> FeatureStore:
+    """What this process alone makes of the folder."""
+    out = folder.with_name("alone.zarr")
+    extract(read(folder), "mini", out, ExtractParams())
+    return FeatureStore(out)
+
+
+@pytest.fixture(scope="module")
+def dask_cluster() -> Iterator[tuple[str, list[int]]]:
+    """The address of a cluster of two processes on this machine, and their process ids."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        with distributed.Client(cluster) as client:
+            pids = list(client.run(os.getpid).values())
+        yield cluster.scheduler_address.replace("tcp://", "dask://"), pids
+
+
+def assert_alike(out: Path, alone: FeatureStore) -> None:
+    mine, theirs = FeatureStore(out).read(), alone.read()
+    np.testing.assert_allclose(mine.audio, theirs.audio, atol=1e-5)
+    assert mine.digest == theirs.digest
+    assert FeatureStore(out).problems() == []
+
+
+@pytest.mark.filterwarnings("ignore")  # of Dask, about what it closes
+def test_a_dask_cluster_makes_the_same_store_though_a_worker_is_killed(
+    folder: Path, alone: FeatureStore, dask_cluster: tuple[str, list[int]], tmp_path: Path
+) -> None:
+    address, pids = dask_cluster
+    out = tmp_path / "features" / "Tones" / "mini.zarr"
+    killed_at: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if out.exists() and (done := len(FeatureStore(out).committed())):
+                os.kill(pids[0], signal.SIGKILL)
+                killed_at.append(done)
+                return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    done = extract(read(folder), "mini", out, ExtractParams(cluster=address))
+    killer.join()
+    assert 1 <= killed_at[0] < 6
+    assert (done.n_clips, done.failures) == (N_CLIPS, ())
+    assert_alike(out, alone)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Dask, about what it closes
+def test_what_goes_wrong_on_a_cluster_is_told_like_at_home(
+    folder: Path, dask_cluster: tuple[str, list[int]], tmp_path: Path
+) -> None:
+    address, _ = dask_cluster
+    table = read(folder)
+    (folder / "audios" / "odd.wav").write_bytes(b"<html>")
+    odd = type(table.clips[0])(folder / "audios" / "odd.wav", table.clips[0].name, table.clips[0].label)
+    spoilt = type(table)(table.dataset, table.class_names, (odd, *table.clips[1:]), table.folds, table.notes)
+    params = ExtractParams(cluster=address, on_error="fail")
+    with pytest.raises(Exception, match="cannot be decoded: format not recognised; mend or remove"):
+        extract(spoilt, "mini", tmp_path / "spoilt.zarr", params)
+    done = extract(spoilt, "mini", tmp_path / "spoilt.zarr", ExtractParams(cluster=address))
+    assert [name for name, _ in done.failures] == [table.clips[0].name]
+
+
+@pytest.fixture
+def ray_cluster() -> Iterator[str]:
+    """The address of a Ray cluster on this machine, where Ray is installed."""
+    pytest.importorskip("ray")
+    ports = [free_port(), free_port()]
+    words = "start --head --block --node-ip-address 127.0.0.1 --num-cpus 2 --include-dashboard=false"
+    head = subprocess.Popen(
+        [
+            Path(sys.executable).with_name("ray"),
+            *words.split(),
+            f"--port={ports[0]}",
+            f"--ray-client-server-port={ports[1]}",
+        ],
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", ports[1]), 1):
+            break
+        time.sleep(0.2)
+    yield f"ray://127.0.0.1:{ports[1]}"
+    head.terminate()
+    head.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.filterwarnings("ignore")  # of Ray
+def test_a_ray_cluster_makes_the_same_store(
+    folder: Path, alone: FeatureStore, ray_cluster: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "features" / "Tones" / "mini.zarr"
+    extract(read(folder), "mini", out, ExtractParams(cluster=ray_cluster))
+    assert_alike(out, alone)
+
+
+def test_a_cluster_that_is_not_there_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("palm_cache.extraction.spread.SECONDS_TO_CONNECT", 1)
+    with pytest.raises(ClusterError, match=r"dask://127\.0\.0\.1:9: cannot be reached; start one with"):
+        extract(read(folder), "mini", tmp_path / "x.zarr", ExtractParams(cluster="dask://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    "address", ["dask://", "dask://host", "tcp://host:1", "spark://host:1", "dask://h:p"]
+)
+def test_an_address_that_is_none_is_refused_before_anything_is_loaded(address: str) -> None:
+    with pytest.raises(ParameterError, match="is not dask://HOST:PORT or ray://HOST:PORT"):
+        check_address(address)
+
+
+def test_jobs_and_cluster_exclude_each_other() -> None:
+    with pytest.raises(ParameterError, match="its workers are the processes"):
+        ExtractParams(cluster="dask://host:1", jobs=2)
