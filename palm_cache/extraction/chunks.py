@@ -6,12 +6,16 @@ interrupted extraction, finished later, gives the same bits as one that ran thro
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from multiprocessing import current_process
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +29,9 @@ from palm_cache.params import ExtractParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.types import Clip, Place
+
+SECONDS_ORPHANED = 0.2
+"""How long a worker process may outlive the process that holds the store's lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +167,33 @@ class Worker:
     params: ExtractParams
     session: str
     """Tells one extraction from the next: workers outlive an extraction and must not reuse its state."""
+    owner: int = field(default_factory=os.getpid)
+    """Number of the process that made this; it holds the store's lock."""
 
     def embed(self, chunk: int, clips: Sequence[Clip]) -> ChunkResult:
         """Embed one chunk in this process."""
+        if current_process().name.startswith("LokyProcess"):  # started by the owner, not by a cluster
+            _follow(self.owner)
         with _LOADING:  # a worker of a cluster may have several threads
             encoder, known = _loaded(self)
         return embed_chunks(FeatureStore(self.store), {chunk: clips}, [encoder], self.params, known=known)[0]
+
+
+@lru_cache(maxsize=1)
+def _follow(parent: int) -> None:
+    """Leave it to the parent process when this one ends: Ctrl-C is for the parent, its death is for both.
+
+    A worker that went on alone would write to a store whose lock another extraction may have by then.
+    """
+    # A terminal sends Ctrl-C to both.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_ORPHANED)
+        os._exit(1)  # an exception would end this thread alone
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
 
 
 def known_embeddings(donors: Iterable[Place]) -> list[KnownEmbeddings]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,27 +13,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
-from samples import write_palm_folder
+from samples import assert_same, read_arrays, write_palm_folder
 
 from palm_cache.errors import StoreError
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import extract
 from palm_cache.params import ExtractParams
-from palm_cache.store.features import FeatureStore
+from palm_cache.store.features import CHUNK_CLIPS, FeatureStore
 
 KILLS = int(os.environ.get("PALM_CACHE_KILLS", "5"))
 CHUNK = 8
+CLASSES = [f"tone {number}" for number in range(4 * KILLS)]
+CLIPS = 12 * len(CLASSES)
+"""So many that they are not all embedded before the last kill."""
 
+COMMAND = "from palm_cache.cli import app; app()"
 # Small chunks, so that a small dataset has many.
-COMMAND = (
-    f"import palm_cache.store.features as features; features.CHUNK_CLIPS = {CHUNK}\n"
-    "from palm_cache.cli import app; app()"
-)
+IN_SMALL_CHUNKS = f"import palm_cache.store.features as features; features.CHUNK_CLIPS = {CHUNK}\n{COMMAND}"
 
 
-def start(folder: Path, out: Path) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", COMMAND, "extract", "--dataset", str(folder), "--out", str(out)]
+def start(folder: Path, out: Path, *options: str, command: str = IN_SMALL_CHUNKS) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", command, "extract", "--dataset", str(folder), "--out", str(out), *options]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -42,41 +43,63 @@ def chunk_times(out: Path) -> dict[str, int]:
     return {file.parent.parent.name: file.stat().st_mtime_ns for file in files}
 
 
+def wait_for_a_chunk(process: subprocess.Popen[str], out: Path) -> None:
+    before, deadline = chunk_times(out), time.monotonic() + 60
+    while chunk_times(out) == before and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_killed_at_random_moments_it_loses_at_most_the_chunk_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = max(72, 12 * KILLS)  # at least three chunks a kill
-    folder = write_palm_folder(tmp_path / "Tones", train=train, test=20)
+    folder = write_palm_folder(tmp_path / "Tones", classes=CLASSES, train=8, test=4)
     monkeypatch.setattr("palm_cache.store.features.CHUNK_CLIPS", CHUNK)
     whole, out = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
-    start(folder, whole).communicate(timeout=120)
+    began, process = time.monotonic(), start(folder, whole)
+    wait_for_a_chunk(process, whole)
+    starting = time.monotonic() - began
+    process.communicate(timeout=120)
     assert FeatureStore(whole).missing() == []
     moments = random.Random(0)
-    for _ in range(KILLS):
+    for number in range(KILLS):
         before = chunk_times(out)
         process = start(folder, out)
-        # A kill before the first write is no test: wait for a sign of life, then a little longer.
-        deadline = time.monotonic() + 60
-        while chunk_times(out).keys() == before.keys() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
+        if number % 2:  # at any moment: while it starts, looks at the store, or works
+            time.sleep(moments.uniform(0, 1.2 * starting))
+        else:  # about when a chunk is written
+            wait_for_a_chunk(process, out)
+            time.sleep(moments.uniform(0, 0.05))
+        process.kill()
         process.communicate()
         kept = chunk_times(out)
         assert before.items() <= kept.items()  # nothing finished was computed again
-    assert 0 < len(kept) <= 2 * (train + 20) // CHUNK
+        found = FeatureStore(out).problems() if out.exists() else []
+        assert [problem for problem in found if not re.fullmatch(r"chunk \d+ is missing .*", problem)] == []
+    assert 0 < len(kept) < len(chunk_times(whole))
     finishing = start(folder, out)
     stdout, stderr = finishing.communicate(timeout=120)
     assert finishing.returncode == 0, stderr
-    assert (
-        f"({2 * (train + 20) - len(kept) * CHUNK} embedded now, {len(kept) * CHUNK} already there)" in stdout
-    )
+    there = CHUNK * len(kept)
+    assert f"({CLIPS - there} embedded now, {there} already there)" in stdout
     assert FeatureStore(out).problems() == []
     assert not list(out.rglob("*.partial"))
-    for name, array in zarr.open_group(whole, mode="r").members(max_depth=None):
-        if isinstance(array, zarr.Array):
-            assert np.array_equal(array[:], zarr.open_group(out, mode="r")[name][:]), name
+    assert_same(read_arrays(out), read_arrays(whole))
+
+
+def test_workers_die_with_the_process_that_holds_the_lock(tmp_path: Path) -> None:
+    folder, out = (
+        write_palm_folder(tmp_path / "Tones", classes=CLASSES[:20], train=12, test=4),
+        tmp_path / "one.zarr",
+    )
+    process = start(folder, out, "--jobs", "2", command=COMMAND)
+    wait_for_a_chunk(process, out)
+    process.kill()
+    process.communicate(timeout=20)  # ends when the last process that has the pipes does
+    kept = len(FeatureStore(out).committed())
+    assert 0 < kept < 5
+    assert extract(read(folder), "mini", out, ExtractParams()).embedded == 320 - CHUNK_CLIPS * kept
+    assert FeatureStore(out).problems() == []
 
 
 def test_a_second_process_is_sent_away_until_the_first_one_is_dead(
@@ -86,9 +109,7 @@ def test_a_second_process_is_sent_away_until_the_first_one_is_dead(
     monkeypatch.setattr("palm_cache.store.features.CHUNK_CLIPS", CHUNK)
     table, out = read(folder), tmp_path / "one.zarr"
     first = start(folder, out)
-    deadline = time.monotonic() + 60
-    while not chunk_times(out) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_for_a_chunk(first, out)
     first.send_signal(signal.SIGSTOP)  # alive, and holding the lock
     with pytest.raises(StoreError, match="another extraction is writing to this store; wait for it to end"):
         extract(table, "mini", out, ExtractParams())
