@@ -351,17 +351,23 @@ def test_a_terminal_shows_one_bar_per_task(
     assert "200/200" in lines[1]
 
 
-def test_ctrl_c_keeps_finished_chunks_and_says_how_to_go_on(workplace: Path) -> None:
-    write_palm_folder(workplace / "Many", train=120, test=30)
-    command = [sys.executable, "-c", "from palm_cache.cli import app; app()", "extract", "--dataset", "Many"]
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_keeps_finished_chunks_and_says_how_to_go_on(workplace: Path, jobs: int) -> None:
+    write_palm_folder(workplace / "Many", classes=[str(number) for number in range(20)], train=13)
+    words = ["extract", "--dataset", "Many", "--jobs", f"{jobs}"]
+    # A group of its own, so that all its processes get the signal, as from a terminal.
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
+        [sys.executable, "-c", "from palm_cache.cli import app; app()", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+        start_new_session=True,
     )
     chunks = workplace / "data" / "features" / "Many" / "mini.zarr" / "audio" / "c"
     deadline = time.monotonic() + 60
     while not (chunks.is_dir() and any(chunks.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted: finished chunks are kept; run the same command again to go on" in stderr

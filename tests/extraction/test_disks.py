@@ -70,6 +70,20 @@ def test_a_disk_that_fills_up_keeps_what_is_finished_and_more_space_finishes_it(
     assert_same(read_arrays(out), whole)
 
 
+def test_a_new_store_for_which_there_is_no_room_leaves_nothing_behind(
+    disk: Path, folder: Path, encoder: SpectrumEncoder
+) -> None:
+    out = disk / "new" / "mini.zarr"
+    ballast = fill(disk)
+    with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
+        extract(read(folder), "mini", out, ExtractParams())
+    assert encoder.embedded == 0
+    assert not out.exists()
+    ballast.unlink()
+    assert extract(read(folder), "mini", out, ExtractParams()).embedded == 18
+    assert sorted(file.name for file in out.parent.iterdir()) == [".mini.zarr.lock", "mini.zarr"]
+
+
 def test_a_store_on_a_read_only_disk_can_be_read_and_planned_but_not_extended(
     disk: Path, folder: Path, encoder: SpectrumEncoder
 ) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +108,25 @@ def test_clocks_that_jump_hide_no_change_and_feign_none(run: Run, folder: Path, 
         if file != changed:
             os.utime(file, (future + 1, future + 1))
     assert run().embedded == 1
+
+
+def test_a_clock_that_runs_backwards_changes_nothing(
+    run: Run, folder: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run()
+    whole = read_arrays(out)
+    shutil.rmtree(out)
+    clock = itertools.count(2**33, -3600)
+    with monkeypatch.context() as patch:
+        for name, factor in (("time", 1), ("time_ns", 10**9)):
+            patch.setattr(time, name, lambda factor=factor: next(clock) * factor)
+        assert run().embedded == done.embedded
+        assert run().embedded == 0
+        write_tone(folder / "audios" / "train_1_1.wav", 333)
+        assert run().embedded == 1
+    write_tone(folder / "audios" / "train_1_1.wav", 607, seconds=0.6, seed=101)  # as it was
+    assert run().embedded == 1
+    assert_same(read_arrays(out), whole)
 
 
 def test_moved_added_and_removed_clips_keep_what_is_known(
@@ -258,12 +279,31 @@ def test_an_encoder_that_returns_nan_is_the_clips_error(
     assert FeatureStore(out).problems() == []
 
 
-def test_a_damaged_chunk_is_found_and_made_again_alone(run: Run, out: Path, encoder: SpectrumEncoder) -> None:
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:10])
+
+
+def lose_content(file: Path) -> None:
+    """As a file system does that had noted a new file's length alone when the power went."""
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("array", ["audio", "content_sha256", "error"])
+@pytest.mark.parametrize("damage", [flip_bit, cut_short, lose_content])
+def test_a_damaged_chunk_is_found_and_made_again_alone(
+    run: Run, folder: Path, out: Path, array: str, damage: Callable[[Path], None]
+) -> None:
+    (folder / "audios" / "train_1_2.wav").write_bytes(b"<html>")  # errors that are all empty have no file
     run()
     whole = read_arrays(out)
-    flip_bit(out / "audio" / "c" / "2" / "0" / "0")
-    assert run().embedded == 4
+    chunk = whole["path"].tolist().index("audios/train_1_2.wav") // 4
+    damage(out / array / "c" / f"{chunk}" / ("0/0" if array == "audio" else ""))
+    others = [file for file in out.glob("audio/c/*/0/0") if file.parent.parent.name != f"{chunk}"]
+    written = [file.stat().st_mtime_ns for file in others]
+    assert run().embedded == 3
+    assert [file.stat().st_mtime_ns for file in others] == written
     assert_same(read_arrays(out), whole)
+    assert run().embedded == 0
 
 
 def test_views_of_long_clips_differ_and_those_of_short_ones_do_not(folder: Path, out: Path, run: Run) -> None:

@@ -257,6 +257,13 @@ def out_of_cpu() -> Exception:
     return RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
 
+def out_of_this_machine() -> Exception:
+    """What torch says when it really cannot have the memory that it asks for."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    return caught.value
+
+
 class Small(SpectrumEncoder):
     """Memory holds ``room`` clips."""
 
@@ -270,7 +277,7 @@ class Small(SpectrumEncoder):
         return super().embed_audio(waveforms)
 
 
-@pytest.mark.parametrize("failure", [out_of_cuda, out_of_cpu, MemoryError])
+@pytest.mark.parametrize("failure", [out_of_cuda, out_of_cpu, out_of_this_machine, MemoryError])
 def test_a_batch_that_memory_does_not_hold_is_halved(
     clips: list[Clip], one_thread: None, failure: Callable[[], Exception]
 ) -> None:
