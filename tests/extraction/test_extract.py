@@ -111,7 +111,7 @@ def test_clocks_that_jump_hide_no_change_and_feign_none(run: Run, folder: Path, 
 
 
 def test_a_clock_that_runs_backwards_changes_nothing(
-    run: Run, folder: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = run()
     whole = read_arrays(out)
@@ -284,7 +284,7 @@ def cut_short(file: Path) -> None:
 
 
 def lose_content(file: Path) -> None:
-    """As a file system does that had noted a new file's length alone when the power went."""
+    """As a file system may when the power goes: the new name is on the disk, the bytes are not."""
     file.write_bytes(b"")
 
 

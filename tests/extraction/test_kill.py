@@ -89,7 +89,7 @@ def test_killed_at_random_moments_it_loses_at_most_the_chunk_in_flight(
 
 def test_workers_die_with_the_process_that_holds_the_lock(tmp_path: Path) -> None:
     folder = write_palm_folder(tmp_path / "Tones", classes=[str(number) for number in range(20)], train=12)
-    out = tmp_path / "one.zarr"
+    out = tmp_path / "orphaned.zarr"
     process = start(folder, out, "--jobs", "2", command=COMMAND)
     wait_for_a_chunk(process, out)
     process.kill()
