@@ -159,7 +159,7 @@ class Worker:
 
     store: Place
     donors: tuple[Place, ...]
-    """Other stores of the same encoder and views, whose embeddings need not be computed again."""
+    """Other stores of the same encoder and views, whose embeddings need not be computed again; absolute."""
     encoder: str
     """Encoder spec."""
     fingerprint: str

@@ -19,6 +19,7 @@ from palm_cache.store import trees
 from palm_cache.store.features import FORMAT_VERSION, MEAN_POLICY, VIEW_POLICY, FeatureStore, StoreHeader
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.locks import locked
+from palm_cache.store.places import absolute
 from palm_cache.types import TEMPLATES, Clip, ClipTable, Place, Progress, no_progress
 
 
@@ -95,7 +96,7 @@ def extract(
         siblings = siblings_of(out, header) if todo else ()
         worker = Worker(
             store=target.store.path,
-            donors=(target.donor, *siblings) if target.donor else siblings,
+            donors=tuple(map(absolute, (target.donor, *siblings) if target.donor else siblings)),
             encoder=spec,
             fingerprint=header.fingerprint,
             params=params,
@@ -108,7 +109,9 @@ def extract(
     embedded = sum(result.embedded for result in results)
     shared = sum((Counter(result.known) for result in results), Counter[Place]())
     reused = [
-        f"{shared[path]:,} clip(s) took their embedding from {path}" for path in siblings if shared[path]
+        f"{shared[absolute(path)]:,} clip(s) took their embedding from {path}"
+        for path in siblings
+        if shared[absolute(path)]
     ]
     said = dict.fromkeys(note for result in results for note in result.notes)
     notes = (*table.notes, *target.notes, *reused, *checked, *said)
@@ -209,6 +212,8 @@ def _embed_chunks(
     progress: Progress,
 ) -> list[ChunkResult]:
     """Embed chunks, in this process or elsewhere."""
+    if not todo:
+        return []
     total, done = sum(len(clips[store.rows(chunk)]) for chunk in todo), 0
     if worker.params.jobs == 1 and not worker.params.cluster:
 

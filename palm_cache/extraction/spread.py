@@ -140,7 +140,6 @@ def _seen_from_everywhere(worker: Worker) -> Worker:
     return replace(
         worker,
         store=absolute(worker.store),
-        donors=tuple(map(absolute, worker.donors)),
         encoder=f"{name}:{local.absolute()}" if local else worker.encoder,
         params=replace(
             worker.params, tokenizer=str(tokenizer.absolute()) if tokenizer.exists() else str(tokenizer)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -510,3 +511,20 @@ def test_a_worker_takes_from_siblings_what_they_know(
     shutil.rmtree(out.with_name("gone.zarr"))
     results = [worker.embed(0, table.clips[:4]), worker.embed(1, table.clips[4:])]
     assert [(result.embedded, dict(result.known)) for result in results] == [(0, {out: 4}), (0, {out: 1})]
+
+
+def test_what_is_shared_is_told_from_a_relative_store_and_several_jobs_too(
+    run: Run, out: Path, part: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    monkeypatch.setattr(chunks, "load_encoder", lambda spec, **options: encoder)
+    monkeypatch.chdir(out.parents[2])
+    with joblib.parallel_config("threading"):
+        done = extract_part(part, Path("features", "Part", "mini.zarr"), jobs=2)
+    assert done.embedded == 0
+    assert done.notes[-1] == f"5 clip(s) took their embedding from {out.relative_to(out.parents[2])}"
+
+
+def test_nothing_to_do_reaches_for_no_cluster(run: Run) -> None:
+    run()
+    assert run(cluster="dask://127.0.0.1:9").embedded == 0
