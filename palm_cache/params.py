@@ -6,7 +6,8 @@
     encoder: mini
     features: data/features   # where feature stores lie
     synthesise: {...}         # SynthesiseParams
-    extract: {...}            # ExtractParams
+    extract: {...}            # Recipe: what decides the numbers
+    resources: {...}          # Resources: what an extraction may use
     fit: {...}                # FitParams, with training: {...}
 
 Every key may be left out; a key that does not exist is an error, never ignored.
@@ -18,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.types import ZERO_SHOT_TEMPLATE, Training
@@ -28,11 +29,24 @@ Runtime = Literal["torch", "openvino"]
 Long = Literal["crop", "mean"]
 OnError = Literal["skip", "fail"]
 OnStale = Literal["refuse", "rebuild"]
+Check = Literal["stat", "content"]
 TestViews = Literal["first", "mean"]
 
+MAX_VIEWS, MAX_BATCH, MAX_JOBS = 1_000, 65_536, 4_096
+"""Beyond these a number is a slip of the finger."""
 
 CLIP_TOKENIZER = "openai/clip-vit-base-patch32"
 """Hub id of the tokenizer that PENGI was trained with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """What the command line says of a field that is annotated with it."""
+
+    text: str
+    metavar: str | None = None
+    shown: str | None = None
+    """What help shows in place of the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,54 +64,105 @@ class SynthesiseParams:
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractParams:
-    """How clips are embedded."""
+class Recipe:
+    """What decides the numbers of an embedding, beside the encoder itself: another recipe, another cache."""
 
-    views: int = 1
-    """Crops per clip."""
-    long: Long = "crop"
-    """Clips longer than the encoder's window are cropped to it, or the mean over all of them is taken."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; several GPUs with commas between."""
-    precision: Precision = "fp32"
-    runtime: Runtime = "torch"
-    """What computes the audio tower."""
-    compile: bool = False
-    """Whether torch compiles the audio tower first."""
-    tokenizer: str = CLIP_TOKENIZER
-    """Hub id or directory of CLIP's tokenizer, for ``pengi``."""
-    batch_size: int = 0
-    """Views that go through the audio tower at once, at most; 0 is what suits the device."""
-    jobs: int = 1
-    """Processes that share the chunks, each with its own loaded encoder."""
-    cluster: str = ""
-    """``dask://HOST:PORT`` or ``ray://HOST:PORT``: a cluster whose workers share the chunks."""
-    on_error: OnError = "skip"
-    """What to do about a clip that cannot be read: record it, or stop."""
-    on_stale: OnStale = "refuse"
-    """What to do about a store of another encoder or of other options."""
+    views: Annotated[int, Help("Crops of a clip that is longer than the encoder's window.")] = 1
+    long: Annotated[
+        Long,
+        Help(
+            "Clips longer than the encoder reads at once: crop their centre, or embed stretches that cover "
+            "them and take the mean."
+        ),
+    ] = "crop"
+    precision: Annotated[
+        Precision, Help("fp32, or bf16: quicker where the hardware has it, with a cosine above 0.9999 to fp32.")
+    ] = "fp32"
+    runtime: Annotated[
+        Runtime,
+        Help(
+            "What computes the audio tower: torch, or on a CPU the quicker openvino "
+            "(pip install 'palm-cache[openvino]')."
+        ),
+    ] = "torch"
+    compile: Annotated[
+        bool,
+        Help("Have torch compile the audio tower first: pays for a minute or two where hours follow."),
+    ] = False
+    tokenizer: Annotated[
+        str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")
+    ] = CLIP_TOKENIZER
 
     def __post_init__(self) -> None:
-        for name, least in (("views", 1), ("batch_size", 0), ("jobs", 1)):
-            if getattr(self, name) < least:
-                raise ParameterError(f"{name}: {getattr(self, name)} is not a whole number from {least}")
+        _check_bounds(self, views=(1, MAX_VIEWS))
         if self.long == "mean" and self.views > 1:
             raise ParameterError("views: a mean covers the whole clip; several views are crops (long: crop)")
+        if self.compile and self.runtime != "torch":
+            raise ParameterError(f"compile: goes with the runtime torch, not with {self.runtime}")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """How an extraction runs: what it may use and what it does about trouble. Decides no number."""
+
+    device: Annotated[
+        str, Help("auto, cpu, cuda, cuda:N or mps; several GPUs with commas between: cuda:0,cuda:1.")
+    ] = "auto"
+    batch_size: Annotated[
+        int, Help("Clips per encoder call; 0 is what suits the device.", shown="4 on a CPU, 128 on a GPU")
+    ] = 0
+    jobs: Annotated[int, Help("Processes, each with its own loaded encoder.")] = 1
+    cluster: Annotated[
+        str,
+        Help(
+            "A Dask or Ray cluster whose workers share the work: dask://HOST:PORT or ray://HOST:PORT.",
+            metavar="URL",
+            shown="this process",
+        ),
+    ] = ""
+    cache: Annotated[
+        str,
+        Help(
+            "Where what is known of every content is kept, for all datasets: a folder or a URL.",
+            metavar="PLACE",
+            shown=".cache in the folder of stores",
+        ),
+    ] = ""
+    check: Annotated[
+        Check, Help("stat trusts a file whose path, size and times are known; content reads it again.")
+    ] = "stat"
+    limit: Annotated[
+        int, Help("Take just the first N clips of every class, for a first look; 0 takes all.", metavar="N")
+    ] = 0
+    retry_failed: Annotated[bool, Help("Try clips again that could not be decoded before.")] = False
+    prune: Annotated[
+        bool, Help("Drop the embeddings of clips whose files are gone from the store.")
+    ] = False
+    on_error: Annotated[OnError, Help("A clip that cannot be read: skip (and record) or fail.")] = "skip"
+    on_stale: Annotated[OnStale, Help("A store made otherwise: refuse or rebuild.")] = "refuse"
+
+    def __post_init__(self) -> None:
+        _check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(1, MAX_JOBS), limit=(0, 2**31))
         if len(self.devices) > 1:
             gpus = all(re.fullmatch(r"cuda:\d+", name) for name in self.devices)
             if not gpus or len(set(self.devices)) < len(self.devices):
                 raise ParameterError(f"device: {self.device}: several must be different GPUs: cuda:0,cuda:1")
             if self.jobs > 1:
-                raise ParameterError("jobs: one process drives several devices; leave it at 1")
+                raise ParameterError("jobs: every device has a process of its own; leave it at 1")
         if self.cluster and (self.jobs > 1 or len(self.devices) > 1):
             raise ParameterError("cluster: its workers are the processes; leave jobs at 1 and device to one")
-        if self.compile and self.runtime != "torch":
-            raise ParameterError(f"compile: goes with the runtime torch, not with {self.runtime}")
 
     @property
     def devices(self) -> tuple[str, ...]:
         """The devices, one by one."""
         return tuple(name.strip() for name in self.device.split(","))
+
+
+def _check_bounds(params: object, **bounds: tuple[int, int]) -> None:
+    for name, (lowest, highest) in bounds.items():
+        value = getattr(params, name)
+        if not lowest <= value <= highest:
+            raise ParameterError(f"{name}: {value} is not a whole number from {lowest} to {highest}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +199,8 @@ class Params:
     features: str = "data/features"
     """Folder of the feature stores, each at ``<dataset>/<encoder>.zarr`` below it."""
     synthesise: SynthesiseParams = field(default_factory=SynthesiseParams)
-    extract: ExtractParams = field(default_factory=ExtractParams)
+    extract: Recipe = field(default_factory=Recipe)
+    resources: Resources = field(default_factory=Resources)
     fit: FitParams = field(default_factory=FitParams)
 
     def __post_init__(self) -> None:
@@ -142,7 +208,7 @@ class Params:
             raise ParameterError("datasets: give at least one")
 
 
-P = TypeVar("P", Params, SynthesiseParams, ExtractParams, FitParams, Training)
+P = TypeVar("P", Params, SynthesiseParams, Recipe, Resources, FitParams, Training)
 
 
 def override(params: P, **values: Any) -> P:
@@ -178,6 +244,8 @@ def _build(kind: type[P], content: object, file: str, section: str) -> P:
     known = [item.name for item in fields(kind)]
     values: dict[str, Any] = {}
     for name, value in content.items():
+        if kind is Recipe and name in Resources.__dataclass_fields__:
+            raise ParameterError(f"{where}: {name} decides no number; it belongs in the section resources")
         if name not in known:
             raise UnknownNameError.among(f"key in {where}:", str(name), known)
         values[name] = _convert(hints[name], value, file, f"{section}.{name}" if section else name)
@@ -189,7 +257,7 @@ def _build(kind: type[P], content: object, file: str, section: str) -> P:
 
 def _convert(wanted: Any, value: object, file: str, key: str) -> Any:
     """Return a YAML value as the type that a field declares."""
-    if wanted in (SynthesiseParams, ExtractParams, FitParams, Training):
+    if wanted in (SynthesiseParams, Recipe, Resources, FitParams, Training):
         return _build(wanted, value, file, key)
     if get_origin(wanted) is tuple:
         items = value if isinstance(value, list) else [value]
