@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -57,14 +58,25 @@ TEMPLATES = (
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One labelled audio file of a dataset."""
+    """One row of a dataset: a stretch of sound, a whole file or a part of one, labelled or not."""
 
     file: Place
     """Where the file lies."""
     name: str
     """Its path inside the dataset, with forward slashes; what is not UTF-8 is percent-escaped."""
-    label: int
-    """Index into the dataset's class names."""
+    label: int | None
+    """Index into the dataset's class names; ``None`` is unlabelled."""
+    start: float = 0.0
+    """Seconds from the beginning of the file at which the stretch begins."""
+    end: float | None = None
+    """Seconds from the beginning of the file at which it ends; ``None`` is the end of the file."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < (inf if self.end is None else self.end) or self.end == inf:
+            raise DataError(
+                f"{self.name}: a stretch from {self.start:g} s to {self.end} s; "
+                "it must begin at 0 or later and end after that"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,29 +96,48 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class ClipTable:
-    """A dataset as its adapter read it: which clips there are, what they are, how they split."""
+    """A dataset as its adapter read it: which clips there are, what they are, how they split.
+
+    Folds train and test on labelled rows. A dataset in which nothing is labelled may have neither classes
+    nor folds: it can be searched and explored.
+    """
 
     dataset: str
     """Name of the dataset, also the name of its folder below ``data/features``."""
     class_names: tuple[str, ...]
     """Sorted by code point, as the authors' code sorts them; a label indexes this."""
     clips: tuple[Clip, ...]
-    """One entry per file."""
+    """One entry per row: a file may have several."""
     folds: tuple[Fold, ...]
     """Fold K of the dataset is ``folds[K - 1]``."""
     notes: tuple[str, ...] = ()
     """What the user should be told about the tables: duplicate rows, classes never trained ..."""
+    source: str = ""
+    """Where the dataset lies: the absolute path or the URL, without credentials; "" if that is not known.
+    Two datasets of one name are told apart by it."""
+    groups: tuple[str, ...] | None = None
+    """Per clip, what no split may tear apart, such as its recording or its speaker; ``None`` if not known."""
 
     def __post_init__(self) -> None:
         if not self.clips:
             raise DataError(f"{self.dataset}: no clips; the tables are empty")
-        if not self.folds:
+        if not self.folds and any(clip.label is not None for clip in self.clips):
             raise DataError(f"{self.dataset}: no folds")
+        if self.groups is not None and len(self.groups) != len(self.clips):
+            raise DataError(f"{self.dataset}: {len(self.groups)} groups for {len(self.clips)} clips")
+        unlabelled = {row for row, clip in enumerate(self.clips) if clip.label is None}
         for number, fold in enumerate(self.folds, start=1):
-            _check_rows(fold, len(self.clips), where=f"{self.dataset}, fold {number}")
+            where = f"{self.dataset}, fold {number}"
+            _check_rows(fold, len(self.clips), where)
+            if unlabelled and (stray := unlabelled.intersection(fold.train.tolist() + fold.test.tolist())):
+                raise DataError(f"{where}: {self.clips[min(stray)].name} has no label: no fold holds it")
         for clip in self.clips:
-            if not 0 <= clip.label < len(self.class_names):
+            if clip.label is not None and not 0 <= clip.label < len(self.class_names):
                 raise DataError(f"{self.dataset}: {clip.name}: label {clip.label} has no class")
+
+    def class_of(self, clip: Clip) -> str | None:
+        """Return the name of a clip's class, or ``None`` if it is unlabelled."""
+        return None if clip.label is None else self.class_names[clip.label]
 
 
 @dataclass(frozen=True, slots=True)

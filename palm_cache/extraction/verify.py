@@ -52,12 +52,12 @@ def dataset_problems(store: FeatureStore, table: ClipTable, progress: Progress =
     known = dict(zip(names, labels, strict=True))
     wanted = {clip.name: clip for clip in table.clips}
     in_both = [name for name in names if name in wanted]
-    classes, classes_now = store.header.class_names, table.class_names
+    classes = store.header.class_names
     kinds = {
         "of the dataset not in the store": [name for name in wanted if name not in known],
         "of the store not in the dataset": [name for name in names if name not in wanted],
         "of another class": [
-            name for name in in_both if classes[known[name]] != classes_now[wanted[name].label]
+            name for name in in_both if classes[known[name]] != table.class_of(wanted[name])
         ],
         "of changed content": _changed(store, wanted, progress),
     }

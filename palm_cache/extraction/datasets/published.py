@@ -59,7 +59,7 @@ def read_unsplit(root: Path, dataset: str, class_of: Callable[[PurePosixPath], s
     table = find_by_name(root, palm_layout.read(root, dataset))
     contradictions = []
     for clip in table.clips:
-        told, name = class_of(PurePosixPath(clip.name)), table.class_names[clip.label]
+        told, name = class_of(PurePosixPath(clip.name)), table.class_of(clip)
         if told not in (None, name):
             contradictions.append(f"{clip.name} is {name!r} in the tables, {told!r} by its name")
     if not contradictions:

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from palm_cache.errors import DataError
+from palm_cache.types import Clip, ClipTable, Fold
+
+
+def clip(label: int | None, start: float = 0.0, end: float | None = None) -> Clip:
+    return Clip(Path("x.wav"), "x.wav", label, start, end)
+
+
+def fold(train: list[int], test: list[int]) -> Fold:
+    return Fold(torch.tensor(train, dtype=torch.int64), torch.tensor(test, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1.0, 2.0), (2.0, 2.0), (3.0, 2.0), (0.0, float("nan"))])
+def test_a_stretch_begins_in_the_file_and_ends_after_that(start: float, end: float) -> None:
+    with pytest.raises(DataError, match=r"x\.wav: a stretch from"):
+        clip(0, start, end)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_stretch_to_the_end_of_the_file_begins_at_a_number(bad: float) -> None:
+    assert clip(0, 7.5).end is None
+    with pytest.raises(DataError, match=r"x\.wav: a stretch from"):
+        clip(0, bad)
+
+
+def test_a_dataset_without_labels_needs_neither_classes_nor_folds() -> None:
+    table = ClipTable("birds", (), (clip(None), clip(None, 5.0)), ())
+    assert table.class_of(table.clips[0]) is None
+    with pytest.raises(DataError, match="birds: no folds"):
+        ClipTable("birds", ("wren",), (clip(None), clip(0)), ())
+
+
+def test_folds_hold_labelled_rows_only() -> None:
+    clips = (clip(0), clip(None), clip(0, 5.0))
+    table = ClipTable("birds", ("wren",), clips, (fold([0], [2]), fold([2], [])))
+    assert table.class_of(clips[2]) == "wren"
+    for bad in (fold([0, 1], [2]), fold([0], [1])):
+        with pytest.raises(DataError, match=r"birds, fold 1: x\.wav has no label: no fold"):
+            ClipTable("birds", ("wren",), clips, (bad,))
+
+
+def test_there_is_a_group_for_every_clip_or_for_none() -> None:
+    with pytest.raises(DataError, match="birds: 1 groups for 2 clips"):
+        ClipTable("birds", (), (clip(None), clip(None)), (), groups=("one",))
