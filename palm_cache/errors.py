@@ -7,6 +7,7 @@
     │   ├── ArrayError           an array handed to an estimator is not as it must be
     │   ├── AbsentDatasetError   a dataset that is known by name is not on this machine
     │   └── AudioError           one clip cannot be read; extraction records it and goes on
+    │       └── ReadingError     its bytes cannot be had just now; they are not at fault
     ├── UnknownNameError         a dataset, encoder, head or parameter that does not exist
     ├── ParameterError           an option or parameter has a value that makes no sense
     ├── EncoderError             an encoder cannot be loaded or refuses its input
@@ -47,6 +48,13 @@ class AbsentDatasetError(DataError):
 
 class AudioError(DataError):
     """One clip cannot be read; the message is the reason, without the path."""
+
+
+class ReadingError(AudioError):
+    """A clip's bytes cannot be had: no such file, no permission, a failing disk or share.
+
+    No property of the content: the same file may be read the next time.
+    """
 
 
 class UnknownNameError(PalmCacheError):

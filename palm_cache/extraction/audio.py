@@ -15,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from io import BufferedReader
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -29,7 +30,7 @@ from torch import Tensor
 from torchaudio.functional import resample
 from upath import UPath
 
-from palm_cache.errors import AudioError
+from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.encoders.base import Window
 from palm_cache.store.files import write_errors
 from palm_cache.store.places import reaching, reason_of
@@ -55,6 +56,22 @@ less than a thousandth of a semitone. Every ratio between common rates has small
 FILTER_WIDTH, ROLLOFF = 6, 0.99
 """The resampler's defaults, named because the margin around a crop follows from them."""
 
+READER_VERSION = 2
+"""Raise this whole number with every change that reads what was refused before: failures that were recorded
+are then tried again. See also ``PREPROCESSING_VERSION`` in ``store/fingerprint.py``."""
+
+SF_ERR_SYSTEM = 2
+"""libsndfile's number for a failed system call: the disk's fault, not the content's."""
+
+Stretch = tuple[float, float | None]
+"""Start and end in seconds of a file; an end of ``None`` is the file's."""
+
+
+def decoder_version() -> str:
+    """Name what decodes, to be recorded beside a failure: whether another one reads the file is open."""
+    library, binding = soundfile.__libsndfile_version__, soundfile.__version__
+    return f"libsndfile {library}, soundfile {binding}, reader {READER_VERSION}"
+
 
 @contextmanager
 def open_regular(path: Place) -> Iterator[BinaryIO]:
@@ -65,8 +82,10 @@ def open_regular(path: Place) -> Iterator[BinaryIO]:
 
     Raises
     ------
+    ReadingError
+        If it is missing, not a regular file or not readable; also if reading fails later on.
     AudioError
-        If it is missing, empty, not a regular file or not readable.
+        If it is empty.
     PlaceError
         If it is remote and its place cannot be reached.
     """
@@ -75,7 +94,7 @@ def open_regular(path: Place) -> Iterator[BinaryIO]:
         try:
             yield file
         except OSError as error:
-            raise AudioError(f"cannot be read: {error.strerror or error}") from error
+            raise ReadingError(f"cannot be read: {error.strerror or error}") from error
 
 
 def _open_local(path: Path) -> BinaryIO:
@@ -84,10 +103,10 @@ def _open_local(path: Path) -> BinaryIO:
         # Should a FIFO take the file's place just now: do not wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        raise AudioError("no such file") from None
+        raise ReadingError("no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else None
-        raise AudioError(f"cannot be opened: {reason or error}") from error
+        raise ReadingError(f"cannot be opened: {reason or error}") from error
     return os.fdopen(descriptor, "rb")
 
 
@@ -107,9 +126,9 @@ def _download(path: UPath, file: IO[bytes]) -> None:
                 with write_errors(Path(tempfile.gettempdir())):
                     file.write(block)
     except FileNotFoundError:
-        raise AudioError("no such file") from None
+        raise ReadingError("no such file") from None
     except (PermissionError, IsADirectoryError) as error:
-        raise AudioError(f"cannot be opened: {reason_of(error)}") from error
+        raise ReadingError(f"cannot be opened: {reason_of(error)}") from error
 
 
 def _check_regular(status: os.stat_result) -> None:
@@ -121,7 +140,7 @@ def _check_regular(status: os.stat_result) -> None:
             stat.S_IFCHR: "a device",
             stat.S_IFBLK: "a device",
         }
-        raise AudioError(f"{kinds.get(stat.S_IFMT(status.st_mode), 'something odd')}, not a file")
+        raise ReadingError(f"{kinds.get(stat.S_IFMT(status.st_mode), 'something odd')}, not a file")
     if status.st_size == 0:
         raise AudioError("the file is empty")
 
@@ -135,7 +154,13 @@ def content_hash(file: BinaryIO) -> str:
 
 
 def read_views(
-    file: BinaryIO, *, sample_rate: int, samples: int, views: int, content_sha256: str
+    file: BinaryIO,
+    *,
+    sample_rate: int,
+    samples: int,
+    views: int,
+    content_sha256: str,
+    stretch: Stretch | None = None,
 ) -> list[Tensor]:
     """Decode a file to mono waveforms at an encoder's sample rate.
 
@@ -151,6 +176,9 @@ def read_views(
         View 0 is the centre; see :func:`crop_start` for the others.
     content_sha256 : str
         Hash of the file's content.
+    stretch : tuple of float and (float or None), optional
+        Start and end, in seconds, of the part of the file that counts as the clip, as if it were cut out
+        into a file of its own; an end of ``None``, or beyond the file's, is the file's.
 
     Returns
     -------
@@ -160,32 +188,36 @@ def read_views(
     Raises
     ------
     AudioError
-        If the file cannot be decoded, is cut off, has no frames, holds NaN or infinity, or has a sample
-        rate that makes no sense.
+        If the file cannot be decoded, is cut off, has no frames, holds NaN or infinity, has a sample
+        rate that makes no sense, or ends before the stretch starts.
+    ReadingError
+        If the disk fails meanwhile.
     """
-    with _decoding(file) as sound:
-        ratio = resampling_ratio(sound.samplerate, sample_rate)
-        total = ceil(sound.frames * ratio)
+    with _decoding(file, stretch) as clip:
+        ratio = resampling_ratio(clip.rate, sample_rate)
+        total = ceil(clip.frames * ratio)
         if total <= samples:
-            whole = _resample(_read_mono(sound, 0, sound.frames), ratio)
+            whole = _resample(clip.mono(0, clip.frames), ratio)
             return [whole] * views
         starts = [crop_start(total, samples, view, content_sha256) for view in range(views)]
-        return [_read_crop(sound, ratio, start, samples) for start in starts]
+        return [_read_crop(clip, ratio, start, samples) for start in starts]
 
 
-def duration(file: BinaryIO) -> float:
-    """Return how many seconds a file lasts by its header.
+def duration(file: BinaryIO, *, stretch: Stretch | None = None) -> float:
+    """Return how many seconds a file, or a stretch of it as in :func:`read_views`, lasts by its header.
 
     Raises
     ------
     AudioError
         As :func:`read_views`.
     """
-    with _decoding(file) as sound:
-        return float(sound.frames / sound.samplerate)
+    with _decoding(file, stretch) as clip:
+        return float(clip.frames / clip.rate)
 
 
-def slide(file: BinaryIO, *, sample_rate: int, samples: int, hop: int | None) -> Iterator[tuple[int, Tensor]]:
+def slide(
+    file: BinaryIO, *, sample_rate: int, samples: int, hop: int | None, stretch: Stretch | None = None
+) -> Iterator[tuple[int, Tensor]]:
     """Read a recording of any length as windows that follow each other, in blocks.
 
     Parameters
@@ -199,11 +231,13 @@ def slide(file: BinaryIO, *, sample_rate: int, samples: int, hop: int | None) ->
     hop : int or None
         From one window to the next, in samples of the result; the last window is moved back to end with
         the recording. ``None``: as few windows as cover the recording, evenly spaced.
+    stretch : tuple of float and (float or None), optional
+        The part of the file that counts as the recording, as in :func:`read_views`.
 
     Yields
     ------
     start : int
-        First sample of the window.
+        First sample of the window, from the start of the recording.
     waveform : Tensor, shape (samples,)
         float32; shorter only where the whole recording is. The same samples as in the recording decoded
         and resampled whole.
@@ -213,9 +247,9 @@ def slide(file: BinaryIO, *, sample_rate: int, samples: int, hop: int | None) ->
     AudioError
         As :func:`read_views`; what lies before the damage has been read by then.
     """
-    with _decoding(file) as sound:
-        ratio = resampling_ratio(sound.samplerate, sample_rate)
-        total = ceil(sound.frames * ratio)
+    with _decoding(file, stretch) as clip:
+        ratio = resampling_ratio(clip.rate, sample_rate)
+        total = ceil(clip.frames * ratio)
         samples = min(samples, total)
         last = total - samples
         if hop is None:
@@ -226,22 +260,66 @@ def slide(file: BinaryIO, *, sample_rate: int, samples: int, hop: int | None) ->
         together = max(1, 1 + (BLOCK_SECONDS * sample_rate - samples) // hop)
         for number in range(0, len(starts), together):
             group = starts[number : number + together]
-            block = _read_crop(sound, ratio, group[0], group[-1] + samples - group[0])
+            block = _read_crop(clip, ratio, group[0], group[-1] + samples - group[0])
             for start in group:
                 yield start, block[start - group[0] : start - group[0] + samples]
 
 
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """A file that is being decoded: the frames of it that count as the clip."""
+
+    sound: soundfile.SoundFile
+    first: int
+    """Where the clip starts in the file."""
+    frames: int
+
+    @property
+    def rate(self) -> int:
+        """Return the sample rate in Hz."""
+        return int(self.sound.samplerate)
+
+    def mono(self, start: int, stop: int) -> Tensor:
+        """Return frames ``start`` to ``stop`` of the clip as the mean of the channels, (frames,) float32."""
+        return _read_mono(self.sound, self.first + start, self.first + stop)
+
+
 @contextmanager
-def _decoding(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
+def _decoding(file: BinaryIO, stretch: Stretch | None) -> Iterator[_Decoding]:
     """Open a file for decoding; what libsndfile cannot do, it says in its own words."""
     try:
         with _open_sound(file) as sound:
             _check_header(sound)
-            yield sound
+            yield _excerpt(sound, *(stretch or (0.0, None)))
     except soundfile.SoundFileError as error:
         # libsndfile's own reason, without the handle that it could not open.
         reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
-        raise AudioError(f"cannot be decoded: {reason[:1].lower()}{reason[1:]}") from error
+        message = f"cannot be decoded: {reason[:1].lower()}{reason[1:]}"
+        if getattr(error, "code", None) == SF_ERR_SYSTEM or not _can_be_read(file):
+            raise ReadingError(message) from error
+        raise AudioError(message) from error
+
+
+def _excerpt(sound: soundfile.SoundFile, start: float, end: float | None) -> _Decoding:
+    rate, frames = sound.samplerate, sound.frames
+    if not 0 <= start < inf:
+        raise AudioError(f"the clip starts at {start:g} s")
+    if end is not None and not start < end:
+        raise AudioError(f"the clip ends at {end:g} s, where it has not begun: it starts at {start:g} s")
+    first = round(start * rate)
+    last = frames if end is None or end * rate >= frames else round(end * rate)
+    if first >= last:
+        raise AudioError(f"the clip starts at {start:g} s, but its file ends at {frames / rate:g} s")
+    return _Decoding(sound, first, last - first)
+
+
+def _can_be_read(file: BinaryIO) -> bool:
+    """Tell whether all bytes of a file can be had: decoders do not always say why they stopped."""
+    try:
+        content_hash(file)
+    except OSError:
+        return False
+    return True
 
 
 def _open_sound(file: BinaryIO) -> soundfile.SoundFile:
@@ -325,14 +403,14 @@ def _check_header(sound: soundfile.SoundFile) -> None:
             raise AudioError(f"cut off: {present} of {declared} bytes of audio are there")
 
 
-def _read_crop(sound: soundfile.SoundFile, ratio: Fraction, start: int, samples: int) -> Tensor:
+def _read_crop(clip: _Decoding, ratio: Fraction, start: int, samples: int) -> Tensor:
     """Read and resample just a crop; the same samples as cropping the resampled whole."""
     new, old = ratio.numerator, ratio.denominator
     reach = ceil(FILTER_WIDTH * old / (min(old, new) * ROLLOFF)) + old
     # Every `old` frames the resampler's kernels repeat: starting there, none of them is shifted.
     first = max(0, (start * old // new - reach) // old * old)
-    last = min(sound.frames, ceil((start + samples) * old / new) + reach)
-    resampled = _resample(_read_mono(sound, first, last), ratio)
+    last = min(clip.frames, ceil((start + samples) * old / new) + reach)
+    resampled = _resample(clip.mono(first, last), ratio)
     offset = start - first // old * new
     return resampled[offset : offset + samples].clone()
 

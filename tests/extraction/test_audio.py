@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.functional import resample
 
-from palm_cache.errors import AudioError
+from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction import audio
 from palm_cache.extraction.audio import (
     content_hash,
     crop_start,
     cut_windows,
+    decoder_version,
     duration,
     open_regular,
     read_views,
@@ -110,6 +111,48 @@ def test_a_view_at_the_start_is_read_there_whatever_was_read_before(
     centre, start = views(tmp_path / "clip.wav", samples=RATE, count=2)
     assert torch.equal(centre, whole[20_000 : 20_000 + RATE])
     assert torch.equal(start, whole[:RATE])
+
+
+@pytest.mark.parametrize("stretch", [(0.0, None), (0.5, 2.25), (1.0, None), (2.0, 99.0), (0.0, np.inf)])
+def test_a_stretch_of_a_file_is_read_as_if_it_were_cut_out(
+    tmp_path: Path, stretch: tuple[float, float | None]
+) -> None:
+    sound = tone(3.0, 44_100, channels=2)
+    soundfile.write(tmp_path / "long.wav", sound, 44_100, subtype="FLOAT")
+    start, end = round(stretch[0] * 44_100), round(min(stretch[1] or 3.0, 3.0) * 44_100)
+    soundfile.write(tmp_path / "cut.wav", sound[start:end], 44_100, subtype="FLOAT")
+    for samples in (10 * RATE, RATE // 2):
+        with open_regular(tmp_path / "long.wav") as long, open_regular(tmp_path / "cut.wav") as cut:
+            how = {"sample_rate": RATE, "samples": samples}
+            found = read_views(long, **how, views=3, content_sha256="a", stretch=stretch)
+            expected = read_views(cut, **how, views=3, content_sha256="a")
+            assert all(map(torch.equal, found, expected))
+            windows, whole = slide(long, **how, hop=999, stretch=stretch), slide(cut, **how, hop=999)
+            for (at, window), (expected_at, expected_window) in zip(windows, whole, strict=True):
+                assert at == expected_at
+                assert torch.equal(window, expected_window)
+            assert duration(long, stretch=stretch) == duration(cut)
+
+
+@pytest.mark.parametrize(
+    ("stretch", "expected"),
+    [
+        ((3.0, None), "the clip starts at 3 s, but its file ends at 1 s"),
+        ((1.0, 2.0), "the clip starts at 1 s, but its file ends at 1 s"),
+        ((0.5, 0.5), "the clip ends at 0.5 s, where it has not begun: it starts at 0.5 s"),
+        ((0.5, 0.25), "the clip ends at 0.25 s, where it has not begun: it starts at 0.5 s"),
+        ((-1.0, None), "the clip starts at -1 s"),
+        ((np.nan, None), "the clip starts at nan s"),
+        ((0.0, np.nan), "the clip ends at nan s, where it has not begun: it starts at 0 s"),
+    ],
+)
+def test_a_stretch_that_is_none_is_refused(
+    tmp_path: Path, stretch: tuple[float, float | None], expected: str
+) -> None:
+    soundfile.write(tmp_path / "clip.wav", tone(1.0), RATE)
+    with open_regular(tmp_path / "clip.wav") as file, pytest.raises(AudioError) as caught:
+        duration(file, stretch=stretch)
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("ending", ["flac", "ogg", "mp3"])
@@ -242,6 +285,40 @@ def test_only_regular_files_are_opened(tmp_path: Path, monkeypatch: pytest.Monke
     assert reason(tmp_path / "nothing.wav") == "no such file"
     assert "cannot be opened" in reason(tmp_path / "loop.wav")
     assert "cannot be opened" in reason(tmp_path / "nul\0.wav")
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "aiff", "w64"])
+def test_a_disk_that_fails_is_not_the_contents_fault(tmp_path: Path, ending: str) -> None:
+    """A directory in the file's place: every read of it fails, as on a disk or share that is away."""
+    with soundfile.SoundFile(tmp_path / f"clip.{ending}", "w", RATE, 1) as sound:
+        for second in np.array_split(tone(65.0), 65):
+            sound.write(second)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    with open_regular(tmp_path / f"clip.{ending}") as file:
+        windows = slide(file, sample_rate=RATE, samples=RATE, hop=RATE)
+        next(windows)
+        os.dup2(directory, file.fileno())
+        with pytest.raises(ReadingError, match="cannot be"):
+            list(windows)
+        with pytest.raises(ReadingError, match="cannot be"):
+            duration(file)
+    os.close(directory)
+
+
+def test_only_what_its_bytes_say_is_the_contents_fault(tmp_path: Path) -> None:
+    (tmp_path / "page.wav").write_text("<html>")
+    (tmp_path / "empty.wav").touch()
+    for name in ("absent.wav", "nul\0.wav", "."):
+        with pytest.raises(ReadingError):
+            views(tmp_path / name)
+    for name in ("page.wav", "empty.wav"):
+        with pytest.raises(AudioError) as caught:
+            views(tmp_path / name)
+        assert not isinstance(caught.value, ReadingError)
+
+
+def test_a_failure_can_be_recorded_beside_what_decoded() -> None:
+    assert decoder_version().startswith(f"libsndfile {soundfile.__libsndfile_version__}, soundfile ")
 
 
 @settings(deadline=None)
