@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from palm_cache.api import FitResult, OpenFeatures, extract, fit, open_features
     from palm_cache.errors import PalmCacheError
     from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
-    from palm_cache.params import ExtractParams, FitParams
+    from palm_cache.params import FitParams, Recipe, Resources
     from palm_cache.prediction.table import PredictResult, predict
     from palm_cache.types import Training
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ExtractParams",
     "FitParams",
     "FitResult",
     "HeadClassifier",
@@ -28,6 +27,8 @@ __all__ = [
     "PalmCacheError",
     "PalmClassifier",
     "PredictResult",
+    "Recipe",
+    "Resources",
     "Training",
     "ZeroShotClassifier",
     "extract",
@@ -40,7 +41,7 @@ _HOMES = {
     "api": ("FitResult", "OpenFeatures", "extract", "fit", "open_features"),
     "errors": ("PalmCacheError",),
     "estimators": ("HeadClassifier", "PalmClassifier", "ZeroShotClassifier"),
-    "params": ("ExtractParams", "FitParams"),
+    "params": ("FitParams", "Recipe", "Resources"),
     "prediction.table": ("PredictResult", "predict"),
     "types": ("Training",),
 }

@@ -20,9 +20,10 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract as extract_table
-from palm_cache.params import CLIP_TOKENIZER, ExtractParams, FitParams, Params
+from palm_cache.params import CLIP_TOKENIZER, FitParams, Params, Recipe, Resources
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.layout import RUNS, slug, store_path
+from palm_cache.store.find import address_of
+from palm_cache.store.layout import RUNS, slug
 from palm_cache.store.places import place
 from palm_cache.types import BARE_TEMPLATE, AnyPath, AnyPlace, Place, Progress, no_progress
 
@@ -41,11 +42,13 @@ class OpenFeatures:
     audio : array, shape (n_clips, n_views, dim)
         float32, as the encoder gave them: not normalised. Zeros where a clip could not be embedded.
     labels : array, shape (n_clips,)
-        int64 index into ``class_names``.
+        int64 index into ``class_names``; -1 is unlabelled.
     class_names : tuple of str
         Sorted.
     paths : tuple of str
         Of every clip inside its dataset.
+    start, end : array, shape (n_clips,)
+        Seconds of the file that a row is; an end of NaN is the file's.
     content_sha256, errors : tuple of str
         Of every clip; ``errors`` says why it could not be embedded, ``""`` if it could.
     folds : tuple of Split
@@ -60,9 +63,10 @@ class OpenFeatures:
         self.labels: NDArray[np.int64] = self._features.labels.numpy()
         self.class_names = self._features.class_names
         self.paths = tuple(opened.clip_names())
-        of_chunks = [opened.hashes_and_errors(chunk) for chunk in range(opened.n_chunks)]
-        self.content_sha256 = tuple(value for hashes, _ in of_chunks for value in hashes)
-        self.errors = tuple(value for _, errors in of_chunks for value in errors)
+        self.content_sha256 = tuple(opened.content_hashes())
+        errors = opened.errors()
+        self.errors = tuple(errors.get(row, "") for row in range(opened.n_clips))
+        self.start, self.end = opened.stretches()
         self.folds: tuple[Split, ...] = tuple(
             (fold.train.numpy(), fold.test.numpy()) for fold in self._features.folds
         )
@@ -129,13 +133,15 @@ class OpenFeatures:
         Returns
         -------
         DataFrame
-            ``path``, ``class_name``, ``label``, ``content_sha256``, ``error`` and for every fold K ``foldK``:
-            ``train``, ``test``, ``both`` or ``""``.
+            ``path``, ``start``, ``end``, ``class_name``, ``label``, ``content_sha256``, ``error`` and for every
+            fold K ``foldK``: ``train``, ``test``, ``both`` or ``""``.
         """
         table = pd.DataFrame(
             {
                 "path": self.paths,
-                "class_name": np.array(self.class_names, dtype=object)[self.labels],
+                "start": self.start,
+                "end": self.end,
+                "class_name": np.array([*self.class_names, None], dtype=object)[self.labels],
                 "label": self.labels,
                 "content_sha256": self.content_sha256,
                 "error": self.errors,
@@ -170,7 +176,7 @@ def open_features(store: AnyPlace) -> OpenFeatures:
     Raises
     ------
     StoreError
-        If there is none, or its extraction has not finished.
+        If there is none.
     DamagedStoreError
         If bytes are missing or fail their checksum.
 
@@ -193,7 +199,8 @@ def extract(
     *,
     root: AnyPlace | None = None,
     store: AnyPlace | None = None,
-    params: ExtractParams | None = None,
+    recipe: Recipe | None = None,
+    resources: Resources | None = None,
     progress: Progress = no_progress,
 ) -> OpenFeatures:
     """Embed every clip and class name of a dataset once, keep the result in a feature store and open it.
@@ -208,8 +215,10 @@ def extract(
         Where a dataset known by name lies.
     store : path, optional
         The store to write; ``data/features/<dataset>/<encoder>.zarr`` by default.
-    params : ExtractParams, optional
-        Views, device, precision, batch size ...
+    recipe : Recipe, optional
+        Views, precision ...: what decides the numbers.
+    resources : Resources, optional
+        Device, batch size, processes, cache ...: what decides none.
     progress : callable
         Told what is done, how many are, and of how many.
 
@@ -225,10 +234,18 @@ def extract(
     <OpenFeatures Tones, mini: 12 clips x 1 view(s) x 512, 2 classes, 1 fold(s)>
     """
     table = read_dataset(str(dataset), place(root) if root is not None else None)
-    default = store_path(Path(Params().features), table.dataset, encoder)
-    where = place(store) if store is not None else default
-    extract_table(table, encoder, where, params or ExtractParams(), progress=progress)
-    return open_features(where)
+    resources = resources or Resources()
+    where = address_of(
+        table.dataset,
+        table.source,
+        encoder,
+        features=place(Params().features),
+        out=place(store) if store is not None else None,
+        cache=resources.cache,
+    )
+    named = replace(table, dataset=where.dataset)
+    extract_table(named, encoder, where.store, recipe, resources, cache=where.cache, progress=progress)
+    return open_features(where.store)
 
 
 def fit(

@@ -76,7 +76,8 @@ class Recipe:
         ),
     ] = "crop"
     precision: Annotated[
-        Precision, Help("fp32, or bf16: quicker where the hardware has it, with a cosine above 0.9999 to fp32.")
+        Precision,
+        Help("fp32, or bf16: quicker where the hardware has it, with a cosine above 0.9999 to fp32."),
     ] = "fp32"
     runtime: Annotated[
         Runtime,
@@ -135,9 +136,7 @@ class Resources:
         int, Help("Take just the first N clips of every class, for a first look; 0 takes all.", metavar="N")
     ] = 0
     retry_failed: Annotated[bool, Help("Try clips again that could not be decoded before.")] = False
-    prune: Annotated[
-        bool, Help("Drop the embeddings of clips whose files are gone from the store.")
-    ] = False
+    prune: Annotated[bool, Help("Drop the embeddings of clips whose files are gone from the store.")] = False
     on_error: Annotated[OnError, Help("A clip that cannot be read: skip (and record) or fail.")] = "skip"
     on_stale: Annotated[OnStale, Help("A store made otherwise: refuse or rebuild.")] = "refuse"
 

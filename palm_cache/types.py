@@ -8,7 +8,7 @@ the published datasets number theirs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -134,6 +134,19 @@ class ClipTable:
         for clip in self.clips:
             if clip.label is not None and not 0 <= clip.label < len(self.class_names):
                 raise DataError(f"{self.dataset}: {clip.name}: label {clip.label} has no class")
+
+    def subset(self, rows: Sequence[int]) -> ClipTable:
+        """Return the table of some of its rows, in their order; folds keep what is left of them."""
+        import torch
+
+        place = torch.full((len(self.clips),), -1, dtype=torch.int64)
+        place[list(rows)] = torch.arange(len(rows))
+        folds = tuple(
+            Fold(*(kept[kept >= 0] for kept in (place[fold.train], place[fold.test]))) for fold in self.folds
+        )
+        clips = tuple(self.clips[row] for row in rows)
+        groups = None if self.groups is None else tuple(self.groups[row] for row in rows)
+        return replace(self, clips=clips, folds=folds, groups=groups)
 
     def class_of(self, clip: Clip) -> str | None:
         """Return the name of a clip's class, or ``None`` if it is unlabelled."""

@@ -23,19 +23,19 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from palm_cache.bench.runners import Turn, finish, start, take_turn
+from palm_cache.bench.runners import Turn, Way, finish, start, take_turn
 from palm_cache.errors import AudioError, DataError, EncoderError
 from palm_cache.extraction.audio import open_regular, slide
-from palm_cache.params import ExtractParams, Precision, Runtime
+from palm_cache.params import Precision, Runtime
 from palm_cache.types import Progress, no_progress
 
 
 @dataclass(slots=True)
-class Way:
+class Contender:
     """One way of embedding files, and what was measured of it."""
 
     name: str
-    params: ExtractParams | None
+    how: Way | None
     """``None``: the plain loop."""
     start_seconds: float = 0.0
     turns: list[Turn] = field(default_factory=list)
@@ -83,25 +83,24 @@ class Benchmark:
     """Ways that cannot be taken here, and why."""
 
 
-def ways_to_run(
-    params: ExtractParams, precisions: Sequence[Precision], runtimes: Sequence[Runtime]
-) -> list[Way]:
+def contenders(how: Way, precisions: Sequence[Precision], runtimes: Sequence[Runtime]) -> list[Contender]:
     """Return the plain loop, then every runtime in every precision; torch's compiled too if asked for."""
-    ways = [Way("plain loop", None)]
+    found = [Contender("plain loop", None)]
     for runtime in runtimes:
         for precision in precisions:
             name = f"{runtime} {precision}"
-            one = replace(params, runtime=runtime, precision=precision, compile=False)
-            ways.append(Way(name, one))
-            if params.compile and runtime == "torch":
-                ways.append(Way(f"{name} compiled", replace(one, compile=True)))
-    return ways
+            recipe = replace(how.recipe, runtime=runtime, precision=precision, compile=False)
+            found.append(Contender(name, replace(how, recipe=recipe)))
+            if how.recipe.compile and runtime == "torch":
+                compiled = replace(how, recipe=replace(recipe, compile=True))
+                found.append(Contender(f"{name} compiled", compiled))
+    return found
 
 
 def bench_extraction(
     spec: str,
     folder: Path,
-    ways: Sequence[Way],
+    ways: Sequence[Contender],
     *,
     n_clips: int,
     rounds: int,
@@ -112,7 +111,7 @@ def bench_extraction(
 
     Parameters
     ----------
-    ways : sequence of Way
+    ways : sequence of Contender
         The first is what the others' speed is compared with, the second what the others' embeddings are.
     threads : int, optional
         That torch may use; by default what it takes by itself.
@@ -127,13 +126,13 @@ def bench_extraction(
     files = find_files(folder, n_clips)
     threads = threads or torch.get_num_threads()
     before, total, done, left_out = _load_average(), len(ways) * (1 + rounds), 0, []
-    running: list[tuple[Way, ProcessPoolExecutor]] = []
+    running: list[tuple[Contender, ProcessPoolExecutor]] = []
     with ExitStack() as stack:
         for way in ways:
             place = Path(stack.enter_context(TemporaryDirectory()))
             process = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
             try:
-                way.start_seconds = process.submit(start, spec, files, way.params, threads, place).result()
+                way.start_seconds = process.submit(start, spec, files, way.how, threads, place).result()
                 running.append((way, process))
             except EncoderError as error:
                 if len(running) < 2:
@@ -181,11 +180,11 @@ def _is_audio(path: Path) -> bool:
         return False
 
 
-def _compare(ways: Sequence[Way]) -> list[Result]:
+def _compare(ways: Sequence[Contender]) -> list[Result]:
     return [_result(way, plain=ways[0], reference=ways[1]) for way in ways]
 
 
-def _result(way: Way, plain: Way, reference: Way) -> Result:
+def _result(way: Contender, plain: Contender, reference: Contender) -> Result:
     theirs = _unit(reference)
     n_clips = len(theirs)
     towers = [turn.tower_seconds for turn in way.turns if turn.tower_seconds is not None]
@@ -207,7 +206,7 @@ def _result(way: Way, plain: Way, reference: Way) -> Result:
     )
 
 
-def _unit(way: Way) -> NDArray[np.float64]:
+def _unit(way: Contender) -> NDArray[np.float64]:
     vectors = np.asarray(way.embeddings, np.float64)
     unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit

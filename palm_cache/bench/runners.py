@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,15 +17,22 @@ from torch import Tensor
 
 from palm_cache.bench.plain import plain_loop
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.chunks import embed_chunks
-from palm_cache.extraction.encoders.base import default_batch, run_tower
-from palm_cache.extraction.encoders.registry import encoder_options, load_encoder
-from palm_cache.extraction.extract import describe
-from palm_cache.extraction.lanes import workers_of
-from palm_cache.extraction.reading import Cut, read_pieces
-from palm_cache.params import ExtractParams
-from palm_cache.store.features import FeatureStore
-from palm_cache.types import Clip, ClipTable, Fold
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.reading import Cut, read_file
+from palm_cache.extraction.road import Road
+from palm_cache.extraction.work import Work, audio_cache
+from palm_cache.params import Recipe
+from palm_cache.store.cache import KEY_BYTES
+from palm_cache.types import Clip
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How extraction is to run."""
+
+    recipe: Recipe
+    device: str = "auto"
+    batch_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,41 +92,31 @@ class PlainRunner:
 
 
 class ExtractionRunner:
-    """Files into a feature store, as ``palm-cache extract`` does it.
+    """Files into the cache, as ``palm-cache extract`` does it.
 
     Parameters
     ----------
-    folder : Path
-        Where the store is put.
+    place : Path
+        Where the cache is put.
     """
 
-    def __init__(self, spec: str, files: Sequence[Path], params: ExtractParams, folder: Path) -> None:
-        options = encoder_options(params)
-        self._encoders = [load_encoder(spec, device=device, **options) for device in params.devices]
-        self._params = params
-        clips = tuple(Clip(file, file.name, 0) for file in files)
-        rows = torch.arange(len(files))
-        self._table = ClipTable("benchmark", ("sound",), clips, (Fold(rows, rows),))
-        encoder = self._encoders[0]
-        self._header = describe(self._table, encoder, views=1)
-        self._text = torch.zeros(1, len(self._header.templates), encoder.dim)  # only audio is measured
-        workers, threads = workers_of(encoder.device)
-        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,))
-        self._log_mels = self._read_log_mels()
-        self._pool.submit(self._run_batch, self._log_mels[0]).result()
-        self._place = folder / "bench.zarr"
+    def __init__(self, spec: str, files: Sequence[Path], how: Way, place: Path) -> None:
+        self._encoder = load_encoder(spec, how.recipe, device=how.device)
+        self._road = Road(self._encoder, how.recipe, how.batch_size)
+        self._recipe, self._place = how.recipe, place
+        self._clips = [(row, Clip(file, file.name, None)) for row, file in enumerate(files)]
+        self._features = self._read_features()
+        self._road.on_workers(self._run_tower, self._features[:1])
         self.prepare()
 
     def prepare(self) -> None:
-        """Make an empty store, which a dataset needs once, however many clips it has."""
+        """Make an empty cache."""
         shutil.rmtree(self._place, ignore_errors=True)
-        self._store = FeatureStore.create(self._place, self._header, self._table, self._text)
+        self._cache = audio_cache(self._place, self._encoder, self._recipe)
 
     def embed(self) -> None:
-        """Extract into the store."""
-        store, clips = self._store, self._table.clips
-        chunks = {chunk: clips[store.rows(chunk)] for chunk in range(store.n_chunks)}
-        embed_chunks(store, chunks, self._encoders, self._params)
+        """Extract into the cache."""
+        self._done = list(Work(self._road, self._cache).embed(self._clips))
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return what was embedded last, (n_files, dim).
@@ -130,29 +126,33 @@ class ExtractionRunner:
         EncoderError
             If a clip could not be embedded.
         """
-        for name, reason in self._store.failures():
-            raise EncoderError(f"{self._encoders[0].spec}: {name}: {reason}")
-        return self._store.read().audio[:, 0].numpy()
+        for done in self._done:
+            if done.error:
+                raise EncoderError(f"{self._encoder.spec}: {self._clips[done.row][1].name}: {done.error}")
+        contents = [done.content for done in sorted(self._done, key=lambda done: done.row)]
+        keys = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, KEY_BYTES)
+        return np.asarray(self._cache.take(keys)[:, 0])
 
     def run_tower(self) -> bool:
-        """Run the audio tower with the workers that extraction has, on one device."""
-        list(self._pool.map(self._run_batch, self._log_mels))
+        """Run the audio tower with the workers that extraction has."""
+        self._road.on_workers(self._run_tower, self._features)
         return True
 
     @torch.inference_mode()
-    def _run_batch(self, log_mel: Tensor) -> None:
-        run_tower(self._encoders[0], log_mel).cpu()
+    def _run_tower(self, features: Tensor) -> None:
+        self._encoder.run_tower(features).cpu()
 
     @torch.inference_mode()
-    def _read_log_mels(self) -> list[Tensor]:
-        """Return the log-mel of all clips in batches, on the device."""
-        encoder, alike = self._encoders[0], dict[int, list[Tensor]]()
-        for clip in self._table.clips:
-            for _, windows in next(read_pieces(clip, Cut.of(encoder, views=1))).windows:
-                alike.setdefault(len(windows), []).append(windows)
-        size = self._params.batch_size or default_batch(encoder.device)
+    def _read_features(self) -> list[Tensor]:
+        """Return what the audio tower reads of all clips in batches, on the device."""
+        encoder, alike = self._encoder, dict[int, list[Tensor]]()
+        for clip in self._clips:
+            for piece in read_file([clip], Cut.of(encoder, self._recipe)):
+                for windows in piece.stretches:
+                    alike.setdefault(len(windows), []).append(windows)
+        size = self._road.batch_size
         return [
-            encoder.log_mel(torch.stack(clips[start : start + size]))
+            encoder.front_end(torch.stack(clips[start : start + size]).to(encoder.device))
             for clips in alike.values()
             for start in range(0, len(clips), size)
         ]
@@ -162,13 +162,11 @@ _running: list[Runner] = []
 """What this process runs."""
 
 
-def start(
-    spec: str, files: Sequence[Path], params: ExtractParams | None, threads: int, folder: Path
-) -> float:
-    """Load a way into this process (the plain loop without parameters); return the seconds that it took."""
+def start(spec: str, files: Sequence[Path], how: Way | None, threads: int, place: Path) -> float:
+    """Load a way into this process (``None``: the plain loop); return the seconds that it took."""
     began = time.perf_counter()
     torch.set_num_threads(threads)
-    _running.append(ExtractionRunner(spec, files, params, folder) if params else PlainRunner(spec, files))
+    _running.append(ExtractionRunner(spec, files, how, place) if how else PlainRunner(spec, files))
     return time.perf_counter() - began
 
 

@@ -10,7 +10,7 @@ import typer
 
 from palm_cache.cli.stage_one import EncoderOption, TokenizerOption, choice
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
-from palm_cache.params import ExtractParams, override
+from palm_cache.params import Recipe, override
 
 if TYPE_CHECKING:
     from palm_cache.bench.extraction import Result
@@ -63,19 +63,16 @@ def extract(
     """
     precisions = _several("--precision", precision, ("fp32", "bf16"))
     runtimes = _several("--runtime", runtime, ("torch", "openvino"))
-    from palm_cache.bench.extraction import bench_extraction, ways_to_run
+    from palm_cache.bench.extraction import bench_extraction, contenders
+    from palm_cache.bench.runners import Way
 
     with one_line_errors(), progress_bar("turns") as progress:
-        params = override(
-            ExtractParams(device="cpu", compile=compiled),
-            device=device,
-            batch_size=batch_size,
-            tokenizer=tokenizer,
-        )
+        recipe = override(Recipe(compile=compiled), tokenizer=tokenizer)
+        how = Way(recipe, device or "cpu", batch_size or 0)
         done = bench_extraction(
             encoder or "mini",
             files,
-            ways_to_run(params, cast(Any, precisions), cast(Any, runtimes)),
+            contenders(how, cast(Any, precisions), cast(Any, runtimes)),
             n_clips=clips,
             rounds=rounds,
             threads=threads,

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from palm_cache.cli.datasets import complete_dataset, datasets, download
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.options import takes
+from palm_cache.cli.terminal import (
+    Json,
+    one_line_errors,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    sigterm_as_ctrl_c,
+)
 from palm_cache.errors import AbsentDatasetError
-from palm_cache.params import CLIP_TOKENIZER, Params, override, read_params
+from palm_cache.params import CLIP_TOKENIZER, Params, Recipe, Resources, override, read_params
 
 if TYPE_CHECKING:
-    from palm_cache.params import ExtractParams
+    from palm_cache.extraction.extract import Extractor
     from palm_cache.types import ClipTable, Place
 
 PANEL = "Stage one: audio to embeddings"
@@ -146,11 +155,13 @@ def synthesise(
     typer.echo(f"{10 * what.clips_per_class} clips -> {out}")
 
 
+@takes(recipe=Recipe, resources=Resources)
 def extract(
+    recipe: dict[str, object],
+    resources: dict[str, object],
     dataset: DatasetsOption = None,
     root: RootOption = None,
     encoder: EncoderOption = None,
-    tokenizer: TokenizerOption = None,
     features: FeaturesOption = None,
     out: Annotated[
         str | None,
@@ -159,73 +170,6 @@ def extract(
             metavar="PLACE",
             show_default="<features>/<dataset>/<encoder>.zarr",
         ),
-    ] = None,
-    views: Annotated[
-        int | None,
-        typer.Option(help="Crops per clip that is longer than the encoder's window.", show_default="1"),
-    ] = None,
-    long: Annotated[
-        str | None,
-        typer.Option(
-            help="Clips longer than the encoder reads at once: crop their centre, or embed stretches that "
-            "cover them and take the mean.",
-            show_default="crop",
-            autocompletion=complete_choice("crop", "mean"),
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="auto, cpu, cuda, cuda:N or mps; several GPUs with commas between: cuda:0,cuda:1.",
-            show_default="auto",
-        ),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="fp32, or bf16: quicker where the hardware has it, with a cosine above 0.9999 to fp32.",
-            show_default="fp32",
-            autocompletion=complete_choice("fp32", "bf16"),
-        ),
-    ] = None,
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            help="What computes the audio tower: torch, or on a CPU the quicker openvino "
-            "(pip install 'palm-cache[openvino]').",
-            show_default="torch",
-            autocompletion=complete_choice("torch", "openvino"),
-        ),
-    ] = None,
-    compile_: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile",
-            help="Have torch compile the audio tower first: pays for a minute or two where hours follow.",
-            show_default="no",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Clips per encoder call.", show_default="4 on a CPU, 16 on a GPU")
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="Processes, each with its own loaded encoder.", show_default="1")
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            help="A Dask or Ray cluster whose workers share the work: dask://HOST:PORT or ray://HOST:PORT.",
-            metavar="URL",
-            show_default="this process",
-        ),
-    ] = None,
-    on_error: Annotated[
-        str | None,
-        typer.Option(help="A clip that cannot be read: skip (and record) or fail.", show_default="skip"),
-    ] = None,
-    on_stale: Annotated[
-        str | None,
-        typer.Option(help="A store made otherwise: refuse or rebuild.", show_default="refuse"),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop where a dataset is not what its card says.")
@@ -238,54 +182,64 @@ def extract(
 ) -> None:
     """Embed every clip and class name of a dataset once, and keep the result in a feature store.
 
-    Safe to interrupt and to run again: what is finished and unchanged is never computed twice. Of several
-    datasets those that are not here are named and passed over. Files are read ahead while the encoder is
-    busy; --runtime, --precision and --compile make it quicker, and palm-cache bench extract says by how much.
+    What is embedded is kept in the cache within seconds and never computed again, whatever interrupts the
+    command, whichever dataset has it and whatever happens to the store. Of several datasets those that are
+    not here are reported and skipped. --runtime, --precision and --compile make it quicker, and palm-cache
+    bench extract says by how much.
 
     Example: palm-cache extract --dataset demo
     """
-    from palm_cache.store.layout import store_path
-    from palm_cache.store.places import place
-
     if dataset is None and params is None:
         raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="--dataset")
-    with one_line_errors("finished chunks are kept; run the same command again to go on"):
+    kept = "what is embedded is kept; run the same command again to go on"
+    with one_line_errors(kept), sigterm_as_ctrl_c():
         wanted = override(
             read_params(params) if params else Params(),
             datasets=tuple(dataset) if dataset else None,
             encoder=encoder,
             features=features,
         )
-        how = override(
-            wanted.extract,
-            views=views,
-            long=choice("--long", long, ("crop", "mean")),
-            device=device,
-            tokenizer=tokenizer,
-            precision=choice("--precision", precision, ("fp32", "bf16")),
-            runtime=choice("--runtime", runtime, ("torch", "openvino")),
-            compile=compile_,
-            batch_size=batch_size,
-            jobs=jobs,
-            cluster=cluster,
-            on_error=choice("--on-error", on_error, ("skip", "fail")),
-            on_stale=choice("--on-stale", on_stale, ("refuse", "rebuild")),
+        wanted = override(
+            wanted,
+            extract=override(wanted.extract, **recipe),
+            resources=override(wanted.resources, **resources),
         )
         several = len(wanted.datasets) > 1
         if several and (root or out):
             raise typer.BadParameter("goes with one dataset", param_hint="--root" if root else "--out")
-        where = place(out or wanted.features)
         tables, absent = read_tables(wanted.datasets, root, strict)
-        shown = []
+        shown = _extract_all(tables, wanted, out, dry_run, as_json)
+    if as_json:
+        print_json({"stores": shown, "absent": absent} if several else shown[0])
+
+
+def _extract_all(
+    tables: list[ClipTable], wanted: Params, out: str | None, dry_run: bool, as_json: bool
+) -> list[dict[str, object]]:
+    """Extract datasets, or say what would be done, with one loaded encoder."""
+    from palm_cache.extraction.extract import Extractor
+    from palm_cache.store.find import address_of
+    from palm_cache.store.places import place
+
+    features, shown = place(wanted.features), []
+    with Extractor(wanted.encoder, wanted.extract, wanted.resources) as extractor:
         for table in tables:
-            store = where if out else store_path(where, table.dataset, wanted.encoder)
+            where = address_of(
+                table.dataset,
+                table.source,
+                wanted.encoder,
+                features=features,
+                out=place(out) if out else None,
+                cache=wanted.resources.cache,
+            )
+            if where.dataset != table.dataset:
+                say(f"note: another dataset is called {table.dataset}; this one is {where.dataset}")
             act = _plan_table if dry_run else _extract_table
-            text, value = act(table, wanted.encoder, store, how)
+            text, value = act(extractor, replace(table, dataset=where.dataset), where.store, where.cache)
             shown.append(value)
             if not as_json:
                 typer.echo(text)
-    if as_json:
-        print_json({"stores": shown, "absent": absent} if several else shown[0])
+    return shown
 
 
 def read_tables(
@@ -310,15 +264,13 @@ def read_tables(
 
 
 def _extract_table(
-    table: ClipTable, encoder: str, out: Place, how: ExtractParams
+    extractor: Extractor, table: ClipTable, out: Place, cache: Place
 ) -> tuple[str, dict[str, object]]:
     """Extract one dataset, tell what was skipped, and return the result as text and as value."""
-    from palm_cache.extraction.extract import extract as run
-
     for note in table.notes:
         say(f"note: {note}")
     with progress_bar("clips") as progress:
-        done = run(table, encoder, out, how, progress=progress)
+        done = extractor.extract(table, out, cache, progress)
     for note in done.notes[len(table.notes) :]:  # those of the table were told before the work
         say(f"note: {note}")
     for name, reason in done.failures[:FAILURES_LISTED]:
@@ -328,22 +280,23 @@ def _extract_table(
         say(f"and {more} more; all of them: palm-cache store info {out}")
     failed = f", {len(done.failures)} skipped" if done.failures else ""
     kept = done.n_clips - done.embedded - len(done.failures)
-    counts = f"{done.embedded} embedded now, {kept} already there{failed}"
+    counts = f"{done.embedded} embedded now, {kept} known{failed}"
     return f"{done.n_clips} clips -> {done.store} ({counts})", {**asdict(done), "store": str(done.store)}
 
 
 def _plan_table(
-    table: ClipTable, encoder: str, out: Place, how: ExtractParams
+    extractor: Extractor, table: ClipTable, out: Place, cache: Place
 ) -> tuple[str, dict[str, object]]:
     """Return what an extraction of one dataset would do, as text and as value."""
-    from palm_cache.extraction.extract import dry_run
-
     with progress_bar("clips") as progress:
-        plan = dry_run(table, encoder, out, how, progress=progress)
-    lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} already there)"]
+        plan = extractor.plan(table, out, cache, progress)
+    lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
     if plan.stale:
         lines.append(f"  stale: {plan.stale}; only --on-stale rebuild goes on from here")
-    for why, names in plan.groups.items():
+    groups: dict[str, tuple[str, ...]] = {**plan.groups}
+    if plan.gone:
+        groups["in the store, no more in the dataset"] = plan.gone
+    for why, names in groups.items():
         more = f" and {len(names) - CLIPS_NAMED} more" if len(names) > CLIPS_NAMED else ""
         lines.append(f"  {len(names)} {why}: {', '.join(names[:CLIPS_NAMED])}{more}")
     value = {**asdict(plan), "store": str(plan.store), "to_embed": plan.to_embed, "kept": plan.kept}

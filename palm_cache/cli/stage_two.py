@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from palm_cache.adaptation.fit import LoadTower
-    from palm_cache.params import ExtractParams
     from palm_cache.types import Place
 
 OutOption = Annotated[Path, typer.Option("--out", help="Where heads, scores and report lie.")]
@@ -159,7 +158,7 @@ def fit(
             dataset, encoder = dataset or list(wanted.datasets), encoder or [wanted.encoder]
         specs = list(dict.fromkeys(encoder)) if encoder else [None]
         stores = [[place(store)]] if store else _joined([_stores(wanted, dataset, spec) for spec in specs])
-        tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
+        tower = _tower_loader(wanted, device, tokenizer)
         files = _fit_all(stores, out, how, tower, calibrate)
         if not evaluate:
             if as_json:
@@ -198,12 +197,11 @@ def evaluate(
     from palm_cache.adaptation.evaluate import evaluate_files
 
     with one_line_errors("the scores of earlier evaluations are kept"):
-        where = heads or out
-        names = [_known_name(where, name) for name in dataset] if dataset else ["*"]
+        where, wanted = heads or out, read_params(params) if params else Params()
+        names = [_known_name(place(wanted.features), name) for name in dataset] if dataset else ["*"]
         spec = slug(joined_spec(encoder)) if encoder else "*"
         files = sorted(file for name in names for file in where.glob(f"{name}/{spec}/heads.h5"))
-        wanted = read_params(params) if params else Params()
-        tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
+        tower = _tower_loader(wanted, device, tokenizer)
         with progress_bar("heads files") as progress:
             done = evaluate_files(
                 out,
@@ -277,11 +275,14 @@ def register(app: typer.Typer) -> None:
         app.command(rich_help_panel=panel)(command)
 
 
-def _tower_loader(how: ExtractParams) -> LoadTower:
+def _tower_loader(wanted: Params, device: str | None, tokenizer: str | None) -> LoadTower:
     """Return what loads a text tower: the one place where adaptation is handed a part of an encoder."""
     from palm_cache.extraction.encoders.registry import load_text_tower
 
-    return lambda header: load_text_tower(header, device=how.devices[0], tokenizer=how.tokenizer)
+    chosen = device or wanted.resources.devices[0]
+    return lambda header: load_text_tower(
+        header, device=chosen, tokenizer=tokenizer or wanted.extract.tokenizer
+    )
 
 
 def _fit_all(
@@ -313,7 +314,7 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
     Of several datasets those without a store are named and passed over.
     """
     from palm_cache.errors import StoreError
-    from palm_cache.store.trees import exists
+    from palm_cache.store.features import exists
 
     features = place(wanted.features)
     if datasets is None:
@@ -349,12 +350,17 @@ def _joined(of_encoders: list[list[Place]]) -> list[list[Place]]:
     return [[stores[name] for stores in by_dataset] for name in common]
 
 
-def _known_name(results: Place, dataset: str) -> str:
-    """Return the name under which a dataset's results lie in a folder; where some do, it need not be here."""
+def _known_name(features: Place, dataset: str) -> str:
+    """Return the name that a dataset has among the stores; where some do, it need not be here."""
     from palm_cache.extraction.datasets.registry import dataset_name
+    from palm_cache.store.find import dataset_folder
 
-    with reaching(results):
-        return dataset if (results / dataset).is_dir() else dataset_name(dataset)
+    folder = Path(dataset)
+    with reaching(features):
+        if folder.name == dataset and not folder.is_dir() and (features / dataset).is_dir():
+            return dataset
+    source = str(folder.absolute()) if folder.is_dir() else ""
+    return dataset_folder(features, dataset_name(dataset), source)
 
 
 def _names(value: str | None) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""Commands around feature stores: store info, verify, export, gc, unlock."""
+"""Commands around feature stores and their cache: store info, verify, export, gc; cache info, prune."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from palm_cache.cli.stage_one import (
     read_tables,
 )
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
-from palm_cache.errors import ParameterError
-from palm_cache.params import ExtractParams, Params, override
+from palm_cache.params import Params, Recipe, Resources, override
 
 if TYPE_CHECKING:
-    from palm_cache.extraction.garbage import Garbage
     from palm_cache.extraction.verify import Recomputation
     from palm_cache.store.features import FeatureStore
-    from palm_cache.types import ClipTable
+    from palm_cache.store.prune import Known, Waste
+    from palm_cache.types import ClipTable, Place
 
 
 def complete_store(incomplete: str) -> list[str]:
@@ -55,16 +54,16 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
     with one_line_errors():
         opened = FeatureStore(place(store))
         header = asdict(opened.header)
-        missing = opened.missing()
         failures = opened.failures()
         folds = [{"train": len(fold.train), "test": len(fold.test)} for fold in opened.folds()]
+        n_clips = opened.n_clips
     if as_json:
-        chunks = {"clips": opened.n_clips, "chunks": opened.n_chunks, "missing_chunks": missing}
-        print_json({"store": str(store), **header, **chunks, "failures": failures, "folds": folds})
+        print_json({"store": str(store), **header, "clips": n_clips, "failures": failures, "folds": folds})
         return
     typer.echo(f"{store}")
     shown = (
         "dataset",
+        "source",
         "encoder",
         "fingerprint",
         "dim",
@@ -72,15 +71,17 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
         "sample_rate",
         "seconds",
         "views",
-        "view_policy",
     )
     for key in shown:
         typer.echo(f"  {key.replace('_', ' ')}: {header[key]}")
-    typer.echo(f"  clips: {opened.n_clips} in {opened.n_chunks} chunks, {len(missing)} chunks missing")
+    typer.echo(f"  clips: {n_clips}")
     typer.echo(f"  classes: {', '.join(header['class_names'])}")
     typer.echo("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
     typer.echo("  templates: " + "; ".join(repr(template) for template in header["templates"]))
-    typer.echo("  made with: " + ", ".join(f"{name} {number}" for name, number in header["versions"].items()))
+    typer.echo("  recipe:")
+    for key, value in header["recipe"].items():
+        typer.echo(f"    {key.replace('_', ' ')}: {value}")
+    typer.echo("  made with: " + ", ".join(f"{name} {what}" for name, what in header["made_with"].items()))
     typer.echo(f"  clips without an embedding: {len(failures)}")
     for name, reason in failures:
         typer.echo(f"    {name}: {reason}")
@@ -110,7 +111,9 @@ def store_verify(
     device: DeviceOption = None,
     as_json: Json = False,
 ) -> None:
-    """Check every chunk of a feature store: checksums, finite values, zero vectors. Exit 1 if any fails.
+    """Check every file and row of a feature store: checksums, finite values, zero vectors.
+
+    Exit 1 if anything is wrong.
 
     Where the audio is, the store can also be held against it (--dataset) and against its encoder
     (--recompute; without --dataset the audio is that of the dataset whose name the store bears).
@@ -124,14 +127,11 @@ def store_verify(
     with one_line_errors():
         opened = FeatureStore(place(store))
         problems = opened.problems()
-        if dataset is not None or recompute:
+        if not problems and (dataset is not None or recompute):
             table = read_tables((dataset or opened.header.dataset,), root)[0][0]
-            if dataset is not None:
-                problems += _compare(opened, table)
-            if recompute:
-                how = override(ExtractParams(), device=device, tokenizer=tokenizer)
-                again = _recompute(opened, table, recompute, seed, how)
-                problems += again.problems
+            compare = dataset is not None
+            more, again = _hold_against(opened, table, compare, recompute, seed, device, tokenizer)
+            problems += more
     if as_json:
         document = {"store": str(store), "sound": not problems, "problems": problems}
         print_json({**document, "recomputed": again and asdict(again)})
@@ -144,28 +144,34 @@ def store_verify(
                 f"smallest cosine {again.cosine:.6f}"
             )
         if not problems:
-            typer.echo(f"{store}: sound; {opened.n_clips} clips in {opened.n_chunks} chunks")
+            typer.echo(f"{store}: OK; {opened.n_clips} clips")
     if problems:
-        say("repair it with the palm-cache extract command that made it: only what is damaged is done again")
+        say("make it anew with the palm-cache extract command that made it; embeddings come from the cache")
         raise typer.Exit(1)
 
 
-def _compare(opened: FeatureStore, table: ClipTable) -> list[str]:
-    from palm_cache.extraction.verify import dataset_problems
+def _hold_against(
+    opened: FeatureStore,
+    table: ClipTable,
+    compare: bool,
+    count: int,
+    seed: int,
+    device: str | None,
+    tokenizer: str | None,
+) -> tuple[list[str], Recomputation | None]:
+    """Hold a store against its dataset and its encoder."""
+    from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
+    from palm_cache.extraction.road import Road
+    from palm_cache.extraction.verify import dataset_problems, recompute
 
-    with progress_bar("clips") as progress:
-        return dataset_problems(opened, table, progress)
-
-
-def _recompute(
-    opened: FeatureStore, table: ClipTable, count: int, seed: int, how: ExtractParams
-) -> Recomputation:
-    from palm_cache.extraction.encoders.registry import load_encoder_of
-    from palm_cache.extraction.verify import recompute
-
-    encoder = load_encoder_of(opened.header, device=how.devices[0], tokenizer=how.tokenizer)
-    with progress_bar("clips") as progress:
-        return recompute(opened, table, encoder, count, seed, progress)
+    how, recipe = override(Resources(), device=device), override(Recipe(), tokenizer=tokenizer)
+    encoder = load_encoder_of(opened.header, device=how.devices[0], tokenizer=recipe.tokenizer)
+    problems: list[str] = []
+    with Road(encoder, recipe_of(opened.header.recipe)) as road, progress_bar("clips") as progress:
+        if compare:
+            problems += dataset_problems(opened, table, road, progress)
+        again = recompute(opened, table, road, count, seed, progress) if count else None
+    return [*problems, *(again.problems if again else ())], again
 
 
 def store_export(
@@ -201,71 +207,112 @@ def store_export(
         typer.echo(f"{count} clips -> {target}")
 
 
-def store_gc(
-    features: FeaturesOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
-    as_json: Json = False,
-) -> None:
-    """List what no dataset or encoder has a use for in a folder of feature stores, and remove it if told to.
+YesOption = Annotated[bool, typer.Option("--yes", help="Remove without asking.")]
+CacheOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", help="The cache: a folder or a URL.", metavar="PLACE", show_default="<features>/.cache"
+    ),
+]
 
-    That is: leftovers of extractions that were killed, stores that cannot be read, and stores that no
-    extraction can go on with because of their format, encoder, prompts or preprocessing. A store whose
-    audio or checkpoint is not here stays.
+
+def store_gc(features: FeaturesOption = None, yes: YesOption = False, as_json: Json = False) -> None:
+    """List feature stores that cannot be read and what killed processes left, and remove it if told to.
+
+    Only what palm-cache wrote is ever removed, file by file. A store whose audio or checkpoint is not here
+    stays, and so does one of another format.
 
     Example: palm-cache store gc
     """
-    from palm_cache.extraction.garbage import find_garbage, remove_garbage
+    from palm_cache.store.places import place
+    from palm_cache.store.prune import store_waste
 
     with one_line_errors("what was removed is gone, the rest stays"):
-        garbage, busy = find_garbage(_local_folder(features or Params().features))
-        for store in busy:
-            say(f"note: {store} is being written to and was not looked at")
-        if garbage and not as_json:
-            print_table(
-                ("path", "files", "size", "why"),
-                [[str(item.path), f"{item.files:,}", megabytes(item.bytes), item.why] for item in garbage],
-            )
-        removed = remove_garbage(garbage) if garbage and (yes or _agreed(garbage, as_json)) else []
+        _clear_out(store_waste(place(features or Params().features)), yes, as_json)
+
+
+def cache_info(features: FeaturesOption = None, cache: CacheOption = None, as_json: Json = False) -> None:
+    """Show what the cache knows: contents by recipe, their size, and the stores made of them.
+
+    Example: palm-cache cache info
+    """
+    from palm_cache.store.prune import known_recipes
+
+    with one_line_errors():
+        stores, where = _features_and_cache(features, cache)
+        known = known_recipes(where, stores)
     if as_json:
-        rows = [{**asdict(item), "path": str(item.path), "store": str(item.store)} for item in garbage]
-        print_json({"garbage": rows, "removed": [str(item.path) for item in removed]})
+        print_json({"cache": str(where), "recipes": [asdict(one) for one in known]})
+        return
+    print_table(
+        ("recipe", "encoder", "contents", "size", "stores"),
+        [
+            [one.name[:14], _words(one), f"{one.contents:,}", megabytes(one.bytes), "\n".join(one.used_by)]
+            for one in known
+        ],
+    )
+    typer.echo(f"{len(known)} recipes, {megabytes(sum(one.bytes for one in known))} -> {where}")
+
+
+def cache_prune(
+    features: FeaturesOption = None, cache: CacheOption = None, yes: YesOption = False, as_json: Json = False
+) -> None:
+    """List what no store in the folder of stores is made of, and remove it from the cache if told to.
+
+    A recipe is an encoder with its weights and options. What goes would have to be embedded again.
+
+    Example: palm-cache cache prune
+    """
+    from palm_cache.store.prune import cache_waste, known_recipes
+
+    with one_line_errors("what was removed is gone, the rest stays"):
+        stores, where = _features_and_cache(features, cache)
+        _clear_out(cache_waste(known_recipes(where, stores), where), yes, as_json)
+
+
+def _features_and_cache(features: str | None, cache: str | None) -> tuple[Place, Place]:
+    from palm_cache.store.layout import CACHE
+    from palm_cache.store.places import place
+
+    stores = place(features or Params().features)
+    return stores, place(cache) if cache else stores / CACHE
+
+
+def _words(known: Known) -> str:
+    recipe = known.recipe
+    options = [str(recipe[key]) for key in ("precision", "runtime") if key in recipe]
+    usual = {"views": 1, "long": "crop"}
+    more = [f"{key} {recipe[key]}" for key in usual if recipe.get(key, usual[key]) != usual[key]]
+    return ", ".join([str(recipe.get("encoder", "file hashes")), *options, *more])
+
+
+def _clear_out(waste: list[Waste], yes: bool, as_json: bool) -> None:
+    """Show what is of no use, ask, and remove it."""
+    from palm_cache.store.prune import remove_waste
+
+    if waste and not as_json:
+        print_table(
+            ("place", "files", "size", "why"),
+            [[str(item.place), f"{len(item.files):,}", megabytes(item.bytes), item.why] for item in waste],
+        )
+    removed = waste if waste and (yes or _agreed(waste, as_json)) else []
+    for item in removed:
+        remove_waste(item)
+    if as_json:
+        rows = [{**asdict(item), "place": str(item.place)} for item in waste]
+        print_json({"waste": rows, "removed": len(removed)})
     elif removed:
         typer.echo(f"{len(removed)} removed, {megabytes(sum(item.bytes for item in removed))}")
     else:
-        typer.echo("nothing removed; --yes removes it" if garbage else "nothing to remove")
+        typer.echo("nothing removed; --yes removes it" if waste else "nothing to remove")
 
 
-def _local_folder(features: str) -> Path:
-    from palm_cache.store.places import place
-
-    folder = place(features)
-    if not isinstance(folder, Path):
-        raise ParameterError(f"{features}: gc looks through folders of this machine only")
-    return folder
-
-
-def store_unlock(store: StoreArgument) -> None:
-    """Remove the lock of a remote store after a run on another machine was killed.
-
-    The machine that held it takes it over by itself; on this machine's own disks the system frees a dead
-    run's lock. Make sure that the run is no more: two writers could mix their results.
-
-    Example: palm-cache store unlock s3://bucket/features/demo/mini.zarr
-    """
-    from palm_cache.store.locks import unlock
-    from palm_cache.store.places import place
-
-    with one_line_errors():
-        holder = unlock(place(store))
-    typer.echo(f"unlocked; it was held by {holder}" if holder else "there is no lock to remove")
-
-
-def _agreed(garbage: list[Garbage], as_json: bool) -> bool:
+def _agreed(waste: list[Waste], as_json: bool) -> bool:
     """Ask whether to remove what was shown, if there is somebody to ask."""
     if as_json or not _somebody_is_there():
         return False
-    total = megabytes(sum(item.bytes for item in garbage))
-    return typer.confirm(f"Remove these {len(garbage)} ({total})?", err=True)
+    total = megabytes(sum(item.bytes for item in waste))
+    return typer.confirm(f"Remove these {len(waste)} ({total})?", err=True)
 
 
 def _somebody_is_there() -> bool:
@@ -278,11 +325,14 @@ def megabytes(count: int) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``store`` and its commands."""
+    """Add ``store`` and ``cache`` with their commands."""
     store = typer.Typer(no_args_is_help=True, help="Look at, check, convert and clear out feature stores.")
     store.command("info")(store_info)
     store.command("verify")(store_verify)
     store.command("export")(store_export)
     store.command("gc")(store_gc)
-    store.command("unlock")(store_unlock)
     app.add_typer(store, name="store", rich_help_panel=PANEL)
+    cache = typer.Typer(no_args_is_help=True, help="Look at and clear out what is known of every content.")
+    cache.command("info")(cache_info)
+    cache.command("prune")(cache_prune)
+    app.add_typer(cache, name="cache", rich_help_panel=PANEL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,20 @@ def one_line_errors(if_interrupted: str = "nothing was written") -> Iterator[Non
     except KeyboardInterrupt:
         typer.secho(f"\ninterrupted: {if_interrupted}", err=True, fg="yellow")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let a polite end by another program, as a cluster's scheduler sends it, be what Ctrl-C is."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def say(message: str) -> None:

@@ -16,7 +16,7 @@ from palm_cache.cli.rows import Rows, TableRows, Telling, csv_rows, json_rows
 from palm_cache.cli.stage_one import DeviceOption, TokenizerOption, choice, complete_encoder
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
 from palm_cache.errors import DataError
-from palm_cache.params import ExtractParams, override
+from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.prediction.answers import Failure, Prediction, Stretch, printable
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def predict(
     with one_line_errors("what was printed or written stands"), ExitStack() as stack:
         from palm_cache.prediction.inputs import find_recordings
 
-        classifier = _load(heads, run, encoder, override(ExtractParams(), device=device, tokenizer=tokenizer))
+        classifier = _load(heads, run, encoder, device, tokenizer)
         found = find_recordings(audio, _read_stdin)
         top = min(top, len(classifier.class_names))
         telling = Telling(classifier.class_names, top, threshold, over_time=timeline)
@@ -168,13 +168,14 @@ def calibrate(
 
         file = _file(heads)
         runs = read_runs(file)
-        how = override(ExtractParams(), device=device, tokenizer=tokenizer)
         with progress_bar("runs") as progress:
             done = calibrate_file(
                 file,
                 runs if all_runs else [choose_run(runs, run)],
                 store=place(store) if store else None,
-                load_tower=partial(load_text_tower, device=how.devices[0], tokenizer=how.tokenizer),
+                load_tower=partial(
+                    load_text_tower, device=device or "auto", tokenizer=tokenizer or CLIP_TOKENIZER
+                ),
                 progress=progress,
             )
         if not any(one.calibration for one in done):
@@ -256,13 +257,17 @@ def _file(heads: Path) -> Path:
     return heads / "heads.h5" if heads.is_dir() else heads
 
 
-def _load(heads: Path, run: str | None, encoder: str | None, how: ExtractParams) -> Classifier:
+def _load(
+    heads: Path, run: str | None, encoder: str | None, device: str | None, tokenizer: str | None
+) -> Classifier:
     """Load head and encoder, and say which run it is and what its probabilities are worth."""
     from palm_cache.prediction.classifier import Classifier
     from palm_cache.store.heads import read_runs, run_name
 
     file = _file(heads)
-    classifier = Classifier.load(file, run, encoder=encoder, device=how.devices[0], tokenizer=how.tokenizer)
+    classifier = Classifier.load(
+        file, run, encoder=encoder, device=device or "auto", tokenizer=tokenizer or CLIP_TOKENIZER
+    )
     head, runs = classifier.head, read_runs(file)
     name, calibration = run_name(head.run), head.calibration
     if calibration:

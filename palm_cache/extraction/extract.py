@@ -1,26 +1,46 @@
-"""Stage one: embed the chunks of a store that are missing or outdated, and just those."""
+"""Stage one: embed what the cache does not know of a dataset, then write its store from the cache."""
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
-from palm_cache.errors import StaleStoreError
-from palm_cache.extraction.chunks import ChunkResult, Worker, embed_chunks, known_embeddings
-from palm_cache.extraction.encoders.base import Encoder, full_identity
-from palm_cache.extraction.encoders.registry import encoder_options, load_encoder
-from palm_cache.extraction.plan import Plan, find_doubts, plan_extraction, siblings_of, standing, successor_of
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from palm_cache.errors import AudioError, DataError, StaleStoreError
+from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.plan import Plan, Present, make_plan, twins
+from palm_cache.extraction.prompts import embed_prompts_of
+from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
+from palm_cache.extraction.road import Road
 from palm_cache.extraction.runtime import check_runtime
 from palm_cache.extraction.spread import check_address, embed_elsewhere
-from palm_cache.params import ExtractParams, OnStale
-from palm_cache.store import trees
-from palm_cache.store.features import FORMAT_VERSION, MEAN_POLICY, VIEW_POLICY, FeatureStore, StoreHeader
+from palm_cache.extraction.survey import Survey, file_cache
+from palm_cache.extraction.work import Done, Numbered, Work, Worker, audio_cache
+from palm_cache.params import Recipe, Resources
+from palm_cache.store.cache import Cache
+from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.fingerprint import fingerprint, library_versions
-from palm_cache.store.locks import locked
-from palm_cache.store.places import absolute
-from palm_cache.types import TEMPLATES, Clip, ClipTable, Place, Progress, no_progress
+from palm_cache.store.format1 import format1_embeddings
+from palm_cache.store.places import folder
+from palm_cache.store.writing import claimed_files, write_store
+from palm_cache.types import TEMPLATES, ClipTable, Place, Progress, no_progress
+
+ROUNDS = 3
+"""Passes over clips whose embedding is not there in the end: damaged, or left over by another process."""
+
+MANY_MISSING = 0.5
+"""Share of unreadable files above which that is said first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,208 +50,385 @@ class Extraction:
     store: Place
     n_clips: int
     embedded: int
-    """Clips that went through the encoder."""
+    """Contents that went through the encoder."""
     failures: tuple[tuple[str, str], ...]
     """(path, reason) of every clip that has no embedding."""
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """The store to fill, and what its predecessor is good for."""
+class Extractor:
+    """A loaded encoder that embeds datasets, one after the other.
 
-    store: FeatureStore
-    donor: Place | None = None
-    """A store of the same encoder, laid out otherwise, whose embeddings are kept."""
-    notes: tuple[str, ...] = ()
+    Parameters
+    ----------
+    spec : str
+        Which encoder.
+    recipe : Recipe
+    resources : Resources
+
+    Raises
+    ------
+    UnknownNameError, EncoderError
+        If the encoder cannot be loaded.
+    ParameterError
+        If ``resources.cluster`` is no address of a cluster.
+    """
+
+    def __init__(self, spec: str, recipe: Recipe, resources: Resources) -> None:
+        check_address(resources.cluster)
+        self.spec, self.recipe, self.resources = spec, recipe, resources
+        self.encoder: Encoder = load_encoder(spec, recipe, device=resources.devices[0])
+        self.audio_recipe = audio_recipe(self.encoder, recipe)
+        self._close = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close.close()
+
+    @cached_property
+    def road(self) -> Road:
+        """Readers and workers of this process, made when they are first needed."""
+        return self._close.enter_context(Road(self.encoder, self.recipe, self.resources.batch_size))
+
+    def plan(self, table: ClipTable, out: Place, cache: Place, progress: Progress = no_progress) -> Plan:
+        """Find out what :meth:`extract` would do with the same arguments, and write nothing.
+
+        Files that are not known by their state are read.
+        """
+        table = self._limited(table)
+        present = Present.at(out)
+        survey = self._survey(table, file_cache(cache))
+        unseen = self._numbered(table, ~survey.seen)
+        hashed = self.road.embed(unseen, lambda _: False, n_clips=len(unseen))
+        for number, one in enumerate(hashed, start=1):
+            _take_in(survey, Done(one.row, one.content, one.state, "known", one.error))
+            progress("checking", number, len(unseen))
+        audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
+        return make_plan(out, table, self._stale(present), survey, audio)
+
+    def extract(
+        self, table: ClipTable, out: Place, cache: Place, progress: Progress = no_progress
+    ) -> Extraction:
+        """Embed what is new of a dataset and keep everything in a feature store.
+
+        Parameters
+        ----------
+        table : ClipTable
+            The dataset.
+        out : Place
+            The store's folder.
+        cache : Place
+            The folder of what is known.
+        progress : callable
+            Told about every step.
+
+        Raises
+        ------
+        ClusterError
+            If the cluster cannot be reached or loses its workers.
+        StaleStoreError
+            If the store was made by another recipe and ``resources.on_stale`` is ``"refuse"``.
+        AudioError
+            If a clip cannot be read and ``resources.on_error`` is ``"fail"``.
+        DataError
+            If none of the files can be read.
+        OutputError
+            If the store or the cache cannot be written.
+        """
+        table = self._limited(table)
+        claimed_files(folder(out))  # before hours of work: may the store be written here?
+        present = Present.at(out)
+        stale = self._stale(present)
+        if stale and self.resources.on_stale == "refuse":
+            raise StaleStoreError(
+                f"{out} is stale: {stale}; make it anew with --on-stale rebuild, or choose another --out"
+            )
+        audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
+        files = file_cache(cache)
+        notes = list(self._take_in_format1(out, present, audio))
+        survey = self._survey(table, files)
+        progress("checking", int(survey.seen.sum()), len(table.clips))
+        run = _Run(self, table, cache, audio, survey, notes, progress)
+        try:
+            errors = run.complete()
+        finally:
+            survey.remember(files)
+        self._keep_gone(survey, present, audio, errors, notes)
+        if len(survey.unread) == len(table.clips):
+            row, reason = next(iter(survey.unread.items()))
+            raise DataError(
+                f"{table.dataset}: none of its {len(table.clips)} audio files can be read, e.g. "
+                f"{table.clips[row].file}: {reason}; is the disk there, and --root right? Nothing was changed"
+            )
+        rows = _rows(table, survey, errors)
+        notes += self._write(out, present, stale, table, rows, survey.keys, audio, cache)
+        audio.merge()
+        files.merge()
+        if len(survey.unread) > MANY_MISSING * len(table.clips):
+            notes.insert(0, f"{len(survey.unread)} of {len(table.clips)} audio files could not be read")
+        failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
+        said = (*table.notes, *notes, *self._road_notes())
+        return Extraction(out, len(table.clips), run.embedded, failures, said)
+
+    def _limited(self, table: ClipTable) -> ClipTable:
+        """Take the first clips of every class only, for training and for testing, if asked to."""
+        if not self.resources.limit:
+            return table
+        test = set(table.folds[0].test.tolist()) if table.folds else set()
+        seen: Counter[object] = Counter()
+        rows = []
+        for row, clip in enumerate(table.clips):
+            seen[clip.label, row in test] += 1
+            if seen[clip.label, row in test] <= self.resources.limit:
+                rows.append(row)
+        return table.subset(rows)
+
+    def _survey(self, table: ClipTable, files: Cache) -> Survey:
+        return Survey.of(table.clips, files if self.resources.check == "stat" else None)
+
+    def _numbered(self, table: ClipTable, mask: NDArray[np.bool_]) -> list[Numbered]:
+        return [(row, table.clips[row]) for row in np.flatnonzero(mask).tolist()]
+
+    def _stale(self, present: Present) -> str:
+        if present.format1 is not None:
+            old = (present.format1.get("fingerprint"), present.format1.get("views"))
+            same = old == (format1_print(self.encoder, self.recipe), self.recipe.views)
+            return "" if same else "written by an earlier palm-cache with another encoder or other options"
+        return present.store.header.stale(self.audio_recipe) if present.store else ""
+
+    def _take_in_format1(self, out: Place, present: Present, audio: Cache) -> Iterator[str]:
+        """Let the cache know what a store of format 1 knows."""
+        if present.format1 is None or self._stale(present):
+            return
+        taken = 0
+        for keys, embeddings in format1_embeddings(out):
+            unknown = ~audio.look_up(keys).known
+            audio.add(keys[unknown], embeddings[unknown])
+            taken += len(keys)
+        yield f"{out} was of an earlier format; {taken:,} clip(s) kept their embedding"
+
+    def _keep_gone(
+        self, survey: Survey, present: Present, audio: Cache, errors: dict[int, str], notes: list[str]
+    ) -> None:
+        """Keep what the store knows of files that are not there now."""
+        if self.resources.prune or not survey.unread or present.store is None or present.problem:
+            return
+        old = present.store.rows()
+        place = {name: row for row, name in enumerate(old.names)}
+        kept = []
+        for row in list(survey.unread):
+            before = place.get(survey.clips[row].name, -1)
+            same = before >= 0 and np.array_equal(
+                [old.start[before], old.end[before]], [survey.start[row], survey.end[row]], equal_nan=True
+            )
+            if same and before not in old.errors:
+                survey.contents[row] = old.contents[before]
+                kept.append(row)
+        known = audio.look_up(survey.keys[kept]).known if kept else np.zeros(0, bool)
+        for row, is_known in zip(kept, known.tolist(), strict=True):
+            if is_known:
+                del survey.unread[row]
+                del errors[row]
+            else:
+                survey.contents[row] = 0
+        if known.any():
+            notes.append(
+                f"{int(known.sum())} audio file(s) cannot be read now; their embeddings are kept "
+                "(--prune drops them)"
+            )
+
+    def _write(
+        self,
+        out: Place,
+        present: Present,
+        stale: str,
+        table: ClipTable,
+        rows: Rows,
+        keys: NDArray[np.uint8],
+        audio: Cache,
+        cache: Place,
+    ) -> list[str]:
+        """Write the store, unless the one that is there is the same."""
+        header = self.header(table, rows)
+        why = self._why_write(present, header)
+        if why is None:
+            return []
+        text = embed_prompts_of(self.encoder, table.class_names, header.templates, cache)
+
+        def blocks() -> Iterator[NDArray[np.float32]]:
+            for start in range(0, len(table.clips), CHUNK_ROWS):
+                stop = min(start + CHUNK_ROWS, len(table.clips))
+                good = [row for row in range(start, stop) if row not in rows.errors]
+                block = np.zeros((stop - start, *audio.shape), np.float32)
+                block[np.array(good, np.int64) - start] = audio.take(keys[good])
+                yield block
+
+        write_store(out, header, rows, text, blocks())
+        made_anew = [f"{out} was stale ({stale}) and has been made anew"] if stale else [why] if why else []
+        seen = np.asarray(rows.contents.any(axis=1))
+        return [*made_anew, *twins(np.where(seen[:, None], keys, 0), rows.labels, table)]
+
+    def _why_write(self, present: Present, header: StoreHeader) -> str | None:
+        """Say why the store is to be written; ``None`` if the one that is there is the same."""
+        if present.store is None or present.problem:
+            return f"made anew: {present.problem}" if present.problem else ""
+        old = present.store.header
+        same = ("dataset", "encoder", "fingerprint", "text_recipe", "templates", "class_names", "rows_sha256")
+        if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
+            return ""
+        thorough = self.resources.check == "content" or present.store.is_near
+        problems = present.store.file_problems(content=True) if thorough else []
+        return f"made anew: {problems[0]}" if problems else None
+
+    def header(self, table: ClipTable, rows: Rows) -> StoreHeader:
+        """Return the header of the store of a dataset."""
+        encoder, tower = self.encoder, self.encoder.text_tower()
+        return StoreHeader(
+            format_version=FORMAT_VERSION,
+            id="",
+            dataset=table.dataset,
+            source=table.source,
+            encoder=encoder.spec,
+            recipe=self.audio_recipe,
+            fingerprint=fingerprint(self.audio_recipe),
+            text_recipe=text_recipe(encoder),
+            dim=encoder.dim,
+            token_dim=tower.token_dim if tower else 0,
+            sample_rate=encoder.sample_rate,
+            seconds=encoder.window.stretch / encoder.sample_rate,
+            views=self.recipe.views,
+            templates=TEMPLATES if tower else (),
+            class_names=table.class_names,
+            rows_sha256=rows.sha256(table.class_names),
+            made_with={**library_versions(), **_machine(encoder), **encoder.made_with},
+        )
+
+    def _road_notes(self) -> list[str]:
+        if "road" not in self.__dict__:
+            return []
+        notes, self.road.notes = self.road.notes, []
+        return notes
+
+
+@dataclass(slots=True)
+class _Run:
+    """One extraction while it runs."""
+
+    extractor: Extractor
+    table: ClipTable
+    cache: Place
+    audio: Cache
+    survey: Survey
+    notes: list[str]
+    progress: Progress
+    embedded: int = 0
+
+    def complete(self) -> dict[int, str]:
+        """Embed what is not known; return why rows have no embedding.
+
+        What is there in the end counts, not what a process has said: segments may be damaged, and
+        another process may have been killed with what this one waited for.
+        """
+        for number in range(ROUNDS):
+            todo, errors = self._open_rows()
+            self._refuse(errors)
+            if not todo:
+                break
+            self._embed(todo, known=number > 0)
+        else:
+            todo, errors = self._open_rows()
+        lost = {row: "its embedding could not be kept; run the same command again" for row, _ in todo}
+        return {**lost, **errors, **self.survey.unread}
+
+    def _open_rows(self) -> tuple[list[Numbered], dict[int, str]]:
+        """Return the rows to be looked at, and the failures of those whose content is known."""
+        self.audio.refresh()
+        seen = self.survey.seen
+        found = self.audio.look_up(self.survey.keys)
+        errors = {row: one.reason for row, one in found.failures.items() if seen[row]}
+        open_ = ~(found.known & seen)
+        open_[list(errors) + list(self.survey.unread)] = False
+        return [(row, self.table.clips[row]) for row in np.flatnonzero(open_).tolist()], errors
+
+    def _embed(self, todo: Sequence[Numbered], *, known: bool) -> None:
+        """Embed clips, in this process or elsewhere.
+
+        It begins somewhere among them: processes that work on the same dataset then meet late.
+        """
+        begin = random.randrange(len(todo))
+        todo = [*todo[begin:], *todo[:begin]]
+        self.notes += check_runtime(self.extractor.encoder, [clip for _, clip in todo], self.extractor.recipe)
+        for number, done in enumerate(self._results(todo, known), start=1):
+            _take_in(self.survey, done)
+            self.embedded += done.how == "embedded"
+            if done.error:
+                self._refuse({done.row: done.error})
+            self.progress("embedding", number, len(todo))
+
+    def _results(self, todo: Sequence[Numbered], known: bool) -> Iterator[Done]:
+        extractor, resources = self.extractor, self.extractor.resources
+        if resources.jobs == 1 and not resources.cluster and len(resources.devices) == 1:
+            yield from Work(extractor.road, self.audio).embed(todo, known=known)
+            return
+        worker = Worker(
+            cache=self.cache,
+            encoder=extractor.spec,
+            fingerprint=fingerprint(extractor.audio_recipe),
+            recipe=extractor.recipe,
+            resources=resources,
+            session=uuid.uuid4().hex,
+        )
+        self.progress("embedding", 0, len(todo))
+        for some, notes in embed_elsewhere(worker, todo, known=known):
+            self.notes += [note for note in notes if note not in self.notes]
+            yield from some
+
+    def _refuse(self, errors: dict[int, str]) -> None:
+        if errors and self.extractor.resources.on_error == "fail":
+            row, reason = next(iter(errors.items()))
+            raise AudioError(
+                f"{self.table.clips[row].name}: {reason}; mend or remove the clip, or use --on-error skip"
+            )
+
+
+def _take_in(survey: Survey, done: Done) -> None:
+    if done.content:
+        survey.learn(done.row, done.content, done.state)
+    else:
+        survey.unread[done.row] = done.error
+
+
+def _rows(table: ClipTable, survey: Survey, errors: dict[int, str]) -> Rows:
+    labels = [-1 if clip.label is None else clip.label for clip in table.clips]
+    return Rows(
+        names=[clip.name for clip in table.clips],
+        start=survey.start,
+        end=survey.end,
+        labels=np.array(labels, np.int64),
+        contents=survey.contents,
+        errors=errors,
+        folds=table.folds,
+    )
+
+
+def _machine(encoder: Encoder) -> dict[str, str]:
+    device = encoder.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"device": name, "cuda": torch.version.cuda or "", "libsndfile": soundfile.__libsndfile_version__}
 
 
 def extract(
     table: ClipTable,
     spec: str,
     out: Place,
-    params: ExtractParams,
+    recipe: Recipe | None = None,
+    resources: Resources | None = None,
     *,
+    cache: Place | None = None,
     progress: Progress = no_progress,
 ) -> Extraction:
-    """Embed every clip of a dataset once and keep the result in a feature store.
-
-    Parameters
-    ----------
-    table : ClipTable
-        The dataset.
-    spec : str
-        Which encoder.
-    out : Place
-        The store's folder. An unfinished or outdated store there is completed.
-    params : ExtractParams
-        How it runs.
-    progress : callable
-        Told about every step.
-
-    Raises
-    ------
-    ParameterError
-        If ``params.cluster`` is no address of a cluster.
-    ClusterError
-        If the cluster cannot be reached or loses its workers.
-    StaleStoreError
-        If the store was made otherwise and ``params.on_stale`` is ``"refuse"``.
-    StoreError
-        If another extraction is writing to the store.
-    AudioError
-        If a clip cannot be read and ``params.on_error`` is ``"fail"``.
-    OutputError
-        If the store cannot be written.
-    """
-    check_address(params.cluster)
-    with locked(out, "another extraction is writing to this store"):
-        encoders = [_load(spec, params, device) for device in params.devices]
-        encoder = encoders[0]
-        header = describe(table, encoder, params.views)
-        target = _target(out, header, table, encoder, params.on_stale)
-        todo = list(find_doubts(target.store, table.clips, progress))
-        wanted = [clip for chunk in todo for clip in table.clips[target.store.rows(chunk)]]
-        checked = check_runtime(encoder, wanted)
-        siblings = siblings_of(out, header) if todo else ()
-        worker = Worker(
-            store=target.store.path,
-            donors=tuple(map(absolute, (target.donor, *siblings) if target.donor else siblings)),
-            encoder=spec,
-            fingerprint=header.fingerprint,
-            params=params,
-            session=uuid.uuid4().hex,
-        )
-        results = _embed_chunks(worker, encoders, target.store, table.clips, todo, progress)
-        if target.store.path != out:
-            trees.replace(out, target.store.path)
-        failures = tuple(FeatureStore(out).failures())
-    embedded = sum(result.embedded for result in results)
-    shared = sum((Counter(result.known) for result in results), Counter[Place]())
-    reused = [
-        f"{shared[absolute(path)]:,} clip(s) took their embedding from {path}"
-        for path in siblings
-        if shared[absolute(path)]
-    ]
-    said = dict.fromkeys(note for result in results for note in result.notes)
-    notes = (*table.notes, *target.notes, *reused, *checked, *said)
-    return Extraction(out, len(table.clips), embedded, failures, notes)
-
-
-def dry_run(
-    table: ClipTable,
-    spec: str,
-    out: Place,
-    params: ExtractParams,
-    *,
-    progress: Progress = no_progress,
-) -> Plan:
-    """Find out what :func:`extract` would do with the same arguments, and write nothing.
-
-    The encoder is loaded: whether a store is stale depends on its weights.
-    """
-    encoder = _load(spec, params, params.devices[0])
-    return plan_extraction(out, describe(table, encoder, params.views), table, progress)
-
-
-def _load(spec: str, params: ExtractParams, device: str) -> Encoder:
-    return load_encoder(spec, device=device, **encoder_options(params))
-
-
-def describe(table: ClipTable, encoder: Encoder, views: int) -> StoreHeader:
-    """Return the header of the store that a dataset, an encoder and options make."""
-    identity = full_identity(encoder)
-    return StoreHeader(
-        format_version=FORMAT_VERSION,
-        dataset=table.dataset,
-        encoder=encoder.spec,
-        fingerprint=fingerprint(identity),
-        identity=identity,
-        dim=encoder.dim,
-        token_dim=encoder.text_tower().token_dim,
-        sample_rate=encoder.sample_rate,
-        seconds=encoder.window.stretch / encoder.sample_rate,
-        views=views,
-        view_policy=VIEW_POLICY if encoder.window.long == "crop" else MEAN_POLICY,
-        templates=TEMPLATES,
-        class_names=table.class_names,
-        versions=library_versions(),
-    )
-
-
-def _target(
-    out: Place, header: StoreHeader, table: ClipTable, encoder: Encoder, on_stale: OnStale
-) -> _Target:
-    """Return the store to fill: the one at ``out`` if it fits, else a successor built beside it.
-
-    The old store stays until its successor is complete: whoever interrupts a rebuild loses nothing.
-    """
-    successor = successor_of(out)
-    trees.finish_replacing(out, successor)
-    found = standing(out, header, table)
-    if found.state == "absent":
-        return _Target(_create(out, header, table, encoder))
-    if found.state == "fits" and found.store is not None:
-        found.store.remove_leftovers()
-        return _Target(found.store)
-    if found.state == "stale" and on_stale == "refuse":
-        raise StaleStoreError(
-            f"{out} is stale: {found.reason}; make it anew with --on-stale rebuild, or choose another --out"
-        )
-    if found.state == "stale":
-        trees.check_ours(out)
-        note, donor = f"{out} was stale ({found.reason}) and has been made anew", None
-    else:
-        note, donor = f"{out}: {found.reason}; clips that were known kept their embeddings", out
-    return _Target(_resume_or_create(successor, header, table, encoder), donor, (note,))
-
-
-def _create(path: Place, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
-    prompts = [template.replace("{c}", name) for name in table.class_names for template in header.templates]
-    text = encoder.embed_text(prompts).reshape(len(table.class_names), len(header.templates), encoder.dim)
-    return FeatureStore.create(path, header, table, text)
-
-
-def _resume_or_create(path: Place, header: StoreHeader, table: ClipTable, encoder: Encoder) -> FeatureStore:
-    """Go on with a successor that an interrupted run left, if it is the one wanted."""
-    found = standing(path, header, table)
-    if found.state == "fits" and found.store is not None:
-        found.store.remove_leftovers()
-        return found.store
-    if found.state != "absent":
-        trees.remove(path)
-    return _create(path, header, table, encoder)
-
-
-def _embed_chunks(
-    worker: Worker,
-    encoders: Sequence[Encoder],
-    store: FeatureStore,
-    clips: tuple[Clip, ...],
-    todo: list[int],
-    progress: Progress,
-) -> list[ChunkResult]:
-    """Embed chunks, in this process or elsewhere."""
-    if not todo:
-        return []
-    total, done = sum(len(clips[store.rows(chunk)]) for chunk in todo), 0
-    if worker.params.jobs == 1 and not worker.params.cluster:
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            progress("embedding", done, total)
-
-        def closing() -> None:
-            progress("interrupted: finishing this chunk (again: at once)", done, total)
-
-        chunks = {chunk: clips[store.rows(chunk)] for chunk in todo}
-        known = known_embeddings(worker.donors)
-        return embed_chunks(store, chunks, encoders, worker.params, known=known, tick=tick, closing=closing)
-    results = []
-    progress("embedding", 0, total)
-    for result in embed_elsewhere(worker, ((chunk, clips[store.rows(chunk)]) for chunk in todo)):
-        results.append(result)
-        done += result.clips
-        progress("embedding", done, total)
-    return results
+    """Embed one dataset: see :class:`Extractor`; the cache is ``.cache`` beside the store by default."""
+    with Extractor(spec, recipe or Recipe(), resources or Resources()) as extractor:
+        return extractor.extract(table, out, cache or out.parent / ".cache", progress)

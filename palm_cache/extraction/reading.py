@@ -1,153 +1,214 @@
 """Clips on their way from disk to the encoder: read, cut and handed over by threads that run ahead.
 
 Decoding and resampling leave Python's lock, so a few threads keep an encoder fed. They run ahead by a fixed
-number of clips and by one piece of each: memory is the same for ten clips and for ten million.
+number of windows: memory is the same for ten clips and for ten million.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import BinaryIO, Protocol
+from itertools import groupby, islice
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from palm_cache.errors import AudioError
+from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views, slide
 from palm_cache.extraction.encoders.base import Encoder, Window
-from palm_cache.types import Clip, Place
+from palm_cache.params import Long, Recipe
+from palm_cache.store.features import row_keys
+from palm_cache.store.places import states
+from palm_cache.types import Clip
 
-PIECE_STRETCHES = 4
-"""Stretches of a long clip that are handed over at once."""
+STEP_FILES, STEP_STRETCHES = 8, 16
+"""What a thread reads before it hands over: so many files, or so many stretches of long ones."""
 
-
-class Known(Protocol):
-    """Embeddings that need not be computed; asked from several threads at once."""
-
-    store: Place
-    """Where they are kept."""
-
-    def get(self, content_sha256: str) -> NDArray[np.float32] | None:
-        """Return the embedding (views, dim) of a content, if it is known."""
-        ...
+Wanted = Callable[[bytes], bool]
+"""Told the key of a clip whose content has just been hashed, says whether it is to be embedded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How an encoder wants clips read."""
+    """How clips are cut for an encoder."""
 
     sample_rate: int
     window: Window
     views: int
+    long: Long
 
     @classmethod
-    def of(cls, encoder: Encoder, views: int) -> Cut:
-        """Return what an encoder wants."""
-        return cls(encoder.sample_rate, encoder.window, views)
+    def of(cls, encoder: Encoder, recipe: Recipe) -> Cut:
+        """Return what an encoder and a recipe want."""
+        return cls(encoder.sample_rate, encoder.window, recipe.views, recipe.long)
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What a reader hands over of a clip: error, known embedding or windows; most clips are one piece."""
+    """What a reader hands over of a clip; most clips are one piece."""
 
-    content_sha256: str
-    """"" where the file could not be opened or changed while it was read."""
-    windows: tuple[tuple[int, Tensor], ...] = ()
-    """(view, windows (n_windows, samples)) of every stretch; a view that has several is their mean."""
-    known: tuple[NDArray[np.float32], Known] | None = None
-    """A known embedding and where it came from."""
+    row: int
+    """Number of the clip among those asked for."""
+    content: bytes = b""
+    """sha256 of the file; empty where it could not be read."""
+    key: bytes = b""
+    """What the cache knows the clip by."""
+    state: bytes | None = None
+    """Of the file before it was read: see :func:`palm_cache.store.places.states`."""
+    stretches: tuple[Tensor, ...] = ()
+    """(n_windows, samples) each: one per view, or of a ``mean`` any number one after the other."""
+    wanted: bool = True
+    """False: hashed only."""
     error: str = ""
+    lasting: bool = True
+    """Whether the error is the content's, or may be gone the next time."""
     last: bool = True
 
 
-Reading = Generator[Piece, None, None]
-"""A clip on its way: gives its pieces one by one."""
+def read_clips(
+    clips: Iterable[tuple[int, Clip]],
+    cut: Cut,
+    wanted: Wanted | None = None,
+    *,
+    readers: ThreadPoolExecutor,
+    n_readers: int,
+    ahead: int,
+    n_clips: int | None = None,
+) -> Iterator[Piece]:
+    """Read clips in threads, ahead of whoever takes them, and yield their pieces in order.
+
+    Clips of one file that follow each other are read together: it is opened and hashed once.
+
+    Parameters
+    ----------
+    clips : iterable of (row, Clip)
+    ahead : int
+        Clips that are read before they are asked for, at least.
+    n_clips : int, optional
+        How many there are: a few are spread among all readers.
+
+    Raises
+    ------
+    PlaceError
+        If a remote place cannot be reached.
+    """
+    by_file = (list(own) for _, own in groupby(clips, key=lambda numbered: numbered[1].file))
+    step = STEP_FILES if n_clips is None else max(1, min(STEP_FILES, n_clips // (4 * n_readers)))
+
+    def begin() -> Iterator[tuple[Iterator[Piece], Future[tuple[list[Piece], bool]]]]:
+        while files := list(islice(by_file, step)):
+            reading = _read_files(files, cut, wanted)
+            yield reading, readers.submit(_advance, reading)
+
+    waiting = begin()
+    begun = deque(islice(waiting, n_readers + -(-ahead // step)))
+    try:
+        while begun:
+            reading, future = begun.popleft()
+            begun.extend(islice(waiting, 1))
+            pieces, over = future.result()
+            while not over:
+                future = readers.submit(_advance, reading)  # always one step ahead
+                yield from pieces
+                pieces, over = future.result()
+            yield from pieces
+    finally:
+        for _, future in begun:
+            future.cancel()
 
 
-def read_pieces(clip: Clip, cut: Cut, known: Sequence[Known] = ()) -> Reading:
-    """Read a clip piece by piece; a clip that cannot be read ends with a piece that says why."""
-    sha = ""
+def _advance(reading: Iterator[Piece]) -> tuple[list[Piece], bool]:
+    """Read on until there is enough to hand over; whether that was all."""
+    pieces, stretches = [], 0
+    for piece in reading:
+        pieces.append(piece)
+        stretches += len(piece.stretches)
+        if stretches >= STEP_STRETCHES and not piece.last:
+            return pieces, False
+    return pieces, True
+
+
+def _read_files(
+    files: Sequence[Sequence[tuple[int, Clip]]], cut: Cut, wanted: Wanted | None
+) -> Iterator[Piece]:
+    for clips in files:
+        yield from read_file(clips, cut, wanted)
+
+
+def read_file(clips: Sequence[tuple[int, Clip]], cut: Cut, wanted: Wanted | None = None) -> Iterator[Piece]:
+    """Read clips of one file piece by piece; one that cannot be read ends with a piece that says why."""
+    path = clips[0][1].file
+    (state,) = states([path])
+    left = deque(clips)
     try:
         # One handle for hash and decoding: a file that is replaced meanwhile cannot mix the two.
-        with open_regular(clip.file) as file:
-            state = _state(file)
-            sha = content_hash(file)
-            for source in known:
-                embedding = source.get(sha)
-                if embedding is not None:
-                    yield Piece(sha, known=(embedding, source))
-                    return
-            if cut.window.long == "mean":
-                stretches = slide(file, sample_rate=cut.sample_rate, samples=cut.window.stretch, hop=None)
-                parts = ((0, cut_windows(stretch, cut.window)) for _, stretch in stretches)
-                while piece := tuple(islice(parts, PIECE_STRETCHES)):
-                    yield Piece(sha, piece, last=False)
-                last = Piece(sha)
-            else:
-                last = Piece(sha, _crops(file, cut, sha))
-            if _state(file) != state:
-                # Without a hash, so that the next run looks at it again.
-                last = Piece("", error="changed while it was read; run the same command again")
-        yield last
+        with open_regular(path) as file:
+            status = _status(file)
+            content = bytes.fromhex(content_hash(file))
+            start = np.array([clip.start for _, clip in clips])
+            end = np.array([np.nan if clip.end is None else clip.end for _, clip in clips])
+            sha = np.frombuffer(content, np.uint8)
+            keys = [key.tobytes() for key in row_keys(np.tile(sha, (len(clips), 1)), start, end)]
+            for (row, clip), key in zip(clips, keys, strict=True):
+                about = (row, content, key, state)
+                if wanted is not None and not wanted(key):
+                    last = Piece(*about, wanted=False)
+                else:
+                    last = yield from _read_clip(file, clip, cut, about)
+                    if _status(file) != status:
+                        raise ReadingError("changed while it was read; run the same command again")
+                left.popleft()
+                yield last
     except AudioError as error:
-        yield Piece(sha, error=str(error))
+        for row, _ in left:
+            yield Piece(row, error=str(error), lasting=False)
 
 
-def _crops(file: BinaryIO, cut: Cut, content_sha256: str) -> tuple[tuple[int, Tensor], ...]:
+def _read_clip(
+    file: BinaryIO, clip: Clip, cut: Cut, about: tuple[int, bytes, bytes, bytes | None]
+) -> Generator[Piece, None, Piece]:
+    """Yield all pieces of a clip but the last, and return that."""
+    try:
+        return (yield from _decode(file, clip, cut, about))
+    except ReadingError:
+        raise
+    except AudioError as error:
+        return Piece(*about, error=str(error))
+
+
+def _decode(
+    file: BinaryIO, clip: Clip, cut: Cut, about: tuple[int, bytes, bytes, bytes | None]
+) -> Generator[Piece, None, Piece]:
+    stretch = None if clip.end is None and not clip.start else (clip.start, clip.end)
+    file.seek(0)
+    if cut.long == "mean":
+        parts = (
+            cut_windows(waveform, cut.window)
+            for _, waveform in slide(
+                file, sample_rate=cut.sample_rate, samples=cut.window.stretch, hop=None, stretch=stretch
+            )
+        )
+        while stretches := tuple(islice(parts, STEP_STRETCHES)):
+            yield Piece(*about, stretches=stretches, last=False)
+        return Piece(*about)
     waveforms = read_views(
         file,
         sample_rate=cut.sample_rate,
         samples=cut.window.stretch,
         views=cut.views,
-        content_sha256=content_sha256,
+        content_sha256=about[1].hex(),
+        stretch=stretch,
     )
-    return tuple((view, cut_windows(waveform, cut.window)) for view, waveform in enumerate(waveforms))
+    if len(waveforms[0]) < cut.window.stretch:  # all views of a short clip are the whole of it
+        waveforms = waveforms[:1]
+    return Piece(*about, stretches=tuple(cut_windows(waveform, cut.window) for waveform in waveforms))
 
 
-def _state(file: BinaryIO) -> tuple[int, int]:
+def _status(file: BinaryIO) -> tuple[int, int]:
     """Return what changes when a file is written to while it is open."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
-
-
-def read_ahead(
-    readers: ThreadPoolExecutor, clips: Iterable[Reading], depth: int
-) -> Iterator[Iterator[Piece]]:
-    """Run readings in threads, ``depth`` clips ahead of whoever takes them.
-
-    Parameters
-    ----------
-    readers : ThreadPoolExecutor
-        Runs one step of a reading at a time.
-    clips : iterable of generators
-        One reading per clip; begun in order.
-    depth : int
-        Clips of which a piece is read before it is asked for.
-
-    Yields
-    ------
-    iterator of Piece
-        The pieces of one clip, in the order of ``clips``; while one is looked at, the next is read. An
-        exception inside a reading comes out here as it is.
-    """
-    waiting = iter(clips)
-    begun = deque((clip, readers.submit(next, clip)) for clip in islice(waiting, depth))
-    while begun:
-        clip, piece = begun.popleft()
-        begun.extend((following, readers.submit(next, following)) for following in islice(waiting, 1))
-        yield _drain(readers, clip, piece)
-
-
-def _drain(readers: ThreadPoolExecutor, clip: Reading, ahead: Future[Piece]) -> Iterator[Piece]:
-    """Hand over the pieces of a clip, always one ahead."""
-    while not (piece := ahead.result()).last:
-        ahead = readers.submit(next, clip)
-        yield piece
-    clip.close()  # and with it the file
-    yield piece

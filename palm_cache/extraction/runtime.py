@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.reading import Cut, read_pieces
+from palm_cache.extraction.reading import Cut, read_file
+from palm_cache.params import Recipe
 from palm_cache.types import Clip
 
 SAMPLE_CLIPS = 8
 
 
-def check_runtime(encoder: Encoder, clips: Sequence[Clip]) -> list[str]:
+def check_runtime(encoder: Encoder, clips: Sequence[Clip], recipe: Recipe) -> list[str]:
     """Compare an encoder with torch in fp32 on a few clips, spread evenly; one in torch needs no check.
 
     Clips that cannot be read are left for extraction to name.
@@ -33,11 +34,11 @@ def check_runtime(encoder: Encoder, clips: Sequence[Clip]) -> list[str]:
     from palm_cache.extraction.encoders.openvino import LEAST_COSINE, cosines_to_torch
 
     count = min(SAMPLE_CLIPS, len(clips))
-    cut = Cut.of(encoder, views=1)
+    cut = Cut.of(encoder, recipe)
     cosines = []
     for number in range(count):
         clip = clips[number * len(clips) // count]
-        for _, windows in next(read_pieces(clip, cut)).windows:
+        for windows in next(read_file([(0, clip)], cut)).stretches:
             cosines.append(float(cosines_to_torch(encoder, windows[None])))
             # Not "less than": an embedding of NaN is refused too.
             if not cosines[-1] >= LEAST_COSINE:

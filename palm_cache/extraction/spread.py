@@ -1,15 +1,14 @@
-"""Chunks spread over processes: of this machine, or of a Dask or Ray cluster that is running already.
+"""Clips spread over processes: of this machine, or of a Dask or Ray cluster that is running already.
 
-What travels is the number of a chunk and the paths of its clips, there, and what became of them, back. Every
-worker loads the encoder once and writes its chunks to the store itself. joblib does the spreading, whatever
-the processes are.
+What travels is the paths of some clips, there, and what became of them, back. Every worker loads the encoder
+once and writes into the cache itself. joblib does the spreading, whatever the processes are.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -18,23 +17,30 @@ from pathlib import Path
 import joblib
 
 from palm_cache.errors import ClusterError, PalmCacheError, ParameterError
-from palm_cache.extraction.chunks import ChunkResult, Worker
 from palm_cache.extraction.encoders.registry import split_spec
+from palm_cache.extraction.work import Done, Numbered, Worker
 from palm_cache.store.places import absolute
-from palm_cache.types import Clip
 
 SECONDS_TO_CONNECT = 30
 
-CHUNKS_A_WORKER = 8
-"""Chunks that a worker gets at once from a backend that gives results only when all are there: progress
+TASK_CLIPS = 512
+"""Clips that travel together, at most: enough batches to keep a worker busy, few enough to share them out."""
+
+TASKS_A_WORKER = 8
+"""Tasks that a worker gets at once from a backend that gives results only when all are there: progress
 then shows in steps, and workers wait for the slowest at the end of each."""
 
-Task = tuple[int, tuple[Clip, ...]]
-"""A chunk's number and its clips."""
+Results = Iterator[tuple[list[Done], list[str]]]
+"""What became of the clips of a task, and what the user should know."""
 
 
-def embed_elsewhere(worker: Worker, tasks: Iterable[Task]) -> Iterator[ChunkResult]:
-    """Have chunks embedded by other processes, in any order.
+def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], *, known: bool) -> Results:
+    """Have clips embedded by other processes, in any order.
+
+    Parameters
+    ----------
+    known : bool
+        See :meth:`palm_cache.extraction.work.Work.embed`.
 
     Raises
     ------
@@ -43,20 +49,23 @@ def embed_elsewhere(worker: Worker, tasks: Iterable[Task]) -> Iterator[ChunkResu
     ClusterError
         If the cluster cannot be reached, has no workers, or loses them again and again.
     PalmCacheError
-        Whatever embedding a chunk raises. Chunks that are finished stay.
+        Whatever embedding raises. What is finished stays.
     """
-    sent = _seen_from_everywhere(worker)
-    calls = (joblib.delayed(sent.embed)(chunk, _absolute(clips)) for chunk, clips in tasks)
-    cluster = worker.params.cluster
+    sent, resources = _seen_from_everywhere(worker), worker.resources
+    n_processes = max(resources.jobs, len(resources.devices))
+    size = max(1, min(TASK_CLIPS, len(clips) // (4 * n_processes)))
+    tasks = (clips[start : start + size] for start in range(0, len(clips), size))
+    calls = (joblib.delayed(sent.embed)(_absolute(task), known) for task in tasks)
+    cluster = resources.cluster
     if not cluster:
-        yield from joblib.Parallel(worker.params.jobs, return_as="generator_unordered")(calls)
+        yield from joblib.Parallel(n_processes, return_as="generator_unordered")(calls)
         return
     if cluster.startswith("dask:"):
         with _dask(cluster):
             yield from joblib.Parallel(-1, return_as="generator_unordered")(calls)
     else:
         with _ray(cluster) as workers:
-            while some := list(islice(calls, CHUNKS_A_WORKER * workers)):
+            while some := list(islice(calls, TASKS_A_WORKER * workers)):
                 yield from joblib.Parallel(-1)(some)
 
 
@@ -91,7 +100,7 @@ def _dask(cluster: str) -> Iterator[None]:
         raise ClusterError(f"{cluster}: has no workers; start some with: dask worker {address}") from error
     except KilledWorker as error:
         raise ClusterError(
-            f"{cluster}: {error.allowed_failures + 1} workers died over the same chunk; "
+            f"{cluster}: {error.allowed_failures + 1} workers died over the same clips; "
             "had they enough memory?"
         ) from error
 
@@ -136,16 +145,16 @@ def _seen_from_everywhere(worker: Worker) -> Worker:
     """Make paths absolute: another process may run in another folder."""
     name, source = split_spec(worker.encoder)
     local = Path(source) if source and Path(source).exists() else None
-    tokenizer = Path(worker.params.tokenizer)
+    tokenizer = worker.recipe.tokenizer
+    if Path(tokenizer).exists():
+        tokenizer = str(Path(tokenizer).absolute())
     return replace(
         worker,
-        store=absolute(worker.store),
+        cache=absolute(worker.cache),
         encoder=f"{name}:{local.absolute()}" if local else worker.encoder,
-        params=replace(
-            worker.params, tokenizer=str(tokenizer.absolute()) if tokenizer.exists() else str(tokenizer)
-        ),
+        recipe=replace(worker.recipe, tokenizer=tokenizer),
     )
 
 
-def _absolute(clips: Iterable[Clip]) -> tuple[Clip, ...]:
-    return tuple(replace(clip, file=absolute(clip.file)) for clip in clips)
+def _absolute(clips: Iterable[Numbered]) -> tuple[Numbered, ...]:
+    return tuple((row, replace(clip, file=absolute(clip.file))) for row, clip in clips)

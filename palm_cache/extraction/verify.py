@@ -1,20 +1,18 @@
 """Hold a feature store against its dataset and its encoder: are the rows those clips, are the numbers those?
 
-What the bytes of a store say of themselves is checked by ``FeatureStore.problems``.
+What the files of a store say of themselves is checked by ``FeatureStore.problems``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import AudioError, DamagedStoreError
-from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.plan import hash_file
-from palm_cache.extraction.reading import Cut, read_pieces
+from palm_cache.extraction.road import Outcome, Road
+from palm_cache.extraction.work import Numbered
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Clip, ClipTable, Progress, no_progress
 
@@ -43,117 +41,114 @@ class Recomputation:
     problems: tuple[str, ...]
 
 
-def dataset_problems(store: FeatureStore, table: ClipTable, progress: Progress = no_progress) -> list[str]:
+Row = tuple[str, float, float]
+"""What a row of a store and a clip have in common: path, start and end; -1 is the end of the file."""
+
+
+def dataset_problems(
+    store: FeatureStore, table: ClipTable, road: Road, progress: Progress = no_progress
+) -> list[str]:
     """Compare the rows of a store with the clips, classes and folds of its dataset; one line per problem.
 
-    Every file is hashed. Chunks that are missing or damaged are left to ``FeatureStore.problems``.
+    Every file is hashed.
+
+    Parameters
+    ----------
+    road : Road
+        Of any encoder: only its readers work.
     """
-    names, labels = store.clip_names(), store.labels().tolist()
-    known = dict(zip(names, labels, strict=True))
-    wanted = {clip.name: clip for clip in table.clips}
-    in_both = [name for name in names if name in wanted]
+    rows, hashes = store.rows(), store.content_hashes()
+    known = {row: number for number, row in enumerate(_rows(store))}
+    wanted = {_row(clip): clip for clip in table.clips}
+    in_both = [row for row in known if row in wanted]
+    changed = []
+    numbered = [(known[row], wanted[row]) for row in in_both]
+    for number, outcome in enumerate(road.embed(numbered, lambda _: False, n_clips=len(numbered)), start=1):
+        if outcome.content.hex() != hashes[outcome.row]:
+            changed.append(rows.names[outcome.row])
+        progress("comparing", number, len(numbered))
     classes = store.header.class_names
+    labels = [classes[label] if label >= 0 else None for label in rows.labels.tolist()]
     kinds = {
-        "of the dataset not in the store": [name for name in wanted if name not in known],
-        "of the store not in the dataset": [name for name in names if name not in wanted],
-        "of another class": [
-            name for name in in_both if classes[known[name]] != table.class_of(wanted[name])
-        ],
-        "of changed content": _changed(store, wanted, progress),
+        "of the dataset not in the store": [row[0] for row in wanted if row not in known],
+        "of the store not in the dataset": [row[0] for row in known if row not in wanted],
+        "of another class": [row[0] for row in in_both if labels[known[row]] != table.class_of(wanted[row])],
+        "of changed content": changed,
     }
-    found = [f"{len(clips)} clip(s) {kind}: {_some(clips)}" for kind, clips in kinds.items() if clips]
-    if not found and not store.holds(table):
-        found.append("the dataset's folds, class names or order of clips are not the store's")
-    return found
+    problems = [f"{len(clips)} clip(s) {kind}: {_some(clips)}" for kind, clips in kinds.items() if clips]
+    same_order = list(known) == list(wanted)
+    if not problems and not (same_order and classes == table.class_names and _same_folds(store, table)):
+        problems.append("the dataset's folds, class names or order of clips are not the store's")
+    return problems
 
 
-def _changed(store: FeatureStore, wanted: dict[str, Clip], progress: Progress) -> list[str]:
-    """Return the names of the clips whose file is not the one that was embedded."""
-    names, changed = store.clip_names(), []
-    for chunk in sorted(store.committed()):
-        rows = store.rows(chunk)
-        try:
-            hashes, _ = store.hashes_and_errors(chunk)
-        except DamagedStoreError:
-            continue
-        for name, sha in zip(names[rows], hashes, strict=True):
-            if name in wanted and hash_file(wanted[name]) != sha:
-                changed.append(name)
-        progress("comparing", rows.stop, len(names))
-    return changed
+def _same_folds(store: FeatureStore, table: ClipTable) -> bool:
+    folds = store.folds()
+    return len(folds) == len(table.folds) and all(
+        old.train.equal(new.train) and old.test.equal(new.test)
+        for old, new in zip(folds, table.folds, strict=True)
+    )
+
+
+def _rows(store: FeatureStore) -> Iterator[Row]:
+    start, end = store.stretches()
+    return zip(store.clip_names(), start.tolist(), np.nan_to_num(end, nan=-1.0).tolist(), strict=True)
+
+
+def _row(clip: Clip) -> Row:
+    return clip.name, clip.start, -1.0 if clip.end is None else clip.end
 
 
 def recompute(
     store: FeatureStore,
     table: ClipTable,
-    encoder: Encoder,
+    road: Road,
     count: int,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Recomputation:
-    """Embed a random sample of a store's clips again, each alone, and compare.
+    """Embed a random sample of a store's clips again and compare.
 
     Parameters
     ----------
-    encoder : Encoder
-        The one that made the store: see ``load_encoder_of``.
+    road : Road
+        Of the encoder that made the store: see ``load_encoder_of``.
     count : int
-        Clips to take, of those that have a sound embedding; all of them if there are fewer.
+        Clips to take, of those that have an embedding; all of them if there are fewer.
     seed : int
         Of the sample.
     """
-    wanted = {clip.name: clip for clip in table.clips}
-    names, hashes = store.clip_names(), _embedded(store)
-    rows = np.random.default_rng(seed).permutation(sorted(hashes))[:count].tolist()
-    exact = store.header.identity.get("precision", "fp32") == "fp32"
-    difference, cosine, compared, problems = 0.0, 1.0, 0, []
-    for number, row in enumerate(rows, start=1):
-        name = names[row]
-        try:
-            if name not in wanted:
-                raise AudioError("not in the dataset")
-            now = _embed(wanted[name], hashes[row], encoder, store.header.views)
-        except AudioError as error:
-            problems.append(f"row {row}, {name}: cannot be embedded again: {error}")
+    wanted, rows, errors = {_row(clip): clip for clip in table.clips}, list(_rows(store)), store.errors()
+    drawn = np.random.default_rng(seed).permutation([row for row in range(len(rows)) if row not in errors])
+    chosen = drawn[:count].tolist()
+    problems = [
+        f"row {row}, {rows[row][0]}: cannot be embedded again: not in the dataset"
+        for row in chosen
+        if rows[row] not in wanted
+    ]
+    clips: list[Numbered] = [(row, wanted[rows[row]]) for row in chosen if rows[row] in wanted]
+    exact = store.header.recipe.get("precision", "fp32") == "fp32"
+    hashes = store.content_hashes()
+    difference, cosine, compared = 0.0, 1.0, 0
+    for number, outcome in enumerate(road.embed(clips, n_clips=len(clips)), start=1):
+        progress("embedding again", number, len(clips))
+        where = f"row {outcome.row}, {rows[outcome.row][0]}"
+        why = _why_not(outcome, hashes[outcome.row])
+        if why or outcome.vectors is None:
+            problems.append(f"{where}: cannot be embedded again: {why}")
             continue
-        chunk = store.chunk_of(row)
-        gap, angle = _distance(store.read_chunk(chunk)[row - store.rows(chunk).start], now)
+        gap, angle = _distance(store.audio(slice(outcome.row, outcome.row + 1))[0], outcome.vectors)
         compared, difference, cosine = compared + 1, max(difference, gap), min(cosine, angle)
         if not (gap <= TOLERANCE if exact else angle >= COSINE):
             problems.append(
-                f"row {row}, {name}: the encoder gives another embedding (difference {gap:.1e}, "
-                f"cosine {angle:.6f})"
+                f"{where}: the encoder gives another embedding (difference {gap:.1e}, cosine {angle:.6f})"
             )
-        progress("embedding again", number, len(rows))
     return Recomputation(compared, difference, cosine, tuple(problems))
 
 
-def _embedded(store: FeatureStore) -> dict[int, str]:
-    """Return row and content hash of every clip that has a sound embedding."""
-    rows = {}
-    for chunk in sorted(store.committed()):
-        try:
-            hashes, errors = store.hashes_and_errors(chunk)
-            store.read_chunk(chunk)
-        except DamagedStoreError:
-            continue
-        numbered = enumerate(zip(hashes, errors, strict=True), start=store.rows(chunk).start)
-        rows.update({row: sha for row, (sha, error) in numbered if not error})
-    return rows
-
-
-def _embed(clip: Clip, content_sha256: str, encoder: Encoder, views: int) -> NDArray[np.float32]:
-    """Embed one clip alone, stretch by stretch, (views, dim)."""
-    total, count = np.zeros((views, encoder.dim)), np.zeros((views, 1))
-    for piece in read_pieces(clip, Cut.of(encoder, views)):
-        if piece.error:
-            raise AudioError(piece.error)
-        if piece.content_sha256 != content_sha256:
-            raise AudioError("the file has changed")
-        for view, windows in piece.windows:
-            total[view] += encoder.embed_audio(windows[None])[0].numpy()
-            count[view] += 1
-    return (total / count).astype(np.float32)
+def _why_not(outcome: Outcome, content_sha256: str) -> str:
+    changed = outcome.content.hex() != content_sha256
+    return outcome.error or ("the file has changed" if changed else "")
 
 
 def _distance(stored: NDArray[np.float32], now: NDArray[np.float32]) -> tuple[float, float]:

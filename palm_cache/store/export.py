@@ -5,22 +5,22 @@
 ``.h5``    every array under its own name, ``class_names``, ``templates``, and the attributes as JSON in
            ``header``
 ``.npz``   the same, read whole by ``numpy.load``; a fold's rows are ``fold_1_train``, ``fold_1_test`` ...
-``.parquet`` a row per clip: path, label, class name, hash, error, ``embedding`` (further views
+``.parquet`` a row per clip: path, start, end, label, class name, hash, error, ``embedding`` (further views
            ``embedding_1`` ...), and per fold ``fold_1`` ...: train, test or both; the attributes as JSON in
            the metadata ``palm_cache``; no text embeddings, and not the order of the folds' tables
 ========== ==========================================================================================
 
-Only a finished store is exported, every checksum is read on the way, and what is written appears whole or
-not at all.
+Every checksum is read on the way, and what is written appears whole or not at all. An ``.h5`` that is read back may
+come from anybody: nothing in it may point elsewhere or claim more than it holds.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -28,11 +28,19 @@ import torch
 from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
-from palm_cache.store import trees
-from palm_cache.store.features import CHUNK_CLIPS, FeatureStore, read_header
+from palm_cache.store.features import (
+    CHUNK_ROWS,
+    MANIFEST,
+    ROOT,
+    FeatureStore,
+    Rows,
+    check_format,
+    read_header,
+)
 from palm_cache.store.files import replacing, write_errors
-from palm_cache.store.places import copy_files
-from palm_cache.types import Clip, ClipTable, Fold, Place, Progress, no_progress
+from palm_cache.store.places import folder, opened
+from palm_cache.store.writing import write_store
+from palm_cache.types import Fold, Place, Progress, no_progress
 
 Write = Callable[[FeatureStore, Place, Progress], None]
 
@@ -57,7 +65,7 @@ def export(source: Place, target: Place, progress: Progress = no_progress) -> in
     ParameterError
         If the formats are not known.
     StoreError
-        If the source is missing, unfinished, damaged or being written to.
+        If the source is missing, damaged or replaced meanwhile.
     OutputError
         If there is something at the target, or it cannot be written.
     """
@@ -71,102 +79,142 @@ def export(source: Place, target: Place, progress: Progress = no_progress) -> in
     if target.suffix not in FORMATS:
         raise ParameterError(f"{target}: the ending says the format; known: {', '.join(FORMATS)}")
     store = FeatureStore(source)
-    if store.missing():
-        raise StoreError(
-            f"{source}: {len(store.missing())} of {store.n_chunks} chunks are not extracted yet; "
-            "finish it with: palm-cache extract"
-        )
     FORMATS[target.suffix](store, target, progress)
     return store.n_clips
 
 
-def _check_steady(store: FeatureStore, digest: str) -> None:
-    """Make sure that nobody has written to a store since its digest was taken."""
-    if FeatureStore(store.path).digest() != digest:
-        raise StoreError(f"{store.path}: an extraction has written to it meanwhile; wait for it to end")
-
-
-def _chunks(store: FeatureStore, progress: Progress) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Read a store's embeddings chunk by chunk, so that memory does not grow with it."""
-    for chunk in range(store.n_chunks):
-        rows = store.rows(chunk)
-        yield rows, store.read_chunk(chunk)
+def _blocks(store: FeatureStore, progress: Progress) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    for rows, audio in store.blocks():
+        yield rows, audio
         progress("exporting", rows.stop, store.n_clips)
+    store.check_steady()
 
 
 def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
-    digest = store.digest()
-    for _ in _chunks(store, progress):
-        pass  # a damaged chunk is found before anything is copied
-    trees.copy(store.path, target, lambda: _check_steady(store, digest), progress)
+    problems = store.file_problems(content=True)
+    if problems:
+        raise DamagedStoreError(f"{store.path}: {problems[0]}; make it anew with: palm-cache extract")
+    source, where = folder(store.path), folder(target)
+    names = store.file_names
+    with write_errors(target), where.workspace() as work:
+        built = Path(work, "store")
+        for number, name in enumerate(names, start=1):
+            (built / name).parent.mkdir(parents=True, exist_ok=True)
+            source.fetch(name, built / name)
+            progress("copying", number, len(names))
+        store.check_steady()
+        where.publish(built, (), first=MANIFEST, last=ROOT)
 
 
 def _to_hdf5(store: FeatureStore, target: Place, progress: Progress) -> None:
-    header, digest, (hashes, errors) = store.header, store.digest(), store.hashes_and_errors()
+    header, rows = store.header, store.rows()
+    arrays = {
+        "text": store.text(),
+        "label": rows.labels,
+        "start": rows.start,
+        "end": rows.end,
+        "content_sha256": rows.contents,
+        "errors/row": np.array(list(rows.errors), np.int64),
+    }
     strings = {
-        "path": store.clip_names(),
-        "content_sha256": hashes,
-        "error": errors,
+        "path": rows.names,
+        "errors/reason": list(rows.errors.values()),
         "class_names": header.class_names,
         "templates": header.templates,
     }
     with replacing(target) as temporary, h5py.File(temporary, "w") as file:
         file["header"] = json.dumps(asdict(header))
-        file["text"] = store.text()
-        file["label"] = store.labels().numpy()
-        for name, values in strings.items():
-            file.create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
-        for number, fold in enumerate(store.folds(), start=1):
+        for name, values in arrays.items():
+            file[name] = values
+        for name, texts in strings.items():
+            file.create_dataset(name, data=np.array(texts, dtype=object), dtype=h5py.string_dtype())
+        for number, fold in enumerate(rows.folds, start=1):
             file[f"folds/{number}/train"] = fold.train.numpy()
             file[f"folds/{number}/test"] = fold.test.numpy()
         shape = (store.n_clips, header.views, header.dim)
-        chunks = (min(CHUNK_CLIPS, store.n_clips), *shape[1:])
+        chunks = (max(1, min(CHUNK_ROWS, store.n_clips)), *shape[1:])
         audio = file.create_dataset("audio", shape, "float32", chunks=chunks, fletcher32=True)
-        for rows, embeddings in _chunks(store, progress):
-            audio[rows] = embeddings
-        _check_steady(store, digest)
+        for some, embeddings in _blocks(store, progress):
+            audio[some] = embeddings
 
 
 def _from_hdf5(source: Place, target: Place, progress: Progress) -> int:
-    if not source.exists():
-        raise StoreError(f"{source}: no such file")
-    with tempfile.TemporaryDirectory() as folder:
-        path = source
-        if not isinstance(path, Path):
-            copy_files(path.parent, Path(folder), [path.name])
-            path = Path(folder, path.name)
-        try:
-            with h5py.File(path) as file, trees.building(target) as temporary:
-                return _rebuild(file, source, temporary, progress)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise DamagedStoreError(f"{source}: not an exported feature store ({error})") from error
+    try:
+        with opened(source) as content, h5py.File(content) as file:
+            return _rebuild(file, source, target, progress)
+    except FileNotFoundError:
+        raise StoreError(f"{source}: no such file") from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedStoreError(f"{source}: not an exported feature store ({error})") from error
 
 
-def _rebuild(file: h5py.File, source: Place, path: Path, progress: Progress) -> int:
+def _rebuild(file: h5py.File, source: Place, target: Place, progress: Progress) -> int:
     """Write an exported store as a feature store again."""
-    header = read_header(json.loads(file["header"][()]), source)
-    names, hashes, errors = (file[name].asstr()[:].tolist() for name in ("path", "content_sha256", "error"))
-    clips = tuple(
-        Clip(Path(name), name, label) for name, label in zip(names, file["label"][:].tolist(), strict=True)
-    )
+    words = json.loads(_member(file, "header")[()])
+    check_format(words, source)
+    header = read_header(words)
+    names = _member(file, "path").asstr()[:].tolist()
+    numbers = sorted(int(name) for name in file["folds"]) if "folds" in file else []
     folds = tuple(
-        Fold(*(torch.from_numpy(file[f"folds/{number}/{part}"][:]) for part in ("train", "test")))
-        for number in range(1, len(file["folds"]) + 1)
+        Fold(*(torch.from_numpy(_numbers(file, f"folds/{number}/{part}")) for part in ("train", "test")))
+        for number in numbers
     )
-    table = ClipTable(header.dataset, header.class_names, clips, folds)
-    store = FeatureStore.create(path, header, table, torch.from_numpy(file["text"][:]))
-    for chunk in range(store.n_chunks):
-        rows = store.rows(chunk)
-        store.write_chunk(chunk, file["audio"][rows], hashes[rows], errors[rows])
-        progress("importing", rows.stop, store.n_clips)
-    return store.n_clips
+    reasons = _member(file, "errors/reason").asstr()[:].tolist()
+    rows = Rows(
+        names=names,
+        start=_numbers(file, "start"),
+        end=_numbers(file, "end"),
+        labels=_numbers(file, "label"),
+        contents=_numbers(file, "content_sha256"),
+        errors=dict(zip(_numbers(file, "errors/row").tolist(), reasons, strict=True)),
+        folds=folds,
+    )
+    audio = _stored(_member(file, "audio"))
+    text = _numbers(file, "text")
+    if audio.shape != (len(names), header.views, header.dim) or rows.contents.shape != (len(names), 32):
+        raise ValueError(f"audio of shape {audio.shape} for {len(names)} rows")
+    if rows.sha256(header.class_names) != header.rows_sha256:
+        raise ValueError("paths, labels, hashes or folds are not those of the header")
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(names), CHUNK_ROWS):
+            yield audio[start : start + CHUNK_ROWS]
+            progress("importing", min(start + CHUNK_ROWS, len(names)), len(names))
+
+    write_store(target, header, rows, text, blocks())
+    return len(names)
+
+
+def _member(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return an array of a file of anybody's: it must lie in the file itself."""
+    group: Any = file
+    for part in name.split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is not in the file itself")
+        group = group[part]
+    if not isinstance(group, h5py.Dataset) or group.external or group.is_virtual:
+        raise ValueError(f"{name} is not an array in the file itself")
+    if group.size > file.id.get_filesize():
+        raise ValueError(f"{name} claims {group.size} values, more than the file has bytes")
+    return group
+
+
+def _stored(member: h5py.Dataset) -> h5py.Dataset:
+    """Refuse an array that claims to be larger than what is stored of it."""
+    if member.dtype.kind not in "fiu" or member.id.get_storage_size() < member.nbytes:
+        raise ValueError(f"{member.name} is not stored whole")
+    return member
+
+
+def _numbers(file: h5py.File, name: str) -> NDArray[Any]:
+    return np.asarray(_stored(_member(file, name))[()])
 
 
 def _to_npz(store: FeatureStore, target: Place, progress: Progress) -> None:
-    features, (hashes, errors) = store.read(), store.hashes_and_errors()
+    features, rows = store.read(), store.rows()
     folds = {
         f"fold_{number}_{part}": getattr(fold, part).numpy()
-        for number, fold in enumerate(features.folds, start=1)
+        for number, fold in enumerate(rows.folds, start=1)
         for part in ("train", "test")
     }
     with replacing(target) as temporary, temporary.open("wb") as file:
@@ -175,11 +223,13 @@ def _to_npz(store: FeatureStore, target: Place, progress: Progress) -> None:
             header=json.dumps(asdict(store.header)),
             audio=features.audio.numpy(),
             text=features.text.numpy(),
-            label=features.labels.numpy(),
+            label=rows.labels,
+            start=rows.start,
+            end=rows.end,
             # As unicode of fixed width: nothing in the file needs to be unpickled.
-            path=np.array(store.clip_names(), dtype=np.str_),
-            content_sha256=np.array(hashes, dtype=np.str_),
-            error=np.array(errors, dtype=np.str_),
+            path=np.array(rows.names, dtype=np.str_),
+            content_sha256=np.array(store.content_hashes(), dtype=np.str_),
+            error=np.array([rows.errors.get(row, "") for row in range(store.n_clips)], dtype=np.str_),
             class_names=np.array(features.class_names, dtype=np.str_),
             templates=np.array(features.templates, dtype=np.str_),
             **folds,
@@ -193,13 +243,15 @@ def _to_parquet(store: FeatureStore, target: Place, progress: Progress) -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise ParameterError(f"{target}: Parquet needs pyarrow: pip install 'palm-cache[parquet]'") from error
-    features, (hashes, errors) = store.read(), store.hashes_and_errors()
+    features, rows = store.read(), store.rows()
     columns: dict[str, object] = {
-        "path": store.clip_names(),
-        "label": features.labels.numpy(),
-        "class_name": [features.class_names[label] for label in features.labels.tolist()],
-        "content_sha256": hashes,
-        "error": errors,
+        "path": rows.names,
+        "start": rows.start,
+        "end": arrow.array(rows.end, from_pandas=True),
+        "label": rows.labels,
+        "class_name": [features.class_names[label] if label >= 0 else None for label in rows.labels.tolist()],
+        "content_sha256": store.content_hashes(),
+        "error": [rows.errors.get(row, "") for row in range(store.n_clips)],
     }
     for view in range(features.audio.shape[1]):
         values = arrow.array(features.audio[:, view].numpy().ravel())

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from palm_cache.errors import OutputError
-from palm_cache.store.places import copy_files, is_remote_failure, reason_of
+from palm_cache.store.places import folder, is_remote_failure, reason_of
 from palm_cache.types import Place
 
 
@@ -62,10 +62,10 @@ def replacing(path: Place) -> Iterator[Path]:
         If the file cannot be written.
     """
     if not isinstance(path, Path):
-        with write_errors(path), tempfile.TemporaryDirectory() as folder:
-            temporary = Path(folder, path.name)
+        with write_errors(path), tempfile.TemporaryDirectory() as work:
+            temporary = Path(work, path.name)
             yield temporary
-            copy_files(Path(folder), path.parent, [path.name])
+            folder(path.parent).put(path.name, temporary)
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with write_errors(path):

@@ -12,26 +12,21 @@ PREPROCESSING_VERSION = 1
 changes an embedding: every store made before becomes stale, and DVC extracts again."""
 
 
-def fingerprint(identity: Mapping[str, object]) -> str:
-    """Hash an encoder's identity together with the preprocessing it is fed by.
+def fingerprint(content: Mapping[str, object]) -> str:
+    """Hash what decides some numbers, JSON-serialisable: 64 hexadecimal digits, the same on every machine."""
+    return hashlib.sha256(json.dumps(dict(content), sort_keys=True).encode()).hexdigest()
 
-    Parameters
-    ----------
-    identity : mapping
-        What decides the encoder's numbers, JSON-serialisable: see ``Encoder.identity``.
 
-    Returns
-    -------
-    str
-        64 hexadecimal digits. The same on every machine.
-    """
-    content = {
-        "identity": dict(identity),
-        "preprocessing": PREPROCESSING_VERSION,
-        # Resampling kernels and decoders change their numbers, if at all, with a major version.
-        "libraries": {name: version(name).split(".")[0] for name in ("torchaudio", "soundfile")},
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def preprocessing() -> dict[str, object]:
+    """Return what decides how sound is decoded, resampled and cut."""
+    # Resampling kernels and decoders change their numbers, if at all, with a major version.
+    majors = {name: version(name).split(".")[0] for name in ("torchaudio", "soundfile")}
+    return {"preprocessing": PREPROCESSING_VERSION, "libraries": majors}
+
+
+def format1_fingerprint(identity: Mapping[str, object]) -> str:
+    """Return the fingerprint that stores of format 1 bear, of an encoder's identity as it was then."""
+    return fingerprint({"identity": dict(identity), **preprocessing(), "preprocessing": 1})
 
 
 def library_versions() -> dict[str, str]:

@@ -27,7 +27,7 @@ def read_features(stores: Sequence[Place]) -> Features:
     Raises
     ------
     StoreError
-        If a store is missing or unfinished, or the stores do not belong together.
+        If a store is missing, or the stores do not belong together.
     """
     opened = [FeatureStore(path) for path in stores]
     joined = opened[0].read()
@@ -40,7 +40,7 @@ def read_features(stores: Sequence[Place]) -> Features:
 def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Features:
     """Return what another store holds for the clips of the first, row by row.
 
-    Clips are found by the hash of their content. Where one occurs twice it has the same embedding twice, so
+    Clips are found by the hash of their content and their stretch of it. Where one occurs twice it has the same embedding twice, so
     any of its rows will do; one that is missing or failed in the other store is not usable.
     """
     found = other.read()
@@ -56,8 +56,8 @@ def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Feat
             "extract both with the same --views"
         )
     usable = found.usable.tolist()
-    place = {hashed: row for row, hashed in enumerate(other.content_hashes()) if usable[row]}
-    rows = torch.tensor([place.get(hashed, -1) for hashed in lead.content_hashes()])
+    place = {key.tobytes(): row for row, key in enumerate(other.keys()) if usable[row]}
+    rows = torch.tensor([place.get(key.tobytes(), -1) for key in lead.keys()])
     if not (rows >= 0).any():
         raise StoreError(f"{other.path} and {lead.path} share no clip; are they of one dataset?")
     audio = torch.where((rows >= 0)[:, None, None], found.audio[rows], 0.0)

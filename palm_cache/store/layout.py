@@ -4,12 +4,14 @@
 
     data/raw/<Name>/                          a dataset
     FEATURES/<dataset>/<encoder>.zarr         its embeddings; FEATURES is data/features, or a URL
+    FEATURES/.cache/                          what is known of every content, for all datasets
     OUT/<dataset>/<encoder>/heads.h5          heads fitted on them; of joined encoders <encoder>+<encoder>
     OUT/scores.csv, predictions.h5, metrics.json, report/
 """
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +21,9 @@ from palm_cache.types import Place
 
 RAW = Path("data", "raw")
 RUNS = Path("runs")
+
+CACHE = ".cache"
+"""Folder beside the datasets' in a folder of stores."""
 
 
 def slug(spec: str) -> str:
@@ -46,12 +51,13 @@ def store_path(features: Place, dataset: str, encoder: str) -> Place:
     return features / dataset / f"{slug(encoder)}.zarr"
 
 
-def stores_present(features: Place, encoder: str | None = None) -> list[Place]:
-    """Return every feature store in a folder of stores, of one encoder spec or of all."""
-    pattern = "*" if encoder is None else slug(encoder)
+def stores_present(features: Place, encoder: str | None = None, dataset: str | None = None) -> list[Place]:
+    """Return every feature store in a folder of stores, of one encoder spec or dataset or of all."""
+    of_encoder = "*" if encoder is None else glob.escape(slug(encoder))
+    of_dataset = "*" if dataset is None else glob.escape(dataset)
     with reaching(features):
-        found = [path for path in features.glob(f"*/{pattern}.zarr") if not path.name.startswith(".")]
-    return sorted(found, key=str)
+        found = list(features.glob(f"{of_dataset}/{of_encoder}.zarr"))
+    return sorted((path for path in found if not path.name.startswith(".")), key=str)
 
 
 def heads_path(out: Path, dataset: str, encoder: str) -> Path:

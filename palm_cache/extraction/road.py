@@ -1,0 +1,335 @@
+"""The one road from sound to vector: reading, windows, batches, the encoder.
+
+::
+
+    readers --pieces--> batches of one shape --> workers --vectors--> one outcome per clip
+
+Extraction, prediction, verification and benchmarks all go this way. Batches are filled across clips and all
+have the same shape, the last ones padded by repetition, so that what a clip gives does not depend on its
+companions.
+
+On a CPU each worker computes in a thread of its own, and torch does not split its operations further: two
+workers with a batch each are quicker than one that splits every operation in two. A GPU has two workers, each
+with its own stream for as long as the road is open: while one computes, the other's batch is copied.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Generic, Self, TypeVar
+
+import joblib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.engine import cpu_workers, default_batch
+from palm_cache.extraction.reading import Cut, Piece, Wanted, read_clips
+from palm_cache.params import Recipe
+from palm_cache.types import Clip
+
+GPU_WORKERS = 2
+
+NOT_FINITE = "the encoder returned NaN or infinity"
+
+T = TypeVar("T")
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a clip."""
+
+    row: int
+    content: bytes
+    """sha256 of its file, empty where it could not be read."""
+    key: bytes
+    """What the cache knows it by."""
+    state: bytes | None
+    """Of the file: see :func:`palm_cache.store.places.states`."""
+    vectors: Vectors | None = None
+    """(views, dim); ``None`` where there is an error, or it was not to be embedded."""
+    error: str = ""
+    lasting: bool = True
+    """Whether the error is the content's, or may be gone the next time."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A clip of which something has been read."""
+
+    vectors: list[Vectors | None] = field(default_factory=list)
+    """(dim,) of every stretch, ``None`` until it is embedded."""
+    left: int = 0
+    """Stretches that are not embedded yet."""
+    last: Piece | None = None
+
+
+class Road:
+    """A loaded encoder, its readers and its workers; open until closed.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    recipe : Recipe
+    batch_size : int
+        Stretches that go through the encoder at once; 0 is what suits the device.
+    """
+
+    def __init__(self, encoder: Encoder, recipe: Recipe | None = None, batch_size: int = 0) -> None:
+        self.encoder, self.recipe = encoder, recipe or Recipe()
+        self.cut = Cut.of(encoder, self.recipe)
+        self.batch_size = batch_size or default_batch(encoder.device)
+        self.notes: list[str] = []
+        """What the user should know about how it went."""
+        self._fitting = self.batch_size
+        """Stretches that memory holds, as far as is known."""
+        self._lock = threading.Lock()
+        self._own = threading.local()
+        self._close = ExitStack()
+        # What a worker sets, threads that come later would inherit.
+        self._close.callback(torch.set_num_threads, torch.get_num_threads())
+        # Here for all: workers that set and reset it one by one would do so under each other's feet.
+        self._close.enter_context(encoder.engine.products())
+        n_workers, threads = cpu_workers() if encoder.device.type == "cpu" else (GPU_WORKERS, 1)
+        self._in_work = 2 * n_workers
+        self._n_readers = torch.get_num_threads() if encoder.device.type == "cpu" else joblib.cpu_count()
+        self._readers = self._pool(self._n_readers, "reader", partial(torch.set_num_threads, 1))
+        self._workers = self._pool(n_workers, "worker", partial(self._begin_worker, threads))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is in work and let go of everything but the encoder."""
+        self._close.close()
+
+    def embed(
+        self, clips: Iterable[tuple[int, Clip]], wanted: Wanted | None = None, *, n_clips: int | None = None
+    ) -> Iterator[Outcome]:
+        """Read and embed clips.
+
+        Parameters
+        ----------
+        clips : iterable of (row, Clip)
+            Numbers are given back with the outcomes.
+        wanted : callable, optional
+            Told the key of a clip whose content has just been hashed, in a reader's thread, says whether it is
+            to be embedded; all are by default.
+        n_clips : int, optional
+            How many there are.
+
+        Yields
+        ------
+        Outcome
+            One for every clip, in about their order.
+
+        Raises
+        ------
+        PlaceError
+            If a remote place cannot be reached.
+        EncoderError
+            If memory does not hold a single stretch.
+        """
+        views, open_clips = self.recipe.views, dict[int, _Open]()
+        pieces = read_clips(
+            clips,
+            self.cut,
+            wanted,
+            readers=self._readers,
+            n_readers=self._n_readers,
+            ahead=2 * self.batch_size // views,
+            n_clips=n_clips,
+        )
+
+        def stretches() -> Iterator[tuple[tuple[_Open, int], Tensor | None]]:
+            for piece in pieces:
+                clip = open_clips.setdefault(piece.row, _Open())
+                for windows in () if piece.error else piece.stretches:
+                    clip.vectors.append(None)
+                    clip.left += 1
+                    yield (clip, len(clip.vectors) - 1), windows
+                if piece.last:
+                    del open_clips[piece.row]
+                    clip.last = piece
+                    yield (clip, -1), None
+
+        for (clip, place), vector in self.encode(stretches()):
+            if vector is not None:
+                clip.vectors[place] = vector
+                clip.left -= 1
+            if clip.last is not None and clip.left == 0:
+                yield self._outcome(clip, clip.last)
+                clip.left = -1  # told
+
+    def _outcome(self, clip: _Open, last: Piece) -> Outcome:
+        about = (last.row, last.content, last.key, last.state)
+        if last.error or not last.wanted:
+            return Outcome(*about, error=last.error, lasting=last.lasting)
+        made = np.stack([vector for vector in clip.vectors if vector is not None])
+        if self.recipe.long == "mean":
+            made = made.astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32)
+        vectors = np.broadcast_to(made, (self.recipe.views, made.shape[1]))
+        if not np.isfinite(vectors).all():
+            return Outcome(*about, error=NOT_FINITE)
+        return Outcome(*about, vectors)
+
+    def encode(self, stretches: Iterable[tuple[T, Tensor | None]]) -> Iterator[tuple[T, Vectors | None]]:
+        """Embed stretches in batches of one shape.
+
+        Parameters
+        ----------
+        stretches : iterable of (tag, Tensor or None)
+            (n_windows, samples) each; ``None`` is given back as it comes.
+
+        Yields
+        ------
+        (tag, array or None)
+            (dim,) of every stretch; in order among those with equally many windows.
+
+        Raises
+        ------
+        EncoderError
+            If memory does not hold a single stretch.
+        """
+        waiting: dict[int, list[tuple[T, Tensor]]] = {}
+        in_work: deque[_InWork[T]] = deque()
+        try:
+            for tag, windows in stretches:
+                if windows is None:
+                    yield tag, None
+                    continue
+                alike = waiting.setdefault(len(windows), [])
+                alike.append((tag, windows))
+                if len(alike) == self.batch_size:
+                    in_work.append(self._submit(waiting.pop(len(windows))))
+                while in_work and (len(in_work) >= self._in_work or in_work[0].future.done()):
+                    yield from in_work.popleft()
+            for alike in waiting.values():
+                in_work.append(self._submit(alike))
+                while len(in_work) >= self._in_work:
+                    yield from in_work.popleft()
+            while in_work:
+                yield from in_work.popleft()
+        except KeyboardInterrupt:
+            # What is in work is nearly done, and would be lost.
+            while in_work:
+                yield from in_work.popleft()
+            raise
+        finally:
+            for batch in in_work:
+                batch.future.cancel()
+
+    def on_workers(self, call: Callable[[T], object], values: Sequence[T]) -> None:
+        """Run something on the workers for every value, as batches are."""
+        list(self._workers.map(self._beside(call), values))
+
+    def _beside(self, call: Callable[[T], object]) -> Callable[[T], object]:
+        def run(value: T) -> object:
+            with self._stream():
+                return call(value)
+
+        return run
+
+    def _submit(self, batch: Sequence[tuple[T, Tensor]]) -> _InWork[T]:
+        tags, windows = zip(*batch, strict=True)
+        return _InWork(tags, self._workers.submit(self._embed_batch, windows))
+
+    def _embed_batch(self, windows: Sequence[Tensor]) -> Vectors:
+        """Embed a batch, in parts where memory does not hold it whole, -> (stretches, dim)."""
+        parts, start = [], 0
+        with self._stream():
+            while start < len(windows):
+                some = windows[start : start + self._fitting]
+                part = self._try_batch(some)
+                if part is not None:
+                    parts.append(part)
+                    start += len(some)
+        return np.concatenate(parts)
+
+    def _try_batch(self, windows: Sequence[Tensor]) -> Vectors | None:
+        """Embed what goes in at once; if memory runs out, halve that from now on and return ``None``."""
+        device, size = self.encoder.device, self._fitting
+        padded = [*windows, *[windows[-1]] * (size - len(windows))]
+        try:
+            return self.encoder.embed_audio(_stack(padded, device)).numpy()[: len(windows)]
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise EncoderError(
+                    f"encoder {self.encoder.spec}: out of memory on {device} with a single clip; "
+                    "free some, or use another --device"
+                ) from error
+        # Not in the handler: its traceback holds what the failed call had allocated.
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        with self._lock:
+            if self._fitting > size // 2:
+                self._fitting = size // 2
+                self.notes.append(
+                    f"out of memory on {device} with {size} clips at once; went on with {self._fitting} "
+                    f"(next time: --batch-size {self._fitting})"
+                )
+        return None
+
+    def _pool(self, size: int, name: str, begin: partial[None]) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(size, name, initializer=begin)
+        self._close.callback(pool.shutdown, cancel_futures=True)
+        return pool
+
+    def _begin_worker(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        device = self.encoder.device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # the weights are copied on the default stream
+            self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Let this thread's work on a GPU run beside that of others."""
+        stream = getattr(self._own, "stream", None)
+        if stream is None:
+            yield
+            return
+        with torch.cuda.device(self.encoder.device), torch.cuda.stream(stream):
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class _InWork(Generic[T]):
+    """A batch that a worker has."""
+
+    tags: tuple[T, ...]
+    future: Future[Vectors]
+
+    def __iter__(self) -> Iterator[tuple[T, Vectors]]:
+        return zip(self.tags, self.future.result(), strict=True)
+
+
+def _stack(windows: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return (stretches, windows, samples), for a GPU in memory that it can copy from by itself."""
+    if device.type != "cuda":
+        return torch.stack(tuple(windows))
+    pinned = torch.empty((len(windows), *windows[0].shape), pin_memory=True)
+    return torch.stack(tuple(windows), out=pinned)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Recognise it on CUDA, in CUDA's libraries, in torch's CPU allocator and in Python."""
+    said = re.search(r"out of memory|can't allocate memory|ALLOC_FAILED|bad.alloc", str(error), re.IGNORECASE)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or said is not None

@@ -1,0 +1,87 @@
+"""What is known of a dataset's files before one of them is read: the content hash of those that have not changed.
+
+As git and DVC do, a file is known by path, size, times and inode (remotely by its ETag); one that was changed a
+moment ago is read in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palm_cache.store.cache import KEY_BYTES, Cache
+from palm_cache.store.features import row_keys
+from palm_cache.store.places import states
+from palm_cache.types import Clip, Place
+
+FILES_AT_ONCE = 1 << 14
+"""Files whose state is asked for between two reports of progress."""
+
+
+def file_cache(root: Place) -> Cache:
+    """Open the cache of content hashes by the state of files."""
+    return Cache(root, "files", {"content": "sha256"}, (KEY_BYTES,), dtype="uint8")
+
+
+@dataclass(slots=True)
+class Survey:
+    """The rows of a dataset and what is known of their contents."""
+
+    clips: Sequence[Clip]
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    """(rows,) seconds; NaN is the end of the file."""
+    contents: NDArray[np.uint8]
+    """(rows, 32) sha256 of every file; zeros where it is not known."""
+    unread: dict[int, str] = field(default_factory=dict)
+    """Why a file could not be read, by row."""
+    _learned: dict[bytes, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, clips: Sequence[Clip], files: Cache | None) -> Survey:
+        """Look at files without reading them.
+
+        Parameters
+        ----------
+        files : Cache or None
+            What was known of them; ``None`` trusts nothing.
+        """
+        contents = np.zeros((len(clips), KEY_BYTES), np.uint8)
+        for at in range(0, len(clips), FILES_AT_ONCE) if files is not None else ():
+            assert files is not None
+            found = states([clip.file for clip in clips[at : at + FILES_AT_ONCE]])
+            rows = np.array([at + row for row, one in enumerate(found) if one is not None], np.int64)
+            joined = b"".join(one for one in found if one is not None)
+            keys = np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
+            known = files.look_up(keys).known
+            contents[rows[known]] = files.take(keys[known])
+        start = np.array([clip.start for clip in clips], np.float64)
+        end = np.array([np.nan if clip.end is None else clip.end for clip in clips], np.float64)
+        return cls(clips, start, end, contents)
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """(rows,) whether the content is known."""
+        return np.asarray(self.contents.any(axis=1))
+
+    @property
+    def keys(self) -> NDArray[np.uint8]:
+        """(rows, 32) what the cache knows every row by; means nothing where it has not been seen."""
+        return row_keys(self.contents, self.start, self.end)
+
+    def learn(self, row: int, content: bytes, state: bytes | None) -> None:
+        """Take in the content of a file that has been read."""
+        self.contents[row] = np.frombuffer(content, np.uint8)
+        self.unread.pop(row, None)
+        if state is not None:
+            self._learned[state] = content
+
+    def remember(self, files: Cache) -> None:
+        """Record for the next time what has been read."""
+        states, contents = b"".join(self._learned), b"".join(self._learned.values())
+        keys, values = (np.frombuffer(part, np.uint8).reshape(-1, KEY_BYTES) for part in (states, contents))
+        files.add(keys, values)
+        self._learned.clear()

@@ -1,0 +1,79 @@
+"""Which store is a dataset's, and where it is to lie: two datasets may bear the same name."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from palm_cache.errors import StoreError
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.layout import CACHE, store_path, stores_present
+from palm_cache.store.places import place
+from palm_cache.types import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a dataset's embeddings lie."""
+
+    dataset: str
+    """Its name among the stores."""
+    store: Place
+    cache: Place
+
+
+def address_of(
+    dataset: str, source: str, encoder: str, *, features: Place, out: Place | None = None, cache: str = ""
+) -> Address:
+    """Say where the store of a dataset and encoder lies or is to lie, and the cache with it.
+
+    Parameters
+    ----------
+    dataset, source : str
+        Its name and where it lies.
+    encoder : str
+        Encoder spec.
+    features : Place
+        The folder of stores.
+    out : Place, optional
+        The store, if it is to lie elsewhere; the cache is then beside it.
+    cache : str
+        Another place for the cache.
+    """
+    if out is not None:
+        return Address(dataset, out, place(cache) if cache else out.parent / CACHE)
+    name = dataset_folder(features, dataset, source)
+    return Address(name, store_path(features, name, encoder), place(cache) if cache else features / CACHE)
+
+
+def dataset_folder(features: Place, name: str, source: str) -> str:
+    """Return the name of the folder in which a dataset's stores lie or are to lie.
+
+    Its own name, unless the stores of another dataset lie there, which bears the same name and is still where
+    it was: then the name and some digits of a hash of where the dataset lies. A dataset that was moved keeps its
+    stores.
+
+    Parameters
+    ----------
+    source : str
+        Where the dataset lies; "" if that is not known.
+    """
+    others = _sources(features / name) - {source, ""}
+    if not source or not any(map(_is_there, others)):
+        return name
+    return f"{name}-{hashlib.sha256(source.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
+
+
+def _sources(stores: Place) -> set[str]:
+    found = set()
+    for path in stores_present(stores.parent, dataset=stores.name):
+        try:
+            found.add(FeatureStore(path).header.source)
+        except StoreError:
+            continue
+    return found
+
+
+def _is_there(source: str) -> bool:
+    return "://" in source or Path(source).exists()

@@ -1,0 +1,225 @@
+"""Where stores, caches and audio lie: in a folder of this machine, or wherever a URL of fsspec reaches.
+
+A place is a ``pathlib.Path`` or, for a URL such as ``s3://bucket/features``, universal-pathlib's ``UPath``.
+What is done there goes through a :class:`Folder`, of which there are two kinds, ``local`` and ``remote``: nobody
+else asks which of them a place is. Credentials are never given to us: every file system takes its own from the
+environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Protocol, cast
+
+from palm_cache.errors import PalmCacheError, ParameterError, PlaceError
+from palm_cache.types import Place
+
+EXTRAS = {"s3": "s3", "s3a": "s3"}
+"""Extra of palm-cache that brings the file system of a scheme."""
+
+
+class Folder(Protocol):
+    """A folder at a place: its files by their paths below it, with forward slashes.
+
+    Whatever goes wrong at a remote place is a ``PlaceError``; a local folder raises ``OSError``.
+    """
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        ...
+
+    is_near: ClassVar[bool]
+    """Whether reading everything in it costs little."""
+
+    def files(self) -> dict[str, int]:
+        """Return the size of every file below the folder; none where there is no folder."""
+        ...
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the content of a file, or a part of it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        """
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        ...
+
+    def put(self, name: str, file: Path) -> None:
+        """Move a file of this machine to the folder, whole or not at all."""
+        ...
+
+    def fetch(self, name: str, file: Path) -> None:
+        """Copy a file of the folder to one of this machine."""
+        ...
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove files, as far as they are there, and the folders that are then empty."""
+        ...
+
+    def workspace(self) -> AbstractContextManager[Path]:
+        """Give a folder of this machine from which :meth:`put` and :meth:`publish` cost least."""
+        ...
+
+    def publish(self, built: Path, ours: Collection[str], first: str, last: str) -> None:
+        """Put the files of a folder of this machine in the place of those of this folder that are ours.
+
+        Whoever looks meanwhile finds the old tree, nothing, or the new one, never a mixture that bears the
+        file ``last``.
+
+        Parameters
+        ----------
+        built : Path
+            The new tree, made in :meth:`workspace`; it is used up.
+        ours : collection of str
+            Files that may go. All others stay.
+        first : str
+            The file that says which files are ours: remotely it comes before all others.
+        last : str
+            The file without which there is no tree: remotely it goes first and comes last.
+        """
+        ...
+
+    def alone(self, name: str) -> AbstractContextManager[bool]:
+        """Tell, for the length of a block, whether no other process here is inside the same one."""
+        ...
+
+    def zarr(self, read_only: bool = True) -> Any:
+        """Return what zarr opens the folder by."""
+        ...
+
+
+def folder(where: Place) -> Folder:
+    """Return the folder at a place; it need not be there yet."""
+    if isinstance(where, Path):
+        from palm_cache.store.places.local import LocalFolder
+
+        return LocalFolder(where)
+    from palm_cache.store.places.remote import RemoteFolder
+
+    return RemoteFolder(where)
+
+
+def place(text: str | PathLike[str] | Place) -> Place:
+    """Turn what a user wrote, a path or a URL, into a place.
+
+    Raises
+    ------
+    ParameterError
+        If the URL's kind is not known, its library is not installed, or it names no folder.
+    """
+    if not isinstance(text, str):
+        return cast("Place", text) if hasattr(text, "fs") else Path(cast("PathLike[str]", text))
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return Path(text)
+    from upath import UPath
+
+    if scheme == "file":
+        return Path(UPath(text).path)
+    try:
+        # What another process has written since must be seen: no cached listings.
+        found = UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False)
+        found.fs  # noqa: B018  # loads the library
+    except ImportError as error:
+        extra = f": pip install 'palm-cache[{EXTRAS[scheme]}]'" if scheme in EXTRAS else ""
+        raise ParameterError(f"{text}: {str(error).lower()}{extra}") from error
+    except ValueError as error:
+        raise ParameterError(f"{text}: {error}; give a folder or a URL such as s3://bucket/folder") from error
+    if not found.name:
+        raise ParameterError(f"{text}: give a folder inside it, e.g. {scheme}://bucket/folder")
+    return found
+
+
+def absolute(where: Place) -> Place:
+    """Return the place as another process sees it, whatever folder that runs in."""
+    return where.absolute() if isinstance(where, Path) else where
+
+
+@contextmanager
+def opened(file: Place) -> Iterator[BinaryIO]:
+    """Open a file for reading by descriptor; a remote one is fetched whole into an unnamed temporary file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    PlaceError
+        If its place cannot be reached.
+    """
+    if isinstance(file, Path):
+        from palm_cache.store.places.local import open_file
+
+        with open_file(file) as content:
+            yield content
+    else:
+        from palm_cache.store.places.remote import fetched
+
+        with fetched(file) as content:
+            yield content
+
+
+def states(files: Sequence[Place]) -> list[bytes | None]:
+    """Return, without reading any file, what changes when a file's content does.
+
+    That is path, size, times and inode on this machine, size and ETag or time at a remote place.
+
+    Returns
+    -------
+    list of bytes or None
+        32 bytes per file. ``None`` where nothing reliable is known: the file is not there, was changed just
+        now, or its place does not tell.
+    """
+    from palm_cache.store.places.local import state
+
+    found: list[bytes | None] = [state(file) if isinstance(file, Path) else None for file in files]
+    away = [(row, file) for row, file in enumerate(files) if not isinstance(file, Path)]
+    if away:
+        from palm_cache.store.places.remote import listed_states
+
+        for (row, _), known in zip(away, listed_states([file for _, file in away]), strict=True):
+            found[row] = known
+    return found
+
+
+@contextmanager
+def reaching(where: object) -> Iterator[None]:
+    """Turn what a remote file system raises into one line; errors of this machine's own pass.
+
+    Raises
+    ------
+    PlaceError
+        Naming the place and the reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(where, Path) or not is_remote_failure(error):
+            raise
+        raise PlaceError(
+            f"{where}: cannot be reached: {reason_of(error)}; check address and network, and the credentials "
+            "in the environment"
+        ) from error
+
+
+def is_remote_failure(error: Exception) -> bool:
+    """Tell a failure of a remote file system from a defect of ours.
+
+    Its library raises exceptions of its own, or what the system raises, or that it cannot do something.
+    """
+    if isinstance(error, PalmCacheError):
+        return False
+    return isinstance(error, OSError | NotImplementedError) or type(error).__module__ != "builtins"
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason that an exception gives, on one line."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,194 @@
+"""Folders of this machine: files are written under another name and renamed, so that they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, ClassVar
+
+from filelock import FileLock, Timeout
+
+RACY_NS = 2_000_000_000
+"""Age in ns below which a change of a file may have left its times as they were: FAT keeps two seconds."""
+
+UNFINISHED = ".palm-cache-unfinished"
+"""Marks a folder in which a process builds a tree; its content is the process's number."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """A folder of this machine; see :class:`~palm_cache.store.places.Folder`."""
+
+    place: Path
+
+    is_near: ClassVar[bool] = True
+
+    def files(self) -> dict[str, int]:
+        """Return the size of every file below the folder."""
+        return dict(_walk(str(self.place), ""))
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the content of a file, or a part of it."""
+        with (self.place / name).open("rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(-1 if stop is None else stop - start)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        with self._partial(name) as partial:
+            partial.write_bytes(content)
+
+    def put(self, name: str, file: Path) -> None:
+        """Move a file to the folder."""
+        with self._partial(name) as partial:
+            shutil.move(file, partial)
+
+    def fetch(self, name: str, file: Path) -> None:
+        """Copy a file of the folder."""
+        shutil.copyfile(self.place / name, file)
+
+    @contextmanager
+    def _partial(self, name: str) -> Iterator[Path]:
+        file = self.place / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+        try:
+            yield partial
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove files and the folders that are then empty."""
+        parents: set[Path] = set()
+        for name in names:
+            file = self.place / name
+            file.unlink(missing_ok=True)
+            parents.update(folder for folder in file.parents if folder.is_relative_to(self.place))
+        for folder in sorted(parents, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # not empty, or gone
+                folder.rmdir()
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Give a folder beside this one: it is on the same disk."""
+        real = self.place.resolve()  # where a link leads, which stays one
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{real.name}.", suffix=".partial", dir=real.parent, ignore_cleanup_errors=True
+        ) as work:
+            Path(work, UNFINISHED).write_text(str(os.getpid()), encoding="ascii")
+            yield Path(work)
+
+    def publish(self, built: Path, ours: Collection[str], first: str, last: str) -> None:
+        """Put a tree in this folder's place: two renames, between which there is nothing."""
+        real = self.place.resolve()
+        for _ in range(100):  # another process may publish at the same moment
+            # Outside the workspace, which goes with all that is in it.
+            retired = real.with_name(f".{real.name}.{uuid.uuid4().hex}.replaced")
+            with suppress(FileNotFoundError):
+                real.rename(retired)
+            try:
+                built.rename(real)
+            except OSError:
+                if not real.exists():
+                    raise
+            else:
+                break
+            finally:
+                _keep_others(retired, real, ours)
+        else:
+            raise FileExistsError(f"{real}: other processes replace it all the time")
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[bool]:
+        """Tell whether no other process of this machine is inside the same block."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.place / f".{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def zarr(self, read_only: bool = True) -> Path:
+        """Return what zarr opens the folder by."""
+        return self.place
+
+
+def _keep_others(retired: Path, tree: Path, ours: Collection[str]) -> None:
+    """Take over what lies in a retired tree and is not ours."""
+    if not retired.exists():
+        return
+    for name in LocalFolder(retired).files().keys() - set(ours):
+        target = tree / name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (retired / name).rename(target)
+    LocalFolder(retired).remove(ours)
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
+                else:
+                    with suppress(FileNotFoundError):
+                        yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading without waiting for anybody: not for the writer of a pipe."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags), "rb")
+
+
+def state(file: Path | str) -> bytes | None:
+    """Return a hash of path, size, times and inode of a file; see :func:`palm_cache.store.places.states`."""
+    try:
+        status = os.stat(file)  # noqa: PTH116  # a million times, and a Path costs more than the call
+    except (OSError, ValueError):
+        return None
+    changed = max(status.st_mtime_ns, status.st_ctime_ns)
+    if changed > time.time_ns() - RACY_NS:
+        return None
+    known = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    path = os.path.abspath(file)  # noqa: PTH100  # likewise, and links are not followed
+    named = f"{path}\0{known}".encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(named, digest_size=32).digest()
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Return the workspaces that processes of this machine left beside a tree when they were killed."""
+    left = []
+    for mark in folder.glob(f".*.partial*/{UNFINISHED}"):
+        with suppress(OSError, ValueError):
+            if not _alive(int(mark.read_text(encoding="ascii"))):
+                left.append(mark.parent)
+    return left
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

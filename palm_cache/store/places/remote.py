@@ -1,0 +1,224 @@
+"""Folders behind URLs: what fsspec's file systems can do, with as few requests as it takes.
+
+Object stores cannot rename. An object is there whole or not at all; a tree of them is there as soon as one
+file is, which is therefore written last and removed first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, cast
+
+from upath import UPath
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore
+
+from palm_cache.errors import OutputError
+from palm_cache.store.places import reaching
+
+SMALL_FILES = {"s3": {"max_concurrency": 1}}
+"""Options of file systems, by scheme, that let a small file be read by one request: S3's client would ask
+for its size first, to fetch a large one in parts."""
+
+FETCHED_BYTES = 1 << 20
+"""Bytes of a remote file that are fetched at once."""
+
+FILES_AT_ONCE = 256
+"""Files that are copied at once."""
+
+FOLDERS_LISTED = 32
+"""With more folders, all of them are listed from their common parent."""
+
+STATE_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "mtime", "updated", "last_modified")
+"""What file systems call what changes with a file's content."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFolder:
+    """A folder behind a URL; see :class:`~palm_cache.store.places.Folder`."""
+
+    place: UPath
+
+    is_near: ClassVar[bool] = False
+
+    def files(self) -> dict[str, int]:
+        """Return the size of every file below the folder."""
+        with reaching(self.place):
+            try:
+                listed = self._fs.find(self.place.path, detail=True)
+            except FileNotFoundError:
+                return {}
+        own = self.place.path.rstrip("/") + "/"
+        return {path.removeprefix(own): int(info["size"] or 0) for path, info in listed.items()}
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the content of a file, or a part of it, by one request."""
+        options = {} if start == 0 and stop is None else {"start": start, "end": stop}
+        with self._asking(name):
+            return cast(bytes, self._fs.cat_file(self._path(name), **options))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file by one request."""
+        with reaching(self.place):
+            self._fs.pipe_file(self._path(name), content)
+
+    def put(self, name: str, file: Path) -> None:
+        """Copy a file of this machine to the folder."""
+        with reaching(self.place):
+            self._fs.put_file(str(file), self._path(name))
+        file.unlink()
+
+    def fetch(self, name: str, file: Path) -> None:
+        """Copy a file of the folder to one of this machine."""
+        with self._asking(name):
+            self._fs.get_file(self._path(name), str(file))
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove files, as far as they are there."""
+        if names:
+            with reaching(self.place):
+                present = self._fs.find(self.place.path)
+                doomed = set(map(self._path, names)).intersection(present)
+                if doomed:
+                    self._fs.rm(sorted(doomed))
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Give a temporary folder."""
+        with tempfile.TemporaryDirectory() as work:
+            yield Path(work)
+
+    def publish(self, built: Path, ours: Collection[str], first: str, last: str) -> None:
+        """Put a tree in this folder's place; in between there is none."""
+        names = sorted(path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file())
+        self.remove([last])
+        self.remove(set(ours) - set(names))
+        with reaching(self.place):
+            self._fs.put_file(str(built / first), self._path(first))
+            others = [name for name in names if name not in (first, last)]
+            for start in range(0, len(others), FILES_AT_ONCE):
+                some = others[start : start + FILES_AT_ONCE]
+                self._fs.put([str(built / name) for name in some], list(map(self._path, some)))
+            self._fs.put_file(str(built / last), self._path(last))
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[bool]:
+        """Nobody can tell; two may do the same."""
+        yield True
+
+    def zarr(self, read_only: bool = True) -> FsspecStore:
+        """Return what zarr opens the folder by."""
+        options = {**self.place.storage_options, **SMALL_FILES.get(self.place.protocol, {})}
+        return ReachingStore.from_url(str(self.place), storage_options=options, read_only=read_only)
+
+    @property
+    def _fs(self) -> Any:
+        return self.place.fs
+
+    def _path(self, name: str) -> str:
+        return f"{self.place.path.rstrip('/')}/{name}"
+
+    @contextmanager
+    def _asking(self, name: str) -> Iterator[None]:
+        with reaching(self.place):
+            try:
+                yield
+            except FileNotFoundError as error:
+                missing = error
+            else:
+                return
+        raise missing
+
+
+class ReachingStore(FsspecStore):
+    """A remote Zarr store that raises ``PlaceError`` where a file system's own would be taken for damage."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read a value, or ``None`` if there is none."""
+        with reaching(self._url):
+            return await super().get(key, prototype, byte_range)
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        """Write a value."""
+        with reaching(self._url):
+            await super().set(key, value, byte_range)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """List what lies directly below a prefix."""
+        with reaching(self._url):
+            async for name in super().list_dir(prefix):
+                yield name
+
+    @property
+    def _url(self) -> str:
+        return str(self.fs.unstrip_protocol(self.path))
+
+
+@contextmanager
+def fetched(file: UPath) -> Iterator[BinaryIO]:
+    """Fetch a file whole into an unnamed temporary one; see :func:`palm_cache.store.places.opened`."""
+    with tempfile.TemporaryFile() as copy:
+        missing: OSError | None = None
+        with reaching(file):
+            try:
+                with file.open("rb") as content:
+                    while block := content.read(FETCHED_BYTES):
+                        _keep(copy, block)
+            except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+                missing = error
+        if missing is not None:
+            raise missing
+        copy.seek(0)
+        yield cast("BinaryIO", copy)
+
+
+def _keep(copy: Any, block: bytes) -> None:
+    try:
+        copy.write(block)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(
+            f"{tempfile.gettempdir()}: cannot write: {reason}; set TMPDIR to another folder"
+        ) from error
+
+
+def listed_states(files: Sequence[UPath]) -> list[bytes | None]:
+    """Return the states of files from as few listings as there are folders; see ``places.states``."""
+    by_path: dict[str, dict[str, Any]] = {}
+    parents = {file.parent.path.rstrip("/") for file in files}
+    fs = files[0].fs
+    with reaching(files[0].parent):
+        try:
+            if len(parents) > FOLDERS_LISTED:
+                by_path.update(fs.find(_common(parents), detail=True))
+            else:
+                for parent in sorted(parents):
+                    by_path.update({info["name"]: info for info in fs.ls(parent, detail=True)})
+        except (FileNotFoundError, NotImplementedError):
+            pass  # no such folder, or none that lists: every file is then asked for
+    return [_state(file, by_path.get(file.path) or by_path.get(str(file))) for file in files]
+
+
+def _common(parents: Collection[str]) -> str:
+    parts = [parent.split("/") for parent in parents]
+    shared = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return "/".join(shared)
+
+
+def _state(file: UPath, info: dict[str, Any] | None) -> bytes | None:
+    known = [f"{key}={info[key]}" for key in STATE_KEYS if info and info.get(key)]
+    if info is None or not known or info.get("size") is None:
+        return None
+    return hashlib.blake2b(f"{file}\0{info['size']}\0{known}".encode(), digest_size=32).digest()

@@ -1,0 +1,175 @@
+"""What a folder of stores and its cache hold, and what of it is of no use.
+
+Only what carries our mark is ever listed: a feature store by its manifest, the cache of a recipe by its
+``recipe.json``. Files of others stay where they are, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from palm_cache.errors import DamagedStoreError, OutputError, StoreError
+from palm_cache.store.cache import FORMAT, RECIPE
+from palm_cache.store.features import MANIFEST, FeatureStore
+from palm_cache.store.files import write_errors
+from palm_cache.store.fingerprint import fingerprint
+from palm_cache.store.places import Folder, folder
+from palm_cache.store.places.local import UNFINISHED, unfinished
+from palm_cache.store.writing import claimed_files
+from palm_cache.types import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a cache knows by one recipe."""
+
+    name: str
+    """Of its folder."""
+    kind: str
+    """``audio``, ``text`` or ``files``."""
+    recipe: Mapping[str, object]
+    contents: int
+    """Values, some of them perhaps twice, and failures."""
+    bytes: int
+    files: tuple[str, ...]
+    """Their paths below the cache."""
+    damaged: tuple[str, ...]
+    """Segments that cannot be read."""
+    used_by: tuple[str, ...]
+    """Stores made of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """Something of no use, with what it costs."""
+
+    place: Place
+    """Folder that the files lie in."""
+    files: tuple[str, ...]
+    """Their paths below it."""
+    bytes: int
+    why: str
+
+
+def known_recipes(cache: Place, features: Place) -> list[Known]:
+    """Return what a cache knows, recipe by recipe.
+
+    Parameters
+    ----------
+    features : Place
+        The folder of stores, to say which are made of it.
+    """
+    where = folder(cache)
+    by_folder: dict[str, dict[str, int]] = {}
+    for name, size in where.files().items():
+        first, _, rest = name.partition("/")
+        if re.fullmatch(r"(audio|text|files)-[0-9a-f]{32}", first):
+            by_folder.setdefault(first, {})[rest] = size
+    used = _users(features)
+    described = (_describe(where, name, files, used) for name, files in sorted(by_folder.items()))
+    return [one for one in described if one is not None]
+
+
+def _describe(
+    where: Folder, name: str, files: Mapping[str, int], used: Mapping[str, list[str]]
+) -> Known | None:
+    try:
+        words = json.loads(where.read(f"{name}/{RECIPE}"))
+        recipe, kind = words["recipe"], words["kind"]
+        if words["palm_cache"] != FORMAT or name != f"{kind}-{fingerprint(recipe)[:32]}":
+            return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    segments = [file for file in files if file.endswith(".safetensors")]
+    counts = {file: _count(where, f"{name}/{file}") for file in segments}
+    own = tuple(f"{name}/{file}" for file in [*segments, RECIPE])
+    size = sum(files[file] for file in segments)
+    damaged = tuple(f"{name}/{file}" for file, count in counts.items() if count is None)
+    contents = sum(count or 0 for count in counts.values())
+    return Known(name, kind, recipe, contents, size, own, damaged, tuple(used.get(fingerprint(recipe), ())))
+
+
+def _count(where: Folder, name: str) -> int | None:
+    """Return the number of contents of a segment, ``None`` if it cannot be read."""
+    try:
+        (length,) = struct.unpack("<Q", where.read(name, 0, 8))
+        header = json.loads(where.read(name, 8, 8 + length))
+        return int(header["values"]["shape"][0])
+    except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, OverflowError):
+        return None
+
+
+def _users(features: Place) -> dict[str, list[str]]:
+    """Return the stores made by every recipe, by its hash."""
+    users: dict[str, list[str]] = {}
+    for path in _stores(features):
+        try:
+            header = FeatureStore(path).header
+        except StoreError:
+            continue
+        for recipe in (header.recipe, header.text_recipe):
+            if recipe is not None:
+                users.setdefault(fingerprint(recipe), []).append(str(path))
+    return users
+
+
+def _stores(features: Place) -> Iterator[Place]:
+    for name in sorted(folder(features).files()):
+        if name.endswith(f"/{MANIFEST}") and not name.startswith("."):
+            yield features / name.removesuffix(f"/{MANIFEST}")
+
+
+def cache_waste(known: list[Known], cache: Place) -> list[Waste]:
+    """Return what of a cache no store is made of, and what of it cannot be read."""
+    waste = []
+    sizes = folder(cache).files()
+    for one in known:
+        if one.kind != "files" and not one.used_by:
+            total = sum(sizes.get(name, 0) for name in one.files)
+            why = f"{one.kind} of a recipe that no store here is made by"
+            waste.append(Waste(cache, one.files, total, why))
+        elif one.damaged:
+            total = sum(sizes.get(name, 0) for name in one.damaged)
+            waste.append(Waste(cache, one.damaged, total, "damaged: nothing can be read of it"))
+    return waste
+
+
+def store_waste(features: Place) -> list[Waste]:
+    """Return the stores of a folder that cannot be read, and what killed processes have left."""
+    waste = []
+    for path in _stores(features):
+        try:
+            FeatureStore(path)
+        except DamagedStoreError as error:
+            try:
+                where = folder(path)
+                ours, sizes = claimed_files(where), where.files()
+            except OutputError:
+                continue
+            why = str(error).removeprefix(f"{path}: ").partition(";")[0]
+            waste.append(Waste(path, tuple(sorted(ours)), sum(sizes[name] for name in ours), why))
+        except StoreError:
+            continue  # of another format, or not to be read now: no damage
+    for beside in {path.parent for path in _stores(features)}:
+        for work in unfinished(beside) if isinstance(beside, Path) else ():
+            sizes = folder(work).files()
+            waste.append(Waste(work, tuple(sizes), sum(sizes.values()), "left by a process that was killed"))
+    return waste
+
+
+def remove_waste(waste: Waste) -> None:
+    """Remove something of no use, file by file.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be removed.
+    """
+    with write_errors(waste.place):
+        folder(waste.place).remove([name for name in waste.files if name != UNFINISHED])
+        folder(waste.place).remove([UNFINISHED] if UNFINISHED in waste.files else [])
