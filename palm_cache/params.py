@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.types import ZERO_SHOT_TEMPLATE, Training
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 Runtime = Literal["torch", "openvino"]
 Long = Literal["crop", "mean"]
 OnError = Literal["skip", "fail"]
@@ -76,7 +76,11 @@ class Recipe:
         ),
     ] = "crop"
     precision: Annotated[
-        Precision, Help("fp32, or bf16: quicker where the hardware has it, with a cosine above 0.9999 to fp32.")
+        Precision,
+        Help(
+            "fp32; quicker where the hardware has it: tf32 (NVIDIA's GPUs; elsewhere it is fp32) or bf16, "
+            "with a cosine above 0.9999 to fp32."
+        ),
     ] = "fp32"
     runtime: Annotated[
         Runtime,
@@ -135,9 +139,7 @@ class Resources:
         int, Help("Take just the first N clips of every class, for a first look; 0 takes all.", metavar="N")
     ] = 0
     retry_failed: Annotated[bool, Help("Try clips again that could not be decoded before.")] = False
-    prune: Annotated[
-        bool, Help("Drop the embeddings of clips whose files are gone from the store.")
-    ] = False
+    prune: Annotated[bool, Help("Drop the embeddings of clips whose files are gone from the store.")] = False
     on_error: Annotated[OnError, Help("A clip that cannot be read: skip (and record) or fail.")] = "skip"
     on_stale: Annotated[OnStale, Help("A store made otherwise: refuse or rebuild.")] = "refuse"
 

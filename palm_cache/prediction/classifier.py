@@ -82,13 +82,14 @@ class Classifier:
         head, origin = read_head(path, choose_run(read_runs(path), run))
         refuse_joined(head)
         loaded = load_same_encoder(
-            encoder or head.run.encoder,
+            head.run.encoder,
             origin.identity,
             head.fingerprint,
             purpose=f"{path} was fitted on",
             advice="give the ones it was fitted on with --encoder or --tokenizer, or extract and fit again",
             device=device,
             tokenizer=tokenizer,
+            named=encoder,
         )
         return cls(head, loaded, origin.views)
 

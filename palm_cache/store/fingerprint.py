@@ -1,4 +1,4 @@
-"""One hash for everything that decides the numbers in a feature store."""
+"""Hashes of what decides the numbers in a feature store."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ PREPROCESSING_VERSION = 1
 changes an embedding: every store made before becomes stale, and DVC extracts again."""
 
 
-def fingerprint(identity: Mapping[str, object]) -> str:
-    """Hash an encoder's identity together with the preprocessing it is fed by.
+def fingerprint(content: Mapping[str, object]) -> str:
+    """Hash a recipe.
 
     Parameters
     ----------
-    identity : mapping
-        What decides the encoder's numbers, JSON-serialisable: see ``Encoder.identity``.
+    content : mapping
+        JSON-serialisable: see ``palm_cache.extraction.recipe``.
 
     Returns
     -------
     str
         64 hexadecimal digits. The same on every machine.
     """
-    content = {
-        "identity": dict(identity),
-        "preprocessing": PREPROCESSING_VERSION,
-        # Resampling kernels and decoders change their numbers, if at all, with a major version.
-        "libraries": {name: version(name).split(".")[0] for name in ("torchaudio", "soundfile")},
-    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def format1_fingerprint(identity: Mapping[str, object]) -> str:
+    """Return the fingerprint that a store of format 1 bears: of an encoder's identity and what feeds it."""
+    own = {"identity": dict(identity), "preprocessing": PREPROCESSING_VERSION}
+    return fingerprint({**own, "libraries": decoding_libraries()})
+
+
+def decoding_libraries() -> dict[str, str]:
+    """Return the major versions of what decodes and resamples; numbers change, if at all, with them."""
+    return {name: version(name).split(".")[0] for name in ("torchaudio", "soundfile")}
 
 
 def library_versions() -> dict[str, str]:
