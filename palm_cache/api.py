@@ -133,8 +133,8 @@ class OpenFeatures:
         Returns
         -------
         DataFrame
-            ``path``, ``start``, ``end``, ``class_name``, ``label``, ``content_sha256``, ``error`` and for every
-            fold K ``foldK``: ``train``, ``test``, ``both`` or ``""``.
+            ``path``, ``start``, ``end``, ``class_name``, ``label``, ``content_sha256``, ``error`` and for
+            every fold K ``foldK``: ``train``, ``test``, ``both`` or ``""``.
         """
         table = pd.DataFrame(
             {

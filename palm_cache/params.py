@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.types import ZERO_SHOT_TEMPLATE, Training
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 Runtime = Literal["torch", "openvino"]
 Long = Literal["crop", "mean"]
 OnError = Literal["skip", "fail"]
@@ -77,7 +77,10 @@ class Recipe:
     ] = "crop"
     precision: Annotated[
         Precision,
-        Help("fp32, or bf16: quicker where the hardware has it, with a cosine above 0.9999 to fp32."),
+        Help(
+            "fp32; quicker where the hardware has it: tf32 (NVIDIA's GPUs; elsewhere it is fp32) or bf16, "
+            "with a cosine above 0.9999 to fp32."
+        ),
     ] = "fp32"
     runtime: Annotated[
         Runtime,

@@ -17,6 +17,8 @@ from torch import Tensor
 from workshop import Workshop, make_workshop
 
 from palm_cache.extraction.encoders.pengi import PengiEncoder
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.params import Recipe
 from palm_cache.types import Features
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -59,7 +61,9 @@ def golden_pengi(tmp_path_factory: pytest.TempPathFactory) -> PengiEncoder:
         mel = torch.from_numpy(audio["mel_W"])
     state = make_state(lambda name, shape: torch.from_numpy(np.asarray(recipe.fill(name, shape))), mel)
     file = save_checkpoint(tmp_path_factory.mktemp("pengi") / "base.pth", state, prefix="module.")
-    encoder = PengiEncoder.load(str(file), str(folder / "clip-tokenizer"), torch.device("cpu"))
+    recipe_of_pengi = Recipe(tokenizer=str(folder / "clip-tokenizer"))
+    encoder = load_encoder(f"pengi:{file}", recipe_of_pengi, device="cpu")
+    assert isinstance(encoder, PengiEncoder)
     file.unlink()
     return encoder
 

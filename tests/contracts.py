@@ -6,14 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 import torch
 from samples import make_features
 from spectrum import LetterTower
 
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.heads.base import Head, Shots, Words, unit
-from palm_cache.extraction.encoders.base import Encoder, full_identity
-from palm_cache.params import FitParams
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.recipe import audio_recipe, text_recipe
+from palm_cache.params import FitParams, Recipe
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.types import BARE_TEMPLATE, FittedHead, Training
 
@@ -32,38 +36,69 @@ def make_waveforms(encoder: Encoder, count: int, windows: int = 1) -> torch.Tens
 def check_encoder(encoder: Encoder, tolerance: float = 1e-5) -> None:
     """Check shapes, types, independence of batch companions, determinism and identity."""
     waveforms = make_waveforms(encoder, 3)
-    audio, text = encoder.embed_audio(waveforms), encoder.embed_text(PROMPTS)
-    for embeddings, rows in ((audio, 3), (text, len(PROMPTS))):
-        assert embeddings.shape == (rows, encoder.dim)
-        assert embeddings.dtype == torch.float32
-        assert embeddings.device.type == "cpu"
-        assert torch.isfinite(embeddings).all()
-        assert (embeddings.norm(dim=1) > 0).all()
-        assert not torch.allclose(embeddings[0], embeddings[1], atol=1e-4)
-        assert not embeddings.requires_grad
+    audio = encoder.embed_audio(waveforms)
+    _check_embeddings(audio, 3, encoder.dim)
     assert torch.equal(encoder.embed_audio(waveforms), audio)
-    assert torch.equal(encoder.embed_text(PROMPTS), text)
     for row in range(3):
-        torch.testing.assert_close(
-            encoder.embed_audio(waveforms[row : row + 1])[0], audio[row], atol=tolerance, rtol=0
-        )
-    for row, prompt in enumerate(PROMPTS):
-        torch.testing.assert_close(encoder.embed_text([prompt])[0], text[row], atol=tolerance, rtol=0)
+        _assert_same(encoder.embed_audio(waveforms[row : row + 1])[0], audio[row], tolerance)
     silence = encoder.embed_audio(torch.zeros(1, 1, encoder.window.samples))
     assert torch.isfinite(silence).all()
     if encoder.window.most > 1:
         many = encoder.embed_audio(make_waveforms(encoder, 2, windows=encoder.window.most))
         assert many.shape == (2, encoder.dim)
-    check_text_tower(encoder, tolerance)
-    identity = full_identity(encoder)
-    assert json.loads(json.dumps(identity)) == identity
-    assert len(fingerprint(identity)) == 64
+    _check_companions(encoder, tolerance)
+    recipes = [audio_recipe(encoder, Recipe())]
+    if encoder.text_tower() is not None:
+        check_text_tower(encoder, tolerance)
+        text = text_recipe(encoder)
+        assert text is not None
+        recipes.append(text)
+    else:
+        assert text_recipe(encoder) is None
+        with pytest.raises(EncoderError, match="embeds sound only, no text"):
+            encoder.embed_text(PROMPTS)
+    for recipe in recipes:
+        assert json.loads(json.dumps(recipe)) == recipe
+        assert len(fingerprint(recipe)) == 64
+    assert json.loads(json.dumps(encoder.made_with)) == encoder.made_with
+
+
+def _check_embeddings(embeddings: torch.Tensor, rows: int, dim: int) -> None:
+    assert embeddings.shape == (rows, dim)
+    assert embeddings.dtype == torch.float32
+    assert embeddings.device.type == "cpu"
+    assert torch.isfinite(embeddings).all()
+    assert (embeddings.norm(dim=1) > 0).all()
+    assert not torch.allclose(embeddings[0], embeddings[1], atol=1e-4)
+    assert not embeddings.requires_grad
+
+
+def _check_companions(encoder: Encoder, tolerance: float) -> None:
+    """One short clip alone, and among seven longer ones in one batch: the same vector."""
+    whole = make_waveforms(encoder, 8)[:, 0]
+    lengths = [encoder.window.samples * part // 9 for part in range(2, 10)]
+    batch = torch.stack(
+        [cut_windows(clip[:length], encoder.window) for clip, length in zip(whole, lengths, strict=True)]
+    )
+    together = encoder.embed_audio(batch)
+    for row in (0, 5):
+        _assert_same(encoder.embed_audio(batch[row : row + 1])[0], together[row], tolerance)
+    _assert_same(encoder.embed_audio(batch.flip(0)).flip(0), together, tolerance)
+
+
+def _assert_same(vectors: torch.Tensor, others: torch.Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(vectors, others, atol=tolerance, rtol=0)
 
 
 def check_text_tower(encoder: Encoder, tolerance: float) -> None:
     """Check that the tower is the one behind ``embed_text``, that context reaches it, that it is frozen."""
     tower = encoder.text_tower()
+    assert tower is not None
     expected = encoder.embed_text(PROMPTS)
+    _check_embeddings(expected, len(PROMPTS), encoder.dim)
+    assert torch.equal(encoder.embed_text(PROMPTS), expected)
+    for row, prompt in enumerate(PROMPTS):
+        _assert_same(encoder.embed_text([prompt])[0], expected[row], tolerance)
     plain = tower.tokens(PROMPTS, n_context=0)
     assert plain.embeddings.shape == (*plain.mask.shape, tower.token_dim)
     torch.testing.assert_close(tower.encode(plain.embeddings, plain), expected, atol=tolerance, rtol=0)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from palm_cache.extraction.encoders.base import Precision, Window, embed_prompts
-from palm_cache.extraction.extract import Extraction
+from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window
+from palm_cache.extraction.encoders.engine import CPU
+from palm_cache.extraction.encoders.text import embed_prompts
 from palm_cache.types import PromptTokens
 
-Run = Callable[..., Extraction]
+if TYPE_CHECKING:
+    from palm_cache.extraction.extract import Extraction
+
+Run = Callable[..., "Extraction"]
 """Extracts a small folder with a SpectrumEncoder; takes fields of ExtractParams."""
 
 
@@ -43,30 +48,50 @@ class LetterTower:
         return torch.tanh(3 * pooled) @ self.weight
 
 
-class SpectrumEncoder:
+class Bands(torch.nn.Module):
+    """Energies of 12 bands, times the version."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__()
+        self.register_buffer("version", torch.tensor(version))
+
+    def forward(self, spectra: Tensor) -> Tensor:
+        return self.version * spectra.unflatten(1, (12, 166)).mean(dim=2)
+
+
+class SpectrumEncoder(Encoder):
     """Audio: energies of 12 bands. Text: a bag of letters."""
 
-    spec = "mini"
-    dim = 12
-    sample_rate = 8_000
-    window = Window(samples=4_000, most=2, padding="tile")
-    device = torch.device("cpu")
-    precision: Precision = "fp32"
+    card = EncoderCard("spectrum", description="a cheap one for tests")
 
     def __init__(self, version: int = 1) -> None:
-        self.identity: Mapping[str, object] = {"encoder": "spectrum", "version": version}
+        super().__init__(
+            Request("mini", "", CPU),
+            Bands(version),
+            dim=12,
+            sample_rate=8_000,
+            window=Window(samples=4_000, most=2, padding="tile"),
+            constants={"version": version},
+        )
         self.version = version
         self.embedded = 0
         self.batches: list[int] = []
-        self.audio_tower = lambda spectra: self.version * spectra.unflatten(1, (12, 166)).mean(dim=2)
 
-    def log_mel(self, waveforms: Tensor) -> Tensor:
+    @classmethod
+    def load(cls, request: Request) -> SpectrumEncoder:
+        return cls()
+
+    @property
+    def text_identity(self) -> Mapping[str, object]:
+        return {"encoder": "spectrum", "letters": 128}
+
+    def front_end(self, waveforms: Tensor) -> Tensor:
         return torch.fft.rfft(waveforms).abs().mean(dim=1)[:, 1:1993]
 
     def embed_audio(self, waveforms: Tensor) -> Tensor:
         self.embedded += len(waveforms)
         self.batches.append(len(waveforms))
-        return self.audio_tower(self.log_mel(waveforms))
+        return super().embed_audio(waveforms)
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         return embed_prompts(self.text_tower(), prompts)

@@ -97,7 +97,7 @@ def fit_store(
         dropped = len(others) - len(kept)
         notes.append(f"{path}: {dropped} head(s) of an earlier state of the store are dropped")
     header = FeatureStore(store).header
-    write_heads(path, [*kept, *fitted], store, *partners, identity=header.identity, views=header.views)
+    write_heads(path, [*kept, *fitted], store, *partners, identity=header.recipe, views=header.views)
     return Fit(path, features, tuple(fitted), len(kept), tuple(notes))
 
 

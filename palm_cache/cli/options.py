@@ -1,4 +1,4 @@
-"""Options of commands, made of the dataclasses that hold them; names, choices, defaults and help are there."""
+"""Options of commands, made of the dataclasses that hold them; names, choices and help are there."""
 
 from __future__ import annotations
 

@@ -39,9 +39,9 @@ CLIPS_NAMED = 3
 
 def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
     """Return the encoders that begin like this, with what they are."""
-    from palm_cache.extraction.encoders.registry import CARDS
+    from palm_cache.extraction.encoders.registry import cards
 
-    return [(card.example, card.description) for card in CARDS if card.example.startswith(incomplete)]
+    return [(card.example, card.description) for card in cards() if card.example.startswith(incomplete)]
 
 
 def complete_choice(*known: str) -> Callable[[str], list[str]]:
@@ -121,14 +121,14 @@ ParamsOption = Annotated[
 
 def encoders(as_json: Json = False) -> None:
     """List the encoders: how to ask for them and where their weights come from."""
-    from palm_cache.extraction.encoders.registry import CARDS
+    from palm_cache.extraction.encoders.registry import cards
 
     if as_json:
-        print_json([asdict(card) for card in CARDS])
+        print_json([asdict(card) for card in cards()])
         return
     print_table(
         ("encoder", "ask for it with", "what it is", "source"),
-        [[card.name, card.spec, card.description, card.source] for card in CARDS],
+        [[card.name, card.spec, card.description, card.source] for card in cards()],
     )
 
 
@@ -293,7 +293,7 @@ def _plan_table(
     lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
     if plan.stale:
         lines.append(f"  stale: {plan.stale}; only --on-stale rebuild goes on from here")
-    groups: dict[str, tuple[str, ...]] = {**plan.groups}
+    groups: dict[str, tuple[str, ...]] = {str(why): names for why, names in plan.groups.items()}
     if plan.gone:
         groups["in the store, no more in the dataset"] = plan.gone
     for why, names in groups.items():

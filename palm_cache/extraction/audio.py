@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BufferedReader
-from math import ceil, inf
+from math import ceil, inf, nan
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -383,8 +383,9 @@ def evenly_spaced(total: int, samples: int, count: int) -> list[int]:
 def _pad(waveform: Tensor, window: Window) -> Tensor:
     if window.padding == "tile":
         return waveform.repeat(ceil(window.samples / len(waveform)))[: window.samples]
-    repeated = waveform.repeat(window.samples // len(waveform))
-    return torch.nn.functional.pad(repeated, (0, window.samples - len(repeated)))
+    times, behind = (1, nan) if window.padding == "nan" else (window.samples // len(waveform), 0.0)
+    repeated = waveform.repeat(times)
+    return torch.nn.functional.pad(repeated, (0, window.samples - len(repeated)), value=behind)
 
 
 def _check_header(sound: soundfile.SoundFile) -> None:

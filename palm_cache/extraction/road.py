@@ -128,8 +128,8 @@ class Road:
         clips : iterable of (row, Clip)
             Numbers are given back with the outcomes.
         wanted : callable, optional
-            Told the key of a clip whose content has just been hashed, in a reader's thread, says whether it is
-            to be embedded; all are by default.
+            Told the key of a clip whose content has just been hashed, in a reader's thread, says whether it
+            is to be embedded; all are by default.
         n_clips : int, optional
             How many there are.
 

@@ -1,7 +1,7 @@
-"""What is known of a dataset's files before one of them is read: the content hash of those that have not changed.
+"""What is known of a dataset's files before one of them is read: the content of those that have not changed.
 
-As git and DVC do, a file is known by path, size, times and inode (remotely by its ETag); one that was changed a
-moment ago is read in any case.
+As git and DVC do, a file is known by path, size, times and inode (remotely by its ETag); one that was changed
+a moment ago is read in any case.
 """
 
 from __future__ import annotations

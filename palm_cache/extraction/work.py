@@ -1,7 +1,7 @@
 """What one process does of an extraction: embed clips whose content the cache does not know, and record them.
 
-What is embedded is in the cache within seconds. So a process that is killed loses what was in flight, and processes
-that work on the same clips see what the others have done.
+What is embedded is in the cache within seconds. So a process that is killed loses what was in flight, and
+processes that work on the same clips see what the others have done.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ _device_locks: list[FileLock] = []
 
 
 def own_device(names: Sequence[str]) -> str:
-    """Return the first of several devices that no other process on this machine has taken; the only one else."""
+    """Return the first of several devices that no other process of this machine has taken."""
     if tuple(names) == ("auto",) and torch.cuda.device_count() > 1:
         names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     if len(names) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -12,8 +13,8 @@ from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
 from palm_cache.errors import DamagedStoreError, EncoderError
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.registry import load_same_encoder
-from palm_cache.params import CLIP_TOKENIZER
+from palm_cache.extraction.encoders.registry import load_same_encoder, recipe_of
+from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.store.heads import choose_run, read_head, read_runs, run_name
 from palm_cache.types import FittedHead
 
@@ -29,8 +30,8 @@ class Classifier:
     head : FittedHead
     encoder : Encoder
         The one whose features the head was fitted on.
-    views : int
-        Crops per clip that the head's features had.
+    recipe : Recipe, optional
+        By which the head's features were made.
 
     Raises
     ------
@@ -38,13 +39,15 @@ class Classifier:
         If the head does not fit the encoder's embeddings, or scores other classes than it names.
     """
 
-    def __init__(self, head: FittedHead, encoder: Encoder, views: int = 1) -> None:
+    def __init__(self, head: FittedHead, encoder: Encoder, recipe: Recipe | None = None) -> None:
+        recipe = recipe or Recipe()
         self.head, self.encoder = head, encoder
-        self.views = views if head.test_views == "mean" else 1
+        # A head that is scored by the first view needs no other.
+        self.recipe = recipe if head.test_views == "mean" else replace(recipe, views=1)
         self.class_names = head.class_names
         self._kind = find_head(head.run.head)
-        needs_words = self._kind.needs_text_tower
-        self._words = Words(encoder.text_tower(), head.class_names) if needs_words else None
+        tower = encoder.text_tower() if self._kind.needs_text_tower else None
+        self._words = Words(tower, head.class_names) if tower else None
         self._check()
 
     @classmethod
@@ -82,15 +85,16 @@ class Classifier:
         head, origin = read_head(path, choose_run(read_runs(path), run))
         refuse_joined(head)
         loaded = load_same_encoder(
-            encoder or head.run.encoder,
+            head.run.encoder,
             origin.identity,
             head.fingerprint,
             purpose=f"{path} was fitted on",
             advice="give the ones it was fitted on with --encoder or --tokenizer, or extract and fit again",
             device=device,
             tokenizer=tokenizer,
+            named=encoder,
         )
-        return cls(head, loaded, origin.views)
+        return cls(head, loaded, replace(recipe_of(origin.identity), views=origin.views))
 
     @property
     def longest(self) -> int:

@@ -25,7 +25,7 @@ from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import SCALE, CosineHead
 from palm_cache.errors import OutputError, ParameterError, StoreError
 from palm_cache.extraction.datasets.registry import find_card
-from palm_cache.extraction.encoders.registry import CARDS, split_spec
+from palm_cache.extraction.encoders.registry import cards, split_spec
 from palm_cache.prediction.classifier import refuse_joined, temperature_of
 from palm_cache.store.files import replacing
 from palm_cache.store.heads import Origin, choose_run, read_head, read_runs, run_name
@@ -147,7 +147,7 @@ def describe(head: FittedHead, origin: Origin, path: Path) -> dict[str, object]:
         "licence": {
             "note": "made from the clips of the dataset and the weights of the encoder: their licences apply",
             "dataset": dataset.licence if dataset else None,
-            "encoder": next(card.source for card in CARDS if card.name == encoder),
+            "encoder": next(card.source for card in cards() if card.name == encoder),
         },
         "made_with": f"palm-cache {version('palm-cache')}",
     }

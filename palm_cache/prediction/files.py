@@ -76,7 +76,7 @@ def is_silent(waveform: Tensor) -> bool:
 def _predict_group(
     classifier: Classifier, found: Sequence[Path | Failure], batch_size: int
 ) -> list[Prediction | Failure]:
-    whole = classifier.encoder.window.long == "mean"
+    whole = classifier.recipe.long == "mean"
     read: list[_Clip | Failure] = []
     for entry in found:
         if isinstance(entry, Failure):
@@ -98,7 +98,7 @@ def _predict_group(
 
 
 def _read(classifier: Classifier, path: Path) -> _Clip | Failure:
-    encoder, views = classifier.encoder, classifier.views
+    encoder, views = classifier.encoder, classifier.recipe.views
     try:
         with open_regular(path) as file:
             waveforms = read_views(

@@ -5,14 +5,14 @@
     CACHE/<kind>-<recipe>/recipe.json              what decides the values, in words
     CACHE/<kind>-<recipe>/<time>-<id>.safetensors  a segment
 
-A segment is a safetensors file: the hashes of its contents, sorted, where each one's value lies, and the values
-in the order in which they were made. It appears whole or not at all, carries checksums and is never changed. So
-any number of processes on any number of machines write without a lock; two that make the same value do no harm;
-a segment that is damaged gives what is whole of it. Looking contents up costs the memory of their hashes, not
-of their values.
+A segment is a safetensors file: the hashes of its contents, sorted, where each one's value lies, and the
+values in the order in which they were made. It appears whole or not at all, carries checksums and is never
+changed. So any number of processes on any number of machines write without a lock; two that make the same
+value do no harm; a segment that is damaged gives what is whole of it. Looking contents up costs the memory of
+their hashes, not of their values.
 
-There are three kinds: ``audio`` (a clip's embeddings), ``text`` (a prompt's) and ``files`` (the content hash of a
-file whose path, size and times are known).
+There are three kinds: ``audio`` (a clip's embeddings), ``text`` (a prompt's) and ``files`` (the content hash
+of a file whose path, size and times are known).
 """
 
 from __future__ import annotations
@@ -529,7 +529,7 @@ def _new_name() -> str:
 def _join(
     intact: Sequence[tuple[_Segment, NDArray[np.int64]]], segments: Sequence[_Segment]
 ) -> tuple[Keys, dict[int, Failure], list[tuple[_Segment, NDArray[np.int64]]]]:
-    """Return the keys of segments without repetitions, those that failed last, and which rows have a value."""
+    """Return the keys of segments once each, those that failed last, and which rows have a value."""
     by_row = {segment.name: segment.keys[np.argsort(segment.row)] for segment in segments}
     newest_first = [by_row[segment.name][rows] for segment, rows in reversed(intact)]
     together = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *newest_first])

@@ -10,8 +10,8 @@
            the metadata ``palm_cache``; no text embeddings, and not the order of the folds' tables
 ========== ==========================================================================================
 
-Every checksum is read on the way, and what is written appears whole or not at all. An ``.h5`` that is read back may
-come from anybody: nothing in it may point elsewhere or claim more than it holds.
+Every checksum is read on the way, and what is written appears whole or not at all. An ``.h5`` that is read
+back may come from anybody: nothing in it may point elsewhere or claim more than it holds.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Layout (Zarr v3, readable with plain ``zarr.open``)::
     ├── start, end      (rows,) float64                seconds; an end of NaN is the file's
     └── folds/K/train, folds/K/test   row numbers, in the order of the dataset's tables
 
-A store is written whole by :mod:`palm_cache.store.writing` and replaced as a whole; nothing in it is ever changed.
+A store is written whole by :mod:`palm_cache.store.writing` and replaced as a whole; nothing in it is changed.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ class FeatureStore:
         """Return the same in hexadecimal, "" where the file could not be read."""
         return [content.tobytes().hex() if content.any() else "" for content in self.contents()]
 
-    def keys(self) -> NDArray[np.uint8]:
+    def row_keys(self) -> NDArray[np.uint8]:
         """Return what every row is known by, (rows, 32): see :func:`row_keys`."""
         return row_keys(self.contents(), *self.stretches())
 

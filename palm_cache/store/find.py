@@ -51,8 +51,8 @@ def dataset_folder(features: Place, name: str, source: str) -> str:
     """Return the name of the folder in which a dataset's stores lie or are to lie.
 
     Its own name, unless the stores of another dataset lie there, which bears the same name and is still where
-    it was: then the name and some digits of a hash of where the dataset lies. A dataset that was moved keeps its
-    stores.
+    it was: then the name and some digits of a hash of where the dataset lies. A dataset that was moved keeps
+    its stores.
 
     Parameters
     ----------

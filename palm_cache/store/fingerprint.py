@@ -1,4 +1,4 @@
-"""One hash for everything that decides the numbers in a feature store."""
+"""Hashes of what decides the numbers in a feature store."""
 
 from __future__ import annotations
 
@@ -13,20 +13,30 @@ changes an embedding: every store made before becomes stale, and DVC extracts ag
 
 
 def fingerprint(content: Mapping[str, object]) -> str:
-    """Hash what decides some numbers, JSON-serialisable: 64 hexadecimal digits, the same on every machine."""
-    return hashlib.sha256(json.dumps(dict(content), sort_keys=True).encode()).hexdigest()
+    """Hash a recipe.
 
+    Parameters
+    ----------
+    content : mapping
+        JSON-serialisable: see ``palm_cache.extraction.recipe``.
 
-def preprocessing() -> dict[str, object]:
-    """Return what decides how sound is decoded, resampled and cut."""
-    # Resampling kernels and decoders change their numbers, if at all, with a major version.
-    majors = {name: version(name).split(".")[0] for name in ("torchaudio", "soundfile")}
-    return {"preprocessing": PREPROCESSING_VERSION, "libraries": majors}
+    Returns
+    -------
+    str
+        64 hexadecimal digits. The same on every machine.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def format1_fingerprint(identity: Mapping[str, object]) -> str:
-    """Return the fingerprint that stores of format 1 bear, of an encoder's identity as it was then."""
-    return fingerprint({"identity": dict(identity), **preprocessing(), "preprocessing": 1})
+    """Return the fingerprint that a store of format 1 bears: of an encoder's identity and what feeds it."""
+    own = {"identity": dict(identity), "preprocessing": PREPROCESSING_VERSION}
+    return fingerprint({**own, "libraries": decoding_libraries()})
+
+
+def decoding_libraries() -> dict[str, str]:
+    """Return the major versions of what decodes and resamples; numbers change, if at all, with them."""
+    return {name: version(name).split(".")[0] for name in ("torchaudio", "soundfile")}
 
 
 def library_versions() -> dict[str, str]:

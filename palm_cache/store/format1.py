@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -34,8 +35,8 @@ def format1_embeddings(path: Place) -> Iterator[tuple[NDArray[np.uint8], NDArray
     files = where.files()
     try:
         group = zarr.open_group(where.zarr(), mode="r", zarr_format=3)
-        audio, hashes, errors = (group[name] for name in ("audio", "content_sha256", "error"))
-        n_rows = audio.shape[0]  # type: ignore[union-attr]
+        audio, hashes, errors = (cast(Any, group[name]) for name in ("audio", "content_sha256", "error"))
+        n_rows = audio.shape[0]
     except (ValueError, KeyError, TypeError, OSError):
         return
     for start in range(0, n_rows, CHUNK_CLIPS):
@@ -43,8 +44,8 @@ def format1_embeddings(path: Place) -> Iterator[tuple[NDArray[np.uint8], NDArray
         if f"audio/c/{number}/0/0" not in files:
             continue
         try:
-            embeddings = np.asarray(audio[rows], np.float32)  # type: ignore[index]
-            known = [(str(sha), str(error)) for sha, error in zip(hashes[rows], errors[rows], strict=True)]  # type: ignore[index]
+            embeddings = np.asarray(audio[rows], np.float32)
+            known = [(str(sha), str(error)) for sha, error in zip(hashes[rows], errors[rows], strict=True)]
         except (ValueError, KeyError, TypeError, RuntimeError, OSError):
             continue
         # Where a file was lost in copying zeros are read, which no encoder gives.

@@ -40,8 +40,9 @@ def read_features(stores: Sequence[Place]) -> Features:
 def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Features:
     """Return what another store holds for the clips of the first, row by row.
 
-    Clips are found by the hash of their content and their stretch of it. Where one occurs twice it has the same embedding twice, so
-    any of its rows will do; one that is missing or failed in the other store is not usable.
+    Clips are found by the hash of their content and their stretch of it. Where one occurs twice it has the
+    same embedding twice, so any of its rows will do; one that is missing or failed in the other store is not
+    usable.
     """
     found = other.read()
     for what in ("class_names", "templates"):
@@ -56,8 +57,8 @@ def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Feat
             "extract both with the same --views"
         )
     usable = found.usable.tolist()
-    place = {key.tobytes(): row for row, key in enumerate(other.keys()) if usable[row]}
-    rows = torch.tensor([place.get(key.tobytes(), -1) for key in lead.keys()])
+    place = {key.tobytes(): row for row, key in enumerate(other.row_keys()) if usable[row]}
+    rows = torch.tensor([place.get(key.tobytes(), -1) for key in lead.row_keys()])
     if not (rows >= 0).any():
         raise StoreError(f"{other.path} and {lead.path} share no clip; are they of one dataset?")
     audio = torch.where((rows >= 0)[:, None, None], found.audio[rows], 0.0)

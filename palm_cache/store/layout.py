@@ -56,7 +56,7 @@ def stores_present(features: Place, encoder: str | None = None, dataset: str | N
     of_encoder = "*" if encoder is None else glob.escape(slug(encoder))
     of_dataset = "*" if dataset is None else glob.escape(dataset)
     with reaching(features):
-        found = list(features.glob(f"{of_dataset}/{of_encoder}.zarr"))
+        found: list[Place] = list(features.glob(f"{of_dataset}/{of_encoder}.zarr"))
     return sorted((path for path in found if not path.name.startswith(".")), key=str)
 
 

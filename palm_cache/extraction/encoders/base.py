@@ -1,40 +1,30 @@
-"""The contract between extraction and an audio-language model.
+"""The contract between extraction and a model that embeds sound, and the code that all models share.
 
-An encoder is two frozen towers. Extraction decodes and cuts waveforms to the encoder's
-:class:`Window`; the encoder turns them, and prompts, into vectors of one shared space.
+An encoder is a frozen audio tower and, where the model has one, a frozen text tower into the same space.
+Extraction decodes and cuts waveforms to the encoder's :class:`Window`; the encoder turns them, and prompts,
+into vectors.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
-from palm_cache.params import Long, Precision
+from palm_cache.extraction.encoders.engine import Engine
+from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
+from palm_cache.params import Precision, Recipe
+from palm_cache.store.fingerprint import fingerprint
 from palm_cache.types import TextTower
 
-__all__ = [
-    "Encoder",
-    "Long",
-    "Precision",
-    "TowerCall",
-    "Window",
-    "choose_device",
-    "cpu_workers",
-    "default_batch",
-    "embed_prompts",
-    "exact_float32",
-    "full_identity",
-    "hash_weights",
-    "prepare_tower",
-    "run_tower",
-]
+Padding = Literal["tile", "repeat-pad", "nan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +37,12 @@ class Window:
 
     samples: int
     """Samples of one window at the encoder's sample rate."""
-    most: int
+    most: int = 1
     """Windows whose embeddings the encoder averages, at most."""
-    padding: Literal["tile", "repeat-pad"]
-    """``tile``: repeat the clip and cut the last repetition. ``repeat-pad``: repeat the whole clip
-    as often as it fits, then zeros (the CLAP processor's ``repeatpad``)."""
-    long: Long = "crop"
-    """What becomes of a clip longer than a stretch. ``crop``: a stretch is cut out of it. ``mean``: evenly
-    spaced stretches cover it, as few as can, and their embeddings are averaged."""
+    padding: Padding = "tile"
+    """``tile``: repeat the clip and cut the last repetition. ``repeat-pad``: repeat the whole clip as often
+    as it fits, then zeros (the CLAP processor's ``repeatpad``). ``nan``: nothing is added to the sound; what
+    follows its end is NaN, which no sound has, and the encoder leaves it out."""
 
     @property
     def stretch(self) -> int:
@@ -62,35 +50,153 @@ class Window:
         return self.samples * self.most
 
 
-TowerCall = Callable[[Tensor], Tensor]
-"""From an encoder's log-mel, on its device, to vectors, (batch, ...) -> (batch, dim of the tower)."""
+@dataclass(frozen=True, slots=True)
+class EncoderCard:
+    """What is known of an encoder without loading its weights."""
+
+    name: str
+    spec: str = ""
+    """How it is asked for."""
+    description: str = ""
+    example: str = ""
+    source: str = ""
+    """Where weights come from."""
+    window: str = ""
+    """What it reads at once, and at which rate."""
+    dim: str = ""
+    """Length of an embedding."""
+    reads_text: bool = False
+    """Whether it embeds prompts; without, it serves all heads that read none."""
+    licence: str = ""
+    """Of the weights, as far as known; the code here is palm-cache's own."""
+    needs: str = ""
+    """What must be installed beside palm-cache."""
+    citation: str = ""
 
 
-class Encoder(Protocol):
-    """Two frozen towers into one space; ``tests/contracts.py`` checks what is promised here.
-
-    :meth:`embed_audio` may be called from several threads at once.
-    """
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asks of an encoder: which weights, by which recipe, on what."""
 
     spec: str
-    """What the user asked for, e.g. ``"clap:laion/clap-htsat-unfused"``."""
-    dim: int
-    """Length of an embedding."""
-    sample_rate: int
-    """Hz."""
-    window: Window
-    device: torch.device
-    precision: Precision
-    identity: Mapping[str, object]
-    """Everything that decides the numbers, JSON-serialisable: hash of the weights, front-end
-    constants, tokenizer, precision. The store's fingerprint is the hash of it."""
-    audio_tower: TowerCall
-    """The network behind the log-mel, apart so that a compiled one or another runtime can take its place."""
+    """As given, e.g. ``"clap:laion/clap-htsat-unfused"``."""
+    source: str
+    """What follows the encoder's name in it."""
+    engine: Engine
+    recipe: Recipe = field(default_factory=Recipe)
 
-    def log_mel(self, waveforms: Tensor) -> Tensor:
-        """Return what :attr:`audio_tower` reads of waveforms, (batch, windows, samples) -> (batch, ...)."""
-        ...
 
+class Encoder(ABC):
+    """A frozen encoder; ``tests/contracts.py`` checks what is promised here.
+
+    :meth:`embed_audio` may be called from several threads at once.
+
+    Parameters
+    ----------
+    request : Request
+    tower : nn.Module
+        The audio tower, in full precision: from what :meth:`front_end` gives to (batch, dim). Its weights
+        are part of the identity.
+    dim : int
+        Length of an embedding.
+    sample_rate : int
+        Hz.
+    window : Window
+    constants : mapping
+        What else decides an audio vector, JSON-serialisable: configuration, constants of the front end.
+    text : PromptTower, optional
+        The text tower.
+    made_with : mapping of str to str, optional
+        Provenance that decides nothing.
+
+    Raises
+    ------
+    EncoderError
+        If a constant makes no sense, or the engine cannot run this encoder.
+    """
+
+    card: ClassVar[EncoderCard]
+    IMPLEMENTATION: ClassVar[int] = 1
+    """Raised when the way from waveform to vector is mended: only this encoder's vectors become stale."""
+    one_shape: bool = True
+    """Whether everything behind the front end has one shape but for the batch, as OpenVINO and ``compile``
+    need it."""
+
+    def __init__(
+        self,
+        request: Request,
+        tower: nn.Module,
+        *,
+        dim: int,
+        sample_rate: int,
+        window: Window,
+        constants: Mapping[str, object],
+        text: PromptTower | None = None,
+        made_with: Mapping[str, str] | None = None,
+    ) -> None:
+        self.spec, self.engine = request.spec, request.engine
+        self.dim, self.sample_rate, self.window = dim, sample_rate, window
+        self._check_constants()
+        self._text = text
+        self.made_with: Mapping[str, str] = made_with or {}
+        self._decisive: Mapping[str, object] = {
+            "encoder": self.card.name,
+            "implementation": self.IMPLEMENTATION,
+            "weights_sha256": hash_weights(tower.state_dict()),
+            **constants,
+        }
+        self.audio_tower = self.engine.tower(tower, key=lambda: fingerprint(self._decisive))
+
+    @classmethod
+    @abstractmethod
+    def load(cls, request: Request) -> Self:
+        """Load the weights that a request names.
+
+        Raises
+        ------
+        EncoderError
+            If they are not there, cannot be reached, are incomplete or another model's.
+        """
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """Everything inside the encoder that decides an audio vector, JSON-serialisable."""
+        return {**self._decisive, **self.engine.identity}
+
+    @property
+    def text_identity(self) -> Mapping[str, object] | None:
+        """Everything that decides the vector of a prompt; ``None`` without a text tower."""
+        if self._text is None:
+            return None
+        return {"encoder": self.card.name, **self._text.identity}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.engine.device
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self.engine.precision
+
+    def front_end(self, waveforms: Tensor) -> Tensor:
+        """Return what the audio tower reads of (batch, windows, samples) on the device, -> (batch, ...).
+
+        Unless an encoder says otherwise, the waveforms of the first window.
+        """
+        return waveforms[:, 0]
+
+    def embed_windows(self, waveforms: Tensor) -> Tensor:
+        """Embed waveforms on the device, (batch, windows, samples) -> (batch, dim)."""
+        return self.run_tower(self.front_end(waveforms))
+
+    def run_tower(self, features: Tensor) -> Tensor:
+        """Run the audio tower in its precision on what the front end gave; float32."""
+        with self.engine.lowered():
+            return self.audio_tower(features).float()
+
+    @torch.inference_mode()
     def embed_audio(self, waveforms: Tensor) -> Tensor:
         """Embed waveforms that were cut to :attr:`window`.
 
@@ -103,9 +209,24 @@ class Encoder(Protocol):
         -------
         Tensor, shape (batch, dim)
             float32 on the CPU, not normalised. A row depends on its own waveform only: its companions move it
-        by rounding, less than 1e-5.
+            by rounding, less than 1e-5.
+
+        Raises
+        ------
+        EncoderError
+            If the encoder gives another shape than it promised.
         """
-        ...
+        if self.window.padding == "nan":
+            longest = int(waveforms.isnan().logical_not().sum(dim=-1).max()) if len(waveforms) else 0
+            waveforms = waveforms[..., :longest]
+        with self.engine.products():
+            vectors = self.embed_windows(waveforms.to(self.device, non_blocking=True)).float().cpu()
+        if vectors.shape != (len(waveforms), self.dim):
+            raise EncoderError(
+                f"{self.spec}: made vectors of shape {tuple(vectors.shape)} from waveforms of shape "
+                f"{tuple(waveforms.shape)}; it promised {(len(waveforms), self.dim)}"
+            )
+        return vectors
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Embed prompts.
@@ -118,27 +239,76 @@ class Encoder(Protocol):
         Raises
         ------
         EncoderError
-            If a prompt is longer than the text tower can read.
+            If a prompt is longer than the text tower can read, or there is none.
         """
-        ...
+        if self._text is None:
+            raise EncoderError(f"{self.spec}: embeds sound only, no text")
+        return embed_prompts(self._text, prompts)
 
-    def text_tower(self) -> TextTower:
+    def text_tower(self) -> TextTower | None:
         """Return the text tower for prompt learning; with no context it gives :meth:`embed_text`."""
-        ...
+        return self._text
+
+    def format1_identity(self) -> dict[str, object] | None:
+        """Return what stores of format 1 hold as this encoder's identity; ``None`` for younger ones."""
+        return None
+
+    def in_torch(self) -> Encoder:
+        """Return the same encoder with its audio tower in torch and full precision."""
+        from palm_cache.extraction.encoders.openvino import OpenVinoTower
+
+        if not isinstance(self.audio_tower, OpenVinoTower):
+            raise TypeError(f"{self.spec} is in torch already")
+        reference = copy.copy(self)
+        reference.audio_tower = self.audio_tower.torch_tower
+        reference.engine = replace(self.engine, runtime="torch", precision="fp32")
+        return reference
+
+    def _check_constants(self) -> None:
+        window = self.window
+        positive = {
+            "dim": self.dim,
+            "sample rate": self.sample_rate,
+            "window (samples)": window.samples,
+            "windows": window.most,
+        }
+        wrong = [f"{name} {value!r}" for name, value in positive.items() if not _is_positive(value)]
+        if window.padding not in Padding.__args__:  # type: ignore[attr-defined]
+            wrong.append(f"padding {window.padding!r}")
+        if wrong:
+            raise EncoderError(f"{self.spec}: no encoder can have {', '.join(wrong)}; its files are damaged")
+        special = "openvino" if self.engine.runtime == "openvino" else "compile" * self.engine.compiled
+        if special and not self.one_shape:
+            raise EncoderError(
+                f"{self.spec}: {special} needs clips of one length, this reads any; leave it out"
+            )
 
 
-TEXT_BATCH = 64
-"""Prompts that go through a text tower at once."""
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-@torch.inference_mode()
-def embed_prompts(tower: TextTower, prompts: Sequence[str]) -> Tensor:
-    """Embed prompts through a text tower, batch by batch, -> (n_prompts, dim)."""
-    features = [torch.zeros(0, tower.dim)]
-    for start in range(0, len(prompts), TEXT_BATCH):
-        tokens = tower.tokens(prompts[start : start + TEXT_BATCH], n_context=0)
-        features.append(tower.encode(tokens.embeddings, tokens))
-    return torch.cat(features)
+def format1_identity(encoder: Encoder) -> dict[str, object] | None:
+    """Return the identity that a store of format 1 with crops (``long: crop``) holds of this encoder.
+
+    The hash in it goes over the weights of both towers, which may have to be read again.
+
+    Returns
+    -------
+    dict or None
+        ``None`` if no store of format 1 can be of this encoder.
+    """
+    own = encoder.format1_identity()
+    if own is None:
+        return None
+    window = encoder.window
+    return {
+        **own,
+        **encoder.engine.identity,
+        "dim": encoder.dim,
+        "sample_rate": encoder.sample_rate,
+        "window": [window.samples, window.most, window.padding],
+    }
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
@@ -148,99 +318,3 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that is really there.
-
-    Raises
-    ------
-    EncoderError
-        If the device is unknown or absent on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise EncoderError(f"device {name!r}: use auto, cpu, cuda, cuda:N or mps")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise EncoderError(
-            f"device {name!r}: {torch.cuda.device_count()} CUDA devices here; use --device auto or cpu"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise EncoderError(f"device {name!r}: no Apple GPU here; use --device auto or cpu")
-    return device
-
-
-CPU_BATCH, GPU_BATCH = 4, 16
-"""Stretches that go through an audio tower at once. On a CPU: activations of 4 fit its cache, those of 16
-cost a third more."""
-
-
-def default_batch(device: torch.device) -> int:
-    """Return how many stretches suit a device."""
-    return CPU_BATCH if device.type == "cpu" else GPU_BATCH
-
-
-MOST_CPU_WORKERS = 16
-"""With more, Python's lock would be what they wait for; beyond it they split their operations."""
-
-
-def cpu_workers() -> tuple[int, int]:
-    """Return how many workers embed at once on a CPU, and how many of torch's threads each of them has."""
-    threads = torch.get_num_threads()
-    workers = min(threads, MOST_CPU_WORKERS)
-    return workers, threads // workers
-
-
-def full_identity(encoder: Encoder) -> dict[str, object]:
-    """Return everything that decides an encoder's numbers, its shape and window included."""
-    window = encoder.window
-    cut: list[object] = [window.samples, window.most, window.padding]
-    return {
-        **encoder.identity,
-        "dim": encoder.dim,
-        "sample_rate": encoder.sample_rate,
-        "window": cut if window.long == "crop" else [*cut, window.long],
-    }
-
-
-def prepare_tower(tower: nn.Module, device: torch.device, precision: Precision) -> None:
-    """Freeze a tower on its device.
-
-    In bf16, weights that autocast would convert anew for every batch are held converted; the numbers
-    are the same.
-    """
-    tower.eval().requires_grad_(False).to(device)
-    if precision == "bf16":
-        for module in tower.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                module.to(torch.bfloat16)
-
-
-def run_tower(encoder: Encoder, log_mel: Tensor) -> Tensor:
-    """Run an encoder's audio tower in its precision, on its device; float32."""
-    with (
-        exact_float32(encoder.device),
-        torch.autocast(encoder.device.type, torch.bfloat16, enabled=encoder.precision == "bf16"),
-    ):
-        return encoder.audio_tower(log_mel).float()
-
-
-@contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
-    """Keep CUDA from rounding float32 products to TF32, whatever the process has chosen."""
-    if device.type != "cuda":
-        yield
-        return
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution

@@ -1,7 +1,11 @@
-"""CLAP through transformers: any unfused ``ClapModel`` checkpoint, from the hub or a directory.
+"""CLAP through transformers: any ``ClapModel`` checkpoint, fused or not, from the hub or a directory.
 
 The towers are transformers' own. The processor's log-mel, a numpy loop over clips, is done here in torch
 for a whole batch; the tests hold both against ``get_audio_features`` and ``get_text_features``.
+
+A fused model hears a clip of at most one window as LAION's own evaluation does it: unfused. Of a longer one
+it reads the whole log-mel, shrunk to a window's frames, and three windows of it. Where the originals draw
+these at random from each third of the clip, here they lie in the middle of each.
 
 Y. Wu et al., "Large-scale Contrastive Language-Audio Pretraining with Feature Fusion and
 Keyword-to-Caption Augmentation", ICASSP 2023.
@@ -9,28 +13,29 @@ Keyword-to-Caption Augmentation", ICASSP 2023.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, ClapModel
+from torch.nn.functional import interpolate, normalize, pad
+from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import (
-    Precision,
-    TowerCall,
-    Window,
-    embed_prompts,
-    exact_float32,
-    hash_weights,
-    prepare_tower,
-    run_tower,
+from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window, hash_weights
+from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.hub import (
+    Options,
+    from_directory_or_hub,
+    hash_config,
+    hash_tokenizer,
+    load_config,
+    load_model,
+    load_part,
+    provenance,
 )
-from palm_cache.extraction.encoders.hub import from_directory_or_hub, load_part
+from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import lay_out
 from palm_cache.types import PromptTokens
 
@@ -39,6 +44,9 @@ QUIETEST_POWER = 1e-10
 
 PADDINGS: dict[str, Literal["tile", "repeat-pad"]] = {"repeatpad": "repeat-pad", "repeat": "tile"}
 """The processor's paddings that are known here."""
+
+FUSED_WINDOWS = 3
+"""Windows of sound that a fused model reads at most: 30 s."""
 
 ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
 
@@ -50,28 +58,40 @@ class ClapAudioTower(nn.Module):
         super().__init__()
         self.htsat: Any = model.audio_model
         self.projection: Any = model.audio_projection
+        self.fused = bool(model.config.audio_config.enable_fusion)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Embed, (batch, frames, mels) -> (batch, dim), unit length."""
-        # What is longer than a window was cropped before; only fused models look at is_longer.
-        pooled = self.htsat(input_features=log_mel[:, None], is_longer=None).pooler_output
+        """Embed, (batch, frames, mels), fused ones (batch, 4, frames, mels) -> (batch, dim), unit length."""
+        images = log_mel if log_mel.ndim == 4 else log_mel[:, None]
+        longer = images.new_full((len(images), 1), log_mel.ndim == 4) if self.fused else None
+        pooled = self.htsat(input_features=images, is_longer=longer).pooler_output
         return normalize(self.projection(pooled), dim=-1)
 
 
-class ClapTextTower:
-    """CLAP's text model; satisfies :class:`~palm_cache.types.TextTower`."""
+class ClapTextTower(PromptTower):
+    """CLAP's text model."""
 
     most_prompts = 64
 
-    def __init__(
-        self, spec: str, model: Any, tokenizer: Any, device: torch.device, precision: Precision
-    ) -> None:
-        self.dim = int(model.config.projection_dim)
-        self.token_dim = int(model.config.text_config.hidden_size)
-        self._spec, self._model, self._tokenizer = spec, model, tokenizer
-        self._device, self._precision = device, precision
+    def __init__(self, spec: str, model: Any, tokenizer: Any, engine: Engine) -> None:
+        config = model.config
+        self._tower = nn.ModuleDict({"text": model.text_model, "projection": model.text_projection})
+        freeze(self._tower, engine.device)
+        super().__init__(
+            engine,
+            dim=int(config.projection_dim),
+            token_dim=int(config.text_config.hidden_size),
+            identity={
+                "implementation": 1,
+                "weights_sha256": hash_weights(self._tower.state_dict()),
+                "config_sha256": hash_config(config.text_config, projection=config.projection_hidden_act),
+                "tokenizer_sha256": hash_tokenizer(tokenizer),
+                "transformers": version("transformers").split(".")[0],
+            },
+        )
+        self._spec, self._tokenizer = spec, tokenizer
         # RoBERTa counts positions from its padding index on.
-        self._limit = model.config.text_config.max_position_embeddings - tokenizer.pad_token_id - 1
+        self._limit = config.text_config.max_position_embeddings - tokenizer.pad_token_id - 1
 
     def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
         """Tokenise texts, each with open places behind its start token.
@@ -90,127 +110,130 @@ class ClapTextTower:
             limit=self._limit,
             reader=self._spec,
         )
-        embeddings = self._model.text_model.get_input_embeddings()(table.ids.to(self._device))
-        return PromptTokens(embeddings.float().cpu(), table.mask, table.context)
+        model: Any = self._tower["text"]
+        words = model.get_input_embeddings()
+        return PromptTokens(words(table.ids.to(self.engine.device)).float().cpu(), table.mask, table.context)
 
-    def encode(self, embeddings: Tensor, tokens: PromptTokens) -> Tensor:
-        """Encode (..., n_prompts, length, token_dim) -> (..., n_prompts, dim), unit length."""
-        *rows, length, _ = embeddings.shape
-        mask = tokens.mask.expand(*rows, length).reshape(-1, length)
-        with (
-            exact_float32(self._device),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
-        ):
-            encoded = self._model.text_model(
-                inputs_embeds=embeddings.flatten(0, -3).to(self._device),
-                attention_mask=mask.to(self._device, torch.int64),
-            )
-            features = normalize(self._model.text_projection(encoded.pooler_output), dim=-1)
-        return features.float().cpu().view(*rows, self.dim)
+    def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
+        """Encode, -> (rows, dim), unit length."""
+        encoded = self._tower["text"](inputs_embeds=embeddings, attention_mask=mask.to(torch.int64))
+        return normalize(self._tower["projection"](encoded.pooler_output), dim=-1)
 
 
-class ClapEncoder:
-    """CLAP; satisfies :class:`~palm_cache.extraction.encoders.base.Encoder`.
+class ClapEncoder(Encoder):
+    """CLAP.
 
     Parameters
     ----------
-    source : str
-        Where the model comes from: a hub id or a directory.
+    request : Request
     model : ClapModel
     extractor : ClapFeatureExtractor
         Its constants define window and log-mel.
     tokenizer : PreTrainedTokenizerFast
-    device : torch.device
-    precision : {"fp32", "bf16"}
-        bf16 runs the towers, not the log-mel, under autocast.
+    whole_sha256 : callable
+        Gives the hash of all weights, for stores of format 1.
 
     Raises
     ------
     EncoderError
-        If the checkpoint is fused, or its processor pads in a way that is not known here.
+        If model and processor do not go together, or the processor does what is not known here.
     """
+
+    card = EncoderCard(
+        name="clap",
+        spec="clap:HUB_ID[@REVISION] or clap:DIRECTORY",
+        description="contrastive language-audio pretraining through transformers",
+        example="clap:laion/clap-htsat-unfused",
+        source="any ClapModel checkpoint; e.g. https://huggingface.co/laion/clap-htsat-unfused",
+        window="10 s, fused ones 30 s, 48 kHz",
+        dim="512",
+        reads_text=True,
+        licence="laion's checkpoints: apache-2.0 or CC0, see their pages",
+        citation="Wu et al., ICASSP 2023, arXiv:2211.06687",
+    )
 
     def __init__(
         self,
-        source: str,
+        request: Request,
         model: Any,
         extractor: Any,
         tokenizer: Any,
-        device: torch.device,
-        precision: Precision = "fp32",
+        whole_sha256: Callable[[], str] | None = None,
     ) -> None:
-        _check_unfused(source, model, extractor)
-        if extractor.padding not in PADDINGS:
-            raise EncoderError(
-                f"clap:{source}: its processor pads with {extractor.padding!r}; "
-                f"known here: {', '.join(PADDINGS)}"
-            )
-        self.spec = f"clap:{source}"
-        self.dim = int(model.config.projection_dim)
-        self.sample_rate = int(extractor.sampling_rate)
-        self.window = Window(
-            samples=int(extractor.nb_max_samples), most=1, padding=PADDINGS[extractor.padding]
-        )
-        self.identity: Mapping[str, object] = {
-            "encoder": "clap",
-            "weights_sha256": hash_weights(model.state_dict()),
-            "front_end": _front_end_constants(extractor),
-            "tokenizer_sha256": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
-            "transformers": version("transformers").split(".")[0],
-            "precision": precision,
-        }
-        prepare_tower(model, device, "fp32")
+        check_processor(request.spec, model.config, extractor)
         tower = ClapAudioTower(model)
-        prepare_tower(tower, device, precision)
-        self.audio_tower: TowerCall = tower
-        self._text = ClapTextTower(self.spec, model, tokenizer, device, precision)
-        self.device, self.precision = device, precision
+        self.one_shape = not tower.fused
+        self._chunk = int(extractor.nb_max_samples)
         self._hop, self._fft = int(extractor.hop_length), int(extractor.fft_window_size)
+        self._padding = PADDINGS[extractor.padding]
+        self._constants = front_end_constants(extractor)
+        self._whole_sha256 = whole_sha256
+        window = Window(self._chunk, padding=self._padding)
+        if tower.fused:
+            window = Window(FUSED_WINDOWS * self._chunk, padding="nan")
+        super().__init__(
+            request,
+            tower,
+            dim=int(model.config.projection_dim),
+            sample_rate=int(extractor.sampling_rate),
+            window=window,
+            constants={
+                "config_sha256": hash_config(
+                    model.config.audio_config, projection=model.config.projection_hidden_act
+                ),
+                "front_end": self._constants,
+                "transformers": version("transformers").split(".")[0],
+            },
+            text=ClapTextTower(request.spec, model, tokenizer, request.engine),
+            made_with=provenance(model.config),
+        )
         # The processor takes Slaney's mel bank for unfused models.
-        self._mel = torch.from_numpy(extractor.mel_filters_slaney).float().to(device)
-        self._hann = torch.hann_window(self._fft, device=device)
+        bank = extractor.mel_filters if tower.fused else extractor.mel_filters_slaney
+        self._mel = torch.from_numpy(bank).float().to(self.device)
+        self._hann = torch.hann_window(self._fft, device=self.device)
+        self._fused = tower.fused
 
     @classmethod
-    def load(cls, source: str, device: torch.device, precision: Precision = "fp32") -> ClapEncoder:
-        """Load a checkpoint.
+    def load(cls, request: Request) -> Self:
+        """Load a hub id, e.g. ``"laion/clap-htsat-unfused"``, or what ``save_pretrained`` wrote."""
 
-        Parameters
-        ----------
-        source : str
-            Hub id, e.g. ``"laion/clap-htsat-unfused"``, or a directory that ``save_pretrained`` wrote.
+        def whole_sha256() -> str:
+            return hash_weights(load_parts(request.source)[0].state_dict())
 
-        Raises
-        ------
-        EncoderError
-            If it is not there, cannot be reached, is incomplete or is another kind of model.
-        """
-        return cls(source, *load_parts(source), device=device, precision=precision)
+        return cls(request, *load_parts(request.source), whole_sha256)
 
-    @torch.inference_mode()
-    def embed_audio(self, waveforms: Tensor) -> Tensor:
-        """Embed waveforms, (batch, 1, samples) -> (batch, dim), unit length as CLAP gives them."""
-        with exact_float32(self.device):
-            return run_tower(self, self.log_mel(waveforms)).cpu()
+    def format1_identity(self) -> dict[str, object] | None:
+        """Return it; format 1 knew no fused ones."""
+        text = cast(PromptTower, self._text).identity
+        if self._fused or self._whole_sha256 is None:
+            return None
+        return {
+            "encoder": "clap",
+            "weights_sha256": self._whole_sha256(),
+            "front_end": self._constants,
+            "tokenizer_sha256": text["tokenizer_sha256"],
+            "transformers": text["transformers"],
+        }
 
-    def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """Embed prompts, -> (n_prompts, dim), unit length as CLAP gives them.
+    def front_end(self, waveforms: Tensor) -> Tensor:
+        """Return log-mel power in dB, (batch, 1, samples) -> (batch, frames, mels)."""
+        return self.log_mel(waveforms[:, 0])
 
-        Raises
-        ------
-        EncoderError
-            If a prompt has more tokens than the text tower has positions.
-        """
-        return embed_prompts(self._text, prompts)
+    def embed_windows(self, waveforms: Tensor) -> Tensor:
+        """Embed, (batch, 1, samples) -> (batch, dim), unit length as CLAP gives them."""
+        if not self._fused:
+            return super().embed_windows(waveforms)
+        vectors = waveforms.new_empty(len(waveforms), self.dim)
+        features = [self._fused_features(row[~row.isnan()]) for row in waveforms[:, 0]]
+        for n_axes in {feature.ndim for feature in features}:
+            rows = [number for number, feature in enumerate(features) if feature.ndim == n_axes]
+            vectors[rows] = self.run_tower(torch.stack([features[row] for row in rows]))
+        return vectors
 
-    def text_tower(self) -> ClapTextTower:
-        """Return the text tower for prompt learning."""
-        return self._text
-
-    @torch.inference_mode()
     def log_mel(self, waveforms: Tensor) -> Tensor:
-        """Return the processor's log-mel power in dB, (batch, 1, samples) -> (batch, frames, mels)."""
+        """Return the processor's log-mel power in dB, (batch, samples) -> (batch, frames, mels)."""
         spectrum = torch.stft(
-            waveforms[:, 0].to(self.device, non_blocking=True),
+            waveforms,
             self._fft,
             self._hop,
             window=self._hann,
@@ -221,16 +244,60 @@ class ClapEncoder:
         mel = power.transpose(1, 2) @ self._mel
         return 10 * mel.clamp_min(QUIETEST_POWER).log10()
 
+    def _fused_features(self, waveform: Tensor) -> Tensor:
+        """Return log-mel of a clip: (frames, mels), of one longer than a window (4, frames, mels)."""
+        short = self._chunk - len(waveform)
+        if short > 0:
+            times = self._chunk // len(waveform) + (self._padding == "tile")
+            waveform = pad(waveform.repeat(times), (0, self._chunk))[: self._chunk]
+        mel = self.log_mel(waveform[None])[0]
+        frames = self._chunk // self._hop + 1
+        return mel if len(mel) <= frames else fuse(mel, frames)
 
-def _check_unfused(source: str, model: Any, extractor: Any) -> None:
-    if model.config.audio_config.enable_fusion or extractor.truncation == "fusion":
+
+def fuse(mel: Tensor, frames: int) -> Tensor:
+    """Take the whole of a log-mel, shrunk, and three windows of it: (total, mels) -> (4, frames, mels)."""
+    shrunk = interpolate(mel[None, None], size=[frames, mel.shape[1]], mode="bilinear", align_corners=False)
+    # As numpy.array_split makes thirds of all possible starts; where one is empty, the first start.
+    thirds = torch.arange(len(mel) - frames + 1).tensor_split(3)
+    starts = [int(third[len(third) // 2]) if len(third) else 0 for third in thirds]
+    return torch.stack([shrunk[0, 0], *(mel[start : start + frames] for start in starts)])
+
+
+def check_processor(spec: str, config: Any, extractor: Any) -> None:
+    """Check that a processor makes sense and fits the model.
+
+    Raises
+    ------
+    EncoderError
+        Naming what does not.
+    """
+    positive = ("sampling_rate", "hop_length", "max_length_s", "fft_window_size", "feature_size")
+    wrong = [
+        f"{name} {value!r}"
+        for name in positive
+        if not isinstance(value := getattr(extractor, name), int) or value <= 0
+    ]
+    if not wrong and extractor.nb_max_samples <= extractor.fft_window_size:
+        wrong = [f"a window of {extractor.nb_max_samples} samples"]
+    mels = config.audio_config.num_mel_bins
+    if not wrong and extractor.feature_size != mels:
+        wrong = [f"feature_size {extractor.feature_size} where the model reads {mels}"]
+    if wrong:
+        raise EncoderError(f"{spec}: its processor's file is damaged: {', '.join(wrong)}")
+    if extractor.padding not in PADDINGS:
         raise EncoderError(
-            f"clap:{source}: a fused checkpoint; its embeddings of long clips depend on random crops. "
-            "Use an unfused one, e.g. clap:laion/clap-htsat-unfused"
+            f"{spec}: its processor pads with {extractor.padding!r}; known here: {', '.join(PADDINGS)}"
+        )
+    if bool(config.audio_config.enable_fusion) != (extractor.truncation == "fusion"):
+        raise EncoderError(
+            f"{spec}: model and processor do not go together: truncation {extractor.truncation!r} for "
+            f"{'a fused' if config.audio_config.enable_fusion else 'an unfused'} model"
         )
 
 
-def _front_end_constants(extractor: Any) -> dict[str, object]:
+def front_end_constants(extractor: Any) -> dict[str, object]:
+    """Return the constants of a processor, as JSON can hold them."""
     names = (
         "feature_size",
         "sampling_rate",
@@ -249,37 +316,23 @@ def _front_end_constants(extractor: Any) -> dict[str, object]:
 def load_parts(source: str) -> tuple[Any, Any, Any]:
     """Load transformers' own model, feature extractor and tokenizer; raise as :meth:`ClapEncoder.load`."""
     what = f"clap:{source}"
-    return from_directory_or_hub(what, source, lambda place, local: _load_parts(what, place, local), ADVICE)
+    return from_directory_or_hub(
+        what, source, lambda place, options: _load_parts(what, place, options), ADVICE
+    )
 
 
-def _load_parts(what: str, place: str, local: bool) -> tuple[Any, Any, Any]:
-    config = load_part(
-        what, "config.json", lambda: AutoConfig.from_pretrained(place, local_files_only=local), ADVICE
-    )
-    if config.model_type != "clap":
-        raise EncoderError(f"{what}: holds a model of type {config.model_type!r}, not clap")
-    model, report = load_part(
-        what,
-        "weights (model.safetensors)",
-        lambda: ClapModel.from_pretrained(
-            place, local_files_only=local, output_loading_info=True, dtype=torch.float32
-        ),
-        ADVICE,
-    )
-    # transformers fills what is missing with random numbers and a warning.
-    wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if wrong:
-        raise EncoderError(
-            f"{what}: {len(wrong)} weights are missing or misshaped, e.g. {wrong[0]}; "
-            "not a complete ClapModel checkpoint"
-        )
+def _load_parts(what: str, place: str, options: Options) -> tuple[Any, Any, Any]:
+    kind = load_config(what, place, options, ADVICE).get("model_type")
+    if kind != "clap":
+        raise EncoderError(f"{what}: holds a model of type {kind!r}, not clap; try hf: for other models")
+    model = load_model(ClapModel, what, place, options, ADVICE)
     extractor = load_part(
         what,
         "preprocessor_config.json",
-        lambda: AutoFeatureExtractor.from_pretrained(place, local_files_only=local),
+        lambda: ClapFeatureExtractor.from_pretrained(place, **options),
         ADVICE,
     )
     tokenizer = load_part(
-        what, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, local_files_only=local), ADVICE
+        what, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE
     )
     return model, extractor, tokenizer

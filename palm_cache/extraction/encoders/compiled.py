@@ -12,32 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder
 
 CPU_COMPILERS = ("g++", "clang++", "c++", "cl")
 """What torch compiles C++ with on a CPU; ``CXX`` in the environment names another."""
 
 
-def use_compiled(encoder: Encoder) -> None:
-    """Have torch compile an encoder's audio tower at its first use.
-
-    In fp32 the embeddings move by rounding, 1e-7, as they do from machine to machine, so the encoder counts
-    as the same one. In bf16 a compiled tower rounds less often: it counts as another.
+def check_compiler(device: torch.device) -> None:
+    """Check that there is a compiler that torch could use for a device.
 
     Raises
     ------
     EncoderError
-        If there is no compiler that torch could use.
+        If there is none.
     """
     compilers = (os.environ.get("CXX", ""), *CPU_COMPILERS)
-    if encoder.device.type == "cpu" and not any(map(shutil.which, compilers)):
+    if device.type == "cpu" and not any(map(shutil.which, compilers)):
         raise EncoderError(
             f"compile: no C++ compiler here (looked for {', '.join(CPU_COMPILERS)}); install one, "
             "name it in CXX, or leave --compile out"
         )
-    encoder.audio_tower = CompiledTower(cast(nn.Module, encoder.audio_tower), encoder.device)
-    if encoder.precision == "bf16":
-        encoder.identity = {**encoder.identity, "compiled": True}
 
 
 class CompiledTower:
@@ -55,17 +48,17 @@ class CompiledTower:
         self._lock = threading.Lock()
         self._shapes: set[tuple[int, ...]] = set()
 
-    def __call__(self, log_mel: Tensor) -> Tensor:
+    def __call__(self, features: Tensor) -> Tensor:
         """Embed, (batch, ...) -> (batch, dim)."""
-        count = len(log_mel)
+        count = len(features)
         if count == 1:
             # torch makes a program of its own for a size of one.
-            log_mel = torch.cat([log_mel, log_mel])
-        torch._dynamo.mark_dynamic(log_mel, 0)
-        shape = tuple(log_mel.shape[1:])
+            features = torch.cat([features, features])
+        torch._dynamo.mark_dynamic(features, 0)
+        shape = tuple(features.shape[1:])
         if shape in self._shapes:
-            return cast(Tensor, self._compiled(log_mel))[:count]
+            return cast(Tensor, self._compiled(features))[:count]
         with self._lock:  # one worker compiles, the others wait
-            embeddings = cast(Tensor, self._compiled(log_mel))[:count]
+            embeddings = cast(Tensor, self._compiled(features))[:count]
             self._shapes.add(shape)
         return embeddings

@@ -1,21 +1,44 @@
-"""Loading what transformers keeps in directories and on hubs: quietly, and with errors of one line."""
+"""Loading what transformers keeps in directories and on hubs: quietly, errors in one line, no code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
+from transformers import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
+from palm_cache.store.fingerprint import fingerprint
 
 T = TypeVar("T")
 
+Options = dict[str, Any]
+"""Keyword arguments of every ``from_pretrained``; code that lies with a model is never run."""
 
-def from_directory_or_hub(what: str, source: str, load: Callable[[str, bool], T], advice: str) -> T:
+SAFE: Options = {"trust_remote_code": False}
+
+IRRELEVANT = {
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+"""Entries of a configuration that decide no embedding."""
+
+
+def from_directory_or_hub(what: str, source: str, load: Callable[[str, Options], T], advice: str) -> T:
     """Load from a directory, else from the hub's local cache, else from a hub that answers.
 
     Parameters
@@ -23,9 +46,9 @@ def from_directory_or_hub(what: str, source: str, load: Callable[[str, bool], T]
     what : str
         For messages, e.g. ``"clap:laion/clap-htsat-unfused"``.
     source : str
-        A directory or a hub id, ``owner/name``.
+        A directory or a hub id, ``owner/name`` or ``owner/name@revision``.
     load : callable
-        Takes a place and whether only local files may be used; raises ``EncoderError``.
+        Takes a place and the keyword arguments for ``from_pretrained``; raises ``EncoderError``.
     advice : str
         What to do where it cannot be had.
 
@@ -37,14 +60,16 @@ def from_directory_or_hub(what: str, source: str, load: Callable[[str, bool], T]
     directory = Path(source).expanduser()
     with quiet_transformers():
         if directory.is_dir():
-            return load(str(directory.resolve()), True)
-        if source.count("/") != 1 or source.startswith((".", "/", "~")):
+            return load(str(directory.resolve()), {**SAFE, "local_files_only": True})
+        name, _, revision = source.partition("@")
+        if name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise EncoderError(f"{what}: no such directory, and not a hub id (owner/name)")
+        options: Options = {**SAFE, "revision": revision} if revision else SAFE
         try:
-            return load(source, True)
+            return load(name, {**options, "local_files_only": True})
         except EncoderError:  # not, or not wholly, in the hub's local cache
-            _check_reachable(what, source, advice)
-            return load(source, False)
+            _check_reachable(what, name, revision or None, advice)
+            return load(name, {**options, "local_files_only": False})
 
 
 def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:
@@ -58,10 +83,94 @@ def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:
     try:
         return load()
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:
+            raise needs_code(what, part) from error
         raise EncoderError(
-            f"{what}: cannot load its {part}: {type(error).__name__}: {reason}; {advice}"
+            f"{what}: cannot load its {part}: {type(error).__name__}: {reason[:160]}; {advice}"
         ) from error
+
+
+def load_config(what: str, place: str, options: Options, advice: str) -> dict[str, Any]:
+    """Read a model's ``config.json`` as it stands; nothing that it names is imported.
+
+    Raises
+    ------
+    EncoderError
+        If it is missing or damaged.
+    """
+    content, _ = load_part(
+        what, "config.json", lambda: PreTrainedConfig.get_config_dict(place, **options), advice
+    )
+    if not content:
+        raise EncoderError(f"{what}: cannot load its config.json: there is none; {advice}")
+    return dict(content)
+
+
+def needs_code(what: str, part: str, named: str = "") -> EncoderError:
+    """Return the error for a model that brings code of its own."""
+    return EncoderError(
+        f"{what}: its {part} needs code that lies with the model{f' ({named})' if named else ''}; palm-cache "
+        "runs none. Load it in an encoder of your own: python:MODULE:CLASS"
+    )
+
+
+def load_model(kind: Any, what: str, place: str, options: Options, advice: str, optional: str = "") -> Any:
+    """Load a model's weights in float32, all of them; pickled objects are not read.
+
+    Parameters
+    ----------
+    kind : class
+        One of transformers' own.
+    optional : str
+        Start of the names of weights that may be missing.
+
+    Raises
+    ------
+    EncoderError
+        If they cannot be loaded, or some are missing or misshaped.
+    """
+    model, report = load_part(
+        what,
+        "weights (model.safetensors)",
+        lambda: kind.from_pretrained(
+            place, **options, output_loading_info=True, dtype=torch.float32, weights_only=True
+        ),
+        advice,
+    )
+    # transformers fills what is missing with random numbers and a warning.
+    missing = [key for key in report["missing_keys"] if not (optional and key.startswith(optional))]
+    wrong = sorted([*missing, *(key for key, *_ in report["mismatched_keys"])])
+    if wrong:
+        raise EncoderError(
+            f"{what}: {len(wrong)} weights are missing or misshaped, e.g. {', '.join(wrong[:3])}; "
+            f"not a complete {kind.__name__} checkpoint"
+        )
+    return model
+
+
+def provenance(config: Any) -> dict[str, str]:
+    """Return the hub's commit that a model came from, if it came from a hub."""
+    commit = getattr(config, "_commit_hash", None)
+    return {"hub_commit": str(commit)} if commit else {}
+
+
+def hash_config(*configs: Any, **more: object) -> str:
+    """Hash what configurations say beyond their class's defaults, and whatever else decides."""
+    return fingerprint({"configs": [_decisive(config.to_diff_dict()) for config in configs], **more})
+
+
+def _decisive(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _decisive(value) if isinstance(value, Mapping) else value
+        for name, value in content.items()
+        if name not in IRRELEVANT
+    }
+
+
+def hash_tokenizer(tokenizer: Any) -> str:
+    """Hash everything that decides how a fast tokenizer splits text."""
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
 
 @contextmanager
@@ -78,10 +187,10 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _check_reachable(what: str, source: str, advice: str) -> None:
+def _check_reachable(what: str, source: str, revision: str | None, advice: str) -> None:
     """Ask the hub for the repository once and briefly."""
     ask_hub(
-        lambda api: api.model_info(source, timeout=HUB_TIMEOUT),
+        lambda api: api.model_info(source, revision=revision, timeout=HUB_TIMEOUT),
         lambda reason: EncoderError(
             f"{what}: not in the local cache, and the hub does not give it ({reason}); "
             f"check name and network, or {advice}"

@@ -18,9 +18,9 @@ import hashlib
 import re
 import unicodedata
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import torch
 import torchaudio
@@ -29,15 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import (
-    Precision,
-    TowerCall,
-    Window,
-    embed_prompts,
-    exact_float32,
-    prepare_tower,
-    run_tower,
-)
+from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window, hash_weights
+from palm_cache.extraction.encoders.engine import CPU, Engine, freeze
+from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.types import PromptTokens
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
@@ -69,6 +63,14 @@ CONTEXT_SCORE = -2.0
 """Attention score of a learned context vector: what a filler word of a prompt gets (the median over the
 templates is -2.1). Were it learned with the vector, the context would soon outbid every class name or
 fall silent, and training would stop either way."""
+
+FRONT_END = {
+    "frame": [FRAME_SAMPLES, HOP_SAMPLES, FFT_SAMPLES],
+    "mel": [N_MELS, LOWEST_HZ, HIGHEST_HZ, FLOOR],
+    "cepstra": N_CEPSTRA,
+    "cnn_share": CNN_SHARE,
+}
+TOKENIZER = {"hash": "crc32", "buckets": N_BUCKETS, "grams": list(GRAM_LENGTHS)}
 
 
 class MelFrontEnd(nn.Module):
@@ -268,16 +270,25 @@ class TextTower(nn.Module):
         return self.pool(*self.token_embeddings(prompts))
 
 
-class MiniTextTower:
-    """``mini``'s text tower with open places in the bag; satisfies :class:`~palm_cache.types.TextTower`."""
+class MiniTextTower(PromptTower):
+    """``mini``'s text tower with open places in the bag."""
 
-    dim = DIM
-    token_dim = TOKEN_DIM
     most_prompts = 8192
 
-    def __init__(self, text: TextTower, device: torch.device) -> None:
+    def __init__(self, text: TextTower, engine: Engine) -> None:
+        freeze(text, engine.device)
         self._text = text
-        self._device = device
+        super().__init__(
+            engine,
+            dim=DIM,
+            token_dim=TOKEN_DIM,
+            identity={
+                "implementation": 1,
+                "weights_sha256": hash_weights(text.state_dict()),
+                "tokenizer": TOKENIZER,
+                "context_score": CONTEXT_SCORE,
+            },
+        )
 
     @torch.no_grad()
     def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
@@ -295,17 +306,10 @@ class MiniTextTower:
             slice(0, n_context),
         )
 
-    def encode(self, embeddings: Tensor, tokens: PromptTokens) -> Tensor:
-        """Pool bags of word vectors, (..., n_prompts, n_words, token_dim) -> (..., n_prompts, dim)."""
-        *rows, n_words, _ = embeddings.shape
-        mask = tokens.mask.expand(*rows, n_words).reshape(-1, n_words)
-        with exact_float32(self._device):
-            text = self._text.pool(
-                embeddings.flatten(0, -3).to(self._device), mask.to(self._device), tokens.context
-            )
-        # Zeros stand where audio has its statistics.
-        features = functional.pad(functional.normalize(text, dim=-1), (0, STATISTICS_DIM))
-        return features.cpu().view(*rows, DIM)
+    def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
+        """Pool bags of word vectors, -> (rows, dim); zeros stand where audio has its statistics."""
+        text = functional.normalize(self._text.pool(embeddings, mask, context), dim=-1)
+        return functional.pad(text, (0, STATISTICS_DIM))
 
 
 class MiniTowers(nn.Module):
@@ -318,45 +322,45 @@ class MiniTowers(nn.Module):
         self.text = TextTower()
 
 
-class MiniEncoder:
-    """The embedded encoder; satisfies :class:`~palm_cache.extraction.encoders.base.Encoder`.
+class MiniEncoder(Encoder):
+    """The embedded encoder.
 
     Parameters
     ----------
+    request : Request
     towers : MiniTowers
-        Put into evaluation mode on ``device``.
-    sha256 : str
-        Hash of the weight file.
+    file_sha256 : str
+        Hash of the weight file, for stores of format 1.
     """
 
-    spec = "mini"
-    dim = DIM
-    sample_rate = SAMPLE_RATE
-    window = Window(samples=WINDOW_SAMPLES, most=MOST_WINDOWS, padding="tile")
+    card = EncoderCard(
+        name="mini",
+        spec="mini",
+        description="small dual encoder trained on synthesised sounds: demo, tests, offline use",
+        example="mini",
+        source="part of palm-cache",
+        window="2 s, up to six of them, 16 kHz",
+        dim=str(DIM),
+        reads_text=True,
+        licence="MIT",
+    )
 
-    def __init__(
-        self, towers: MiniTowers, sha256: str, device: torch.device, precision: Precision = "fp32"
-    ) -> None:
-        self.towers = towers.eval().requires_grad_(False).to(device)
-        prepare_tower(towers.audio, device, precision)
-        self.audio_tower: TowerCall = towers.audio
-        self.device = device
-        self.precision = precision
-        self.identity: Mapping[str, object] = {
-            "encoder": "mini",
-            "weights_sha256": sha256,
-            "frame": [FRAME_SAMPLES, HOP_SAMPLES, FFT_SAMPLES],
-            "mel": [N_MELS, LOWEST_HZ, HIGHEST_HZ, FLOOR],
-            "cepstra": N_CEPSTRA,
-            "cnn_share": CNN_SHARE,
-            "tokenizer": {"hash": "crc32", "buckets": N_BUCKETS, "grams": list(GRAM_LENGTHS)},
-            "precision": precision,
-        }
+    def __init__(self, request: Request, towers: MiniTowers, file_sha256: str) -> None:
+        if request.source:
+            raise EncoderError(f"encoder {request.spec!r}: mini takes no source; write just: mini")
+        super().__init__(
+            request,
+            towers.audio,
+            dim=DIM,
+            sample_rate=SAMPLE_RATE,
+            window=Window(samples=WINDOW_SAMPLES, most=MOST_WINDOWS, padding="tile"),
+            constants=FRONT_END,
+            text=MiniTextTower(towers.text, request.engine),
+        )
+        self.towers, self._file_sha256 = towers.to(self.device), file_sha256
 
     @classmethod
-    def load(
-        cls, device: torch.device | None = None, precision: Precision = "fp32", weights: Path = WEIGHTS
-    ) -> MiniEncoder:
+    def load(cls, request: Request | None = None, weights: Path = WEIGHTS) -> Self:
         """Load the weights that lie beside this module, or others of the same shape.
 
         Raises
@@ -380,41 +384,32 @@ class MiniEncoder:
             raise EncoderError(
                 f"{weights}: not weights of this version of mini ({first}); reinstall"
             ) from error
-        return cls(towers, hashlib.sha256(content).hexdigest(), device or torch.device("cpu"), precision)
+        return cls(request or Request("mini", "", CPU), towers, hashlib.sha256(content).hexdigest())
 
-    @torch.inference_mode()
-    def log_mel(self, waveforms: Tensor) -> Tensor:
+    def format1_identity(self) -> dict[str, object]:
+        """Return it: the hash was the weight file's, the tokenizer part of it."""
+        return {
+            "encoder": "mini",
+            "weights_sha256": self._file_sha256,
+            **FRONT_END,
+            "tokenizer": TOKENIZER,
+        }
+
+    def front_end(self, waveforms: Tensor) -> Tensor:
         """Return log-mel relative to a clip's mean, (batch, windows, samples) -> (..., frames, mels)."""
-        return log_mel(self.towers.front_end(waveforms.to(self.device, non_blocking=True)))
+        return log_mel(self.towers.front_end(waveforms))
 
-    @torch.inference_mode()
-    def embed_audio(self, waveforms: Tensor) -> Tensor:
-        """Embed waveforms, (batch, windows, samples) -> (batch, dim)."""
-        with exact_float32(self.device):
-            logs = self.log_mel(waveforms)  # (B, W, T, M)
-            cnn = run_tower(self, logs)
-            statistics = self.towers.audio.statistics(logs)
+    def embed_windows(self, waveforms: Tensor) -> Tensor:
+        """Embed waveforms, (batch, windows, samples) -> (batch, dim), unit length."""
+        logs = self.front_end(waveforms)  # (B, W, T, M)
+        cnn, statistics = self.run_tower(logs), self.towers.audio.statistics(logs)
         return torch.cat(
             [
                 CNN_SHARE**0.5 * functional.normalize(cnn, dim=-1),
                 (1 - CNN_SHARE) ** 0.5 * functional.normalize(statistics, dim=-1),
             ],
             dim=-1,
-        ).cpu()
-
-    def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """Embed prompts, -> (n_prompts, dim); zeros where the audio holds its statistics.
-
-        Raises
-        ------
-        EncoderError
-            If a prompt is empty.
-        """
-        return embed_prompts(self.text_tower(), prompts)
-
-    def text_tower(self) -> MiniTextTower:
-        """Return the text tower for prompt learning."""
-        return MiniTextTower(self.towers.text, self.device)
+        )
 
 
 def split_words(prompt: str) -> list[str]:

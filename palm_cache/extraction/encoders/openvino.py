@@ -2,12 +2,13 @@
 
 A tower is converted when it is first needed, which takes some ten seconds, and kept for the next time below
 ``$XDG_CACHE_HOME/palm-cache/openvino`` (``~/.cache`` where that is not set), under a hash of its weights and
-of the libraries that converted it. The log-mel stays in torch.
+of the libraries that converted it. The front end stays in torch.
 """
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import json
 import os
 import shutil
 import sys
@@ -17,15 +18,17 @@ import warnings
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, Precision, choose_device, cpu_workers, full_identity
-from palm_cache.extraction.encoders.hub import quiet_transformers
-from palm_cache.store.fingerprint import fingerprint
+from palm_cache.extraction.encoders.engine import choose_device, cpu_workers
+from palm_cache.params import Precision
+
+if TYPE_CHECKING:
+    from palm_cache.extraction.encoders.base import Encoder
 
 LEAST_COSINE = 0.9999
 """Between a clip's embedding by OpenVINO and by torch in fp32; less is a defect, of whomever."""
@@ -45,43 +48,39 @@ def openvino_device(name: str) -> torch.device:
     return device
 
 
-def use_openvino(encoder: Encoder, precision: Precision) -> None:
-    """Have OpenVINO compute an encoder's audio tower from now on.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Loaded in fp32, on the CPU.
-    precision : {"fp32", "bf16"}
-        What OpenVINO computes in.
+def check_openvino(precision: Precision) -> None:
+    """Check that OpenVINO is installed and that this CPU has the precision.
 
     Raises
     ------
     EncoderError
-        If it is not installed, or this CPU does not have the precision.
+        If not: OpenVINO would compute in fp32 there and not say so.
     """
-    try:
-        installed = version("openvino")
-    except PackageNotFoundError:
-        raise EncoderError("runtime openvino: not installed; pip install 'palm-cache[openvino]'") from None
-    if precision == "bf16":
-        _check_bf16()
-    libraries = {name: version(name) for name in ("openvino", "torch", "transformers")}
-    key = fingerprint({**full_identity(encoder), **libraries})
-    encoder.audio_tower = OpenVinoTower(cast(nn.Module, encoder.audio_tower), key, precision)
-    encoder.precision = precision
-    release = ".".join(installed.split(".")[:2])
-    encoder.identity = {**encoder.identity, "precision": precision, "runtime": f"openvino {release}"}
-
-
-def _check_bf16() -> None:
-    """Refuse a CPU without bf16: OpenVINO would compute in fp32 there and not say so."""
+    release()
+    if precision == "tf32":
+        raise EncoderError("precision tf32: NVIDIA's GPUs have it; use fp32 or bf16 with --runtime openvino")
+    if precision == "fp32":
+        return
     core = _import_openvino().Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise EncoderError(
             f"runtime openvino: this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) does not compute "
             "in bf16; use --precision fp32"
         )
+
+
+def release() -> str:
+    """Return OpenVINO's release, as ``2026.4``; with another, vectors may differ.
+
+    Raises
+    ------
+    EncoderError
+        If it is not installed.
+    """
+    try:
+        return ".".join(version("openvino").split(".")[:2])
+    except PackageNotFoundError:
+        raise EncoderError("runtime openvino: not installed; pip install 'palm-cache[openvino]'") from None
 
 
 def cosines_to_torch(encoder: Encoder, waveforms: Tensor) -> Tensor:
@@ -96,10 +95,7 @@ def cosines_to_torch(encoder: Encoder, waveforms: Tensor) -> Tensor:
     Tensor, shape (batch,)
         Cosines of the embeddings.
     """
-    reference = copy.copy(encoder)
-    reference.audio_tower = cast(OpenVinoTower, encoder.audio_tower).torch_tower
-    reference.precision = "fp32"
-    return torch.cosine_similarity(encoder.embed_audio(waveforms), reference.embed_audio(waveforms))
+    return torch.cosine_similarity(encoder.embed_audio(waveforms), encoder.in_torch().embed_audio(waveforms))
 
 
 class OpenVinoTower:
@@ -110,13 +106,15 @@ class OpenVinoTower:
     torch_tower : nn.Module
         In fp32, on the CPU.
     key : str
-        Names the converted tower among those kept.
+        Names the encoder; with the libraries that convert, the tower among those kept.
     precision : {"fp32", "bf16"}
     """
 
     def __init__(self, torch_tower: nn.Module, key: str, precision: Precision) -> None:
         self.torch_tower = torch_tower
-        self._key, self._precision = key, precision
+        libraries = {name: version(name) for name in ("openvino", "torch", "transformers")}
+        self._key = hashlib.sha256(json.dumps([key, libraries], sort_keys=True).encode()).hexdigest()
+        self._precision = precision
         # Here, not in a worker: each of those has but its own share of the threads.
         self._workers, threads = cpu_workers()
         self._threads = self._workers * threads
@@ -124,14 +122,14 @@ class OpenVinoTower:
         self._compiled: Any = None
         self._own = threading.local()
 
-    def __call__(self, log_mel: Tensor) -> Tensor:
+    def __call__(self, features: Tensor) -> Tensor:
         """Embed, (batch, ...) -> (batch, dim); threads do not wait for each other."""
         if not hasattr(self._own, "request"):
             with self._lock:
                 if self._compiled is None:
-                    self._compiled = self._compile(log_mel)
+                    self._compiled = self._compile(features)
             self._own.request = self._compiled.create_infer_request()
-        (embeddings,) = self._own.request.infer([log_mel.contiguous().numpy()]).values()
+        (embeddings,) = self._own.request.infer([features.contiguous().numpy()]).values()
         return torch.from_numpy(embeddings)
 
     def _compile(self, example: Tensor) -> Any:
@@ -166,6 +164,8 @@ class OpenVinoTower:
             return core.read_model(self._convert(openvino, example, Path(folder, "made")) / "tower.xml")
 
     def _convert(self, openvino: Any, example: Tensor, folder: Path) -> Path:
+        from palm_cache.extraction.encoders.hub import quiet_transformers
+
         with warnings.catch_warnings(), quiet_transformers(), torch.no_grad():
             # Tracing warns of every size that it takes for a constant; those are.
             warnings.simplefilter("ignore")

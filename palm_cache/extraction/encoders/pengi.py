@@ -13,13 +13,12 @@ NeurIPS 2023; checkpoint: https://zenodo.org/records/8387083.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,17 +26,10 @@ from torch.nn import functional
 from transformers import ClapAudioConfig, ClapAudioModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import (
-    Precision,
-    TowerCall,
-    Window,
-    embed_prompts,
-    exact_float32,
-    hash_weights,
-    prepare_tower,
-    run_tower,
-)
-from palm_cache.extraction.encoders.hub import from_directory_or_hub, load_part
+from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window, hash_weights
+from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.hub import Options, from_directory_or_hub, hash_tokenizer, load_part
+from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import TokenTable, lay_out
 from palm_cache.types import PromptTokens
 
@@ -153,8 +145,8 @@ class TextTower(nn.Module):
         return projected
 
 
-class PengiTextTower:
-    """PENGI's caption encoder; satisfies :class:`~palm_cache.types.TextTower`.
+class PengiTextTower(PromptTower):
+    """PENGI's caption encoder.
 
     Parameters
     ----------
@@ -163,13 +155,21 @@ class PengiTextTower:
         CLIP's.
     """
 
-    dim = DIM
-    most_prompts = 128
-
-    def __init__(self, tower: TextTower, tokenizer: Any, device: torch.device, precision: Precision) -> None:
-        self.token_dim = int(tower.clip.config.hidden_size)
+    def __init__(self, tower: TextTower, tokenizer: Any, engine: Engine) -> None:
+        freeze(tower, engine.device)
+        super().__init__(
+            engine,
+            dim=DIM,
+            token_dim=int(tower.clip.config.hidden_size),
+            identity={
+                "implementation": 1,
+                "weights_sha256": hash_weights(tower.state_dict()),
+                "text_length": TEXT_LENGTH,
+                "tokenizer_sha256": hash_tokenizer(tokenizer),
+                "transformers": version("transformers").split(".")[0],
+            },
+        )
         self._tower, self._tokenizer = tower, tokenizer
-        self._device, self._precision = device, precision
 
     def token_table(self, texts: Sequence[str], n_context: int = 0) -> TokenTable:
         """Tokenise texts, padded to :data:`TEXT_LENGTH` with the end token as published.
@@ -202,34 +202,27 @@ class PengiTextTower:
         """
         table = self.token_table(texts, n_context)
         longest = int(table.mask.sum(dim=1).max()) if texts else 0
-        embeddings = self._tower.clip.embeddings.token_embedding(table.ids[:, :longest].to(self._device))
+        embeddings = self._tower.clip.embeddings.token_embedding(
+            table.ids[:, :longest].to(self.engine.device)
+        )
         return PromptTokens(embeddings.cpu(), table.mask[:, :longest], table.context)
 
-    def encode(self, embeddings: Tensor, tokens: PromptTokens) -> Tensor:
-        """Encode (..., n_prompts, length, token_dim) -> (..., n_prompts, dim)."""
-        *rows, _, _ = embeddings.shape
-        ends = (tokens.mask.sum(dim=1) - 1).expand(rows).reshape(-1)
-        with (
-            exact_float32(self._device),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"),
-        ):
-            features: Tensor = self._tower(embeddings.flatten(0, -3).to(self._device), ends.to(self._device))
-        return features.float().cpu().view(*rows, self.dim)
+    def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
+        """Encode, (rows, length, token_dim) -> (rows, dim)."""
+        return cast(Tensor, self._tower(embeddings, mask.sum(dim=1) - 1))
 
 
-class PengiEncoder:
-    """PENGI; satisfies :class:`~palm_cache.extraction.encoders.base.Encoder`.
+class PengiEncoder(Encoder):
+    """PENGI.
 
     Parameters
     ----------
-    source : str
-        Checkpoint file.
+    request : Request
     state : mapping of str to Tensor
         Weights of both encoders under their official names.
     tokenizer : PreTrainedTokenizerFast
-    device : torch.device
-    precision : {"fp32", "bf16"}
-        bf16 runs the towers, not the log-mel, under autocast.
+    whole_sha256 : callable, optional
+        Gives the hash of all weights, for stores of format 1.
 
     Raises
     ------
@@ -237,78 +230,64 @@ class PengiEncoder:
         If weights are missing, surplus or misshaped.
     """
 
-    dim = DIM
-    sample_rate = SAMPLE_RATE
-    window = Window(samples=WINDOW_SAMPLES, most=1, padding="tile")
+    card = EncoderCard(
+        name="pengi",
+        spec="pengi:CHECKPOINT",
+        description="the audio-language model of the PALM paper",
+        example="pengi:base.pth",
+        source="the authors' base.pth, 2.2 GB: https://zenodo.org/records/8387083",
+        window="7 s, 44.1 kHz",
+        dim=str(DIM),
+        reads_text=True,
+        licence="MIT (Microsoft), see the record",
+        citation="Deshmukh et al., NeurIPS 2023, arXiv:2305.11834",
+    )
 
     def __init__(
         self,
-        source: str,
+        request: Request,
         state: Mapping[str, Tensor],
         tokenizer: Any,
-        device: torch.device,
-        precision: Precision = "fp32",
+        whole_sha256: Callable[[], str] | None = None,
     ) -> None:
-        self.spec = f"pengi:{source}"
-        self.identity: Mapping[str, object] = {
-            "encoder": "pengi",
-            "weights_sha256": hash_weights(state),
-            "front_end": {"hop": HOP_SAMPLES, "text_length": TEXT_LENGTH},
-            "tokenizer_sha256": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
-            "transformers": version("transformers").split(".")[0],
-            "precision": precision,
-        }
-        self._audio, text = build_towers(self.spec, state)
-        prepare_tower(self._audio, device, precision)
-        self.audio_tower: TowerCall = self._audio
-        prepare_tower(text, device, "fp32")
-        self._text = PengiTextTower(text, tokenizer, device, precision)
-        self.device, self.precision = device, precision
+        audio, text = build_towers(request.spec, state)
+        super().__init__(
+            request,
+            audio,
+            dim=DIM,
+            sample_rate=SAMPLE_RATE,
+            window=Window(samples=WINDOW_SAMPLES, padding="tile"),
+            constants={
+                "front_end": {"hop": HOP_SAMPLES},
+                "transformers": version("transformers").split(".")[0],
+            },
+            text=PengiTextTower(text, tokenizer, request.engine),
+        )
+        self._audio, self._whole_sha256 = audio, whole_sha256
 
     @classmethod
-    def load(
-        cls, source: str, tokenizer: str, device: torch.device, precision: Precision = "fp32"
-    ) -> PengiEncoder:
-        """Load the authors' checkpoint and CLIP's tokenizer.
+    def load(cls, request: Request) -> Self:
+        """Load the authors' checkpoint, e.g. ``"base.pth"``, and CLIP's tokenizer, which the recipe names."""
+        state = read_checkpoint(request.source)
+        tokenizer = load_tokenizer(request.recipe.tokenizer)
+        return cls(request, state, tokenizer, lambda: hash_weights(read_checkpoint(request.source)))
 
-        Parameters
-        ----------
-        source : str
-            The checkpoint, e.g. ``"base.pth"``.
-        tokenizer : str
-            Hub id or directory of CLIP's tokenizer.
+    def format1_identity(self) -> dict[str, object] | None:
+        """Return it; the checkpoint is read again."""
+        text = cast(PromptTower, self._text).identity
+        if self._whole_sha256 is None:
+            return None
+        return {
+            "encoder": "pengi",
+            "weights_sha256": self._whole_sha256(),
+            "front_end": {"hop": HOP_SAMPLES, "text_length": TEXT_LENGTH},
+            "tokenizer_sha256": text["tokenizer_sha256"],
+            "transformers": text["transformers"],
+        }
 
-        Raises
-        ------
-        EncoderError
-            If one of them is not there, damaged or something else.
-        """
-        return cls(source, read_checkpoint(source), load_tokenizer(tokenizer), device, precision)
-
-    @torch.inference_mode()
-    def embed_audio(self, waveforms: Tensor) -> Tensor:
-        """Embed waveforms, (batch, 1, samples) -> (batch, dim)."""
-        with exact_float32(self.device):
-            return run_tower(self, self.log_mel(waveforms)).cpu()
-
-    @torch.inference_mode()
-    def log_mel(self, waveforms: Tensor) -> Tensor:
+    def front_end(self, waveforms: Tensor) -> Tensor:
         """Return log-mel power in dB, (batch, 1, samples) -> (batch, frames, N_MELS)."""
-        return self._audio.log_mel(waveforms[:, 0].to(self.device, non_blocking=True))
-
-    def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """Embed prompts, -> (n_prompts, dim).
-
-        Raises
-        ------
-        EncoderError
-            If a prompt has more than :data:`TEXT_LENGTH` tokens.
-        """
-        return embed_prompts(self._text, prompts)
-
-    def text_tower(self) -> PengiTextTower:
-        """Return the text tower for prompt learning."""
-        return self._text
+        return self._audio.log_mel(waveforms[:, 0])
 
 
 def load_tokenizer(source: str) -> Any:
@@ -322,8 +301,8 @@ def load_tokenizer(source: str) -> Any:
     what = f"tokenizer {source}"
     advice = "give a directory with CLIP's vocab.json and merges.txt, or a hub id (--tokenizer)"
 
-    def load(place: str, local: bool) -> Any:
-        tokenizer = CLIPTokenizer.from_pretrained(place, local_files_only=local)
+    def load(place: str, options: Options) -> Any:
+        tokenizer = CLIPTokenizer.from_pretrained(place, **options)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise FileNotFoundError("no vocabulary there")  # transformers makes an empty tokenizer
         return tokenizer
@@ -331,7 +310,7 @@ def load_tokenizer(source: str) -> Any:
     tokenizer = from_directory_or_hub(
         what,
         source,
-        lambda place, local: load_part(what, "vocabulary", lambda: load(place, local), advice),
+        lambda place, options: load_part(what, "vocabulary", lambda: load(place, options), advice),
         advice,
     )
     config = CLIPTextConfig()

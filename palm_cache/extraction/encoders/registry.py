@@ -2,58 +2,69 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
-from palm_cache.params import CLIP_TOKENIZER
+from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    import torch
-
-    from palm_cache.extraction.encoders.base import Encoder
-    from palm_cache.params import ExtractParams, Long, Precision, Runtime
+    from palm_cache.extraction.encoders.base import Encoder, EncoderCard
     from palm_cache.store.features import StoreHeader
     from palm_cache.types import TextTower
 
+ENCODERS = {
+    "mini": "palm_cache.extraction.encoders.mini:MiniEncoder",
+    "clap": "palm_cache.extraction.encoders.clap:ClapEncoder",
+    "pengi": "palm_cache.extraction.encoders.pengi:PengiEncoder",
+}
+"""Name and class of the encoders that come with palm-cache."""
 
-@dataclass(frozen=True, slots=True)
-class EncoderCard:
-    """What is known of an encoder without loading it."""
+ENTRY_POINTS = "palm_cache.encoders"
+"""Group of entry points by which other packages add theirs."""
 
-    name: str
-    spec: str
-    """How it is asked for."""
-    description: str
-    source: str
-    example: str
+OWN = "python"
+"""``python:MODULE:CLASS`` or ``python:MODULE:CLASS:SOURCE`` is an encoder of the user's own."""
 
 
-CARDS = (
-    EncoderCard(
-        "mini",
-        "mini",
-        "small dual encoder trained on synthesised sounds: demo, tests, offline use",
-        "part of palm-cache",
-        "mini",
-    ),
-    EncoderCard(
-        "clap",
-        "clap:HUB_ID or clap:DIRECTORY",
-        "contrastive language-audio pretraining (unfused checkpoints), 48 kHz, windows of 10 s",
-        "transformers' ClapModel; e.g. https://huggingface.co/laion/clap-htsat-unfused",
-        "clap:laion/clap-htsat-unfused",
-    ),
-    EncoderCard(
-        "pengi",
-        "pengi:CHECKPOINT",
-        "the audio-language model of the PALM paper, 44.1 kHz, windows of 7 s",
-        "the authors' base.pth, 2.2 GB: https://zenodo.org/records/8387083",
-        "pengi:base.pth",
-    ),
-)
+def encoder_names() -> list[str]:
+    """Return what a spec can begin with; nothing is imported."""
+    return [*ENCODERS, *sorted(_installed().keys() - ENCODERS.keys()), OWN]
+
+
+def encoder_class(name: str) -> type[Encoder]:
+    """Import the class of an encoder by its name.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none.
+    EncoderError
+        If another package's cannot be imported or is no encoder.
+    """
+    if name in ENCODERS:
+        return _import(name, ENCODERS[name].partition(":"))
+    installed = _installed()
+    if name in installed:
+        return _import(name, installed[name].partition(":"))
+    raise UnknownNameError.among("encoder", name, encoder_names())
+
+
+def cards() -> list[EncoderCard]:
+    """Return the cards of all encoders that can be imported."""
+    found = []
+    for name in [*ENCODERS, *sorted(_installed().keys() - ENCODERS.keys())]:
+        try:
+            found.append(encoder_class(name).card)
+        except EncoderError:
+            if name in ENCODERS:
+                raise
+    return found
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -63,110 +74,119 @@ def split_spec(spec: str) -> tuple[str, str]:
     ------
     UnknownNameError
         If there is no such encoder.
-    EncoderError
-        If the source is missing or not wanted.
     """
     name, _, source = spec.partition(":")
-    if name not in {card.name for card in CARDS}:
-        raise UnknownNameError.among("encoder", name, [card.name for card in CARDS])
-    if name == "mini" and source:
-        raise EncoderError(f"encoder {spec!r}: mini takes no source; write just: mini")
-    if name != "mini" and not source:
-        card = next(card for card in CARDS if card.name == name)
-        raise EncoderError(f"encoder {spec!r}: say which weights: {card.spec}, e.g. {card.example}")
+    if name not in encoder_names():
+        raise UnknownNameError.among("encoder", name, encoder_names())
     return name, source
 
 
-def load_encoder(
-    spec: str,
-    *,
-    device: str = "auto",
-    precision: Precision = "fp32",
-    tokenizer: str = CLIP_TOKENIZER,
-    runtime: Runtime = "torch",
-    compiled: bool = False,
-    long: Long = "crop",
-) -> Encoder:
+def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto") -> Encoder:
     """Load an encoder.
 
     Parameters
     ----------
     spec : str
         E.g. ``"mini"`` or ``"pengi:base.pth"``.
+    recipe : Recipe, optional
+        Precision, runtime and whether to compile are for the encoder, and ``tokenizer`` for one that brings
+        none.
     device : str
-        See :func:`~palm_cache.extraction.encoders.base.choose_device`.
-    precision : {"fp32", "bf16"}
-    tokenizer : str
-        Hub id or directory of CLIP's tokenizer; only ``pengi`` needs one beside its weights.
-    runtime : {"torch", "openvino"}
-        What computes the audio tower.
-    compiled : bool
-        Whether torch compiles the audio tower.
-    long : {"crop", "mean"}
-        See :attr:`~palm_cache.extraction.encoders.base.Window.long`.
+        See :func:`~palm_cache.extraction.encoders.engine.choose_device`.
 
     Raises
     ------
     UnknownNameError, EncoderError
         If it does not exist, cannot be loaded or the device or the runtime is not there.
     """
-    from palm_cache.extraction.encoders.base import choose_device
+    from palm_cache.extraction.encoders.base import Request
+    from palm_cache.extraction.encoders.engine import Engine
 
-    if runtime == "openvino":
-        from palm_cache.extraction.encoders.openvino import openvino_device, use_openvino
+    recipe = recipe or Recipe()
+    kind, source, own = _find(spec)
+    request = Request(spec, source, Engine.of(recipe, device), recipe)
+    if not own:
+        return kind.load(request)
+    from palm_cache.extraction.encoders.own import load_own
 
-        # Its towers are made of those in full precision.
-        encoder = _load(spec, openvino_device(device), "fp32", tokenizer)
-        use_openvino(encoder, precision)
-    else:
-        encoder = _load(spec, choose_device(device), precision, tokenizer)
-    if compiled:
-        from palm_cache.extraction.encoders.compiled import use_compiled
-
-        use_compiled(encoder)
-    encoder.window = replace(encoder.window, long=long)
-    return encoder
+    return load_own(kind, request)
 
 
-def _load(spec: str, device: torch.device, precision: Precision, tokenizer: str) -> Encoder:
+def _find(spec: str) -> tuple[type[Encoder], str, bool]:
+    """Return class and source of a spec, and whether the class is another's than palm-cache's."""
     name, source = split_spec(spec)
-    if name == "mini":
-        from palm_cache.extraction.encoders.mini import MiniEncoder
-
-        return MiniEncoder.load(device, precision)
-    if name == "pengi":
-        from palm_cache.extraction.encoders.pengi import PengiEncoder
-
-        return PengiEncoder.load(source, tokenizer, device, precision)
-    from palm_cache.extraction.encoders.clap import ClapEncoder
-
-    return ClapEncoder.load(source, device, precision)
-
-
-def encoder_options(params: ExtractParams) -> dict[str, Any]:
-    """Return what parameters say about an encoder, but for its device, as :func:`load_encoder` takes it."""
-    return {
-        "precision": params.precision,
-        "tokenizer": params.tokenizer,
-        "runtime": params.runtime,
-        "compiled": params.compile,
-        "long": params.long,
-    }
+    if name == OWN:
+        module, _, rest = source.partition(":")
+        attribute, _, source = rest.partition(":")
+        if not module or not attribute:
+            raise EncoderError(f"encoder {spec!r}: write python:MODULE:CLASS, e.g. python:my_encoder:Birds")
+        return _import(spec, (module, ":", attribute)), source, True
+    kind = encoder_class(name)
+    if not source and ":" in kind.card.spec:
+        raise EncoderError(f"encoder {spec!r}: say which weights: {kind.card.spec}, e.g. {kind.card.example}")
+    return kind, source, name not in ENCODERS
 
 
-def recorded_options(identity: Mapping[str, object]) -> dict[str, Any]:
-    """Return the options of :func:`load_encoder` that give an encoder this identity."""
-    window = identity.get("window")
-    return {
-        "precision": identity.get("precision", "fp32"),
-        "runtime": str(identity.get("runtime", "torch")).split(" ")[0],
-        "compiled": "compiled" in identity,
-        "long": window[3] if isinstance(window, list | tuple) and len(window) > 3 else "crop",
-    }
+def _import(what: str, place: tuple[str, str, str]) -> type[Encoder]:
+    """Import a class; the folder that palm-cache runs in counts, as with ``python -m``."""
+    from palm_cache.extraction.encoders.base import Encoder, EncoderCard
+
+    module, _, attribute = place
+    sys.path.append(str(Path.cwd()))
+    try:
+        kind = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module of somebody's may raise anything
+        reason = " ".join(str(error).split())[:160]
+        raise EncoderError(
+            f"encoder {what}: cannot import {attribute} from {module}: {type(error).__name__}: {reason}"
+        ) from error
+    finally:
+        sys.path.pop()
+    if not (isinstance(kind, type) and issubclass(kind, Encoder)):
+        raise EncoderError(
+            f"encoder {what}: {module}.{attribute} is no subclass of "
+            "palm_cache.extraction.encoders.base.Encoder"
+        )
+    if not isinstance(getattr(kind, "card", None), EncoderCard):
+        raise EncoderError(f"encoder {what}: {module}.{attribute} has no card = EncoderCard(...)")
+    return kind
 
 
-def load_encoder_of(header: StoreHeader, *, device: str, tokenizer: str) -> Encoder:
+def _installed() -> dict[str, str]:
+    """Return name and place of the encoders of other packages."""
+    return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def recipe_of(recorded: Mapping[str, object], tokenizer: str = CLIP_TOKENIZER) -> Recipe:
+    """Return the options by which something was made.
+
+    Parameters
+    ----------
+    recorded : mapping
+        As ``palm_cache.extraction.recipe.audio_recipe`` describes it, or an identity of format 1, whose
+        window says what became of long clips. What is not in it has its default.
+    tokenizer : str
+        Is recorded by its content only, so it is given anew.
+    """
+    window = recorded.get("window")
+    old_long = window[3] if isinstance(window, list | tuple) and len(window) > 3 else "crop"
+    return Recipe(
+        views=cast(int, recorded.get("views", 1)),
+        long=cast(Any, recorded.get("long", old_long)),
+        precision=cast(Any, recorded.get("precision", "fp32")),
+        runtime=cast(Any, str(recorded.get("runtime", "torch")).split(" ")[0]),
+        compile="compiled" in recorded,
+        tokenizer=tokenizer,
+    )
+
+
+def load_encoder_of(header: StoreHeader, *, device: str, tokenizer: str, named: str | None = None) -> Encoder:
     """Load the encoder that made a feature store.
+
+    Parameters
+    ----------
+    named : str, optional
+        The spec that the user gave in this run: see :func:`load_same_encoder`.
 
     Raises
     ------
@@ -177,43 +197,60 @@ def load_encoder_of(header: StoreHeader, *, device: str, tokenizer: str) -> Enco
     """
     return load_same_encoder(
         header.encoder,
-        header.identity,
+        header.recipe,
         header.fingerprint,
         purpose=f"made the {header.dataset} store",
         advice="extract again, or give the ones it was made with",
         device=device,
         tokenizer=tokenizer,
+        named=named,
     )
 
 
-def load_text_tower(header: StoreHeader, *, device: str, tokenizer: str) -> TextTower:
-    """Load the text tower of the encoder that made a feature store; raise as :func:`load_encoder_of`."""
-    return load_encoder_of(header, device=device, tokenizer=tokenizer).text_tower()
+def load_text_tower(
+    header: StoreHeader, *, device: str, tokenizer: str, named: str | None = None
+) -> TextTower:
+    """Load the text tower of the encoder that made a feature store; raise as :func:`load_encoder_of`.
+
+    Raises
+    ------
+    EncoderError
+        If the encoder has none.
+    """
+    tower = load_encoder_of(header, device=device, tokenizer=tokenizer, named=named).text_tower()
+    if tower is None:
+        raise EncoderError(f"{header.encoder}: embeds sound only; heads that learn prompts need a text tower")
+    return tower
 
 
 def load_same_encoder(
     spec: str,
-    identity: Mapping[str, object],
+    recorded: Mapping[str, object],
     wanted: str,
     *,
     purpose: str,
     advice: str,
     device: str = "auto",
     tokenizer: str = CLIP_TOKENIZER,
+    named: str | None = None,
 ) -> Encoder:
-    """Load an encoder in the precision of an earlier use, and make sure that its numbers are the same.
+    """Load an encoder by an earlier recipe, and make sure that its numbers are the same.
 
     Parameters
     ----------
     spec : str
-    identity : mapping
-        As recorded then; empty where it was not.
+        As recorded then.
+    recorded : mapping
+        The recipe, or identity of format 1, as recorded then; empty where it was not.
     wanted : str
-        Fingerprint, as recorded then.
+        Fingerprint, as recorded then; also of format 1.
     purpose, advice : str
         For the error: what the recorded one did, and what to do about another.
     device, tokenizer : str
         See :func:`load_encoder`.
+    named : str, optional
+        The spec that the user gave in this run, instead of ``spec``. A recorded ``python:`` spec is a
+        stranger's word for code to run, and is followed only where the user names it too.
 
     Raises
     ------
@@ -222,15 +259,20 @@ def load_same_encoder(
     StaleStoreError
         If it is another one.
     """
-    from palm_cache.extraction.encoders.base import full_identity
+    from palm_cache.extraction.recipe import audio_recipe, format1_print
 
-    options = recorded_options(identity)
-    encoder = load_encoder(spec, device=device, tokenizer=tokenizer, **options)
-    loaded = full_identity(encoder)
+    if named is None and spec.partition(":")[0] == OWN:
+        raise EncoderError(
+            f"encoder {spec}: is code of somebody's; to have it run, name it: --encoder {spec}"
+        )
+    spec = named or spec
+    recipe = recipe_of(recorded, tokenizer)
+    encoder = load_encoder(spec, recipe, device=device)
+    loaded = audio_recipe(encoder, recipe)
     found = fingerprint(loaded)
-    if found != wanted:
+    if wanted != found and wanted != format1_print(encoder, recipe):
         raise StaleStoreError(
-            f"encoder {spec}: other {_what_differs(identity, loaded)} than those that {purpose} "
+            f"encoder {spec}: other {_what_differs(recorded, loaded)} than those that {purpose} "
             f"(fingerprint {found[:12]}, wanted {wanted[:12]}); {advice}"
         )
     return encoder
@@ -239,6 +281,6 @@ def load_same_encoder(
 def _what_differs(recorded: Mapping[str, object], loaded: Mapping[str, object]) -> str:
     if not recorded:
         return "weights, tokenizer or libraries"
-    differing = [key for key in loaded if loaded[key] != recorded.get(key)]
+    differing = [key for key in loaded if key in recorded and loaded[key] != recorded[key]]
     names = [key.removesuffix("_sha256").replace("_", " ") for key in differing]
     return ", ".join(names) or "versions of preprocessing or of its libraries"

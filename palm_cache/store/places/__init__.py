@@ -1,9 +1,9 @@
 """Where stores, caches and audio lie: in a folder of this machine, or wherever a URL of fsspec reaches.
 
 A place is a ``pathlib.Path`` or, for a URL such as ``s3://bucket/features``, universal-pathlib's ``UPath``.
-What is done there goes through a :class:`Folder`, of which there are two kinds, ``local`` and ``remote``: nobody
-else asks which of them a place is. Credentials are never given to us: every file system takes its own from the
-environment.
+What is done there goes through a :class:`Folder`, of which there are two kinds, ``local`` and ``remote``:
+nobody else asks which of them a place is. Credentials are never given to us: every file system takes its own
+from the environment.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def place(text: str | PathLike[str] | Place) -> Place:
         If the URL's kind is not known, its library is not installed, or it names no folder.
     """
     if not isinstance(text, str):
-        return cast("Place", text) if hasattr(text, "fs") else Path(cast("PathLike[str]", text))
+        return cast("Place", text) if hasattr(text, "fs") else Path(text)
     scheme, separator, rest = text.partition("://")
     if not separator:
         return Path(text)

@@ -14,11 +14,18 @@ from transformers import AutoProcessor, ClapModel
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import cut_windows
-from palm_cache.extraction.encoders.base import full_identity
+from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.clap import ClapEncoder
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.recipe import audio_recipe, text_recipe
+from palm_cache.params import Precision, Recipe
 from palm_cache.store.fingerprint import fingerprint
 
-CPU = torch.device("cpu")
+
+def load(place: Path | str, precision: Precision = "fp32", device: str = "cpu") -> ClapEncoder:
+    encoder = load_encoder(f"clap:{place}", Recipe(precision=precision), device=device)
+    assert isinstance(encoder, ClapEncoder)
+    return encoder
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +35,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(directory: Path) -> ClapEncoder:
-    return ClapEncoder.load(str(directory), CPU)
+    return load(directory)
 
 
 def test_clap_keeps_the_contract(encoder: ClapEncoder) -> None:
@@ -55,7 +62,7 @@ def test_audio_embeddings_are_transformers_own(encoder: ClapEncoder, directory: 
         expected = model.get_audio_features(**inputs)
     windows = cut_windows(torch.from_numpy(waveform), encoder.window)
     torch.testing.assert_close(
-        encoder.log_mel(windows[None])[0], inputs["input_features"][0, 0], atol=2e-3, rtol=0
+        encoder.front_end(windows[None])[0], inputs["input_features"][0, 0], atol=2e-3, rtol=0
     )
     embedded = encoder.embed_audio(windows[None])
     torch.testing.assert_close(embedded, getattr(expected, "pooler_output", expected), atol=1e-4, rtol=0)
@@ -84,36 +91,45 @@ def test_a_prompt_that_is_too_long_is_refused(encoder: ClapEncoder) -> None:
         encoder.embed_text(["cat", "dog " * 100])
 
 
-def test_the_fingerprint_follows_weights_front_end_tokenizer_and_precision(
-    directory: Path, tmp_path: Path
-) -> None:
+def test_what_decides_sound_and_what_decides_text_are_apart(directory: Path, tmp_path: Path) -> None:
     def copy(name: str) -> Path:
         return Path(shutil.copytree(directory, tmp_path / name))
 
-    same, other_front_end = copy("same"), copy("front end")
-    file = other_front_end / "preprocessor_config.json"
-    settings = json.loads(file.read_text())
-    inner = settings.get("feature_extractor", settings)
-    inner["frequency_min"] = 50
-    file.write_text(json.dumps(settings))
-    other_tokenizer = copy("tokenizer")
-    tokens = json.loads((other_tokenizer / "tokenizer.json").read_text())
+    def change(file: Path, **settings: object) -> None:
+        content = json.loads(file.read_text())
+        content.get("feature_extractor", content).update(settings)
+        file.write_text(json.dumps(content))
+
+    def change_model(file: Path, part: str, **settings: object) -> None:
+        change(file, **{part: {**json.loads(file.read_text())[part], **settings}})
+
+    def prints(encoder: Encoder) -> tuple[str, str]:
+        text = text_recipe(encoder)
+        assert text is not None
+        return fingerprint(audio_recipe(encoder, Recipe())), fingerprint(text)
+
+    front_end, tokenizer, act, epsilon, text_act = map(copy, ("front", "tokenizer", "act", "eps", "text"))
+    change(front_end / "preprocessor_config.json", frequency_min=50)
+    tokens = json.loads((tokenizer / "tokenizer.json").read_text())
     tokens["model"]["merges"].pop()
-    (other_tokenizer / "tokenizer.json").write_text(json.dumps(tokens))
-    other_weights = save_tiny_clap(tmp_path / "weights", seed=1)
-
-    def print_of(place: Path, precision: str = "fp32") -> str:
-        return fingerprint(full_identity(ClapEncoder.load(str(place), CPU, precision)))  # type: ignore[arg-type]
-
-    first = print_of(directory)
-    assert print_of(same) == first
-    others = [print_of(place) for place in (other_front_end, other_tokenizer, other_weights)]
-    others.append(print_of(directory, "bf16"))
-    assert len({first, *others}) == 5
+    (tokenizer / "tokenizer.json").write_text(json.dumps(tokens))
+    change_model(act / "config.json", "audio_config", hidden_act="relu")
+    change_model(epsilon / "config.json", "audio_config", layer_norm_eps=1e-3)
+    change_model(text_act / "config.json", "text_config", hidden_act="relu")
+    audio, text = prints(load(directory))
+    assert prints(load(copy("same"))) == (audio, text)
+    assert {prints(load(place))[1] for place in (front_end, act, epsilon)} == {text}
+    assert {prints(load(place))[0] for place in (tokenizer, text_act)} == {audio}
+    sounds = {audio} | {prints(load(place))[0] for place in (front_end, act, epsilon)}
+    texts = {text} | {prints(load(place))[1] for place in (tokenizer, text_act)}
+    other = load(save_tiny_clap(tmp_path / "weights", seed=1))
+    half = load(directory, "bf16")
+    assert len({*sounds, prints(other)[0], prints(half)[0]}) == 6
+    assert len({*texts, prints(other)[1], prints(half)[1]}) == 5
 
 
 def test_bf16_is_near_fp32(encoder: ClapEncoder, directory: Path) -> None:
-    half = ClapEncoder.load(str(directory), CPU, "bf16")
+    half = load(directory, "bf16")
     waveforms = make_waveforms(encoder, 2)
     similarity = torch.cosine_similarity(half.embed_audio(waveforms), encoder.embed_audio(waveforms))
     assert similarity.min() > 0.99
@@ -123,7 +139,7 @@ def test_bf16_is_near_fp32(encoder: ClapEncoder, directory: Path) -> None:
 def test_cuda_agrees_with_the_cpu(encoder: ClapEncoder, directory: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no NVIDIA GPU here")
-    on_gpu = ClapEncoder.load(str(directory), torch.device("cuda"))
+    on_gpu = load(directory, device="cuda")
     waveforms = make_waveforms(encoder, 3)
     torch.testing.assert_close(
         on_gpu.embed_audio(waveforms), encoder.embed_audio(waveforms), atol=1e-3, rtol=0
@@ -131,16 +147,10 @@ def test_cuda_agrees_with_the_cpu(encoder: ClapEncoder, directory: Path) -> None
     torch.testing.assert_close(on_gpu.embed_text(PROMPTS), encoder.embed_text(PROMPTS), atol=1e-3, rtol=0)
 
 
-def test_a_fused_checkpoint_is_refused(tmp_path: Path) -> None:
-    save_tiny_clap(tmp_path, fused=True)
-    with pytest.raises(EncoderError, match=r"a fused checkpoint; .* Use an unfused one, e\.g\. clap:laion/"):
-        ClapEncoder.load(str(tmp_path), CPU)
-
-
 def test_an_unknown_padding_is_refused(tmp_path: Path) -> None:
     save_tiny_clap(tmp_path, padding="pad")
     with pytest.raises(EncoderError, match="its processor pads with 'pad'; known here: repeatpad, repeat"):
-        ClapEncoder.load(str(tmp_path), CPU)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +182,13 @@ def test_an_incomplete_or_wrong_directory_says_what_is_wrong(
         (place / damage).unlink()
         (place / "processor_config.json").unlink(missing_ok=True)
     with pytest.raises(EncoderError, match=message) as caught:
-        ClapEncoder.load(str(place), CPU)
+        load(place)
     assert "\n" not in str(caught.value)
 
 
 def test_a_directory_that_is_not_there_is_no_hub_id() -> None:
     with pytest.raises(EncoderError, match="no such directory, and not a hub id"):
-        ClapEncoder.load("/nowhere/at/all", CPU)
+        load("/nowhere/at/all")
 
 
 def test_a_hub_out_of_reach_fails_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -189,6 +199,6 @@ def test_a_hub_out_of_reach_fails_at_once(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     started = time.monotonic()
     with pytest.raises(EncoderError, match="not in the local cache, and the hub does not give it") as caught:
-        ClapEncoder.load("nobody/no-such-model", CPU)
+        load("nobody/no-such-model")
     assert time.monotonic() - started < 30
     assert "\n" not in str(caught.value)

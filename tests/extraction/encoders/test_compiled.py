@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,9 +11,9 @@ from contracts import make_waveforms
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders import compiled
-from palm_cache.extraction.encoders.base import full_identity
 from palm_cache.extraction.encoders.compiled import CompiledTower
 from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.params import Recipe
 
 CPU = torch.device("cpu")
 
@@ -55,7 +56,7 @@ def test_one_program_serves_every_number_of_clips(programs: list[object]) -> Non
 
 
 def test_several_workers_share_a_program(programs: list[object]) -> None:
-    encoder, plain = load_encoder("mini", compiled=True), load_encoder("mini")
+    encoder, plain = load_encoder("mini", Recipe(compile=True)), load_encoder("mini")
     waveforms = make_waveforms(encoder, 6)
     with ThreadPoolExecutor(3, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         embeddings = torch.cat(list(pool.map(encoder.embed_audio, waveforms[:, None].unbind())))
@@ -64,17 +65,17 @@ def test_several_workers_share_a_program(programs: list[object]) -> None:
 
 
 def test_in_fp32_it_is_the_same_encoder_and_in_bf16_another() -> None:
-    def identity(**options: Any) -> dict[str, object]:
-        return full_identity(load_encoder("mini", **options))
+    def identity(**options: Any) -> Mapping[str, object]:
+        return load_encoder("mini", Recipe(**options)).identity
 
-    assert identity(compiled=True) == identity()
-    assert identity(compiled=True, precision="bf16") != identity(precision="bf16")
+    assert identity(compile=True) == identity()
+    assert identity(compile=True, precision="bf16") != identity(precision="bf16")
 
 
 def test_without_a_compiler_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     with pytest.raises(EncoderError, match=r"no C\+\+ compiler here .* or leave --compile out"):
-        load_encoder("mini", compiled=True)
+        load_encoder("mini", Recipe(compile=True))
 
 
 @pytest.mark.skipif(not any(map(shutil.which, compiled.CPU_COMPILERS)), reason="no C++ compiler here")

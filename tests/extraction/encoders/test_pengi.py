@@ -18,11 +18,20 @@ from torch import Tensor
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import cut_windows
-from palm_cache.extraction.encoders.base import full_identity
+from palm_cache.extraction.encoders.base import Request
+from palm_cache.extraction.encoders.engine import CPU, Engine
 from palm_cache.extraction.encoders.pengi import PengiEncoder, load_tokenizer, read_checkpoint
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.recipe import audio_recipe, text_recipe
+from palm_cache.params import Precision, Recipe
 from palm_cache.store.fingerprint import fingerprint
 
-CPU = torch.device("cpu")
+
+def load(place: Path | str, words: Path, precision: Precision = "fp32", device: str = "cpu") -> PengiEncoder:
+    recipe = Recipe(precision=precision, tokenizer=str(words))
+    encoder = load_encoder(f"pengi:{place}", recipe, device=device)
+    assert isinstance(encoder, PengiEncoder)
+    return encoder
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +43,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(pengi_checkpoint: Path, words: Path) -> PengiEncoder:
-    return PengiEncoder.load(str(pengi_checkpoint), str(words), CPU)
+    return load(pengi_checkpoint, words)
 
 
 @pytest.fixture
@@ -63,7 +72,7 @@ def test_audio_embeddings_are_the_authors(golden: Path, golden_pengi: PengiEncod
         tone = torch.from_numpy(record["wave_tone_7s"])
     windows = torch.stack([cut_windows(wave, golden_pengi.window) for wave in waves])
     torch.testing.assert_close(golden_pengi.embed_audio(windows), expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(golden_pengi.log_mel(tone[None, None])[0], log_mel, atol=2e-3, rtol=0)
+    torch.testing.assert_close(golden_pengi.front_end(tone[None, None])[0], log_mel, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("style", ["palm", "zeroshot", "coop"])
@@ -126,11 +135,11 @@ def test_prefixed_keys_and_old_files_give_the_same(
     pengi_state: dict[str, Tensor], encoder: PengiEncoder, words: Path, tmp_path: Path
 ) -> None:
     prefixed = save_checkpoint(tmp_path / "prefixed.pth", pengi_state, prefix="module.")
-    again = PengiEncoder.load(str(prefixed), str(words), CPU)
+    again = load(prefixed, words)
     assert again.identity == encoder.identity
     old = tmp_path / "old.pth"
     torch.save({"model": pengi_state}, old, _use_new_zipfile_serialization=False)
-    assert PengiEncoder.load(str(old), str(words), CPU).identity == encoder.identity
+    assert load(old, words).identity == encoder.identity
 
 
 def test_what_palm_does_not_use_is_not_read(pengi_checkpoint: Path) -> None:
@@ -149,17 +158,20 @@ def test_the_fingerprint_follows_weights_tokenizer_and_precision(
     tokenizer = load_tokenizer(str(words))
     letters = tmp_path / "letters"
     save_small_tokenizer(letters, merges=())
+    half = Engine(CPU.device, "bf16")
     encoders = [
         encoder,
-        PengiEncoder("x", used, tokenizer, CPU),
-        PengiEncoder("x", used, tokenizer, CPU, "bf16"),
-        PengiEncoder("x", used, load_tokenizer(str(letters)), CPU),
+        PengiEncoder(Request("x", "x", CPU), used, tokenizer),
+        PengiEncoder(Request("x", "x", half), used, tokenizer),
+        PengiEncoder(Request("x", "x", CPU), used, load_tokenizer(str(letters))),
     ]
-    assert len({fingerprint(full_identity(one)) for one in encoders}) == 4
+    assert len({fingerprint(text_recipe(one)) for one in encoders}) == 4
+    # Neither tokenizer nor text weights decide a sound.
+    assert len({fingerprint(audio_recipe(one, Recipe())) for one in encoders}) == 2
 
 
 def test_bf16_is_near_fp32(encoder: PengiEncoder, pengi_checkpoint: Path, words: Path) -> None:
-    half = PengiEncoder.load(str(pengi_checkpoint), str(words), CPU, "bf16")
+    half = load(pengi_checkpoint, words, "bf16")
     waveforms = make_waveforms(encoder, 2)
     similarity = torch.cosine_similarity(half.embed_audio(waveforms), encoder.embed_audio(waveforms))
     assert similarity.min() > 0.99
@@ -170,7 +182,7 @@ def test_bf16_is_near_fp32(encoder: PengiEncoder, pengi_checkpoint: Path, words:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_cpu(encoder: PengiEncoder, pengi_checkpoint: Path, words: Path) -> None:
-    other = PengiEncoder.load(str(pengi_checkpoint), str(words), torch.device("cuda"))
+    other = load(pengi_checkpoint, words, device="cuda")
     waveforms = make_waveforms(encoder, 3)
     torch.testing.assert_close(
         other.embed_audio(waveforms), encoder.embed_audio(waveforms), atol=1e-3, rtol=0
@@ -190,7 +202,7 @@ def test_all_wrong_weights_are_named_in_one_error(
         state["audio_encoder.base.htsat.layers.0.blocks.0.attn.qkv.bias"] = torch.zeros(96)
 
     with pytest.raises(EncoderError) as caught:
-        PengiEncoder.load(damaged(change), str(words), CPU)
+        load(damaged(change), words)
     message = str(caught.value)
     assert "\n" not in message
     assert (

@@ -1,0 +1,64 @@
+"""Frozen text towers: tokenising, prompt learning's open places and batching, once for all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from palm_cache.extraction.encoders.engine import Engine
+from palm_cache.types import PromptTokens, TextTower
+
+TEXT_BATCH = 64
+"""Prompts that go through a text tower at once."""
+
+
+class PromptTower(ABC):
+    """A text tower; satisfies :class:`~palm_cache.types.TextTower`.
+
+    Parameters
+    ----------
+    engine : Engine
+        What computes the encoder; its part for text is taken.
+    dim, token_dim : int
+        Length of a feature and of a token embedding.
+    identity : mapping
+        Everything that decides the vector of a prompt but the precision, JSON-serialisable.
+    """
+
+    most_prompts = 128
+
+    def __init__(self, engine: Engine, *, dim: int, token_dim: int, identity: Mapping[str, object]) -> None:
+        self.engine = engine.text
+        self.dim, self.token_dim = dim, token_dim
+        self.identity: Mapping[str, object] = {**identity, "precision": self.engine.precision}
+
+    @abstractmethod
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        """Tokenise texts, each with open places before it: see :meth:`palm_cache.types.TextTower.tokens`."""
+
+    @abstractmethod
+    def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
+        """Encode on the device, (rows, length, token_dim) and (rows, length) bool -> (rows, dim)."""
+
+    def encode(self, embeddings: Tensor, tokens: PromptTokens) -> Tensor:
+        """Encode (..., n_prompts, length, token_dim) -> (..., n_prompts, dim)."""
+        *rows, length, _ = embeddings.shape
+        mask = tokens.mask.expand(*rows, length).reshape(-1, length)
+        with self.engine.lowered():
+            features = self.encode_rows(
+                embeddings.flatten(0, -3).to(self.engine.device), mask.to(self.engine.device), tokens.context
+            )
+        return features.float().cpu().view(*rows, self.dim)
+
+
+@torch.inference_mode()
+def embed_prompts(tower: TextTower, prompts: Sequence[str]) -> Tensor:
+    """Embed prompts through a text tower, batch by batch, -> (n_prompts, dim)."""
+    features = [torch.zeros(0, tower.dim)]
+    for start in range(0, len(prompts), TEXT_BATCH):
+        tokens = tower.tokens(prompts[start : start + TEXT_BATCH], n_context=0)
+        features.append(tower.encode(tokens.embeddings, tokens))
+    return torch.cat(features)

@@ -1,0 +1,44 @@
+"""All that decides the numbers of an embedding: the encoder, what it is fed and how clips are cut."""
+
+from __future__ import annotations
+
+from palm_cache.extraction.encoders.base import Encoder, format1_identity
+from palm_cache.params import Recipe
+from palm_cache.store.fingerprint import PREPROCESSING_VERSION, decoding_libraries, format1_fingerprint
+
+
+def audio_recipe(encoder: Encoder, recipe: Recipe) -> dict[str, object]:
+    """Return all that decides an audio vector, JSON-serialisable.
+
+    Its precision, runtime and compilation are the encoder's; of ``recipe`` come ``views`` and ``long``.
+    """
+    window = encoder.window
+    return {
+        **encoder.identity,
+        "dim": encoder.dim,
+        "sample_rate": encoder.sample_rate,
+        "window": [window.samples, window.most, window.padding],
+        "views": recipe.views,
+        "long": recipe.long,
+        "preprocessing": PREPROCESSING_VERSION,
+        "libraries": decoding_libraries(),
+    }
+
+
+def text_recipe(encoder: Encoder) -> dict[str, object] | None:
+    """Return all that decides the vector of a prompt, JSON-serialisable; ``None`` without a text tower."""
+    identity = encoder.text_identity
+    return None if identity is None else dict(identity)
+
+
+def format1_print(encoder: Encoder, recipe: Recipe) -> str | None:
+    """Return the fingerprint that format 1 gave what this recipe makes; ``None`` if it could not.
+
+    The encoder's weights may be read again for it.
+    """
+    identity = format1_identity(encoder)
+    if identity is None:
+        return None
+    window = identity["window"]
+    assert isinstance(window, list)
+    return format1_fingerprint(identity | {"window": window + ["mean"] * (recipe.long == "mean")})

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from contracts import check_encoder, make_waveforms
+from spectrum import SpectrumEncoder
+
+from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
+from palm_cache.extraction.encoders import registry
+from palm_cache.extraction.encoders.base import Request, Window
+from palm_cache.extraction.encoders.engine import CPU, Engine
+from palm_cache.extraction.encoders.registry import (
+    cards,
+    encoder_names,
+    load_encoder,
+    load_same_encoder,
+    recipe_of,
+    split_spec,
+)
+from palm_cache.extraction.recipe import audio_recipe, format1_print
+from palm_cache.params import Recipe
+from palm_cache.store.fingerprint import fingerprint
+
+MINI_OF_FORMAT_1 = "f0dc2adc2016f45bdcddf8b86e883c143c41d2bf2c0bb5312040c310fe79df03"
+"""Fingerprint of every store of format 1 that mini made in fp32 by crops."""
+
+OWN = """
+    import torch
+    from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Window
+
+
+    class Loudness(torch.nn.Module):
+        def forward(self, waveforms):
+            return {forward}
+
+
+    class Ears(Encoder):
+        card = EncoderCard("ears")
+
+        @classmethod
+        def load(cls, request):
+            {load}
+            return cls(request, Loudness(), dim=4, sample_rate=8000, window=Window(8000), constants={{}})
+
+
+    class Deaf:
+        pass
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working folder whose modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in ("my_ears", "broken_ears"):
+        sys.modules.pop(name, None)
+
+
+def write_ears(folder: Path, forward: str = "waveforms.unflatten(1, (4, -1)).std(2)", load: str = "") -> None:
+    (folder / "my_ears.py").write_text(textwrap.dedent(OWN.format(forward=forward, load=load or "pass")))
+
+
+def test_a_recipe_is_found_again_in_what_is_recorded() -> None:
+    for recipe in (
+        Recipe(),
+        Recipe(views=4),
+        Recipe(long="mean"),
+        Recipe(precision="bf16"),
+        Recipe(precision="bf16", compile=True),
+    ):
+        assert recipe_of(audio_recipe(load_encoder("mini", recipe, device="cpu"), recipe)) == recipe
+    assert recipe_of({"window": [1, 1, "tile", "mean"], "precision": "bf16"}) == Recipe(
+        long="mean", precision="bf16"
+    )
+    assert recipe_of({"window": [1, 1, "tile"], "runtime": "openvino 2026.4"}) == Recipe(runtime="openvino")
+    assert recipe_of({}, tokenizer="here") == Recipe(tokenizer="here")
+
+
+def test_a_store_of_format_1_is_recognised() -> None:
+    encoder = load_encoder("mini", device="cpu")
+    assert format1_print(encoder, Recipe()) == MINI_OF_FORMAT_1
+    assert format1_print(encoder, Recipe(long="mean")) != MINI_OF_FORMAT_1
+    assert format1_print(SpectrumEncoder(), Recipe()) is None
+
+
+def test_the_same_encoder_is_loaded_by_its_record_old_or_new_and_another_refused() -> None:
+    said = {"purpose": "made it", "advice": "extract again", "device": "cpu"}
+    encoder = load_encoder("mini", device="cpu")
+    recorded = audio_recipe(encoder, Recipe())
+    for wanted in (fingerprint(recorded), MINI_OF_FORMAT_1):
+        assert load_same_encoder("mini", recorded, wanted, **said).spec == "mini"
+    other = {**recorded, "weights_sha256": "0"}
+    with pytest.raises(StaleStoreError, match=r"other weights than those that made it .*; extract again"):
+        load_same_encoder("mini", other, fingerprint(other), **said)
+
+
+def test_an_encoders_own_number_changes_its_recipe_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prints() -> list[str]:
+        return [
+            fingerprint(audio_recipe(one, Recipe()))
+            for one in (load_encoder("mini", device="cpu"), SpectrumEncoder())
+        ]
+
+    before = prints()
+    monkeypatch.setattr(SpectrumEncoder, "IMPLEMENTATION", 2)
+    assert prints()[0] == before[0]
+    assert prints()[1] != before[1]
+
+
+def test_unknown_encoders_and_missing_sources_are_named() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean mini"):
+        load_encoder("minni")
+    with pytest.raises(EncoderError, match="mini takes no source; write just: mini"):
+        load_encoder("mini:x")
+    with pytest.raises(EncoderError, match=r"say which weights: pengi:CHECKPOINT, e\.g\. pengi:base\.pth"):
+        load_encoder("pengi")
+    assert split_spec("clap:a/b@c") == ("clap", "a/b@c")
+    assert {card.name for card in cards()} >= {"mini", "clap", "pengi"}
+    assert all(card.description and card.window and card.licence for card in cards())
+
+
+def test_a_class_of_the_users_own_is_an_encoder(here: Path) -> None:
+    write_ears(here)
+    encoder = load_encoder("python:my_ears:Ears", device="cpu")
+    check_encoder(encoder)
+    assert encoder.identity["encoder"] == "ears"
+    # What a file says of code is not followed, only what the user says.
+    recorded = audio_recipe(encoder, Recipe())
+    said = {"purpose": "made it", "advice": "", "device": "cpu"}
+    with pytest.raises(EncoderError, match="name it: --encoder python:my_ears:Ears"):
+        load_same_encoder(encoder.spec, recorded, fingerprint(recorded), **said)
+    load_same_encoder(encoder.spec, recorded, fingerprint(recorded), named=encoder.spec, **said)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("python:my_ears", r"write python:MODULE:CLASS"),
+        ("python:no_ears:Ears", r"cannot import Ears from no_ears: ModuleNotFoundError"),
+        ("python:my_ears:Nose", r"cannot import Nose from my_ears: AttributeError"),
+        ("python:my_ears:Deaf", r"my_ears\.Deaf is no subclass of"),
+    ],
+)
+def test_what_is_no_encoder_is_said(here: Path, spec: str, message: str) -> None:
+    write_ears(here)
+    with pytest.raises(EncoderError, match=message):
+        load_encoder(spec, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("forward", "load", "message"),
+    [
+        (
+            "waveforms[:, :3]",
+            "",
+            r"made vectors of shape \(2, 3\) from .* \(2, 1, 8000\); it promised \(2, 4\)",
+        ),
+        ("waveforms[:, :4] - waveforms.mean()", "", "depends on the clips beside it in a batch"),
+        ("waveforms[:, :4] / 0", "", "made NaN or infinity of noise"),
+        ("waveforms.no_such_thing()", "", r"cannot embed waveforms of shape \(2, 1, 8000\): AttributeError"),
+        ("waveforms", "open('gone.pt')", "cannot be loaded: FileNotFoundError"),
+        ("waveforms", "return cls.__new__(cls)", "whose __init__ called Encoder's"),
+        ("waveforms", "return 3", "load must return an encoder"),
+    ],
+)
+def test_a_broken_promise_is_named(here: Path, forward: str, load: str, message: str) -> None:
+    write_ears(here, forward, load)
+    with pytest.raises(EncoderError, match=message) as caught:
+        load_encoder("python:my_ears:Ears", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_installed_packages_add_encoders(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_ears(here)
+    (here / "broken_ears.py").write_text("import no_such_package\n")
+    entries = [
+        SimpleNamespace(name="ears", value="my_ears:Ears"),
+        SimpleNamespace(name="broken", value="broken_ears:Ears"),
+        SimpleNamespace(name="mini", value="broken_ears:Ears"),  # takes no name of ours
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+    assert load_encoder("ears", device="cpu").spec == "ears"
+    assert [name for name in encoder_names() if "ears" in name or "broken" in name] == ["broken", "ears"]
+    assert "ears" in [card.name for card in cards()]
+    with pytest.raises(
+        EncoderError, match=r"encoder broken: cannot import .* No module named 'no_such_package'"
+    ):
+        load_encoder("broken", device="cpu")
+    assert load_encoder("mini", device="cpu").spec == "mini"
+
+
+@pytest.mark.parametrize(
+    ("window", "rate", "message"),
+    [
+        (Window(0), 8000, r"window \(samples\) 0"),
+        (Window(100, most=0), 8000, "windows 0"),
+        (Window(100, padding="zeros"), 8000, "padding 'zeros'"),  # type: ignore[arg-type]
+        (Window(100), 0, "sample rate 0"),
+        (Window(100.5), 8000.0, r"sample rate 8000\.0, window \(samples\) 100\.5"),  # type: ignore[arg-type]
+    ],
+)
+def test_constants_that_make_no_sense_are_refused(window: Window, rate: int, message: str) -> None:
+    class Odd(SpectrumEncoder):
+        def __init__(self) -> None:
+            super(SpectrumEncoder, self).__init__(
+                Request("odd", "", CPU),
+                torch.nn.Identity(),
+                dim=1,
+                sample_rate=rate,
+                window=window,
+                constants={},
+            )
+
+    with pytest.raises(EncoderError, match=message):
+        Odd()
+
+
+def test_float32_products_are_exact_whatever_the_process_chose() -> None:
+    """A process may let CPUs multiply in bf16 and has then used torch's new switches."""
+    encoder = load_encoder("mini", device="cpu")
+    waveforms = make_waveforms(encoder, 2)
+    expected, texts = encoder.embed_audio(waveforms), encoder.embed_text(["dog"])
+    switch = torch.backends.mkldnn.matmul
+    before = switch.fp32_precision
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert switch.fp32_precision == "bf16"
+        assert torch.equal(encoder.embed_audio(waveforms), expected)
+        assert torch.equal(encoder.embed_text(["dog"]), texts)
+        assert switch.fp32_precision == "bf16"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert switch.fp32_precision in (before, "ieee")
+
+
+def test_tf32_is_a_recipe_of_its_own_and_exact_where_there_is_none() -> None:
+    encoder, exact = (load_encoder("mini", Recipe(precision=p), device="cpu") for p in ("tf32", "fp32"))
+    assert encoder.identity["precision"] == "tf32"
+    assert encoder.identity != exact.identity
+    waveforms = make_waveforms(encoder, 2)
+    assert torch.equal(encoder.embed_audio(waveforms), exact.embed_audio(waveforms))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_tf32_on_a_gpu_is_near_fp32_and_fp32_stays_exact() -> None:
+    encoder, exact = (load_encoder("mini", Recipe(precision=p), device="cuda") for p in ("tf32", "fp32"))
+    waveforms = make_waveforms(encoder, 4)
+    expected = exact.embed_audio(waveforms)
+    assert torch.cosine_similarity(encoder.embed_audio(waveforms), expected).min() > 0.9999
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32"
+    assert torch.equal(exact.embed_audio(waveforms), expected)
+
+
+def test_an_engine_computes_text_in_torch() -> None:
+    cpu = torch.device("cpu")
+    assert Engine(cpu, "bf16", "openvino").text == Engine(cpu, "fp32")
+    assert Engine(cpu, "bf16", compiled=True).text == Engine(cpu, "bf16")
