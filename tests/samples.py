@@ -11,8 +11,9 @@ import torch
 import zarr
 
 from palm_cache.adaptation.heads.base import Shots, unit
-from palm_cache.store.features import FORMAT_VERSION, VIEW_POLICY, FeatureStore, StoreHeader
-from palm_cache.types import TEMPLATES, Clip, ClipTable, Features, Fold
+from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, Rows, StoreHeader
+from palm_cache.store.writing import write_store
+from palm_cache.types import TEMPLATES, Features, Fold
 
 RATE = 16_000
 
@@ -104,45 +105,50 @@ def write_palm_folder(
             for number in range(count):
                 path = f"audios/{part}_{label}_{number}.wav"
                 frequency = 200.0 * 3**label + 7 * number
-                write_tone(root / path, frequency, seconds=0.5 + 0.1 * number, seed=100 * label + number)
+                seed = 100 * label + number + (50 if part == "test" else 0)
+                write_tone(root / path, frequency, seconds=0.5 + 0.1 * number, seed=seed)
                 tables[part].append(f"{path},{name}")
     for part, lines in tables.items():
         (root / f"{part}.csv").write_text("\n".join(["path,classname", *lines]) + "\n")
     return root
 
 
-def write_store(path: Path, features: Features, hashes: Sequence[str] = ()) -> Path:
+def write_sample(path: Path, features: Features, hashes: Sequence[str] = ()) -> Path:
     """Write features as a complete feature store; content hashes follow from the rows if none are given."""
     hashes = hashes or [f"{row:064x}" for row in range(len(features.labels))]
-    clips = tuple(
-        Clip(Path(f"{row}.wav"), f"{row}.wav", int(label)) for row, label in enumerate(features.labels)
+    n_clips, n_views, dim = features.audio.shape
+    contents = [bytes.fromhex(hashed) if hashed else bytes(32) for hashed in hashes]
+    rows = Rows(
+        names=[f"{row}.wav" for row in range(n_clips)],
+        start=np.zeros(n_clips),
+        end=np.full(n_clips, np.nan),
+        labels=features.labels.numpy(),
+        contents=np.frombuffer(b"".join(contents), np.uint8).reshape(-1, 32),
+        errors={int(row): "broken" for row in (~features.usable).nonzero()},
+        folds=features.folds,
     )
-    table = ClipTable(features.dataset, features.class_names, clips, features.folds)
     header = StoreHeader(
         format_version=FORMAT_VERSION,
+        id="",
         dataset=features.dataset,
+        source="",
         encoder=features.encoder,
+        recipe={"encoder": "mini", "precision": "fp32"},
         fingerprint=features.fingerprint,
-        identity={},
-        dim=features.audio.shape[2],
+        text_recipe={"encoder": "mini"},
+        dim=dim,
         token_dim=8,
         sample_rate=RATE,
         seconds=1.0,
-        views=features.audio.shape[1],
-        view_policy=VIEW_POLICY,
+        views=n_views,
         templates=features.templates,
         class_names=features.class_names,
-        versions={},
+        rows_sha256="",
+        made_with={},
     )
-    store = FeatureStore.create(path, header, table, features.text)
-    for chunk in range(store.n_chunks):
-        rows = range(*store.rows(chunk).indices(len(clips)))
-        store.write_chunk(
-            chunk,
-            features.audio[rows.start : rows.stop].numpy(),
-            [hashes[row] if features.usable[row] else "" for row in rows],
-            ["" if features.usable[row] else "broken" for row in rows],
-        )
+    audio = features.audio.numpy()
+    blocks = (audio[start : start + CHUNK_ROWS] for start in range(0, n_clips, CHUNK_ROWS))
+    write_store(path, header, rows, features.text.numpy(), blocks)
     return path
 
 

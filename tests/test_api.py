@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from samples import make_features, write_palm_folder, write_store
+from samples import make_features, write_palm_folder, write_sample
 from sklearn.model_selection import cross_val_score
 
 import palm_cache
@@ -26,7 +26,7 @@ from palm_cache.types import Fold
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the examples of the documentation run: a store and a dataset."""
     monkeypatch.chdir(tmp_path)
-    write_store(Path("data/features/demo/mini.zarr"), replace(make_features(), dataset="demo"))
+    write_sample(Path("data/features/demo/mini.zarr"), replace(make_features(), dataset="demo"))
     write_palm_folder(Path("Tones"))
     return tmp_path
 
@@ -75,7 +75,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 
 def test_an_open_store_gives_what_was_written(tmp_path: Path) -> None:
     features = make_features(n_views=2, failed=(5, 70))
-    opened = palm_cache.open_features(write_store(tmp_path / "x.zarr", features))
+    opened = palm_cache.open_features(write_sample(tmp_path / "x.zarr", features))
     np.testing.assert_array_equal(opened.audio, features.audio)
     np.testing.assert_array_equal(opened.centre, features.audio[:, 0])
     np.testing.assert_array_equal(opened.labels, features.labels)
@@ -94,7 +94,7 @@ def test_an_open_store_gives_what_was_written(tmp_path: Path) -> None:
 
 def test_splits_are_those_of_fit_and_scikit_learn_takes_them(tmp_path: Path) -> None:
     features = make_features(failed=(5,), noise=1.2)
-    opened = palm_cache.open_features(write_store(tmp_path / "x.zarr", features))
+    opened = palm_cache.open_features(write_sample(tmp_path / "x.zarr", features))
     splits = [opened.few_shot(fold=fold, shots=4, seed=2) for fold in (1, 2, 3)]
     for fold, (train, test) in enumerate(splits, start=1):
         task = few_shot(features, fold=fold, shots=4, seed=2)
@@ -114,7 +114,7 @@ def test_a_data_frame_has_a_row_per_clip_and_says_where_it_belongs(tmp_path: Pat
     features = make_features(failed=(5,))
     rows = torch.arange(120)
     features = replace(features, folds=(*features.folds, Fold(rows[:6], rows[4:8])))
-    opened = palm_cache.open_features(write_store(tmp_path / "x.zarr", features))
+    opened = palm_cache.open_features(write_sample(tmp_path / "x.zarr", features))
     table = opened.to_pandas()
     assert len(table) == 120
     assert table["path"].is_unique

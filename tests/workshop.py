@@ -14,7 +14,7 @@ from palm_cache.adaptation.fit import fit_store
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract
-from palm_cache.params import CLIP_TOKENIZER, ExtractParams, FitParams
+from palm_cache.params import CLIP_TOKENIZER, FitParams, Recipe
 from palm_cache.types import Training
 
 
@@ -36,7 +36,7 @@ def make_workshop(root: Path) -> Workshop:
     write_tone(data / "audios" / "long.flac", 210, seconds=15.5, rate=44_100)
     with (data / "test.csv").open("a") as table:
         table.write("audios/long.flac,low tone\n")
-    store = extract(read_dataset(str(data)), "mini", root / "mini.zarr", ExtractParams(views=2)).store
+    store = extract(read_dataset(str(data)), "mini", root / "mini.zarr", Recipe(views=2)).store
     tower = partial(load_text_tower, device="cpu", tokenizer=CLIP_TOKENIZER)
     files = []
     for views in ("first", "mean"):

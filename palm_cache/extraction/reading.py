@@ -12,16 +12,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
+from math import nan
 from typing import BinaryIO
 
-import numpy as np
 from torch import Tensor
 
 from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views, slide
 from palm_cache.extraction.encoders.base import Encoder, Window
 from palm_cache.params import Long, Recipe
-from palm_cache.store.features import row_keys
+from palm_cache.store.features import row_key
 from palm_cache.store.places import states
 from palm_cache.types import Clip
 
@@ -149,11 +149,8 @@ def read_file(clips: Sequence[tuple[int, Clip]], cut: Cut, wanted: Wanted | None
         with open_regular(path) as file:
             status = _status(file)
             content = bytes.fromhex(content_hash(file))
-            start = np.array([clip.start for _, clip in clips])
-            end = np.array([np.nan if clip.end is None else clip.end for _, clip in clips])
-            sha = np.frombuffer(content, np.uint8)
-            keys = [key.tobytes() for key in row_keys(np.tile(sha, (len(clips), 1)), start, end)]
-            for (row, clip), key in zip(clips, keys, strict=True):
+            for row, clip in clips:
+                key = row_key(content, clip.start, nan if clip.end is None else clip.end)
                 about = (row, content, key, state)
                 if wanted is not None and not wanted(key):
                     last = Piece(*about, wanted=False)

@@ -180,13 +180,15 @@ class Road:
         about = (last.row, last.content, last.key, last.state)
         if last.error or not last.wanted:
             return Outcome(*about, error=last.error, lasting=last.lasting)
-        made = np.stack([vector for vector in clip.vectors if vector is not None])
+        vectors = [vector for vector in clip.vectors if vector is not None]
+        made = vectors[0][None] if len(vectors) == 1 else np.stack(vectors)
         if self.recipe.long == "mean":
             made = made.astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32)
-        vectors = np.broadcast_to(made, (self.recipe.views, made.shape[1]))
-        if not np.isfinite(vectors).all():
+        if not np.isfinite(made).all():
             return Outcome(*about, error=NOT_FINITE)
-        return Outcome(*about, vectors)
+        if len(made) < self.recipe.views:
+            made = np.repeat(made, self.recipe.views, axis=0)
+        return Outcome(*about, made)
 
     def encode(self, stretches: Iterable[tuple[T, Tensor | None]]) -> Iterator[tuple[T, Vectors | None]]:
         """Embed stretches in batches of one shape.

@@ -20,9 +20,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -150,9 +152,16 @@ def row_keys(
     """Return what the cache knows rows by, (rows, 32): the file's hash, of a stretch that and its borders."""
     keys = contents.copy()
     for row in np.flatnonzero((start > 0) | ~np.isnan(end)).tolist():
-        borders = np.array([start[row], end[row]], "<f8").tobytes()
-        keys[row] = np.frombuffer(hashlib.sha256(contents[row].tobytes() + borders).digest(), np.uint8)
+        key = row_key(contents[row].tobytes(), start[row], end[row])
+        keys[row] = np.frombuffer(key, np.uint8)
     return keys
+
+
+def row_key(content: bytes, start: float, end: float) -> bytes:
+    """Return what the cache knows one row by; see :func:`row_keys`."""
+    if start == 0 and isnan(end):
+        return content
+    return hashlib.sha256(content + struct.pack("<dd", start, end)).digest()
 
 
 class FeatureStore:

@@ -1,11 +1,13 @@
-"""How a store behaves as it grows: a whole extraction, and the use of it, with an encoder that costs nothing.
+"""How cache and store behave as they grow, with an encoder that costs nothing.
 
 ``python -m pipelines.benchmarks.scale [--rows 10000,100000,1000000] [--folder DIR]``
 
-One short file under as many names as there are rows; ``mini`` reads the class names, but instead of its audio
-tower every clip gets its loudness, 512 times. So what is measured is everything but the encoder: opening,
-hashing and decoding files, batches, chunks, the store. Each number of rows has a process of its own, for its
-peak memory. A million rows take 2.2 GB of disk for a while.
+As many short files as there are rows, each different; ``mini`` reads the class names, but instead of its audio
+tower every clip gets its loudness, 512 times. So what is measured is everything but the encoder: looking at,
+opening, hashing and decoding files, batches, the cache, the store. Each number of rows has a process of its own,
+for its peak memory. A million rows take 11 GB of disk for a while.
+
+``--read`` times reading a store of 100,000 x 1,024 whole, against ``np.load`` of the same numbers.
 """
 
 from __future__ import annotations
@@ -13,46 +15,46 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction.encoders.mini import MiniEncoder
-from palm_cache.params import ExtractParams
-from palm_cache.store.features import FeatureStore
-from palm_cache.types import Clip, ClipTable, Features, Fold
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.params import Recipe, Resources
+from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, FeatureStore, Rows, StoreHeader
+from palm_cache.store.writing import write_store
+from palm_cache.types import TEMPLATES, Clip, ClipTable, Features, Fold
 
 RATE = 16_000
+SAMPLES = RATE // 10
 N_CLASSES = 500
 SHOTS = 16
 BATCH = 64
 
 
-class NullEncoder:
-    """``mini`` without an audio tower: a clip's embedding is its loudness, in every dimension."""
+def null_encoder() -> MiniEncoder:
+    """Return ``mini`` without an audio tower: a clip's embedding is its loudness, in every dimension."""
+    encoder = load_encoder("mini", device="cpu")
 
-    def __init__(self) -> None:
-        self._mini = MiniEncoder.load()
+    def embed(waveforms: Tensor) -> Tensor:
+        return waveforms.square().mean(dim=(1, 2)).sqrt()[:, None].expand(-1, encoder.dim)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._mini, name)
-
-    def embed_audio(self, waveforms: Tensor) -> Tensor:
-        """Return (batch, dim)."""
-        return waveforms.square().mean(dim=(1, 2)).sqrt()[:, None].expand(-1, self._mini.dim)
+    encoder.embed_audio = embed  # type: ignore[method-assign]
+    return encoder  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,44 +65,77 @@ class Measured:
     extract: float
     again: float
     """A second extraction, which finds that nothing is to be done."""
+    added: float
+    """A third one, for which a clip was added."""
     open: float
     read: float
-    """All of it, checksums and all, twice its tables."""
+    """All of it."""
     draw: float
     """16 shots of each of 500 classes."""
+    before_bytes: int
+    """Memory of the process before the first extraction, libraries, table and all."""
     extract_bytes: int
-    """Peak memory of the process, extraction over."""
+    """Its peak, extractions over."""
     files: int
+    """Of the store."""
     bytes: int
+    cache_files: int
 
 
-def make_table(file: Path, n_rows: int) -> ClipTable:
-    """Return a dataset of one file under many names, a tenth of it test clips."""
+def make_files(folder: Path, n_rows: int) -> ClipTable:
+    """Write a dataset of short files, each different, a tenth of it test clips."""
     names = tuple(f"class {number:03}" for number in range(N_CLASSES))
-    clips = tuple(Clip(file, f"{row:08}.wav", row % N_CLASSES) for row in range(n_rows))
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 2 * SAMPLES, b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16,
+        b"data", 2 * SAMPLES,
+    )  # fmt: skip
+    sound = np.random.default_rng(0).integers(-8000, 8000, SAMPLES, dtype=np.int16)
+    clips = []
+    for row in range(n_rows):
+        if row % 1000 == 0:
+            (folder / f"{row // 1000:04}").mkdir(parents=True)
+        name = f"{row // 1000:04}/{row % 1000:03}.wav"
+        file = folder / name
+        file.write_bytes(header + struct.pack("<q", row) + sound[4:].tobytes())
+        clips.append(Clip(file, name, row % N_CLASSES))
     rows = torch.arange(n_rows)
     test = (rows // N_CLASSES) % 10 == 0
-    return ClipTable("Many", names, clips, (Fold(rows[~test], rows[test]),), ())
+    return ClipTable("Many", names, tuple(clips), (Fold(rows[~test], rows[test]),), ())
 
 
 def measure(n_rows: int, folder: Path) -> Measured:
-    """Extract, look again, open, read and draw."""
-    file, out = folder / "clip.wav", folder / "many.zarr"
-    tone = 0.1 * np.sin(np.arange(RATE // 10) * 440 * 2 * np.pi / RATE)
-    soundfile.write(file, tone.astype(np.float32), RATE)
-    table, params, encoder = make_table(file, n_rows), ExtractParams(batch_size=BATCH), NullEncoder()
+    """Extract, look again, add a clip, open, read and draw."""
+    table = make_files(folder / "audio", n_rows)
+    time.sleep(2.1)  # files that have just been written are not trusted
+    out, cache = folder / "features" / "many.zarr", folder / "features" / ".cache"
+    encoder, resources = null_encoder(), Resources(batch_size=BATCH)
     with patch.object(stage_one, "load_encoder", lambda *_, **__: encoder):
-        first, done = _timed(lambda: stage_one.extract(table, "mini", out, params))
+
+        def extract(some: ClipTable) -> stage_one.Extraction:
+            return stage_one.extract(some, "mini", out, Recipe(), resources, cache=cache)
+
+        before = _memory()
+        first, done = _timed(lambda: extract(table))
+        again, nothing = _timed(lambda: extract(table))
+        extra = folder / "audio" / "0000" / "one more.wav"
+        extra.write_bytes((folder / "audio" / "0000" / "000.wav").read_bytes()[:-2] + b"\1\1")
+        more = replace(table, clips=(*table.clips, Clip(extra, "0000/one more.wav", 0)))
+        added, one = _timed(lambda: extract(more))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        again, nothing = _timed(lambda: stage_one.extract(table, "mini", out, params))
-    if (done.embedded, nothing.embedded) != (n_rows, 0):
-        raise RuntimeError(f"embedded {done.embedded} clips, then {nothing.embedded}, of {n_rows}")
+    if (done.embedded, nothing.embedded, one.embedded) != (n_rows, 0, 1):
+        raise RuntimeError(f"embedded {done.embedded}, {nothing.embedded} and {one.embedded} of {n_rows}")
     opened, store = _timed(lambda: FeatureStore(out))
     read, features = _timed(store.read)
     draw, _ = _timed(lambda: _draw(features))
     files = [path for path in out.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
-    return Measured(n_rows, first, again, opened, read, draw, peak, len(files), size)
+    cached = sum(1 for path in cache.rglob("*.safetensors"))
+    return Measured(n_rows, first, again, added, opened, read, draw, before, peak, len(files), size, cached)
+
+
+def _memory() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
 
 
 def _draw(features: Features) -> None:
@@ -113,18 +148,54 @@ def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def compare_reading(folder: Path, n_rows: int = 100_000, dim: int = 1024, rounds: int = 5) -> None:
+    """Print how fast a store and ``np.load`` give the same numbers, warm, in turns."""
+    audio = np.random.default_rng(0).standard_normal((n_rows, 1, dim), dtype=np.float32)
+    nothing = np.zeros(n_rows)
+    contents = np.zeros((n_rows, 32), np.uint8)
+    contents[:, 0] = 1
+    names = [f"{row}.wav" for row in range(n_rows)]
+    rows = Rows(names, nothing, nothing * np.nan, nothing.astype(np.int64), contents, {}, ())
+    header = StoreHeader(
+        FORMAT_VERSION, "", "many", "", "mini", {}, "f" * 64, None, dim, 0, RATE, 1.0, 1, TEMPLATES, ("a",),
+        "", {},
+    )  # fmt: skip
+    text = np.ones((1, len(TEMPLATES), dim), np.float32)
+    blocks = (audio[start : start + CHUNK_ROWS] for start in range(0, n_rows, CHUNK_ROWS))
+    path, plain = folder / "many.zarr", folder / "many.npy"
+    write, _ = _timed(lambda: write_store(path, header, rows, text, blocks))
+    np.save(plain, audio)
+    gigabytes = audio.nbytes / 1e9
+    ratios = []
+    for _ in range(rounds):
+        store, _ = _timed(lambda: FeatureStore(path).audio())
+        load, _ = _timed(lambda: np.load(plain))
+        ratios.append((load / store, gigabytes / store, gigabytes / load))
+    share, ours, theirs = sorted(ratios)[rounds // 2]
+    print(f"{n_rows} x {dim}: store {ours:.2f} GB/s, np.load {theirs:.2f}: {share:.2f} of it")
+    print(f"written at {gigabytes / write:.2f} GB/s, manifest and all")
+
+
 def main() -> None:
     """Measure every number of rows in a process of its own and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", help="comma-separated", default="10000,100000,1000000")
     parser.add_argument("--folder", type=Path, help="where to work", default=Path(tempfile.gettempdir()))
+    parser.add_argument("--read", action="store_true", help="compare reading with np.load")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.read:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            compare_reading(Path(folder))
+        return
     if options.one:
         print(json.dumps(asdict(measure(options.one, options.folder))))
         return
-    columns = "extract s   us/row   again s   open s   read s   draw s   peak GB     files       GB"
-    print(f"     rows   {columns}", flush=True)
+    print(
+        "     rows   extract s  us/row   again s   added s    open s    read s    draw s   start GB   peak GB"
+        "     files        GB  segments",
+        flush=True,
+    )
     for number in (int(word) for word in options.rows.split(",")):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             words = ["-m", "pipelines.benchmarks.scale", "--one", str(number), "--folder", folder]
@@ -135,8 +206,9 @@ def main() -> None:
 def describe(one: Measured) -> str:
     """Return a line of the table."""
     return (
-        f"{one.rows:9}{one.extract:12.1f}{1e6 * one.extract / one.rows:9.0f}{one.again:10.1f}{one.open:9.3f}"
-        f"{one.read:9.2f}{one.draw:9.3f}{one.extract_bytes / 1e9:10.2f}{one.files:10}{one.bytes / 1e9:9.2f}"
+        f"{one.rows:9}{one.extract:12.1f}{1e6 * one.extract / one.rows:8.0f}{one.again:10.2f}{one.added:10.2f}"
+        f"{one.open:10.3f}{one.read:10.2f}{one.draw:10.3f}{one.before_bytes / 1e9:11.2f}"
+        f"{one.extract_bytes / 1e9:10.2f}{one.files:10}{one.bytes / 1e9:10.2f}{one.cache_files:10}"
     )
 
 

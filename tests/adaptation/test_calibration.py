@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import make_features, write_store
+from samples import make_features, write_sample
 from spectrum import LetterTower
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -202,7 +202,7 @@ def test_without_a_shot_to_spare_it_says_what_is_missing(features: Features, hea
 
 
 def test_a_file_keeps_its_calibrations_when_other_heads_are_fitted(tmp_path: Path) -> None:
-    store = write_store(tmp_path / "features.zarr", make_features())
+    store = write_sample(tmp_path / "features.zarr", make_features())
     params = FitParams(heads=("zero-shot", "palm"), shots=(2, 4), seeds=(0, 1), training=QUICK)
     path = fit_store(store, tmp_path, params).heads_file
     chosen = runs_to_calibrate(path)
@@ -221,10 +221,10 @@ def test_a_file_keeps_its_calibrations_when_other_heads_are_fitted(tmp_path: Pat
 
 
 def test_heads_of_an_earlier_state_of_the_store_are_named(tmp_path: Path) -> None:
-    store = write_store(tmp_path / "features.zarr", make_features())
+    store = write_sample(tmp_path / "features.zarr", make_features())
     params = FitParams(heads=("palm",), shots=(2,), folds=(1,), seeds=(0,), training=QUICK)
     path = fit_store(store, tmp_path, params).heads_file
-    other = write_store(tmp_path / "other.zarr", make_features(n_classes=3))
+    other = write_sample(tmp_path / "other.zarr", make_features(n_classes=3))
     done = calibrate_file(path, runs_to_calibrate(path), store=other)
     assert done[0].calibration is None
     assert "fitted on an earlier state of the clusters store" in done[0].problem

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from samples import make_features, write_store
+from samples import make_features, write_sample
 
 from palm_cache.adaptation.evaluate import evaluate_files, evaluate_head, mean_scores
 from palm_cache.adaptation.fit import fit_runs, fit_store
@@ -24,7 +24,7 @@ QUICK = FitParams(shots=(2, 4), seeds=(0, 1), training=Training(epochs=2))
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    return write_store(tmp_path / "features.zarr", make_features())
+    return write_sample(tmp_path / "features.zarr", make_features())
 
 
 def test_every_run_is_scored_once_with_all_columns(store: Path, tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_earlier_heads_of_the_same_features_stay(store: Path, tmp_path: Path) ->
 
 def test_heads_of_an_earlier_state_of_the_store_are_dropped_and_never_scored(tmp_path: Path) -> None:
     out = tmp_path / "runs"
-    old = write_store(tmp_path / "old.zarr", make_features())
+    old = write_sample(tmp_path / "old.zarr", make_features())
     heads_file = fit_store(old, out, replace(QUICK, heads=("palm",))).heads_file
-    changed = write_store(tmp_path / "changed.zarr", make_features(failed=[3]))
+    changed = write_sample(tmp_path / "changed.zarr", make_features(failed=[3]))
     with pytest.raises(StaleStoreError, match="its clips, labels, folds or classes have changed"):
         evaluate_files(out, store=changed)
     again = fit_store(changed, out, FitParams(heads=("zero-shot",)))
@@ -86,7 +86,7 @@ def test_scores_of_other_datasets_stay_as_long_as_their_heads_do(tmp_path: Path)
     out = tmp_path / "runs"
     for name in ("one", "two", "three"):
         features = replace(make_features(), dataset=name)
-        fit_store(write_store(tmp_path / f"{name}.zarr", features), out, FitParams(heads=("zero-shot",)))
+        fit_store(write_sample(tmp_path / f"{name}.zarr", features), out, FitParams(heads=("zero-shot",)))
     evaluate_files(out)
     (out / "three" / "mini" / "heads.h5").unlink()
     evaluate_files(out, [out / "two" / "mini" / "heads.h5"])
@@ -96,7 +96,7 @@ def test_scores_of_other_datasets_stay_as_long_as_their_heads_do(tmp_path: Path)
 def test_heads_may_lie_elsewhere_than_their_scores(tmp_path: Path) -> None:
     for name in ("one", "two"):
         features = replace(make_features(), dataset=name)
-        store = write_store(tmp_path / f"{name}.zarr", features)
+        store = write_sample(tmp_path / f"{name}.zarr", features)
         fit_store(store, tmp_path / "heads", FitParams(heads=("zero-shot",)))
     evaluate_files(tmp_path / "scores", heads=tmp_path / "heads")
     evaluate_files(

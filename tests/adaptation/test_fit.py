@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import zarr
-from samples import make_features, write_store
+from samples import make_features, write_sample
 
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_runs, fit_store
@@ -95,7 +95,7 @@ def test_labels_of_one_class_only_are_refused_with_fold_and_class(features: Feat
 
 def test_a_store_without_text_serves_the_heads_that_read_none(tmp_path: Path, features: Features) -> None:
     mute = replace(features, text=features.text[:, :0], templates=())
-    store = write_store(tmp_path / "mute.zarr", mute)
+    store = write_sample(tmp_path / "mute.zarr", mute)
     blind = [name for name, head in HEADS.items() if not head.reads_text]
     assert blind == ["prototype", "knn", "linear-probe", "kernel-ridge"]
     done = fit_store(store, tmp_path, FitParams(heads=tuple(blind), shots=(4,), seeds=(0,), folds=(1,)))
@@ -111,7 +111,7 @@ def test_a_store_without_text_serves_the_heads_that_read_none(tmp_path: Path, fe
 def test_features_that_are_not_finite_are_refused_with_the_row(
     tmp_path: Path, features: Features, value: float
 ) -> None:
-    store = write_store(tmp_path / "broken.zarr", features)
+    store = write_sample(tmp_path / "broken.zarr", features)
     audio = zarr.open_array(store / "audio", mode="r+")
     audio[17, 0, 3] = value
     audio[40, 0, 0] = value
@@ -134,7 +134,7 @@ def test_what_is_not_finite_but_failed_anyway_does_no_harm(features: Features) -
 
 
 def test_what_runs_choose_for_themselves_is_in_the_scores(tmp_path: Path) -> None:
-    store = write_store(tmp_path / "store.zarr", make_features())
+    store = write_sample(tmp_path / "store.zarr", make_features())
     fit_store(store, tmp_path / "runs", FitParams(heads=("kernel-ridge", "knn"), shots=(1, 8), seeds=(0, 1)))
     evaluate_files(tmp_path / "runs")
     scores = read_scores(tmp_path / "runs" / "scores.csv")
@@ -151,7 +151,7 @@ def test_what_runs_choose_for_themselves_is_in_the_scores(tmp_path: Path) -> Non
 def test_joined_stores_are_fitted_and_evaluated_together(tmp_path: Path, features: Features) -> None:
     other = replace(features, encoder="clap:x/y", fingerprint="e" * 64, audio=features.audio.flip(2))
     one, two = (
-        write_store(tmp_path / f"{name}.zarr", store) for name, store in (("one", features), ("two", other))
+        write_sample(tmp_path / f"{name}.zarr", store) for name, store in (("one", features), ("two", other))
     )
     params = FitParams(heads=("muka", "prototype", "palm"), shots=(4,), seeds=(0,), training=QUICK)
     done = fit_store(one, tmp_path / "runs", params, partners=[two])
@@ -164,7 +164,7 @@ def test_joined_stores_are_fitted_and_evaluated_together(tmp_path: Path, feature
     assert len(scores) == 9
     assert scores["accuracy"].min() > 0.5
     # Another state of the partner is another state of the features.
-    write_store(tmp_path / "three.zarr", replace(other, text=other.text + 1))
+    write_sample(tmp_path / "three.zarr", replace(other, text=other.text + 1))
     (tmp_path / "two.zarr").rename(tmp_path / "old.zarr")
     (tmp_path / "three.zarr").rename(tmp_path / "two.zarr")
     with pytest.raises(StaleStoreError, match="fitted on an earlier state"):
@@ -174,7 +174,7 @@ def test_joined_stores_are_fitted_and_evaluated_together(tmp_path: Path, feature
 def test_one_encoder_is_too_few_for_muka_and_two_are_too_many_for_coop(
     tmp_path: Path, features: Features
 ) -> None:
-    store = write_store(tmp_path / "store.zarr", features)
+    store = write_sample(tmp_path / "store.zarr", features)
     with pytest.raises(ParameterError, match="'muka' needs the features of 2 encoders"):
         fit_store(store, tmp_path, FitParams(heads=("palm", "muka")))
     with pytest.raises(ParameterError, match="'coop' learns words of one encoder"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import make_features, write_store
+from samples import make_features, write_sample
 from sklearn.metrics import accuracy_score
 
 from palm_cache.adaptation.evaluate import evaluate_head
@@ -37,7 +37,7 @@ def test_the_ensemble_is_the_mean_of_unit_embeddings(features: Features) -> None
 
 def test_rows_of_other_datasets_stay_and_ones_own_are_renewed(tmp_path: Path) -> None:
     stores = [
-        write_store(tmp_path / f"{name}.zarr", replace(make_features(), dataset=name))
+        write_sample(tmp_path / f"{name}.zarr", replace(make_features(), dataset=name))
         for name in ("one", "two")
     ]
     study_prompts(stores, tmp_path)

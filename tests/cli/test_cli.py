@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 from command_line import call, fail, runner, succeed
-from samples import make_features, write_palm_folder, write_store
+from samples import make_features, write_palm_folder, write_sample
 
 from palm_cache.cli import app
 from palm_cache.cli.terminal import progress_bar
@@ -117,7 +117,7 @@ def test_two_encoders_are_joined_fitted_and_evaluated_again(workplace: Path) -> 
             store = replace(
                 features, dataset=dataset, encoder=encoder, audio=features.audio.flip(0, 2).flip(0)
             )
-            write_store(Path(f"data/features/{dataset}/{name}.zarr"), store)
+            write_sample(Path(f"data/features/{dataset}/{name}.zarr"), store)
     both = ("--encoder", "mini", "--encoder", "clap:models/other")
     words = ("--head", "muka,kernel-ridge", "--shots", "4", "--seeds", "0,1", "--json")
     rows = json.loads(succeed("fit", *both, *words).stdout)
@@ -135,14 +135,14 @@ def test_two_encoders_are_joined_fitted_and_evaluated_again(workplace: Path) -> 
     assert "no feature store of encoder clap:nowhere" in fail(
         "fit", "--encoder", "mini", "--encoder", "clap:nowhere", "--head", "muka"
     )
-    write_store(Path("data/features/third/clap-third.zarr"), replace(features, encoder="clap:third"))
+    write_sample(Path("data/features/third/clap-third.zarr"), replace(features, encoder="clap:third"))
     assert "no dataset has a store of each encoder" in fail(
         "fit", "--encoder", "mini", "--encoder", "clap:third", "--head", "muka"
     )
 
 
 def test_parameters_that_grow_with_the_shots_are_counted_for_so_many(workplace: Path) -> None:
-    write_store(Path("data/features/clusters/mini.zarr"), make_features(n_views=2))
+    write_sample(Path("data/features/clusters/mini.zarr"), make_features(n_views=2))
     listed = {
         row["name"]: row["parameters"]
         for row in json.loads(succeed("heads", "--dataset", "clusters", "--shots", "3", "--json").stdout)
@@ -153,13 +153,13 @@ def test_parameters_that_grow_with_the_shots_are_counted_for_so_many(workplace: 
 
 
 def test_a_text_tower_of_another_encoder_is_refused(workplace: Path) -> None:
-    write_store(Path("data/features/clusters/mini.zarr"), make_features())
+    write_sample(Path("data/features/clusters/mini.zarr"), make_features())
     message = fail("fit", "--head", "coop")
     assert "encoder mini: other weights, tokenizer or libraries than those that made the clusters" in message
 
 
 def test_clips_can_be_scored_by_the_mean_of_their_views(workplace: Path) -> None:
-    write_store(Path("data/features/clusters/mini.zarr"), make_features(n_views=3, noise=2))
+    write_sample(Path("data/features/clusters/mini.zarr"), make_features(n_views=3, noise=2))
     words = ("fit", "--head", "palm", "--shots", "4", "--seeds", "0", "--epochs", "3", "--json")
     first = json.loads(succeed(*words).stdout)
     mean = json.loads(succeed(*words, "--test-views", "mean").stdout)
@@ -332,7 +332,7 @@ def test_verify_names_the_damaged_chunk_and_extract_repairs_it(workplace: Path) 
 
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(workplace: Path) -> None:
-    write_store(Path("data/features/x/mini.zarr"), replace(make_features(), dataset="[bold]x[/bold]"))
+    write_sample(Path("data/features/x/mini.zarr"), replace(make_features(), dataset="[bold]x[/bold]"))
     assert "[bold]x[/bold]" in succeed("fit", "--head", "zero-shot").stdout
 
 

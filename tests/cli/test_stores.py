@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import call, fail, runner, succeed
-from samples import make_features, write_palm_folder, write_store, write_tone
+from samples import make_features, write_palm_folder, write_sample, write_tone
 
 from palm_cache.cli import app
 from palm_cache.cli import stores as commands
@@ -81,7 +81,7 @@ def test_verify_finds_the_audio_by_the_stores_own_name_or_says_that_it_is_not_he
 
 
 def test_verify_refuses_to_recompute_with_another_encoder(workplace: Path) -> None:
-    other = write_store(Path("other.zarr"), make_features())
+    other = write_sample(Path("other.zarr"), make_features())
     words = ("store", "verify", str(other), "--dataset", "Tones", "--recompute", "3")
     assert "other weights, tokenizer or libraries than those that made the clusters store" in fail(*words)
 
@@ -90,7 +90,7 @@ def test_gc_shows_what_is_of_no_use_and_removes_it_only_when_told_to(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert succeed("store", "gc").stdout == "nothing to remove\n"
-    useless = write_store(Path("data/features/clusters/mini.zarr"), make_features())
+    useless = write_sample(Path("data/features/clusters/mini.zarr"), make_features())
     shown = succeed("store", "gc").stdout
     assert "data/features/clusters/mini.zarr" in shown
     assert "made with another version of the preprocessing or of the decoders" in shown

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from chromium import Browser, find_chromium
-from samples import make_features, write_store, write_tone
+from samples import make_features, write_sample, write_tone
 
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
@@ -63,7 +63,7 @@ class Visit:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a page, the clips beside it and one of them in truth a sound."""
     folder = tmp_path_factory.mktemp("site")
-    store = write_store(folder / "store.zarr", FEATURES)
+    store = write_sample(folder / "store.zarr", FEATURES)
     heads, _ = fit_runs(
         FEATURES, FitParams(heads=("palm",), shots=(2,), seeds=(0,), training=Training(epochs=3))
     )

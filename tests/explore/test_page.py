@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples import make_features, write_store
+from samples import make_features, write_sample
 
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
@@ -61,7 +61,7 @@ def page_data(page: str) -> dict[str, Any]:
 def make_page(folder: Path, features: Features, **options: Any) -> str:
     store = folder / "store.zarr"
     if not store.exists():
-        write_store(store, features)
+        write_sample(store, features)
     return write_page(store, folder / "explore.html", **{"method": "pca", **options}).file.read_text("utf-8")
 
 
@@ -93,7 +93,7 @@ def test_clips_without_an_embedding_are_left_out_and_the_lists_still_point_at_th
     tmp_path: Path,
 ) -> None:
     features = make_features(noise=1.5, failed=(0, 7, 64))
-    write_store(tmp_path / "store.zarr", features)
+    write_sample(tmp_path / "store.zarr", features)
     done = write_page(tmp_path / "store.zarr", tmp_path / "explore.html", method="pca")
     assert (done.n_clips, done.notes) == (117, ("3 clip(s) have no embedding and are not on the map",))
     elements = Elements(done.file.read_text("utf-8"))
@@ -176,6 +176,6 @@ def test_an_embedding_that_is_not_finite_is_named(tmp_path: Path, features: Feat
 
 def test_a_page_that_cannot_be_written_says_so(tmp_path: Path, features: Features) -> None:
     (tmp_path / "file").touch()
-    write_store(tmp_path / "store.zarr", features)
+    write_sample(tmp_path / "store.zarr", features)
     with pytest.raises(OutputError, match="cannot write"):
         write_page(tmp_path / "store.zarr", tmp_path / "file" / "explore.html", method="pca")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import zarr
 from filelock import FileLock
-from samples import make_features, write_palm_folder, write_store
+from samples import make_features, write_palm_folder, write_sample
 
 from palm_cache.errors import StoreError
 from palm_cache.extraction.datasets.palm_layout import read
@@ -139,7 +139,7 @@ def test_an_unreadable_store_is_listed_but_not_one_of_a_newer_format(features: P
 
 
 def test_what_is_being_written_is_neither_looked_at_nor_removed(features: Path, tmp_path: Path) -> None:
-    store = write_store(features / "clusters" / "mini.zarr", make_features())
+    store = write_sample(features / "clusters" / "mini.zarr", make_features())
     garbage, _ = find_garbage(features)
     assert [item.path for item in garbage] == [store]  # no encoder has its fingerprint
     with FileLock(store.with_name(".mini.zarr.lock")):

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
-from samples import make_features, write_store
+from samples import make_features, write_sample
 from spectrum import LetterTower
 
 from palm_cache.adaptation.calibration import calibrate_file, runs_to_calibrate
@@ -34,7 +34,7 @@ OF_ONE_ENCODER = tuple(name for name, head in HEADS.items() if head.n_encoders =
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every head that there is, fitted on clusters; palm calibrated, and all but one kind scored."""
     root = tmp_path_factory.mktemp("export")
-    store = write_store(root / "features.zarr", replace(make_features(n_views=1), encoder="mini"))
+    store = write_sample(root / "features.zarr", replace(make_features(n_views=1), encoder="mini"))
     params = FitParams(OF_ONE_ENCODER, shots=(4,), seeds=(0,), folds=(1,), training=QUICK)
     path = fit_store(store, root / "runs", params, load_tower=lambda header: LetterTower(24)).heads_file
     calibrate_file(path, runs_to_calibrate(path))

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from samples import assert_same, flip_bit, make_features, read_arrays, write_store
+from samples import assert_same, flip_bit, make_features, read_arrays, write_sample
 from upath import UPath
 
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
@@ -22,7 +22,7 @@ from palm_cache.store.places import place
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Two chunks, two views, two clips that failed."""
-    return write_store(tmp_path / "features.zarr", make_features(n_views=2, failed=[5, 70]))
+    return write_sample(tmp_path / "features.zarr", make_features(n_views=2, failed=[5, 70]))
 
 
 def files(folder: Path) -> dict[str, bytes]:

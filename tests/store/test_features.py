@@ -10,7 +10,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from samples import make_features, write_store
+from samples import make_features, write_sample
 
 from palm_cache.errors import DamagedStoreError, StoreError
 from palm_cache.store.features import CHUNK_CLIPS, FeatureStore
@@ -20,7 +20,7 @@ from palm_cache.types import Features
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
     """Two chunks: 120 clips."""
-    return FeatureStore(write_store(tmp_path / "features.zarr", make_features(failed=[5, 70])))
+    return FeatureStore(write_sample(tmp_path / "features.zarr", make_features(failed=[5, 70])))
 
 
 def chunk_file(store: FeatureStore, chunk: int, array: str = "audio") -> Path:
@@ -66,14 +66,14 @@ def test_any_chunk_survives_the_round_trip(tmp_path_factory, values: np.ndarray,
     features = replace(
         make_features(dim=4, n_views=2, n_classes=3, clips_per_class=1, n_folds=1), dataset="round trip"
     )
-    store = FeatureStore(write_store(tmp_path_factory.mktemp("store") / "s.zarr", features))
+    store = FeatureStore(write_sample(tmp_path_factory.mktemp("store") / "s.zarr", features))
     store.write_chunk(0, values, ["a", "b", "c"], ["", error, ""])
     assert np.array_equal(store.read_chunk(0), values)
     assert store.hashes_and_errors(0) == (["a", "b", "c"], ["", error, ""])
 
 
 def test_a_chunk_whose_clips_all_failed_is_done_too(tmp_path: Path) -> None:
-    store = FeatureStore(write_store(tmp_path / "s.zarr", make_features(failed=range(64))))
+    store = FeatureStore(write_sample(tmp_path / "s.zarr", make_features(failed=range(64))))
     assert store.missing() == []
     assert store.problems() == []
 
@@ -127,7 +127,7 @@ def test_verify_names_missing_chunks_infinite_rows_and_zero_vectors(tmp_path: Pa
     features = make_features()
     features.audio[3] = float("inf")
     features.audio[70] = 0
-    store = FeatureStore(write_store(tmp_path / "s.zarr", features))
+    store = FeatureStore(write_sample(tmp_path / "s.zarr", features))
     assert store.problems() == ["row 3: not finite", "row 70: a zero vector"]
     store.uncommit(1)
     assert store.problems() == ["chunk 1 is missing (rows 64-119)", "row 3: not finite"]
@@ -163,11 +163,11 @@ def test_the_digest_follows_everything_a_head_depends_on(tmp_path: Path) -> None
         make_features(failed=[0]),
     ]
     digests = {
-        FeatureStore(write_store(tmp_path / f"{number}.zarr", variant)).read().digest
+        FeatureStore(write_sample(tmp_path / f"{number}.zarr", variant)).read().digest
         for number, variant in enumerate(variants)
     }
     assert len(digests) == len(variants)
-    again = FeatureStore(write_store(tmp_path / "again.zarr", base)).read().digest
+    again = FeatureStore(write_sample(tmp_path / "again.zarr", base)).read().digest
     assert again in digests
 
 
@@ -175,7 +175,7 @@ def test_the_digest_follows_everything_a_head_depends_on(tmp_path: Path) -> None
 def test_a_store_that_is_written_to_while_it_is_read_gives_no_mixture(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    other = write_store(tmp_path / "other.zarr", replace(make_features(seed=1), fingerprint="0" * 64))
+    other = write_sample(tmp_path / "other.zarr", replace(make_features(seed=1), fingerprint="0" * 64))
     read_audio = FeatureStore._read_audio
 
     def change_and_read(self: FeatureStore) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import make_features, write_store
+from samples import make_features, write_sample
 
 from palm_cache.errors import StoreError
 from palm_cache.store.features import FeatureStore
@@ -33,7 +33,7 @@ def pair(tmp_path: Path, features: Features) -> tuple[Path, Path]:
     order = torch.randperm(120, generator=torch.Generator().manual_seed(3))
     other = other_encoder(features, order)
     hashes = [f"{row:064x}" for row in order.tolist()]
-    return write_store(tmp_path / "a.zarr", features), write_store(tmp_path / "b.zarr", other, hashes)
+    return write_sample(tmp_path / "a.zarr", features), write_sample(tmp_path / "b.zarr", other, hashes)
 
 
 def test_one_store_is_read_as_it_is(pair: tuple[Path, Path]) -> None:
@@ -74,7 +74,7 @@ def test_the_digest_follows_both_stores_and_their_order(pair: tuple[Path, Path],
     changed = FeatureStore(pair[1]).read()
     changed = replace(changed, text=changed.text + 1)
     hashes = FeatureStore(pair[1]).content_hashes()
-    third = read_features([pair[0], write_store(tmp_path / "c.zarr", changed, hashes)])
+    third = read_features([pair[0], write_sample(tmp_path / "c.zarr", changed, hashes)])
     assert len({joined.digest, swapped.digest, third.digest, read_features(pair[:1]).digest}) == 4
     assert joined.fingerprint == third.fingerprint != swapped.fingerprint
 
@@ -84,7 +84,7 @@ def test_clips_that_one_store_lacks_or_could_not_embed_are_left_out(tmp_path: Pa
     other = other_encoder(make_features(failed=[5, 6]), torch.arange(120))
     hashes = [f"{row:064x}" for row in range(120)]
     hashes[7] = "f" * 64  # another clip: the file has changed since
-    stores = write_store(tmp_path / "a.zarr", features), write_store(tmp_path / "b.zarr", other, hashes)
+    stores = write_sample(tmp_path / "a.zarr", features), write_sample(tmp_path / "b.zarr", other, hashes)
     joined = read_features(stores)
     assert (~joined.usable).nonzero().flatten().tolist() == [2, 5, 6, 7]
     assert (joined.audio[[5, 6, 7], 0, 24:] == 0).all()
@@ -95,7 +95,7 @@ def test_a_clip_that_occurs_twice_is_found_twice(tmp_path: Path, features: Featu
     other = other_encoder(features, torch.arange(120))
     other = replace(other, audio=other.audio[torch.arange(120) // 2])
     stores = [
-        write_store(tmp_path / name, one, hashes) for name, one in (("a.zarr", features), ("b.zarr", other))
+        write_sample(tmp_path / name, one, hashes) for name, one in (("a.zarr", features), ("b.zarr", other))
     ]
     joined = read_features(stores)
     assert joined.usable.all()
@@ -118,15 +118,15 @@ def test_stores_of_other_classes_or_templates_are_refused(
     change: dict[str, tuple[str, ...]], message: str, tmp_path: Path, features: Features
 ) -> None:
     stores = [
-        write_store(tmp_path / "a.zarr", features),
-        write_store(tmp_path / "b.zarr", replace(features, **change)),
+        write_sample(tmp_path / "a.zarr", features),
+        write_sample(tmp_path / "b.zarr", replace(features, **change)),
     ]
     with pytest.raises(StoreError, match=message):
         read_features(stores)
 
 
 def test_stores_with_other_views_are_refused(tmp_path: Path) -> None:
-    stores = [write_store(tmp_path / f"{n}.zarr", make_features(n_views=n)) for n in (1, 2)]
+    stores = [write_sample(tmp_path / f"{n}.zarr", make_features(n_views=n)) for n in (1, 2)]
     with pytest.raises(StoreError, match=r"2 view\(s\) a clip, .* 1; extract both with the same --views"):
         read_features(stores)
 
@@ -134,8 +134,8 @@ def test_stores_with_other_views_are_refused(tmp_path: Path) -> None:
 def test_stores_without_a_common_clip_are_refused(tmp_path: Path, features: Features) -> None:
     strangers = [f"{row + 1000:064x}" for row in range(120)]
     stores = [
-        write_store(tmp_path / "a.zarr", features),
-        write_store(tmp_path / "b.zarr", features, strangers),
+        write_sample(tmp_path / "a.zarr", features),
+        write_sample(tmp_path / "b.zarr", features, strangers),
     ]
     with pytest.raises(StoreError, match="share no clip"):
         read_features(stores)
