@@ -115,7 +115,7 @@ def write_palm_folder(
 
 def write_sample(path: Path, features: Features, hashes: Sequence[str] = ()) -> Path:
     """Write features as a complete feature store; content hashes follow from the rows if none are given."""
-    hashes = hashes or [f"{row:064x}" for row in range(len(features.labels))]
+    hashes = hashes or [f"{row + 1:064x}" for row in range(len(features.labels))]
     n_clips, n_views, dim = features.audio.shape
     contents = [bytes.fromhex(hashed) if hashed else bytes(32) for hashed in hashes]
     rows = Rows(
@@ -144,6 +144,7 @@ def write_sample(path: Path, features: Features, hashes: Sequence[str] = ()) -> 
         templates=features.templates,
         class_names=features.class_names,
         rows_sha256="",
+        text_sha256="",
         made_with={},
     )
     audio = features.audio.numpy()
@@ -163,7 +164,7 @@ def read_arrays(store: Path) -> dict[str, np.ndarray]:
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
     assert one.keys() == other.keys()
     for name, values in one.items():
-        assert np.array_equal(values, other[name]), name
+        assert np.array_equal(values, other[name], equal_nan=values.dtype.kind == "f"), name
 
 
 def flip_bit(file: Path, place: int = 7) -> None:

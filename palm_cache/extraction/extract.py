@@ -28,7 +28,7 @@ from palm_cache.extraction.spread import check_address, embed_elsewhere
 from palm_cache.extraction.survey import Survey, file_cache
 from palm_cache.extraction.work import Done, Numbered, Work, Worker, audio_cache
 from palm_cache.params import Recipe, Resources
-from palm_cache.store.cache import Cache
+from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.format1 import format1_embeddings
@@ -151,19 +151,20 @@ class Extractor:
         survey = self._survey(table, files)
         progress("checking", int(survey.seen.sum()), len(table.clips))
         run = _Run(self, table, cache, audio, survey, notes, progress)
-        try:
-            errors = run.complete()
-        finally:
-            survey.remember(files)
-        self._keep_gone(survey, present, audio, errors, notes)
-        if len(survey.unread) == len(table.clips):
-            row, reason = next(iter(survey.unread.items()))
-            raise DataError(
-                f"{table.dataset}: none of its {len(table.clips)} audio files can be read, e.g. "
-                f"{table.clips[row].file}: {reason}; is the disk there, and --root right? Nothing was changed"
-            )
-        rows = _rows(table, survey, errors)
-        notes += self._write(out, present, stale, table, rows, survey.keys, audio, cache)
+        for number in range(ROUNDS):
+            try:
+                errors = run.complete()
+            finally:
+                survey.remember(files)
+            self._keep_gone(survey, present, audio, errors, notes)
+            self._refuse_nothing(table, survey)
+            rows = _rows(table, survey, errors)
+            try:
+                notes += self._write(out, present, stale, table, rows, survey.keys, audio, cache)
+                break
+            except UnknownContentError:  # what was damaged in the cache has been dropped: once more
+                if number == ROUNDS - 1:
+                    raise
         audio.merge()
         files.merge()
         if len(survey.unread) > MANY_MISSING * len(table.clips):
@@ -171,6 +172,15 @@ class Extractor:
         failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
         said = (*table.notes, *notes, *self._road_notes())
         return Extraction(out, len(table.clips), run.embedded, failures, said)
+
+    def _refuse_nothing(self, table: ClipTable, survey: Survey) -> None:
+        if len(survey.unread) < len(table.clips):
+            return
+        row, reason = next(iter(survey.unread.items()))
+        raise DataError(
+            f"{table.dataset}: none of its {len(table.clips)} audio files can be read, e.g. "
+            f"{table.clips[row].file}: {reason}; is the disk there, and --root right? Nothing was changed"
+        )
 
     def _limited(self, table: ClipTable) -> ClipTable:
         """Take the first clips of every class only, for training and for testing, if asked to."""
@@ -302,6 +312,7 @@ class Extractor:
             templates=TEMPLATES if tower else (),
             class_names=table.class_names,
             rows_sha256=rows.sha256(table.class_names),
+            text_sha256="",
             made_with={**library_versions(), **_machine(encoder), **encoder.made_with},
         )
 

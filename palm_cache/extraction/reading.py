@@ -200,7 +200,7 @@ def _decode(
         content_sha256=about[1].hex(),
         stretch=stretch,
     )
-    if len(waveforms[0]) < cut.window.stretch:  # all views of a short clip are the whole of it
+    if waveforms[-1] is waveforms[0]:  # all views of a short clip are the whole of it
         waveforms = waveforms[:1]
     return Piece(*about, stretches=tuple(cut_windows(waveform, cut.window) for waveform in waveforms))
 

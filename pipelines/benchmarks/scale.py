@@ -158,7 +158,7 @@ def compare_reading(folder: Path, n_rows: int = 100_000, dim: int = 1024, rounds
     rows = Rows(names, nothing, nothing * np.nan, nothing.astype(np.int64), contents, {}, ())
     header = StoreHeader(
         FORMAT_VERSION, "", "many", "", "mini", {}, "f" * 64, None, dim, 0, RATE, 1.0, 1, TEMPLATES, ("a",),
-        "", {},
+        "", "", {},
     )  # fmt: skip
     text = np.ones((1, len(TEMPLATES), dim), np.float32)
     blocks = (audio[start : start + CHUNK_ROWS] for start in range(0, n_rows, CHUNK_ROWS))
