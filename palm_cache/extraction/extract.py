@@ -289,7 +289,7 @@ class Extractor:
         if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
             return ""
         thorough = self.resources.check == "content" or present.store.is_near
-        problems = present.store.file_problems(content=True) if thorough else []
+        problems = present.store.file_problems("everything") if thorough else []
         return f"made anew: {problems[0]}" if problems else None
 
     def header(self, table: ClipTable, rows: Rows) -> StoreHeader:

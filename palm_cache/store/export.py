@@ -89,7 +89,7 @@ def _blocks(store: FeatureStore, progress: Progress) -> Iterator[tuple[slice, ND
 
 
 def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
-    problems = store.file_problems(content=True)
+    problems = store.file_problems("everything")
     if problems:
         raise DamagedStoreError(f"{store.path}: {problems[0]}; make it anew with: palm-cache extract")
     source, where = folder(store.path), folder(target)
