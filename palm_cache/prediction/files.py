@@ -11,15 +11,12 @@ import torch
 from torch import Tensor
 
 from palm_cache.errors import AudioError
-from palm_cache.extraction.audio import content_hash, cut_windows, duration, open_regular, read_views, slide
+from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views, slide
+from palm_cache.extraction.hearing import Heard
 from palm_cache.prediction.answers import Failure, Prediction, printable
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.types import Progress, no_progress
 
-SILENT_PEAK = 1e-4
-"""-80 dB of full scale, three steps of 16 bit: nothing but dither below it."""
-
-SILENT = "nothing but silence: the peak is below -80 dB of full scale"
 NOT_FINITE = "the encoder returned NaN or infinity"
 
 
@@ -31,6 +28,7 @@ class _Clip:
     views: list[Tensor]
     """Per view (n_windows, samples)."""
     unheard: float
+    remarks: tuple[str, ...]
     logits: list[Tensor] = field(default_factory=list)
     """Per view (n_classes,), once they are scored."""
 
@@ -68,11 +66,6 @@ def predict_files(
             yield result
 
 
-def is_silent(waveform: Tensor) -> bool:
-    """Tell whether a waveform never leaves the floor of :data:`SILENT_PEAK`."""
-    return float(waveform.abs().max()) < SILENT_PEAK
-
-
 def _predict_group(
     classifier: Classifier, found: Sequence[Path | Failure], batch_size: int
 ) -> list[Prediction | Failure]:
@@ -99,6 +92,7 @@ def _predict_group(
 
 def _read(classifier: Classifier, path: Path) -> _Clip | Failure:
     encoder, views = classifier.encoder, classifier.views
+    heard = Heard()
     try:
         with open_regular(path) as file:
             waveforms = read_views(
@@ -108,40 +102,42 @@ def _read(classifier: Classifier, path: Path) -> _Clip | Failure:
                 views=views,
                 # Where the centre lies does not depend on the content.
                 content_sha256=content_hash(file) if views > 1 else "",
+                heard=heard,
             )
-            heard = len(waveforms[0]) / encoder.sample_rate
-            unheard = duration(file) - heard if len(waveforms[0]) == classifier.longest else 0.0
     except AudioError as error:
         return Failure(printable(path), str(error))
-    if all(is_silent(waveform) for waveform in waveforms):
-        where = f" in the {heard:g} s at its centre" if unheard > 0 else ""
-        return Failure(printable(path), f"{SILENT}{where}")
+    seconds = len(waveforms[0]) / encoder.sample_rate
+    unheard = max(heard.seconds - seconds, 0.0) if len(waveforms[0]) == classifier.longest else 0.0
+    if heard.silence:
+        where = f" in the {seconds:g} s at its centre" if unheard else ""
+        return Failure(printable(path), f"{heard.silence}{where}")
     windows = [cut_windows(waveform, encoder.window) for waveform in waveforms]
-    return _Clip(printable(path), windows, max(unheard, 0.0))
+    return _Clip(printable(path), windows, unheard, heard.remarks)
 
 
 def _hear_whole(classifier: Classifier, path: Path, batch_size: int) -> _Clip | Failure:
     """Read and score all of a clip, however long, by the mean embedding of the stretches that cover it."""
     encoder = classifier.encoder
-    total, count, silent = torch.zeros(encoder.dim, dtype=torch.float64), 0, True
+    total, count, heard = torch.zeros(encoder.dim, dtype=torch.float64), 0, Heard()
     try:
         with open_regular(path) as file:
-            stretches = slide(file, sample_rate=encoder.sample_rate, samples=classifier.longest, hop=None)
+            stretches = slide(
+                file, sample_rate=encoder.sample_rate, samples=classifier.longest, hop=None, heard=heard
+            )
             while batch := [waveform for _, waveform in islice(stretches, batch_size)]:
                 windows = torch.stack([cut_windows(waveform, encoder.window) for waveform in batch])
                 total += encoder.embed_audio(windows).double().sum(dim=0)
                 count += len(batch)
-                silent = silent and all(map(is_silent, batch))
     except AudioError as error:
         return Failure(printable(path), str(error))
-    if silent:
-        return Failure(printable(path), SILENT)
+    if heard.silence:
+        return Failure(printable(path), heard.silence)
     logits = classifier.score((total / count).float()[None])
-    return _Clip(printable(path), [], 0.0, [logits[0]])
+    return _Clip(printable(path), [], 0.0, heard.remarks, [logits[0]])
 
 
 def _result(classifier: Classifier, clip: _Clip) -> Prediction | Failure:
     logits = torch.stack(clip.logits).mean(dim=0)
     if not torch.isfinite(logits).all():
         return Failure(clip.path, NOT_FINITE)
-    return Prediction(clip.path, logits, classifier.probabilities(logits), clip.unheard)
+    return Prediction(clip.path, logits, classifier.probabilities(logits), clip.unheard, clip.remarks)
