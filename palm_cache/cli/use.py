@@ -331,13 +331,20 @@ def _tell(
 ) -> int:
     """Show results as they come; return how many inputs failed."""
     failed = cropped = 0
+    remarks: dict[str, list[str]] = {}
     for result in results:
         rows.write(telling.row(result))
         if isinstance(result, Failure):
             failed += 1
             say(f"failed {result.path}: {result.reason}")
-        elif isinstance(result, Prediction):
+            continue
+        for remark in result.remarks:
+            remarks.setdefault(remark, []).append(result.path)
+        if isinstance(result, Prediction):
             cropped += result.unheard > UNHEARD_SECONDS
+    for remark, paths in remarks.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        say(f"note: {paths[0]}{more}: {remark}")
     if cropped:
         seconds = classifier.longest / classifier.encoder.sample_rate
         say(

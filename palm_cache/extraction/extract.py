@@ -7,7 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
@@ -170,7 +170,7 @@ class Extractor:
         if len(survey.unread) > MANY_MISSING * len(table.clips):
             notes.insert(0, f"{len(survey.unread)} of {len(table.clips)} audio files could not be read")
         failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
-        said = (*table.notes, *notes, *self._road_notes())
+        said = (*table.notes, *notes, *run.said, *self._road_notes())
         return Extraction(out, len(table.clips), run.embedded, failures, said)
 
     def _refuse_nothing(self, table: ClipTable, survey: Survey) -> None:
@@ -335,6 +335,16 @@ class _Run:
     notes: list[str]
     progress: Progress
     embedded: int = 0
+    remarks: dict[str, list[int]] = field(default_factory=dict)
+    """Rows of which something should be known, by what."""
+
+    @property
+    def said(self) -> list[str]:
+        """What should be known of the sounds that were embedded."""
+        return [
+            f"{len(rows)} clip(s): {remark}, e.g. {self.table.clips[min(rows)].name}"
+            for remark, rows in self.remarks.items()
+        ]
 
     def complete(self) -> dict[int, str]:
         """Embed what is not known; return why rows have no embedding.
@@ -374,6 +384,8 @@ class _Run:
         for number, done in enumerate(self._results(todo, known), start=1):
             _take_in(self.survey, done)
             self.embedded += done.how == "embedded"
+            for remark in done.remarks:
+                self.remarks.setdefault(remark, []).append(done.row)
             if done.error:
                 self._refuse({done.row: done.error})
             self.progress("embedding", number, len(todo))

@@ -163,6 +163,19 @@ def test_a_stretch_below_the_threshold_has_no_label_in_a_track(heads: str) -> No
     assert Path("night.txt").read_text() == ""
 
 
+def test_what_the_downmix_does_is_said_in_one_line_for_all_files(heads: str) -> None:
+    sound, rate = soundfile.read("clips/low.flac", always_2d=True)
+    Path("phases").mkdir()
+    for number in range(3):
+        soundfile.write(f"phases/{number}.wav", sound[:, :1] * [1, -1], rate)
+    for words in ((), ("--timeline",)):
+        said = succeed("predict", heads, "phases", *words).stderr
+        (line,) = [line for line in said.splitlines() if "cancel" in line]
+        assert line.startswith(
+            "note: phases/0.wav and 2 more: the channels cancel each other; only channel 1"
+        )
+
+
 def test_a_file_that_is_longer_than_the_encoder_reads_is_told_of(heads: str) -> None:
     write_recording()
     result = succeed("predict", heads, "night.flac", "clips/low.flac")

@@ -134,6 +134,28 @@ def test_what_cannot_be_heard_is_named_and_the_rest_goes_on(workshop: Workshop, 
     ]
 
 
+def test_a_file_in_opposite_phase_is_heard_and_that_is_said(workshop: Workshop, tmp_path: Path) -> None:
+    sound, rate = soundfile.read(workshop.data / "audios" / "test_0_0.wav", always_2d=True)
+    soundfile.write(tmp_path / "phase.wav", sound[:, :1] * [1, -1], rate)
+    plain, phase = predict(
+        Classifier.load(workshop.heads),
+        [workshop.data / "audios" / "test_0_0.wav", tmp_path / "phase.wav"],
+    )
+    assert phase.remarks == ("the channels cancel each other; only channel 1 is heard",)
+    assert plain.remarks == ()
+    torch.testing.assert_close(phase.logits, plain.logits, atol=1e-2, rtol=0)
+
+
+def test_a_constant_value_is_no_sound(workshop: Workshop, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "dc.wav", np.full(30 * RATE, 0.5), RATE)
+    soundfile.write(tmp_path / "one.wav", np.full(1, 0.5), RATE)
+    results = predict(Classifier.load(workshop.heads), [tmp_path / "dc.wav", tmp_path / "one.wav"])
+    assert [result.reason for result in results if isinstance(result, Failure)] == [
+        "nothing but a constant value, which is silence in the 12 s at its centre",
+        "a single sample, which is no sound",
+    ]
+
+
 def test_a_vector_that_is_not_finite_is_a_failure_of_its_clip_alone(workshop: Workshop) -> None:
     classifier = Classifier.load(workshop.heads)
     embed = classifier.encoder.embed_audio

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.audio_files import audio_below
 from palm_cache.extraction.datasets import palm_layout
 from palm_cache.extraction.datasets.tables import Row, read_rows
 from palm_cache.types import ClipTable
-
-AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au")
 
 ORDER_NOTE = (
     "read as published: its rows come in another order than in the PALM authors' tables, "
@@ -70,11 +68,7 @@ def read_unsplit(root: Path, dataset: str, class_of: Callable[[PurePosixPath], s
 
 def audio_files(root: Path) -> list[PurePosixPath]:
     """Return all audio files below a folder, relative to it, in the order of their paths."""
-    found = []
-    for folder, _, names in os.walk(root):
-        inside = Path(folder).relative_to(root)
-        found += [PurePosixPath(inside, name) for name in names if Path(name).suffix.lower() in AUDIO_ENDINGS]
-    return sorted(found)
+    return sorted(PurePosixPath(path.relative_to(root)) for path in audio_below(root))
 
 
 def find_by_name(root: Path, table: ClipTable) -> ClipTable:
