@@ -8,17 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.endings import AUDIO_ENDINGS
 from palm_cache.prediction.answers import Failure
-
-READABLE_ENDINGS = (
-    *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2"),
-    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
-)
-OTHER_ENDINGS = (".m4a", ".aac", ".wma", ".amr", ".ape", ".wv")
-"""Audio that libsndfile cannot decode: named as such rather than passed over in silence."""
-
-AUDIO_ENDINGS = frozenset((*READABLE_ENDINGS, *OTHER_ENDINGS))
-"""What counts as audio in a folder; a file that is named itself is tried whatever it is called."""
 
 STDIN = "-"
 
