@@ -24,11 +24,9 @@ RAVEN_TAIL = r"(?:\.Table\.\d+)?(?:\.BirdNET)?(?:\.selections?)?(?:\.table)?\.tx
 
 
 def is_audacity(file: Place) -> bool:
-    """Tell whether a text file is a label track: times, a tab, times, perhaps a label."""
-    lines = decode(file).splitlines()
-    return bool(lines) and all(
-        re.match(r"-?\d+[.,]?\d*\t-?\d+[.,]?\d*(\t|$)|\\\t", line) for line in lines[:5]
-    )
+    """Tell whether a text file is a label track: its first line is times, and perhaps a label, with tabs."""
+    first = decode(file).lstrip("\r\n").partition("\n")[0]
+    return re.match(r"\d+[.,]?\d*\t\d+[.,]?\d*(\t|\r?$)", first) is not None
 
 
 def is_raven(file: Place) -> bool:

@@ -146,7 +146,7 @@ def seconds(text: str, where: str, what: str) -> float:
         If it is none.
     """
     match = re.fullmatch(SECONDS, text)
-    if match is None and re.fullmatch(r"\d+(?:\.\d*)?e-?\d+", text, re.IGNORECASE):
+    if match is None and re.fullmatch(r"\d+(?:\.\d*)?e[+-]?\d{1,2}", text, re.IGNORECASE):
         return float(text)
     if match is None:
         raise DataError(f"{where}: {what} {text!r} is no time; write seconds, e.g. 62.5, or 1:02.5")

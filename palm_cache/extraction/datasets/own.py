@@ -89,9 +89,9 @@ def read(where: Place, dataset: str, source: str, reading: ReadingParams) -> Cli
     place = found.root or root
     rows = [replace(row, path=inside(row)) for row in found.rows]
     files = find_files(place, dict.fromkeys(row.path for row in rows))
-    folds, others, said = split(rows, reading, files[0])
+    folds, said = split(rows, reading, files[0])
     notes = (f"read as {found.told}", *found.notes, *said, *listing.notes)
-    return build_table(dataset, place, folds, notes, others, files)
+    return build_table(dataset, place, folds, notes, rows, files)
 
 
 def is_file(where: Place) -> bool:

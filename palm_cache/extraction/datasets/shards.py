@@ -11,7 +11,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from palm_cache.errors import DataError, ParameterError
@@ -121,6 +121,9 @@ def _tar_members(container: Place) -> Iterator[tuple[str, bytes]]:
                 opened = archive.extractfile(member) if member.isreg() else None
                 if opened is not None and not PurePosixPath(member.name).name.startswith("."):
                     yield member.name, opened.read()
+            # tarfile takes the end of the file for the end of the archive, which is a block of zeros.
+            if archive.fileobj is None or archive.fileobj.tell() - archive.offset != tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("it ends before its end mark")
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{container}: damaged: {error}; get it again") from error
 
@@ -169,7 +172,10 @@ def _opened(container: Place) -> Iterator[tuple[Any, Callable[[], Iterator[Any]]
                 whole = pa.ipc.open_file(file)
                 numbers = range(whole.num_record_batches)
                 yield whole.schema, lambda: (part for n in numbers for part in _small(whole.get_batch(n)))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        # Arrow's own OSError has no number; a disk's or a network's is no damage.
+        if isinstance(error, OSError) and (error.errno or not isinstance(container, Path)):
+            raise
         raise DataError(f"{container}: damaged: {' '.join(str(error).split())}; get it again") from error
 
 

@@ -35,9 +35,7 @@ def is_part(name: str) -> bool:
     return name.lower() in WORDS or _fold_number(name) is not None
 
 
-def split(
-    rows: Sequence[Row], reading: ReadingParams, files: Mapping[str, Place]
-) -> tuple[Split, list[Row], list[str]]:
+def split(rows: Sequence[Row], reading: ReadingParams, files: Mapping[str, Place]) -> tuple[Split, list[str]]:
     """Split labelled rows into folds.
 
     Parameters
@@ -51,8 +49,6 @@ def split(
     -------
     folds : list of (train rows, test rows)
         None where nothing is labelled.
-    others : list of Row
-        What is in no fold.
     notes : list of str
         Where the folds come from.
 
@@ -62,22 +58,19 @@ def split(
         If the table's own split makes no sense.
     """
     labelled = [row for row in rows if row.class_name is not None]
-    others = [row for row in rows if row.class_name is None]
     if not labelled:
-        return [], others, []
-    notes = [f"{len(others):,} of {len(rows):,} rows have no label, and are in no fold"] if others else []
+        return [], []
+    unlabelled = len(rows) - len(labelled)
+    notes = [f"{unlabelled:,} of {len(rows):,} rows have no label, and are in no fold"] if unlabelled else []
     if reading.test == "none":
-        return [(labelled, [])], others, notes
+        return [(labelled, [])], notes
     if any(row.part for row in labelled):
-        folds, left, said = _given(labelled)
+        folds, labelled, said = _given(labelled)
         notes += said
-        others += left
         if folds:
-            return folds, others, notes
-        left_out = set(left)
-        labelled = [row for row in labelled if row not in left_out]
+            return folds, notes
     folds, said = _made(labelled, reading, files)
-    return folds, others, notes + said
+    return folds, notes + said
 
 
 def twins(files: Iterable[tuple[str, Place]]) -> dict[str, str]:
@@ -95,35 +88,35 @@ def twins(files: Iterable[tuple[str, Place]]) -> dict[str, str]:
 
 
 def _given(rows: Sequence[Row]) -> tuple[Split, list[Row], list[str]]:
-    """Return the table's own folds; none if it only names one part, for folds to be made of it."""
-    numbers = {row.part: _fold_number(row.part) for row in rows}
-    words = {part: WORDS.get(part.lower()) for part in numbers}
-    without = [row for row in rows if not row.part]
+    """Return the table's own folds, the rows in them, and what is in none.
+
+    If the table names one part only, there are no folds: they are to be made of its rows.
+    """
+    without = sum(not row.part for row in rows)
+    notes = [f"{without:,} labelled row(s) are of no part of the split, and in no fold"] if without else []
     rows = [row for row in rows if row.part]
-    notes = (
-        [f"{len(without):,} labelled row(s) are of no part of the split, and in no fold"] if without else []
-    )
-    if all(numbers[row.part] is not None for row in rows):
-        names = sorted({numbers[row.part] or 0 for row in rows})
+    numbers = [_fold_number(row.part) for row in rows]
+    if None not in numbers:
+        names = sorted({number or 0 for number in numbers})
         if len(names) < 2:
             raise DataError(f"{rows[0]}: only fold {rows[0].part}; testing on one needs others to train on")
-        return [_held_out(rows, [numbers[row.part] for row in rows], name) for name in names], without, notes
-    odd = next((row for row in rows if words[row.part] is None), None)
-    if odd is not None:
-        raise DataError(
-            f"{odd}: {odd.part!r} is no part of a split (train, test, valid) and no number of a fold; "
-            "if the column is about something else: --columns split=,fold="
-        )
-    by_word = {word: [row for row in rows if words[row.part] == word] for word in ("train", "test", "valid")}
-    train, test, valid = by_word["train"], by_word["test"], by_word["valid"]
+        return [_held_out(rows, numbers, name) for name in names], rows, notes
+    parts: dict[str, list[Row]] = {"train": [], "test": [], "valid": []}
+    for row in rows:
+        word = WORDS.get(row.part.lower())
+        if word is None:
+            raise DataError(
+                f"{row}: {row.part!r} is no part of a split (train, test, valid) and no number of a fold; "
+                "if the column is about something else: --columns split=,fold="
+            )
+        parts[word].append(row)
+    train, test, valid = parts.values()
     if valid and not (train and test):
         # Whoever has only two parts calls them train and valid, or dev and test.
         train, test, valid = (train, valid, []) if train else (valid, test, [])
     if valid:
         notes.append(f"{len(valid):,} row(s) of the validation part are in no fold")
-    if train and test:
-        return [(train, test)], without + valid, notes
-    return [], without + valid, notes
+    return ([(train, test)] if train and test else []), train + test, notes
 
 
 def _fold_number(part: str) -> int | None:

@@ -92,7 +92,7 @@ def build_table(
     root: Place,
     folds: Folds,
     notes: Iterable[str] = (),
-    others: Sequence[Row] = (),
+    rows: Sequence[Row] = (),
     found: tuple[Mapping[str, Place], Sequence[str]] | None = None,
 ) -> ClipTable:
     """Make a table of clips from the train and test rows of every fold, and find their files.
@@ -101,8 +101,8 @@ def build_table(
 
     Parameters
     ----------
-    others : sequence of Row
-        What is in no fold.
+    rows : sequence of Row
+        All rows, in a fold or not, in the order of their numbers; without it, those of the folds.
     found : (files, notes), optional
         From :func:`find_files`, if they have been looked for.
 
@@ -114,11 +114,11 @@ def build_table(
     """
     import torch  # takes a second; listing datasets does without
 
-    folds, others, said = _unify(folds, others)
+    folds, rows, said = _unify(folds, rows)
     numbers: dict[tuple[str, float, float | None], int] = {}
     kept: list[Row] = []
     number_of: dict[Row, int] = {}
-    for row in (*(row for train, test in folds for row in (*train, *test)), *others):
+    for row in (*rows, *(row for train, test in folds for row in (*train, *test))):
         number = numbers.setdefault((row.path, row.start, row.end), len(kept))
         if number == len(kept):
             kept.append(row)
@@ -147,7 +147,7 @@ def build_table(
     return ClipTable(dataset, class_names, clips, numbered, said, groups=groups)
 
 
-def _unify(folds: Folds, others: Sequence[Row]) -> tuple[Folds, Sequence[Row], tuple[str, ...]]:
+def _unify(folds: Folds, rows: Sequence[Row]) -> tuple[Folds, Sequence[Row], tuple[str, ...]]:
     """Return the rows with clean class names and plain relative paths, and what was changed."""
     spellings: dict[str, str] = {}
     cleaned: dict[Row, Row] = {}
@@ -163,12 +163,13 @@ def _unify(folds: Folds, others: Sequence[Row]) -> tuple[Folds, Sequence[Row], t
         return cleaned[row]
 
     unified_folds = [(list(map(unify, train)), list(map(unify, test))) for train, test in folds]
-    return unified_folds, list(map(unify, others)), tuple(unified(spellings))
+    return unified_folds, list(map(unify, rows)), tuple(unified(spellings))
 
 
 def _check_same_class(row: Row, earlier: Row) -> None:
     if row.class_name != earlier.class_name:
-        where = "" if row.end is None and not row.start else f" from {row.start:g} to {row.end or 'its end'}"
+        until = "its end" if row.end is None else f"{row.end:g} s"
+        where = "" if row.end is None and not row.start else f" from {row.start:g} s to {until}"
         raise DataError(
             f"{row}: {row.path}{where} is {row.class_name!r} here but {earlier.class_name!r} in {earlier}; "
             "a clip has one class: mend one of the rows"
