@@ -17,11 +17,14 @@ from palm_cache.types import Clip, ClipTable, Fold, Place
 ROUNDING = 0.05
 """Seconds by which an annotation may end after its recording without a word."""
 
+SAME_END = 0.001
+"""Seconds before the end of a file from which a stretch ends with it: times are written with few digits."""
+
 
 def check_stretches(table: ClipTable) -> ClipTable:
     """Compare stretches with the length of their files, and with one another.
 
-    A stretch that ends after its file ends with it.
+    A stretch that ends after its file, or with it but for rounding, ends with it.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def check_stretches(table: ClipTable) -> ClipTable:
                 f"{table.dataset}: {clip.name} lasts {length:.2f} s, but a row begins at {clip.start:g} s; "
                 "mend it, or, if the columns are about something else: --columns start=,end="
             )
-        if clip.end is not None and clip.end > length:
+        if clip.end is not None and clip.end > length - SAME_END:
             clips[row] = replace(clip, end=None)
             if clip.end > length + ROUNDING:
                 cut.append(f"{clip.name}, {clip.end:g} s of {length:.2f}")
