@@ -43,7 +43,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
 }
 """Names that columns usually have, in lower case with plain spaces, the likeliest first."""
 
-SECONDS = r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?|[.,]\d+)(?: ?s)?"
+SECONDS = r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:[.,]\d*)?|[.,]\d+)(?: ?s)?"
 
 
 def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> dict[str, str]:
@@ -101,9 +101,8 @@ def read_annotated(
     DataError
         If a path, or a label that there must be, is empty, or times make no sense.
     """
-    if group and group not in table.header:
-        raise UnknownNameError.among(f"column in {table.name}:", group, table.header)
-    places = {field: table.header.index(name) for field, name in columns.items()}
+    places = {field: table.place(name) for field, name in columns.items()}
+    group_place = table.place(group) if group else None
     rows = []
     for line, fields in table.records:
         told = {field: fields[place] for field, place in places.items()}
@@ -113,10 +112,9 @@ def read_annotated(
                 raise DataError(f"{where}: {what} is empty; every clip needs one (or remove the row)")
         start, end = stretch(told, where)
         part = told.get("fold") or told.get("split", "")
-        of_group = fields[table.header.index(group)] if group else ""
-        rows.append(
-            Row(table.name, line, told["path"], told.get("label") or None, start, end, part, of_group)
-        )
+        together = "" if group_place is None else fields[group_place]
+        label = told.get("label") or None
+        rows.append(Row(table.name, line, told["path"], label, start, end, part, together))
     return rows
 
 

@@ -85,12 +85,11 @@ def _read_folds(root: Path, given: Mapping[str, str], group: str) -> tuple[Folds
 
 def _fold_tables(folder: Path) -> list[tuple[Path, Path]]:
     """Return the train and test table of every fold, fold 1 first."""
-    matches = (re.fullmatch(r"(?:train|test)_(\d+)\.csv", file.name) for file in folder.iterdir())
+    matches = (re.fullmatch(r"(?:train|test)_(\d{1,9})\.csv", file.name) for file in folder.iterdir())
     numbers = {int(match[1]) for match in matches if match}
-    return [
-        (folder / f"train_{number}.csv", folder / f"test_{number}.csv")
-        for number in range(1, max(numbers, default=0) + 1)
-    ]
+    # Of numbers that skip some, no more than the first that is absent.
+    last = min(max(numbers, default=0), len(numbers) + 1)
+    return [(folder / f"train_{number}.csv", folder / f"test_{number}.csv") for number in range(1, last + 1)]
 
 
 def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, None]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -87,7 +88,7 @@ def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[
     rows: list[tuple[int, Row]] = []
     for line, values in read_rows(file, columns):
         fold = values[fold_column]
-        if not fold.isdecimal() or int(fold) < 1:
+        if not re.fullmatch(r"0*[1-9]\d{0,8}", fold):
             raise DataError(f"{file.name}, row {line}: fold {fold!r} is not a whole number from 1")
         path = place(values[name_column], int(fold))
         rows.append((int(fold), Row(file.name, line, path, values[class_column].replace("_", " "))))
@@ -96,7 +97,7 @@ def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[
         raise DataError(f"{file}: the table has no rows")
     if len(numbers) < 2:
         raise DataError(f"{file}: only fold {numbers[0]}; testing on one fold needs others to train on")
-    absent = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))
+    absent = sorted(set(range(1, min(numbers[-1], len(numbers) + 1) + 1)) - set(numbers))
     if absent:
         raise DataError(f"{file}: no rows for fold {', '.join(map(str, absent))}; complete the metadata")
     return [

@@ -17,7 +17,7 @@ from typing import Any
 from palm_cache.errors import DataError, ParameterError
 from palm_cache.extraction.datasets.files import ending
 from palm_cache.extraction.datasets.members import Member
-from palm_cache.extraction.datasets.texts import Table
+from palm_cache.extraction.datasets.texts import Table, check_regular
 from palm_cache.extraction.endings import AUDIO_ENDINGS
 from palm_cache.types import Place
 
@@ -115,6 +115,7 @@ def read_tar(container: Place) -> Iterator[Member]:
 
 
 def _tar_members(container: Place) -> Iterator[tuple[str, bytes]]:
+    check_regular(container)
     try:
         with container.open("rb") as file, tarfile.open(None, "r|*", file) as archive:
             for member in archive:
@@ -158,6 +159,7 @@ def _opened(container: Place) -> Iterator[tuple[Any, Callable[[], Iterator[Any]]
         raise ParameterError(
             f"{container}: reading it needs pyarrow: pip install 'palm-cache[parquet]'"
         ) from error
+    check_regular(container)
     try:
         with container.open("rb") as file:
             if ending(container.name) == ".parquet":

@@ -120,7 +120,7 @@ def _given(rows: Sequence[Row]) -> tuple[Split, list[Row], list[str]]:
 
 
 def _fold_number(part: str) -> int | None:
-    match = re.fullmatch(r"(?:(?:cv|k)?fold|split)?[ _-]?(\d+)(?:\.0)?", part.lower())
+    match = re.fullmatch(r"(?:(?:cv|k)?fold|split)?[ _-]?(\d{1,9})(?:\.0)?", part.lower())
     return int(match[1]) if match else None
 
 

@@ -186,7 +186,7 @@ def inside(row: Row) -> str:
     windows = PureWindowsPath(row.path)
     path = windows.as_posix().removeprefix(windows.anchor.replace("\\", "/")) if windows.drive else row.path
     path = posixpath.normpath(path.lstrip("/"))
-    if path.replace("\\", "/").split("/")[0] == "..":
+    if posixpath.normpath(path.replace("\\", "/")).split("/")[0] == "..":
         raise DataError(f"{row}: {row.path} leaves the dataset's folder; clips must lie inside it")
     return PurePosixPath(path).as_posix()
 

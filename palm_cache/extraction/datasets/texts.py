@@ -12,9 +12,10 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote_from_bytes
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, UnknownNameError
 from palm_cache.types import Place
 
 DELIMITERS = ",;\t|"
@@ -41,9 +42,25 @@ class Table:
     """Per row its line, counted from 1 with the header, and a field per column, without the spaces around it;
     bytes that are not in the file's encoding as surrogates (PEP 383)."""
 
+    def place(self, column: str) -> int:
+        """Return the number of a column.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is none of this name.
+        DataError
+            If there are two.
+        """
+        if column not in self.header:
+            raise UnknownNameError.among(f"column in {self.name}:", column, filter(None, self.header))
+        if self.header.count(column) > 1:
+            raise DataError(f"{self.name}: two columns are called {column!r}; rename one of them")
+        return self.header.index(column)
+
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
         """Yield the line and the fields of some columns of every row."""
-        places = [self.header.index(name) for name in columns]
+        places = [self.place(name) for name in columns]
         for line, fields in self.records:
             yield line, tuple(fields[place] for place in places)
 
@@ -74,10 +91,19 @@ def read_table(file: Place) -> Table:
     names = header[1][:width]
     for line, fields in rest:
         _check_record(name, line, fields, names, delimiter)
-    twice = next((column for column in names if column and names.count(column) > 1), None)
-    if twice is not None:
-        raise DataError(f"{name}: two columns are called {twice!r}; rename one of them")
     return Table(name, names, tuple((line, fields[:width]) for line, fields in rest))
+
+
+def check_regular(file: Place) -> None:
+    """Make sure that what is about to be opened is no pipe, device or folder, which could wait for ever.
+
+    Raises
+    ------
+    DataError
+        If it is.
+    """
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise DataError(f"{file}: not a regular file; remove it")
 
 
 def read_header(file: Place) -> tuple[str, ...]:
@@ -106,6 +132,7 @@ def decode(file: Place) -> str:
     DataError
         If it cannot be read.
     """
+    check_regular(file)
     try:
         content = file.read_bytes()
     except OSError as error:

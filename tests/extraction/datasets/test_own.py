@@ -248,7 +248,7 @@ def test_audacitys_labels_beside_recordings(tmp_path: Path) -> None:
     assert set(stretches(table)) == {
         ("night.wav", 0.5, 1.25, "wren"),
         ("night.wav", 2.5, 3.0, "blackbird"),
-        ("night.wav", 3.0, 4.0, None),
+        ("night.wav", 3.0, None, None),
         ("sub/day.WAV", 0.0, 1.0, "wren"),
         ("more.wav", 1.0, 2.0, "wren"),
         ("none.wav", 0.0, None, None),

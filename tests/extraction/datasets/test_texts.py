@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.datasets.tables import Row, inside
 from palm_cache.extraction.datasets.texts import read_header, read_table
 
 ROWS = ((2, ("audios/x.wav", "Hühner, wild")), (3, ("audios/y.wav", "dog")))
@@ -56,7 +61,6 @@ def test_rows_and_columns_without_content_are_passed_over(tmp_path: Path) -> Non
             r"row 3: 3 field\(s\), but the header has 2; put a name",
         ),
         ("path,classname,note\nx.wav,dog,\ny.wav\n", r"row 3: 1 field\(s\), but the header has 3"),
-        ("path,classname,path\nx.wav,dog,z\n", "two columns are called 'path'"),
         (b"\xff\xfep\x00a\x00t", "looks like UTF-16, but is not"),
         ("path,classname\n" + "x" * 200_000 + ",dog\n", "row 2: malformed from here on .*field larger than"),
     ],
@@ -67,7 +71,6 @@ def test_rows_and_columns_without_content_are_passed_over(tmp_path: Path) -> Non
         "swallows a row",
         "comma",
         "ragged",
-        "twice",
         "cut",
         "huge",
     ],
@@ -128,3 +131,48 @@ def test_a_class_may_be_called_nan_but_is_asked_about(tmp_path: Path) -> None:
 def test_a_class_name_that_is_no_line_of_text_is_refused_by_file_and_row(name: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.csv, row 2: class name .* holds the control character"):
         names_read(tmp_path, name)
+
+
+def test_a_column_that_is_used_is_there_once(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, "path,classname,note,note\nx.wav,dog,a,b\n"))
+    assert list(table.rows(["path"])) == [(2, ("x.wav",))]
+    with pytest.raises(DataError, match=r"train\.csv: two columns are called 'note'"):
+        list(table.rows(["note"]))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.tar", "x.txt"])
+def test_a_pipe_is_never_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=r"x\.\w+: not a regular file"):
+        read_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize("layout", ["palm", "urbansound8k"])
+def test_a_fold_of_an_absurd_number_is_named_at_once(layout: str, tmp_path: Path) -> None:
+    if layout == "palm":
+        (tmp_path / "csv_files").mkdir()
+        for part in ("train_1", "test_1", "train_999999999", "test_999999999"):
+            (tmp_path / "csv_files" / f"{part}.csv").write_text("path,classname\nx.wav,a\n")
+        with pytest.raises(DataError, match=r"train_2\.csv: no such table"):
+            read(tmp_path)
+        return
+    rows = "slice_file_name,fold,class\na.wav,1,dog\nb.wav,{},dog\n"
+    (tmp_path / "metadata").mkdir()
+    for fold, message in (("999999999", "no rows for fold 2"), ("9" * 5000, "is not a whole number from 1")):
+        (tmp_path / "metadata" / "UrbanSound8K.csv").write_text(rows.format(fold))
+        with pytest.raises(DataError, match=message):
+            read_dataset("us8k", tmp_path)
+
+
+@given(st.text())
+@settings(deadline=None)
+def test_no_path_of_a_table_leaves_the_folder(path: str) -> None:
+    try:
+        found = inside(Row("x.csv", 2, path, None))
+    except DataError:
+        return
+    for spelling in (found, found.replace("\\", "/")):
+        assert os.path.normpath(f"/data/birds/{spelling}").startswith("/data/birds")
+    assert not found.startswith("/")
+    assert inside(Row("x.csv", 2, found, None)) == found
