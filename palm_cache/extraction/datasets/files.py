@@ -8,6 +8,7 @@ files or rows is not guessed at.
 from __future__ import annotations
 
 import os
+import posixpath
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -58,7 +59,7 @@ class Listing:
 
 def ending(path: str) -> str:
     """Return a path's ending in lower case."""
-    return PurePosixPath(path).suffix.lower()
+    return posixpath.splitext(path)[1].lower()
 
 
 def folder_name(root: Place) -> str:

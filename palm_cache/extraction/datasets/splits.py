@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -79,12 +81,16 @@ def twins(files: Iterable[tuple[str, Place]]) -> dict[str, str]:
     Only files of this machine are compared, and read no further than they agree: by size, by a sample,
     by everything.
     """
-    alike = _agreeing(((path, Path(file)) for path, file in files if isinstance(file, Path)), _size)
-    alike = _agreeing(alike, _sample)
-    groups: dict[bytes, list[str]] = defaultdict(list)
-    for path, file in alike:
-        groups[_digest(file)].append(path)
-    return {path: min(paths) for key, paths in groups.items() if key and len(paths) > 1 for path in paths}
+    local = [(path, file) for path, file in files if isinstance(file, Path)]
+    groups: dict[object, list[tuple[str, Path]]] = {None: local}
+    for key in (_size, _sample, _digest):
+        finer: dict[object, list[tuple[str, Path]]] = defaultdict(list)
+        for agreed, alike in groups.items():
+            for path, file in alike:
+                with suppress(OSError, ValueError):  # what cannot be read is no twin: extraction says why
+                    finer[agreed, key(file)].append((path, file))
+        groups = {agreed: alike for agreed, alike in finer.items() if len(alike) > 1}
+    return {path: min(alike)[0] for alike in groups.values() for path, _ in alike}
 
 
 def _given(rows: Sequence[Row]) -> tuple[Split, list[Row], list[str]]:
@@ -184,33 +190,23 @@ def _groups(rows: Sequence[Row], files: Mapping[str, Place]) -> list[str]:
     return [find(name) for name in own]
 
 
-def _agreeing(files: Iterable[tuple[str, Path]], key: object) -> list[tuple[str, Path]]:
-    groups: dict[object, list[tuple[str, Path]]] = defaultdict(list)
-    for path, file in files:
-        groups[key(file)].append((path, file))  # type: ignore[operator]
-    return [pair for value, pairs in groups.items() if value and len(pairs) > 1 for pair in pairs]
-
-
 def _size(file: Path) -> int:
-    try:
-        return os.stat(file).st_size if os.path.isfile(file) else 0  # noqa: PTH113, PTH116  # raises for no name
-    except OSError:
-        return 0
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        raise OSError("nothing to compare")
+    return status.st_size
 
 
-def _sample(file: Path) -> tuple[int, bytes]:
-    size = _size(file)
-    try:
-        with file.open("rb") as opened:
-            opened.seek(max(size // 2 - SAMPLE_BYTES // 2, 0))
-            return size, opened.read(SAMPLE_BYTES)
-    except OSError:
-        return 0, b""
+def _sample(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(size - SAMPLE_BYTES, 0) // 2)
+        return hashlib.sha256(opened.read(SAMPLE_BYTES)).digest()
 
 
 def _digest(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").digest()
-    except OSError:
-        return b""
+    with file.open("rb") as opened:
+        # The sample was all of a small file.
+        small = opened.seek(0, os.SEEK_END) <= SAMPLE_BYTES
+        opened.seek(0)
+        return b"" if small else hashlib.file_digest(opened, "sha256").digest()

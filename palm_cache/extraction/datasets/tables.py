@@ -7,7 +7,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
@@ -156,7 +156,9 @@ def _unify(folds: Folds, rows: Sequence[Row]) -> tuple[Folds, Sequence[Row], tup
         if row not in cleaned:
             name = row.class_name
             if name is not None:
-                name = spellings.setdefault(row.class_name or "", clean(name))
+                if name not in spellings:
+                    spellings[name] = clean(name)
+                name = spellings[name]
                 if wrong := unstorable(name):
                     raise DataError(f"{row}: class name {name!r} {wrong}; mend the row")
             cleaned[row] = replace(row, path=inside(row), class_name=name)
@@ -183,12 +185,14 @@ def inside(row: Row) -> str:
     """
     if "\0" in row.path:
         raise DataError(f"{row}: the path holds a NUL character")
-    windows = PureWindowsPath(row.path)
-    path = windows.as_posix().removeprefix(windows.anchor.replace("\\", "/")) if windows.drive else row.path
+    path = row.path
+    if ":" in path:
+        windows = PureWindowsPath(path)
+        path = windows.as_posix().removeprefix(windows.drive) if windows.drive else path
     path = posixpath.normpath(path.lstrip("/"))
     if posixpath.normpath(path.replace("\\", "/")).split("/")[0] == "..":
         raise DataError(f"{row}: {row.path} leaves the dataset's folder; clips must lie inside it")
-    return PurePosixPath(path).as_posix()
+    return path
 
 
 def _notes(folds: Folds) -> list[str]:

@@ -117,6 +117,8 @@ def _lengths() -> Callable[[Place], float | None]:
 
 def _overlapping(table: ClipTable) -> str | None:
     """Say how many stretches overlap one of another class."""
+    if all(clip.end is None and not clip.start for clip in table.clips):
+        return None
     by_file: dict[str, list[Clip]] = {}
     for clip in table.clips:
         if clip.label is not None:
