@@ -5,6 +5,7 @@
     datasets: demo            # known names or folders in the PALM layout, one or a list
     encoder: mini
     features: data/features   # where feature stores lie
+    reading: {...}            # ReadingParams
     synthesise: {...}         # SynthesiseParams
     extract: {...}            # Recipe: what decides the numbers
     resources: {...}          # Resources: what an extraction may use
@@ -31,9 +32,14 @@ OnError = Literal["skip", "fail"]
 OnStale = Literal["refuse", "rebuild"]
 Check = Literal["stat", "content"]
 TestViews = Literal["first", "mean"]
+Layout = Literal["auto", "palm", "folders", "table", "flat", "audacity", "raven", "parquet", "webdataset"]
+TestRows = Literal["folds", "none"]
 
 MAX_VIEWS, MAX_BATCH, MAX_JOBS = 1_000, 65_536, 4_096
 """Beyond these a number is a slip of the finger."""
+
+COLUMN_FIELDS = ("path", "label", "start", "end", "duration", "fold", "split")
+"""What a column of a table may be."""
 
 CLIP_TOKENIZER = "openai/clip-vit-base-patch32"
 """Hub id of the tokenizer that PENGI was trained with."""
@@ -61,6 +67,55 @@ class SynthesiseParams:
             raise ParameterError(f"clips_per_class: {self.clips_per_class} is below 5, one for each fold")
         if self.seed < 0:
             raise ParameterError(f"seed: {self.seed} is not a whole number from 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingParams:
+    """How a folder, a table or annotations are understood as a dataset."""
+
+    layout: Layout = "auto"
+    """``auto`` recognises it. ``palm``: train.csv and test.csv; ``folders``: a folder per class; ``table``:
+    one CSV, TSV or Parquet; ``flat``: unlabelled audio; ``audacity``: label tracks beside recordings;
+    ``raven``: selection tables; ``parquet``: shards with an audio column, or a Hugging Face dataset saved on
+    disk; ``webdataset``: tar shards."""
+    columns: tuple[str, ...] = ()
+    """Which column of a table is what, ``field=column``; fields: path, label, start, end, duration, fold,
+    split. Those that are not given are guessed; ``field=`` says that there is none."""
+    group: str = ""
+    """Column of what no split may tear apart: recording, speaker, site; else it is recordings and folders."""
+    test: TestRows = "folds"
+    """``folds``: as the dataset is split, or folds made where it is not; ``none``: all rows train."""
+    folds: int = 5
+    """Folds that are made where there is no split."""
+    seed: int = 0
+    """Another seed makes other folds."""
+    window: float = 0.0
+    """Seconds; longer rows are cut into rows of this length. 0: they are not."""
+    hop: float = 0.0
+    """Seconds from one window to the next; 0 is the window's length."""
+
+    def __post_init__(self) -> None:
+        for given in self.columns:
+            if "=" not in given:
+                raise ParameterError(f"columns: {given!r} is not field=column, e.g. path=filename")
+        fields = [given.partition("=")[0].strip() for given in self.columns]
+        for name in fields:
+            if name not in COLUMN_FIELDS:
+                raise UnknownNameError.among("field of columns:", name, COLUMN_FIELDS)
+            if fields.count(name) > 1:
+                raise ParameterError(f"columns: {name} is given twice")
+        if self.folds < 2 or not 0 <= self.seed < 2**32:
+            raise ParameterError(f"folds {self.folds} must be at least 2, seed {self.seed} at least 0")
+        if not (0 <= self.window < float("inf") and 0 <= self.hop < float("inf")):
+            raise ParameterError(f"window {self.window}, hop {self.hop}: seconds, 0 or more")
+        if self.hop and not self.window:
+            raise ParameterError("hop: goes with window")
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """The columns by their fields."""
+        pairs = (given.partition("=") for given in self.columns)
+        return {field.strip(): column.strip() for field, _, column in pairs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +255,7 @@ class Params:
     encoder: str = "mini"
     features: str = "data/features"
     """Folder of the feature stores, each at ``<dataset>/<encoder>.zarr`` below it."""
+    reading: ReadingParams = field(default_factory=ReadingParams)
     synthesise: SynthesiseParams = field(default_factory=SynthesiseParams)
     extract: Recipe = field(default_factory=Recipe)
     resources: Resources = field(default_factory=Resources)
@@ -210,7 +266,7 @@ class Params:
             raise ParameterError("datasets: give at least one")
 
 
-P = TypeVar("P", Params, SynthesiseParams, Recipe, Resources, FitParams, Training)
+P = TypeVar("P", Params, ReadingParams, SynthesiseParams, Recipe, Resources, FitParams, Training)
 
 
 def override(params: P, **values: Any) -> P:
@@ -259,7 +315,7 @@ def _build(kind: type[P], content: object, file: str, section: str) -> P:
 
 def _convert(wanted: Any, value: object, file: str, key: str) -> Any:
     """Return a YAML value as the type that a field declares."""
-    if wanted in (SynthesiseParams, Recipe, Resources, FitParams, Training):
+    if wanted in (ReadingParams, SynthesiseParams, Recipe, Resources, FitParams, Training):
         return _build(wanted, value, file, key)
     if get_origin(wanted) is tuple:
         items = value if isinstance(value, list) else [value]

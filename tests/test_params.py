@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.params import ExtractParams, FitParams, Params, override, read_params
+from palm_cache.params import ExtractParams, FitParams, Params, ReadingParams, override, read_params
 from palm_cache.types import Training
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +29,15 @@ def test_values_arrive_where_they_belong(tmp_path: Path) -> None:
         extract=ExtractParams(views=2),
         fit=FitParams(shots=(1, 2), seeds=(7,), training=Training(lr=1.0, epochs=3)),
     )
+
+
+def test_how_a_dataset_is_read_is_part_of_the_parameters(tmp_path: Path) -> None:
+    text = "reading: {layout: table, columns: [path=file, label=], group: site, test: none, window: 5}"
+    reading = read_params(write(tmp_path, text)).reading
+    assert reading == ReadingParams(
+        layout="table", columns=("path=file", "label="), group="site", test="none", window=5.0
+    )
+    assert reading.named_columns == {"path": "file", "label": ""}
 
 
 def test_the_projects_own_parameters_are_valid() -> None:
@@ -56,6 +65,12 @@ def test_unknown_names_are_refused_with_near_matches(tmp_path: Path, text: str, 
         ("extract: {views: 0}", "views: 0 is not a whole number from 1"),
         ("fit: {shots: [0]}", "shots: 0 is not a whole number from 1"),
         ("fit: {shots: []}", "give at least one"),
+        ("reading: {columns: path}", "'path' is not field=column"),
+        ("reading: {columns: [path=a, path=b]}", "columns: path is given twice"),
+        ("reading: {folds: 1}", "folds 1 must be at least 2"),
+        ("reading: {window: -1}", "seconds, 0 or more"),
+        ("reading: {window: .inf}", "seconds, 0 or more"),
+        ("reading: {hop: 1}", "hop: goes with window"),
         ("fit: {training: {lr: -1}}", "lr -1.0 must be above 0"),
         ("fit: 3", "expected keys and values, found 3"),
         ("- a", "expected keys and values"),

@@ -235,9 +235,10 @@ class FeatureStore:
                 problems.append(f"{name} is missing")
             elif sizes[name] != size:
                 problems.append(f"{name} has {sizes[name]} bytes instead of {size}")
-            elif reads == "everything" or (reads == "metadata" and name.endswith(ROOT)):
-                if crc32c(self._folder.read(name)) != checksum:
-                    problems.append(f"{name} is damaged")
+            elif (reads == "everything" or (reads == "metadata" and name.endswith(ROOT))) and (
+                crc32c(self._folder.read(name)) != checksum
+            ):
+                problems.append(f"{name} is damaged")
         return problems
 
     @property
