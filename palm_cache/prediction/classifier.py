@@ -43,8 +43,8 @@ class Classifier:
         self.views = views if head.test_views == "mean" else 1
         self.class_names = head.class_names
         self._kind = find_head(head.run.head)
-        needs_words = self._kind.needs_text_tower
-        self._words = Words(encoder.text_tower(), head.class_names) if needs_words else None
+        tower = encoder.text_tower() if self._kind.needs_text_tower else None
+        self._words = Words(tower, head.class_names) if tower is not None else None
         self._check()
 
     @classmethod

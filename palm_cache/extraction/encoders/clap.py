@@ -13,7 +13,8 @@ Keyword-to-Caption Augmentation", ICASSP 2023.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal, Self, cast
 
@@ -49,6 +50,20 @@ FUSED_WINDOWS = 3
 """Windows of sound that a fused model reads at most: 30 s."""
 
 ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
+
+
+@dataclass(frozen=True, slots=True)
+class ClapParts:
+    """What a checkpoint consists of, as transformers' own objects."""
+
+    model: Any
+    """ClapModel in float32."""
+    extractor: Any
+    """ClapFeatureExtractor; its constants define window and log-mel."""
+    tokenizer: Any
+    """A fast tokenizer."""
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    """Where it came from."""
 
 
 class ClapAudioTower(nn.Module):
@@ -126,10 +141,7 @@ class ClapEncoder(Encoder):
     Parameters
     ----------
     request : Request
-    model : ClapModel
-    extractor : ClapFeatureExtractor
-        Its constants define window and log-mel.
-    tokenizer : PreTrainedTokenizerFast
+    parts : ClapParts
     whole_sha256 : callable
         Gives the hash of all weights, for stores of format 1.
 
@@ -155,11 +167,10 @@ class ClapEncoder(Encoder):
     def __init__(
         self,
         request: Request,
-        model: Any,
-        extractor: Any,
-        tokenizer: Any,
+        parts: ClapParts,
         whole_sha256: Callable[[], str] | None = None,
     ) -> None:
+        model, extractor = parts.model, parts.extractor
         check_processor(request.spec, model.config, extractor)
         tower = ClapAudioTower(model)
         self.one_shape = not tower.fused
@@ -184,8 +195,8 @@ class ClapEncoder(Encoder):
                 "front_end": self._constants,
                 "transformers": version("transformers").split(".")[0],
             },
-            text=ClapTextTower(request.spec, model, tokenizer, request.engine),
-            made_with=provenance(model.config),
+            text=ClapTextTower(request.spec, model, parts.tokenizer, request.engine),
+            made_with=parts.made_with,
         )
         # The processor takes Slaney's mel bank for unfused models.
         bank = extractor.mel_filters if tower.fused else extractor.mel_filters_slaney
@@ -198,9 +209,9 @@ class ClapEncoder(Encoder):
         """Load a hub id, e.g. ``"laion/clap-htsat-unfused"``, or what ``save_pretrained`` wrote."""
 
         def whole_sha256() -> str:
-            return hash_weights(load_parts(request.source)[0].state_dict())
+            return hash_weights(load_parts(request.source).model.state_dict())
 
-        return cls(request, *load_parts(request.source), whole_sha256)
+        return cls(request, load_parts(request.source), whole_sha256)
 
     def format1_identity(self) -> dict[str, object] | None:
         """Return it; format 1 knew no fused ones."""
@@ -313,7 +324,7 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
     return {name: getattr(extractor, name) for name in names}
 
 
-def load_parts(source: str) -> tuple[Any, Any, Any]:
+def load_parts(source: str) -> ClapParts:
     """Load transformers' own model, feature extractor and tokenizer; raise as :meth:`ClapEncoder.load`."""
     what = f"clap:{source}"
     return from_directory_or_hub(
@@ -321,8 +332,9 @@ def load_parts(source: str) -> tuple[Any, Any, Any]:
     )
 
 
-def _load_parts(what: str, place: str, options: Options) -> tuple[Any, Any, Any]:
-    kind = load_config(what, place, options, ADVICE).get("model_type")
+def _load_parts(what: str, place: str, options: Options) -> ClapParts:
+    config = load_config(what, place, options, ADVICE)
+    kind = config.get("model_type")
     if kind != "clap":
         raise EncoderError(f"{what}: holds a model of type {kind!r}, not clap; try hf: for other models")
     model = load_model(ClapModel, what, place, options, ADVICE)
@@ -335,4 +347,4 @@ def _load_parts(what: str, place: str, options: Options) -> tuple[Any, Any, Any]
     tokenizer = load_part(
         what, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE
     )
-    return model, extractor, tokenizer
+    return ClapParts(model, extractor, tokenizer, provenance(config))
