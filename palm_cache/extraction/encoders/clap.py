@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,8 @@ class ClapParts:
     """A fast tokenizer."""
     made_with: Mapping[str, str] = field(default_factory=dict)
     """Where it came from."""
+    text_limit: int | None = None
+    """Tokens that it was trained to read at most, where that is less than it has positions."""
 
 
 class ClapAudioTower(nn.Module):
@@ -88,7 +90,9 @@ class ClapTextTower(PromptTower):
 
     most_prompts = 64
 
-    def __init__(self, spec: str, model: Any, tokenizer: Any, engine: Engine) -> None:
+    def __init__(
+        self, spec: str, model: Any, tokenizer: Any, engine: Engine, limit: int | None = None
+    ) -> None:
         config = model.config
         self._tower = nn.ModuleDict({"text": model.text_model, "projection": model.text_projection})
         freeze(self._tower, engine.device)
@@ -106,7 +110,8 @@ class ClapTextTower(PromptTower):
         )
         self._spec, self._tokenizer = spec, tokenizer
         # RoBERTa counts positions from its padding index on.
-        self._limit = config.text_config.max_position_embeddings - tokenizer.pad_token_id - 1
+        positions = config.text_config.max_position_embeddings - tokenizer.pad_token_id - 1
+        self._limit = min(positions, limit or positions)
 
     def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
         """Tokenise texts, each with open places behind its start token.
@@ -164,6 +169,9 @@ class ClapEncoder(Encoder):
         citation="Wu et al., ICASSP 2023, arXiv:2211.06687",
     )
 
+    more_constants: ClassVar[Mapping[str, object]] = {}
+    """What a subclass does otherwise."""
+
     def __init__(
         self,
         request: Request,
@@ -194,8 +202,9 @@ class ClapEncoder(Encoder):
                 ),
                 "front_end": self._constants,
                 "transformers": version("transformers").split(".")[0],
+                **self.more_constants,
             },
-            text=ClapTextTower(request.spec, model, parts.tokenizer, request.engine),
+            text=ClapTextTower(request.spec, model, parts.tokenizer, request.engine, parts.text_limit),
             made_with=parts.made_with,
         )
         # The processor takes Slaney's mel bank for unfused models.

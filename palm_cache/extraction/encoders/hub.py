@@ -127,15 +127,17 @@ def needs_code(what: str, part: str, named: str = "") -> EncoderError:
     )
 
 
-def load_model(kind: Any, what: str, place: str, options: Options, advice: str, optional: str = "") -> Any:
+def load_model(
+    kind: Any, what: str, place: str, options: Options, advice: str, optional: tuple[str, ...] = ()
+) -> Any:
     """Load a model's weights in float32, all of them; pickled objects are not read.
 
     Parameters
     ----------
     kind : class
         One of transformers' own.
-    optional : str
-        Start of the names of weights that may be missing.
+    optional : tuple of str
+        Ends of the names of weights that may be missing.
 
     Raises
     ------
@@ -151,7 +153,7 @@ def load_model(kind: Any, what: str, place: str, options: Options, advice: str, 
         advice,
     )
     # transformers fills what is missing with random numbers and a warning.
-    missing = [key for key in report["missing_keys"] if not (optional and key.startswith(optional))]
+    missing = [key for key in report["missing_keys"] if not key.endswith(optional)]
     wrong = sorted([*missing, *(key for key, *_ in report["mismatched_keys"])])
     if wrong:
         raise EncoderError(

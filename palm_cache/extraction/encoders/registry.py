@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ENCODERS = {
     "mini": "palm_cache.extraction.encoders.mini:MiniEncoder",
     "clap": "palm_cache.extraction.encoders.clap:ClapEncoder",
+    "laion": "palm_cache.extraction.encoders.laion:LaionEncoder",
+    "msclap": "palm_cache.extraction.encoders.msclap:MsClapEncoder",
+    "hf": "palm_cache.extraction.encoders.hf:HfEncoder",
     "pengi": "palm_cache.extraction.encoders.pengi:PengiEncoder",
 }
 """Name and class of the encoders that come with palm-cache."""
