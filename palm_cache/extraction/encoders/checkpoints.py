@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -67,9 +68,7 @@ def read_tensors(what: str, source: str, key: str, whose: str, get_it: str) -> d
         found = "not a file" if file.exists() else "no such file"
         raise EncoderError(f"{what}: {found}; {get_it}")
     try:
-        with torch.serialization.safe_globals(list(_IGNORED)):
-            # A zip can be mapped into memory; what old versions of torch wrote cannot.
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        content = load_plain(file)
     except Exception as error:  # torch raises nearly anything for a file that is no checkpoint
         raise EncoderError(f"{what}: {_what_it_is(file)}; {get_it}") from error
     held = [content.get(name) for name in ("model", "state_dict")] if isinstance(content, Mapping) else []
@@ -78,6 +77,20 @@ def read_tensors(what: str, source: str, key: str, whose: str, get_it: str) -> d
     if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
         raise EncoderError(f"{what}: a checkpoint without {key!r}, so not {whose}'s; {get_it}")
     return _named(content[key])
+
+
+def load_plain(file: Path | BinaryIO) -> Any:
+    """Load what ``torch.save`` wrote: tensors, numbers and containers; numpy's numbers are left out.
+
+    Raises
+    ------
+    Exception
+        Nearly any, where there are objects in it, or it is something else.
+    """
+    with torch.serialization.safe_globals(list(_IGNORED)):
+        # A zip on disk can be mapped into memory; what old versions of torch wrote cannot.
+        mapped = isinstance(file, Path) and zipfile.is_zipfile(file)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _named(content: object) -> dict[str, Tensor]:

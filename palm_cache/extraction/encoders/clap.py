@@ -24,7 +24,8 @@ from torch.nn.functional import interpolate, normalize, pad
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine, freeze
 from palm_cache.extraction.encoders.hub import (
     Options,
@@ -156,18 +157,7 @@ class ClapEncoder(Encoder):
         If model and processor do not go together, or the processor does what is not known here.
     """
 
-    card = EncoderCard(
-        name="clap",
-        spec="clap:HUB_ID[@REVISION] or clap:DIRECTORY",
-        description="contrastive language-audio pretraining through transformers",
-        example="clap:laion/clap-htsat-unfused",
-        source="any ClapModel checkpoint; e.g. https://huggingface.co/laion/clap-htsat-unfused",
-        window="10 s, fused ones 30 s, 48 kHz",
-        dim="512",
-        reads_text=True,
-        licence="laion's checkpoints: apache-2.0 or CC0, see their pages",
-        citation="Wu et al., ICASSP 2023, arXiv:2211.06687",
-    )
+    card = CARDS["clap"]
 
     more_constants: ClassVar[Mapping[str, object]] = {}
     """What a subclass does otherwise."""
@@ -243,12 +233,9 @@ class ClapEncoder(Encoder):
         """Embed, (batch, 1, samples) -> (batch, dim), unit length as CLAP gives them."""
         if not self._fused:
             return super().embed_windows(waveforms)
-        vectors = waveforms.new_empty(len(waveforms), self.dim)
-        features = [self._fused_features(row[~row.isnan()]) for row in waveforms[:, 0]]
-        for n_axes in {feature.ndim for feature in features}:
-            rows = [number for number, feature in enumerate(features) if feature.ndim == n_axes]
-            vectors[rows] = self.run_tower(torch.stack([features[row] for row in rows]))
-        return vectors
+        return torch.stack(
+            self.run_alike([self._fused_features(row[~row.isnan()]) for row in waveforms[:, 0]])
+        )
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Return the processor's log-mel power in dB, (batch, samples) -> (batch, frames, mels)."""

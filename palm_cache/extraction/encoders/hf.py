@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window
+from palm_cache.extraction.encoders.base import Encoder, Request, Window
+from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.hub import (
     Options,
     from_directory_or_hub,
@@ -95,17 +96,7 @@ class HfEncoder(Encoder):
         If there is no such layer, or the feature extractor makes no sense.
     """
 
-    card = EncoderCard(
-        name="hf",
-        spec="hf:HUB_ID[@REVISION][#layer=N] or hf:DIRECTORY[#layer=N]",
-        description="audio encoders of transformers: AST, wav2vec2, HuBERT, WavLM, data2vec, Whisper's ...",
-        example="hf:MIT/ast-finetuned-audioset-10-10-0.4593",
-        source="the hub; e.g. https://huggingface.co/MIT/ast-finetuned-audioset-10-10-0.4593",
-        window="AST 10.24 s, others up to 30 s, mostly 16 kHz",
-        dim="768 to 1280",
-        reads_text=False,
-        licence="see the model's page",
-    )
+    card = CARDS["hf"]
 
     def __init__(self, request: Request, parts: HfParts, layer: int | None = None) -> None:
         self._extractor, config = parts.extractor, parts.model.config
@@ -152,15 +143,9 @@ class HfEncoder(Encoder):
     def embed_windows(self, waveforms: Tensor) -> Tensor:
         """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
         sounds = [row[~row.isnan()].cpu() for row in waveforms[:, 0]]
-        features = [self._features(sound) for sound in sounds]
-        vectors = waveforms.new_empty(len(sounds), self.dim)
-        for shape in {feature.shape for feature in features}:
-            rows = [row for row, feature in enumerate(features) if feature.shape == shape]
-            batch = torch.stack([features[row] for row in rows]).to(self.device)
-            outputs = self.run_tower(batch)
-            for row, output in zip(rows, outputs, strict=True):
-                vectors[row] = self._pool(output, len(sounds[row]))
-        return vectors
+        outputs = self.run_alike([self._features(sound) for sound in sounds])
+        pooled = [self._pool(output, len(sound)) for output, sound in zip(outputs, sounds, strict=True)]
+        return torch.stack(pooled)
 
     def _features(self, sound: Tensor) -> Tensor:
         """Return what the model reads of a clip, by its own extractor."""

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import EncoderCard, Request
+from palm_cache.extraction.encoders.base import Request
+from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import (
     fill_towers,
     official_htsat,
@@ -45,18 +46,7 @@ _UNUSED = re.compile(
 class LaionEncoder(ClapEncoder):
     """CLAP from LAION's own checkpoints."""
 
-    card = EncoderCard(
-        name="laion",
-        spec="laion:CHECKPOINT",
-        description="LAION's own CLAP checkpoints, fused or not, HTSAT tiny or base",
-        example="laion:music_audioset_epoch_15_esc_90.14.pt",
-        source="https://huggingface.co/lukewys/laion_clap",
-        window="10 s, fused ones 30 s, 48 kHz",
-        dim="512",
-        reads_text=True,
-        licence="CC0-1.0, see the page",
-        citation="Wu et al., ICASSP 2023, arXiv:2211.06687",
-    )
+    card = CARDS["laion"]
     more_constants: ClassVar[Mapping[str, object]] = {"bits": 16}
 
     @classmethod

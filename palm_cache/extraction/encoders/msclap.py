@@ -29,7 +29,8 @@ from transformers import (
 )
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import fill_towers, other_model, read_tensors
 from palm_cache.extraction.encoders.engine import Engine, freeze
 from palm_cache.extraction.encoders.hub import from_directory_or_hub, hash_tokenizer, load_part
@@ -186,18 +187,7 @@ class MsClapEncoder(Encoder):
         If weights are missing, surplus or misshaped.
     """
 
-    card = EncoderCard(
-        name="msclap",
-        spec="msclap:CHECKPOINT",
-        description="Microsoft's CLAP of 2023 (HTSAT, GPT-2) or 2022 (Cnn14, BERT)",
-        example="msclap:CLAP_weights_2023.pth",
-        source="https://huggingface.co/microsoft/msclap",
-        window="7 s (2022: 5 s), 44.1 kHz",
-        dim=str(DIM),
-        reads_text=True,
-        licence="MS-PL or MIT, see the page",
-        citation="Elizalde et al., ICASSP 2023 and 2024, arXiv:2206.04769, arXiv:2309.05767",
-    )
+    card = CARDS["msclap"]
 
     def __init__(self, request: Request, state: Mapping[str, Tensor], tokenizer: Any) -> None:
         audio, text = build_towers(request.spec, state)

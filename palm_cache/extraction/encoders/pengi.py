@@ -24,7 +24,8 @@ from torch.nn import functional
 from transformers import ClapAudioConfig, ClapAudioModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import (
     fill_towers,
     official_htsat,
@@ -223,18 +224,7 @@ class PengiEncoder(Encoder):
         If weights are missing, surplus or misshaped.
     """
 
-    card = EncoderCard(
-        name="pengi",
-        spec="pengi:CHECKPOINT",
-        description="the audio-language model of the PALM paper",
-        example="pengi:base.pth",
-        source="the authors' base.pth, 2.2 GB: https://zenodo.org/records/8387083",
-        window="7 s, 44.1 kHz",
-        dim=str(DIM),
-        reads_text=True,
-        licence="MIT (Microsoft), see the record",
-        citation="Deshmukh et al., NeurIPS 2023, arXiv:2305.11834",
-    )
+    card = CARDS["pengi"]
 
     def __init__(
         self,
