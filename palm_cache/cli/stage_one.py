@@ -38,10 +38,10 @@ CLIPS_NAMED = 3
 
 
 def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
-    """Return the encoders that begin like this, with what they are."""
-    from palm_cache.extraction.encoders.registry import cards
+    """Return the names of encoders that begin like this; nothing is imported."""
+    from palm_cache.extraction.encoders.registry import encoder_names
 
-    return [(card.example, card.description) for card in cards() if card.example.startswith(incomplete)]
+    return [(name, "") for name in encoder_names() if name.startswith(incomplete)]
 
 
 def complete_choice(*known: str) -> Callable[[str], list[str]]:
@@ -119,17 +119,34 @@ ParamsOption = Annotated[
 ]
 
 
-def encoders(as_json: Json = False) -> None:
-    """List the encoders: how to ask for them and where their weights come from."""
-    from palm_cache.extraction.encoders.registry import cards
+def encoders(
+    name: Annotated[
+        str | None, typer.Argument(help="One of them, for its card.", autocompletion=complete_encoder)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the encoders, those of installed packages too; with a name, show the card of one."""
+    from palm_cache.extraction.encoders.registry import cards, encoder_class, find_card
 
+    with one_line_errors():
+        shown = [find_card(name) or encoder_class(name).card] if name else cards()
     if as_json:
-        print_json([asdict(card) for card in cards()])
-        return
-    print_table(
-        ("encoder", "ask for it with", "what it is", "source"),
-        [[card.name, card.spec, card.description, card.source] for card in cards()],
-    )
+        content = [asdict(card) for card in shown]
+        print_json(content[0] if name else content)
+    elif name:
+        rows = [[key.replace("_", " "), str(value)] for key, value in asdict(shown[0]).items()]
+        print_table(("", name), rows)
+    else:
+        print_table(
+            ("encoder", "ask for it with", "what it is", "reads text", "window", "dim", "licence"),
+            [
+                [
+                    *(card.name, card.spec, card.description, "yes" if card.reads_text else "no"),
+                    *(card.window, card.dim, card.licence),
+                ]
+                for card in shown
+            ],
+        )
 
 
 def synthesise(

@@ -47,7 +47,7 @@ class Classifier:
         self.class_names = head.class_names
         self._kind = find_head(head.run.head)
         tower = encoder.text_tower() if self._kind.needs_text_tower else None
-        self._words = Words(tower, head.class_names) if tower else None
+        self._words = Words(tower, head.class_names) if tower is not None else None
         self._check()
 
     @classmethod

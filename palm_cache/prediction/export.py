@@ -25,7 +25,7 @@ from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import SCALE, CosineHead
 from palm_cache.errors import OutputError, ParameterError, StoreError
 from palm_cache.extraction.datasets.registry import find_card
-from palm_cache.extraction.encoders.registry import cards, split_spec
+from palm_cache.extraction.encoders.registry import find_card as find_encoder
 from palm_cache.prediction.classifier import refuse_joined, temperature_of
 from palm_cache.store.files import replacing
 from palm_cache.store.heads import Origin, choose_run, read_head, read_runs, run_name
@@ -124,7 +124,7 @@ def export_head(path: Path, form: Form, run: str | None = None, out: Path | None
 def describe(head: FittedHead, origin: Origin, path: Path) -> dict[str, object]:
     """Return the card of a head: what it tells apart, what it reads, how good it is, whose it is."""
     run, identity = head.run, origin.identity
-    dataset, encoder = find_card(run.dataset), split_spec(run.encoder)[0]
+    dataset, encoder = find_card(run.dataset), find_encoder(run.encoder)
     calibration = head.calibration
     return {
         "head": run.head,
@@ -147,7 +147,7 @@ def describe(head: FittedHead, origin: Origin, path: Path) -> dict[str, object]:
         "licence": {
             "note": "made from the clips of the dataset and the weights of the encoder: their licences apply",
             "dataset": dataset.licence if dataset else None,
-            "encoder": next(card.source for card in cards() if card.name == encoder),
+            "encoder": encoder.source if encoder else None,
         },
         "made_with": f"palm-cache {version('palm-cache')}",
     }
