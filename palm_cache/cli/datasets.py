@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
     from palm_cache.extraction.datasets.card import DatasetCard
@@ -85,7 +85,7 @@ def download(
         found = {"dataset": card.name, "folder": str(folder), "repository": copy.repository}
         print_json({**found, "revision": copy.revision, "bytes": copy.n_bytes, **clips})
         return
-    typer.echo(f"{len(table.clips):,} clips -> {folder} ({copy.repository}, revision {copy.revision[:12]})")
+    tell(f"{len(table.clips):,} clips -> {folder} ({copy.repository}, revision {copy.revision[:12]})")
 
 
 def _list_all(as_json: bool) -> None:
@@ -112,8 +112,8 @@ def _list_all(as_json: bool) -> None:
             for row in rows
         ],
     )
-    typer.echo("One of them: palm-cache datasets NAME; get it: palm-cache download NAME.")
-    typer.echo("Any folder with audios/, train.csv and test.csv (columns path,classname) works too.")
+    tell("One of them: palm-cache datasets NAME; get it: palm-cache download NAME.")
+    tell("Any folder with audios/, train.csv and test.csv (columns path,classname) works too.")
 
 
 def _facts(card: DatasetCard) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _show_card(name: str, root: Path | None, as_json: bool) -> None:
     ]
     if card.bibtex:
         lines += ["  cite:", indent(card.bibtex, "    ").rstrip()]
-    typer.echo("\n".join(lines))
+    tell(*"\n".join(lines).split("\n"))  # a reference has several
 
 
 def _check(name: str, root: Path | None, as_json: bool) -> None:
@@ -199,13 +199,13 @@ def _check(name: str, root: Path | None, as_json: bool) -> None:
     else:
         counts = f"{len(table.clips):,} clips, {len(table.class_names)} classes, {len(table.folds)} fold(s)"
         verdict = "sound" if check.sound else "not as it should be"
-        typer.echo(f"{table.dataset} in {check.folder}: {verdict}; {counts}")
+        tell(f"{table.dataset} in {check.folder}: {verdict}; {counts}")
         for difference in check.differences:
-            typer.echo(f"  {difference}")
+            tell(f"  {difference}")
         for file in check.missing[:FILES_LISTED]:
-            typer.echo(f"  missing or empty: {file}")
+            tell(f"  missing or empty: {file}")
         if len(check.missing) > FILES_LISTED:
-            typer.echo(f"  and {len(check.missing) - FILES_LISTED:,} more files; all of them with --json")
+            tell(f"  and {len(check.missing) - FILES_LISTED:,} more files; all of them with --json")
         for note in table.notes:
             say(f"note: {note}")
     if not check.sound:

@@ -9,7 +9,7 @@ import typer
 
 from palm_cache.cli.stage_one import choice
 from palm_cache.cli.stores import StoreArgument
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, progress_bar, say, tell
 from palm_cache.explore import METHODS, Method
 from palm_cache.store.layout import RUNS
 
@@ -89,7 +89,7 @@ def explore(
     if as_json:
         print_json({"page": str(page.file), "clips": page.n_clips})
     else:
-        typer.echo(f"{page.n_clips} clips -> {page.file}")
+        tell(f"{page.n_clips} clips -> {page.file}")
 
 
 def register(app: typer.Typer) -> None:

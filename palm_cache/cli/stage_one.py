@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.datasets import complete_dataset, datasets, download
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.errors import AbsentDatasetError
 from palm_cache.params import CLIP_TOKENIZER, Params, override, read_params
 
@@ -143,7 +143,7 @@ def synthesise(
             seed=what.seed,
             progress=lambda done, total: progress("synthesising", done, total),
         )
-    typer.echo(f"{10 * what.clips_per_class} clips -> {out}")
+    tell(f"{10 * what.clips_per_class} clips -> {out}")
 
 
 def extract(
@@ -280,12 +280,15 @@ def extract(
         for table in tables:
             store = where if out else store_path(where, table.dataset, wanted.encoder)
             act = _plan_table if dry_run else _extract_table
-            text, value = act(table, wanted.encoder, store, how)
+            lines, value = act(table, wanted.encoder, store, how)
             shown.append(value)
             if not as_json:
-                typer.echo(text)
+                tell(*lines)
     if as_json:
         print_json({"stores": shown, "absent": absent} if several else shown[0])
+    if any(_all_failed(value) for value in shown):
+        say("error: none of the clips could be embedded; the reasons are above")
+        raise typer.Exit(1)
 
 
 def read_tables(
@@ -311,8 +314,8 @@ def read_tables(
 
 def _extract_table(
     table: ClipTable, encoder: str, out: Place, how: ExtractParams
-) -> tuple[str, dict[str, object]]:
-    """Extract one dataset, tell what was skipped, and return the result as text and as value."""
+) -> tuple[list[str], dict[str, object]]:
+    """Extract one dataset, tell what was skipped, and return the result as lines and as value."""
     from palm_cache.extraction.extract import extract as run
 
     for note in table.notes:
@@ -329,13 +332,18 @@ def _extract_table(
     failed = f", {len(done.failures)} skipped" if done.failures else ""
     kept = done.n_clips - done.embedded - len(done.failures)
     counts = f"{done.embedded} embedded now, {kept} already there{failed}"
-    return f"{done.n_clips} clips -> {done.store} ({counts})", {**asdict(done), "store": str(done.store)}
+    return [f"{done.n_clips} clips -> {done.store} ({counts})"], {**asdict(done), "store": str(done.store)}
+
+
+def _all_failed(extracted: Mapping[str, object]) -> bool:
+    failures = extracted.get("failures")
+    return isinstance(failures, tuple) and len(failures) == extracted["n_clips"]
 
 
 def _plan_table(
     table: ClipTable, encoder: str, out: Place, how: ExtractParams
-) -> tuple[str, dict[str, object]]:
-    """Return what an extraction of one dataset would do, as text and as value."""
+) -> tuple[list[str], dict[str, object]]:
+    """Return what an extraction of one dataset would do, as lines and as value."""
     from palm_cache.extraction.extract import dry_run
 
     with progress_bar("clips") as progress:
@@ -347,7 +355,7 @@ def _plan_table(
         more = f" and {len(names) - CLIPS_NAMED} more" if len(names) > CLIPS_NAMED else ""
         lines.append(f"  {len(names)} {why}: {', '.join(names[:CLIPS_NAMED])}{more}")
     value = {**asdict(plan), "store": str(plan.store), "to_embed": plan.to_embed, "kept": plan.kept}
-    return "\n".join(lines), value
+    return lines, value
 
 
 def register(app: typer.Typer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ from palm_cache.cli.stage_one import (
     TokenizerOption,
     choice,
 )
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import FitParams, Params, override, read_params
 from palm_cache.store.layout import RUNS, joined_spec, slug, store_path, stores_present
 from palm_cache.store.places import place, reaching
@@ -166,7 +167,7 @@ def fit(
                 print_json([str(file) for file in files])
             else:
                 for file in files:
-                    typer.echo(f"heads -> {file}")
+                    tell(f"heads -> {file}")
             return
         from palm_cache.adaptation.evaluate import evaluate_files
 
@@ -175,7 +176,7 @@ def fit(
     keys = zip(done.scores["dataset"], done.scores["encoder"], strict=True)
     _print_scores(done.scores[[key in done.renewed for key in keys]], as_json)
     if not as_json:
-        typer.echo(f"scores -> {out / 'scores.csv'}")
+        tell(f"scores -> {out / 'scores.csv'}")
 
 
 def evaluate(
@@ -199,9 +200,10 @@ def evaluate(
 
     with one_line_errors("the scores of earlier evaluations are kept"):
         where = heads or out
-        names = [_known_name(where, name) for name in dataset] if dataset else ["*"]
+        # A name is no pattern: a folder may be called "birds[1]".
+        names = [glob.escape(_known_name(where, name)) for name in dataset] if dataset else ["*"]
         spec = slug(joined_spec(encoder)) if encoder else "*"
-        files = sorted(file for name in names for file in where.glob(f"{name}/{spec}/heads.h5"))
+        files = sorted({file for name in names for file in where.glob(f"{name}/{spec}/heads.h5")})
         wanted = read_params(params) if params else Params()
         tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         with progress_bar("heads files") as progress:
@@ -215,7 +217,7 @@ def evaluate(
             )
     _print_scores(done.scores, as_json)
     if not as_json:
-        typer.echo(f"scores -> {out / 'scores.csv'}")
+        tell(f"scores -> {out / 'scores.csv'}")
 
 
 def prompts(
@@ -252,7 +254,7 @@ def prompts(
         ("dataset", "encoder", "prompt", "zero-shot accuracy %"),
         [[*map(str, names), f"{accuracy:.2f}"] for *names, accuracy in zip(*columns, strict=True)],
     )
-    typer.echo(f"scores of prompts -> {out / 'prompts.csv'}")
+    tell(f"scores of prompts -> {out / 'prompts.csv'}")
 
 
 def report(out: OutOption = RUNS, as_json: Json = False) -> None:
@@ -267,7 +269,7 @@ def report(out: OutOption = RUNS, as_json: Json = False) -> None:
         page, summary = write_report(out)
     _print_summary(summary, as_json)
     if not as_json:
-        typer.echo(f"report -> {page}")
+        tell(f"report -> {page}")
 
 
 def register(app: typer.Typer) -> None:
@@ -317,9 +319,9 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
 
     features = place(wanted.features)
     if datasets is None:
-        present = stores_present(features, encoder)
+        present = _first_of_each(stores_present(features, encoder))
     else:
-        names = [_known_name(features, dataset) for dataset in datasets]
+        names = list(dict.fromkeys(_known_name(features, dataset) for dataset in datasets))
         present = [store_path(features, name, encoder or wanted.encoder) for name in names]
     if len(present) == 1:
         return present
@@ -334,6 +336,32 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
             "make one with: palm-cache extract --dataset NAME_OR_DIR"
         )
     return present
+
+
+def _first_of_each(stores: list[Place]) -> list[Place]:
+    """Pass over stores that cannot be read, and further ones of a dataset and encoder: copies of the first.
+
+    The first is the one that lies where such a store lies by default, where one does.
+    """
+    from palm_cache.errors import StoreError
+    from palm_cache.store.features import FeatureStore
+
+    if len(stores) == 1:
+        return stores
+    keys: dict[Place, tuple[str, str]] = {}
+    for path in stores:
+        try:
+            header = FeatureStore(path).header
+        except StoreError as error:
+            say(f"note: passed over: {error}")
+        else:
+            keys[path] = (header.dataset, f"{slug(header.encoder)}.zarr")
+    found: dict[tuple[str, str], Place] = {}
+    for path in sorted(keys, key=lambda path: (path.parent.name, path.name) != keys[path]):
+        first = found.setdefault(keys[path], path)
+        if first != path:
+            say(f"note: passed over: {path} has the dataset and encoder of {first}; name it with --store")
+    return sorted(found.values(), key=str)
 
 
 def _joined(of_encoders: list[list[Place]]) -> list[list[Place]]:
@@ -376,8 +404,9 @@ def _numbers(option: str, value: str | None) -> tuple[int, ...] | None:
 
 def _print_scores(scores: pd.DataFrame, as_json: bool) -> None:
     from palm_cache.report.tables import summarise
+    from palm_cache.store.scores import tell_apart
 
-    _print_summary(summarise(scores), as_json)
+    _print_summary(summarise(tell_apart(scores)[0]), as_json)
 
 
 def _print_summary(summary: pd.DataFrame, as_json: bool) -> None:

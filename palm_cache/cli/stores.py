@@ -18,7 +18,7 @@ from palm_cache.cli.stage_one import (
     TokenizerOption,
     read_tables,
 )
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.errors import ParameterError
 from palm_cache.params import ExtractParams, Params, override
 
@@ -62,7 +62,7 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
         chunks = {"clips": opened.n_clips, "chunks": opened.n_chunks, "missing_chunks": missing}
         print_json({"store": str(store), **header, **chunks, "failures": failures, "folds": folds})
         return
-    typer.echo(f"{store}")
+    tell(f"{store}")
     shown = (
         "dataset",
         "encoder",
@@ -75,15 +75,15 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
         "view_policy",
     )
     for key in shown:
-        typer.echo(f"  {key.replace('_', ' ')}: {header[key]}")
-    typer.echo(f"  clips: {opened.n_clips} in {opened.n_chunks} chunks, {len(missing)} chunks missing")
-    typer.echo(f"  classes: {', '.join(header['class_names'])}")
-    typer.echo("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
-    typer.echo("  templates: " + "; ".join(repr(template) for template in header["templates"]))
-    typer.echo("  made with: " + ", ".join(f"{name} {number}" for name, number in header["versions"].items()))
-    typer.echo(f"  clips without an embedding: {len(failures)}")
+        tell(f"  {key.replace('_', ' ')}: {header[key]}")
+    tell(f"  clips: {opened.n_clips} in {opened.n_chunks} chunks, {len(missing)} chunks missing")
+    tell(f"  classes: {', '.join(header['class_names'])}")
+    tell("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
+    tell("  templates: " + "; ".join(repr(template) for template in header["templates"]))
+    tell("  made with: " + ", ".join(f"{name} {number}" for name, number in header["versions"].items()))
+    tell(f"  clips without an embedding: {len(failures)}")
     for name, reason in failures:
-        typer.echo(f"    {name}: {reason}")
+        tell(f"    {name}: {reason}")
 
 
 def store_verify(
@@ -137,14 +137,14 @@ def store_verify(
         print_json({**document, "recomputed": again and asdict(again)})
     else:
         for problem in problems:
-            typer.echo(problem)
+            tell(problem)
         if again:
-            typer.echo(
+            tell(
                 f"{again.compared} clips embedded again: largest difference {again.difference:.1e}, "
                 f"smallest cosine {again.cosine:.6f}"
             )
         if not problems:
-            typer.echo(f"{store}: sound; {opened.n_clips} clips in {opened.n_chunks} chunks")
+            tell(f"{store}: sound; {opened.n_clips} clips in {opened.n_chunks} chunks")
     if problems:
         say("repair it with the palm-cache extract command that made it: only what is damaged is done again")
         raise typer.Exit(1)
@@ -198,7 +198,7 @@ def store_export(
     if as_json:
         print_json({"store": store, "target": target, "n_clips": count})
     else:
-        typer.echo(f"{count} clips -> {target}")
+        tell(f"{count} clips -> {target}")
 
 
 def store_gc(
@@ -230,9 +230,9 @@ def store_gc(
         rows = [{**asdict(item), "path": str(item.path), "store": str(item.store)} for item in garbage]
         print_json({"garbage": rows, "removed": [str(item.path) for item in removed]})
     elif removed:
-        typer.echo(f"{len(removed)} removed, {megabytes(sum(item.bytes for item in removed))}")
+        tell(f"{len(removed)} removed, {megabytes(sum(item.bytes for item in removed))}")
     else:
-        typer.echo("nothing removed; --yes removes it" if garbage else "nothing to remove")
+        tell("nothing removed; --yes removes it" if garbage else "nothing to remove")
 
 
 def _local_folder(features: str) -> Path:
@@ -257,7 +257,7 @@ def store_unlock(store: StoreArgument) -> None:
 
     with one_line_errors():
         holder = unlock(place(store))
-    typer.echo(f"unlocked; it was held by {holder}" if holder else "there is no lock to remove")
+    tell(f"unlocked; it was held by {holder}" if holder else "there is no lock to remove")
 
 
 def _agreed(garbage: list[Garbage], as_json: bool) -> bool:

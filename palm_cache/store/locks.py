@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from upath import UPath
 
 from palm_cache.errors import OutputError, StoreError
-from palm_cache.store.files import write_errors
+from palm_cache.store.files import named, write_errors
 from palm_cache.store.places import reaching
 from palm_cache.types import Place
 
@@ -36,7 +36,7 @@ P = TypeVar("P", Path, UPath)
 
 def lock_file(path: P) -> P:
     """Return the file or object that says that something is being written."""
-    return path.with_name(f".{path.name}.lock")
+    return named(path).with_name(f".{path.name}.lock")
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def test_the_card_says_what_the_head_is_and_how_good(heads: Path, tmp_path: Path
     card = json.loads(done.card_file.read_text())
     assert done.card_file.name == "head.safetensors.json"
     head = one(heads)
-    assert card["run"] == "palm-4shots-fold1-seed0"
+    assert card["run"] == "palm@epochs=2-4shots-fold1-seed0"
     assert card["encoder"]["spec"] == "mini"
     assert card["encoder"]["fingerprint"] == head.fingerprint
     assert card["encoder"]["identity"]["sample_rate"] == 16_000
@@ -147,17 +147,16 @@ def test_scores_of_another_fit_are_not_taken_for_the_heads_own(heads: Path, tmp_
     (tmp_path / "runs" / "scores.csv").unlink()
     done = export_head(path, "safetensors")
     assert done.card["scores"] is None
-    assert done.file == path.with_name("palm-4shots-fold1-seed0.safetensors")
+    assert done.file == path.with_name("palm@epochs=2-4shots-fold1-seed0.safetensors")
 
 
 def test_a_graph_that_does_not_agree_is_not_written(
     heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_wrongly(file: Path, graph: export.HeadGraph, *rest: object) -> object:
-        file.write_text("wrong")
-        return lambda clips: [value + 0.01 for value in graph(clips)]
+    def make_wrongly(graph: export.HeadGraph, *rest: object) -> object:
+        return b"wrong", lambda clips: [value + 0.01 for value in graph(clips)]
 
-    monkeypatch.setattr(export, "_write_torchscript", write_wrongly)
+    monkeypatch.setattr(export, "_as_torchscript", make_wrongly)
     with pytest.raises(OutputError, match=r"differ by 0\.01 in a probability; nothing was written"):
         export_head(heads, "torchscript", None, tmp_path / "head.pt")
     assert list(tmp_path.iterdir()) == []
