@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.types import ZERO_SHOT_TEMPLATE, Training
+from palm_cache.types import MOST_VIEWS, ZERO_SHOT_TEMPLATE, Training
 
 Precision = Literal["fp32", "bf16"]
 Runtime = Literal["torch", "openvino"]
@@ -79,7 +79,7 @@ class ExtractParams:
     """What to do about a store of another encoder or of other options."""
 
     def __post_init__(self) -> None:
-        for name, least, most in (("views", 1, 1000), ("batch_size", 0, 65_536), ("jobs", 1, 1024)):
+        for name, least, most in (("views", 1, MOST_VIEWS), ("batch_size", 0, 65_536), ("jobs", 1, 1024)):
             if not least <= getattr(self, name) <= most:
                 raise ParameterError(
                     f"{name}: {getattr(self, name)} is not a whole number from {least} to {most}"

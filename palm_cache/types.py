@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -251,6 +252,9 @@ class Task:
     """Classes that had fewer usable clips than shots and were taken whole."""
 
 
+MOST_VIEWS = 1000
+"""Crops of a clip, at most."""
+
 MOST_EPOCHS = 100_000
 """Passes over its shots that a run can be asked for."""
 
@@ -266,6 +270,9 @@ class Training:
     """Clips per step; the last batch of an epoch is kept however small it is."""
 
     def __post_init__(self) -> None:
+        whole = isinstance(self.epochs, Integral) and isinstance(self.batch_size, Integral)
+        if not (whole and isinstance(self.lr, Real) and isinstance(self.momentum, Real)):
+            raise ParameterError("epochs and batch size must be whole numbers, lr and momentum numbers")
         if not (1 <= self.epochs <= MOST_EPOCHS and 1 <= self.batch_size < 2**31):
             raise ParameterError(
                 f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1, and epochs at "

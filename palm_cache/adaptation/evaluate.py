@@ -78,21 +78,22 @@ def evaluate_files(
     StaleStoreError
         If a store has changed since the heads were fitted.
     """
+    heads = heads or out
+    files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(dict.fromkeys(heads_files))
+    if not files:
+        raise StoreError(f"{heads}: no heads below this folder; fit some with: palm-cache fit --out {heads}")
     with alone_in(out):  # others read the same heads, and add to the same files
-        return _evaluate_files(out, heads_files, heads or out, store, load_tower, progress)
+        return _evaluate_files(out, files, heads, store, load_tower, progress)
 
 
 def _evaluate_files(
     out: Path,
-    heads_files: Sequence[Path] | None,
+    files: Sequence[Path],
     heads: Path,
     store: Place | None,
     load_tower: LoadTower | None,
     progress: Progress,
 ) -> Evaluation:
-    files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(dict.fromkeys(heads_files))
-    if not files:
-        raise StoreError(f"{heads}: no heads below this folder; fit some with: palm-cache fit --out {heads}")
     rows: list[dict[str, object]] = []
     predictions: list[Prediction] = []
     for number, file in enumerate(files):

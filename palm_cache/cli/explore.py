@@ -18,14 +18,13 @@ PREDICTIONS = RUNS / "predictions.h5"
 
 def complete_run(context: typer.Context, incomplete: str) -> list[str]:
     """Return the runs in the predictions that begin like this, all folds of one together."""
-    import h5py
-
+    from palm_cache.errors import StoreError
     from palm_cache.explore.verdicts import across_folds
+    from palm_cache.store.scores import read_predictions
 
     try:
-        with h5py.File(context.params.get("predictions") or PREDICTIONS) as file:
-            runs = [run for dataset in file.values() for encoder in dataset.values() for run in encoder]
-    except OSError:
+        runs = [one.run for one in read_predictions(context.params.get("predictions") or PREDICTIONS)]
+    except StoreError:
         return []
     return [run for run in across_folds(runs) if run.startswith(incomplete)]
 

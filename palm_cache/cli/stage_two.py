@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palm_cache.cli.copies import without_copies
 from palm_cache.cli.stage_one import (
     DatasetsOption,
     DeviceOption,
@@ -319,7 +320,7 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
 
     features = place(wanted.features)
     if datasets is None:
-        present = _first_of_each(stores_present(features, encoder))
+        present = without_copies(stores_present(features, encoder))
     else:
         names = list(dict.fromkeys(_known_name(features, dataset) for dataset in datasets))
         present = [store_path(features, name, encoder or wanted.encoder) for name in names]
@@ -336,32 +337,6 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
             "make one with: palm-cache extract --dataset NAME_OR_DIR"
         )
     return present
-
-
-def _first_of_each(stores: list[Place]) -> list[Place]:
-    """Pass over stores that cannot be read, and further ones of a dataset and encoder: copies of the first.
-
-    The first is the one that lies where such a store lies by default, where one does.
-    """
-    from palm_cache.errors import StoreError
-    from palm_cache.store.features import FeatureStore
-
-    if len(stores) == 1:
-        return stores
-    keys: dict[Place, tuple[str, str]] = {}
-    for path in stores:
-        try:
-            header = FeatureStore(path).header
-        except StoreError as error:
-            say(f"note: passed over: {error}")
-        else:
-            keys[path] = (header.dataset, f"{slug(header.encoder)}.zarr")
-    found: dict[tuple[str, str], Place] = {}
-    for path in sorted(keys, key=lambda path: (path.parent.name, path.name) != keys[path]):
-        first = found.setdefault(keys[path], path)
-        if first != path:
-            say(f"note: passed over: {path} has the dataset and encoder of {first}; name it with --store")
-    return sorted(found.values(), key=str)
 
 
 def _joined(of_encoders: list[list[Place]]) -> list[list[Place]]:

@@ -255,7 +255,8 @@ def _check_options(timeline: bool, sliding: Mapping[str, object], csv: Path | No
     for option, value in sliding.items():
         if value is not None and not timeline:
             raise typer.BadParameter("goes with --timeline", param_hint=option)
-    if csv is not None and sliding["--audacity"] == csv:
+    audacity = sliding["--audacity"]
+    if csv is not None and isinstance(audacity, Path) and csv.resolve() == audacity.resolve():
         raise typer.BadParameter("give --csv another file than --audacity", param_hint="--csv")
     if csv is not None and as_json:
         raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import SCALE, CosineHead
-from palm_cache.errors import OutputError, ParameterError, StoreError
+from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
 from palm_cache.extraction.datasets.registry import find_card
 from palm_cache.extraction.encoders.registry import CARDS, split_spec
 from palm_cache.prediction.classifier import refuse_joined, temperature_of
 from palm_cache.store.files import keep_inputs, replacing
+from palm_cache.store.hdf5 import reason
 from palm_cache.store.heads import Origin, choose_run, read_head, read_runs, run_name
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import KEYS, read_scores
@@ -110,11 +111,13 @@ def export_head(path: Path, form: Form, run: str | None = None, out: Path | None
     keep_inputs((file, card_file), [path], "--out")
     card = {"format": form, **describe(head, origin, path)}
     if form == "safetensors":
-        content, added = _as_tensors(head, card)
+        with _damage(head):
+            content, added = _as_tensors(head, card)
     else:
         graph = HeadGraph(head).eval()
-        clips = torch.randn(2, _dim(head, origin, path), generator=torch.Generator().manual_seed(0))
-        _check_graph(graph, clips, head)
+        with _damage(head):
+            clips = torch.randn(2, _dim(head, origin, path), generator=torch.Generator().manual_seed(0))
+            _check_graph(graph, clips, head)
         make = _as_onnx if form == "onnx" else _as_torchscript
         content, run_again = make(graph, clips, card)
         added = _checked(run_again, graph, clips)
@@ -124,6 +127,18 @@ def export_head(path: Path, form: Form, run: str | None = None, out: Path | None
         temporary.write_bytes(content)
         temporary_card.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Export(file, card_file, card)
+
+
+@contextmanager
+def _damage(head: FittedHead) -> Iterator[None]:
+    """Say of arrays that do not fit together whose they are."""
+    try:
+        yield
+    except (KeyError, RuntimeError) as error:
+        raise DamagedStoreError(
+            f"run {run_name(head.run)}: its arrays do not fit together ({reason(error)}); fit again with: "
+            "palm-cache fit"
+        ) from error
 
 
 def describe(head: FittedHead, origin: Origin, path: Path) -> dict[str, object]:
@@ -152,7 +167,7 @@ def describe(head: FittedHead, origin: Origin, path: Path) -> dict[str, object]:
         "licence": {
             "note": "made from the clips of the dataset and the weights of the encoder: their licences apply",
             "dataset": dataset.licence if dataset else None,
-            "encoder": next(card.source for card in CARDS if card.name == encoder),
+            "encoder": next((card.source for card in CARDS if card.name == encoder), None),
         },
         "made_with": f"palm-cache {version('palm-cache')}",
     }

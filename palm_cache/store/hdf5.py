@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from palm_cache.errors import PalmCacheError
 from palm_cache.store.files import replacing
@@ -92,14 +95,28 @@ def members(group: h5py.Group) -> dict[str, h5py.Group | h5py.Dataset]:
     return dict(group.items())
 
 
-def array(member: h5py.Group | h5py.Dataset) -> NDArray[np.generic]:
+def attributes(group: h5py.Group) -> dict[str, Any]:
+    """Return a group's attributes, numbers as Python's own."""
+    return {
+        name: value.item() if isinstance(value, np.generic) else value for name, value in group.attrs.items()
+    }
+
+
+def tensor(member: h5py.Group | h5py.Dataset) -> Tensor:
     """Return the numbers of a dataset.
 
     Raises
     ------
     ValueError
-        If it is no plain array of numbers in this file, or claims to be larger than what is stored of it.
+        If it is no plain array of finite numbers in this file, or claims to be larger than what is stored.
     """
+    values = torch.from_numpy(_array(member))
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{member.name} holds NaN or infinity")
+    return values
+
+
+def _array(member: h5py.Group | h5py.Dataset) -> NDArray[np.generic]:
     if not isinstance(member, h5py.Dataset) or member.dtype.kind not in "fiub":
         raise ValueError(f"{member.name} is not an array of numbers")
     if member.chunks or member.external or member.is_virtual or member.id.get_storage_size() != member.nbytes:
@@ -110,11 +127,11 @@ def array(member: h5py.Group | h5py.Dataset) -> NDArray[np.generic]:
 def digest(group: h5py.Group) -> str:
     """Return the hash of a group's attributes and arrays, without what lies in groups below it."""
     hashed = hashlib.sha256()
-    attributes = {name: np.asarray(value).tolist() for name, value in group.attrs.items() if name != DIGEST}
-    hashed.update(json.dumps(attributes, sort_keys=True).encode())
+    said = {name: np.asarray(value).tolist() for name, value in group.attrs.items() if name != DIGEST}
+    hashed.update(json.dumps(said, sort_keys=True).encode())
     for name, member in sorted(members(group).items()):
         if isinstance(member, h5py.Dataset):
-            values = array(member)
+            values = _array(member)
             hashed.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
             hashed.update(values.tobytes())
     return hashed.hexdigest()

@@ -18,15 +18,23 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
-from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError, UnknownNameError, without_credentials
 from palm_cache.store.files import alone_in
-from palm_cache.store.hdf5 import DAMAGE, DIGEST, array, digest, members, reading, reason, writing
+from palm_cache.store.hdf5 import (
+    DAMAGE,
+    DIGEST,
+    attributes,
+    digest,
+    members,
+    reading,
+    reason,
+    tensor,
+    writing,
+)
 from palm_cache.store.layout import check_name, slug
 from palm_cache.store.places import place
-from palm_cache.types import Calibration, FittedHead, Place, Run
+from palm_cache.types import MOST_VIEWS, Calibration, FittedHead, Place, Run
 
 FORMAT_VERSION = 2
 
@@ -271,15 +279,8 @@ def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
 
 
 def _preference(run: Run) -> tuple[object, ...]:
-    return (
-        run.shots == 0,
-        run.head != PREFERRED_HEAD,
-        run.head,
-        -run.shots,
-        run.variant,
-        run.fold,
-        run.seed,
-    )
+    learned_first = (run.shots == 0, run.head != PREFERRED_HEAD, run.head)
+    return (*learned_first, -run.shots, run.variant, run.fold, run.seed)
 
 
 class _Opened:
@@ -308,19 +309,21 @@ class _Opened:
             raise ValueError("what it says of itself has changed")
 
     def stores(self) -> tuple[Place, ...]:
-        attributes = self._file.attrs
-        return tuple(place(str(one)) for one in [attributes["store"], *attributes.get("joined_stores", ())])
+        said = self._file.attrs
+        return tuple(place(str(one)) for one in [said["store"], *said.get("joined_stores", ())])
 
     def origin(self) -> Origin:
-        attributes = self._file.attrs
-        identity = json.loads(attributes.get("identity", "{}"))
-        return Origin(self.stores()[0], dict(identity), int(attributes.get("views", 1)))
+        said = attributes(self._file)
+        views = said.get("views", 1)
+        if not 1 <= views <= MOST_VIEWS:
+            raise ValueError(f"{views} views a clip")
+        return Origin(self.stores()[0], dict(json.loads(said.get("identity", "{}"))), views)
 
     def runs(self) -> list[Run]:
         found, damaged = [], []
         for name, group in self._groups.items():
             try:
-                found.append(_read_run(name, group.attrs))
+                found.append(_read_run(name, attributes(group)))
             except (*DAMAGE, DataError):
                 damaged.append(name)
         if damaged and not found:
@@ -363,9 +366,9 @@ def _open(path: Path) -> Iterator[_Opened]:
         ) from error
 
 
-def _read_run(name: str, attributes: Mapping[str, Any]) -> Run:
-    said = {field: _plain(attributes[field]) for field in Run.__dataclass_fields__ if field != "variant"}
-    run = Run(**said, variant=attributes.get("variant", ""))
+def _read_run(name: str, said: Mapping[str, Any]) -> Run:
+    known = {"variant": "", **said}
+    run = Run(**{field: known[field] for field in Run.__dataclass_fields__})
     check_name(run.dataset, "dataset")
     check_name(slug(run.encoder), "encoder")
     if _named(name, run) != run:
@@ -381,28 +384,16 @@ def _named(name: str, other: Run) -> Run:
 
 
 def _read_head(name: str, group: h5py.Group) -> FittedHead:
-    attributes = {key: _plain(value) for key, value in group.attrs.items()}
-    calibration = attributes.get("calibration")
+    said = attributes(group)
     for key, kind in _PLAIN.items():
-        if not isinstance(attributes[key], kind):
-            raise ValueError(f"{key} is {attributes[key]!r}")
+        if not isinstance(said[key], kind):
+            raise ValueError(f"{key} is {said[key]!r}")
+    calibration = json.loads(said.get("calibration", "null"))
     return FittedHead(
-        run=_read_run(name, attributes),
-        state={key: _tensor(values) for key, values in members(group).items()},
-        class_names=tuple(str(one) for one in attributes["class_names"]),
-        hyperparameters=dict(json.loads(attributes["hyperparameters"])),
-        calibration=Calibration(**json.loads(calibration)) if calibration else None,
-        **{key: attributes[key] for key in _PLAIN},
+        run=_read_run(name, said),
+        state={key: tensor(values) for key, values in members(group).items()},
+        class_names=tuple(str(one) for one in said["class_names"]),
+        hyperparameters=dict(json.loads(said["hyperparameters"])),
+        calibration=Calibration(**calibration) if calibration else None,
+        **{key: said[key] for key in _PLAIN},
     )
-
-
-def _tensor(member: h5py.Group | h5py.Dataset) -> Tensor:
-    values = torch.from_numpy(array(member))
-    if not torch.isfinite(values).all():
-        raise ValueError(f"{member.name} holds NaN or infinity")
-    return values
-
-
-def _plain(value: Any) -> Any:
-    """Return an attribute's number as Python's own."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
 from palm_cache.store.files import replacing
-from palm_cache.store.hdf5 import DAMAGE, array, members, reading, reason, writing
+from palm_cache.store.hdf5 import DAMAGE, members, reading, reason, tensor, writing
 from palm_cache.store.heads import split_run_name
 from palm_cache.store.layout import check_name
 from palm_cache.types import method
@@ -273,13 +273,12 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 def _read_prediction(dataset: str, encoder: str, run: str, group: h5py.Group) -> Prediction:
     split_run_name(run)
-    rows, labels, logits = (torch.from_numpy(array(group[name])) for name in ("row", "label", "logits"))
+    rows, labels, logits = (tensor(group[name]) for name in ("row", "label", "logits"))
     class_names = tuple(str(name) for name in group.attrs["class_names"])
     fitting = rows.shape == labels.shape == logits.shape[:1] and logits.shape[1:] == (len(class_names),)
     if not fitting or rows.dtype != torch.int64 or labels.dtype != torch.int64:
         raise ValueError(f"the arrays of {run} do not fit together")
-    known = ((labels >= 0) & (labels < len(class_names))).all() and (rows >= 0).all()
-    if not known or not torch.isfinite(logits).all():
+    if not (((labels >= 0) & (labels < len(class_names))).all() and (rows >= 0).all()):
         raise ValueError(f"the arrays of {run} hold what no prediction is")
     return Prediction(
         check_name(dataset, "dataset"), check_name(encoder, "encoder"), run, rows, labels, logits, class_names

@@ -19,11 +19,18 @@ from palm_cache.adaptation.calibration import calibrate_file, runs_to_calibrate
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_store
 from palm_cache.adaptation.heads import HEADS, find_head
-from palm_cache.errors import EncoderError, OutputError, ParameterError, StoreError, UnknownNameError
+from palm_cache.errors import (
+    DamagedStoreError,
+    EncoderError,
+    OutputError,
+    ParameterError,
+    StoreError,
+    UnknownNameError,
+)
 from palm_cache.params import FitParams
 from palm_cache.prediction import export
 from palm_cache.prediction.export import export_head
-from palm_cache.store.heads import read_head, read_heads, write_heads
+from palm_cache.store.heads import read_head, read_heads, run_name, write_heads
 from palm_cache.types import FittedHead, Training
 
 QUICK = Training(epochs=2)
@@ -187,6 +194,17 @@ def test_a_head_that_does_not_say_how_long_embeddings_are_has_no_graph(heads: Pa
     write_heads(tmp_path / "heads.h5", [replace(head, state={"weight": torch.ones(4, 24)})], origin.store)
     with pytest.raises(StoreError, match="does not say how long embeddings are; fit again"):
         export_head(tmp_path / "heads.h5", "torchscript")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torchscript"])
+def test_a_head_whose_arrays_do_not_fit_together_is_damaged(
+    heads: Path, tmp_path: Path, form: export.Form
+) -> None:
+    head, origin = read_head(heads, one(heads).run)
+    write_heads(tmp_path / "heads.h5", [replace(head, state={})], origin.store, identity={"dim": 24})
+    with pytest.raises(DamagedStoreError, match=f"run {run_name(head.run)}: its arrays do not fit together"):
+        export_head(tmp_path / "heads.h5", form)
+    assert [file.name for file in tmp_path.iterdir()] == ["heads.h5"]
 
 
 def test_the_command_line_knows_all_forms() -> None:

@@ -363,6 +363,21 @@ def test_a_file_of_the_first_format_with_nonsense_in_it_is_damaged(
         read_head(path, fitted[0].run)
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("views", 0), ("views", 10**9), ("views", "2"), ("identity", "[1]")]
+)
+def test_an_origin_that_cannot_be_is_damage(
+    fitted: list[FittedHead], tmp_path: Path, attribute: str, value: object
+) -> None:
+    path = tmp_path / "heads.h5"
+    write_heads(path, fitted, Path("store.zarr"))
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 1
+        file.attrs[attribute] = value
+    with pytest.raises(DamagedStoreError, match=r"heads\.h5: not a readable heads file"):
+        read_head(path, fitted[0].run)
+
+
 def test_heads_that_lie_elsewhere_are_refused(fitted: list[FittedHead], tmp_path: Path) -> None:
     path, secret, name = tmp_path / "heads.h5", tmp_path / "secret", run_name(fitted[0].run)
     secret.write_bytes(bytes(4 * 4 * 24))
