@@ -25,6 +25,7 @@ from palm_cache.store.features import FeatureStore
 from palm_cache.store.find import address_of
 from palm_cache.store.layout import RUNS, slug
 from palm_cache.store.places import place
+from palm_cache.store.scores import KEYS
 from palm_cache.types import BARE_TEMPLATE, AnyPath, AnyPlace, Place, Progress, no_progress
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -290,7 +291,6 @@ def fit(
     tower = partial(load_text_tower, device=device, tokenizer=tokenizer)
     done = fit_store(where, Path(out), params or FitParams(), load_tower=tower, progress=progress)
     scores = evaluate_files(Path(out), [done.heads_file], load_tower=tower, progress=progress).scores
-    keys = ["dataset", "encoder", "head", "shots", "fold", "seed"]
-    runs = [replace(head.run, encoder=slug(head.run.encoder)) for head in done.fitted]
-    mine = scores.merge(pd.DataFrame([asdict(run) for run in runs])[keys], on=keys)
+    runs = [asdict(replace(head.run, encoder=slug(head.run.encoder))) for head in done.fitted]
+    mine = scores.merge(pd.DataFrame(runs)[list(KEYS)], on=list(KEYS))
     return FitResult(done.heads_file, mine, done.notes)

@@ -17,6 +17,7 @@ Every key may be left out; a key that does not exist is an error, never ignored.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -244,7 +245,7 @@ class FitParams:
         for name, least in (("shots", 1), ("seeds", 0), ("folds", 1)):
             for number in getattr(self, name):
                 if not least <= number < 2**32:
-                    raise ParameterError(f"{name}: {number} is not a whole number from {least}")
+                    raise ParameterError(f"{name}: {number} is not a whole number from {least} to 2^32 - 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +266,15 @@ class Params:
         if not self.datasets:
             raise ParameterError("datasets: give at least one")
 
+
+MOST_BYTES = 1_000_000
+"""Longest parameter file that is read."""
+
+DEEPEST = 20
+"""Collections within each other in a parameter file, at most."""
+
+MOST_VALUES = 100_000
+"""Values in a parameter file, at most, those that aliases repeat included."""
 
 P = TypeVar("P", Params, ReadingParams, SynthesiseParams, Recipe, Resources, FitParams, Training)
 
@@ -287,17 +297,52 @@ def read_params(file: Path) -> Params:
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        with file.open("rb") as opened:
+            text = opened.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        _check_size(text)
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ParameterError(f"{file}: cannot read the parameters: {reason}") from error
     return _build(Params, {} if content is None else content, str(file), "")
 
 
+def _check_size(text: bytes) -> None:
+    """Refuse what no parameter file needs, before anything is made of it: depth, and aliases of aliases.
+
+    Raises
+    ------
+    ValueError
+    """
+    import yaml
+
+    sizes: dict[str, int] = {}
+    opened: list[list[Any]] = []
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append([event.anchor, 1])
+            anchor, size = None, 0
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = opened.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            # What it stands for is not whole yet where it lies in itself.
+            anchor, size = None, sizes.get(str(event.anchor), MOST_VALUES + 1)
+        else:
+            anchor, size = getattr(event, "anchor", None), 1
+        if anchor:
+            sizes[anchor] = size
+        if opened:
+            opened[-1][1] += size
+        if len(opened) > DEEPEST or size > MOST_VALUES:
+            raise ValueError("it is nested too deeply, or repeats itself too often")
+
+
 def _build(kind: type[P], content: object, file: str, section: str) -> P:
     where = f"{file}, section {section}" if section else file
     if not isinstance(content, Mapping):
-        raise ParameterError(f"{where}: expected keys and values, found {content!r}")
+        raise ParameterError(f"{where}: expected keys and values, found {reprlib.repr(content)}")
     hints = get_type_hints(kind)
     known = [item.name for item in fields(kind)]
     values: dict[str, Any] = {}
@@ -322,10 +367,11 @@ def _convert(wanted: Any, value: object, file: str, key: str) -> Any:
         return tuple(_convert(get_args(wanted)[0], item, file, key) for item in items)
     if get_origin(wanted) is Literal:
         if value not in get_args(wanted):
-            raise UnknownNameError.among(f"value of {key} in {file}:", str(value), get_args(wanted))
+            said = value if isinstance(value, str) else reprlib.repr(value)
+            raise UnknownNameError.among(f"value of {key} in {file}:", said, get_args(wanted))
         return value
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return float(value)
     if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
-        raise ParameterError(f"{file}: {key} is {value!r}, expected {wanted.__name__}")
+        raise ParameterError(f"{file}: {key} is {reprlib.repr(value)}, expected {wanted.__name__}")
     return value

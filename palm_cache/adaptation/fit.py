@@ -17,7 +17,7 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore, StoreHeader
-from palm_cache.store.heads import read_heads, write_heads
+from palm_cache.store.heads import add_heads
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
 from palm_cache.types import (
@@ -83,22 +83,15 @@ def fit_store(
         If the heads cannot be written.
     """
     features = read_features([store, *partners])
+    path = heads_path(out, features.dataset, features.encoder)
     wordy = [head for head in params.heads if find_head(head).needs_text_tower]
     if wordy and partners:
         raise ParameterError(f"head {wordy[0]!r} learns words of one encoder: fit it on one --encoder")
     tower = load_tower(FeatureStore(store).header) if wordy and load_tower else None
     fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
-    path = heads_path(out, features.dataset, features.encoder)
-    earlier = read_heads(path)[0] if path.exists() else []
-    renewed = {head.run for head in fitted}
-    others = [head for head in earlier if head.run not in renewed]
-    kept = [head for head in others if head.digest == features.digest]
-    if len(kept) < len(others):
-        dropped = len(others) - len(kept)
-        notes.append(f"{path}: {dropped} head(s) of an earlier state of the store are dropped")
     header = FeatureStore(store).header
-    write_heads(path, [*kept, *fitted], store, *partners, identity=header.recipe, views=header.views)
-    return Fit(path, features, tuple(fitted), len(kept), tuple(notes))
+    kept, dropped = add_heads(path, fitted, store, *partners, identity=header.recipe, views=header.views)
+    return Fit(path, features, tuple(fitted), kept, (*notes, *dropped))
 
 
 def fit_runs(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import Layout, ReadingParams, TestRows, override
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
@@ -162,7 +162,7 @@ def download(
         found = {"dataset": card.name, "folder": str(folder), "repository": copy.repository}
         print_json({**found, "revision": copy.revision, "bytes": copy.n_bytes, **clips})
         return
-    typer.echo(f"{len(table.clips):,} clips -> {folder} ({copy.repository}, revision {copy.revision[:12]})")
+    tell(f"{len(table.clips):,} clips -> {folder} ({copy.repository}, revision {copy.revision[:12]})")
 
 
 def _list_all(as_json: bool) -> None:
@@ -189,8 +189,8 @@ def _list_all(as_json: bool) -> None:
             for row in rows
         ],
     )
-    typer.echo("One of them: palm-cache datasets NAME; get it: palm-cache download NAME.")
-    typer.echo("Your own data works too; what is made of it: palm-cache datasets --check PATH.")
+    tell("One of them: palm-cache datasets NAME; get it: palm-cache download NAME.")
+    tell("Your own data works too; what is made of it: palm-cache datasets --check PATH.")
 
 
 def _facts(card: DatasetCard) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def _show_card(name: str, root: str | None, as_json: bool) -> None:
     ]
     if card.bibtex:
         lines += ["  cite:", indent(card.bibtex, "    ").rstrip()]
-    typer.echo("\n".join(lines))
+    tell(*"\n".join(lines).split("\n"))  # a reference has several
 
 
 def _check(name: str, root: str | None, reading: ReadingParams, as_json: bool) -> None:
@@ -266,7 +266,7 @@ def _check(name: str, root: str | None, reading: ReadingParams, as_json: bool) -
     if as_json:
         print_json(_check_facts(check, found))
     else:
-        typer.echo("\n".join(_check_lines(check, found)))
+        tell(*_check_lines(check, found))
         for note in check.table.notes:
             say(f"note: {note}")
     if not check.sound:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,7 @@ from palm_cache.cli.terminal import (
     progress_bar,
     say,
     sigterm_as_ctrl_c,
+    tell,
 )
 from palm_cache.errors import AbsentDatasetError
 from palm_cache.params import CLIP_TOKENIZER, Params, Recipe, Resources, override, read_params
@@ -169,7 +170,7 @@ def synthesise(
             seed=what.seed,
             progress=lambda done, total: progress("synthesising", done, total),
         )
-    typer.echo(f"{10 * what.clips_per_class} clips -> {out}")
+    tell(f"{10 * what.clips_per_class} clips -> {out}")
 
 
 @takes(recipe=Recipe, resources=Resources)
@@ -228,6 +229,9 @@ def extract(
         shown = _extract_all(tables, wanted, out, dry_run, as_json)
     if as_json:
         print_json({"stores": shown, "absent": absent} if several else shown[0])
+    if any(map(_all_failed, shown)):
+        say("error: none of the clips could be embedded; the reasons are above")
+        raise typer.Exit(1)
 
 
 def _extract_all(
@@ -252,10 +256,10 @@ def _extract_all(
             if where.dataset != table.dataset:
                 say(f"note: another dataset is called {table.dataset}; this one is {where.dataset}")
             act = _plan_table if dry_run else _extract_table
-            text, value = act(extractor, replace(table, dataset=where.dataset), where.store, where.cache)
+            lines, value = act(extractor, replace(table, dataset=where.dataset), where.store, where.cache)
             shown.append(value)
             if not as_json:
-                typer.echo(text)
+                tell(*lines)
     return shown
 
 
@@ -282,8 +286,8 @@ def read_tables(
 
 def _extract_table(
     extractor: Extractor, table: ClipTable, out: Place, cache: Place
-) -> tuple[str, dict[str, object]]:
-    """Extract one dataset, tell what was skipped, and return the result as text and as value."""
+) -> tuple[list[str], dict[str, object]]:
+    """Extract one dataset, tell what was skipped, and return the result as lines and as value."""
     for note in table.notes:
         say(f"note: {note}")
     with progress_bar("clips") as progress:
@@ -298,13 +302,18 @@ def _extract_table(
     failed = f", {len(done.failures)} skipped" if done.failures else ""
     kept = done.n_clips - done.embedded - len(done.failures)
     counts = f"{done.embedded} embedded now, {kept} known{failed}"
-    return f"{done.n_clips} clips -> {done.store} ({counts})", {**asdict(done), "store": str(done.store)}
+    return [f"{done.n_clips} clips -> {done.store} ({counts})"], {**asdict(done), "store": str(done.store)}
+
+
+def _all_failed(extracted: Mapping[str, object]) -> bool:
+    failures = extracted.get("failures")
+    return isinstance(failures, tuple) and len(failures) == extracted["n_clips"]
 
 
 def _plan_table(
     extractor: Extractor, table: ClipTable, out: Place, cache: Place
-) -> tuple[str, dict[str, object]]:
-    """Return what an extraction of one dataset would do, as text and as value."""
+) -> tuple[list[str], dict[str, object]]:
+    """Return what an extraction of one dataset would do, as lines and as value."""
     with progress_bar("clips") as progress:
         plan = extractor.plan(table, out, cache, progress)
     lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
@@ -317,7 +326,7 @@ def _plan_table(
         more = f" and {len(names) - CLIPS_NAMED} more" if len(names) > CLIPS_NAMED else ""
         lines.append(f"  {len(names)} {why}: {', '.join(names[:CLIPS_NAMED])}{more}")
     value = {**asdict(plan), "store": str(plan.store), "to_embed": plan.to_embed, "kept": plan.kept}
-    return "\n".join(lines), value
+    return lines, value
 
 
 def register(app: typer.Typer) -> None:

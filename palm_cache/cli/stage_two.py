@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palm_cache.cli.copies import without_copies
 from palm_cache.cli.stage_one import (
     DatasetsOption,
     DeviceOption,
@@ -17,7 +19,7 @@ from palm_cache.cli.stage_one import (
     TokenizerOption,
     choice,
 )
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import FitParams, Params, override, read_params
 from palm_cache.store.layout import RUNS, joined_spec, slug, store_path, stores_present
 from palm_cache.store.places import place, reaching
@@ -165,7 +167,7 @@ def fit(
                 print_json([str(file) for file in files])
             else:
                 for file in files:
-                    typer.echo(f"heads -> {file}")
+                    tell(f"heads -> {file}")
             return
         from palm_cache.adaptation.evaluate import evaluate_files
 
@@ -174,7 +176,7 @@ def fit(
     keys = zip(done.scores["dataset"], done.scores["encoder"], strict=True)
     _print_scores(done.scores[[key in done.renewed for key in keys]], as_json)
     if not as_json:
-        typer.echo(f"scores -> {out / 'scores.csv'}")
+        tell(f"scores -> {out / 'scores.csv'}")
 
 
 def evaluate(
@@ -198,9 +200,11 @@ def evaluate(
 
     with one_line_errors("the scores of earlier evaluations are kept"):
         where, wanted = heads or out, read_params(params) if params else Params()
-        names = [_known_name(place(wanted.features), name) for name in dataset] if dataset else ["*"]
+        features = place(wanted.features)
+        # A name is no pattern: a folder may be called "birds[1]".
+        names = [glob.escape(_known_name(features, name)) for name in dataset] if dataset else ["*"]
         spec = slug(joined_spec(encoder)) if encoder else "*"
-        files = sorted(file for name in names for file in where.glob(f"{name}/{spec}/heads.h5"))
+        files = sorted({file for name in names for file in where.glob(f"{name}/{spec}/heads.h5")})
         tower = _tower_loader(wanted, device, tokenizer)
         with progress_bar("heads files") as progress:
             done = evaluate_files(
@@ -213,7 +217,7 @@ def evaluate(
             )
     _print_scores(done.scores, as_json)
     if not as_json:
-        typer.echo(f"scores -> {out / 'scores.csv'}")
+        tell(f"scores -> {out / 'scores.csv'}")
 
 
 def prompts(
@@ -250,7 +254,7 @@ def prompts(
         ("dataset", "encoder", "prompt", "zero-shot accuracy %"),
         [[*map(str, names), f"{accuracy:.2f}"] for *names, accuracy in zip(*columns, strict=True)],
     )
-    typer.echo(f"scores of prompts -> {out / 'prompts.csv'}")
+    tell(f"scores of prompts -> {out / 'prompts.csv'}")
 
 
 def report(out: OutOption = RUNS, as_json: Json = False) -> None:
@@ -265,7 +269,7 @@ def report(out: OutOption = RUNS, as_json: Json = False) -> None:
         page, summary = write_report(out)
     _print_summary(summary, as_json)
     if not as_json:
-        typer.echo(f"report -> {page}")
+        tell(f"report -> {page}")
 
 
 def register(app: typer.Typer) -> None:
@@ -318,9 +322,9 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
 
     features = place(wanted.features)
     if datasets is None:
-        present = stores_present(features, encoder)
+        present = without_copies(stores_present(features, encoder))
     else:
-        names = [_known_name(features, dataset) for dataset in datasets]
+        names = list(dict.fromkeys(_known_name(features, dataset) for dataset in datasets))
         present = [store_path(features, name, encoder or wanted.encoder) for name in names]
     if len(present) == 1:
         return present
@@ -382,8 +386,9 @@ def _numbers(option: str, value: str | None) -> tuple[int, ...] | None:
 
 def _print_scores(scores: pd.DataFrame, as_json: bool) -> None:
     from palm_cache.report.tables import summarise
+    from palm_cache.store.scores import tell_apart
 
-    _print_summary(summarise(scores), as_json)
+    _print_summary(summarise(tell_apart(scores)[0]), as_json)
 
 
 def _print_summary(summary: pd.DataFrame, as_json: bool) -> None:

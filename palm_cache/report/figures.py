@@ -13,6 +13,7 @@ from matplotlib import figure as canvas
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from palm_cache.errors import visible
 from palm_cache.report.content import Figure
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def _figure(
 
 def _short(name: str) -> str:
     """Return a name that leaves room for what is drawn; tables have it in full."""
+    name = visible(name)  # no XML holds control characters
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 

@@ -19,7 +19,7 @@ from palm_cache.report.render import as_markdown, as_page
 from palm_cache.report.tables import HEADINGS, format_rows, percent, span, summarise
 from palm_cache.store.files import replacing
 from palm_cache.store.fingerprint import library_versions
-from palm_cache.store.scores import read_predictions, read_prompts, read_scores
+from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
 from palm_cache.types import Training
 
 TITLE = "palm-cache report"
@@ -53,12 +53,15 @@ def write_report(out: Path) -> tuple[Path, pd.DataFrame]:
     OutputError
         If the report cannot be written.
     """
-    scores = read_scores(out / "scores.csv")
+    stored = out / "predictions.h5"
+    scores, predictions = tell_apart(
+        read_scores(out / "scores.csv"), read_predictions(stored) if stored.exists() else ()
+    )
     summary = summarise(scores)
     missing = []
     kinds: dict[tuple[str, str], list[Kind]] = {}
-    if (out / "predictions.h5").exists():
-        kinds = by_kind(read_predictions(out / "predictions.h5"), scores)
+    if stored.exists():
+        kinds = by_kind(predictions, scores)
     else:
         missing.append("predictions.h5 (make it with: palm-cache evaluate)")
     choice = which_head(scores, kinds)

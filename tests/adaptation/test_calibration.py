@@ -206,7 +206,7 @@ def test_a_file_keeps_its_calibrations_when_other_heads_are_fitted(tmp_path: Pat
     params = FitParams(heads=("zero-shot", "palm"), shots=(2, 4), seeds=(0, 1), training=QUICK)
     path = fit_store(store, tmp_path, params).heads_file
     chosen = runs_to_calibrate(path)
-    assert [run_name(run) for run in chosen] == ["palm-4shots-fold1-seed0"]
+    assert [run_name(run) for run in chosen] == ["palm@epochs=5-4shots-fold1-seed0"]
     state_before = read_head(path, chosen[0])[0].state
     done = calibrate_file(path, chosen)
     assert runs_to_calibrate(path) == []

@@ -23,6 +23,7 @@ from palm_cache.prediction.answers import Failure, Prediction, answer, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.files import predict_files
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import run_name
 from palm_cache.types import Training
 
 
@@ -69,7 +70,7 @@ def test_a_long_clip_is_heard_whole_where_the_head_learned_from_means(
 def check_scored_clips(workshop: Workshop, file: Path, head: str, **how: int) -> list[Prediction | Failure]:
     """Compare predictions with the logits that evaluation wrote down; return them."""
     classifier = Classifier.load(file, head)
-    name = f"{head}-{classifier.head.run.shots}shots-fold1-seed0"
+    name = run_name(classifier.head.run)
     with h5py.File(file.parents[2] / "predictions.h5") as scored:
         group = scored[f"Tones/mini/{name}"]
         rows, expected = group["row"][:], torch.from_numpy(group["logits"][:])

@@ -92,11 +92,14 @@ HOSTILE = "a|b <script>alert(1) $x$ {{ 7 * 7 }}"
 def test_names_that_are_markup_stay_text(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.csv", scores_table(HOSTILE))
     write_predictions(
-        tmp_path / "predictions.h5", predictions(HOSTILE, class_names=(f"{HOSTILE}</script>", "plain"))
+        tmp_path / "predictions.h5", predictions(HOSTILE, class_names=(f"{HOSTILE}</script>", "\x1b[31m"))
     )
     page, _ = write_report(tmp_path)
     for file in (page, page.parent / "report.md"):
         assert "<script>" not in file.read_text(encoding="utf-8")
+    for figure in page.parent.glob("*.svg"):
+        ElementTree.parse(figure)
+    assert "\x1b" not in (page.parent / "report.md").read_text(encoding="utf-8")
     assert html.escape(HOSTILE) in page.read_text(encoding="utf-8")
     assert markdown_table(["a"], [["x|y"]]).endswith("| x\\|y |")
 

@@ -135,8 +135,10 @@ def place(text: str | PathLike[str] | Place) -> Place:
     except ImportError as error:
         extra = f": pip install 'palm-cache[{EXTRAS[scheme]}]'" if scheme in EXTRAS else ""
         raise ParameterError(f"{text}: {str(error).lower()}{extra}") from error
-    except ValueError as error:
-        raise ParameterError(f"{text}: {error}; give a folder or a URL such as s3://bucket/folder") from error
+    except (ValueError, TypeError, OSError) as error:
+        raise ParameterError(
+            f"{text}: {reason_of(error)}; give a folder or a URL such as s3://bucket/folder"
+        ) from error
     if not found.name:
         raise ParameterError(f"{text}: give a folder inside it, e.g. {scheme}://bucket/folder")
     return found
@@ -216,11 +218,14 @@ def reaching(where: object) -> Iterator[None]:
 def is_remote_failure(error: Exception) -> bool:
     """Tell a failure of a remote file system from a defect of ours.
 
-    Its library raises exceptions of its own, or what the system raises, or that it cannot do something.
+    Its library raises exceptions of its own, or what the system raises, or that it cannot do something, or
+    that an address makes no sense.
     """
     if isinstance(error, PalmCacheError):
         return False
-    return isinstance(error, OSError | NotImplementedError) or type(error).__module__ != "builtins"
+    return (
+        isinstance(error, OSError | NotImplementedError | ValueError) or type(error).__module__ != "builtins"
+    )
 
 
 def reason_of(error: Exception) -> str:
