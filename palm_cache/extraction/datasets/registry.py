@@ -239,7 +239,10 @@ def source_of(where: Place) -> str:
 
 def _name_of(where: Place) -> str:
     """Return a dataset's name: its folder's, or its table's without ending."""
-    return where.stem if own.is_file(where) else folder_name(where)
+    name = where.stem if own.is_file(where) else folder_name(where)
+    if not name.strip("."):
+        raise DataError(f"{where}: {name!r} is no name for a dataset; rename the file")
+    return name
 
 
 def _existing(name: str) -> Place:

@@ -110,6 +110,13 @@ def test_credentials_are_no_part_of_a_source() -> None:
         assert source_of(place(url)) == "https://host/x/birds"
 
 
+@pytest.mark.parametrize("name", ["..csv", "...csv"])
+def test_a_name_that_would_be_a_way_out_of_the_features_folder_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("path,label\nx.wav,a\n")
+    with pytest.raises(DataError, match="is no name for a dataset; rename the file"):
+        dataset_name(str(tmp_path / name))
+
+
 def test_a_whole_disk_is_no_dataset() -> None:
     with pytest.raises(DataError, match="a whole disk is no dataset"):
         dataset_name("/")
