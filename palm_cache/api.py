@@ -188,7 +188,7 @@ def open_features(store: AnyPlace) -> OpenFeatures:
     >>> features.audio.shape[0] == len(features.labels) == len(features.paths)
     True
     >>> list(features.to_pandas().columns[:3])
-    ['path', 'class_name', 'label']
+    ['path', 'start', 'end']
     """
     where = place(store)
     return OpenFeatures(where, FeatureStore(where))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.params import ExtractParams, FitParams, Params, ReadingParams, override, read_params
+from palm_cache.params import FitParams, Params, ReadingParams, Recipe, Resources, override, read_params
 from palm_cache.types import Training
 
 ROOT = Path(__file__).parents[1]
@@ -23,10 +23,12 @@ def test_every_key_has_a_default(tmp_path: Path) -> None:
 
 def test_values_arrive_where_they_belong(tmp_path: Path) -> None:
     text = (
-        "encoder: mini\nextract: {views: 2}\nfit: {shots: [1, 2], seeds: 7, training: {lr: 1, epochs: 3}}\n"
+        "encoder: mini\nextract: {views: 2}\nresources: {jobs: 3, cache: 's3://bucket/known'}\n"
+        "fit: {shots: [1, 2], seeds: 7, training: {lr: 1, epochs: 3}}\n"
     )
     assert read_params(write(tmp_path, text)) == Params(
-        extract=ExtractParams(views=2),
+        extract=Recipe(views=2),
+        resources=Resources(jobs=3, cache="s3://bucket/known"),
         fit=FitParams(shots=(1, 2), seeds=(7,), training=Training(lr=1.0, epochs=3)),
     )
 
@@ -63,6 +65,13 @@ def test_unknown_names_are_refused_with_near_matches(tmp_path: Path, text: str, 
         ("extract: {views: two}", "extract.views is 'two', expected int"),
         ("extract: {views: true}", "extract.views is True, expected int"),
         ("extract: {views: 0}", "views: 0 is not a whole number from 1"),
+        (
+            "extract: {jobs: 2}",
+            "section extract: jobs decides no number; it belongs in the section resources",
+        ),
+        ("extract: {long: mean, views: 2}", "a mean covers the whole clip"),
+        ("resources: {jobs: 0}", "section resources: jobs: 0 is not a whole number from 1"),
+        ("resources: {cluster: 'dask://x:1', jobs: 2}", "leave jobs at 1 and device to one"),
         ("fit: {shots: [0]}", "shots: 0 is not a whole number from 1"),
         ("fit: {shots: []}", "give at least one"),
         ("reading: {columns: path}", "'path' is not field=column"),
@@ -124,4 +133,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_command_line_wins_only_where_it_speaks() -> None:
-    assert override(ExtractParams(views=3, jobs=2), views=None, jobs=4) == ExtractParams(views=3, jobs=4)
+    assert override(Resources(batch_size=3, jobs=2), batch_size=None, jobs=4) == Resources(
+        batch_size=3, jobs=4
+    )

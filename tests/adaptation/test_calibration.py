@@ -29,7 +29,7 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError
 from palm_cache.extraction.datasets.demo import read, synthesise
 from palm_cache.extraction.extract import extract
-from palm_cache.params import ExtractParams, FitParams
+from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_head, read_heads, run_name
 from palm_cache.types import Features, FittedHead, Fold, Training
@@ -42,7 +42,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Features:
     """Real embeddings of a small demo: three training clips a class in each of two folds."""
     root = tmp_path_factory.mktemp("demo")
     synthesise(root / "raw", clips_per_class=6, folds=2)
-    extract(read(root / "raw"), "mini", root / "mini.zarr", ExtractParams())
+    extract(read(root / "raw"), "mini", root / "mini.zarr")
     return FeatureStore(root / "mini.zarr").read()
 
 

@@ -10,12 +10,14 @@ from samples import write_palm_folder, write_tone
 from tiny_clap import save_tiny_clap
 from typer.testing import CliRunner
 
-from palm_cache.bench.extraction import Way, bench_extraction, find_files, ways_to_run
-from palm_cache.bench.runners import ExtractionRunner, PlainRunner, Turn
+from palm_cache.bench.extraction import Contender, bench_extraction, contenders, find_files
+from palm_cache.bench.runners import ExtractionRunner, PlainRunner, Turn, Way
 from palm_cache.cli import app
 from palm_cache.errors import DataError
-from palm_cache.extraction.encoders.base import CPU_BATCH
-from palm_cache.params import ExtractParams
+from palm_cache.extraction.encoders.engine import CPU_BATCH
+from palm_cache.params import Recipe
+
+ON_CPU = Way(Recipe(), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_the_plain_loop_and_extraction_give_the_same(name: str, folder: Path, tm
     spec = "mini" if name == "mini" else f"clap:{save_tiny_clap(tmp_path / 'tiny')}"
     files = find_files(folder, 13)
     plain = PlainRunner(spec, files)
-    ours = ExtractionRunner(spec, files, ExtractParams(device="cpu"), tmp_path)
+    ours = ExtractionRunner(spec, files, ON_CPU, tmp_path / "cache")
     for runner in (plain, ours):
         runner.prepare()
         runner.embed()
@@ -56,9 +58,9 @@ def test_the_plain_loop_and_extraction_give_the_same(name: str, folder: Path, tm
 def test_the_tower_alone_sees_every_clip_in_batches(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = ExtractionRunner("mini", find_files(folder, 99), ExtractParams(device="cpu"), tmp_path)
+    runner = ExtractionRunner("mini", find_files(folder, 99), ON_CPU, tmp_path / "cache")
     seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(runner, "_run_batch", lambda log_mel: seen.append(tuple(log_mel.shape[:2])))
+    monkeypatch.setattr(runner, "_run_tower", lambda log_mel: seen.append(tuple(log_mel.shape[:2])))
     runner.run_tower()
     assert sorted(seen) == [(1, 6), *[(CPU_BATCH, 1)] * 3]
 
@@ -68,11 +70,13 @@ def test_ratios_compare_neighbours_in_time() -> None:
 
     rows = np.eye(2, dtype=np.float32)
     # The machine was half as fast in the second of three rounds: no ratio moves.
-    plain = Way("plain", None, turns=[Turn(4 * slow, 8 * slow, None) for slow in (1, 2, 1)], embeddings=rows)
-    torchs = Way(
+    plain = Contender(
+        "plain", None, turns=[Turn(4 * slow, 8 * slow, None) for slow in (1, 2, 1)], embeddings=rows
+    )
+    torchs = Contender(
         "torch", None, turns=[Turn(2 * slow, 3 * slow, 1.5 * slow) for slow in (1, 2, 1)], embeddings=rows
     )
-    turned = Way("turned", None, turns=torchs.turns, embeddings=np.array([[1, 1], [0, 3]], np.float32))
+    turned = Contender("turned", None, turns=torchs.turns, embeddings=np.array([[1, 1], [0, 3]], np.float32))
     slowest, quick, other = _compare([plain, torchs, turned])
     assert (slowest.speedup, slowest.of_ceiling, slowest.tower_seconds) == (1, None, None)
     assert (quick.speedup, quick.of_ceiling, quick.seconds, quick.cpu_seconds) == (2, 0.75, 1, 1.5)
@@ -81,7 +85,8 @@ def test_ratios_compare_neighbours_in_time() -> None:
 
 
 def test_every_combination_that_is_asked_for_is_a_way() -> None:
-    ways = ways_to_run(ExtractParams(compile=True, batch_size=2), ("fp32", "bf16"), ("torch", "openvino"))
+    how = Way(Recipe(compile=True), batch_size=2)
+    ways = contenders(how, ("fp32", "bf16"), ("torch", "openvino"))
     assert [way.name for way in ways] == [
         "plain loop",
         "torch fp32",
@@ -91,12 +96,12 @@ def test_every_combination_that_is_asked_for_is_a_way() -> None:
         "openvino fp32",
         "openvino bf16",
     ]
-    assert all(way.params is None or way.params.batch_size == 2 for way in ways)
+    assert all(way.how is None or way.how.batch_size == 2 for way in ways)
 
 
 def test_a_way_that_cannot_be_taken_is_left_out_and_said(folder: Path) -> None:
-    impossible = Way("on a GPU", ExtractParams(device="cuda:99"))
-    ways = [*ways_to_run(ExtractParams(device="cpu"), ("fp32",), ("torch",)), impossible]
+    impossible = Contender("on a GPU", Way(Recipe(), "cuda:99"))
+    ways = [*contenders(ON_CPU, ("fp32",), ("torch",)), impossible]
     done = bench_extraction("mini", folder, ways, n_clips=3, rounds=1, threads=1)
     assert [result.name for result in done.results] == ["plain loop", "torch fp32"]
     assert len(done.left_out) == 1

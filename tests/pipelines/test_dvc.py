@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def shrink(folder: Path) -> None:
         params = yaml.safe_load((folder / "params.yaml").read_text())
         params["synthesise"]["clips_per_class"] = 5
-        params["fit"].update(heads=["zero-shot", "palm", "coop"], shots=[1, 2], seeds=[0])
-        params["fit"]["training"]["epochs"] = 3
+        small = {"shots": [1, 2], "seeds": [0], "training": {"epochs": 3}}
+        params["fit"] = {"heads": ["zero-shot", "palm", "coop"], **small}
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
     return make_project(tmp_path_factory.mktemp("demo"), shrink)
@@ -34,8 +35,8 @@ def test_the_pipeline_runs_and_redoes_only_what_changed(project: Path) -> None:
     assert "up to date" in again
 
     # A docstring of stage one.
-    module = project / "palm_cache" / "extraction" / "chunks.py"
-    module.write_text(module.read_text().replace('"""The unit', '"""Touched: the unit', 1))
+    module = project / "palm_cache" / "extraction" / "road.py"
+    module.write_text(module.read_text().replace('"""The one road', '"""Touched: the one road', 1))
     assert stages_run(run(project, "dvc", "repro")) == []
 
     # A seed: nothing is extracted again.
@@ -53,6 +54,15 @@ def test_the_pipeline_runs_and_redoes_only_what_changed(project: Path) -> None:
     assert stages_run(run(project, "dvc", "repro", "extract")) == ["extract"]
     info = run(project, "palm-cache", "store", "info", "data/features/demo/mini.zarr", "--json")
     assert [why for _, why in json.loads(info)["failures"]] == ["cannot be decoded: format not recognised"]
+
+    # A recipe of another kind, and the first one again: the store is made anew, the second time of what is known.
+    for views, embedded in ((2, 49), (1, 0)):
+        params.write_text(params.read_text().replace("extract: {}", "extract:\n  views: 1"))
+        text = params.read_text()
+        params.write_text(re.sub(r"views: \d", f"views: {views}", text))
+        output = run(project, "dvc", "repro", "extract")
+        assert stages_run(output) == ["extract"]
+        assert f"({embedded} embedded now" in output
 
     # Preprocessing of another version: everything is embedded again.
     module = project / "palm_cache" / "store" / "fingerprint.py"

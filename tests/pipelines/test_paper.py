@@ -24,7 +24,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         params = yaml.safe_load(file.read_text())
         params["encoder"] = "mini"
         params["fit"].update(seeds=[0], folds=[1])
-        params["fit"]["training"]["epochs"] = 1
+        params["fit"]["training"] = {"epochs": 1}
         file.write_text(yaml.safe_dump(params))
 
     folder = make_project(tmp_path_factory.mktemp("paper"), shrink)

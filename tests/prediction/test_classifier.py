@@ -14,11 +14,10 @@ from workshop import Workshop
 from palm_cache.adaptation.fit import fit_store
 from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError
 from palm_cache.extraction.datasets.registry import read_dataset
-from palm_cache.extraction.encoders.base import full_identity
-from palm_cache.extraction.encoders.mini import MiniEncoder
-from palm_cache.extraction.encoders.registry import load_same_encoder
+from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder
 from palm_cache.extraction.extract import extract
-from palm_cache.params import ExtractParams, FitParams
+from palm_cache.extraction.recipe import audio_recipe
+from palm_cache.params import FitParams, Recipe
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.files import predict_files
 from palm_cache.store.fingerprint import fingerprint
@@ -28,7 +27,7 @@ from palm_cache.store.heads import read_heads, write_heads
 def test_an_encoder_with_other_weights_is_refused_and_one_that_moved_is_found(tmp_path: Path) -> None:
     data = write_palm_folder(tmp_path / "Tones")
     first = save_tiny_clap(tmp_path / "first")
-    store = extract(read_dataset(str(data)), f"clap:{first}", tmp_path / "x.zarr", ExtractParams()).store
+    store = extract(read_dataset(str(data)), f"clap:{first}", tmp_path / "x.zarr").store
     heads = fit_store(store, tmp_path / "runs", FitParams(heads=("zero-shot",))).heads_file
     clip = data / "audios" / "test_0_0.wav"
     (before,) = predict_files(Classifier.load(heads), [clip])
@@ -47,16 +46,16 @@ def test_an_encoder_with_other_weights_is_refused_and_one_that_moved_is_found(tm
 
 
 def test_the_encoder_runs_in_the_precision_of_the_features() -> None:
-    recorded = MiniEncoder.load(precision="bf16")
-    identity = full_identity(recorded)
-    loaded = load_same_encoder("mini", identity, fingerprint(identity), purpose="x", advice="y")
-    assert loaded.identity["precision"] == "bf16"
+    wanted = Recipe(precision="bf16")
+    recorded = audio_recipe(load_encoder("mini", wanted), wanted)
+    loaded = load_same_encoder("mini", recorded, fingerprint(recorded), purpose="x", advice="y")
+    assert loaded.engine.precision == "bf16"
 
 
 def test_another_version_of_preprocessing_is_called_that() -> None:
-    identity = full_identity(MiniEncoder.load())
-    with pytest.raises(StaleStoreError, match="other versions of preprocessing or of its libraries"):
-        load_same_encoder("mini", identity, "0" * 64, purpose="made it", advice="extract again")
+    recorded = audio_recipe(load_encoder("mini"), Recipe()) | {"preprocessing": 0}
+    with pytest.raises(StaleStoreError, match="encoder mini: other preprocessing than those that made it"):
+        load_same_encoder("mini", recorded, "0" * 64, purpose="made it", advice="extract again")
 
 
 @pytest.mark.parametrize(

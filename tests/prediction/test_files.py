@@ -18,7 +18,7 @@ from palm_cache.adaptation.fit import fit_store
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract
-from palm_cache.params import CLIP_TOKENIZER, ExtractParams, FitParams
+from palm_cache.params import CLIP_TOKENIZER, FitParams, Recipe
 from palm_cache.prediction.answers import Failure, Prediction, answer, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.files import predict_files
@@ -52,7 +52,7 @@ def test_a_long_clip_is_heard_whole_where_the_head_learned_from_means(
     workshop: Workshop, tmp_path: Path, batch_size: int
 ) -> None:
     table = read_dataset(str(workshop.data))
-    store = extract(table, "mini", tmp_path / "means" / "mini.zarr", ExtractParams(long="mean")).store
+    store = extract(table, "mini", tmp_path / "means" / "mini.zarr", Recipe(long="mean")).store
     tower = partial(load_text_tower, device="cpu", tokenizer=CLIP_TOKENIZER)
     params = FitParams(("palm",), shots=(4,), seeds=(0,), training=Training(epochs=5))
     file = fit_store(store, tmp_path / "runs", params, load_tower=tower).heads_file

@@ -24,7 +24,7 @@ from palm_cache.prediction.labels import LabelTracks
 from palm_cache.prediction.timeline import Sliding, join, listen
 from palm_cache.types import FittedHead
 
-RATE = SpectrumEncoder.sample_rate
+RATE = SpectrumEncoder().sample_rate
 
 
 def sound(*parts: tuple[float, float], rate: int = RATE) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_it_equals_a_plain_loop_over_the_recording_read_whole(
     starts = [*range(0, len(whole) - samples, step), len(whole) - samples]
     assert len(results) == len(starts)
     for result, start in zip(results, starts, strict=True):
-        windows = cut_windows(whole[start : start + samples], SpectrumEncoder.window)
+        windows = cut_windows(whole[start : start + samples], SpectrumEncoder().window)
         expected = classifier.probabilities(classifier.logits(windows[None]))[0]
         torch.testing.assert_close(result.probabilities, expected, atol=1e-3, rtol=0)
         middle = (start + samples / 2) / RATE
