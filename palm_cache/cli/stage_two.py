@@ -255,16 +255,30 @@ def prompts(
     typer.echo(f"scores of prompts -> {out / 'prompts.csv'}")
 
 
-def report(out: OutOption = RUNS, as_json: Json = False) -> None:
+def report(
+    out: OutOption = RUNS,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="The head that the others are compared with.",
+            show_default="palm",
+            metavar="HEAD",
+            autocompletion=complete_heads,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Turn scores into tables and figures: OUT/report/index.html, one page that needs nothing else.
 
     The same in Markdown is in OUT/report/report.md. Where datasets are the PALM paper's, the published
     numbers stand beside ours.
+
+    Example: palm-cache report --against proker
     """
     from palm_cache.report.write import write_report
 
     with one_line_errors():
-        page, summary = write_report(out)
+        page, summary = write_report(out, against=against)
     _print_summary(summary, as_json)
     if not as_json:
         typer.echo(f"report -> {page}")

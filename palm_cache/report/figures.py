@@ -170,8 +170,8 @@ def confusion_matrix(name: str, caption: str, counts: NDArray[np.int64], classes
         axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
         axes.set_xticks(range(len(classes)), names, rotation=90)
         axes.set_yticks(range(len(classes)), names)
-        axes.set_xlabel("taken for")
-        axes.set_ylabel("is")
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
         axes.tick_params(length=0, labelsize=7 if len(classes) > MOST_NUMBERED else 9)
         if len(classes) > MOST_NUMBERED:
             return
