@@ -4,7 +4,11 @@ r"""Calibrated probabilities: a temperature per run, fitted on shots that were h
 
 The shots that a run learned from say nothing about its confidence: it fits them. So they are split, class
 by class; a head is fitted as the run's was on all parts but one and scores that one, until every shot has
-been scored by a head that never saw it. Test clips take no part.
+been scored by a head that never saw it. What the run chose for itself, a kernel's width or a scale of its
+logits, is held: a temperature belongs to the scale that it was fitted on. Test clips take no part.
+
+A temperature is kept only where the held-out shots prefer it to none, and one that makes a head surer of
+itself only where they do so beyond doubt.
 
 C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
 """
@@ -30,7 +34,15 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, PalmCacheError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import choose_run, read_head, read_runs, run_name, write_calibrations
+from palm_cache.store.heads import (
+    choose_run,
+    read_head,
+    read_heads,
+    read_runs,
+    run_name,
+    write_calibrations,
+)
+from palm_cache.store.join import read_features
 from palm_cache.types import (
     Calibration,
     Features,
@@ -46,6 +58,10 @@ from palm_cache.types import (
 
 N_SPLITS = 4
 """Parts that shots are held out in; fewer where a class has fewer shots."""
+
+PROOF = 3.0
+"""Standard errors by which held-out shots must gain from a temperature below 1. They come from the same
+recordings as the shots that a head learned from; what it is used on is rarely as easy."""
 
 COLDEST, HOTTEST = -8.0, 12.0
 """Bounds of a temperature's natural logarithm."""
@@ -76,7 +92,7 @@ def calibrate_file(
     path : Path
         The heads file.
     store : Place, optional
-        The feature store; by default the one that the heads were fitted on.
+        The feature store; by default the one that the heads were fitted on, or those that were joined.
     load_tower : callable, optional
         For heads that learn words.
 
@@ -89,16 +105,17 @@ def calibrate_file(
     """
     if not runs:
         return []
-    recorded = read_head(path, runs[0])[1].store
-    opened = FeatureStore(store or recorded)
-    features = opened.read()
+    heads, recorded = read_heads(path)
+    of_run = {head.run: head for head in heads}
+    stores = (store,) if store else recorded
+    features = read_features(stores)
     tower = None
     done = []
     for number, run in enumerate(runs):
         progress("calibrating", number, len(runs))
-        head, _ = read_head(path, run)
+        head = of_run[run]
         if tower is None and load_tower and find_head(run.head).needs_text_tower:
-            tower = load_tower(opened.header)
+            tower = load_tower(FeatureStore(stores[0]).header)
         try:
             check_fresh(head, features, path)
             done.append(Calibrated(run, calibrate(features, head, tower)))
@@ -146,11 +163,12 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
             f"{run_name(run)}: no shots to hold out: a class needs two to calibrate on; fit with more --shots"
         )
     of_shots = replace(features, folds=splits)
-    fitted, _ = fit_runs(of_shots, _as_fitted(head, len(shots)), tower=tower)
+    chosen = {name: head.state[name] for name in kind.chooses}
+    fitted, _ = fit_runs(of_shots, _as_fitted(head, len(shots)), tower=tower, chosen=chosen)
     scored = [evaluate_head(of_shots, one, words)[1] for one in fitted]
     logits = torch.cat([one.logits for one in scored])
     labels = torch.cat([one.labels for one in scored])
-    temperature = fit_temperature(logits, labels)
+    temperature = preferred_temperature(logits, labels)
     return Calibration(
         temperature=temperature,
         n_clips=len(labels),
@@ -158,6 +176,23 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
         loss_before=float(cross_entropy(logits.double(), labels)),
         loss=float(cross_entropy(logits.double() / temperature, labels)),
     )
+
+
+def preferred_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature that held-out clips prefer to 1, or 1.
+
+    Parameters
+    ----------
+    logits, labels : see :func:`fit_temperature`
+    """
+    temperature = fit_temperature(logits, labels)
+    before, after = (
+        cross_entropy(logits.double() / value, labels, reduction="none") for value in (1.0, temperature)
+    )
+    gain = before - after
+    doubt = float(gain.std(correction=0)) / math.sqrt(len(gain))
+    enough = PROOF * doubt if temperature < 1 else 0.0
+    return temperature if float(gain.mean()) > enough else 1.0
 
 
 def _as_fitted(head: FittedHead, shots: int) -> FitParams:

@@ -308,10 +308,10 @@ def _fit_all(
     for path, *partners in stores:
         with progress_bar("steps") as progress:
             done = fit_store(path, out, how, partners=partners, load_tower=tower, progress=progress)
-        if calibrate and not partners:  # nothing predicts with joined encoders yet
+        if calibrate:
             with progress_bar("runs") as progress:
                 runs = runs_to_calibrate(done.heads_file)
-                calibrated = calibrate_file(done.heads_file, runs, store=path, progress=progress)
+                calibrated = calibrate_file(done.heads_file, runs, progress=progress)
             for one in calibrated:
                 if one.problem:
                     say(f"note: not calibrated: {one.problem}")

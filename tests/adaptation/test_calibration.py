@@ -19,11 +19,13 @@ from palm_cache.adaptation.calibration import (
     calibrate_file,
     fit_temperature,
     hold_out,
+    preferred_temperature,
     runs_to_calibrate,
 )
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs, fit_store
-from palm_cache.adaptation.heads.base import Shots, unit
+from palm_cache.adaptation.heads import HEADS, find_head
+from palm_cache.adaptation.heads.base import Shots, no_tick, unit
 from palm_cache.adaptation.heads.palm import Palm
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError
@@ -159,6 +161,76 @@ def test_test_clips_take_no_part(features: Features) -> None:
     spoilt = replace(spoilt, folds=tuple(Fold(shots, fold.test) for fold in features.folds))
     kept = replace(features, folds=spoilt.folds)
     assert calibrate(spoilt, head) == calibrate(kept, head)
+
+
+def test_what_a_run_chose_is_held_while_its_temperature_is_found(
+    features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    for head in ("knn", "linear-probe", "kernel-ridge", "tip-adapter", "tip-adapter-f", "proker"):
+        fitted = fit_one(features, shots=4, head=head)
+        kind, expected = find_head(head), {name: fitted.state[name] for name in find_head(head).chooses}
+        fit = kind.fit
+
+        def spy(self, shots, tick=no_tick, fit=fit, expected=expected):  # type: ignore[no-untyped-def]
+            states = fit(self, shots, tick)
+            for name, value in expected.items():
+                assert torch.equal(states[name], value.expand_as(states[name])), name
+            given.append(self.name)
+            return states
+
+        monkeypatch.setattr(kind, "fit", spy)
+        calibrate(features, fitted)
+        monkeypatch.undo()
+    assert len(set(given)) == 6
+
+
+def test_a_temperature_that_held_out_clips_do_not_prefer_is_not_kept() -> None:
+    labels = torch.arange(12) % 3
+    sure = 30 * torch.eye(3)[labels]  # no mistake: nothing speaks for less confidence
+    assert fit_temperature(sure, labels) > 2
+    assert preferred_temperature(sure, labels) == 1.0
+    logits, labels = noisy_logits(200, scale=20)
+    assert preferred_temperature(logits, labels) == fit_temperature(logits, labels)
+
+
+def test_more_confidence_needs_more_proof_than_less() -> None:
+    few, many = noisy_logits(12, scale=0.5), noisy_logits(400, scale=0.5)
+    assert fit_temperature(*few) < 1
+    assert preferred_temperature(*few) == 1.0
+    assert preferred_temperature(*many) == fit_temperature(*many) < 0.6
+    softer = noisy_logits(12, scale=3)
+    assert preferred_temperature(*softer) == fit_temperature(*softer) > 1
+
+
+def test_joined_encoders_are_calibrated(tmp_path: Path) -> None:
+    stores = [
+        write_store(tmp_path / f"{name}.zarr", replace(make_features(seed=seed), encoder=name))
+        for seed, name in enumerate(("mini", "other"))
+    ]
+    params = FitParams(heads=("muka", "proker"), shots=(4,), seeds=(0,), folds=(1,))
+    path = fit_store(stores[0], tmp_path, params, partners=stores[1:]).heads_file
+    done = calibrate_file(path, runs_to_calibrate(path))
+    assert [one.run.head for one in done] == ["muka", "proker"]
+    assert all(one.calibration and one.calibration.n_clips == 16 for one in done)
+    assert runs_to_calibrate(path) == []
+
+
+@pytest.mark.parametrize("shots", [2, 4])
+def test_no_head_becomes_worse_by_its_temperature(demo: Features, shots: int) -> None:
+    heads = tuple(name for name, head in HEADS.items() if head.trained and not head.needs_text_tower)
+    heads = tuple(name for name in heads if HEADS[name].n_encoders == 1)
+    params = FitParams(heads=heads, shots=(shots,), seeds=(0, 1, 2))
+    before: dict[str, list[float]] = {}
+    after: dict[str, list[float]] = {}
+    for head in fit_runs(demo, params)[0]:
+        told = evaluate_head(demo, head)[1]
+        temperature = calibrate(demo, head).temperature
+        for losses, value in ((before, 1.0), (after, temperature)):
+            loss = float(cross_entropy(told.logits.double() / value, told.labels))
+            losses.setdefault(head.run.head, []).append(loss)
+    for name in heads:
+        assert np.mean(after[name]) <= 1.02 * np.mean(before[name]) + 0.01, name
 
 
 def losses_and_errors(features: Features, params: FitParams) -> tuple[Tensor, Tensor]:

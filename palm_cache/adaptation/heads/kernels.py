@@ -126,17 +126,28 @@ class KernelMachine(Head):
         """Choose and solve in double precision, as many runs together as memory bears."""
         runs, n_examples = shots.labels.shape
         together = max(1, MOST_NUMBERS // (n_examples**2 * max(1, len(shots.parts))))
-        solved = [
-            self._solve_some(shots.audio[some].double(), shots.labels[some], shots)
-            for some in torch.split(torch.arange(runs), together)
-        ]
+        solved = []
+        for some in torch.split(torch.arange(runs), together):
+            given = {name: value[some] for name, value in shots.chosen.items()}
+            solved.append(self._solve_some(shots.audio[some].double(), shots.labels[some], shots, given))
         return {name: torch.cat([part[name] for part in solved]) for name in solved[0]}
 
-    def _solve_some(self, audio: Tensor, labels: Tensor, shots: Shots) -> dict[str, Tensor]:
+    def _solve_some(
+        self, audio: Tensor, labels: Tensor, shots: Shots, given: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Choose and solve for some of the runs: audio (runs, n_examples, dim) and labels of theirs."""
         text = shots.text.double()
         targets = one_hot(labels, len(text))
         distances = self.distances(audio, audio, shots.parts)
+        chosen = given or self._choose(audio, labels, distances, shots)
+        no_prior = audio.new_zeros(len(audio))
+        missing = targets - self.prior(audio, text, chosen.get("prior_scale", no_prior))
+        inverse = _inverse(self.kernel(distances, chosen["gamma"]), chosen["ridge"][:, None])
+        return {"clips": unit(audio).float(), "weights": (inverse @ missing).float(), **chosen}
+
+    def _choose(self, audio: Tensor, labels: Tensor, distances: Tensor, shots: Shots) -> dict[str, Tensor]:
+        text = shots.text.double()
+        targets = one_hot(labels, len(text))
         n_pairs = labels.shape[1] * max(1, labels.shape[1] - 1)
         spread = (distances.sum(dim=(-2, -1)) / n_pairs).clamp(min=1e-12)  # all shots may be one and the same
         priors = self.prior(audio[:, None], text, self.prior_scales.candidates)
@@ -158,9 +169,7 @@ class KernelMachine(Head):
         table = torch.stack(losses, dim=1).view(len(labels), *(len(grid.values) for grid in grids.values()))
         chosen = choose(table, grids, held_out, shots.views)
         chosen["gamma"] = chosen["gamma"] / spread
-        missing = targets - self.prior(audio, text, chosen["prior_scale"])
-        inverse = _inverse(self.kernel(distances, chosen["gamma"]), chosen["ridge"][:, None])
-        return {"clips": unit(audio).float(), "weights": (inverse @ missing).float(), **chosen}
+        return {name: value for name, value in chosen.items() if name in self.chooses}
 
 
 class KernelRidge(KernelMachine):
@@ -182,9 +191,7 @@ class KernelRidge(KernelMachine):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the shots and their weights."""
-        solved = self.solve(shots)
-        del solved["prior_scale"]
-        return {**solved, "bias": unseen_bias(shots.labels, len(shots.text))}
+        return {**self.solve(shots), "bias": unseen_bias(shots.labels, len(shots.text))}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

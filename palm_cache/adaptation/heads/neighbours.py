@@ -76,7 +76,13 @@ class Neighbours(Head):
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how many vote."""
         n_classes = len(shots.text)
-        audio, targets = shots.audio.double(), one_hot(shots.labels, n_classes)
+        targets = one_hot(shots.labels, n_classes)
+        chosen = shots.chosen or self._choose(shots, targets)
+        return {"clips": shots.audio, "targets": targets.float(), **chosen, "k": chosen["k"].long()}
+
+    @staticmethod
+    def _choose(shots: Shots, targets: Tensor) -> Mapping[str, Tensor]:
+        n_classes, audio = len(shots.text), shots.audio.double()
         held_out = can_be_held_out(shots.labels, n_classes, shots.views)
         others = (audio @ audio.transpose(-1, -2)).masked_fill(
             same_clip(audio.shape[1], shots.views), -torch.inf
@@ -85,8 +91,7 @@ class Neighbours(Head):
             held_out_loss(vote_logits(votes(others, targets, torch.tensor(k))), shots.labels, held_out)
             for k in NEIGHBOURS.values
         ]
-        chosen = choose(torch.stack(losses, dim=1), {"k": NEIGHBOURS}, held_out, shots.views)
-        return {"clips": shots.audio, "targets": targets.float(), **chosen, "k": chosen["k"].long()}
+        return choose(torch.stack(losses, dim=1), {"k": NEIGHBOURS}, held_out, shots.views)
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
