@@ -139,7 +139,7 @@ def test_two_encoders_are_never_averaged(tmp_path: Path) -> None:
     text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
     for encoder, ours in (("mini", "84.00"), ("other", "10.00")):
         section = text.split(f"## Beside the paper: {encoder}")[1].split("\n## ")[0]
-        assert f"| ESC50 | palm | {ours} | 95.93 |" in section
+        assert f"| ESC50 | palm | {ours} | 95.93 | - | folds 3, 4, 5 |" in section
 
 
 def published_as_scores() -> pd.DataFrame:
@@ -164,7 +164,7 @@ def test_the_published_results_give_the_papers_averages(tmp_path: Path) -> None:
     text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
     averages = (("zero-shot", "39.69"), ("coop", "71.14"), ("cocoop", "73.47"), ("palm", "76.58"))
     for head, average in averages:
-        assert f"| average of 11 | {head} | {average} | {average} | +0.00 |" in text
+        assert f"| average of 11 | {head} | {average} | {average} | +0.00 |  |" in text
     for seed, average in enumerate(("77.59", "76.21", "75.95")):
         assert f"| palm | {seed} | 11 | {average} | {average} | +0.00 |" in text
     assert "| palm | 12,393 | 12,393 |" in text
@@ -178,8 +178,41 @@ def test_only_datasets_that_both_have_are_averaged(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.csv", pd.concat([some, scores_table()]))
     text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
     mean = f"{(95.93333 + 89.52333) / 2:.2f}"
-    assert f"| average of 2 | palm | {mean} | {mean} | +0.00 |" in text
+    assert f"| average of 2 | palm | {mean} | {mean} | +0.00 |  |" in text
     assert "Not among these scores: Beijing-Opera, CREMA-D" in text
+
+
+def test_only_published_folds_and_seeds_are_compared_and_what_is_missing_is_said(tmp_path: Path) -> None:
+    ours = published_as_scores()
+    palm = ours[(ours["head"] == "palm") & ours["dataset"].isin(["ESC50", "SESA", "RAVDESS", "VocalSound"])]
+    further = palm.assign(seed=palm["seed"] + 3, accuracy=0.0)  # seeds that the paper has not
+    lost = ((palm["dataset"] == "SESA") & (palm["seed"] > 0)) | (
+        (palm["dataset"] == "ESC50") & (palm["fold"] == 2)
+    )
+    lost |= (palm["dataset"] == "ESC50") & (palm["fold"] == 4) & (palm["seed"] == 1)
+    fewer = palm["n_test"].where(palm["dataset"] != "RAVDESS", 490)
+    write_scores(tmp_path / "scores.csv", pd.concat([palm.assign(n_test=fewer)[~lost], further]))
+    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if " | palm | " in line}
+    assert "| +0.00 |  |" in rows["VocalSound"]
+    assert rows["SESA"].endswith("| - | seeds 1, 2 |")
+    assert rows["ESC50"].endswith("| - | fold 2 |")
+    assert rows["RAVDESS"].endswith("| - | other test clips |")
+    assert rows["average of 1"].endswith("| +0.00 |  |")
+
+
+def test_what_later_papers_report_is_marked_by_its_source(tmp_path: Path) -> None:
+    ours = published_as_scores()
+    write_scores(tmp_path / "scores.csv", ours.assign(head=ours["head"].replace("coop", "proker")))
+    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    (muka,) = (line for line in text.splitlines() if line.startswith("| SESA | MUKA |"))
+    assert "| 90.16 | - |" in muka
+    assert muka.endswith("arXiv:2602.14127 (as reported by a digest, unverified) |")
+    assert "| average of 11 | ProKeR | PENGI | 79.48 | 71.14 |" in text
+    claims = published.claims()
+    of_muka = claims[(claims["method"] == "MUKA") & (claims["dataset"] != "")]
+    assert sorted(of_muka["dataset"]) == sorted(published.names())
+    assert of_muka["accuracy"].mean() == pytest.approx(80.90)
 
 
 def test_published_numbers_are_the_shared_ones(golden: Path) -> None:
