@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -159,7 +160,7 @@ def fit(
             dataset, encoder = dataset or list(wanted.datasets), encoder or [wanted.encoder]
         specs = list(dict.fromkeys(encoder)) if encoder else [None]
         stores = [[place(store)]] if store else _joined([_stores(wanted, dataset, spec) for spec in specs])
-        tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
+        tower = tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         files = _fit_all(stores, out, how, tower, calibrate)
         if not evaluate:
             if as_json:
@@ -173,7 +174,7 @@ def fit(
         with progress_bar("stores") as progress:
             done = evaluate_files(out, files, load_tower=tower, progress=progress)
     keys = zip(done.scores["dataset"], done.scores["encoder"], strict=True)
-    _print_scores(done.scores[[key in done.renewed for key in keys]], as_json)
+    print_scores(done.scores[[key in done.renewed for key in keys]], as_json)
     if not as_json:
         typer.echo(f"scores -> {out / 'scores.csv'}")
 
@@ -199,11 +200,11 @@ def evaluate(
 
     with one_line_errors("the scores of earlier evaluations are kept"):
         where = heads or out
-        names = [_known_name(where, name) for name in dataset] if dataset else ["*"]
-        spec = slug(joined_spec(encoder)) if encoder else "*"
+        names = [glob.escape(_known_name(where, name)) for name in dataset] if dataset else ["*"]
+        spec = glob.escape(slug(joined_spec(encoder))) if encoder else "*"
         files = sorted(file for name in names for file in where.glob(f"{name}/{spec}/heads.h5"))
         wanted = read_params(params) if params else Params()
-        tower = _tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
+        tower = tower_loader(override(wanted.extract, device=device, tokenizer=tokenizer))
         with progress_bar("heads files") as progress:
             done = evaluate_files(
                 out,
@@ -213,7 +214,7 @@ def evaluate(
                 load_tower=tower,
                 progress=progress,
             )
-    _print_scores(done.scores, as_json)
+    print_scores(done.scores, as_json)
     if not as_json:
         typer.echo(f"scores -> {out / 'scores.csv'}")
 
@@ -266,6 +267,10 @@ def report(
             autocompletion=complete_heads,
         ),
     ] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option(help="Where the heads lie, to look inside.", show_default="--out"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn scores into tables and figures: OUT/report/index.html, one page that needs nothing else.
@@ -278,7 +283,7 @@ def report(
     from palm_cache.report.write import write_report
 
     with one_line_errors():
-        page, summary = write_report(out, against=against)
+        page, summary = write_report(out, against=against, heads=heads)
     _print_summary(summary, as_json)
     if not as_json:
         typer.echo(f"report -> {page}")
@@ -291,7 +296,7 @@ def register(app: typer.Typer) -> None:
         app.command(rich_help_panel=panel)(command)
 
 
-def _tower_loader(how: ExtractParams) -> LoadTower:
+def tower_loader(how: ExtractParams) -> LoadTower:
     """Return what loads a text tower: the one place where adaptation is handed a part of an encoder."""
     from palm_cache.extraction.encoders.registry import load_text_tower
 
@@ -388,7 +393,8 @@ def _numbers(option: str, value: str | None) -> tuple[int, ...] | None:
         ) from None
 
 
-def _print_scores(scores: pd.DataFrame, as_json: bool) -> None:
+def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
+    """Print the means of some runs."""
     from palm_cache.report.tables import summarise
 
     _print_summary(summarise(scores), as_json)

@@ -16,6 +16,7 @@ from palm_cache.report.comparison import compare_with_paper
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.evidence import HOW, ONE_SEED, Kind, Place, by_kind, certainty, errors, reference_head
 from palm_cache.report.figures import accuracy_by_head
+from palm_cache.report.inside import inside
 from palm_cache.report.render import as_markdown, as_page
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 from palm_cache.report.tables import percent, span, summarise
@@ -32,7 +33,9 @@ _READING = (
 )
 
 
-def write_report(out: Path, *, against: str | None = None) -> tuple[Path, pd.DataFrame]:
+def write_report(
+    out: Path, *, against: str | None = None, heads: Path | None = None
+) -> tuple[Path, pd.DataFrame]:
     """Write ``OUT/report/``: ``index.html``, ``report.md`` and the figures, from what lies in ``OUT``.
 
     ``scores.csv`` must be there. ``predictions.h5`` adds intervals, paired tests and confusion, and
@@ -43,6 +46,8 @@ def write_report(out: Path, *, against: str | None = None) -> tuple[Path, pd.Dat
     out : Path
     against : str, optional
         The head that the others are compared with; PALM by default.
+    heads : Path, optional
+        The folder below which heads lie, to look inside; ``out`` by default.
 
     Returns
     -------
@@ -78,6 +83,8 @@ def write_report(out: Path, *, against: str | None = None) -> tuple[Path, pd.Dat
     else:
         missing.append("prompts.csv (make it with: palm-cache prompts)")
     sections += [certainty(kinds, reference), errors(kinds, reference)] if kinds else []
+    seen = inside(kinds, heads or out)
+    sections += [seen] if seen else []
     sections.append(_provenance(scores, out / "scores.csv", missing))
     folder = out / "report"
     for section in sections:
