@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -59,12 +59,17 @@ from palm_cache.types import (
 N_SPLITS = 4
 """Parts that shots are held out in; fewer where a class has fewer shots."""
 
-PROOF = 3.0
-"""Standard errors by which held-out shots must gain from a temperature below 1. They come from the same
-recordings as the shots that a head learned from; what it is used on is rarely as easy."""
+SOFTER_PROOF, SURER_PROOF = 0.7, 3.0
+"""Standard errors by which held-out shots must gain from a temperature above 1, and from one below it. Heads
+that were fitted on fewer shots know a little less than the run, which alone would ask for some softening. To
+become surer of itself a head needs proof: the shots come from the same recordings as those that it learned
+from, and what it is used on is rarely as easy."""
 
-COLDEST, HOTTEST = -8.0, 12.0
-"""Bounds of a temperature's natural logarithm."""
+FEWEST_SPLITS_TO_BE_SURER = 3
+"""Heads that were fitted on half of the shots are too unlike the run to make it surer."""
+
+COLDEST, HOTTEST = math.log(0.25), 12.0
+"""Bounds of a temperature's natural logarithm: no head is made more than four times as sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,31 +173,15 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
     scored = [evaluate_head(of_shots, one, words)[1] for one in fitted]
     logits = torch.cat([one.logits for one in scored])
     labels = torch.cat([one.labels for one in scored])
-    temperature = preferred_temperature(logits, labels)
+    coldest = COLDEST if len(splits) >= FEWEST_SPLITS_TO_BE_SURER else 0.0
+    temperature = fit_temperature(logits, labels, coldest)
     return Calibration(
         temperature=temperature,
         n_clips=len(labels),
         n_splits=len(splits),
-        loss_before=float(cross_entropy(logits.double(), labels)),
-        loss=float(cross_entropy(logits.double() / temperature, labels)),
+        loss_before=float(held_out_losses(logits, labels, 1.0).mean()),
+        loss=float(held_out_losses(logits, labels, temperature).mean()),
     )
-
-
-def preferred_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the temperature that held-out clips prefer to 1, or 1.
-
-    Parameters
-    ----------
-    logits, labels : see :func:`fit_temperature`
-    """
-    temperature = fit_temperature(logits, labels)
-    before, after = (
-        cross_entropy(logits.double() / value, labels, reduction="none") for value in (1.0, temperature)
-    )
-    gain = before - after
-    doubt = float(gain.std(correction=0)) / math.sqrt(len(gain))
-    enough = PROOF * doubt if temperature < 1 else 0.0
-    return temperature if float(gain.mean()) > enough else 1.0
 
 
 def _as_fitted(head: FittedHead, shots: int) -> FitParams:
@@ -238,33 +227,40 @@ def hold_out(shots: Tensor, labels: Tensor, n_splits: int = N_SPLITS) -> tuple[F
     return tuple(Fold(shots[part != number], shots[part == number]) for number in range(n_splits))
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    r"""Return the temperature at which logits explain labels best.
+def fit_temperature(logits: Tensor, labels: Tensor, coldest: float = COLDEST) -> float:
+    r"""Return the temperature that held-out clips prefer to 1, or 1.
 
-    .. math:: \arg\min_T \; -\sum_i \log \mathrm{softmax}(\mathrm{logits}_i / T)_{y_i}
-              \quad\text{where the mean confidence is at most } (n + 1) / (n + 2)
+    .. math:: \arg\min_T \; \sum_i \ell_i(T) + \ell_{n + 1}(T), \qquad
+              \ell_i(T) = -\log \mathrm{softmax}(\mathrm{logits}_i / T)_{y_i}
 
-    The loss is convex in :math:`1/T`, so its minimum is unique. Where every clip is right it would lie at
-    :math:`T = 0`, certainty; Laplace's rule of succession is what n clips without a mistake allow.
+    Clip :math:`n + 1` is one that is missed, as a clip like the others would be: its loss is the mean of what
+    theirs would be, were the best of the wrong classes the right one. So :math:`n` clips without a mistake
+    allow about the confidence of Laplace's rule of succession, and not certainty. The loss is convex in
+    :math:`1/T`.
 
     Parameters
     ----------
     logits : Tensor, shape (n_clips, n_classes)
         Of clips that the head was not fitted on.
     labels : Tensor, shape (n_clips,)
+    coldest : float
+        Least natural logarithm of the temperature.
     """
-    logits = logits.double()
-    certain = (len(labels) + 1) / (len(labels) + 2)
 
     def loss(log_temperature: float) -> float:
-        return float(cross_entropy(logits / math.exp(log_temperature), labels))
+        return float(held_out_losses(logits, labels, math.exp(log_temperature)).mean())
 
-    def surplus(log_temperature: float) -> float:
-        confidence = (logits / math.exp(log_temperature)).softmax(dim=1).amax(dim=1)
-        return float(confidence.mean()) - certain
-
-    coldest = COLDEST
-    if surplus(COLDEST) > 0 > surplus(HOTTEST):
-        coldest = brentq(surplus, COLDEST, HOTTEST)
     found = minimize_scalar(loss, bounds=(coldest, HOTTEST), method="bounded", options={"xatol": 1e-6})
-    return math.exp(found.x)
+    temperature = math.exp(found.x)
+    gain = held_out_losses(logits, labels, 1.0) - held_out_losses(logits, labels, temperature)
+    doubt = float(gain.std(correction=0)) / math.sqrt(len(gain))
+    proof = SURER_PROOF if temperature < 1 else SOFTER_PROOF
+    return temperature if float(gain.mean()) > proof * doubt else 1.0
+
+
+def held_out_losses(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Return the losses (n_clips + 1,) of clips and of one that is missed: see :func:`fit_temperature`."""
+    scaled = logits.double() / temperature
+    best_wrong = scaled.scatter(1, labels[:, None], -torch.inf).argmax(dim=1)
+    missed = cross_entropy(scaled, best_wrong)
+    return torch.cat([cross_entropy(scaled, labels, reduction="none"), missed[None]])
