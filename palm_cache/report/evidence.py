@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 from palm_cache.errors import DamagedStoreError, UnknownNameError
@@ -202,7 +201,8 @@ def errors(kinds: Mapping[Place, list[Kind]], reference: str) -> Section:
         )
         of_heads = [recalls(counts) for counts in confused.values()]
         rows = tuple(
-            (name, *(_share(float(recall[label])) for recall in of_heads)) for label, name in enumerate(names)
+            (name, *(percent(float(recall[label])) for recall in of_heads))
+            for label, name in enumerate(names)
         )
         headings = ("class", *(str(kind) for kind in largest))
         blocks.append(Table(headings, rows, f"{where}: recall per class, %"))
@@ -212,11 +212,6 @@ def errors(kinds: Mapping[Place, list[Kind]], reference: str) -> Section:
 def largest_of(kinds: Iterable[Kind]) -> list[Kind]:
     """Return every head at its largest number of shots."""
     return list({kind.head: kind for kind in sorted(kinds, key=lambda kind: kind.shots)}.values())
-
-
-def _share(recall: float) -> str:
-    """Return a recall; a class without a test clip has none."""
-    return "-" if np.isnan(recall) else percent(recall)
 
 
 def _cells(compared: Comparison, adjusted: float | None) -> tuple[str, str, str, str]:

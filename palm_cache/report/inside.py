@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch.nn.functional import normalize
 
-from palm_cache.errors import PalmCacheError
+from palm_cache.errors import PalmCacheError, StoreError
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.evidence import Kind, Place, largest_of
 from palm_cache.report.figures import losses_by_epoch
@@ -67,7 +67,11 @@ def inside(kinds: Mapping[Place, list[Kind]], heads: Path) -> Section | None:
         path = heads_path(heads, dataset, encoder)
         if not path.is_file():
             continue
-        fitted, stores = read_heads(path)
+        try:
+            fitted, stores = read_heads(path)
+        except StoreError as error:
+            blocks.append(f"Not looked at: {error}.")
+            continue
         texts = _read_texts(stores)
         largest = {kind.head: kind for kind in largest_of(of_place)}
         for kind in largest.values():

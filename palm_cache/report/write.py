@@ -85,7 +85,7 @@ def write_report(
     sections += [certainty(kinds, reference), errors(kinds, reference)] if kinds else []
     seen = inside(kinds, heads or out)
     sections += [seen] if seen else []
-    sections.append(_provenance(scores, out / "scores.csv", missing))
+    sections.append(_provenance(scores, out / "scores.csv", missing, _short_draws(scores, kinds)))
     folder = out / "report"
     for section in sections:
         for block in section.blocks:
@@ -160,7 +160,20 @@ def _prompts(prompts: pd.DataFrame) -> Section:
     return Section("How much the prompt's wording matters", (note, Table(turned[0], turned[1:])))
 
 
-def _provenance(scores: pd.DataFrame, file: Path, missing: list[str]) -> Section:
+def _short_draws(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> list[str]:
+    """Say which draws have fewer clips than shots times classes."""
+    said = []
+    for place, of_place in kinds.items():
+        n_classes = len(next(iter(of_place[0].runs.values())).class_names)
+        runs = scores[(scores["dataset"] == place[0]) & (scores["encoder"] == place[1])]
+        for shots, drawn in runs.groupby("shots")["n_train"]:
+            wanted = int(cast("int", shots)) * n_classes
+            if drawn.min() < wanted:
+                said.append(f"{', '.join(place)}: {span(drawn)} of {wanted:,} clips at {shots} shots")
+    return said
+
+
+def _provenance(scores: pd.DataFrame, file: Path, missing: list[str], short: list[str]) -> Section:
     rows = tuple(
         (str(dataset), str(encoder), str(fingerprint)[:12], str(len(runs)), span(runs["n_test"]))
         for (dataset, encoder, fingerprint), runs in scores.groupby(["dataset", "encoder", "fingerprint"])
@@ -172,6 +185,10 @@ def _provenance(scores: pd.DataFrame, file: Path, missing: list[str]) -> Section
         + ", ".join(f"{name} {number}" for name, number in library_versions().items())
         + ".",
     ]
+    if short:
+        blocks.append(
+            f"Draws with fewer clips than asked for, as some classes have fewer: {'; '.join(short)}."
+        )
     if missing:
         blocks.append(f"Not there, and so not in this report: {'; '.join(missing)}.")
     return Section("Where the numbers come from", tuple(blocks))

@@ -76,3 +76,8 @@ def test_heads_may_lie_elsewhere_or_nowhere(runs: Path, tmp_path: Path) -> None:
     shutil.move(runs / "clusters", tmp_path / "elsewhere" / "clusters")
     assert section(runs) == ""
     assert "| class 2 | 0.99 |" in section(runs, heads=tmp_path / "elsewhere")
+
+
+def test_heads_that_cannot_be_read_do_not_stop_the_report(runs: Path) -> None:
+    (runs / "clusters" / "mini" / "heads.h5").write_bytes(b"no heads")
+    assert "Not looked at: " in section(runs)

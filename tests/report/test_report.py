@@ -291,6 +291,33 @@ def test_any_head_can_be_the_reference(tmp_path: Path) -> None:
         write_report(tmp_path, against="plam")
 
 
+def test_draws_with_fewer_clips_than_asked_for_are_named(tmp_path: Path) -> None:
+    scores = scores_table()
+    short = scores["n_train"].where(scores["shots"] != 16, 30 + scores["fold"])
+    write_scores(tmp_path / "scores.csv", scores.assign(n_train=short.where(scores["shots"] != 4, 8)))
+    write_predictions(tmp_path / "predictions.h5", predictions())
+    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    expected = "as some classes have fewer: demo, mini: 31 to 32 of 32 clips at 16 shots."
+    assert expected in text
+
+
+def test_a_class_without_a_test_clip_has_no_recall(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores.csv", scores_table())
+    write_predictions(
+        tmp_path / "predictions.h5",
+        [
+            replace(
+                one, logits=torch.cat([one.logits, one.logits[:, :1] - 9], dim=1), class_names=("a", "b", "c")
+            )
+            for one in predictions()
+        ],
+    )
+    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    recall = text.split("recall per class, %")[1]
+    assert "| c | - | - |" in recall
+    assert "nan" not in recall
+
+
 def test_single_seeds_are_marked_and_not_tested(tmp_path: Path) -> None:
     scores = scores_table()
     write_scores(tmp_path / "scores.csv", scores[scores["seed"] == 0])
