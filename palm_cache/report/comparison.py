@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import cast
 
 import pandas as pd
@@ -9,6 +11,7 @@ import pandas as pd
 from palm_cache.report import published
 from palm_cache.report.content import Section, Table
 from palm_cache.report.tables import percent, span
+from palm_cache.types import Training
 
 HONEST = (
     f"Published: {published.SOURCE}. Ours: cached embeddings in evaluation mode, so that equal numbers are "
@@ -24,7 +27,7 @@ def compare_with_paper(scores: pd.DataFrame, encoder: str) -> Section | None:
     """Set the scores of one encoder at the paper's 16 shots beside the published ones.
 
     A difference is given where every published run has its counterpart: the same fold with as many test
-    clips, the same seed. Our further seeds stay out; what is missing is said.
+    clips, the same seed, trained as in the paper. Our further seeds stay out; what is missing is said.
 
     Returns
     -------
@@ -75,7 +78,23 @@ def _matched(ours: pd.DataFrame) -> Match:
         absent = lacking.merge(mine[keys], on=keys, how="left", indicator="mine")
         absent = absent[absent["mine"] == "left_only"]
         missing[dataset, head] = _lacking(absent, runs) or "other test clips"
-    return found[found["there"]], missing
+    found = found[found["there"]]
+    for dataset, head, text in zip(found["dataset"], found["head"], found["hyperparameters"], strict=True):
+        otherwise = deviations(text)
+        if otherwise:
+            missing.setdefault((dataset, head), f"the paper's training: {', '.join(otherwise)}")
+    return found, missing
+
+
+def deviations(hyperparameters: object) -> list[str]:
+    """Name the settings of training that are not the paper's, from that column of ``scores.csv``."""
+    paper = asdict(Training())
+    settings = json.loads(hyperparameters) if isinstance(hyperparameters, str) and hyperparameters else {}
+    return [
+        f"{name} {value} instead of {paper[name]}"
+        for name, value in settings.items()
+        if name in paper and value != paper[name]
+    ]
 
 
 def _lacking(absent: pd.DataFrame, wanted: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from palm_cache.errors import DamagedStoreError, UnknownNameError
+from palm_cache.errors import UnknownNameError
 from palm_cache.report import figures
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.statistics import (
@@ -75,45 +75,17 @@ Place = tuple[str, str]
 
 
 def by_kind(predictions: list[Prediction], scores: pd.DataFrame) -> dict[Place, list[Kind]]:
-    """Sort predictions by (dataset, encoder) and kind; those of runs that are not in the scores stay out.
-
-    Raises
-    ------
-    DamagedStoreError
-        If a prediction's parts do not fit together.
-    """
+    """Sort predictions by (dataset, encoder) and kind; those of runs that are not in the scores stay out."""
     columns = ["dataset", "encoder", "head", "shots", "fold", "seed"]
     scored = set(scores[columns].itertuples(index=False, name=None))
     found: dict[Place, dict[tuple[str, int], Kind]] = {}
     for prediction in predictions:
-        head, shots, fold, seed = _checked(prediction)
+        head, shots, fold, seed = split_run_name(prediction.run)
         place = (prediction.dataset, prediction.encoder)
         if (*place, head, shots, fold, seed) in scored:
             kinds = found.setdefault(place, {})
             kinds.setdefault((head, shots), Kind(head, shots)).runs[fold, seed] = prediction
     return {place: [kinds[key] for key in sorted(kinds)] for place, kinds in sorted(found.items())}
-
-
-def _checked(prediction: Prediction) -> tuple[str, int, int, int]:
-    """Return head, shots, fold and seed of a prediction that makes sense."""
-    n_test, n_classes = len(prediction.rows), len(prediction.class_names)
-    try:
-        parts = split_run_name(prediction.run)
-        sound = (
-            n_test > 0
-            and prediction.labels.shape == (n_test,)
-            and prediction.logits.shape == (n_test, n_classes)
-            and 0 <= int(prediction.labels.min()) <= int(prediction.labels.max()) < n_classes
-            and bool(prediction.logits.isfinite().all())
-        )
-    except ValueError:
-        sound = False
-    if not sound:
-        raise DamagedStoreError(
-            f"predictions.h5: {prediction.dataset}/{prediction.encoder}/{prediction.run} holds no sound "
-            "predictions; score the heads again with: palm-cache evaluate"
-        )
-    return parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from palm_cache.report.figures import losses_by_epoch
 from palm_cache.report.statistics import confusion, recalls
 from palm_cache.report.tables import percent
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import read_heads
+from palm_cache.store.heads import read_heads, run_name, split_run_name
 from palm_cache.store.layout import heads_path
 from palm_cache.types import FittedHead
 from palm_cache.types import Place as StorePlace
@@ -101,16 +101,18 @@ def _read_texts(stores: Sequence[StorePlace]) -> Texts | None:
 def _members(kind: Kind, fitted: Sequence[FittedHead]) -> list[FittedHead]:
     """Return the runs of a kind that have a gate and a context for each of its classes."""
     names = next(iter(kind.runs.values())).class_names
-    return [
+    able = [
         head
         for head in fitted
-        if head.run.head == kind.head
-        and head.run.shots == kind.shots
+        if head.run.shots == kind.shots
         and (head.run.fold, head.run.seed) in kind.runs
         and head.class_names == names
         and {"gate", "context"} <= head.state.keys()
         and head.state["gate"].shape == (len(names),)
     ]
+    # Where a head ran in one way only, scores call it by its name alone, whatever that way is.
+    exact = [head for head in able if split_run_name(run_name(head.run))[0] == kind.head]
+    return exact or [head for head in able if head.run.head == kind.head]
 
 
 def _tell(

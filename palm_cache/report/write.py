@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import cast
 import pandas as pd
 
 from palm_cache.report.choice import which_head
-from palm_cache.report.comparison import compare_with_paper
+from palm_cache.report.comparison import compare_with_paper, deviations
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.evidence import HOW, ONE_SEED, Kind, Place, by_kind, certainty, errors, reference_head
 from palm_cache.report.figures import accuracy_by_head
@@ -199,10 +198,8 @@ def _deviations(scores: pd.DataFrame) -> str:
     paper = asdict(Training())
     found: dict[str, set[str]] = {}
     for head, text in scores[["head", "hyperparameters"]].drop_duplicates().itertuples(index=False):
-        settings = json.loads(text) if isinstance(text, str) and text else {}
-        for name, value in settings.items():
-            if name in paper and value != paper[name]:
-                found.setdefault(f"{name} {value} instead of {paper[name]}", set()).add(head)
+        for what in deviations(text):
+            found.setdefault(what, set()).add(head)
     if not found:
         return f"Trained as in the paper: {', '.join(f'{name} {value}' for name, value in paper.items())}."
     said = "; ".join(f"{what} ({', '.join(sorted(heads))})" for what, heads in sorted(found.items()))
