@@ -115,7 +115,7 @@ def _means(runs: pd.DataFrame) -> pd.Series[float]:
 
 
 def _by_dataset(ours: pd.DataFrame, match: Match) -> Table:
-    """Table 2's means and Figure 1's averages, the latter over the datasets that both have whole."""
+    """Table 2's means and Figure 1's averages, over the datasets that both have whole and over all."""
     matched, missing = match
     every, mine, theirs = _means(ours), _means(matched), _means(published.results())
     rows = []
@@ -123,11 +123,16 @@ def _by_dataset(ours: pd.DataFrame, match: Match) -> Table:
         lacking = missing.get(key)
         cells = _beside(mine[key], theirs[key]) if not lacking else _apart(every[key], theirs[key])
         rows.append((*key, *cells, lacking or ""))
-    for head in dict.fromkeys(head for _, head in every.index.intersection(theirs.index)):
-        keys = [key for key in theirs.index if key[1] == head and key in mine.index and key not in missing]
-        if keys:
-            cells = _beside(float(mine[keys].mean()), float(theirs[keys].mean()))
-            rows.append((f"average of {len(keys)}", head, *cells, ""))
+    shared = every.index.intersection(theirs.index)
+    for head in dict.fromkeys(head for _, head in shared):
+        keys = [key for key in shared if key[1] == head]
+        whole = [key for key in keys if key not in missing]
+        if whole:
+            cells = _beside(float(mine[whole].mean()), float(theirs[whole].mean()))
+            rows.append((f"average of {len(whole)}", head, *cells, ""))
+        if len(whole) < len(keys):
+            cells = _apart(float(every[keys].mean()), float(theirs[keys].mean()))
+            rows.append((f"average of {len(keys)}", head, *cells, "see its datasets"))
     caption = (
         "Accuracy at 16 shots, mean over folds and seeds (paper, Table 2 and Figure 1); the difference of "
         "published folds and seeds alone"

@@ -199,6 +199,7 @@ def test_only_published_folds_and_seeds_are_compared_and_what_is_missing_is_said
     assert rows["ESC50"].endswith("| - | fold 2 |")
     assert rows["RAVDESS"].endswith("| - | other test clips |")
     assert rows["average of 1"].endswith("| +0.00 |  |")
+    assert rows["average of 4"].endswith("| - | see its datasets |")
 
 
 def test_runs_that_were_trained_otherwise_are_not_held_against_the_paper(tmp_path: Path) -> None:

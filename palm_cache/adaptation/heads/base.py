@@ -102,8 +102,8 @@ class Head(ABC):
     """How many encoders' features it needs at least."""
     chooses: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that it chooses for every run by itself, from the shots alone: they are part of the
-    state, under these names, and are recorded with the scores. Where :attr:`Shots.chosen` gives them, nothing
-    is chosen."""
+    state, under these names, and are recorded with the scores. Where :attr:`Shots.chosen` gives them, those
+    are taken."""
     source: ClassVar[str]
     """The paper it comes from."""
 

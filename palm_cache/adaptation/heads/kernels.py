@@ -139,15 +139,6 @@ class KernelMachine(Head):
         text = shots.text.double()
         targets = one_hot(labels, len(text))
         distances = self.distances(audio, audio, shots.parts)
-        chosen = given or self._choose(audio, labels, distances, shots)
-        no_prior = audio.new_zeros(len(audio))
-        missing = targets - self.prior(audio, text, chosen.get("prior_scale", no_prior))
-        inverse = _inverse(self.kernel(distances, chosen["gamma"]), chosen["ridge"][:, None])
-        return {"clips": unit(audio).float(), "weights": (inverse @ missing).float(), **chosen}
-
-    def _choose(self, audio: Tensor, labels: Tensor, distances: Tensor, shots: Shots) -> dict[str, Tensor]:
-        text = shots.text.double()
-        targets = one_hot(labels, len(text))
         n_pairs = labels.shape[1] * max(1, labels.shape[1] - 1)
         spread = (distances.sum(dim=(-2, -1)) / n_pairs).clamp(min=1e-12)  # all shots may be one and the same
         priors = self.prior(audio[:, None], text, self.prior_scales.candidates)
@@ -169,7 +160,10 @@ class KernelMachine(Head):
         table = torch.stack(losses, dim=1).view(len(labels), *(len(grid.values) for grid in grids.values()))
         chosen = choose(table, grids, held_out, shots.views)
         chosen["gamma"] = chosen["gamma"] / spread
-        return {name: value for name, value in chosen.items() if name in self.chooses}
+        chosen |= given
+        missing = targets - self.prior(audio, text, chosen["prior_scale"])
+        inverse = _inverse(self.kernel(distances, chosen["gamma"]), chosen["ridge"][:, None])
+        return {"clips": unit(audio).float(), "weights": (inverse @ missing).float(), **chosen}
 
 
 class KernelRidge(KernelMachine):
@@ -191,7 +185,9 @@ class KernelRidge(KernelMachine):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the shots and their weights."""
-        return {**self.solve(shots), "bias": unseen_bias(shots.labels, len(shots.text))}
+        solved = self.solve(shots)
+        del solved["prior_scale"]
+        return {**solved, "bias": unseen_bias(shots.labels, len(shots.text))}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

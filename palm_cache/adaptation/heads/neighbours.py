@@ -76,13 +76,7 @@ class Neighbours(Head):
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how many vote."""
         n_classes = len(shots.text)
-        targets = one_hot(shots.labels, n_classes)
-        chosen = shots.chosen or self._choose(shots, targets)
-        return {"clips": shots.audio, "targets": targets.float(), **chosen, "k": chosen["k"].long()}
-
-    @staticmethod
-    def _choose(shots: Shots, targets: Tensor) -> Mapping[str, Tensor]:
-        n_classes, audio = len(shots.text), shots.audio.double()
+        audio, targets = shots.audio.double(), one_hot(shots.labels, n_classes)
         held_out = can_be_held_out(shots.labels, n_classes, shots.views)
         others = (audio @ audio.transpose(-1, -2)).masked_fill(
             same_clip(audio.shape[1], shots.views), -torch.inf
@@ -91,7 +85,9 @@ class Neighbours(Head):
             held_out_loss(vote_logits(votes(others, targets, torch.tensor(k))), shots.labels, held_out)
             for k in NEIGHBOURS.values
         ]
-        return choose(torch.stack(losses, dim=1), {"k": NEIGHBOURS}, held_out, shots.views)
+        chosen = choose(torch.stack(losses, dim=1), {"k": NEIGHBOURS}, held_out, shots.views)
+        chosen |= shots.chosen
+        return {"clips": shots.audio, "targets": targets.float(), **chosen, "k": chosen["k"].long()}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

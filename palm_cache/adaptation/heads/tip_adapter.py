@@ -96,14 +96,8 @@ class TipAdapter(Head):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how much and how sharply they count."""
-        values = one_hot(shots.labels, len(shots.text))
-        text = shots.text.repeat(len(shots.seeds), 1, 1)
-        chosen = shots.chosen or self._choose(shots, values)
-        return {"keys": shots.audio, "values": values.float(), "text": text, **chosen}
-
-    @staticmethod
-    def _choose(shots: Shots, values: Tensor) -> Mapping[str, Tensor]:
-        n_classes, audio = len(shots.text), shots.audio.double()
+        n_classes = len(shots.text)
+        audio, values = shots.audio.double(), one_hot(shots.labels, n_classes)
         held_out = can_be_held_out(shots.labels, n_classes, shots.views)
         affinity = audio @ audio.transpose(-1, -2)
         others = affinity.masked_fill(same_clip(audio.shape[1], shots.views), -torch.inf)
@@ -115,7 +109,9 @@ class TipAdapter(Head):
             each = [held_out_loss(factor * scores, shots.labels, held_out) for factor in TEMPERATURES]
             losses.append(torch.stack(each).amin(dim=0))  # (runs, alphas)
         grids = {"beta": Grid(BETAS, DEFAULT_BETA), "alpha": Grid(ALPHAS, DEFAULT_ALPHA)}
-        return choose(torch.stack(losses, dim=1), grids, held_out, shots.views)
+        chosen = choose(torch.stack(losses, dim=1), grids, held_out, shots.views)
+        text = shots.text.repeat(len(shots.seeds), 1, 1)
+        return {"keys": shots.audio, "values": values.float(), "text": text, **chosen, **shots.chosen}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
