@@ -338,9 +338,9 @@ class Calibration:
     n_splits: int
     """Parts that the shots were held out in, one after the other."""
     loss_before: float
-    """Mean cross entropy of the held-out shots at temperature 1."""
+    """Mean cross entropy of the held-out shots, and of one that is missed, at temperature 1."""
     loss: float
-    """The same at the fitted temperature."""
+    """The same at the fitted temperature; it is not larger."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):

@@ -146,8 +146,18 @@ def check_head(kind: type[Head]) -> None:
         assert chosen == {name: head.state[name].tolist() for name in kind.chooses}
         assert recorded == kind(head.template, params.training).hyperparameters
     _check_same_states(heads, fit_runs(features, params, tower=tower)[0])
+    _check_given_choices(kind, heads[0], tower)
     _check_batching(kind)
     _check_absent_class(kind)
+
+
+def _check_given_choices(kind: type[Head], head: FittedHead, tower: LetterTower) -> None:
+    """What a run chose is taken as it is on other clips, where the head would choose otherwise."""
+    other = make_features(parts=parts_for(kind), noise=2.0, seed=1)
+    params = FitParams(heads=(kind.name,), shots=(3,), seeds=(5,), folds=(1,), training=Training(epochs=3))
+    chosen = {name: head.state[name] for name in kind.chooses}
+    (given,), _ = fit_runs(other, params, tower=tower, chosen=chosen)
+    assert all(torch.equal(given.state[name], value) for name, value in chosen.items())
 
 
 def parts_for(kind: type[Head]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pandas as pd
+from torch import Tensor
 
 from palm_cache.adaptation.fit import LoadTower
 from palm_cache.adaptation.heads import find_head
@@ -128,12 +129,25 @@ def evaluate_head(
     """
     run = head.run
     test = few_shot(features, fold=run.fold, shots=0, seed=run.seed).test
+    logits, labels = clip_logits(features, head, test, words), features.labels[test]
+    prediction = Prediction(
+        run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
+    )
+    return score_row(head, logits, labels), prediction
+
+
+def clip_logits(features: Features, head: FittedHead, rows: Tensor, words: Words | None = None) -> Tensor:
+    """Return a head's logits of some clips, (n_clips, n_classes): of the first view or the mean of all."""
     n_views = 1 if head.test_views == "first" else features.audio.shape[1]
-    views = features.audio[test, :n_views]
-    of_views = find_head(run.head).logits(head.state, views.flatten(0, 1), words)
-    logits = of_views.view(len(test), n_views, -1).mean(dim=1)
-    labels = features.labels[test]
-    row = {
+    views = features.audio[rows, :n_views]
+    of_views = find_head(head.run.head).logits(head.state, views.flatten(0, 1), words)
+    return of_views.view(len(rows), n_views, -1).mean(dim=1)
+
+
+def score_row(head: FittedHead, logits: Tensor, labels: Tensor) -> dict[str, object]:
+    """Return a head's row of ``scores.csv``."""
+    run = head.run
+    return {
         "dataset": run.dataset,
         "encoder": slug(run.encoder),
         "head": run.head,
@@ -142,7 +156,7 @@ def evaluate_head(
         "seed": run.seed,
         "variant": run.variant,
         "n_train": head.n_train,
-        "n_test": len(test),
+        "n_test": len(labels),
         "n_params": head.n_params,
         **asdict(measure(logits, labels)),
         "fit_seconds": head.fit_seconds,
@@ -152,10 +166,6 @@ def evaluate_head(
         ),
         "fingerprint": head.fingerprint,
     }
-    prediction = Prediction(
-        run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
-    )
-    return row, prediction
 
 
 def mean_scores(scores: pd.DataFrame) -> dict[str, object]:

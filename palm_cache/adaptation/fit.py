@@ -99,9 +99,15 @@ def fit_runs(
     params: FitParams,
     *,
     tower: TextTower | None = None,
+    chosen: Mapping[str, Tensor] | None = None,
     progress: Progress = no_progress,
 ) -> tuple[list[FittedHead], list[str]]:
     """Fit every run that is asked for; runs of one shape are trained in one tensor program.
+
+    Parameters
+    ----------
+    chosen : mapping of Tensor, optional
+        What a run chose for itself, for every run of this fit: nothing is chosen again.
 
     Returns
     -------
@@ -134,7 +140,8 @@ def fit_runs(
     for batch in batches.values():
         head = heads[batch[0].head]
         of_batch = [tasks[run] for run in batch]
-        for result in _fit_batch(features, head, batch, of_batch, params.test_views, words, tick):
+        of_runs = {name: value.expand(len(batch), *value.shape) for name, value in (chosen or {}).items()}
+        for result in _fit_batch(features, head, batch, of_batch, params.test_views, words, tick, of_runs):
             fitted[result.run] = result
     return [fitted[run] for run in runs], _notes(features, tasks)
 
@@ -168,6 +175,7 @@ def _fit_batch(
     test_views: TestViews,
     words: Words | None,
     tick: Tick,
+    chosen: Mapping[str, Tensor],
 ) -> list[FittedHead]:
     """Fit runs whose draws have one size."""
     rows = torch.stack([task.train for task in tasks])
@@ -181,6 +189,7 @@ def _fit_batch(
         words=words,
         views=n_views,
         parts=features.parts,
+        chosen=chosen,
     )
     started = time.perf_counter()
     states = head.fit(shots, tick)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from palm_cache import __version__
-from palm_cache.cli import bench, explore, stage_one, stage_two, stores, use
+from palm_cache.cli import bench, explore, stage_one, stage_two, stores, transfer, use
 from palm_cache.cli.terminal import Commands
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ def main(
 stage_one.register(app)
 stores.register(app)
 stage_two.register(app)
+transfer.register(app)
 use.register(app)
 explore.register(app)
 bench.register(app)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -61,6 +61,8 @@ class Shots:
     """So many examples in a row are views of one clip: what is held out is held out clip by clip."""
     parts: tuple[int, ...] = ()
     """How many of the ``dim`` numbers are which encoder's, where features of several were joined."""
+    chosen: Mapping[str, Tensor] = field(default_factory=dict)
+    """(runs, ...) by the names in ``Head.chooses``: what the head would choose by itself, given instead."""
 
     def __post_init__(self) -> None:
         runs, n_train, dim = self.audio.shape
@@ -100,7 +102,8 @@ class Head(ABC):
     """How many encoders' features it needs at least."""
     chooses: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that it chooses for every run by itself, from the shots alone: they are part of the
-    state, under these names, and are recorded with the scores."""
+    state, under these names, and are recorded with the scores. Where :attr:`Shots.chosen` gives them, those
+    are taken."""
     source: ClassVar[str]
     """The paper it comes from."""
 

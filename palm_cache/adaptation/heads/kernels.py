@@ -126,13 +126,15 @@ class KernelMachine(Head):
         """Choose and solve in double precision, as many runs together as memory bears."""
         runs, n_examples = shots.labels.shape
         together = max(1, MOST_NUMBERS // (n_examples**2 * max(1, len(shots.parts))))
-        solved = [
-            self._solve_some(shots.audio[some].double(), shots.labels[some], shots)
-            for some in torch.split(torch.arange(runs), together)
-        ]
+        solved = []
+        for some in torch.split(torch.arange(runs), together):
+            given = {name: value[some] for name, value in shots.chosen.items()}
+            solved.append(self._solve_some(shots.audio[some].double(), shots.labels[some], shots, given))
         return {name: torch.cat([part[name] for part in solved]) for name in solved[0]}
 
-    def _solve_some(self, audio: Tensor, labels: Tensor, shots: Shots) -> dict[str, Tensor]:
+    def _solve_some(
+        self, audio: Tensor, labels: Tensor, shots: Shots, given: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Choose and solve for some of the runs: audio (runs, n_examples, dim) and labels of theirs."""
         text = shots.text.double()
         targets = one_hot(labels, len(text))
@@ -158,6 +160,7 @@ class KernelMachine(Head):
         table = torch.stack(losses, dim=1).view(len(labels), *(len(grid.values) for grid in grids.values()))
         chosen = choose(table, grids, held_out, shots.views)
         chosen["gamma"] = chosen["gamma"] / spread
+        chosen |= given
         missing = targets - self.prior(audio, text, chosen["prior_scale"])
         inverse = _inverse(self.kernel(distances, chosen["gamma"]), chosen["ridge"][:, None])
         return {"clips": unit(audio).float(), "weights": (inverse @ missing).float(), **chosen}

@@ -72,14 +72,7 @@ class LinearProbe(Head):
         n_classes = len(shots.text)
         directions, features = torch.linalg.qr(shots.audio.double().transpose(-1, -2))
         features = features.transpose(-1, -2)  # (runs, n_examples, rank)
-        folds = cross_validation_folds(shots.labels, n_classes, shots.views)
-        scores = []
-        for run in range(len(folds)):
-            scores.append(_held_out_scores(features[run], shots.labels[run], folds[run], n_classes))
-            tick(self.n_steps(features.shape[1]))
-        held_out = folds >= 0
-        losses = held_out_loss(torch.stack(scores), shots.labels, held_out)
-        chosen = choose(losses, {"C": STRENGTHS}, held_out, shots.views)
+        chosen = shots.chosen or self._choose(shots, features, tick)
         weights, biases = [], []
         for run, strength in enumerate(chosen["C"].tolist()):
             weight, bias = _regress(_model(strength, TOLERANCE), features[run], shots.labels[run], n_classes)
@@ -87,6 +80,17 @@ class LinearProbe(Head):
             biases.append(bias)
         weight = torch.stack(weights) @ directions.transpose(-1, -2)
         return {"weight": weight.float(), "bias": torch.stack(biases).float(), **chosen}
+
+    def _choose(self, shots: Shots, features: Tensor, tick: Tick) -> Mapping[str, Tensor]:
+        n_classes = len(shots.text)
+        folds = cross_validation_folds(shots.labels, n_classes, shots.views)
+        scores = []
+        for run in range(len(folds)):
+            scores.append(_held_out_scores(features[run], shots.labels[run], folds[run], n_classes))
+            tick(self.n_steps(features.shape[1]))
+        held_out = folds >= 0
+        losses = held_out_loss(torch.stack(scores), shots.labels, held_out)
+        return choose(losses, {"C": STRENGTHS}, held_out, shots.views)
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

@@ -86,6 +86,7 @@ class Neighbours(Head):
             for k in NEIGHBOURS.values
         ]
         chosen = choose(torch.stack(losses, dim=1), {"k": NEIGHBOURS}, held_out, shots.views)
+        chosen |= shots.chosen
         return {"clips": shots.audio, "targets": targets.float(), **chosen, "k": chosen["k"].long()}
 
     @staticmethod

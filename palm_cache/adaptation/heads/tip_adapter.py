@@ -111,7 +111,7 @@ class TipAdapter(Head):
         grids = {"beta": Grid(BETAS, DEFAULT_BETA), "alpha": Grid(ALPHAS, DEFAULT_ALPHA)}
         chosen = choose(torch.stack(losses, dim=1), grids, held_out, shots.views)
         text = shots.text.repeat(len(shots.seeds), 1, 1)
-        return {"keys": shots.audio, "values": values.float(), "text": text, **chosen}
+        return {"keys": shots.audio, "values": values.float(), "text": text, **chosen, **shots.chosen}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
