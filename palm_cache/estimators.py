@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from palm_cache.adaptation.heads import find_head
-from palm_cache.adaptation.heads.base import Head, Shots, unit
+from palm_cache.adaptation.heads.base import Head, Shots, need_finite, unit
 from palm_cache.errors import ArrayError, ParameterError
 from palm_cache.types import BARE_TEMPLATE, Training
 
@@ -118,6 +118,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         text = self.text if text is None else text
         prompts = _class_means(audio, of_clips, len(self.classes_)) if text is None else self._prompts(text)
         states = head.fit(Shots(audio[None], of_clips[None], prompts, (_seed(self.random_state),)))
+        need_finite({name: value[0] for name, value in states.items()}, head, type(self).__name__)
         self.head_ = head
         self.state_ = {name: value[0].numpy() for name, value in states.items()}
         return self

@@ -154,6 +154,8 @@ def test_bad_input_is_refused_with_the_place() -> None:
         palm.fit(audio, labels, text=np.ones((2, 5)))
     with pytest.raises(ArrayError, match="y holds one class only"):
         palm.fit(audio, np.zeros(30))
+    with pytest.raises(ParameterError, match=r"PalmClassifier: palm's context is not finite: .* lr 1e\+30"):
+        PalmClassifier(lr=1e30).fit(audio, labels)
     with pytest.raises(ParameterError, match="head 'coop' learns words"):
         HeadClassifier("coop").fit(audio, labels)
     with pytest.raises(UnknownNameError, match="did you mean palm"):

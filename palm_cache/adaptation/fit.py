@@ -12,12 +12,21 @@ from torch import Tensor
 
 from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import HEADS, find_head
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, need_encoders, need_words, unit
+from palm_cache.adaptation.heads.base import (
+    Head,
+    Shots,
+    Tick,
+    Words,
+    need_encoders,
+    need_finite,
+    need_words,
+    unit,
+)
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore, StoreHeader
-from palm_cache.store.heads import read_heads, write_heads
+from palm_cache.store.heads import read_heads, run_name, write_heads
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
 from palm_cache.types import (
@@ -192,6 +201,9 @@ def _fit_batch(
     started = time.perf_counter()
     states = head.fit(shots, tick)
     seconds = (time.perf_counter() - started) / len(runs)
+    for number, run in enumerate(runs):
+        state = {name: value[number] for name, value in states.items()}
+        need_finite(state, head, f"{run.dataset}, {run_name(run)}")
     n_classes, dim = shots.text.shape
     token_dim = words.tower.token_dim if words else 0  # no other head's count depends on it
     return [

@@ -1,16 +1,20 @@
 r"""PALM's training with its gradient written out: the steps of autograd and SGD, several times faster.
 
-With :math:`w_c = z_c + e^{-l_c} t_c` the logits are :math:`100\,a_b \cdot w_c / |w_c|`, because
-:math:`\sigma(l) / (1 - \sigma(l)) = e^l` and the norm takes every factor out. For the mean cross entropy
-:math:`L` of a batch of :math:`B` clips, with softmax :math:`p_{bc}` and one-hot labels :math:`y_{bc}`,
+With :math:`w_c = s_c z_c + (1 - s_c) t_c` and :math:`s = \sigma(l)` the logits are
+:math:`100\,a_b \cdot w_c / |w_c|`. For the mean cross entropy :math:`L` of a batch of :math:`B` clips, with
+softmax :math:`p_{bc}` and one-hot labels :math:`y_{bc}`,
 
 .. math::
 
-    \frac{\partial L}{\partial z_c} = \sum_b \rho_{bc}\, a_b - \pi_c w_c \qquad
-    \frac{\partial L}{\partial l_c} = -e^{-l_c}\, t_c \cdot \frac{\partial L}{\partial z_c}
+    g_c = \frac{\partial L}{\partial w_c} = \sum_b \rho_{bc}\, a_b - \pi_c w_c \qquad
+    \frac{\partial L}{\partial z_c} = s_c\, g_c \qquad
+    \frac{\partial L}{\partial l_c} = -(1 - s_c)\, t_c \cdot g_c
 
     \rho_{bc} = \frac{100}{B\,|w_c|} (p_{bc} - y_{bc}) \qquad
     \pi_c = \sum_b \rho_{bc}\, \frac{a_b \cdot w_c}{|w_c|^2}
+
+The last of the first line is :math:`s_c (1 - s_c)\,(z_c - t_c) \cdot g_c` with :math:`w_c \cdot g_c = 0`, for
+only the direction of :math:`w_c` counts.
 
 Only products of vectors count, so any orthonormal coordinates serve. Where clips and classes are few,
 those of their span are fewer than the feature space's: a context leaves the span only by a part that it
@@ -28,6 +32,9 @@ from torch.nn.functional import pad
 
 from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick
 from palm_cache.types import Training
+
+SHORTEST = 1e-24
+"""Square of the least length that a vector is divided by, as in :func:`torch.nn.functional.normalize`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +143,20 @@ def descend(
             steps.append(descent.step(order[:, batch], targets[:, None, batch]))
             tick(n_runs)
         likelihoods.append(torch.cat(steps, dim=2))
-    learned = {"context": space.restore(descent.context), "gate": -descent.closing[..., 0]}
+    learned = {"context": space.restore(descent.context), "gate": descent.gate[..., 0]}
     return learned, torch.cat(likelihoods, dim=1)
 
 
 class _Descent:
-    """Where all runs stand between two steps.
+    r"""Where all runs stand between two steps.
 
     What is one number per class is (runs, n_classes, 1); what is one per class and clip of a batch is
-    (runs, n_classes, batch).
+    (runs, n_classes, batch). A context is kept as :math:`z_c = r_c + \tau_c t_c`, so that no step goes over
+    the text, and SGD's velocity as :math:`r` of the step before, so that a step writes one array:
+
+    .. math:: r' = (1 + m + \eta s^2 \pi)\,r - m\,r_{\mathrm{before}} - \eta s \sum_b \rho_b a_b
+
+    with learning rate :math:`\eta` and momentum :math:`m`.
 
     Parameters
     ----------
@@ -159,19 +171,24 @@ class _Descent:
         self.first_row = n_clips * torch.arange(n_runs)[:, None]
         self.clips = space.clips.flatten(0, 1)
         self.prompts = (space.clips @ space.text.mT).flatten(0, 1)  # clip . text, (runs * n_clips, n_classes)
-        self.text, self.context = space.text, space.context
+        self.text = space.text
         self.text_square = self.text.square().sum(dim=2, keepdim=True)
-        self.velocity = torch.zeros_like(self.context)
-        self.mixed = torch.empty_like(self.context)
-        # context . text and -gate: SGD moves both, the former because it is cheaper than to multiply anew.
-        overlap = (self.context * self.text).sum(dim=2)
-        self.numbers = torch.stack([overlap, -gate])[..., None]
+        self.rest, self.before = space.context, space.context.clone()
+        # context . text, gate and tau: SGD moves all three, the first because it is cheaper than to multiply.
+        overlap = (space.context * self.text).sum(dim=2)
+        self.numbers = torch.stack([overlap, gate, torch.zeros_like(gate)])[..., None]
         self.velocities = torch.zeros_like(self.numbers)
-        self.overlap, self.closing = self.numbers.unbind()
-        self.overlap_velocity, self.closing_velocity = self.velocities.unbind()
+        self.overlap, self.gate, self.tau = self.numbers.unbind()
         self.training = training
         # As tensors, because small operations with a Python number take twice as long.
-        self.momentum, self.logit_scale, self.minus_one = gate.new_tensor((training.momentum, SCALE, -1))
+        self.momentum, self.rate, self.logit_scale, self.one, self.minus_one = gate.new_tensor(
+            (training.momentum, training.lr, SCALE, 1, -1)
+        )
+
+    @property
+    def context(self) -> Tensor:
+        """What has been learned, (runs, n_classes, width)."""
+        return torch.addcmul(self.rest, self.tau, self.text)
 
     def step(self, batch: Tensor, targets: Tensor) -> Tensor:
         """Take one step of SGD with momentum.
@@ -190,25 +207,28 @@ class _Descent:
         """
         rows = (batch + self.first_row).flatten()
         clips = self.clips.index_select(0, rows).view(*batch.shape, self.width)
-        prompts = self.prompts.index_select(0, rows).view(*batch.shape, -1)
-        weight = self.closing.exp()
-        torch.addcmul(self.context, weight, self.text, out=self.mixed)  # w
-        square: Tensor = torch.linalg.vector_norm(self.mixed, dim=2, keepdim=True).square_()
-        products = torch.bmm(self.mixed, clips.mT)
+        prompts = self.prompts.index_select(0, rows).view(*batch.shape, -1).mT
+        trust = self.gate.sigmoid()
+        share = torch.lerp(self.one, self.tau, trust)  # w = trust * rest + share * text
+        along = torch.lerp(self.text_square, self.overlap, trust)  # w . text
+        square: Tensor = torch.linalg.vector_norm(self.rest, dim=2, keepdim=True).square_().mul_(trust)
+        square += share * (self.overlap - self.tau * self.text_square)
+        square = square.mul_(trust).addcmul_(share, along).clamp_(min=SHORTEST)
+        products = torch.bmm(self.rest, clips.mT).mul_(trust).addcmul_(share, prompts)  # w . clip
         scale = square.rsqrt().mul_(self.logit_scale)
         slopes = (products * scale).softmax(dim=1)
         likelihoods = slopes.gather(1, targets)
         slopes.scatter_add_(1, targets, self.minus_one.expand_as(targets))
         slopes *= scale.div_(batch.shape[1])  # rho
         pull = (slopes * products).sum(dim=2, keepdim=True).div_(square)  # pi
-        along_text = (slopes * prompts.mT).sum(dim=2, keepdim=True)
-        along_text.addcmul_(pull, torch.addcmul(self.overlap, weight, self.text_square), value=-1)
+        along_text = (slopes * prompts).sum(dim=2, keepdim=True).addcmul_(pull, along, value=-1)  # t . g
+        pull *= trust
 
         self.velocities *= self.momentum
-        self.overlap_velocity += along_text
-        self.closing_velocity.addcmul_(weight, along_text)
-        self.numbers.add_(self.velocities, alpha=-self.training.lr)
-        self.velocity.baddbmm_(slopes, clips, beta=self.training.momentum)
-        self.velocity.addcmul_(pull, self.mixed, value=-1)
-        self.context.add_(self.velocity, alpha=-self.training.lr)
+        self.velocities[:2].addcmul_(torch.stack([trust, trust - 1]), along_text)
+        self.velocities[2].addcmul_(pull, share, value=-1)
+        self.numbers.addcmul_(self.velocities, self.rate, value=-1)
+        self.before.baddbmm_(slopes.mul_(trust), clips, beta=-self.training.momentum, alpha=-self.training.lr)
+        pull.mul_(trust).mul_(self.rate).add_(1 + self.training.momentum)
+        self.rest, self.before = self.before.addcmul_(pull, self.rest), self.rest
         return likelihoods
