@@ -250,13 +250,14 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
     failed = int((~features.usable).sum())
     if failed:
         notes.append(f"{features.dataset}: {failed} clip(s) have no embedding and are left out")
-    short: dict[tuple[int, str], set[int]] = {}
+    folds: dict[str, set[int]] = {}
     for run, task in tasks.items():
         for name in task.short_classes:
-            short.setdefault((run.shots, name), set()).add(run.fold)
-    for (shots, name), folds in sorted(short.items()):
-        where = ", ".join(map(str, sorted(folds)))
-        notes.append(
-            f"{features.dataset}: class {name!r} has fewer than {shots} clips in fold(s) {where}; taken whole"
-        )
+            what = f"class {name!r} has fewer than {run.shots} clips in fold(s) %s; taken whole"
+            folds.setdefault(what, set()).add(run.fold)
+        for name in task.absent_classes:
+            what = f"class {name!r} has no clip to learn from in fold(s) %s: only its prompt speaks for it"
+            folds.setdefault(what, set()).add(run.fold)
+    for what, of in sorted(folds.items()):
+        notes.append(f"{features.dataset}: " + what.replace("%s", ", ".join(map(str, sorted(of)))))
     return notes

@@ -258,6 +258,23 @@ def one_hot(labels: Tensor, n_classes: int) -> Tensor:
     return torch.nn.functional.one_hot(labels, n_classes).double()
 
 
+def class_weights(labels: Tensor, n_classes: int) -> Tensor:
+    """Weigh examples so that every class counts the same, however few clips it has.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (..., n_examples)
+
+    Returns
+    -------
+    Tensor, shape (..., n_examples)
+        float64, with mean 1; all 1 where classes have equally many examples.
+    """
+    counts = one_hot(labels, n_classes).sum(dim=-2)
+    present = (counts > 0).sum(dim=-1, keepdim=True)
+    return labels.shape[-1] / (present * counts.gather(-1, labels))
+
+
 def unseen_bias(labels: Tensor, n_classes: int) -> Tensor:
     """Return 0 for every class among labels (..., n) and :data:`UNSEEN` for the rest, (..., n_classes)."""
     return torch.where(one_hot(labels, n_classes).sum(dim=-2) > 0, 0.0, UNSEEN)

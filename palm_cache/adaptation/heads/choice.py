@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palm_cache.adaptation.heads.base import one_hot
+
 FOLDS = 5
 """Folds of cross-validation, fewer where a class has fewer clips. Four fifths of the clips train, which
 is close to all of them; more folds cost time and gain nothing that the noise of few clips would show."""
@@ -84,7 +86,9 @@ def cross_validation_folds(labels: Tensor, n_classes: int, views: int) -> Tensor
 
 
 def held_out_loss(scores: Tensor, labels: Tensor, held_out: Tensor) -> Tensor:
-    """Average the cross entropy of every run over the examples that can be held out.
+    """Average the cross entropy of every run over the examples that can be held out, class by class.
+
+    Every class counts the same: what suits sixteen clips of each common class is not worth a rare one.
 
     Parameters
     ----------
@@ -100,8 +104,18 @@ def held_out_loss(scores: Tensor, labels: Tensor, held_out: Tensor) -> Tensor:
     runs, n_examples = labels.shape
     wanted = labels.view(runs, *between, n_examples, 1).expand(*scores.shape[:-1], 1)
     losses = scores.logsumexp(dim=-1) - scores.gather(-1, wanted)[..., 0]
-    weights = held_out.double() / held_out.sum(dim=1, keepdim=True).clamp(min=1)
+    members = one_hot(labels, scores.shape[-1]) * held_out[..., None]
+    counts = members.sum(dim=1, keepdim=True)
+    each = (members / counts.clamp(min=1)).sum(dim=-1)
+    weights = each / (counts > 0).sum(dim=-1).clamp(min=1)
     return (losses * weights.view(runs, *between, n_examples)).sum(dim=-1)
+
+
+def first_of_best(losses: Tensor) -> Tensor:
+    """Return the place of the least of losses (runs, candidates), (runs,): the first of those that tie."""
+    losses = losses.double()
+    # Candidates that differ by rounding alone tie, or a run's companions could decide for it.
+    return (losses <= losses.min(dim=1, keepdim=True).values + 1e-9).int().argmax(dim=1)
 
 
 def choose(losses: Tensor, grids: Mapping[str, Grid], held_out: Tensor, views: int) -> dict[str, Tensor]:
@@ -120,10 +134,7 @@ def choose(losses: Tensor, grids: Mapping[str, Grid], held_out: Tensor, views: i
         float64, a value for every grid; and ``held_out``, how many clips decided: 0 says that these are
         the defaults.
     """
-    flat = losses.double().flatten(1)
-    # Candidates that differ by rounding alone tie, or a run's companions could decide for it.
-    best = (flat <= flat.min(dim=1, keepdim=True).values + 1e-9).int().argmax(dim=1)
-    places = torch.unravel_index(best, losses.shape[1:])
+    places = torch.unravel_index(first_of_best(losses.flatten(1)), losses.shape[1:])
     decided = held_out.sum(dim=1) // views
     chosen = {}
     for (name, grid), place in zip(grids.items(), places, strict=True):
