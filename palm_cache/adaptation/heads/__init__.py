@@ -10,6 +10,7 @@ from palm_cache.adaptation.heads.linear_probe import LinearProbe
 from palm_cache.adaptation.heads.muka import Muka, MukaCosine, MukaFirst, MukaFirstCosine
 from palm_cache.adaptation.heads.neighbours import Neighbours
 from palm_cache.adaptation.heads.palm import Palm
+from palm_cache.adaptation.heads.palm_tuned import PalmTuned
 from palm_cache.adaptation.heads.proker_published import MukaCrossed, MukaPublished, ProkerPublished
 from palm_cache.adaptation.heads.prototype import PalmPrototype, Prototype
 from palm_cache.adaptation.heads.tip_adapter import TipAdapter, TipAdapterF
@@ -23,6 +24,7 @@ HEADS: dict[str, type[Head]] = {
         PalmDagger,
         Palm,
         PalmPrototype,
+        PalmTuned,
         Coop,
         Cocoop,
         Prototype,

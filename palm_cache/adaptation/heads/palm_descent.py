@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick
+from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick, unit
 from palm_cache.types import Training
 
 SHORTEST = 1e-24
@@ -89,6 +89,18 @@ def choose_coordinates(audio: Tensor, text: Tensor, context: Tensor) -> Coordina
     return (span_of_shots if 2 * n_inside <= text.shape[1] else feature_space)(audio, text, context)
 
 
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """Trainings of some runs that differ in what is written here; those of one run stand side by side."""
+
+    rates: Tensor
+    """(runs * variants,) learning rates."""
+    scales: Tensor
+    """(runs * variants,) logit scales."""
+    weights: Tensor
+    """(runs * variants, n_clips) weights of the clips' losses; 0 holds a clip out."""
+
+
 @torch.no_grad()
 def descend(
     parameters: Mapping[str, Tensor],
@@ -99,6 +111,8 @@ def descend(
     training: Training,
     *,
     coordinates: Callable[[Tensor, Tensor, Tensor], Coordinates] = choose_coordinates,
+    variants: Variants | None = None,
+    watch: Callable[[int, Tensor], None] | None = None,
     tick: Tick = no_tick,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Train PALM's context and gate in all runs at once.
@@ -120,6 +134,11 @@ def descend(
         Learning rate, momentum and batch size; the epochs are those of ``orders``.
     coordinates : callable
         Chooses the basis to compute in.
+    variants : Variants, optional
+        Several trainings of every run from the same start; what is returned then has one row for each.
+    watch : callable
+        Told before the first epoch, 0, and after every one, from 1, the cosines of all clips with the class
+        embeddings, (runs, variants, n_clips, n_classes).
     tick : callable
         Told after every step how many runs made it.
 
@@ -132,10 +151,14 @@ def descend(
         of ``orders``.
     """
     space = coordinates(audio, text, parameters["context"])
-    descent = _Descent(space, parameters["gate"], training)
+    descent = _Descent(space, parameters["gate"], training, variants)
+    orders = orders.repeat_interleave(descent.n_variants, dim=0)
+    labels = labels.repeat_interleave(descent.n_variants, dim=0)
     n_runs, _, n_clips = orders.shape
     likelihoods = []
-    for order in orders.unbind(dim=1):
+    if watch:
+        watch(0, descent.cosines())
+    for epoch, order in enumerate(orders.unbind(dim=1), start=1):
         targets = labels.gather(1, order)
         steps = []
         for first in range(0, n_clips, training.batch_size):
@@ -143,7 +166,11 @@ def descend(
             steps.append(descent.step(order[:, batch], targets[:, None, batch]))
             tick(n_runs)
         likelihoods.append(torch.cat(steps, dim=2))
-    learned = {"context": space.restore(descent.context), "gate": descent.gate[..., 0]}
+        if watch:
+            watch(epoch, descent.cosines())
+    of_variants = descent.context.view(-1, descent.n_variants, *descent.context.shape[1:])
+    context = torch.stack([space.restore(learned) for learned in of_variants.unbind(dim=1)], dim=1)
+    learned = {"context": context.flatten(0, 1), "gate": descent.gate[..., 0]}
     return learned, torch.cat(likelihoods, dim=1)
 
 
@@ -164,31 +191,54 @@ class _Descent:
         Its context is moved in place.
     gate : Tensor, shape (runs, n_classes)
     training : Training
+    variants : Variants, optional
     """
 
-    def __init__(self, space: Coordinates, gate: Tensor, training: Training) -> None:
+    def __init__(
+        self, space: Coordinates, gate: Tensor, training: Training, variants: Variants | None = None
+    ) -> None:
         n_runs, n_clips, self.width = space.clips.shape
-        self.first_row = n_clips * torch.arange(n_runs)[:, None]
+        self.n_variants = len(variants.rates) // n_runs if variants else 1
+        self.first_row = n_clips * torch.arange(n_runs).repeat_interleave(self.n_variants)[:, None]
         self.clips = space.clips.flatten(0, 1)
         self.prompts = (space.clips @ space.text.mT).flatten(0, 1)  # clip . text, (runs * n_clips, n_classes)
-        self.text = space.text
-        self.text_square = self.text.square().sum(dim=2, keepdim=True)
-        self.rest, self.before = space.context, space.context.clone()
+        self.text = space.text.expand(n_runs, -1, -1)
+        self.text_square = self.of_variants(self.text.square().sum(dim=2, keepdim=True))
+        self.rest = self.of_variants(space.context)
+        self.before = self.rest.clone()
         # context . text, gate and tau: SGD moves all three, the first because it is cheaper than to multiply.
         overlap = (space.context * self.text).sum(dim=2)
-        self.numbers = torch.stack([overlap, gate, torch.zeros_like(gate)])[..., None]
+        numbers = torch.stack([overlap, gate, torch.zeros_like(gate)])[..., None]
+        self.numbers = numbers.repeat_interleave(self.n_variants, dim=1)
         self.velocities = torch.zeros_like(self.numbers)
         self.overlap, self.gate, self.tau = self.numbers.unbind()
-        self.training = training
+        self.keep = 1 + training.momentum
         # As tensors, because small operations with a Python number take twice as long.
         self.momentum, self.rate, self.logit_scale, self.one, self.minus_one = gate.new_tensor(
             (training.momentum, training.lr, SCALE, 1, -1)
         )
+        self.weights = None
+        if variants:
+            self.rate, self.logit_scale = variants.rates[:, None, None], variants.scales[:, None, None]
+            self.weights = variants.weights
+
+    def of_variants(self, of_runs: Tensor) -> Tensor:
+        """Repeat what every run has, (runs, ...), for its variants."""
+        return of_runs if self.n_variants == 1 else of_runs.repeat_interleave(self.n_variants, dim=0)
 
     @property
     def context(self) -> Tensor:
         """What has been learned, (runs, n_classes, width)."""
-        return torch.addcmul(self.rest, self.tau, self.text)
+        return torch.addcmul(self.rest, self.tau, self.of_variants(self.text))
+
+    def cosines(self) -> Tensor:
+        """Return the cosines of all clips with the class embeddings, (runs, variants, clips, classes)."""
+        trust = self.gate.sigmoid()
+        mixed = torch.lerp(self.of_variants(self.text), self.context, trust)
+        of_runs = unit(mixed).view(len(self.rest) // self.n_variants, -1, self.width)
+        clips = self.clips.view(len(of_runs), -1, self.width)
+        products = clips @ of_runs.mT
+        return products.view(*products.shape[:2], self.n_variants, -1).transpose(1, 2)
 
     def step(self, batch: Tensor, targets: Tensor) -> Tensor:
         """Take one step of SGD with momentum.
@@ -220,15 +270,18 @@ class _Descent:
         likelihoods = slopes.gather(1, targets)
         slopes.scatter_add_(1, targets, self.minus_one.expand_as(targets))
         slopes *= scale.div_(batch.shape[1])  # rho
+        if self.weights is not None:
+            slopes *= self.weights.gather(1, batch)[:, None]
         pull = (slopes * products).sum(dim=2, keepdim=True).div_(square)  # pi
         along_text = (slopes * prompts).sum(dim=2, keepdim=True).addcmul_(pull, along, value=-1)  # t . g
         pull *= trust
+        step = trust * self.rate
 
         self.velocities *= self.momentum
         self.velocities[:2].addcmul_(torch.stack([trust, trust - 1]), along_text)
         self.velocities[2].addcmul_(pull, share, value=-1)
         self.numbers.addcmul_(self.velocities, self.rate, value=-1)
-        self.before.baddbmm_(slopes.mul_(trust), clips, beta=-self.training.momentum, alpha=-self.training.lr)
-        pull.mul_(trust).mul_(self.rate).add_(1 + self.training.momentum)
+        self.before.baddbmm_(slopes.mul_(step), clips, beta=1 - self.keep, alpha=-1)
+        pull.mul_(step).add_(self.keep)
         self.rest, self.before = self.before.addcmul_(pull, self.rest), self.rest
         return likelihoods
