@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from palm_cache.adaptation.heads.auto import Auto
 from palm_cache.adaptation.heads.base import Head
 from palm_cache.adaptation.heads.cocoop import Cocoop
 from palm_cache.adaptation.heads.coop import Coop
+from palm_cache.adaptation.heads.gda import Gda
 from palm_cache.adaptation.heads.kernels import KernelRidge, Proker, ProkerHybrid
 from palm_cache.adaptation.heads.linear_probe import LinearProbe
 from palm_cache.adaptation.heads.muka import Muka, MukaCosine, MukaFirst, MukaFirstCosine
@@ -21,6 +23,7 @@ HEADS: dict[str, type[Head]] = {
     head.name: head
     for head in (
         ZeroShot,
+        Auto,
         PalmDagger,
         Palm,
         PalmPrototype,
@@ -31,6 +34,7 @@ HEADS: dict[str, type[Head]] = {
         Neighbours,
         LinearProbe,
         KernelRidge,
+        Gda,
         TipAdapter,
         TipAdapterF,
         Proker,
