@@ -294,6 +294,8 @@ class Task:
     """(n_test,) int64, every usable row of the fold's test table."""
     short_classes: tuple[str, ...] = ()
     """Classes that had fewer usable clips than shots and were taken whole."""
+    absent_classes: tuple[str, ...] = ()
+    """Classes that had no usable clip at all."""
 
 
 MOST_VIEWS = 1000

@@ -12,12 +12,21 @@ from torch import Tensor
 
 from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import HEADS, find_head
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, need_encoders, need_words, unit
+from palm_cache.adaptation.heads.base import (
+    Head,
+    Shots,
+    Tick,
+    Words,
+    need_encoders,
+    need_finite,
+    need_words,
+    unit,
+)
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore, StoreHeader
-from palm_cache.store.heads import add_heads
+from palm_cache.store.heads import add_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
 from palm_cache.types import (
@@ -194,6 +203,9 @@ def _fit_batch(
     started = time.perf_counter()
     states = head.fit(shots, tick)
     seconds = (time.perf_counter() - started) / len(runs)
+    for number, run in enumerate(runs):
+        state = {name: value[number] for name, value in states.items()}
+        need_finite(state, head, f"{run.dataset}, {run_name(run)}")
     n_classes, dim = shots.text.shape
     token_dim = words.tower.token_dim if words else 0  # no other head's count depends on it
     return [
@@ -240,13 +252,14 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
     failed = int((~features.usable).sum())
     if failed:
         notes.append(f"{features.dataset}: {failed} clip(s) have no embedding and are left out")
-    short: dict[tuple[int, str], set[int]] = {}
+    folds: dict[str, set[int]] = {}
     for run, task in tasks.items():
         for name in task.short_classes:
-            short.setdefault((run.shots, name), set()).add(run.fold)
-    for (shots, name), folds in sorted(short.items()):
-        where = ", ".join(map(str, sorted(folds)))
-        notes.append(
-            f"{features.dataset}: class {name!r} has fewer than {shots} clips in fold(s) {where}; taken whole"
-        )
+            what = f"class {name!r} has fewer than {run.shots} clips in fold(s) %s; taken whole"
+            folds.setdefault(what, set()).add(run.fold)
+        for name in task.absent_classes:
+            what = f"class {name!r} has no clip to learn from in fold(s) %s: only its prompt speaks for it"
+            folds.setdefault(what, set()).add(run.fold)
+    for what, of in sorted(folds.items()):
+        notes.append(f"{features.dataset}: " + what.replace("%s", ", ".join(map(str, sorted(of)))))
     return notes

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import zarr
 from filelock import FileLock
+from palm_cache.extraction.garbage import find_garbage, remove_garbage
 from samples import make_features, write_palm_folder, write_sample
 
 from palm_cache.errors import StoreError
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import extract
-from palm_cache.extraction.garbage import find_garbage, remove_garbage
 from palm_cache.params import ExtractParams
 from palm_cache.store.features import FORMAT_VERSION
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from palm_cache.extraction.batches import ChunkJob, FinishedChunk
+from palm_cache.extraction.lanes import embed_jobs
 from samples import write_tone
 from spectrum import SpectrumEncoder
 from torch import Tensor
@@ -16,9 +18,7 @@ from torch import Tensor
 from palm_cache.errors import AudioError, EncoderError
 from palm_cache.extraction import lanes, reading
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
-from palm_cache.extraction.batches import ChunkJob, FinishedChunk
 from palm_cache.extraction.encoders.mini import MiniEncoder
-from palm_cache.extraction.lanes import embed_jobs
 from palm_cache.params import ExtractParams
 from palm_cache.types import Clip
 

@@ -280,7 +280,9 @@ def test_a_place_that_cannot_be_reached_is_not_taken_for_an_absent_damaged_or_st
 
 
 def test_a_bucket_that_does_not_exist_is_named(folder: Path, bucket: str, encoder: SpectrumEncoder) -> None:
-    with pytest.raises(PlaceError, match=r"s3://no-such-bucket/.*: cannot be reached: .*bucket does not exist"):
+    with pytest.raises(
+        PlaceError, match=r"s3://no-such-bucket/.*: cannot be reached: .*bucket does not exist"
+    ):
         extract(read(folder), "mini", place("s3://no-such-bucket/x.zarr"))
 
 
