@@ -20,7 +20,7 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract as extract_table
-from palm_cache.params import CLIP_TOKENIZER, FitParams, Params, Recipe, Resources
+from palm_cache.params import CLIP_TOKENIZER, FitParams, Params, ReadingParams, Recipe, Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.find import address_of
 from palm_cache.store.layout import RUNS, slug
@@ -200,6 +200,7 @@ def extract(
     *,
     root: AnyPlace | None = None,
     store: AnyPlace | None = None,
+    reading: ReadingParams | None = None,
     recipe: Recipe | None = None,
     resources: Resources | None = None,
     progress: Progress = no_progress,
@@ -216,6 +217,8 @@ def extract(
         Where a dataset known by name lies.
     store : path, optional
         The store to write; ``data/features/<dataset>/<encoder>.zarr`` by default.
+    reading : ReadingParams, optional
+        How data of one's own is understood, split and cut.
     recipe : Recipe, optional
         Views, precision ...: what decides the numbers.
     resources : Resources, optional
@@ -234,7 +237,8 @@ def extract(
     >>> palm_cache.extract("Tones")
     <OpenFeatures Tones, mini: 12 clips x 1 view(s) x 512, 2 classes, 1 fold(s)>
     """
-    table = read_dataset(str(dataset), place(root) if root is not None else None)
+    where_from = place(root) if root is not None else None
+    table = read_dataset(str(dataset), where_from, reading=reading or ReadingParams())
     resources = resources or Resources()
     where = address_of(
         table.dataset,

@@ -54,6 +54,8 @@ class Help:
     metavar: str | None = None
     shown: str | None = None
     """What help shows in place of the default."""
+    option: str | None = None
+    """Its name on the command line, where that is not the field's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +76,43 @@ class SynthesiseParams:
 class ReadingParams:
     """How a folder, a table or annotations are understood as a dataset."""
 
-    layout: Layout = "auto"
-    """``auto`` recognises it. ``palm``: train.csv and test.csv; ``folders``: a folder per class; ``table``:
-    one CSV, TSV or Parquet; ``flat``: unlabelled audio; ``audacity``: label tracks beside recordings;
-    ``raven``: selection tables; ``parquet``: shards with an audio column, or a Hugging Face dataset saved on
-    disk; ``webdataset``: tar shards."""
-    columns: tuple[str, ...] = ()
-    """Which column of a table is what, ``field=column``; fields: path, label, start, end, duration, fold,
-    split. Those that are not given are guessed; ``field=`` says that there is none."""
-    group: str = ""
-    """Column of what no split may tear apart: recording, speaker, site; else it is recordings and folders."""
-    test: TestRows = "folds"
-    """``folds``: as the dataset is split, or folds made where it is not; ``none``: all rows train."""
-    folds: int = 5
-    """Folds that are made where there is no split."""
-    seed: int = 0
-    """Another seed makes other folds."""
-    window: float = 0.0
-    """Seconds; longer rows are cut into rows of this length. 0: they are not."""
-    hop: float = 0.0
-    """Seconds from one window to the next; 0 is the window's length."""
+    layout: Annotated[
+        Layout,
+        Help(
+            "How to read data of your own. auto recognises it; palm: train.csv and test.csv; folders: a "
+            "folder per class; table: one CSV, TSV or Parquet; flat: unlabelled audio; audacity: label "
+            "tracks beside recordings; raven: selection tables; parquet: shards with an audio column, or a "
+            "Hugging Face dataset saved on disk; webdataset: tar shards.",
+            metavar="LAYOUT",
+            option="--as",
+        ),
+    ] = "auto"
+    columns: Annotated[
+        tuple[str, ...],
+        Help(
+            "Which column of a table is what: path=NAME,label=NAME, likewise start, end, duration, fold and "
+            "split. Those that are not given are guessed, and path= says that there is none.",
+            metavar="FIELD=NAME,...",
+        ),
+    ] = ()
+    group: Annotated[
+        str,
+        Help(
+            "Column of what no fold may tear apart: recording, speaker, site.",
+            metavar="COLUMN",
+            shown="recordings and folders",
+        ),
+    ] = ""
+    test: Annotated[
+        TestRows,
+        Help("folds: as the dataset is split, or folds made where it is not; none: train on all."),
+    ] = "folds"
+    folds: Annotated[int, Help("How many folds are made where there is no split.", option="--make-folds")] = 5
+    seed: Annotated[int, Help("Another seed makes other folds.", option="--fold-seed")] = 0
+    window: Annotated[
+        float, Help("Cut longer rows into rows of this length.", metavar="SECONDS", shown="not cut")
+    ] = 0.0
+    hop: Annotated[float, Help("From one window to the next.", metavar="SECONDS", shown="the window")] = 0.0
 
     def __post_init__(self) -> None:
         for given in self.columns:

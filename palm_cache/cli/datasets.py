@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palm_cache.cli.options import takes
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
-from palm_cache.params import Layout, ReadingParams, TestRows, override
+from palm_cache.params import ReadingParams, override
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
     from palm_cache.extraction.datasets.card import DatasetCard
@@ -35,68 +36,11 @@ RootOption = Annotated[
         help="Where the dataset lies: a folder or a URL.", metavar="PLACE", show_default="data/raw/<Name>"
     ),
 ]
-AsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--as",
-        help=f"How to read a folder of your own: {', '.join(get_args(Layout))}.",
-        metavar="LAYOUT",
-        show_default="auto",
-    ),
-]
-ColumnsOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Which column of a table is what; those that are not given are guessed.",
-        metavar="path=NAME,label=NAME,start=NAME,end=NAME,fold=NAME,split=NAME",
-    ),
-]
-GroupOption = Annotated[
-    str | None,
-    typer.Option(help="Column of what no fold may tear apart: recording, speaker, site.", metavar="COLUMN"),
-]
-TestOption = Annotated[
-    str | None,
-    typer.Option(
-        help="folds: as the dataset is split, or folds made where it is not; none: train on all.",
-        metavar="folds|none",
-        show_default="folds",
-    ),
-]
-WindowOption = Annotated[
-    float | None, typer.Option(help="Seconds; cut longer rows into rows of this length.", metavar="SECONDS")
-]
-HopOption = Annotated[
-    float | None,
-    typer.Option(help="Seconds from one window to the next.", metavar="SECONDS", show_default="the window"),
-]
 
 
-def reading_params(
-    given: ReadingParams,
-    layout: str | None,
-    columns: str | None,
-    group: str | None,
-    test: str | None,
-    window: float | None,
-    hop: float | None,
-) -> ReadingParams:
-    """Put the options of how a dataset is read in the place of the values given."""
-    for option, value, known in (("--as", layout, get_args(Layout)), ("--test", test, get_args(TestRows))):
-        if value is not None and value not in known:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}", param_hint=option)
-    return override(
-        given,
-        layout=layout,
-        columns=None if columns is None else tuple(columns.split(",")),
-        group=group,
-        test=test,
-        window=window,
-        hop=hop,
-    )
-
-
+@takes(reading=ReadingParams)
 def datasets(
+    reading: dict[str, object],
     name: Annotated[
         str | None,
         typer.Argument(
@@ -108,29 +52,23 @@ def datasets(
         typer.Option("--check", help="Compare the local copy with the card; exit 1 if anything differs."),
     ] = False,
     root: RootOption = None,
-    as_: AsOption = None,
-    columns: ColumnsOption = None,
-    group: GroupOption = None,
-    test: TestOption = None,
-    window: WindowOption = None,
-    hop: HopOption = None,
     as_json: Json = False,
 ) -> None:
     """List the datasets known by name, show one's card, or check a copy of one or any folder of your own.
 
     Example: palm-cache datasets --check path/to/birds
     """
-    options = (as_, columns, group, test, window, hop)
-    if name is None or (not check and options.count(None) < len(options)):
+    how = any(value is not None for value in reading.values())
+    if name is None or (not check and how):
         if name is not None:
             raise typer.BadParameter("how a dataset is read goes with --check", param_hint="NAME")
-        if check or root is not None or options.count(None) < len(options):
+        if check or root is not None or how:
             raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="NAME")
         _list_all(as_json)
     elif check:
         with one_line_errors():
-            reading = reading_params(ReadingParams(), *options)
-        _check(name, root, reading, as_json)
+            wanted = override(ReadingParams(), **reading)
+        _check(name, root, wanted, as_json)
     else:
         _show_card(name, root, as_json)
 

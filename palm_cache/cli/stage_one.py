@@ -22,7 +22,7 @@ from palm_cache.cli.terminal import (
     tell,
 )
 from palm_cache.errors import AbsentDatasetError
-from palm_cache.params import CLIP_TOKENIZER, Params, Recipe, Resources, override, read_params
+from palm_cache.params import CLIP_TOKENIZER, Params, ReadingParams, Recipe, Resources, override, read_params
 
 if TYPE_CHECKING:
     from palm_cache.extraction.extract import Extractor
@@ -173,8 +173,9 @@ def synthesise(
     tell(f"{10 * what.clips_per_class} clips -> {out}")
 
 
-@takes(recipe=Recipe, resources=Resources)
+@takes(reading=ReadingParams, recipe=Recipe, resources=Resources)
 def extract(
+    reading: dict[str, object],
     recipe: dict[str, object],
     resources: dict[str, object],
     dataset: DatasetsOption = None,
@@ -219,13 +220,14 @@ def extract(
         )
         wanted = override(
             wanted,
+            reading=override(wanted.reading, **reading),
             extract=override(wanted.extract, **recipe),
             resources=override(wanted.resources, **resources),
         )
         several = len(wanted.datasets) > 1
         if several and (root or out):
             raise typer.BadParameter("goes with one dataset", param_hint="--root" if root else "--out")
-        tables, absent = read_tables(wanted.datasets, root, strict)
+        tables, absent = read_tables(wanted.datasets, root, strict, wanted.reading)
         shown = _extract_all(tables, wanted, out, dry_run, as_json)
     if as_json:
         print_json({"stores": shown, "absent": absent} if several else shown[0])
@@ -264,7 +266,10 @@ def _extract_all(
 
 
 def read_tables(
-    names: tuple[str, ...], root: str | None, strict: bool = False
+    names: tuple[str, ...],
+    root: str | None,
+    strict: bool = False,
+    reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
 ) -> tuple[list[ClipTable], list[str]]:
     """Read the tables of datasets; of several, also return which are not here."""
     from palm_cache.extraction.datasets.registry import read_dataset
@@ -273,7 +278,7 @@ def read_tables(
     tables, absent = [], []
     for name in names:
         try:
-            tables.append(read_dataset(name, place(root) if root else None, strict=strict))
+            tables.append(read_dataset(name, place(root) if root else None, strict=strict, reading=reading))
         except AbsentDatasetError as error:
             if len(names) == 1:
                 raise

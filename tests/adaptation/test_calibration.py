@@ -211,7 +211,7 @@ def test_no_head_is_made_more_than_four_times_as_sure() -> None:
 
 def test_joined_encoders_are_calibrated(tmp_path: Path) -> None:
     stores = [
-        write_store(tmp_path / f"{name}.zarr", replace(make_features(seed=seed), encoder=name))
+        write_sample(tmp_path / f"{name}.zarr", replace(make_features(seed=seed), encoder=name))
         for seed, name in enumerate(("mini", "other"))
     ]
     params = FitParams(heads=("muka", "proker"), shots=(4,), seeds=(0,), folds=(1,))

@@ -42,7 +42,7 @@ def cards() -> list[EncoderCard]:
 
 
 def find_card(spec: str) -> EncoderCard | None:
-    """Return the card of an encoder of palm-cache's own; ``None`` for others: their code is not run for it."""
+    """Return the card of an encoder of palm-cache's own; ``None`` for others, whose code is not run."""
     return CARDS.get(spec.partition(":")[0])
 
 
