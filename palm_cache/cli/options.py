@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from functools import wraps
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -40,9 +40,7 @@ def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]
         @wraps(command)
         def run(**values: Any) -> None:
             picked = {
-                group: {
-                    field.name: _listed(kind, field.name, values.pop(field.name)) for field in fields(kind)
-                }
+                group: {one.name: _listed(kind, one.name, values.pop(one.name)) for one in fields(kind)}
                 for group, kind in groups.items()
             }
             command(**values, **picked)
@@ -70,21 +68,18 @@ def _listed(kind: type, name: str, given: Any) -> Any:
 
 def _parameter(kind: type, name: str) -> inspect.Parameter:
     annotated = get_type_hints(kind, include_extras=True)[name]
-    wanted: Any = get_args(annotated)[0]
     said = next(one for one in annotated.__metadata__ if isinstance(one, Help))
+    wanted: Any = get_args(annotated)[0]
+    wanted = str if get_origin(wanted) is tuple else wanted
     default = next(field.default for field in fields(kind) if field.name == name)
     option = said.option or f"--{name.replace('_', '-')}"
-    if get_origin(wanted) is tuple:
-        wanted = str
-    shown = said.shown or (str(default) if default is not MISSING and not isinstance(default, bool) else "no")
     info = typer.Option(
         f"{option}/--no-{option[2:]}" if wanted is bool else option,
         help=said.text.replace("[", r"\["),
         metavar=said.metavar,
-        show_default=shown,
+        show_default=said.shown or ("no" if default is False else str(default or "") or False),
         rich_help_panel=PANELS.get(kind),
     )
-    shown = shown if default not in ("", ()) or said.shown else None
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[wanted | None, info]
     )

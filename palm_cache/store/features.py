@@ -58,7 +58,7 @@ class StoreHeader:
 
     format_version: int
     id: str
-    """Of this writing of the store; its manifest bears the same."""
+    """Hash of all of the store, given when it is written."""
     dataset: str
     source: str
     """Where the dataset lay, "" if that is not known."""

@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import shutil
-import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from palm_cache.errors import OutputError
 from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, Rows, StoreHeader, root_checksum
 from palm_cache.store.files import write_errors
+from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import unfinished
 from palm_cache.types import Place
@@ -62,7 +62,6 @@ def write_store(
     claimed_files(where)  # before the work: may the store be written here?
     header = replace(
         header,
-        id=uuid.uuid4().hex,
         rows_sha256=rows.sha256(header.class_names),
         text_sha256=hashlib.sha256(np.ascontiguousarray(text).tobytes()).hexdigest(),
     )
@@ -97,6 +96,8 @@ def _seal(built: Path) -> None:
     }
     root = json.loads((built / ROOT).read_bytes())
     root["attributes"]["files"] = files
+    # Of the content: DVC, which removes a store before it is made anew, then sees that nothing has changed.
+    root["attributes"]["id"] = fingerprint(root["attributes"])[:32]
     root["attributes"]["checksum"] = root_checksum(json.loads(json.dumps(root)))
     (built / ROOT).write_text(json.dumps(root), encoding="utf-8")
 
