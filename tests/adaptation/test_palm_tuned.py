@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from samples import make_shots
 from torch.nn.functional import cross_entropy
@@ -99,7 +97,7 @@ def test_what_is_chosen_is_the_slowest_that_is_not_clearly_worse_than_the_best()
                 candidates.append((rate, scale, epochs))
         worse = clearly_worse(torch.stack(losses)[None], torch.full((1, 24), 1 / 24))[0]
         slowest = min((pace, place) for place, pace in enumerate(paces) if not worse[place])[1]
-        chosen = (float(state["lr"][run]), float(state["scale"][run]), int(state["epochs"][run]))
+        chosen = (float(state["learning_rate"][run]), float(state["scale"][run]), int(state["passes"][run]))
         assert torch.allclose(torch.tensor(chosen), torch.tensor(candidates[slowest]))
 
 
@@ -116,7 +114,8 @@ def test_one_shot_takes_the_documented_default_and_right_prompts_are_kept() -> N
     shots = make_shots(runs=2, clips_per_class=1, shift=0.1)
     state = PalmTuned(BARE_TEMPLATE, Training()).fit(shots)
     assert state["held_out"].tolist() == [0, 0]
-    assert state["epochs"].tolist() == [EPOCHS.default] * 2
-    assert torch.allclose(torch.stack([state["lr"], state["scale"]], dim=1), RECIPES.candidates[:1])
-    kept = (state["class_embeddings"] * replace(shots).text).sum(dim=2)
+    assert state["passes"].tolist() == [EPOCHS.default] * 2
+    recipe = torch.stack([state["learning_rate"], state["scale"]], dim=1)
+    assert torch.allclose(recipe, torch.tensor(RECIPES.default, dtype=torch.float64))
+    kept = (state["class_embeddings"] * shots.text).sum(dim=2)
     assert kept.min() > 0.95

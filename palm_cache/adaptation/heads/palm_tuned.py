@@ -67,7 +67,7 @@ class PalmTuned(Palm):
 
     name: ClassVar[str] = "palm-tuned"
     learns: ClassVar[str] = "as palm, from the prompts, as far and as fast as held-out shots allow"
-    chooses: ClassVar[tuple[str, ...]] = ("lr", "scale", "epochs", "held_out")
+    chooses: ClassVar[tuple[str, ...]] = ("learning_rate", "scale", "passes", "held_out")
     source: ClassVar[str] = "ours, after Hanif et al., EMNLP 2024, arXiv:2409.19806"
 
     @property
@@ -95,9 +95,9 @@ class PalmTuned(Palm):
         paces = (rates * scales.square())[:, None] * EPOCHS.candidates
         worse = clearly_worse(losses.flatten(1, 2), shares, DOUBT).view(losses.shape[:3])
         table = paces.expand_as(worse).masked_fill(worse, torch.inf)
-        chosen = choose(table, {"recipe": RECIPES, "epochs": EPOCHS}, dealt >= 0, shots.views)
-        lr, scale = chosen.pop("recipe").unbind(dim=1)
-        chosen = {**chosen, "lr": lr, "scale": scale, "epochs": chosen["epochs"].long()}
+        chosen = choose(table, {"recipe": RECIPES, "passes": EPOCHS}, dealt >= 0, shots.views)
+        rate, scale = chosen.pop("recipe").unbind(dim=1)
+        chosen = {**chosen, "learning_rate": rate, "scale": scale, "passes": chosen["passes"].long()}
         learned = self._train(shots, start, torch.stack(orders), chosen, tick)
         embeddings = mix_context(shots.text, learned["context"], learned["gate"])
         return {**learned, **chosen, "class_embeddings": embeddings}
@@ -157,13 +157,11 @@ class PalmTuned(Palm):
         """Train every run as was chosen for it, those of equally many epochs together."""
         learned = {name: value.clone() for name, value in start.items()}
         weights = class_weights(shots.labels, len(shots.text)).to(shots.audio)
-        for epochs in sorted(set(chosen["epochs"].tolist())):
-            some = (chosen["epochs"] == epochs).nonzero()[:, 0]
+        for epochs in sorted(set(chosen["passes"].tolist())):
+            some = (chosen["passes"] == epochs).nonzero()[:, 0]
             if not epochs:
                 continue
-            variants = Variants(
-                chosen["lr"][some].to(shots.audio), chosen["scale"][some].to(shots.audio), weights[some]
-            )
+            rates, scales = (chosen[name][some].to(shots.audio) for name in ("learning_rate", "scale"))
             moved, _ = descend(
                 {name: value[some] for name, value in start.items()},
                 shots.text,
@@ -171,7 +169,7 @@ class PalmTuned(Palm):
                 shots.labels[some],
                 orders[some, :epochs],
                 self.training,
-                variants=variants,
+                variants=Variants(rates, scales, weights[some]),
             )
             for name, value in moved.items():
                 learned[name][some] = value
