@@ -115,7 +115,7 @@ def write_palm_folder(
 
 def write_sample(path: Path, features: Features, hashes: Sequence[str] = ()) -> Path:
     """Write features as a complete feature store; content hashes follow from the rows if none are given."""
-    hashes = hashes or [f"{row:064x}" for row in range(len(features.labels))]
+    hashes = hashes or [f"{row + 1:064x}" for row in range(len(features.labels))]
     n_clips, n_views, dim = features.audio.shape
     contents = [bytes.fromhex(hashed) if hashed else bytes(32) for hashed in hashes]
     rows = Rows(

@@ -82,7 +82,7 @@ def test_an_open_store_gives_what_was_written(tmp_path: Path) -> None:
     assert opened.class_names == features.class_names
     assert opened.paths[70] == "70.wav"
     assert [row for row, error in enumerate(opened.errors) if error] == [5, 70]
-    assert opened.content_sha256[64] == f"{64:064x}"
+    assert opened.content_sha256[64] == f"{65:064x}"
     for mine, theirs in zip(opened.folds, features.folds, strict=True):
         np.testing.assert_array_equal(mine[0], theirs.train)
         np.testing.assert_array_equal(mine[1], theirs.test)
