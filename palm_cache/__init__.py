@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from palm_cache.api import FitResult, OpenFeatures, extract, fit, open_features
     from palm_cache.errors import PalmCacheError
     from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
-    from palm_cache.params import FitParams, Recipe, Resources
+    from palm_cache.params import FitParams, ReadingParams, Recipe, Resources
     from palm_cache.prediction.table import PredictResult, predict
     from palm_cache.types import Training
 
@@ -27,6 +27,7 @@ __all__ = [
     "PalmCacheError",
     "PalmClassifier",
     "PredictResult",
+    "ReadingParams",
     "Recipe",
     "Resources",
     "Training",
@@ -41,7 +42,7 @@ _HOMES = {
     "api": ("FitResult", "OpenFeatures", "extract", "fit", "open_features"),
     "errors": ("PalmCacheError",),
     "estimators": ("HeadClassifier", "PalmClassifier", "ZeroShotClassifier"),
-    "params": ("FitParams", "Recipe", "Resources"),
+    "params": ("FitParams", "ReadingParams", "Recipe", "Resources"),
     "prediction.table": ("PredictResult", "predict"),
     "types": ("Training",),
 }

@@ -20,11 +20,12 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract as extract_table
-from palm_cache.params import CLIP_TOKENIZER, FitParams, Params, Recipe, Resources
+from palm_cache.params import CLIP_TOKENIZER, FitParams, Params, ReadingParams, Recipe, Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.find import address_of
 from palm_cache.store.layout import RUNS, slug
 from palm_cache.store.places import place
+from palm_cache.store.scores import KEYS
 from palm_cache.types import BARE_TEMPLATE, AnyPath, AnyPlace, Place, Progress, no_progress
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -199,6 +200,7 @@ def extract(
     *,
     root: AnyPlace | None = None,
     store: AnyPlace | None = None,
+    reading: ReadingParams | None = None,
     recipe: Recipe | None = None,
     resources: Resources | None = None,
     progress: Progress = no_progress,
@@ -215,6 +217,8 @@ def extract(
         Where a dataset known by name lies.
     store : path, optional
         The store to write; ``data/features/<dataset>/<encoder>.zarr`` by default.
+    reading : ReadingParams, optional
+        How data of one's own is understood, split and cut.
     recipe : Recipe, optional
         Views, precision ...: what decides the numbers.
     resources : Resources, optional
@@ -233,7 +237,8 @@ def extract(
     >>> palm_cache.extract("Tones")
     <OpenFeatures Tones, mini: 12 clips x 1 view(s) x 512, 2 classes, 1 fold(s)>
     """
-    table = read_dataset(str(dataset), place(root) if root is not None else None)
+    where_from = place(root) if root is not None else None
+    table = read_dataset(str(dataset), where_from, reading=reading or ReadingParams())
     resources = resources or Resources()
     where = address_of(
         table.dataset,
@@ -290,7 +295,6 @@ def fit(
     tower = partial(load_text_tower, device=device, tokenizer=tokenizer)
     done = fit_store(where, Path(out), params or FitParams(), load_tower=tower, progress=progress)
     scores = evaluate_files(Path(out), [done.heads_file], load_tower=tower, progress=progress).scores
-    keys = ["dataset", "encoder", "head", "shots", "fold", "seed"]
-    runs = [replace(head.run, encoder=slug(head.run.encoder)) for head in done.fitted]
-    mine = scores.merge(pd.DataFrame([asdict(run) for run in runs])[keys], on=keys)
+    runs = [asdict(replace(head.run, encoder=slug(head.run.encoder))) for head in done.fitted]
+    mine = scores.merge(pd.DataFrame(runs)[list(KEYS)], on=list(KEYS))
     return FitResult(done.heads_file, mine, done.notes)

@@ -26,12 +26,39 @@ Anything that is not a ``PalmCacheError`` is a defect of palm-cache and keeps it
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Self
 
+_USER = re.compile(r"(?<=://)(?:[^\s/\"'<>]*|[^\s/@:\"'<>]+:(?!\d+/)[^\s@\"'<>]*)@")
+"""User and password before a host; a password may hold slashes, a port is followed by one."""
+
+_TOKEN = re.compile(
+    r"(?<=[?&])([\w-]*(?:signature|sig|token|credential|secret|password|key)=)[^\s&#\"'<>]+",
+    re.I,
+)
+"""What signs a URL: the parameters of presigned addresses, access tokens."""
+
+
+def without_credentials(text: str) -> str:
+    """Return text whose URLs hold no user, password or signature: what may be shown and stored."""
+    return _TOKEN.sub(r"\1***", _USER.sub("", text)) if "://" in text else text
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a cursor, ends a line, turns the direction of writing or cannot be written at all."""
+
+
+def visible(text: str) -> str:
+    """Return text with its control characters written out, as Python does: names are read from files."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class PalmCacheError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can mend; a message holds no credentials."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
 
 
 class DataError(PalmCacheError):

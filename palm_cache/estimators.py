@@ -22,7 +22,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from palm_cache.adaptation.heads import find_head
-from palm_cache.adaptation.heads.base import Head, Shots, unit
+from palm_cache.adaptation.heads.base import Head, Shots, need_finite, unit
+from palm_cache.adaptation.heads.prototype import class_means
 from palm_cache.errors import ArrayError, ParameterError
 from palm_cache.types import BARE_TEMPLATE, Training
 
@@ -38,9 +39,13 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         See ``palm-cache heads``.
     text : array-like, shape (n_classes, dim), optional
         Embedding of every class's prompt, of any length, in the order of the sorted classes. What is
-        given to :meth:`fit` goes before it. Where neither is given, the mean of every class's training
-        clips stands in for its prompt: such a classifier knows nothing of language, and is not the
-        paper's. Heads that read no prompts do not look at it.
+        given to :meth:`fit` goes before it. Where neither is given, the classifier knows nothing of
+        language, and is not the paper's: the mean of every class's training clips stands in for its prompt,
+        and heads that hold clips out to choose hyperparameters, which such a mean would betray, have no
+        zero-shot prediction at all. Heads that read no prompts do not look at it.
+    classes : array-like, shape (n_classes,), optional
+        Name of the class of every row of ``text``, sorted, where clips to learn from may lack some of them,
+        as in a fold of cross-validation; by default the classes are those of the clips.
     epochs, lr, momentum, batch_size
         Of SGD, for heads that are trained by it; the defaults are the paper's protocol.
     random_state : int, RandomState or None
@@ -73,6 +78,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head: str = "palm",
         text: ArrayLike | None = None,
         *,
+        classes: ArrayLike | None = None,
         epochs: int = 50,
         lr: float = 0.05,
         momentum: float = 0.9,
@@ -81,6 +87,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.head = head
         self.text = text
+        self.classes = classes
         self.epochs = epochs
         self.lr = lr
         self.momentum = momentum
@@ -110,14 +117,22 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows, classes = validate_data(self, X, y, dtype=_FLOATS, ensure_all_finite=False)
         _check_finite(rows, "X")
         check_classification_targets(classes)
-        self.classes_, labels = np.unique(classes, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ArrayError(f"y holds one class only, {self.classes_[0]!r}; a classifier needs two or more")
+        present = np.unique(classes)
+        if len(present) < 2:
+            raise ArrayError(f"y holds one class only, {present[0]!r}; a classifier needs two or more")
+        self.classes_ = self._known_classes(present)
+        labels = np.searchsorted(self.classes_, classes)
         head = self._make_head()
         audio, of_clips = unit(_tensor(rows)).float(), torch.from_numpy(labels)
         text = self.text if text is None else text
-        prompts = _class_means(audio, of_clips, len(self.classes_)) if text is None else self._prompts(text)
+        if text is not None:
+            prompts = self._prompts(text)
+        elif head.chooses:
+            prompts = torch.zeros(len(self.classes_), self.n_features_in_)
+        else:
+            prompts = class_means(audio, of_clips, len(self.classes_))
         states = head.fit(Shots(audio[None], of_clips[None], prompts, (_seed(self.random_state),)))
+        need_finite({name: value[0] for name, value in states.items()}, head, type(self).__name__)
         self.head_ = head
         self.state_ = {name: value[0].numpy() for name, value in states.items()}
         return self
@@ -156,6 +171,18 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return kind(BARE_TEMPLATE, Training(self.epochs, self.lr, self.momentum, self.batch_size))
 
+    def _known_classes(self, present: NDArray[Any]) -> NDArray[Any]:
+        """Return the classes that were named, or else those of the clips."""
+        if self.classes is None:
+            return present
+        known = np.unique(np.asarray(self.classes))
+        if len(known) < np.size(self.classes) or not np.array_equal(known, np.asarray(self.classes)):
+            raise ArrayError("classes must be sorted, each named once: the order of the rows of text")
+        strange = np.setdiff1d(present, known)
+        if len(strange):
+            raise ArrayError(f"y holds {strange[0]!r}, which is not among classes")
+        return known
+
     def _prompts(self, text: ArrayLike) -> Tensor:
         """Return the text embeddings at unit length, one row per class."""
         rows = check_array(text, dtype=_FLOATS, ensure_all_finite=False, input_name="text")
@@ -163,7 +190,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         expected = (len(self.classes_), self.n_features_in_)
         if rows.shape != expected:
             raise ArrayError(
-                f"text has shape {rows.shape}, expected {expected}: a row per class of y, in sorted order"
+                f"text has shape {rows.shape}, expected {expected}: a row per class of y, in sorted order; "
+                "where y may lack some, name all with classes=[...]"
             )
         return unit(_tensor(rows)).float()
 
@@ -201,6 +229,7 @@ class PalmClassifier(HeadClassifier):
         self,
         text: ArrayLike | None = None,
         *,
+        classes: ArrayLike | None = None,
         epochs: int = 50,
         lr: float = 0.05,
         momentum: float = 0.9,
@@ -210,6 +239,7 @@ class PalmClassifier(HeadClassifier):
         super().__init__(
             "palm",
             text,
+            classes=classes,
             epochs=epochs,
             lr=lr,
             momentum=momentum,
@@ -223,8 +253,8 @@ class ZeroShotClassifier(HeadClassifier):
 
     Parameters
     ----------
-    text : array-like, shape (n_classes, dim), optional
-        As for :class:`HeadClassifier`. Without it the classifier is the nearest class mean, and no longer
+    text, classes : array-like, optional
+        As for :class:`HeadClassifier`. Without text the classifier is the nearest class mean, and no longer
         zero-shot.
 
     Examples
@@ -237,8 +267,8 @@ class ZeroShotClassifier(HeadClassifier):
     True
     """
 
-    def __init__(self, text: ArrayLike | None = None) -> None:
-        super().__init__("zero-shot", text)
+    def __init__(self, text: ArrayLike | None = None, *, classes: ArrayLike | None = None) -> None:
+        super().__init__("zero-shot", text, classes=classes)
 
 
 def _seed(random_state: int | RandomState | None) -> int:
@@ -255,11 +285,6 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 
 def _double(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def _class_means(audio: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Return the unit mean (n_classes, dim) of every class's unit clips (n_clips, dim)."""
-    return unit(torch.stack([audio[labels == label].mean(dim=0) for label in range(n_classes)]))
 
 
 def _check_finite(rows: NDArray[np.floating[Any]], name: str) -> None:

@@ -5,6 +5,7 @@
     datasets: demo            # known names or folders in the PALM layout, one or a list
     encoder: mini
     features: data/features   # where feature stores lie
+    reading: {...}            # ReadingParams
     synthesise: {...}         # SynthesiseParams
     extract: {...}            # Recipe: what decides the numbers
     resources: {...}          # Resources: what an extraction may use
@@ -16,6 +17,7 @@ Every key may be left out; a key that does not exist is an error, never ignored.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -31,9 +33,14 @@ OnError = Literal["skip", "fail"]
 OnStale = Literal["refuse", "rebuild"]
 Check = Literal["stat", "content"]
 TestViews = Literal["first", "mean"]
+Layout = Literal["auto", "palm", "folders", "table", "flat", "audacity", "raven", "parquet", "webdataset"]
+TestRows = Literal["folds", "none"]
 
 MAX_VIEWS, MAX_BATCH, MAX_JOBS = 1_000, 65_536, 4_096
 """Beyond these a number is a slip of the finger."""
+
+COLUMN_FIELDS = ("path", "label", "start", "end", "duration", "fold", "split")
+"""What a column of a table may be."""
 
 CLIP_TOKENIZER = "openai/clip-vit-base-patch32"
 """Hub id of the tokenizer that PENGI was trained with."""
@@ -47,6 +54,8 @@ class Help:
     metavar: str | None = None
     shown: str | None = None
     """What help shows in place of the default."""
+    option: str | None = None
+    """Its name on the command line, where that is not the field's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,72 @@ class SynthesiseParams:
             raise ParameterError(f"clips_per_class: {self.clips_per_class} is below 5, one for each fold")
         if self.seed < 0:
             raise ParameterError(f"seed: {self.seed} is not a whole number from 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingParams:
+    """How a folder, a table or annotations are understood as a dataset."""
+
+    layout: Annotated[
+        Layout,
+        Help(
+            "How to read data of your own. auto recognises it; palm: train.csv and test.csv; folders: a "
+            "folder per class; table: one CSV, TSV or Parquet; flat: unlabelled audio; audacity: label "
+            "tracks beside recordings; raven: selection tables; parquet: shards with an audio column, or a "
+            "Hugging Face dataset saved on disk; webdataset: tar shards.",
+            metavar="LAYOUT",
+            option="--as",
+        ),
+    ] = "auto"
+    columns: Annotated[
+        tuple[str, ...],
+        Help(
+            "Which column of a table is what: path=NAME,label=NAME, likewise start, end, duration, fold and "
+            "split. Those that are not given are guessed, and path= says that there is none.",
+            metavar="FIELD=NAME,...",
+        ),
+    ] = ()
+    group: Annotated[
+        str,
+        Help(
+            "Column of what no fold may tear apart: recording, speaker, site.",
+            metavar="COLUMN",
+            shown="recordings and folders",
+        ),
+    ] = ""
+    test: Annotated[
+        TestRows,
+        Help("folds: as the dataset is split, or folds made where it is not; none: train on all."),
+    ] = "folds"
+    folds: Annotated[int, Help("How many folds are made where there is no split.", option="--make-folds")] = 5
+    seed: Annotated[int, Help("Another seed makes other folds.", option="--fold-seed")] = 0
+    window: Annotated[
+        float, Help("Cut longer rows into rows of this length.", metavar="SECONDS", shown="not cut")
+    ] = 0.0
+    hop: Annotated[float, Help("From one window to the next.", metavar="SECONDS", shown="the window")] = 0.0
+
+    def __post_init__(self) -> None:
+        for given in self.columns:
+            if "=" not in given:
+                raise ParameterError(f"columns: {given!r} is not field=column, e.g. path=filename")
+        fields = [given.partition("=")[0].strip() for given in self.columns]
+        for name in fields:
+            if name not in COLUMN_FIELDS:
+                raise UnknownNameError.among("field of columns:", name, COLUMN_FIELDS)
+            if fields.count(name) > 1:
+                raise ParameterError(f"columns: {name} is given twice")
+        if self.folds < 2 or not 0 <= self.seed < 2**32:
+            raise ParameterError(f"folds {self.folds} must be at least 2, seed {self.seed} at least 0")
+        if not (0 <= self.window < float("inf") and 0 <= self.hop < float("inf")):
+            raise ParameterError(f"window {self.window}, hop {self.hop}: seconds, 0 or more")
+        if self.hop and not self.window:
+            raise ParameterError("hop: goes with window")
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """The columns by their fields."""
+        pairs = (given.partition("=") for given in self.columns)
+        return {field.strip(): column.strip() for field, _, column in pairs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +264,7 @@ class FitParams:
         for name, least in (("shots", 1), ("seeds", 0), ("folds", 1)):
             for number in getattr(self, name):
                 if not least <= number < 2**32:
-                    raise ParameterError(f"{name}: {number} is not a whole number from {least}")
+                    raise ParameterError(f"{name}: {number} is not a whole number from {least} to 2^32 - 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +275,7 @@ class Params:
     encoder: str = "mini"
     features: str = "data/features"
     """Folder of the feature stores, each at ``<dataset>/<encoder>.zarr`` below it."""
+    reading: ReadingParams = field(default_factory=ReadingParams)
     synthesise: SynthesiseParams = field(default_factory=SynthesiseParams)
     extract: Recipe = field(default_factory=Recipe)
     resources: Resources = field(default_factory=Resources)
@@ -210,7 +286,16 @@ class Params:
             raise ParameterError("datasets: give at least one")
 
 
-P = TypeVar("P", Params, SynthesiseParams, Recipe, Resources, FitParams, Training)
+MOST_BYTES = 1_000_000
+"""Longest parameter file that is read."""
+
+DEEPEST = 20
+"""Collections within each other in a parameter file, at most."""
+
+MOST_VALUES = 100_000
+"""Values in a parameter file, at most, those that aliases repeat included."""
+
+P = TypeVar("P", Params, ReadingParams, SynthesiseParams, Recipe, Resources, FitParams, Training)
 
 
 def override(params: P, **values: Any) -> P:
@@ -231,17 +316,52 @@ def read_params(file: Path) -> Params:
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        with file.open("rb") as opened:
+            text = opened.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        _check_size(text)
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ParameterError(f"{file}: cannot read the parameters: {reason}") from error
     return _build(Params, {} if content is None else content, str(file), "")
 
 
+def _check_size(text: bytes) -> None:
+    """Refuse what no parameter file needs, before anything is made of it: depth, and aliases of aliases.
+
+    Raises
+    ------
+    ValueError
+    """
+    import yaml
+
+    sizes: dict[str, int] = {}
+    opened: list[list[Any]] = []
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append([event.anchor, 1])
+            anchor, size = None, 0
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = opened.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            # What it stands for is not whole yet where it lies in itself.
+            anchor, size = None, sizes.get(str(event.anchor), MOST_VALUES + 1)
+        else:
+            anchor, size = getattr(event, "anchor", None), 1
+        if anchor:
+            sizes[anchor] = size
+        if opened:
+            opened[-1][1] += size
+        if len(opened) > DEEPEST or size > MOST_VALUES:
+            raise ValueError("it is nested too deeply, or repeats itself too often")
+
+
 def _build(kind: type[P], content: object, file: str, section: str) -> P:
     where = f"{file}, section {section}" if section else file
     if not isinstance(content, Mapping):
-        raise ParameterError(f"{where}: expected keys and values, found {content!r}")
+        raise ParameterError(f"{where}: expected keys and values, found {reprlib.repr(content)}")
     hints = get_type_hints(kind)
     known = [item.name for item in fields(kind)]
     values: dict[str, Any] = {}
@@ -259,17 +379,18 @@ def _build(kind: type[P], content: object, file: str, section: str) -> P:
 
 def _convert(wanted: Any, value: object, file: str, key: str) -> Any:
     """Return a YAML value as the type that a field declares."""
-    if wanted in (SynthesiseParams, Recipe, Resources, FitParams, Training):
+    if wanted in (ReadingParams, SynthesiseParams, Recipe, Resources, FitParams, Training):
         return _build(wanted, value, file, key)
     if get_origin(wanted) is tuple:
         items = value if isinstance(value, list) else [value]
         return tuple(_convert(get_args(wanted)[0], item, file, key) for item in items)
     if get_origin(wanted) is Literal:
         if value not in get_args(wanted):
-            raise UnknownNameError.among(f"value of {key} in {file}:", str(value), get_args(wanted))
+            said = value if isinstance(value, str) else reprlib.repr(value)
+            raise UnknownNameError.among(f"value of {key} in {file}:", said, get_args(wanted))
         return value
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return float(value)
     if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
-        raise ParameterError(f"{file}: {key} is {value!r}, expected {wanted.__name__}")
+        raise ParameterError(f"{file}: {key} is {reprlib.repr(value)}, expected {wanted.__name__}")
     return value

@@ -7,9 +7,11 @@ the published datasets number theirs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -256,6 +258,11 @@ class TextTower(Protocol):
         ...
 
 
+def method(head: str, variant: str) -> str:
+    """Return the name of a head with its variant, ``palm@lr=0.005``; without one that of the head."""
+    return f"{head}@{variant}" if variant else head
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One cell of the experiment grid: a head fitted once."""
@@ -268,6 +275,13 @@ class Run:
     fold: int
     """Counted from 1."""
     seed: int
+    variant: str = ""
+    """Options that differ from the defaults, ``lr=0.005``; ``""`` where none does."""
+
+    @property
+    def method(self) -> str:
+        """What competes: the head, with its variant if it is one, ``palm@lr=0.005``."""
+        return method(self.head, self.variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +294,15 @@ class Task:
     """(n_test,) int64, every usable row of the fold's test table."""
     short_classes: tuple[str, ...] = ()
     """Classes that had fewer usable clips than shots and were taken whole."""
+    absent_classes: tuple[str, ...] = ()
+    """Classes that had no usable clip at all."""
+
+
+MOST_VIEWS = 1000
+"""Crops of a clip, at most."""
+
+MOST_EPOCHS = 100_000
+"""Passes over its shots that a run can be asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,12 +316,18 @@ class Training:
     """Clips per step; the last batch of an epoch is kept however small it is."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
+        whole = isinstance(self.epochs, Integral) and isinstance(self.batch_size, Integral)
+        if not (whole and isinstance(self.lr, Real) and isinstance(self.momentum, Real)):
+            raise ParameterError("epochs and batch size must be whole numbers, lr and momentum numbers")
+        if not (1 <= self.epochs <= MOST_EPOCHS and 1 <= self.batch_size < 2**31):
             raise ParameterError(
-                f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1"
+                f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1, and epochs at "
+                f"most {MOST_EPOCHS:,}"
             )
-        if not self.lr > 0 or not 0 <= self.momentum < 1:
-            raise ParameterError(f"lr {self.lr} must be above 0, momentum {self.momentum} in [0, 1)")
+        if not 0 < self.lr < math.inf or not 0 <= self.momentum < 1:
+            raise ParameterError(
+                f"lr {self.lr} must be above 0 and finite, momentum {self.momentum} in [0, 1)"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,9 +340,9 @@ class Calibration:
     n_splits: int
     """Parts that the shots were held out in, one after the other."""
     loss_before: float
-    """Mean cross entropy of the held-out shots at temperature 1."""
+    """Mean cross entropy of the held-out shots, and of one that is missed, at temperature 1."""
     loss: float
-    """The same at the fitted temperature."""
+    """The same at the fitted temperature; it is not larger."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):

@@ -6,7 +6,7 @@ import torch
 from samples import make_features
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score, cross_validate
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer
@@ -21,6 +21,9 @@ from palm_cache.params import FitParams
 from palm_cache.types import Features, Training
 
 WORDLESS = [name for name, head in HEADS.items() if not head.needs_text_tower and head.n_encoders == 1]
+
+CHOOSING = [name for name in WORDLESS if HEADS[name].reads_text and HEADS[name].chooses]
+"""Heads with a zero-shot prediction that choose by holding clips out."""
 
 EXPECTED_FAILURES: dict[str, str] = {}
 """Checks of scikit-learn that an estimator may fail, with the reason; none does."""
@@ -81,6 +84,36 @@ def test_zero_shot_without_text_is_the_nearest_class_mean() -> None:
     reference = KNeighborsClassifier(1).fit(means, range(4)).predict(audio)
     assert (reference != labels).sum() > 0
     np.testing.assert_array_equal(ZeroShotClassifier().fit(audio, labels).predict(audio), reference)
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_without_text_what_is_held_out_is_not_in_a_stand_in_for_its_prompt(name: str) -> None:
+    """On clips without any class nothing can be learned, and what judges them must not say otherwise."""
+    generator = np.random.RandomState(0)
+    audio, labels = generator.randn(60, 200), np.repeat(np.arange(3), 20)
+    classifier = HeadClassifier(name).fit(audio, labels)
+    assert classifier.predict_proba(generator.randn(200, 200)).max(axis=1).mean() < 0.75
+
+
+def test_a_class_that_a_fold_lacks_keeps_its_row_of_text(features: Features) -> None:
+    audio, text = features.audio[:, 0].numpy(), features.text[:, 0].numpy()
+    names = np.array(["alarm", "dog", "rain", "siren"])
+    labels = names[features.labels]
+    known = PalmClassifier(text, classes=names, epochs=3).fit(audio[labels != "dog"], labels[labels != "dog"])
+    assert known.classes_.tolist() == names.tolist()
+    assert known.predict_proba(audio).shape == (120, 4)
+    assert (known.predict(audio[labels == "dog"]) == "dog").any()
+    rare = np.concatenate([np.flatnonzero(labels != "dog"), np.flatnonzero(labels == "dog")[:2]])
+    scores = cross_val_score(
+        PalmClassifier(text, classes=names, epochs=3), audio[rare], labels[rare], cv=KFold(4)
+    )
+    assert np.isfinite(scores).all()
+    with pytest.raises(ArrayError, match=r"text has shape \(4, 24\), expected \(3, 24\).* classes=\["):
+        PalmClassifier(text).fit(audio[labels != "dog"], labels[labels != "dog"])
+    with pytest.raises(ArrayError, match=r"y holds .*siren.*, which is not among classes"):
+        PalmClassifier(text[:3], classes=names[:3]).fit(audio, labels)
+    with pytest.raises(ArrayError, match="classes must be sorted"):
+        PalmClassifier(text, classes=names[::-1]).fit(audio, labels)
 
 
 def test_text_given_to_fit_goes_before_the_parameter(features: Features) -> None:
@@ -154,6 +187,8 @@ def test_bad_input_is_refused_with_the_place() -> None:
         palm.fit(audio, labels, text=np.ones((2, 5)))
     with pytest.raises(ArrayError, match="y holds one class only"):
         palm.fit(audio, np.zeros(30))
+    with pytest.raises(ParameterError, match=r"PalmClassifier: palm's context is not finite: .* lr 1e\+30"):
+        PalmClassifier(lr=1e30).fit(audio, labels)
     with pytest.raises(ParameterError, match="head 'coop' learns words"):
         HeadClassifier("coop").fit(audio, labels)
     with pytest.raises(UnknownNameError, match="did you mean palm"):

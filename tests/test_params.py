@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.params import FitParams, Params, Recipe, Resources, override, read_params
+from palm_cache.params import FitParams, Params, ReadingParams, Recipe, Resources, override, read_params
 from palm_cache.types import Training
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +31,15 @@ def test_values_arrive_where_they_belong(tmp_path: Path) -> None:
         resources=Resources(jobs=3, cache="s3://bucket/known"),
         fit=FitParams(shots=(1, 2), seeds=(7,), training=Training(lr=1.0, epochs=3)),
     )
+
+
+def test_how_a_dataset_is_read_is_part_of_the_parameters(tmp_path: Path) -> None:
+    text = "reading: {layout: table, columns: [path=file, label=], group: site, test: none, window: 5}"
+    reading = read_params(write(tmp_path, text)).reading
+    assert reading == ReadingParams(
+        layout="table", columns=("path=file", "label="), group="site", test="none", window=5.0
+    )
+    assert reading.named_columns == {"path": "file", "label": ""}
 
 
 def test_the_projects_own_parameters_are_valid() -> None:
@@ -65,15 +74,57 @@ def test_unknown_names_are_refused_with_near_matches(tmp_path: Path, text: str, 
         ("resources: {cluster: 'dask://x:1', jobs: 2}", "leave jobs at 1 and device to one"),
         ("fit: {shots: [0]}", "shots: 0 is not a whole number from 1"),
         ("fit: {shots: []}", "give at least one"),
+        ("reading: {columns: path}", "'path' is not field=column"),
+        ("reading: {columns: [path=a, path=b]}", "columns: path is given twice"),
+        ("reading: {folds: 1}", "folds 1 must be at least 2"),
+        ("reading: {window: -1}", "seconds, 0 or more"),
+        ("reading: {window: .inf}", "seconds, 0 or more"),
+        ("reading: {hop: 1}", "hop: goes with window"),
         ("fit: {training: {lr: -1}}", "lr -1.0 must be above 0"),
         ("fit: 3", "expected keys and values, found 3"),
         ("- a", "expected keys and values"),
         ("a: [", "cannot read the parameters"),
+        ("fit: {training: {lr: .inf}}", "lr inf must be above 0 and finite"),
+        ("fit: {training: {lr: .nan}}", "lr nan must be above 0 and finite"),
+        ("fit: {training: {epochs: 1000000000}}", "epochs 1000000000, batch size 16: "),
+        ("fit: {training: {lr: 1" + 400 * "0" + "}}", "fit.training.lr is 1000"),
+        ("extract: {views: 1000000000000}", "views: 1000000000000 is not a whole number from 1 to 1000"),
+        ("extract: {jobs: 100000}", "jobs: 100000 is not a whole number from 1 to 1024"),
+        ("extract: {views: " + 5000 * "9" + "}", "cannot read the parameters: Exceeds the limit"),
+        ("encoder: 2001-99-99", "cannot read the parameters: month must be in 1..12"),
+        ("a: &a [*a]", "it is nested too deeply, or repeats itself too often"),
+        ("a: " + 5000 * "[" + 5000 * "]", "it is nested too deeply, or repeats itself too often"),
+        ("#" * 2_000_000, "cannot read the parameters: more than 1,000,000 bytes"),
     ],
 )
 def test_values_that_make_no_sense_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ParameterError, match=message.replace(".", r"\.")):
         read_params(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("level", ["[{0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}]", "{{<<: [{0}, {0}]}}"])
+def test_aliases_of_aliases_are_refused_before_they_grow(tmp_path: Path, level: str) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{number}: &a{number} {level.format(f'*a{number - 1}')}" for number in range(1, 40)]
+    with pytest.raises(ParameterError, match="repeats itself too often"):
+        read_params(write(tmp_path, "\n".join([*lines, "datasets: *a39"])))
+
+
+def test_an_alias_that_stands_for_a_little_is_read(tmp_path: Path) -> None:
+    text = "datasets: [demo, &name siteA]\nencoder: *name\nfit: {shots: &few [1, 2], seeds: *few}\n"
+    params = read_params(write(tmp_path, text))
+    assert (params.encoder, params.fit.shots, params.fit.seeds) == ("siteA", (1, 2), (1, 2))
+
+
+def test_what_is_shown_of_a_wrong_value_is_short(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="encoder is") as told:
+        read_params(write(tmp_path, f"encoder: [{', '.join(['x'] * 50_000)}]"))
+    assert len(str(told.value)) < 500
+
+
+def test_a_file_without_an_end_is_not_read_to_it() -> None:
+    with pytest.raises(ParameterError, match="more than 1,000,000 bytes"):
+        read_params(Path("/dev/zero"))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,11 @@ r"""Calibrated probabilities: a temperature per run, fitted on shots that were h
 
 The shots that a run learned from say nothing about its confidence: it fits them. So they are split, class
 by class; a head is fitted as the run's was on all parts but one and scores that one, until every shot has
-been scored by a head that never saw it. Test clips take no part.
+been scored by a head that never saw it. What the run chose for itself, a kernel's width or a scale of its
+logits, is held: a temperature belongs to the scale that it was fitted on. Test clips take no part.
+
+A temperature is kept only where the held-out shots prefer it to none, and one that makes a head surer of
+itself only where they do so beyond doubt.
 
 C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
 """
@@ -18,7 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -30,7 +34,15 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, PalmCacheError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import choose_run, read_head, read_runs, run_name, write_calibrations
+from palm_cache.store.heads import (
+    choose_run,
+    read_head,
+    read_heads,
+    read_runs,
+    run_name,
+    write_calibrations,
+)
+from palm_cache.store.join import read_features
 from palm_cache.types import (
     Calibration,
     Features,
@@ -47,8 +59,17 @@ from palm_cache.types import (
 N_SPLITS = 4
 """Parts that shots are held out in; fewer where a class has fewer shots."""
 
-COLDEST, HOTTEST = -8.0, 12.0
-"""Bounds of a temperature's natural logarithm."""
+SOFTER_PROOF, SURER_PROOF = 0.7, 3.0
+"""Standard errors by which held-out shots must gain from a temperature above 1, and from one below it. Heads
+that were fitted on fewer shots know a little less than the run, which alone would ask for some softening. To
+become surer of itself a head needs proof: the shots come from the same recordings as those that it learned
+from, and what it is used on is rarely as easy."""
+
+FEWEST_SPLITS_TO_BE_SURER = 3
+"""Heads that were fitted on half of the shots are too unlike the run to make it surer."""
+
+COLDEST, HOTTEST = math.log(0.25), 12.0
+"""Bounds of a temperature's natural logarithm: no head is made more than four times as sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +97,7 @@ def calibrate_file(
     path : Path
         The heads file.
     store : Place, optional
-        The feature store; by default the one that the heads were fitted on.
+        The feature store; by default the one that the heads were fitted on, or those that were joined.
     load_tower : callable, optional
         For heads that learn words.
 
@@ -89,16 +110,17 @@ def calibrate_file(
     """
     if not runs:
         return []
-    recorded = read_head(path, runs[0])[1].store
-    opened = FeatureStore(store or recorded)
-    features = opened.read()
+    heads, recorded = read_heads(path)
+    of_run = {head.run: head for head in heads}
+    stores = (store,) if store else recorded
+    features = read_features(stores)
     tower = None
     done = []
     for number, run in enumerate(runs):
         progress("calibrating", number, len(runs))
-        head, _ = read_head(path, run)
+        head = of_run[run]
         if tower is None and load_tower and find_head(run.head).needs_text_tower:
-            tower = load_tower(opened.header)
+            tower = load_tower(FeatureStore(stores[0]).header)
         try:
             check_fresh(head, features, path)
             done.append(Calibrated(run, calibrate(features, head, tower)))
@@ -146,17 +168,19 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
             f"{run_name(run)}: no shots to hold out: a class needs two to calibrate on; fit with more --shots"
         )
     of_shots = replace(features, folds=splits)
-    fitted, _ = fit_runs(of_shots, _as_fitted(head, len(shots)), tower=tower)
+    chosen = {name: head.state[name] for name in kind.chooses}
+    fitted, _ = fit_runs(of_shots, _as_fitted(head, len(shots)), tower=tower, chosen=chosen)
     scored = [evaluate_head(of_shots, one, words)[1] for one in fitted]
     logits = torch.cat([one.logits for one in scored])
     labels = torch.cat([one.labels for one in scored])
-    temperature = fit_temperature(logits, labels)
+    coldest = COLDEST if len(splits) >= FEWEST_SPLITS_TO_BE_SURER else 0.0
+    temperature = fit_temperature(logits, labels, coldest)
     return Calibration(
         temperature=temperature,
         n_clips=len(labels),
         n_splits=len(splits),
-        loss_before=float(cross_entropy(logits.double(), labels)),
-        loss=float(cross_entropy(logits.double() / temperature, labels)),
+        loss_before=float(held_out_losses(logits, labels, 1.0).mean()),
+        loss=float(held_out_losses(logits, labels, temperature).mean()),
     )
 
 
@@ -203,33 +227,40 @@ def hold_out(shots: Tensor, labels: Tensor, n_splits: int = N_SPLITS) -> tuple[F
     return tuple(Fold(shots[part != number], shots[part == number]) for number in range(n_splits))
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    r"""Return the temperature at which logits explain labels best.
+def fit_temperature(logits: Tensor, labels: Tensor, coldest: float = COLDEST) -> float:
+    r"""Return the temperature that held-out clips prefer to 1, or 1.
 
-    .. math:: \arg\min_T \; -\sum_i \log \mathrm{softmax}(\mathrm{logits}_i / T)_{y_i}
-              \quad\text{where the mean confidence is at most } (n + 1) / (n + 2)
+    .. math:: \arg\min_T \; \sum_i \ell_i(T) + \ell_{n + 1}(T), \qquad
+              \ell_i(T) = -\log \mathrm{softmax}(\mathrm{logits}_i / T)_{y_i}
 
-    The loss is convex in :math:`1/T`, so its minimum is unique. Where every clip is right it would lie at
-    :math:`T = 0`, certainty; Laplace's rule of succession is what n clips without a mistake allow.
+    Clip :math:`n + 1` is one that is missed, as a clip like the others would be: its loss is the mean of what
+    theirs would be, were the best of the wrong classes the right one. So :math:`n` clips without a mistake
+    allow about the confidence of Laplace's rule of succession, and not certainty. The loss is convex in
+    :math:`1/T`.
 
     Parameters
     ----------
     logits : Tensor, shape (n_clips, n_classes)
         Of clips that the head was not fitted on.
     labels : Tensor, shape (n_clips,)
+    coldest : float
+        Least natural logarithm of the temperature.
     """
-    logits = logits.double()
-    certain = (len(labels) + 1) / (len(labels) + 2)
 
     def loss(log_temperature: float) -> float:
-        return float(cross_entropy(logits / math.exp(log_temperature), labels))
+        return float(held_out_losses(logits, labels, math.exp(log_temperature)).mean())
 
-    def surplus(log_temperature: float) -> float:
-        confidence = (logits / math.exp(log_temperature)).softmax(dim=1).amax(dim=1)
-        return float(confidence.mean()) - certain
-
-    coldest = COLDEST
-    if surplus(COLDEST) > 0 > surplus(HOTTEST):
-        coldest = brentq(surplus, COLDEST, HOTTEST)
     found = minimize_scalar(loss, bounds=(coldest, HOTTEST), method="bounded", options={"xatol": 1e-6})
-    return math.exp(found.x)
+    temperature = math.exp(found.x)
+    gain = held_out_losses(logits, labels, 1.0) - held_out_losses(logits, labels, temperature)
+    doubt = float(gain.std(correction=0)) / math.sqrt(len(gain))
+    proof = SURER_PROOF if temperature < 1 else SOFTER_PROOF
+    return temperature if float(gain.mean()) > proof * doubt else 1.0
+
+
+def held_out_losses(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Return the losses (n_clips + 1,) of clips and of one that is missed: see :func:`fit_temperature`."""
+    scaled = logits.double() / temperature
+    best_wrong = scaled.scatter(1, labels[:, None], -torch.inf).argmax(dim=1)
+    missed = cross_entropy(scaled, best_wrong)
+    return torch.cat([cross_entropy(scaled, labels, reduction="none"), missed[None]])

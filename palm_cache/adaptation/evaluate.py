@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pandas as pd
+from torch import Tensor
 
 from palm_cache.adaptation.fit import LoadTower
 from palm_cache.adaptation.heads import find_head
@@ -17,13 +18,16 @@ from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import StaleStoreError, StoreError
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.files import alone_in
 from palm_cache.store.heads import read_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path, slug
 from palm_cache.store.scores import (
     COLUMNS,
+    KEYS,
     Prediction,
     read_scores,
+    tell_apart,
     write_metrics,
     write_predictions,
     write_scores,
@@ -76,9 +80,21 @@ def evaluate_files(
         If a store has changed since the heads were fitted.
     """
     heads = heads or out
-    files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(heads_files)
+    files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(dict.fromkeys(heads_files))
     if not files:
         raise StoreError(f"{heads}: no heads below this folder; fit some with: palm-cache fit --out {heads}")
+    with alone_in(out):  # others read the same heads, and add to the same files
+        return _evaluate_files(out, files, heads, store, load_tower, progress)
+
+
+def _evaluate_files(
+    out: Path,
+    files: Sequence[Path],
+    heads: Path,
+    store: Place | None,
+    load_tower: LoadTower | None,
+    progress: Progress,
+) -> Evaluation:
     rows: list[dict[str, object]] = []
     predictions: list[Prediction] = []
     for number, file in enumerate(files):
@@ -97,7 +113,7 @@ def evaluate_files(
         progress("evaluating", number + 1, len(files))
     renewed = frozenset((str(row["dataset"]), str(row["encoder"])) for row in rows)
     scores = pd.concat([_other_scores(out, heads, renewed), pd.DataFrame(rows, columns=list(COLUMNS))])
-    scores = scores.sort_values(["dataset", "encoder", "head", "shots", "fold", "seed"], ignore_index=True)
+    scores = scores.sort_values(list(KEYS), ignore_index=True)
     write_scores(out / "scores.csv", scores)
     write_predictions(out / "predictions.h5", predictions)
     write_metrics(out / "metrics.json", mean_scores(scores))
@@ -113,20 +129,34 @@ def evaluate_head(
     """
     run = head.run
     test = few_shot(features, fold=run.fold, shots=0, seed=run.seed).test
+    logits, labels = clip_logits(features, head, test, words), features.labels[test]
+    prediction = Prediction(
+        run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
+    )
+    return score_row(head, logits, labels), prediction
+
+
+def clip_logits(features: Features, head: FittedHead, rows: Tensor, words: Words | None = None) -> Tensor:
+    """Return a head's logits of some clips, (n_clips, n_classes): of the first view or the mean of all."""
     n_views = 1 if head.test_views == "first" else features.audio.shape[1]
-    views = features.audio[test, :n_views]
-    of_views = find_head(run.head).logits(head.state, views.flatten(0, 1), words)
-    logits = of_views.view(len(test), n_views, -1).mean(dim=1)
-    labels = features.labels[test]
-    row = {
+    views = features.audio[rows, :n_views]
+    of_views = find_head(head.run.head).logits(head.state, views.flatten(0, 1), words)
+    return of_views.view(len(rows), n_views, -1).mean(dim=1)
+
+
+def score_row(head: FittedHead, logits: Tensor, labels: Tensor) -> dict[str, object]:
+    """Return a head's row of ``scores.csv``."""
+    run = head.run
+    return {
         "dataset": run.dataset,
         "encoder": slug(run.encoder),
         "head": run.head,
         "shots": run.shots,
         "fold": run.fold,
         "seed": run.seed,
+        "variant": run.variant,
         "n_train": head.n_train,
-        "n_test": len(test),
+        "n_test": len(labels),
         "n_params": head.n_params,
         **asdict(measure(logits, labels)),
         "fit_seconds": head.fit_seconds,
@@ -136,17 +166,13 @@ def evaluate_head(
         ),
         "fingerprint": head.fingerprint,
     }
-    prediction = Prediction(
-        run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
-    )
-    return row, prediction
 
 
 def mean_scores(scores: pd.DataFrame) -> dict[str, object]:
     """Return accuracy and macro F1, mean over folds and seeds, nested by dataset, encoder and run kind."""
     means: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     keys = ["dataset", "encoder", "head", "shots"]
-    per_seed = scores.groupby([*keys, "seed"])[["accuracy", "macro_f1"]].mean()
+    per_seed = tell_apart(scores)[0].groupby([*keys, "seed"])[["accuracy", "macro_f1"]].mean()
     for key, mean in per_seed.groupby(level=keys).mean().iterrows():
         dataset, encoder, head, shots = cast("tuple[str, str, str, int]", key)
         kind = f"{head}-{shots}shots" if shots else head

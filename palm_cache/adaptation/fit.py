@@ -12,12 +12,21 @@ from torch import Tensor
 
 from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import HEADS, find_head
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, need_encoders, need_words, unit
+from palm_cache.adaptation.heads.base import (
+    Head,
+    Shots,
+    Tick,
+    Words,
+    need_encoders,
+    need_finite,
+    need_words,
+    unit,
+)
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore, StoreHeader
-from palm_cache.store.heads import read_heads, write_heads
+from palm_cache.store.heads import add_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
 from palm_cache.types import (
@@ -83,22 +92,15 @@ def fit_store(
         If the heads cannot be written.
     """
     features = read_features([store, *partners])
+    path = heads_path(out, features.dataset, features.encoder)
     wordy = [head for head in params.heads if find_head(head).needs_text_tower]
     if wordy and partners:
         raise ParameterError(f"head {wordy[0]!r} learns words of one encoder: fit it on one --encoder")
     tower = load_tower(FeatureStore(store).header) if wordy and load_tower else None
     fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
-    path = heads_path(out, features.dataset, features.encoder)
-    earlier = read_heads(path)[0] if path.exists() else []
-    renewed = {head.run for head in fitted}
-    others = [head for head in earlier if head.run not in renewed]
-    kept = [head for head in others if head.digest == features.digest]
-    if len(kept) < len(others):
-        dropped = len(others) - len(kept)
-        notes.append(f"{path}: {dropped} head(s) of an earlier state of the store are dropped")
     header = FeatureStore(store).header
-    write_heads(path, [*kept, *fitted], store, *partners, identity=header.recipe, views=header.views)
-    return Fit(path, features, tuple(fitted), len(kept), tuple(notes))
+    kept, dropped = add_heads(path, fitted, store, *partners, identity=header.recipe, views=header.views)
+    return Fit(path, features, tuple(fitted), kept, (*notes, *dropped))
 
 
 def fit_runs(
@@ -106,9 +108,15 @@ def fit_runs(
     params: FitParams,
     *,
     tower: TextTower | None = None,
+    chosen: Mapping[str, Tensor] | None = None,
     progress: Progress = no_progress,
 ) -> tuple[list[FittedHead], list[str]]:
     """Fit every run that is asked for; runs of one shape are trained in one tensor program.
+
+    Parameters
+    ----------
+    chosen : mapping of Tensor, optional
+        What a run chose for itself, for every run of this fit: nothing is chosen again.
 
     Returns
     -------
@@ -141,7 +149,8 @@ def fit_runs(
     for batch in batches.values():
         head = heads[batch[0].head]
         of_batch = [tasks[run] for run in batch]
-        for result in _fit_batch(features, head, batch, of_batch, params.test_views, words, tick):
+        of_runs = {name: value.expand(len(batch), *value.shape) for name, value in (chosen or {}).items()}
+        for result in _fit_batch(features, head, batch, of_batch, params.test_views, words, tick, of_runs):
             fitted[result.run] = result
     return [fitted[run] for run in runs], _notes(features, tasks)
 
@@ -175,6 +184,7 @@ def _fit_batch(
     test_views: TestViews,
     words: Words | None,
     tick: Tick,
+    chosen: Mapping[str, Tensor],
 ) -> list[FittedHead]:
     """Fit runs whose draws have one size."""
     rows = torch.stack([task.train for task in tasks])
@@ -188,10 +198,14 @@ def _fit_batch(
         words=words,
         views=n_views,
         parts=features.parts,
+        chosen=chosen,
     )
     started = time.perf_counter()
     states = head.fit(shots, tick)
     seconds = (time.perf_counter() - started) / len(runs)
+    for number, run in enumerate(runs):
+        state = {name: value[number] for name, value in states.items()}
+        need_finite(state, head, f"{run.dataset}, {run_name(run)}")
     n_classes, dim = shots.text.shape
     token_dim = words.tower.token_dim if words else 0  # no other head's count depends on it
     return [
@@ -238,13 +252,14 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
     failed = int((~features.usable).sum())
     if failed:
         notes.append(f"{features.dataset}: {failed} clip(s) have no embedding and are left out")
-    short: dict[tuple[int, str], set[int]] = {}
+    folds: dict[str, set[int]] = {}
     for run, task in tasks.items():
         for name in task.short_classes:
-            short.setdefault((run.shots, name), set()).add(run.fold)
-    for (shots, name), folds in sorted(short.items()):
-        where = ", ".join(map(str, sorted(folds)))
-        notes.append(
-            f"{features.dataset}: class {name!r} has fewer than {shots} clips in fold(s) {where}; taken whole"
-        )
+            what = f"class {name!r} has fewer than {run.shots} clips in fold(s) %s; taken whole"
+            folds.setdefault(what, set()).add(run.fold)
+        for name in task.absent_classes:
+            what = f"class {name!r} has no clip to learn from in fold(s) %s: only its prompt speaks for it"
+            folds.setdefault(what, set()).add(run.fold)
+    for what, of in sorted(folds.items()):
+        notes.append(f"{features.dataset}: " + what.replace("%s", ", ".join(map(str, sorted(of)))))
     return notes

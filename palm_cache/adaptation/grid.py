@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+
 from palm_cache.adaptation.heads import find_head
 from palm_cache.errors import DataError
 from palm_cache.params import FitParams
@@ -24,9 +27,32 @@ def plan_runs(features: Features, params: FitParams) -> list[Run]:
         raise DataError(f"{features.dataset}: no fold {absent[0]}; it has {len(features.folds)}")
     runs = []
     for head in params.heads:
-        trained = find_head(head).trained
+        trained, variant = find_head(head).trained, variant_of(head, params)
         for shots in params.shots if trained else (0,):
             for fold in folds:
                 for seed in params.seeds if trained else (0,):
-                    runs.append(Run(features.dataset, features.encoder, head, shots, fold, seed))
+                    runs.append(Run(features.dataset, features.encoder, head, shots, fold, seed, variant))
     return list(dict.fromkeys(runs))
+
+
+def variant_of(head: str, params: FitParams) -> str:
+    """Name the options of a head that differ from the defaults, ``lr=0.005``; ``""`` where none does.
+
+    Runs of different variants live side by side. Text that would not fit into a name is hashed.
+    """
+    options, defaults = _options(head, params), _options(head, FitParams())
+    return ",".join(
+        f"{name}={_short(value)}" for name, value in sorted(options.items()) if value != defaults.get(name)
+    )
+
+
+def _options(head: str, params: FitParams) -> dict[str, object]:
+    made = find_head(head)(params.template, params.training)
+    return {**made.hyperparameters, "template": made.template, "test_views": params.test_views}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    if re.fullmatch(r"[\w.+-]{1,16}", text, re.ASCII):
+        return text
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -17,6 +17,7 @@ from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.files import alone_in
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import read_prompts, write_prompts
 from palm_cache.types import Features, Place, Progress, no_progress
@@ -56,12 +57,13 @@ def study_prompts(
     progress("scoring prompts", len(stores), len(stores))
     scored = pd.DataFrame(rows)
     path = out / "prompts.csv"
-    if path.exists():
-        earlier = read_prompts(path)
-        renewed = {(row["dataset"], row["encoder"]) for row in rows}
-        keys = zip(earlier["dataset"], earlier["encoder"], strict=True)
-        scored = pd.concat([earlier[[key not in renewed for key in keys]], scored])
-    write_prompts(path, scored.sort_values(["dataset", "encoder"], kind="stable", ignore_index=True))
+    with alone_in(out):
+        if path.exists():
+            earlier = read_prompts(path)
+            renewed = {(row["dataset"], row["encoder"]) for row in rows}
+            keys = zip(earlier["dataset"], earlier["encoder"], strict=True)
+            scored = pd.concat([earlier[[key not in renewed for key in keys]], scored])
+        write_prompts(path, scored.sort_values(["dataset", "encoder"], kind="stable", ignore_index=True))
     return pd.DataFrame(rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from palm_cache.errors import DataError
 from palm_cache.types import Features, Task
@@ -14,8 +15,8 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int) -> Task:
 
     The same clips as the authors' code draws from the same table: classes in sorted order, one
     permutation of a class's rows each, all from one ``numpy.random.RandomState(seed)``. A class with
-    fewer usable clips than shots is taken whole and draws nothing. Clips without an embedding take no
-    part, neither here nor in the test set.
+    fewer usable clips than shots is taken whole and draws nothing; one with none is named apart. Clips
+    without an embedding take no part, neither here nor in the test set.
 
     Parameters
     ----------
@@ -47,15 +48,17 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int) -> Task:
     train = rows.train[features.usable[rows.train]]
     labels = features.labels[train].numpy()
     random = np.random.RandomState(seed)
-    drawn, short = [], []
+    drawn: list[NDArray[np.int64]] = []
+    short: list[str] = []
+    absent: list[str] = []
     for label, name in enumerate(features.class_names):
         candidates = np.flatnonzero(labels == label)
         if len(candidates) < shots:
-            short.append(name)
+            (short if len(candidates) else absent).append(name)
             drawn.append(candidates)
         else:
             drawn.append(candidates[random.permutation(len(candidates))[:shots]])
     chosen = train[torch.from_numpy(np.concatenate(drawn))]
     if not len(chosen):
         raise DataError(f"{features.dataset}, fold {fold}: no training clip has an embedding")
-    return Task(chosen, test, tuple(short))
+    return Task(chosen, test, tuple(short), tuple(absent))

@@ -19,13 +19,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 
 from palm_cache.bench.runners import Turn, Way, finish, start, take_turn
 from palm_cache.errors import AudioError, DataError, EncoderError
 from palm_cache.extraction.audio import open_regular, slide
+from palm_cache.extraction.audio_files import audio_below
 from palm_cache.params import Precision, Runtime
 from palm_cache.types import Progress, no_progress
 
@@ -160,8 +160,7 @@ def find_files(folder: Path, count: int) -> list[Path]:
     DataError
         If there are none.
     """
-    endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif"}
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+    found = list(audio_below(folder))
     count = min(count, len(found))
     chosen = [found[number * len(found) // count] for number in range(count)]
     readable = [path for path in chosen if _is_audio(path)]

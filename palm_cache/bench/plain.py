@@ -38,8 +38,8 @@ def plain_loop(spec: str) -> EmbedFile:
 def _clap(source: str) -> EmbedFile:
     from palm_cache.extraction.encoders.clap import load_parts
 
-    model, extractor, _ = load_parts(source)
-    model.eval()
+    parts = load_parts(source)
+    model, extractor = parts.model.eval(), parts.extractor
 
     @torch.no_grad()
     def embed(file: Path) -> NDArray[np.float32]:

@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from palm_cache import __version__
-from palm_cache.cli import bench, explore, stage_one, stage_two, stores, use
+from palm_cache.cli import bench, explore, stage_one, stage_two, stores, transfer, use
+from palm_cache.cli.terminal import Commands
 
 app = typer.Typer(
     name="palm-cache",
@@ -20,6 +21,7 @@ app = typer.Typer(
     "[bold]extract[/bold] runs the frozen encoders once and stores their embeddings; [bold]fit[/bold] trains "
     "PALM and its rivals on the store in seconds; [bold]report[/bold] shows who won.\n\n"
     "Start with: palm-cache synthesise, palm-cache extract --dataset demo, palm-cache fit",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     # A defect of palm-cache keeps Python's own traceback, which is what a bug report needs.
@@ -46,6 +48,7 @@ def main(
 stage_one.register(app)
 stores.register(app)
 stage_two.register(app)
+transfer.register(app)
 use.register(app)
 explore.register(app)
 bench.register(app)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from palm_cache.cli.stage_one import EncoderOption, TokenizerOption, choice
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import Recipe, override
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def extract(
     if as_json:
         print_json(asdict(done))
         return
-    typer.echo(f"{done.encoder}: {done.n_files} files, {done.rounds} rounds, {done.threads} threads")
-    typer.echo(f"{done.machine}; load average {done.load_average[0]} before, {done.load_average[1]} after")
+    tell(f"{done.encoder}: {done.n_files} files, {done.rounds} rounds, {done.threads} threads")
+    tell(f"{done.machine}; load average {done.load_average[0]} before, {done.load_average[1]} after")
     print_table(HEADINGS, [_cells(result) for result in done.results])
 
 

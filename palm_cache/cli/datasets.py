@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.options import takes
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
+from palm_cache.params import ReadingParams, override
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
     from palm_cache.extraction.datasets.card import DatasetCard
+    from palm_cache.extraction.datasets.check import Check
+    from palm_cache.extraction.datasets.survey import Survey
 
 FILES_LISTED = 20
 """Missing files that ``datasets --check`` lists; ``--json`` lists all."""
@@ -25,12 +31,16 @@ def complete_dataset(incomplete: str) -> list[str]:
 
 
 RootOption = Annotated[
-    Path | None,
-    typer.Option(help="Where the dataset lies.", show_default="data/raw/<Name>"),
+    str | None,
+    typer.Option(
+        help="Where the dataset lies: a folder or a URL.", metavar="PLACE", show_default="data/raw/<Name>"
+    ),
 ]
 
 
+@takes(reading=ReadingParams)
 def datasets(
+    reading: dict[str, object],
     name: Annotated[
         str | None,
         typer.Argument(
@@ -44,16 +54,21 @@ def datasets(
     root: RootOption = None,
     as_json: Json = False,
 ) -> None:
-    """List the datasets known by name, show one's card, or check the local copy of one.
+    """List the datasets known by name, show one's card, or check a copy of one or any folder of your own.
 
-    Example: palm-cache datasets --check esc50
+    Example: palm-cache datasets --check path/to/birds
     """
-    if name is None:
-        if check or root is not None:
+    how = any(value is not None for value in reading.values())
+    if name is None or (not check and how):
+        if name is not None:
+            raise typer.BadParameter("how a dataset is read goes with --check", param_hint="NAME")
+        if check or root is not None or how:
             raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="NAME")
         _list_all(as_json)
     elif check:
-        _check(name, root, as_json)
+        with one_line_errors():
+            wanted = override(ReadingParams(), **reading)
+        _check(name, root, wanted, as_json)
     else:
         _show_card(name, root, as_json)
 
@@ -85,7 +100,7 @@ def download(
         found = {"dataset": card.name, "folder": str(folder), "repository": copy.repository}
         print_json({**found, "revision": copy.revision, "bytes": copy.n_bytes, **clips})
         return
-    typer.echo(f"{len(table.clips):,} clips -> {folder} ({copy.repository}, revision {copy.revision[:12]})")
+    tell(f"{len(table.clips):,} clips -> {folder} ({copy.repository}, revision {copy.revision[:12]})")
 
 
 def _list_all(as_json: bool) -> None:
@@ -112,8 +127,8 @@ def _list_all(as_json: bool) -> None:
             for row in rows
         ],
     )
-    typer.echo("One of them: palm-cache datasets NAME; get it: palm-cache download NAME.")
-    typer.echo("Any folder with audios/, train.csv and test.csv (columns path,classname) works too.")
+    tell("One of them: palm-cache datasets NAME; get it: palm-cache download NAME.")
+    tell("Your own data works too; what is made of it: palm-cache datasets --check PATH.")
 
 
 def _facts(card: DatasetCard) -> dict[str, Any]:
@@ -130,12 +145,13 @@ def _facts(card: DatasetCard) -> dict[str, Any]:
     }
 
 
-def _show_card(name: str, root: Path | None, as_json: bool) -> None:
+def _show_card(name: str, root: str | None, as_json: bool) -> None:
     from palm_cache.extraction.datasets.registry import default_root, present_root, require_card
+    from palm_cache.store.places import place
 
     with one_line_errors():
         card = require_card(name)
-    folder = root or present_root(card) or default_root(card)
+        folder = (place(root) if root else None) or present_root(card) or default_root(card)
     if as_json:
         print_json(
             {
@@ -173,40 +189,91 @@ def _show_card(name: str, root: Path | None, as_json: bool) -> None:
     ]
     if card.bibtex:
         lines += ["  cite:", indent(card.bibtex, "    ").rstrip()]
-    typer.echo("\n".join(lines))
+    tell(*"\n".join(lines).split("\n"))  # a reference has several
 
 
-def _check(name: str, root: Path | None, as_json: bool) -> None:
+def _check(name: str, root: str | None, reading: ReadingParams, as_json: bool) -> None:
     from palm_cache.extraction.datasets.registry import check_dataset
+    from palm_cache.extraction.datasets.survey import survey
+    from palm_cache.store.places import place
 
     with one_line_errors():
-        check = check_dataset(name, root)
-    table = check.table
+        check = check_dataset(name, place(root) if root else None, reading=reading)
+        with progress_bar("files") as progress:
+            found = survey(check.table, progress)
     if as_json:
-        print_json(
-            {
-                "dataset": table.dataset,
-                "folder": str(check.folder),
-                "sound": check.sound,
-                "clips": len(table.clips),
-                "classes": table.class_names,
-                "folds": [{"train": len(fold.train), "test": len(fold.test)} for fold in table.folds],
-                "differences": check.differences,
-                "missing": check.missing,
-                "notes": table.notes,
-            }
-        )
+        print_json(_check_facts(check, found))
     else:
-        counts = f"{len(table.clips):,} clips, {len(table.class_names)} classes, {len(table.folds)} fold(s)"
-        verdict = "sound" if check.sound else "not as it should be"
-        typer.echo(f"{table.dataset} in {check.folder}: {verdict}; {counts}")
-        for difference in check.differences:
-            typer.echo(f"  {difference}")
-        for file in check.missing[:FILES_LISTED]:
-            typer.echo(f"  missing or empty: {file}")
-        if len(check.missing) > FILES_LISTED:
-            typer.echo(f"  and {len(check.missing) - FILES_LISTED:,} more files; all of them with --json")
-        for note in table.notes:
+        tell(*_check_lines(check, found))
+        for note in check.table.notes:
             say(f"note: {note}")
     if not check.sound:
         raise typer.Exit(1)
+
+
+def _check_facts(check: Check, found: Survey) -> dict[str, Any]:
+    table = check.table
+    counts = Counter(table.class_of(clip) for clip in table.clips)
+    return {
+        "dataset": table.dataset,
+        "source": table.source,
+        "folder": str(check.folder),
+        "sound": check.sound,
+        "clips": len(table.clips),
+        "files": len({clip.name for clip in table.clips}),
+        "classes": table.class_names,
+        "clips_per_class": {name: counts[name] for name in table.class_names},
+        "unlabelled": counts[None],
+        "folds": [{"train": len(fold.train), "test": len(fold.test)} for fold in table.folds],
+        "seconds": {
+            "total": sum(found.seconds),
+            **dict(zip(("shortest", "median", "longest"), _spread(found.seconds), strict=False)),
+        },
+        "rates": found.rates,
+        "channels": found.channels,
+        "unreadable": dict(found.unreadable),
+        "duplicates": found.twins,
+        "findings": found.findings,
+        "differences": check.differences,
+        "missing": check.missing,
+        "notes": table.notes,
+    }
+
+
+def _check_lines(check: Check, found: Survey) -> Iterator[str]:
+    table = check.table
+    counts = f"{len(table.clips):,} clips, {len(table.class_names)} classes, {len(table.folds)} fold(s)"
+    verdict = "sound" if check.sound else "not as it should be"
+    yield f"{table.dataset} in {check.folder}: {verdict}; {counts}"
+    yield from (f"  {difference}" for difference in check.differences)
+    yield from _some([f"missing or empty: {file}" for file in check.missing])
+    yield from _some([f"cannot be opened: {file}: {why}" for file, why in found.unreadable])
+    clips = Counter(table.class_of(clip) for clip in table.clips)
+    if table.class_names:
+        yield f"  classes: {', '.join(f'{name} ({clips[name]:,})' for name in table.class_names)}"
+    if clips[None]:
+        yield f"  unlabelled: {clips[None]:,}"
+    for number, fold in enumerate(table.folds, start=1):
+        yield f"  fold {number}: {len(fold.train):,} to train on, {len(fold.test):,} to test on"
+    if found.seconds:
+        low, middle, high = _spread(found.seconds)
+        yield (
+            f"  length: {sum(found.seconds) / 3600:.2f} h in {len(found.seconds):,} files; "
+            f"{low:.2f} s to {high:.2f} s, half of them up to {middle:.2f} s"
+        )
+        rates = ", ".join(f"{rate:,} Hz ({count:,})" for rate, count in found.rates.items())
+        channels = ", ".join(f"{count:,} of {n} channel(s)" for n, count in found.channels.items())
+        yield f"  rates: {rates}; {channels}"
+    yield from _some([f"the same content: {', '.join(names)}" for names in found.twins])
+    yield from (f"  {finding}" for finding in found.findings)
+
+
+def _some(lines: list[str]) -> Iterator[str]:
+    yield from (f"  {line}" for line in lines[:FILES_LISTED])
+    if len(lines) > FILES_LISTED:
+        yield f"  and {len(lines) - FILES_LISTED:,} more files; all of them with --json"
+
+
+def _spread(seconds: Sequence[float]) -> tuple[float, ...]:
+    """Return the shortest, the median and the longest length; none of none."""
+    return (seconds[0], seconds[len(seconds) // 2], seconds[-1]) if seconds else ()

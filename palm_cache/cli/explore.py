@@ -9,7 +9,7 @@ import typer
 
 from palm_cache.cli.stage_one import choice
 from palm_cache.cli.stores import StoreArgument
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, progress_bar, say, tell
 from palm_cache.explore import METHODS, Method
 from palm_cache.store.layout import RUNS
 
@@ -18,14 +18,13 @@ PREDICTIONS = RUNS / "predictions.h5"
 
 def complete_run(context: typer.Context, incomplete: str) -> list[str]:
     """Return the runs in the predictions that begin like this, all folds of one together."""
-    import h5py
-
+    from palm_cache.errors import StoreError
     from palm_cache.explore.verdicts import across_folds
+    from palm_cache.store.scores import read_predictions
 
     try:
-        with h5py.File(context.params.get("predictions") or PREDICTIONS) as file:
-            runs = [run for dataset in file.values() for encoder in dataset.values() for run in encoder]
-    except OSError:
+        runs = [one.run for one in read_predictions(context.params.get("predictions") or PREDICTIONS)]
+    except StoreError:
         return []
     return [run for run in across_folds(runs) if run.startswith(incomplete)]
 
@@ -89,7 +88,7 @@ def explore(
     if as_json:
         print_json({"page": str(page.file), "clips": page.n_clips})
     else:
-        typer.echo(f"{page.n_clips} clips -> {page.file}")
+        tell(f"{page.n_clips} clips -> {page.file}")
 
 
 def register(app: typer.Typer) -> None:

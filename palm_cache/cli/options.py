@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from functools import wraps
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from palm_cache.params import Help
+from palm_cache.params import Help, ReadingParams, Recipe, Resources
+
+PANELS: dict[type, str] = {
+    ReadingParams: "Reading the dataset",
+    Recipe: "The recipe: what decides the numbers",
+    Resources: "Resources: what decides none",
+}
+"""Where help lists the options of a dataclass."""
 
 
-def takes(panel: str = "", /, **groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for every field of some dataclasses.
 
     The command has a parameter for each of them; it is handed the given values by name, ``None`` for those
@@ -33,7 +40,7 @@ def takes(panel: str = "", /, **groups: type) -> Callable[[Callable[..., None]],
         @wraps(command)
         def run(**values: Any) -> None:
             picked = {
-                group: {field.name: values.pop(field.name) for field in fields(kind)}
+                group: {one.name: _listed(kind, one.name, values.pop(one.name)) for one in fields(kind)}
                 for group, kind in groups.items()
             }
             command(**values, **picked)
@@ -51,18 +58,27 @@ def takes(panel: str = "", /, **groups: type) -> Callable[[Callable[..., None]],
     return decorate
 
 
+def _listed(kind: type, name: str, given: Any) -> Any:
+    """Part what was given for a field that holds several values, with commas between."""
+    wanted = get_args(get_type_hints(kind, include_extras=True)[name])[0]
+    if given is None or get_origin(wanted) is not tuple:
+        return given
+    return tuple(map(get_args(wanted)[0], given.split(",")))
+
+
 def _parameter(kind: type, name: str) -> inspect.Parameter:
     annotated = get_type_hints(kind, include_extras=True)[name]
-    wanted = get_args(annotated)[0]
     said = next(one for one in annotated.__metadata__ if isinstance(one, Help))
+    wanted: Any = get_args(annotated)[0]
+    wanted = str if get_origin(wanted) is tuple else wanted
     default = next(field.default for field in fields(kind) if field.name == name)
-    option = f"--{name.replace('_', '-')}"
-    shown = said.shown or (str(default) if default is not MISSING and not isinstance(default, bool) else "no")
+    option = said.option or f"--{name.replace('_', '-')}"
     info = typer.Option(
         f"{option}/--no-{option[2:]}" if wanted is bool else option,
         help=said.text.replace("[", r"\["),
         metavar=said.metavar,
-        show_default=shown,
+        show_default=said.shown or ("no" if default is False else str(default or "") or False),
+        rich_help_panel=PANELS.get(kind),
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[wanted | None, info]

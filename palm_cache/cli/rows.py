@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
-import typer
-
+from palm_cache.cli.terminal import as_json, put, tell
+from palm_cache.errors import visible
 from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
-from palm_cache.store.files import write_errors
+from palm_cache.store.files import GrowingFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +96,7 @@ class TableRows:
         from rich.cells import cell_len
 
         self._telling = telling
-        name = max(map(cell_len, (*telling.class_names, NONE_OF_THESE)))
+        name = max(map(cell_len, (*map(visible, telling.class_names), NONE_OF_THESE)))
         widths = {"path": max(map(cell_len, paths), default=0), "start": 10, "end": 10, "probability": 6}
         self._columns = {
             column: max(widths.get(column.partition("_")[0], name), len(heading))
@@ -118,62 +116,78 @@ class TableRows:
         from rich.cells import set_cell_size
 
         cells = zip(texts, self._columns.values(), strict=True)
-        typer.echo("  ".join(set_cell_size(text, width) for text, width in cells).rstrip())
+        tell("  ".join(set_cell_size(text, width) for text, width in cells).rstrip())
 
 
 def _text(column: str, cell: object) -> str:
     if not isinstance(cell, float):
-        return str(cell)
+        return visible(str(cell))
     if column in ("start", "end"):
         minutes, seconds = divmod(cell, 60)
         return f"{int(minutes) // 60}:{int(minutes) % 60:02}:{seconds:04.1f}"
     return f"{100 * cell:.1f} %"
 
 
+class Writable(Protocol):
+    """Takes text and writes it through at once."""
+
+    def write(self, text: str, /) -> None:
+        """Write."""
+        ...
+
+
 class CsvRows:
     """Comma-separated values with a heading, each row written through at once.
+
+    Text is shown, not obeyed: control characters are written out, and what a spreadsheet would take for a
+    formula begins with an apostrophe.
 
     Parameters
     ----------
     telling : Telling
-    stream : text file
-    guard : callable
-        Makes the context that a row is written in, to tell what is wrong with a file.
+    target : Writable
     """
 
-    def __init__(
-        self, telling: Telling, stream: TextIO, guard: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        self._telling, self._stream, self._guard = telling, stream, guard
-        self._writer = csv.writer(stream, lineterminator="\n")
-        self._put(telling.columns)
+    def __init__(self, telling: Telling, target: Writable) -> None:
+        self._telling = telling
+        self._writer = csv.writer(target, lineterminator="\n")
+        self._writer.writerow(telling.columns)
 
     def write(self, row: Row) -> None:
         """Write one row."""
-        self._put(self._telling.cells(row))
+        cells = self._telling.cells(row)
+        self._writer.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
 
-    def _put(self, cells: Sequence[object]) -> None:
-        with self._guard():
-            self._writer.writerow(cells)
-            self._stream.flush()
+
+def _harmless(text: str) -> str:
+    text = visible(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+class Stdout:
+    """Standard output as something to write to."""
+
+    def write(self, text: str, /) -> None:
+        """Print text as it is."""
+        put(text)
 
 
 class JsonRows:
     """One JSON document on stdout: what was known beforehand, then a list that grows."""
 
     def __init__(self, about: Mapping[str, object]) -> None:
-        opening = json.dumps(dict(about), indent=2, ensure_ascii=False).removesuffix("\n}")
-        typer.echo(f'{opening},\n  "results": [', nl=False)
+        opening = as_json(dict(about), indent=2).removesuffix("\n}")
+        put(f'{opening},\n  "results": [')
         self._separator = "\n    "
 
     def write(self, row: Row) -> None:
         """Print one element."""
-        typer.echo(self._separator + json.dumps(row, ensure_ascii=False), nl=False)
+        put(self._separator + as_json(row))
         self._separator = ",\n    "
 
     def close(self) -> None:
         """Print the end of the document."""
-        typer.echo("\n  ]\n}")
+        put("\n  ]\n}\n")
 
 
 @contextmanager
@@ -196,10 +210,10 @@ def csv_rows(telling: Telling, file: Path) -> Iterator[CsvRows]:
         If the file cannot be written.
     """
     if str(file) == "-":
-        yield CsvRows(telling, sys.stdout, nullcontext)
+        yield CsvRows(telling, Stdout())
         return
-    with write_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        stream = file.open("w", encoding="utf-8", newline="")
-    with stream:
-        yield CsvRows(telling, stream, lambda: write_errors(file))
+    target = GrowingFile(file)
+    try:
+        yield CsvRows(telling, target)
+    finally:
+        target.close()

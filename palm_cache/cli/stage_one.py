@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,9 +19,10 @@ from palm_cache.cli.terminal import (
     progress_bar,
     say,
     sigterm_as_ctrl_c,
+    tell,
 )
 from palm_cache.errors import AbsentDatasetError
-from palm_cache.params import CLIP_TOKENIZER, Params, Recipe, Resources, override, read_params
+from palm_cache.params import CLIP_TOKENIZER, Params, ReadingParams, Recipe, Resources, override, read_params
 
 if TYPE_CHECKING:
     from palm_cache.extraction.extract import Extractor
@@ -38,10 +39,10 @@ CLIPS_NAMED = 3
 
 
 def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
-    """Return the encoders that begin like this, with what they are."""
-    from palm_cache.extraction.encoders.registry import cards
+    """Return the names of encoders that begin like this; nothing is imported."""
+    from palm_cache.extraction.encoders.registry import encoder_names
 
-    return [(card.example, card.description) for card in cards() if card.example.startswith(incomplete)]
+    return [(name, "") for name in encoder_names() if name.startswith(incomplete)]
 
 
 def complete_choice(*known: str) -> Callable[[str], list[str]]:
@@ -119,17 +120,34 @@ ParamsOption = Annotated[
 ]
 
 
-def encoders(as_json: Json = False) -> None:
-    """List the encoders: how to ask for them and where their weights come from."""
-    from palm_cache.extraction.encoders.registry import cards
+def encoders(
+    name: Annotated[
+        str | None, typer.Argument(help="One of them, for its card.", autocompletion=complete_encoder)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the encoders, those of installed packages too; with a name, show the card of one."""
+    from palm_cache.extraction.encoders.registry import cards, encoder_class, find_card
 
+    with one_line_errors():
+        shown = [find_card(name) or encoder_class(name).card] if name else cards()
     if as_json:
-        print_json([asdict(card) for card in cards()])
-        return
-    print_table(
-        ("encoder", "ask for it with", "what it is", "source"),
-        [[card.name, card.spec, card.description, card.source] for card in cards()],
-    )
+        content = [asdict(card) for card in shown]
+        print_json(content[0] if name else content)
+    elif name:
+        rows = [[key.replace("_", " "), str(value)] for key, value in asdict(shown[0]).items()]
+        print_table(("", name), rows)
+    else:
+        print_table(
+            ("encoder", "ask for it with", "what it is", "reads text", "window", "dim", "licence"),
+            [
+                [
+                    *(card.name, card.spec, card.description, "yes" if card.reads_text else "no"),
+                    *(card.window, card.dim, card.licence),
+                ]
+                for card in shown
+            ],
+        )
 
 
 def synthesise(
@@ -152,11 +170,12 @@ def synthesise(
             seed=what.seed,
             progress=lambda done, total: progress("synthesising", done, total),
         )
-    typer.echo(f"{10 * what.clips_per_class} clips -> {out}")
+    tell(f"{10 * what.clips_per_class} clips -> {out}")
 
 
-@takes(recipe=Recipe, resources=Resources)
+@takes(reading=ReadingParams, recipe=Recipe, resources=Resources)
 def extract(
+    reading: dict[str, object],
     recipe: dict[str, object],
     resources: dict[str, object],
     dataset: DatasetsOption = None,
@@ -201,16 +220,20 @@ def extract(
         )
         wanted = override(
             wanted,
+            reading=override(wanted.reading, **reading),
             extract=override(wanted.extract, **recipe),
             resources=override(wanted.resources, **resources),
         )
         several = len(wanted.datasets) > 1
         if several and (root or out):
             raise typer.BadParameter("goes with one dataset", param_hint="--root" if root else "--out")
-        tables, absent = read_tables(wanted.datasets, root, strict)
+        tables, absent = read_tables(wanted.datasets, root, strict, wanted.reading)
         shown = _extract_all(tables, wanted, out, dry_run, as_json)
     if as_json:
         print_json({"stores": shown, "absent": absent} if several else shown[0])
+    if any(map(_all_failed, shown)):
+        say("error: none of the clips could be embedded; the reasons are above")
+        raise typer.Exit(1)
 
 
 def _extract_all(
@@ -235,15 +258,18 @@ def _extract_all(
             if where.dataset != table.dataset:
                 say(f"note: another dataset is called {table.dataset}; this one is {where.dataset}")
             act = _plan_table if dry_run else _extract_table
-            text, value = act(extractor, replace(table, dataset=where.dataset), where.store, where.cache)
+            lines, value = act(extractor, replace(table, dataset=where.dataset), where.store, where.cache)
             shown.append(value)
             if not as_json:
-                typer.echo(text)
+                tell(*lines)
     return shown
 
 
 def read_tables(
-    names: tuple[str, ...], root: str | None, strict: bool = False
+    names: tuple[str, ...],
+    root: str | None,
+    strict: bool = False,
+    reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
 ) -> tuple[list[ClipTable], list[str]]:
     """Read the tables of datasets; of several, also return which are not here."""
     from palm_cache.extraction.datasets.registry import read_dataset
@@ -252,7 +278,7 @@ def read_tables(
     tables, absent = [], []
     for name in names:
         try:
-            tables.append(read_dataset(name, place(root) if root else None, strict=strict))
+            tables.append(read_dataset(name, place(root) if root else None, strict=strict, reading=reading))
         except AbsentDatasetError as error:
             if len(names) == 1:
                 raise
@@ -265,8 +291,8 @@ def read_tables(
 
 def _extract_table(
     extractor: Extractor, table: ClipTable, out: Place, cache: Place
-) -> tuple[str, dict[str, object]]:
-    """Extract one dataset, tell what was skipped, and return the result as text and as value."""
+) -> tuple[list[str], dict[str, object]]:
+    """Extract one dataset, tell what was skipped, and return the result as lines and as value."""
     for note in table.notes:
         say(f"note: {note}")
     with progress_bar("clips") as progress:
@@ -281,13 +307,18 @@ def _extract_table(
     failed = f", {len(done.failures)} skipped" if done.failures else ""
     kept = done.n_clips - done.embedded - len(done.failures)
     counts = f"{done.embedded} embedded now, {kept} known{failed}"
-    return f"{done.n_clips} clips -> {done.store} ({counts})", {**asdict(done), "store": str(done.store)}
+    return [f"{done.n_clips} clips -> {done.store} ({counts})"], {**asdict(done), "store": str(done.store)}
+
+
+def _all_failed(extracted: Mapping[str, object]) -> bool:
+    failures = extracted.get("failures")
+    return isinstance(failures, tuple) and len(failures) == extracted["n_clips"]
 
 
 def _plan_table(
     extractor: Extractor, table: ClipTable, out: Place, cache: Place
-) -> tuple[str, dict[str, object]]:
-    """Return what an extraction of one dataset would do, as text and as value."""
+) -> tuple[list[str], dict[str, object]]:
+    """Return what an extraction of one dataset would do, as lines and as value."""
     with progress_bar("clips") as progress:
         plan = extractor.plan(table, out, cache, progress)
     lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
@@ -300,7 +331,7 @@ def _plan_table(
         more = f" and {len(names) - CLIPS_NAMED} more" if len(names) > CLIPS_NAMED else ""
         lines.append(f"  {len(names)} {why}: {', '.join(names[:CLIPS_NAMED])}{more}")
     value = {**asdict(plan), "store": str(plan.store), "to_embed": plan.to_embed, "kept": plan.kept}
-    return "\n".join(lines), value
+    return lines, value
 
 
 def register(app: typer.Typer) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palm_cache.cli.copies import without_copies
 from palm_cache.cli.stage_one import (
     DatasetsOption,
     DeviceOption,
@@ -17,7 +19,7 @@ from palm_cache.cli.stage_one import (
     TokenizerOption,
     choice,
 )
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import FitParams, Params, override, read_params
 from palm_cache.store.layout import RUNS, joined_spec, slug, store_path, stores_present
 from palm_cache.store.places import place, reaching
@@ -158,23 +160,23 @@ def fit(
             dataset, encoder = dataset or list(wanted.datasets), encoder or [wanted.encoder]
         specs = list(dict.fromkeys(encoder)) if encoder else [None]
         stores = [[place(store)]] if store else _joined([_stores(wanted, dataset, spec) for spec in specs])
-        tower = _tower_loader(wanted, device, tokenizer)
+        tower = tower_loader(wanted, device, tokenizer)
         files = _fit_all(stores, out, how, tower, calibrate)
         if not evaluate:
             if as_json:
                 print_json([str(file) for file in files])
             else:
                 for file in files:
-                    typer.echo(f"heads -> {file}")
+                    tell(f"heads -> {file}")
             return
         from palm_cache.adaptation.evaluate import evaluate_files
 
         with progress_bar("stores") as progress:
             done = evaluate_files(out, files, load_tower=tower, progress=progress)
     keys = zip(done.scores["dataset"], done.scores["encoder"], strict=True)
-    _print_scores(done.scores[[key in done.renewed for key in keys]], as_json)
+    print_scores(done.scores[[key in done.renewed for key in keys]], as_json)
     if not as_json:
-        typer.echo(f"scores -> {out / 'scores.csv'}")
+        tell(f"scores -> {out / 'scores.csv'}")
 
 
 def evaluate(
@@ -198,10 +200,12 @@ def evaluate(
 
     with one_line_errors("the scores of earlier evaluations are kept"):
         where, wanted = heads or out, read_params(params) if params else Params()
-        names = [_known_name(place(wanted.features), name) for name in dataset] if dataset else ["*"]
-        spec = slug(joined_spec(encoder)) if encoder else "*"
-        files = sorted(file for name in names for file in where.glob(f"{name}/{spec}/heads.h5"))
-        tower = _tower_loader(wanted, device, tokenizer)
+        features = place(wanted.features)
+        # A name is no pattern: a folder may be called "birds[1]".
+        names = [glob.escape(_known_name(features, name)) for name in dataset] if dataset else ["*"]
+        spec = glob.escape(slug(joined_spec(encoder))) if encoder else "*"
+        files = sorted({file for name in names for file in where.glob(f"{name}/{spec}/heads.h5")})
+        tower = tower_loader(wanted, device, tokenizer)
         with progress_bar("heads files") as progress:
             done = evaluate_files(
                 out,
@@ -211,9 +215,9 @@ def evaluate(
                 load_tower=tower,
                 progress=progress,
             )
-    _print_scores(done.scores, as_json)
+    print_scores(done.scores, as_json)
     if not as_json:
-        typer.echo(f"scores -> {out / 'scores.csv'}")
+        tell(f"scores -> {out / 'scores.csv'}")
 
 
 def prompts(
@@ -250,22 +254,40 @@ def prompts(
         ("dataset", "encoder", "prompt", "zero-shot accuracy %"),
         [[*map(str, names), f"{accuracy:.2f}"] for *names, accuracy in zip(*columns, strict=True)],
     )
-    typer.echo(f"scores of prompts -> {out / 'prompts.csv'}")
+    tell(f"scores of prompts -> {out / 'prompts.csv'}")
 
 
-def report(out: OutOption = RUNS, as_json: Json = False) -> None:
+def report(
+    out: OutOption = RUNS,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="The head that the others are compared with.",
+            show_default="palm",
+            metavar="HEAD",
+            autocompletion=complete_heads,
+        ),
+    ] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option(help="Where the heads lie, to look inside.", show_default="--out"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Turn scores into tables and figures: OUT/report/index.html, one page that needs nothing else.
 
     The same in Markdown is in OUT/report/report.md. Where datasets are the PALM paper's, the published
     numbers stand beside ours.
+
+    Example: palm-cache report --against proker
     """
     from palm_cache.report.write import write_report
 
     with one_line_errors():
-        page, summary = write_report(out)
+        page, summary = write_report(out, against=against, heads=heads)
     _print_summary(summary, as_json)
     if not as_json:
-        typer.echo(f"report -> {page}")
+        tell(f"report -> {page}")
 
 
 def register(app: typer.Typer) -> None:
@@ -275,7 +297,7 @@ def register(app: typer.Typer) -> None:
         app.command(rich_help_panel=panel)(command)
 
 
-def _tower_loader(wanted: Params, device: str | None, tokenizer: str | None) -> LoadTower:
+def tower_loader(wanted: Params, device: str | None, tokenizer: str | None) -> LoadTower:
     """Return what loads a text tower: the one place where adaptation is handed a part of an encoder."""
     from palm_cache.extraction.encoders.registry import load_text_tower
 
@@ -295,10 +317,10 @@ def _fit_all(
     for path, *partners in stores:
         with progress_bar("steps") as progress:
             done = fit_store(path, out, how, partners=partners, load_tower=tower, progress=progress)
-        if calibrate and not partners:  # nothing predicts with joined encoders yet
+        if calibrate:
             with progress_bar("runs") as progress:
                 runs = runs_to_calibrate(done.heads_file)
-                calibrated = calibrate_file(done.heads_file, runs, store=path, progress=progress)
+                calibrated = calibrate_file(done.heads_file, runs, progress=progress)
             for one in calibrated:
                 if one.problem:
                     say(f"note: not calibrated: {one.problem}")
@@ -318,9 +340,9 @@ def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> 
 
     features = place(wanted.features)
     if datasets is None:
-        present = stores_present(features, encoder)
+        present = without_copies(stores_present(features, encoder))
     else:
-        names = [_known_name(features, dataset) for dataset in datasets]
+        names = list(dict.fromkeys(_known_name(features, dataset) for dataset in datasets))
         present = [store_path(features, name, encoder or wanted.encoder) for name in names]
     if len(present) == 1:
         return present
@@ -380,10 +402,12 @@ def _numbers(option: str, value: str | None) -> tuple[int, ...] | None:
         ) from None
 
 
-def _print_scores(scores: pd.DataFrame, as_json: bool) -> None:
+def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
+    """Print the means of some runs."""
     from palm_cache.report.tables import summarise
+    from palm_cache.store.scores import tell_apart
 
-    _print_summary(summarise(scores), as_json)
+    _print_summary(summarise(tell_apart(scores)[0]), as_json)
 
 
 def _print_summary(summary: pd.DataFrame, as_json: bool) -> None:

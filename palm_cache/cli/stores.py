@@ -18,7 +18,7 @@ from palm_cache.cli.stage_one import (
     TokenizerOption,
     read_tables,
 )
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import Params, Recipe, Resources, override
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
     if as_json:
         print_json({"store": str(store), **header, "clips": n_clips, "failures": failures, "folds": folds})
         return
-    typer.echo(f"{store}")
+    tell(f"{store}")
     shown = (
         "dataset",
         "source",
@@ -73,18 +73,18 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
         "views",
     )
     for key in shown:
-        typer.echo(f"  {key.replace('_', ' ')}: {header[key]}")
-    typer.echo(f"  clips: {n_clips}")
-    typer.echo(f"  classes: {', '.join(header['class_names'])}")
-    typer.echo("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
-    typer.echo("  templates: " + "; ".join(repr(template) for template in header["templates"]))
-    typer.echo("  recipe:")
+        tell(f"  {key.replace('_', ' ')}: {header[key]}")
+    tell(f"  clips: {n_clips}")
+    tell(f"  classes: {', '.join(header['class_names'])}")
+    tell("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
+    tell("  templates: " + "; ".join(repr(template) for template in header["templates"]))
+    tell("  recipe:")
     for key, value in header["recipe"].items():
-        typer.echo(f"    {key.replace('_', ' ')}: {value}")
-    typer.echo("  made with: " + ", ".join(f"{name} {what}" for name, what in header["made_with"].items()))
-    typer.echo(f"  clips without an embedding: {len(failures)}")
+        tell(f"    {key.replace('_', ' ')}: {value}")
+    tell("  made with: " + ", ".join(f"{name} {what}" for name, what in header["made_with"].items()))
+    tell(f"  clips without an embedding: {len(failures)}")
     for name, reason in failures:
-        typer.echo(f"    {name}: {reason}")
+        tell(f"    {name}: {reason}")
 
 
 def store_verify(
@@ -137,14 +137,14 @@ def store_verify(
         print_json({**document, "recomputed": again and asdict(again)})
     else:
         for problem in problems:
-            typer.echo(problem)
+            tell(problem)
         if again:
-            typer.echo(
+            tell(
                 f"{again.compared} clips embedded again: largest difference {again.difference:.1e}, "
                 f"smallest cosine {again.cosine:.6f}"
             )
         if not problems:
-            typer.echo(f"{store}: OK; {opened.n_clips} clips")
+            tell(f"{store}: OK; {opened.n_clips} clips")
     if problems:
         say("make it anew with the palm-cache extract command that made it; embeddings come from the cache")
         raise typer.Exit(1)
@@ -204,7 +204,7 @@ def store_export(
     if as_json:
         print_json({"store": store, "target": target, "n_clips": count})
     else:
-        typer.echo(f"{count} clips -> {target}")
+        tell(f"{count} clips -> {target}")
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Remove without asking.")]
@@ -251,7 +251,7 @@ def cache_info(features: FeaturesOption = None, cache: CacheOption = None, as_js
             for one in known
         ],
     )
-    typer.echo(f"{len(known)} recipes, {megabytes(sum(one.bytes for one in known))} -> {where}")
+    tell(f"{len(known)} recipes, {megabytes(sum(one.bytes for one in known))} -> {where}")
 
 
 def cache_prune(
@@ -302,9 +302,9 @@ def _clear_out(waste: list[Waste], yes: bool, as_json: bool) -> None:
         rows = [{**asdict(item), "place": str(item.place)} for item in waste]
         print_json({"waste": rows, "removed": len(removed)})
     elif removed:
-        typer.echo(f"{len(removed)} removed, {megabytes(sum(item.bytes for item in removed))}")
+        tell(f"{len(removed)} removed, {megabytes(sum(item.bytes for item in removed))}")
     else:
-        typer.echo("nothing removed; --yes removes it" if waste else "nothing to remove")
+        tell("nothing removed; --yes removes it" if waste else "nothing to remove")
 
 
 def _agreed(waste: list[Waste], as_json: bool) -> bool:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from palm_cache.errors import PalmCacheError
+from palm_cache.errors import PalmCacheError, visible, without_credentials
 from palm_cache.types import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -21,16 +27,68 @@ QUIET_SECONDS = 15.0
 """Where stderr is a file or a pipe, a line at most this often."""
 
 
+_SURROUNDINGS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
+)
+"""Errors of a file that say something of the machine and its owner, never of us."""
+
+
+_BEYOND_JSON = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters that JSON lets stand."""
+
+
+class Commands(TyperGroup):
+    """All commands, and what ends any of them with one line.
+
+    A defect keeps its traceback; what the machine refuses, and an output that takes nothing more, are none.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command."""
+        try:
+            if sys.stdout is None:
+                raise PalmCacheError("standard output is closed; send it somewhere, if only to /dev/null")
+            return super().main(*args, **kwargs)
+        except PalmCacheError as error:
+            _fail(str(error))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            if isinstance(error.filename, str | bytes) and error.errno in _SURROUNDINGS:
+                _fail(f"{os.fsdecode(error.filename)}: {reason}; change that, or choose another place")
+            if not _stdout_fails():
+                raise
+            _fail(f"standard output: cannot write: {reason}; send it elsewhere")
+
+
+def _stdout_fails() -> bool:
+    """Tell whether standard output takes nothing; if so, have nobody try again."""
+    try:
+        print(flush=True)  # noqa: T201
+    except OSError:
+        # What is still in its buffer would fail once more when Python ends.
+        with suppress(io.UnsupportedOperation), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _fail(message: str) -> None:
+    _tell_stderr(f"error: {message}", "red")
+    sys.exit(1)
+
+
 @contextmanager
 def one_line_errors(if_interrupted: str = "nothing was written") -> Iterator[None]:
     """Turn our errors into one line and exit code 1; anything else is a defect and keeps its traceback."""
     try:
         yield
     except PalmCacheError as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
+        _tell_stderr(f"error: {error}", "red")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.secho(f"\ninterrupted: {if_interrupted}", err=True, fg="yellow")
+        typer.echo(err=True)
+        _tell_stderr(f"interrupted: {if_interrupted}", "yellow")
         raise typer.Exit(130) from None
 
 
@@ -48,9 +106,29 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def tell(*lines: str) -> None:
+    """Print lines of a result."""
+    for line in lines:
+        typer.echo(_shown(line))
+
+
+def put(text: str) -> None:
+    """Print a part of a result as it is, at once."""
+    typer.echo(text, nl=False)
+
+
 def say(message: str) -> None:
     """Tell the user something that is not a result."""
-    typer.secho(message, err=True, fg="yellow")
+    _tell_stderr(message, "yellow")
+
+
+def _tell_stderr(message: str, colour: str) -> None:
+    with suppress(OSError):  # where nobody can be told, the exit code says it
+        typer.secho(_shown(message), err=True, fg=colour)
+
+
+def _shown(text: str) -> str:
+    return visible(without_credentials(text))
 
 
 @contextmanager
@@ -110,7 +188,13 @@ def _line_progress(unit: str) -> Progress:
 
 def print_json(value: object) -> None:
     """Print one JSON document."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(as_json(value, indent=2))
+
+
+def as_json(value: object, indent: int | None = None) -> str:
+    """Return JSON that a terminal can be shown: what controls one is escaped."""
+    text = without_credentials(json.dumps(value, indent=indent, ensure_ascii=False))
+    return _BEYOND_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -120,6 +204,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[_shown(cell) for cell in row] for row in rows]
     console = Console()
     if not console.is_terminal:
         # Nobody scrolls a file sideways: let no cell be folded.

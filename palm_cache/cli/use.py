@@ -14,10 +14,11 @@ import typer
 
 from palm_cache.cli.rows import Rows, TableRows, Telling, csv_rows, json_rows
 from palm_cache.cli.stage_one import DeviceOption, TokenizerOption, choice, complete_encoder
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say
+from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.errors import DataError
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.prediction.answers import Failure, Prediction, Stretch, printable
+from palm_cache.store.files import keep_inputs
 
 if TYPE_CHECKING:
     from palm_cache.prediction.classifier import Classifier
@@ -29,6 +30,9 @@ SOME_FAILED = 3
 
 UNHEARD_SECONDS = 0.1
 """What the crop may leave out of a file before the user is told."""
+
+MOST_AT_ONCE = 4096
+"""Clips or windows that are held in memory for one encoder call."""
 
 FORMS = ("safetensors", "onnx", "torchscript")
 
@@ -97,7 +101,9 @@ def predict(
     ] = None,
     tokenizer: TokenizerOption = None,
     device: DeviceOption = None,
-    batch_size: Annotated[int, typer.Option(help="Clips or windows per encoder call.", min=1)] = 16,
+    batch_size: Annotated[
+        int, typer.Option(help="Clips or windows per encoder call.", min=1, max=MOST_AT_ONCE)
+    ] = 16,
 ) -> None:
     """Say what is heard in audio files, with a fitted head.
 
@@ -110,11 +116,16 @@ def predict(
     palm-cache predict runs/demo/mini/heads.h5 night.flac --timeline --hop 1 --audacity night.txt
     """
     _check_options(timeline, {"--window": window, "--hop": hop, "--audacity": audacity}, csv, as_json)
+    if not threshold >= 0:  # click lets NaN pass its bounds
+        raise typer.BadParameter(f"{threshold} is not a probability", param_hint="--threshold")
     with one_line_errors("what was printed or written stands"), ExitStack() as stack:
         from palm_cache.prediction.inputs import find_recordings
 
         classifier = _load(heads, run, encoder, device, tokenizer)
         found = find_recordings(audio, _read_stdin)
+        recordings = [entry for entry in found if isinstance(entry, Path)]
+        for option, output in (("--csv", csv), ("--audacity", audacity)):
+            keep_inputs([output] if output else [], [_file(heads), *recordings], option)
         top = min(top, len(classifier.class_names))
         telling = Telling(classifier.class_names, top, threshold, over_time=timeline)
         progress = stack.enter_context(progress_bar("seconds" if timeline else "files"))
@@ -229,7 +240,7 @@ def export(
     if as_json:
         print_json({"file": str(done.file), "card_file": str(done.card_file), "card": done.card})
         return
-    typer.echo(f"{done.card['run']} -> {done.file}, {done.card_file}")
+    tell(f"{done.card['run']} -> {done.file}, {done.card_file}")
     if form == "torchscript":
         say("note: torch calls TorchScript deprecated; ONNX is the form to build on")
 
@@ -245,6 +256,9 @@ def _check_options(timeline: bool, sliding: Mapping[str, object], csv: Path | No
     for option, value in sliding.items():
         if value is not None and not timeline:
             raise typer.BadParameter("goes with --timeline", param_hint=option)
+    audacity = sliding["--audacity"]
+    if csv is not None and isinstance(audacity, Path) and csv.resolve() == audacity.resolve():
+        raise typer.BadParameter("give --csv another file than --audacity", param_hint="--csv")
     if csv is not None and as_json:
         raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")
 
@@ -331,13 +345,20 @@ def _tell(
 ) -> int:
     """Show results as they come; return how many inputs failed."""
     failed = cropped = 0
+    remarks: dict[str, list[str]] = {}
     for result in results:
         rows.write(telling.row(result))
         if isinstance(result, Failure):
             failed += 1
             say(f"failed {result.path}: {result.reason}")
-        elif isinstance(result, Prediction):
+            continue
+        for remark in result.remarks:
+            remarks.setdefault(remark, []).append(result.path)
+        if isinstance(result, Prediction):
             cropped += result.unheard > UNHEARD_SECONDS
+    for remark, paths in remarks.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        say(f"note: {paths[0]}{more}: {remark}")
     if cropped:
         seconds = classifier.longest / classifier.encoder.sample_rate
         say(
@@ -351,7 +372,7 @@ def _kinds(runs: Iterable[Run]) -> str:
     """Name heads and shots of runs: ``palm 1, 16 shots; zero-shot``."""
     shots: dict[str, set[int]] = {}
     for run in runs:
-        shots.setdefault(run.head, set()).add(run.shots)
+        shots.setdefault(run.method, set()).add(run.shots)
     return "; ".join(
         f"{head} {', '.join(map(str, sorted(of_head)))} shots" if any(of_head) else head
         for head, of_head in sorted(shots.items())

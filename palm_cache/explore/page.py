@@ -19,7 +19,7 @@ from palm_cache.explore import Method
 from palm_cache.explore.projection import project
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.files import replacing
+from palm_cache.store.files import keep_inputs, replacing
 from palm_cache.types import Features, Place, Progress, no_progress
 
 METHOD_NAMES: dict[Method, str] = {"tsne": "t-SNE", "pca": "principal components", "umap": "UMAP"}
@@ -71,6 +71,8 @@ def write_page(
     """
     opened = FeatureStore(store)
     features, paths = opened.read(), opened.clip_names()
+    keep_inputs([out], [predictions] if predictions else [], "--out")
+    keep_inputs([out], [audio / path for path in paths] if audio else [], "--out")
     usable = np.flatnonzero(features.usable.numpy())
     address, notes = _audio_address(audio, out, [paths[row] for row in usable])
     if len(usable) < len(paths):

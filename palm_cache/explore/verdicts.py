@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
+from palm_cache.store.heads import without_variant
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import Prediction, read_predictions
 from palm_cache.types import Features
@@ -68,7 +69,8 @@ def read_run(file: Path, run: str | None, features: Features) -> Verdicts:
     Parameters
     ----------
     run : str, optional
-        As in the file, or without its fold, ``palm-16shots-seed0``: then all folds together speak about
+        As in the file, or without its fold, ``palm-16shots-seed0`` (and without its variant where there is
+        one alone): then all folds together speak about
         every clip that one of them tested (the first, where several did). It can be left out where all
         runs differ in the fold alone.
 
@@ -143,7 +145,12 @@ def _members(names: list[str], wanted: str | None, file: Path) -> tuple[str, lis
         return wanted, sorted(groups[wanted])
     if wanted in names:
         return wanted, [wanted]
-    raise UnknownNameError.among("run", wanted, [*groups, *names])
+    plain = [name for name in groups if without_variant(name) == wanted]
+    if len(plain) == 1:
+        return plain[0], sorted(groups[plain[0]])
+    raise UnknownNameError.among(
+        "run", wanted, dict.fromkeys([*map(without_variant, groups), *groups, *names])
+    )
 
 
 def _fill(

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,25 +20,19 @@ from math import ceil, inf, nan
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-import numpy as np
 import soundfile
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import resample
 from upath import UPath
 
 from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.encoders.base import Window
+from palm_cache.extraction.hearing import Heard, read_mono
+from palm_cache.extraction.sound import Sound, decoding
 from palm_cache.store.files import write_errors
 from palm_cache.store.places import reaching, reason_of
 from palm_cache.types import Place
-
-LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
-"""Sample rates in Hz outside of which a header is taken for damaged."""
-
-BLOCK_FRAMES = 1 << 16
-"""Frames that are decoded at once; bounds memory whatever the number of channels."""
 
 BLOCK_SECONDS = 30
 """What :func:`slide` decodes and resamples at once."""
@@ -59,9 +51,6 @@ FILTER_WIDTH, ROLLOFF = 6, 0.99
 READER_VERSION = 2
 """Raise this whole number with every change that reads what was refused before: failures that were recorded
 are then tried again. See also ``PREPROCESSING_VERSION`` in ``store/fingerprint.py``."""
-
-SF_ERR_SYSTEM = 2
-"""libsndfile's number for a failed system call: the disk's fault, not the content's."""
 
 Stretch = tuple[float, float | None]
 """Start and end in seconds of a file; an end of ``None`` is the file's."""
@@ -161,6 +150,7 @@ def read_views(
     views: int,
     content_sha256: str,
     stretch: Stretch | None = None,
+    heard: Heard | None = None,
 ) -> list[Tensor]:
     """Decode a file to mono waveforms at an encoder's sample rate.
 
@@ -179,6 +169,8 @@ def read_views(
     stretch : tuple of float and (float or None), optional
         Start and end, in seconds, of the part of the file that counts as the clip, as if it were cut out
         into a file of its own; an end of ``None``, or beyond the file's, is the file's.
+    heard : Heard, optional
+        Is told what the downmix does, and whether there is anything to hear.
 
     Returns
     -------
@@ -193,30 +185,43 @@ def read_views(
     ReadingError
         If the disk fails meanwhile.
     """
-    with _decoding(file, stretch) as clip:
-        ratio = resampling_ratio(clip.rate, sample_rate)
+    with decoding(file) as sound:
+        clip = _Excerpt.of(sound, stretch, heard)
+        ratio = resampling_ratio(sound.rate, sample_rate)
         total = ceil(clip.frames * ratio)
         if total <= samples:
-            whole = _resample(clip.mono(0, clip.frames), ratio)
-            return [whole] * views
-        starts = [crop_start(total, samples, view, content_sha256) for view in range(views)]
-        return [_read_crop(clip, ratio, start, samples) for start in starts]
+            found = [_resample(clip.mono(0, clip.frames), ratio)] * views
+        else:
+            sound.check_end()
+            starts = [crop_start(total, samples, view, content_sha256) for view in range(views)]
+            found = [_read_crop(clip, ratio, start, samples) for start in starts]
+    for waveform in found:
+        clip.heard.get(waveform, sample_rate)
+    return found
 
 
 def duration(file: BinaryIO, *, stretch: Stretch | None = None) -> float:
-    """Return how many seconds a file, or a stretch of it as in :func:`read_views`, lasts by its header.
+    """Return how many seconds a file, or a stretch of it as in :func:`read_views`, lasts.
+
+    A header that does not say it costs a decoding of the whole file.
 
     Raises
     ------
     AudioError
         As :func:`read_views`.
     """
-    with _decoding(file, stretch) as clip:
-        return float(clip.frames / clip.rate)
+    with decoding(file) as sound:
+        return _Excerpt.of(sound, stretch).heard.seconds
 
 
 def slide(
-    file: BinaryIO, *, sample_rate: int, samples: int, hop: int | None, stretch: Stretch | None = None
+    file: BinaryIO,
+    *,
+    sample_rate: int,
+    samples: int,
+    hop: int | None,
+    stretch: Stretch | None = None,
+    heard: Heard | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Read a recording of any length as windows that follow each other, in blocks.
 
@@ -233,6 +238,8 @@ def slide(
         the recording. ``None``: as few windows as cover the recording, evenly spaced.
     stretch : tuple of float and (float or None), optional
         The part of the file that counts as the recording, as in :func:`read_views`.
+    heard : Heard, optional
+        As in :func:`read_views`, of what has been read so far.
 
     Yields
     ------
@@ -240,15 +247,16 @@ def slide(
         First sample of the window, from the start of the recording.
     waveform : Tensor, shape (samples,)
         float32; shorter only where the whole recording is. The same samples as in the recording decoded
-        and resampled whole.
+        and resampled whole; where channels cancel each other, every block chooses for itself.
 
     Raises
     ------
     AudioError
         As :func:`read_views`; what lies before the damage has been read by then.
     """
-    with _decoding(file, stretch) as clip:
-        ratio = resampling_ratio(clip.rate, sample_rate)
+    with decoding(file) as sound:
+        clip = _Excerpt.of(sound, stretch, heard)
+        ratio = resampling_ratio(sound.rate, sample_rate)
         total = ceil(clip.frames * ratio)
         samples = min(samples, total)
         last = total - samples
@@ -261,74 +269,40 @@ def slide(
         for number in range(0, len(starts), together):
             group = starts[number : number + together]
             block = _read_crop(clip, ratio, group[0], group[-1] + samples - group[0])
+            clip.heard.get(block, sample_rate)
             for start in group:
                 yield start, block[start - group[0] : start - group[0] + samples]
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoding:
-    """A file that is being decoded: the frames of it that count as the clip."""
+class _Excerpt:
+    """The frames of a sound that count as the clip."""
 
-    sound: soundfile.SoundFile
+    sound: Sound
     first: int
     """Where the clip starts in the file."""
     frames: int
+    heard: Heard
 
-    @property
-    def rate(self) -> int:
-        """Return the sample rate in Hz."""
-        return int(self.sound.samplerate)
+    @classmethod
+    def of(cls, sound: Sound, stretch: Stretch | None, heard: Heard | None = None) -> _Excerpt:
+        start, end = stretch or (0.0, None)
+        if not 0 <= start < inf:
+            raise AudioError(f"the clip starts at {start:g} s")
+        if end is not None and not start < end:
+            raise AudioError(f"the clip ends at {end:g} s, where it has not begun: it starts at {start:g} s")
+        first = round(start * sound.rate)
+        last = sound.frames if end is None or end * sound.rate >= sound.frames else round(end * sound.rate)
+        if first >= last:
+            ends = sound.frames / sound.rate
+            raise AudioError(f"the clip starts at {start:g} s, but its file ends at {ends:g} s")
+        heard = heard or Heard()
+        heard.rate, heard.seconds = sound.rate, (last - first) / sound.rate
+        return cls(sound, first, last - first, heard)
 
     def mono(self, start: int, stop: int) -> Tensor:
-        """Return frames ``start`` to ``stop`` of the clip as the mean of the channels, (frames,) float32."""
-        return _read_mono(self.sound, self.first + start, self.first + stop)
-
-
-@contextmanager
-def _decoding(file: BinaryIO, stretch: Stretch | None) -> Iterator[_Decoding]:
-    """Open a file for decoding; what libsndfile cannot do, it says in its own words."""
-    try:
-        with _open_sound(file) as sound:
-            _check_header(sound)
-            yield _excerpt(sound, *(stretch or (0.0, None)))
-    except soundfile.SoundFileError as error:
-        # libsndfile's own reason, without the handle that it could not open.
-        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
-        message = f"cannot be decoded: {reason[:1].lower()}{reason[1:]}"
-        if getattr(error, "code", None) == SF_ERR_SYSTEM or not _can_be_read(file):
-            raise ReadingError(message) from error
-        raise AudioError(message) from error
-
-
-def _excerpt(sound: soundfile.SoundFile, start: float, end: float | None) -> _Decoding:
-    rate, frames = sound.samplerate, sound.frames
-    if not 0 <= start < inf:
-        raise AudioError(f"the clip starts at {start:g} s")
-    if end is not None and not start < end:
-        raise AudioError(f"the clip ends at {end:g} s, where it has not begun: it starts at {start:g} s")
-    first = round(start * rate)
-    last = frames if end is None or end * rate >= frames else round(end * rate)
-    if first >= last:
-        raise AudioError(f"the clip starts at {start:g} s, but its file ends at {frames / rate:g} s")
-    return _Decoding(sound, first, last - first)
-
-
-def _can_be_read(file: BinaryIO) -> bool:
-    """Tell whether all bytes of a file can be had: decoders do not always say why they stopped."""
-    try:
-        content_hash(file)
-    except OSError:
-        return False
-    return True
-
-
-def _open_sound(file: BinaryIO) -> soundfile.SoundFile:
-    # By descriptor, not through Python's file object: an exception inside the callbacks that the latter
-    # takes would be dropped, and Ctrl-C with it. Windows' runtimes do not share descriptors.
-    if sys.platform == "win32":
-        return soundfile.SoundFile(file)
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
-    return soundfile.SoundFile(file.fileno(), closefd=False)
+        """Return frames ``start`` to ``stop`` of the clip."""
+        return read_mono(self.sound, self.first + start, self.first + stop, self.heard)
 
 
 def crop_start(total: int, samples: int, view: int, content_sha256: str) -> int:
@@ -388,23 +362,7 @@ def _pad(waveform: Tensor, window: Window) -> Tensor:
     return torch.nn.functional.pad(repeated, (0, window.samples - len(repeated)), value=behind)
 
 
-def _check_header(sound: soundfile.SoundFile) -> None:
-    if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
-        raise AudioError(
-            f"a sample rate of {sound.samplerate} Hz makes no sense; "
-            f"{LOWEST_RATE} to {HIGHEST_RATE} Hz are read"
-        )
-    if sound.frames <= 0:
-        raise AudioError("no audio in it (zero frames)")
-    # libsndfile reads what is there of a cut-off file and only notes it in its log, chunk by chunk:
-    # "data : 96000 (should be 28769)". A pad byte more or less is common and harmless; a size of all
-    # ones is what programs write that stream and cannot know it.
-    for declared, present in re.findall(r": (\d+) \(should be (\d+)\)", sound.extra_info):
-        if int(present) + 16 < int(declared) < 0xFFFFFF00:
-            raise AudioError(f"cut off: {present} of {declared} bytes of audio are there")
-
-
-def _read_crop(clip: _Decoding, ratio: Fraction, start: int, samples: int) -> Tensor:
+def _read_crop(clip: _Excerpt, ratio: Fraction, start: int, samples: int) -> Tensor:
     """Read and resample just a crop; the same samples as cropping the resampled whole."""
     new, old = ratio.numerator, ratio.denominator
     reach = ceil(FILTER_WIDTH * old / (min(old, new) * ROLLOFF)) + old
@@ -414,24 +372,6 @@ def _read_crop(clip: _Decoding, ratio: Fraction, start: int, samples: int) -> Te
     resampled = _resample(clip.mono(first, last), ratio)
     offset = start - first // old * new
     return resampled[offset : offset + samples].clone()
-
-
-def _read_mono(sound: soundfile.SoundFile, first: int, last: int) -> Tensor:
-    """Return frames ``first`` to ``last`` as the mean of the channels, (frames,) float32."""
-    if sound.tell() != first:
-        sound.seek(first)
-    mono: NDArray[np.float32] = np.empty(last - first, np.float32)
-    done = 0
-    while done < len(mono):
-        block = sound.read(min(BLOCK_FRAMES, len(mono) - done), dtype="float32", always_2d=True)
-        if not len(block):
-            raise AudioError(f"cut off: {first + done} of {sound.frames} frames can be decoded")
-        with np.errstate(invalid="ignore", over="ignore"):
-            mono[done : done + len(block)] = block.mean(axis=1)
-        done += len(block)
-    if not np.isfinite(mono).all():
-        raise AudioError("NaN or infinity among the samples")
-    return torch.from_numpy(mono)
 
 
 def _resample(waveform: Tensor, ratio: Fraction) -> Tensor:

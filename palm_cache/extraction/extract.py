@@ -7,7 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
@@ -28,7 +28,7 @@ from palm_cache.extraction.spread import check_address, embed_elsewhere
 from palm_cache.extraction.survey import Survey, file_cache
 from palm_cache.extraction.work import Done, Numbered, Work, Worker, audio_cache
 from palm_cache.params import Recipe, Resources
-from palm_cache.store.cache import Cache
+from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.format1 import format1_embeddings
@@ -151,26 +151,36 @@ class Extractor:
         survey = self._survey(table, files)
         progress("checking", int(survey.seen.sum()), len(table.clips))
         run = _Run(self, table, cache, audio, survey, notes, progress)
-        try:
-            errors = run.complete()
-        finally:
-            survey.remember(files)
-        self._keep_gone(survey, present, audio, errors, notes)
-        if len(survey.unread) == len(table.clips):
-            row, reason = next(iter(survey.unread.items()))
-            raise DataError(
-                f"{table.dataset}: none of its {len(table.clips)} audio files can be read, e.g. "
-                f"{table.clips[row].file}: {reason}; is the disk there, and --root right? Nothing was changed"
-            )
-        rows = _rows(table, survey, errors)
-        notes += self._write(out, present, stale, table, rows, survey.keys, audio, cache)
+        for number in range(ROUNDS):
+            try:
+                errors = run.complete()
+            finally:
+                survey.remember(files)
+            self._keep_gone(survey, present, audio, errors, notes)
+            self._refuse_nothing(table, survey)
+            rows = _rows(table, survey, errors)
+            try:
+                notes += self._write(out, present, stale, table, rows, survey.keys, audio, cache)
+                break
+            except UnknownContentError:  # what was damaged in the cache has been dropped: once more
+                if number == ROUNDS - 1:
+                    raise
         audio.merge()
         files.merge()
         if len(survey.unread) > MANY_MISSING * len(table.clips):
             notes.insert(0, f"{len(survey.unread)} of {len(table.clips)} audio files could not be read")
         failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
-        said = (*table.notes, *notes, *self._road_notes())
+        said = (*table.notes, *notes, *run.said, *self._road_notes())
         return Extraction(out, len(table.clips), run.embedded, failures, said)
+
+    def _refuse_nothing(self, table: ClipTable, survey: Survey) -> None:
+        if len(survey.unread) < len(table.clips):
+            return
+        row, reason = next(iter(survey.unread.items()))
+        raise DataError(
+            f"{table.dataset}: none of its {len(table.clips)} audio files can be read, e.g. "
+            f"{table.clips[row].file}: {reason}; is the disk there, and --root right? Nothing was changed"
+        )
 
     def _limited(self, table: ClipTable) -> ClipTable:
         """Take the first clips of every class only, for training and for testing, if asked to."""
@@ -279,7 +289,7 @@ class Extractor:
         if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
             return ""
         thorough = self.resources.check == "content" or present.store.is_near
-        problems = present.store.file_problems(content=True) if thorough else []
+        problems = present.store.file_problems("everything") if thorough else []
         return f"made anew: {problems[0]}" if problems else None
 
     def header(self, table: ClipTable, rows: Rows) -> StoreHeader:
@@ -302,6 +312,7 @@ class Extractor:
             templates=TEMPLATES if tower else (),
             class_names=table.class_names,
             rows_sha256=rows.sha256(table.class_names),
+            text_sha256="",
             made_with={**library_versions(), **_machine(encoder), **encoder.made_with},
         )
 
@@ -324,6 +335,16 @@ class _Run:
     notes: list[str]
     progress: Progress
     embedded: int = 0
+    remarks: dict[str, list[int]] = field(default_factory=dict)
+    """Rows of which something should be known, by what."""
+
+    @property
+    def said(self) -> list[str]:
+        """What should be known of the sounds that were embedded."""
+        return [
+            f"{len(rows)} clip(s): {remark}, e.g. {self.table.clips[min(rows)].name}"
+            for remark, rows in self.remarks.items()
+        ]
 
     def complete(self) -> dict[int, str]:
         """Embed what is not known; return why rows have no embedding.
@@ -363,6 +384,8 @@ class _Run:
         for number, done in enumerate(self._results(todo, known), start=1):
             _take_in(self.survey, done)
             self.embedded += done.how == "embedded"
+            for remark in done.remarks:
+                self.remarks.setdefault(remark, []).append(done.row)
             if done.error:
                 self._refuse({done.row: done.error})
             self.progress("embedding", number, len(todo))

@@ -54,7 +54,7 @@ class Present:
             return cls()
         try:
             store = FeatureStore(out)
-            problems = store.file_problems(content=False)
+            problems = store.file_problems("nothing")
         except OlderFormatError:
             return cls(format1=format1_header(out))
         except DamagedStoreError as error:

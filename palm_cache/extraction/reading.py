@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from math import nan
 from typing import BinaryIO
@@ -20,6 +20,7 @@ from torch import Tensor
 from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views, slide
 from palm_cache.extraction.encoders.base import Encoder, Window
+from palm_cache.extraction.hearing import Heard
 from palm_cache.params import Long, Recipe
 from palm_cache.store.features import row_key
 from palm_cache.store.places import states
@@ -66,6 +67,8 @@ class Piece:
     error: str = ""
     lasting: bool = True
     """Whether the error is the content's, or may be gone the next time."""
+    heard: Heard = field(default_factory=Heard)
+    """What the sound was like; complete in the last piece."""
     last: bool = True
 
 
@@ -181,17 +184,23 @@ def _decode(
     file: BinaryIO, clip: Clip, cut: Cut, about: tuple[int, bytes, bytes, bytes | None]
 ) -> Generator[Piece, None, Piece]:
     stretch = None if clip.end is None and not clip.start else (clip.start, clip.end)
+    heard = Heard()
     file.seek(0)
     if cut.long == "mean":
         parts = (
             cut_windows(waveform, cut.window)
             for _, waveform in slide(
-                file, sample_rate=cut.sample_rate, samples=cut.window.stretch, hop=None, stretch=stretch
+                file,
+                sample_rate=cut.sample_rate,
+                samples=cut.window.stretch,
+                hop=None,
+                stretch=stretch,
+                heard=heard,
             )
         )
         while stretches := tuple(islice(parts, STEP_STRETCHES)):
             yield Piece(*about, stretches=stretches, last=False)
-        return Piece(*about)
+        return Piece(*about, heard=heard)
     waveforms = read_views(
         file,
         sample_rate=cut.sample_rate,
@@ -199,10 +208,12 @@ def _decode(
         views=cut.views,
         content_sha256=about[1].hex(),
         stretch=stretch,
+        heard=heard,
     )
-    if len(waveforms[0]) < cut.window.stretch:  # all views of a short clip are the whole of it
+    if waveforms[-1] is waveforms[0]:  # all views of a short clip are the whole of it
         waveforms = waveforms[:1]
-    return Piece(*about, stretches=tuple(cut_windows(waveform, cut.window) for waveform in waveforms))
+    stretches = tuple(cut_windows(waveform, cut.window) for waveform in waveforms)
+    return Piece(*about, stretches=stretches, heard=heard)
 
 
 def _status(file: BinaryIO) -> tuple[int, int]:

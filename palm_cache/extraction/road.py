@@ -34,6 +34,7 @@ from torch import Tensor
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.engine import cpu_workers, default_batch
+from palm_cache.extraction.hearing import Heard
 from palm_cache.extraction.reading import Cut, Piece, Wanted, read_clips
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
@@ -63,6 +64,8 @@ class Outcome:
     error: str = ""
     lasting: bool = True
     """Whether the error is the content's, or may be gone the next time."""
+    heard: Heard = field(default_factory=Heard)
+    """What the sound was like."""
 
 
 @dataclass(slots=True)
@@ -190,7 +193,7 @@ class Road:
             return Outcome(*about, error=NOT_FINITE)
         if len(made) < self.recipe.views:
             made = np.repeat(made, self.recipe.views, axis=0)
-        return Outcome(*about, made)
+        return Outcome(*about, made, heard=last.heard)
 
     def encode(self, stretches: Iterable[tuple[T, Tensor | None]]) -> Iterator[tuple[T, Vectors | None]]:
         """Embed stretches in batches of one shape.

@@ -56,6 +56,8 @@ class Done:
     state: bytes | None
     how: Literal["embedded", "known", "failed", "unread"]
     error: str = ""
+    remarks: tuple[str, ...] = ()
+    """What should be known of its sound, though it was embedded."""
 
 
 def audio_cache(root: Place, encoder: Encoder, recipe: Recipe, *, retry: bool = False) -> Cache:
@@ -129,7 +131,7 @@ class Work:
                 how = "failed" if one.lasting else "unread"
             elif one.vectors is not None:
                 how = "embedded"
-            yield Done(one.row, one.content, one.state, how, one.error)
+            yield Done(one.row, one.content, one.state, how, one.error, one.heard.remarks)
 
 
 @dataclass(frozen=True, slots=True)

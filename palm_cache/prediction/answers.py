@@ -39,6 +39,8 @@ class Prediction:
     """(n_classes,) float64."""
     unheard: float
     """Seconds of the file that its centre crop leaves out."""
+    remarks: tuple[str, ...] = ()
+    """What should be known about the file, e.g. that its channels cancel each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Stretch:
     """Seconds."""
     probabilities: Tensor | None
     """(n_classes,) float64; ``None`` for silence."""
+    remarks: tuple[str, ...] = ()
+    """What should be known about the recording; with the last of its stretches."""
 
 
 @dataclass(frozen=True, slots=True)

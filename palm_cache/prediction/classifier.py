@@ -47,7 +47,7 @@ class Classifier:
         self.class_names = head.class_names
         self._kind = find_head(head.run.head)
         tower = encoder.text_tower() if self._kind.needs_text_tower else None
-        self._words = Words(tower, head.class_names) if tower else None
+        self._words = Words(tower, head.class_names) if tower is not None else None
         self._check()
 
     @classmethod
@@ -132,6 +132,8 @@ class Classifier:
                 f"run {name}: its arrays do not fit {self.encoder.dim}-d embeddings of "
                 f"{self.encoder.spec} ({error}); fit again with: palm-cache fit"
             ) from error
+        if not torch.isfinite(scores).all():
+            raise DamagedStoreError(f"run {name}: its scores are not finite; fit again with: palm-cache fit")
         if scores.shape != (1, len(self.class_names)):
             raise DamagedStoreError(
                 f"run {name}: it scores {scores.shape[-1]} classes but names {len(self.class_names)}; "

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,14 +24,15 @@ from torch import Tensor, nn
 
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import SCALE, CosineHead
-from palm_cache.errors import OutputError, ParameterError, StoreError
+from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
 from palm_cache.extraction.datasets.registry import find_card
-from palm_cache.extraction.encoders.registry import cards, split_spec
+from palm_cache.extraction.encoders.registry import find_card as find_encoder
 from palm_cache.prediction.classifier import refuse_joined, temperature_of
-from palm_cache.store.files import replacing
+from palm_cache.store.files import keep_inputs, replacing
+from palm_cache.store.hdf5 import reason
 from palm_cache.store.heads import Origin, choose_run, read_head, read_runs, run_name
 from palm_cache.store.layout import slug
-from palm_cache.store.scores import read_scores
+from palm_cache.store.scores import KEYS, read_scores
 from palm_cache.types import FittedHead
 
 Form = Literal["safetensors", "onnx", "torchscript"]
@@ -105,26 +107,44 @@ def export_head(path: Path, form: Form, run: str | None = None, out: Path | None
     head, origin = read_head(path, choose_run(read_runs(path), run))
     refuse_joined(head)
     file = out or path.with_name(run_name(head.run) + ENDINGS[form])
+    card_file = Path(f"{file}.json")
+    keep_inputs((file, card_file), [path], "--out")
     card = {"format": form, **describe(head, origin, path)}
-    with replacing(file) as temporary:
-        if form == "safetensors":
-            card |= _write_tensors(temporary, head, card)
-        else:
-            graph = HeadGraph(head).eval()
+    if form == "safetensors":
+        with _damage(head):
+            content, added = _as_tensors(head, card)
+    else:
+        graph = HeadGraph(head).eval()
+        with _damage(head):
             clips = torch.randn(2, _dim(head, origin, path), generator=torch.Generator().manual_seed(0))
             _check_graph(graph, clips, head)
-            write = _write_onnx if form == "onnx" else _write_torchscript
-            card |= _checked(write(temporary, graph, clips, card), graph, clips)
-    card_file = file.with_name(f"{file.name}.json")
-    with replacing(card_file) as temporary:
-        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        make = _as_onnx if form == "onnx" else _as_torchscript
+        content, run_again = make(graph, clips, card)
+        added = _checked(run_again, graph, clips)
+    card |= added
+    # Both are on the disk before one is in its place. The exporters' own writers do not survive a full one.
+    with replacing(file) as temporary, replacing(card_file) as temporary_card:
+        temporary.write_bytes(content)
+        temporary_card.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Export(file, card_file, card)
+
+
+@contextmanager
+def _damage(head: FittedHead) -> Iterator[None]:
+    """Say of arrays that do not fit together whose they are."""
+    try:
+        yield
+    except (KeyError, RuntimeError) as error:
+        raise DamagedStoreError(
+            f"run {run_name(head.run)}: its arrays do not fit together ({reason(error)}); fit again with: "
+            "palm-cache fit"
+        ) from error
 
 
 def describe(head: FittedHead, origin: Origin, path: Path) -> dict[str, object]:
     """Return the card of a head: what it tells apart, what it reads, how good it is, whose it is."""
     run, identity = head.run, origin.identity
-    dataset, encoder = find_card(run.dataset), split_spec(run.encoder)[0]
+    dataset, encoder = find_card(run.dataset), find_encoder(run.encoder)
     calibration = head.calibration
     return {
         "head": run.head,
@@ -147,7 +167,7 @@ def describe(head: FittedHead, origin: Origin, path: Path) -> dict[str, object]:
         "licence": {
             "note": "made from the clips of the dataset and the weights of the encoder: their licences apply",
             "dataset": dataset.licence if dataset else None,
-            "encoder": next(card.source for card in cards() if card.name == encoder),
+            "encoder": encoder.source if encoder else None,
         },
         "made_with": f"palm-cache {version('palm-cache')}",
     }
@@ -159,9 +179,10 @@ def _scores(head: FittedHead, path: Path) -> dict[str, object] | None:
     file = folders[2] / "scores.csv" if len(folders) > 2 else path.with_name("scores.csv")
     if not file.is_file():
         return None
-    run = asdict(head.run) | {"encoder": slug(head.run.encoder), "fingerprint": head.fingerprint}
+    run = head.run
+    mine = (run.dataset, slug(run.encoder), run.head, run.shots, run.fold, run.seed, run.variant)
     for row in read_scores(file).to_dict("records"):
-        if all(row[key] == value for key, value in run.items()):
+        if tuple(row[key] for key in KEYS) == mine and row["fingerprint"] == head.fingerprint:
             return {key: row[key] for key in ("n_test", "accuracy", "macro_f1", "loss")}
     return None
 
@@ -175,8 +196,8 @@ def _dim(head: FittedHead, origin: Origin, path: Path) -> int:
     return dim
 
 
-def _write_tensors(file: Path, head: FittedHead, card: Mapping[str, object]) -> dict[str, object]:
-    """Write what the logits follow from; return how they do, for the card."""
+def _as_tensors(head: FittedHead, card: Mapping[str, object]) -> tuple[bytes, dict[str, object]]:
+    """Return what the logits follow from, and for the card how they do."""
     tensors = {name: value.contiguous() for name, value in head.state.items()}
     said = f"the state of head {head.run.head!r}, from which its logits follow as its source says"
     if issubclass(find_head(head.run.head), CosineHead):
@@ -187,9 +208,7 @@ def _write_tensors(file: Path, head: FittedHead, card: Mapping[str, object]) -> 
         "tensors": {name: list(value.shape) for name, value in tensors.items()},
         "probabilities": said,
     }
-    # Not save_file, which would leave the file to its owner alone.
-    file.write_bytes(save(tensors, metadata={"card": json.dumps({**card, **added})}))
-    return added
+    return save(tensors, metadata={"card": json.dumps({**card, **added})}), added
 
 
 def _check_graph(graph: HeadGraph, clips: Tensor, head: FittedHead) -> None:
@@ -203,9 +222,9 @@ def _check_graph(graph: HeadGraph, clips: Tensor, head: FittedHead) -> None:
         ) from error
 
 
-def _write_onnx(
-    file: Path, graph: HeadGraph, clips: Tensor, card: Mapping[str, object]
-) -> Callable[[Tensor], Outputs]:
+def _as_onnx(
+    graph: HeadGraph, clips: Tensor, card: Mapping[str, object]
+) -> tuple[bytes, Callable[[Tensor], Outputs]]:
     absent = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if absent:
         raise OutputError(
@@ -224,24 +243,26 @@ def _write_onnx(
             dynamic_shapes={"embedding": {0: torch.export.Dim("batch")}},
         )
         program.model.metadata_props["card"] = json.dumps(card)
-        program.save(str(file))
-    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+        content: bytes = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(embedding: Tensor) -> Outputs:
         logits, probabilities = session.run(None, {"embedding": embedding.numpy()})
         return torch.from_numpy(logits), torch.from_numpy(probabilities)
 
-    return run
+    return content, run
 
 
-def _write_torchscript(
-    file: Path, graph: HeadGraph, clips: Tensor, card: Mapping[str, object]
-) -> Callable[[Tensor], Outputs]:
+def _as_torchscript(
+    graph: HeadGraph, clips: Tensor, card: Mapping[str, object]
+) -> tuple[bytes, Callable[[Tensor], Outputs]]:
     with _quiet():
         traced: Any = torch.jit.trace(graph, clips)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(file), _extra_files={"card.json": json.dumps(card)})
-        loaded: Callable[[Tensor], Outputs] = torch.jit.load(str(file))  # type: ignore[no-untyped-call]
-    return loaded
+        buffer = BytesIO()
+        torch.jit.save(traced, buffer, _extra_files={"card.json": json.dumps(card)})
+        buffer.seek(0)
+        loaded: Callable[[Tensor], Outputs] = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
+    return buffer.getvalue(), loaded
 
 
 def _checked(written: Callable[[Tensor], Outputs], graph: HeadGraph, clips: Tensor) -> dict[str, object]:

@@ -8,17 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.audio_files import audio_below
 from palm_cache.prediction.answers import Failure
-
-READABLE_ENDINGS = (
-    *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2"),
-    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
-)
-OTHER_ENDINGS = (".m4a", ".aac", ".wma", ".amr", ".ape", ".wv")
-"""Audio that libsndfile cannot decode: named as such rather than passed over in silence."""
-
-AUDIO_ENDINGS = frozenset((*READABLE_ENDINGS, *OTHER_ENDINGS))
-"""What counts as audio in a folder; a file that is named itself is tried whatever it is called."""
 
 STDIN = "-"
 
@@ -31,8 +22,9 @@ def find_recordings(inputs: Iterable[str], read_stdin: Callable[[], bytes]) -> l
     Parameters
     ----------
     inputs : iterable of str
-        Files; folders, searched below for audio in the order of names, hidden files left out; patterns
-        with ``*``, ``?``, ``[...]`` and ``**``; ``-`` for paths on standard input.
+        Files, whatever they are called; folders, searched below for audio as
+        :func:`~palm_cache.extraction.audio_files.audio_below` does; patterns with ``*``, ``?``, ``[...]``
+        and ``**``; ``-`` for paths on standard input.
     read_stdin : callable
         Returns what is on standard input: paths, one a line, or each ended by a NUL (``find -print0``).
 
@@ -78,12 +70,9 @@ def _behind(text: str) -> Iterator[Path | Failure]:
 def _in_folder(folder: str) -> Iterator[Path | Failure]:
     problems: list[OSError] = []
     empty = True
-    for parent, folders, files in os.walk(folder, onerror=problems.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_ENDINGS:
-                empty = False
-                yield Path(parent, name)
+    for path in audio_below(folder, problems.append):
+        empty = False
+        yield path
     for problem in problems:
         yield Failure(str(problem.filename), f"cannot be opened: {problem.strerror}")
     if empty and not problems:

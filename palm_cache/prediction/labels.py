@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
-from palm_cache.errors import ParameterError
+from palm_cache.errors import ParameterError, visible
 from palm_cache.prediction.answers import printable
-from palm_cache.store.files import write_errors
+from palm_cache.store.files import GrowingFile, keep_inputs
 
 
 class LabelTracks:
@@ -26,6 +26,8 @@ class LabelTracks:
     ------
     ParameterError
         If two recordings in different folders have one name.
+    OutputError
+        If a label file would take a recording's place.
     """
 
     def __init__(self, target: Path, recordings: Sequence[Path]) -> None:
@@ -38,8 +40,9 @@ class LabelTracks:
                 f"{twice[0]}: two recordings are called {twice[0].stem}; "
                 "label them in two calls, into two folders"
             )
+        keep_inputs(self._files.values(), recordings, "--audacity")
         self._path: str | None = None
-        self._stream: TextIO | None = None
+        self._file: GrowingFile | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -47,8 +50,8 @@ class LabelTracks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        if self._file is not None:
+            self._file.close()
 
     def write(self, path: str, start: float, end: float, label: str | None) -> None:
         """Add a stretch; one without a label only makes the file, so that an empty track shows.
@@ -58,14 +61,9 @@ class LabelTracks:
         OutputError
             If the file cannot be written.
         """
-        file = self._files[path]
-        with write_errors(file):
-            if path != self._path or self._stream is None:
-                if self._stream is not None:
-                    self._stream.close()
-                file.parent.mkdir(parents=True, exist_ok=True)
-                self._stream = file.open("w", encoding="utf-8", newline="\n")
-                self._path = path
-            if label is not None:
-                self._stream.write(f"{start:.6f}\t{end:.6f}\t{label}\n")
-                self._stream.flush()
+        if path != self._path or self._file is None:
+            if self._file is not None:
+                self._file.close()
+            self._file, self._path = GrowingFile(self._files[path]), path
+        if label is not None:
+            self._file.write(f"{start:.6f}\t{end:.6f}\t{visible(label)}\n")

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from palm_cache.errors import AudioError, ParameterError
 from palm_cache.extraction.audio import cut_windows, duration, open_regular, slide
+from palm_cache.extraction.hearing import Heard, is_silent
 from palm_cache.prediction.answers import Failure, Stretch, printable
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
-from palm_cache.prediction.files import NOT_FINITE, SILENT, is_silent
+from palm_cache.prediction.files import NOT_FINITE
 from palm_cache.types import Progress, no_progress
 
 
@@ -130,7 +131,7 @@ def _joined(one: Stretch, other: Stretch) -> Stretch:
     if one.probabilities is not None and other.probabilities is not None:
         share = (one.end - one.start) / (other.end - one.start)
         probabilities = share * one.probabilities + (1 - share) * other.probabilities
-    return Stretch(one.path, one.start, other.end, probabilities)
+    return Stretch(one.path, one.start, other.end, probabilities, other.remarks)
 
 
 def _seconds(path: Path) -> float:
@@ -146,12 +147,11 @@ def _hear(
 ) -> Iterator[Stretch | Failure]:
     """Classify one recording."""
     name, rate = printable(path), classifier.encoder.sample_rate
-    begin, sounding = 0.0, False
+    begin, heard = 0.0, Heard()
     last: _Scored | None = None
     damage: AudioError | None = None
     try:
-        for scored in _scored(classifier, path, sliding, batch_size):
-            sounding = sounding or scored.probabilities is not None
+        for scored in _scored(classifier, path, sliding, batch_size, heard):
             if last is not None:
                 border = (last.stop + scored.start) / 2 / rate
                 yield Stretch(name, begin, border, last.probabilities)
@@ -160,15 +160,18 @@ def _hear(
     except AudioError as error:
         damage = error
     if last is not None:
-        yield Stretch(name, begin, last.stop / rate, last.probabilities)
+        remarks = () if heard.silence else heard.remarks
+        yield Stretch(name, begin, last.stop / rate, last.probabilities, remarks)
     if damage is not None:
-        heard = f"; heard up to {last.stop / rate:.1f} s" if last else ""
-        yield Failure(name, f"{damage}{heard}")
-    elif not sounding:
-        yield Failure(name, SILENT)
+        until = f"; heard up to {last.stop / rate:.1f} s" if last else ""
+        yield Failure(name, f"{damage}{until}")
+    elif heard.silence:
+        yield Failure(name, heard.silence)
 
 
-def _scored(classifier: Classifier, path: Path, sliding: Sliding, batch_size: int) -> Iterator[_Scored]:
+def _scored(
+    classifier: Classifier, path: Path, sliding: Sliding, batch_size: int, heard: Heard
+) -> Iterator[_Scored]:
     """Score the windows of a recording, batch by batch, up to its end or its damage.
 
     Raises
@@ -184,6 +187,7 @@ def _scored(classifier: Classifier, path: Path, sliding: Sliding, batch_size: in
                 sample_rate=classifier.encoder.sample_rate,
                 samples=sliding.window,
                 hop=sliding.hop,
+                heard=heard,
             ):
                 batch.append(window)
                 if len(batch) == batch_size:

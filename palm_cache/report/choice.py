@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from palm_cache.report.content import Figure, Section, Table
-from palm_cache.report.evidence import Kind
+from palm_cache.report.evidence import ONE_SEED, Kind, Place
 from palm_cache.report.figures import accuracy_by_shots
-from palm_cache.report.statistics import LEVEL, mean_accuracy_interval, outcomes
+from palm_cache.report.statistics import LEVEL, accuracy_interval
 from palm_cache.report.tables import span, summarise
 
 _HOW = (
@@ -19,13 +19,13 @@ _HOW = (
 )
 
 _INTERVALS = (
-    f"In brackets the {100 * LEVEL:.0f} % bootstrap interval over test clips, of one head alone: two heads "
-    "answer about the same clips, and their difference is surer than their intervals look; see the paired "
-    "comparisons below."
+    f"In brackets the {100 * LEVEL:.0f} % interval over test clips, draws and starts, of one head alone: two "
+    "heads answer about the same clips after the same draws, and their difference is surer than their "
+    "intervals look; see the paired comparisons below."
 )
 
 
-def which_head(scores: pd.DataFrame, kinds: Mapping[tuple[str, str], list[Kind]]) -> Section | None:
+def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> Section | None:
     """Set all heads of an encoder side by side.
 
     Parameters
@@ -41,26 +41,29 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[tuple[str, str], list[Kind]]
     """
     tables, drawn = [], []
     for encoder, of_encoder in scores.groupby("encoder"):
-        common = _datasets_of_all_heads(of_encoder)
+        common = datasets_of_all_heads(of_encoder)
         runs = of_encoder[of_encoder["dataset"].isin(common)]
-        summary = _on_all_datasets(summarise(runs))
+        summary = on_all_datasets(summarise(runs))
         if not summary.empty:
             of_common = {name: kinds.get((name, str(encoder)), []) for name in common}
             tables.append(_table(str(encoder), summary, runs, of_common))
             drawn.append(summary)
     if not tables:
         return None
-    blocks: list[str | Table | Figure] = [_HOW, *([_INTERVALS] if kinds else []), *tables]
+    marked = any("*" in cell for table in tables for row in table.rows for cell in row[1:])
+    notes = [_HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
+    blocks: list[str | Table | Figure] = [*notes, *tables]
     return Section("Which head?", (*blocks, accuracy_by_shots(pd.concat(drawn))))
 
 
-def _datasets_of_all_heads(runs: pd.DataFrame) -> list[str]:
+def datasets_of_all_heads(runs: pd.DataFrame) -> list[str]:
+    """Return the datasets on which every head of an encoder was scored."""
     heads = runs["head"].nunique()
     counts = runs.groupby("dataset")["head"].nunique()
     return [str(name) for name in counts.index[counts == heads]]
 
 
-def _on_all_datasets(summary: pd.DataFrame) -> pd.DataFrame:
+def on_all_datasets(summary: pd.DataFrame) -> pd.DataFrame:
     """Return what was tried on every dataset: of the rest there is no mean to compare."""
     tried = summary.groupby(["head", "shots"])["dataset"].transform("nunique")
     return summary[tried == summary["dataset"].nunique()]
@@ -86,17 +89,24 @@ def _table(encoder: str, summary: pd.DataFrame, runs: pd.DataFrame, kinds: Mappi
 
 
 def _interval(kinds: Mapping[str, list[Kind]], head: str, shots: int) -> str:
-    """Return the interval of a head's mean over datasets, "" where predictions are missing."""
+    """Return the interval of a head's mean over datasets on a line of its own, "" without predictions."""
+    found = of_all(kinds, head, shots)
+    if not found:
+        return ""
+    interval = accuracy_interval([kind.outcomes for kind in found])
+    bounds = f"{100 * interval.low:.1f}-{100 * interval.high:.1f}"
+    return f"\n({bounds})" + "*" * any(kind.one_seed for kind in found)
+
+
+def of_all(kinds: Mapping[str, list[Kind]], head: str, shots: int) -> list[Kind]:
+    """Return a head's predictions at one number of shots on every dataset, none if one lacks them."""
     found = [
         kind
         for of_dataset in kinds.values()
         for kind in of_dataset
         if (kind.head, kind.shots) == (head, shots)
     ]
-    if len(found) < len(kinds):
-        return ""
-    interval = mean_accuracy_interval([outcomes(kind.runs) for kind in found])
-    return f" ({100 * interval.low:.1f}-{100 * interval.high:.1f})"
+    return found if len(found) == len(kinds) else []
 
 
 def duration(seconds: float) -> str:

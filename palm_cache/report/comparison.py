@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from typing import cast
+
 import pandas as pd
 
 from palm_cache.report import published
 from palm_cache.report.content import Section, Table
 from palm_cache.report.tables import percent, span
+from palm_cache.types import Training
 
 HONEST = (
     f"Published: {published.SOURCE}. Ours: cached embeddings in evaluation mode, so that equal numbers are "
@@ -14,8 +19,15 @@ HONEST = (
 )
 
 
+Match = tuple[pd.DataFrame, dict[tuple[str, str], str]]
+"""Our runs of published folds and seeds, and what is missing by (dataset, head)."""
+
+
 def compare_with_paper(scores: pd.DataFrame, encoder: str) -> Section | None:
     """Set the scores of one encoder at the paper's 16 shots beside the published ones.
+
+    A difference is given where every published run has its counterpart: the same fold with as many test
+    clips, the same seed, trained as in the paper. Our further seeds stay out; what is missing is said.
 
     Returns
     -------
@@ -25,16 +37,16 @@ def compare_with_paper(scores: pd.DataFrame, encoder: str) -> Section | None:
     ours = _paper_runs(scores)
     if ours.empty:
         return None
+    match = _matched(ours)
     blocks: list[str | Table] = [
         HONEST,
-        _by_dataset(ours),
-        _by_seed(ours),
+        _by_dataset(ours, match),
+        *_by_seed(match),
+        *_ablation(ours),
+        _claims(ours),
         _parameters(ours),
         _datasets(ours),
     ]
-    ablation = _ablation(ours)
-    if ablation is not None:
-        blocks.insert(3, ablation)
     absent = [name for name in published.names() if name not in set(ours["dataset"])]
     if absent:
         blocks.append(f"Not among these scores: {', '.join(absent)}.")
@@ -48,31 +60,95 @@ def _paper_runs(scores: pd.DataFrame) -> pd.DataFrame:
     return known[known["shots"].isin([0, published.SHOTS])]
 
 
+def _matched(ours: pd.DataFrame) -> Match:
+    """Find the counterpart of every published run."""
+    keys = ["dataset", "head", "fold", "seed"]
+    n_test = published.datasets()[["dataset", "fold", "n_test"]]
+    wanted = published.results()[keys].merge(n_test, on=["dataset", "fold"])
+    found = wanted.merge(ours, on=[*keys, "n_test"], how="left", indicator="there")
+    found["there"] = found["there"] == "both"
+    same_runs = wanted.merge(ours[keys], on=keys)
+    missing: dict[tuple[str, str], str] = {}
+    for key, runs in found.groupby(["dataset", "head"]):
+        dataset, head = cast("tuple[str, str]", key)
+        lacking = runs[~runs["there"]]
+        if lacking.empty:
+            continue
+        mine = same_runs[(same_runs["dataset"] == dataset) & (same_runs["head"] == head)]
+        absent = lacking.merge(mine[keys], on=keys, how="left", indicator="mine")
+        absent = absent[absent["mine"] == "left_only"]
+        missing[dataset, head] = _lacking(absent, runs) or "other test clips"
+    found = found[found["there"]]
+    for dataset, head, text in zip(found["dataset"], found["head"], found["hyperparameters"], strict=True):
+        otherwise = deviations(text)
+        if otherwise:
+            missing.setdefault((dataset, head), f"the paper's training: {', '.join(otherwise)}")
+    return found, missing
+
+
+def deviations(hyperparameters: object) -> list[str]:
+    """Name the settings of training that are not the paper's, from that column of ``scores.csv``."""
+    paper = asdict(Training())
+    settings = json.loads(hyperparameters) if isinstance(hyperparameters, str) and hyperparameters else {}
+    return [
+        f"{name} {value} instead of {paper[name]}"
+        for name, value in settings.items()
+        if name in paper and value != paper[name]
+    ]
+
+
+def _lacking(absent: pd.DataFrame, wanted: pd.DataFrame) -> str:
+    """Name the folds and seeds that are missing, whole ones where they are."""
+    said = []
+    for what in ("fold", "seed"):
+        counts = absent[what].value_counts()
+        whole = sorted(counts.index[counts == wanted[what].value_counts().reindex(counts.index)])
+        if whole:
+            said.append(f"{what}{'s' * (len(whole) > 1)} {', '.join(map(str, whole))}")
+    return " and ".join(said) if said else f"{len(absent)} runs" * bool(len(absent))
+
+
 def _means(runs: pd.DataFrame) -> pd.Series[float]:
     """Return accuracy by dataset and head: mean over folds, then seeds."""
     per_seed = runs.groupby(["dataset", "head", "seed"])["accuracy"].mean()
     return per_seed.groupby(["dataset", "head"]).mean()
 
 
-def _by_dataset(ours: pd.DataFrame) -> Table:
-    """Table 2's means and Figure 1's averages, the latter over the datasets that both have."""
-    mine, theirs = _means(ours), _means(published.results())
-    shared = mine.index.intersection(theirs.index)
+def _by_dataset(ours: pd.DataFrame, match: Match) -> Table:
+    """Table 2's means and Figure 1's averages, over the datasets that both have whole and over all."""
+    matched, missing = match
+    every, mine, theirs = _means(ours), _means(matched), _means(published.results())
     rows = []
-    for dataset, head in shared:
-        rows.append((dataset, head, *_beside(mine[dataset, head], theirs[dataset, head])))
+    for key in every.index.intersection(theirs.index):
+        lacking = missing.get(key)
+        cells = _beside(mine[key], theirs[key]) if not lacking else _apart(every[key], theirs[key])
+        rows.append((*key, *cells, lacking or ""))
+    shared = every.index.intersection(theirs.index)
     for head in dict.fromkeys(head for _, head in shared):
         keys = [key for key in shared if key[1] == head]
-        name = f"average of {len(keys)}"
-        rows.append((name, head, *_beside(float(mine[keys].mean()), float(theirs[keys].mean()))))
-    caption = "Accuracy at 16 shots, mean over folds and seeds (paper, Table 2 and Figure 1)"
-    return Table(("dataset", "head", "ours %", "published %", "difference"), tuple(rows), caption)
+        whole = [key for key in keys if key not in missing]
+        if whole:
+            cells = _beside(float(mine[whole].mean()), float(theirs[whole].mean()))
+            rows.append((f"average of {len(whole)}", head, *cells, ""))
+        if len(whole) < len(keys):
+            cells = _apart(float(every[keys].mean()), float(theirs[keys].mean()))
+            rows.append((f"average of {len(keys)}", head, *cells, "see its datasets"))
+    caption = (
+        "Accuracy at 16 shots, mean over folds and seeds (paper, Table 2 and Figure 1); the difference of "
+        "published folds and seeds alone"
+    )
+    return Table(
+        ("dataset", "head", "ours %", "published %", "difference", "missing here"), tuple(rows), caption
+    )
 
 
-def _by_seed(ours: pd.DataFrame) -> Table:
-    """Averages over datasets, seed by seed, over the datasets that both have."""
+def _by_seed(match: Match) -> list[Table]:
+    """Averages over datasets, seed by seed, over the datasets that both have whole."""
+    matched, missing = match
+    keys_of_runs = zip(matched["dataset"], matched["head"], strict=True)
+    whole = matched[pd.Series([key not in missing for key in keys_of_runs], index=matched.index, dtype=bool)]
     mine, theirs = (
-        runs.groupby(["head", "dataset", "seed"])["accuracy"].mean() for runs in (ours, published.results())
+        runs.groupby(["head", "dataset", "seed"])["accuracy"].mean() for runs in (whole, published.results())
     )
     shared = mine.index.intersection(theirs.index)
     rows = []
@@ -82,12 +158,40 @@ def _by_seed(ours: pd.DataFrame) -> Table:
             cells = _beside(float(mine[keys].mean()), float(theirs[keys].mean()))
             rows.append((str(head), str(seed), str(len(keys)), *cells))
     headings = ("head", "seed", "datasets", "ours %", "published %", "difference")
-    return Table(headings, tuple(rows), "Average over datasets by seed (paper, Table 2)")
+    return [Table(headings, tuple(rows), "Average over datasets by seed (paper, Table 2)")] if rows else []
 
 
-def _ablation(ours: pd.DataFrame) -> Table | None:
-    """Figure 4: what PALM's learned context is worth."""
-    mine, full = _means(ours), _means(published.results())
+def _claims(ours: pd.DataFrame) -> Table:
+    """What later papers report on these datasets, beside our head of that name."""
+    mine = _means(ours)
+    average = mine.groupby("head").mean()[mine.groupby("head").size() == len(published.names())]
+    rows = []
+    for claim in published.claims().to_dict("records"):
+        dataset, head = claim["dataset"], claim["head"]
+        if dataset and dataset not in set(ours["dataset"]):
+            continue
+        here = mine.get((dataset, head)) if dataset else average.get(head)
+        rows.append(
+            (
+                dataset or f"average of {len(published.names())}",
+                claim["method"],
+                claim["encoders"],
+                f"{claim['accuracy']:.2f}",
+                "-" if here is None else percent(here),
+                f"{claim['source']} (as reported by a digest, unverified)",
+            )
+        )
+    headings = ("dataset", "method", "encoders", "reported %", "ours %", "source")
+    return Table(
+        headings, tuple(rows), "What later papers report at 16 shots; their folds and seeds are not known"
+    )
+
+
+def _ablation(ours: pd.DataFrame) -> list[Table]:
+    """Figure 4: what PALM's learned context is worth, on datasets of which all folds are here."""
+    folds = published.datasets().groupby("dataset")["fold"].nunique()
+    whole = ours[ours.groupby(["dataset", "head"])["fold"].transform("nunique") >= ours["dataset"].map(folds)]
+    mine, full = _means(whole), _means(published.results())
     bare = published.figures().query("figure == 4").set_index("dataset")["accuracy"]
     rows = tuple(
         (
@@ -100,10 +204,9 @@ def _ablation(ours: pd.DataFrame) -> Table | None:
         for dataset, head in mine.index
         if head == "palm-dagger"
     )
-    if not rows:
-        return None
     headings = ("dataset", "palm-dagger: ours %", "published %", "palm above it: ours", "published")
-    return Table(headings, rows, "PALM without its context, and what the context adds (paper, Figure 4)")
+    caption = "PALM without its context, and what the context adds (paper, Figure 4)"
+    return [Table(headings, rows, caption)] if rows else []
 
 
 def _parameters(ours: pd.DataFrame) -> Table:
@@ -154,3 +257,7 @@ def _gain(full: float | None, bare: float) -> str:
 
 def _beside(ours: float, theirs: float) -> tuple[str, str, str]:
     return percent(ours), percent(theirs), _gain(ours, theirs)
+
+
+def _apart(ours: float, theirs: float) -> tuple[str, str, str]:
+    return percent(ours), percent(theirs), "-"

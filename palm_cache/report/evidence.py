@@ -1,21 +1,23 @@
-"""How sure the numbers are, and where heads err: what the predictions of every test clip tell."""
+"""How sure the differences are, and where heads err: what the predictions of every test clip tell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
 
+from palm_cache.errors import UnknownNameError
 from palm_cache.report import figures
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.statistics import (
     LEVEL,
-    RESAMPLES,
     Comparison,
-    accuracy_interval,
+    Outcomes,
     compare,
     confusion,
+    difference,
+    holm,
     outcomes,
     recalls,
 )
@@ -24,15 +26,24 @@ from palm_cache.store.heads import split_run_name
 from palm_cache.store.scores import Prediction
 
 REFERENCE = "palm"
-"""The head that the others are held against, where it is there."""
+"""The head that the others are held against, where it is there and no other is asked for."""
 
-_HOW = (
-    f"Intervals hold {100 * LEVEL:.0f} % of {RESAMPLES:,} bootstrap resamples of the test clips, drawn "
-    "within each fold, the same clips for all seeds. Two heads are compared on the same clips: the "
-    "difference of their accuracies with its paired bootstrap interval and p, and the exact McNemar test,"
-    " of whose p the largest over seeds is shown. The p are of single comparisons; among many, some are "
-    "small by chance. Clips of one recording are not independent, and folds share training clips: true "
-    "intervals are somewhat wider."
+HOW = (
+    f"Intervals hold the accuracy that a head would have on average over further test clips and over further "
+    f"draws and starts, at {100 * LEVEL:.0f} %: clips and seeds are both samples, a clip that several folds "
+    "test is one clip, and quantiles are Student's, so that few seeds mean wide intervals. Clips of one "
+    "recording are not independent: with such clips, true intervals are wider."
+)
+
+_PAIRS = (
+    "Two heads are compared on the same clips with the same draws: runs that have no seed in common are not "
+    "set against each other. The last column is adjusted for all {count} comparisons of this section (Holm): "
+    f"below {1 - LEVEL:.2f}, the difference is sure."
+)
+
+ONE_SEED = (
+    "Marked *: a single seed. Such an interval is over test clips alone and says nothing about another draw "
+    "or start, and nothing of a single seed is tested. Fit with more --seeds."
 )
 
 
@@ -48,12 +59,26 @@ class Kind:
     def __str__(self) -> str:
         return f"{self.head}, {self.shots} shots" if self.shots else self.head
 
+    @property
+    def outcomes(self) -> Outcomes:
+        """What was right; without shots a head knows no seed."""
+        return outcomes(self.runs, seeded=self.shots > 0)
 
-def by_kind(predictions: list[Prediction], scores: pd.DataFrame) -> dict[tuple[str, str], list[Kind]]:
+    @property
+    def one_seed(self) -> bool:
+        """Whether nothing is known of other draws and starts, on which it depends."""
+        return self.shots > 0 and len({seed for _, seed in self.runs}) == 1
+
+
+Place = tuple[str, str]
+"""(dataset, encoder)"""
+
+
+def by_kind(predictions: list[Prediction], scores: pd.DataFrame) -> dict[Place, list[Kind]]:
     """Sort predictions by (dataset, encoder) and kind; those of runs that are not in the scores stay out."""
     columns = ["dataset", "encoder", "head", "shots", "fold", "seed"]
     scored = set(scores[columns].itertuples(index=False, name=None))
-    found: dict[tuple[str, str], dict[tuple[str, int], Kind]] = {}
+    found: dict[Place, dict[tuple[str, int], Kind]] = {}
     for prediction in predictions:
         head, shots, fold, seed = split_run_name(prediction.run)
         place = (prediction.dataset, prediction.encoder)
@@ -63,43 +88,83 @@ def by_kind(predictions: list[Prediction], scores: pd.DataFrame) -> dict[tuple[s
     return {place: [kinds[key] for key in sorted(kinds)] for place, kinds in sorted(found.items())}
 
 
-def certainty(kinds: Mapping[tuple[str, str], list[Kind]]) -> Section:
-    """Show the interval of every kind, and the heads compared on the same clips."""
-    intervals, pairs = [], []
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two heads on one dataset, compared."""
+
+    place: Place
+    one: Kind
+    other: Kind
+    compared: Comparison
+
+
+def reference_head(kinds: Mapping[Place, list[Kind]], against: str | None) -> str:
+    """Return the head that the others are held against.
+
+    Raises
+    ------
+    UnknownNameError
+        If there are no predictions of the one that is asked for.
+    """
+    heads = sorted({kind.head for of_place in kinds.values() for kind in of_place})
+    if against is not None and against not in heads:
+        raise UnknownNameError.among("head among these predictions", against, heads)
+    return against or REFERENCE
+
+
+def pairs(kinds: Mapping[Place, list[Kind]], reference: str) -> list[Pair]:
+    """Compare every head with the reference on every dataset, at the reference's largest number of shots.
+
+    Where the reference learns nothing, every other head takes part at its own largest number.
+    """
+    found = []
     for place, of_place in kinds.items():
-        for kind in of_place:
-            interval = accuracy_interval(outcomes(kind.runs))
-            bounds = f"{percent(interval.low)} to {percent(interval.high)}"
-            intervals.append((*place, kind.head, str(kind.shots or "-"), bounds))
-        for one, other in _pairs(of_place):
-            compared = compare(outcomes(one.runs), outcomes(other.runs))
-            pairs.append((*place, f"{one} - {other}", *_cells(compared)))
-    return Section(
-        "How sure the numbers are",
-        (
-            _HOW,
-            Table(
-                ("dataset", "encoder", "head", "shots", f"accuracy, {100 * LEVEL:.0f} % interval"),
-                tuple(intervals),
-            ),
-            Table(
-                ("dataset", "encoder", "compared", "difference", "interval", "p, bootstrap", "p, McNemar"),
-                tuple(pairs),
-                "Differences in points of accuracy",
-            ),
-        ),
-    )
+        largest = {kind.head: kind for kind in largest_of(of_place)}
+        if reference not in largest:
+            continue
+        one = largest.pop(reference)
+        at = {kind.head: kind for kind in of_place if kind.shots in (0, one.shots)}
+        for other in (largest if one.shots == 0 else {**at}).values():
+            answered = difference(one.outcomes, other.outcomes)
+            if other.head != reference and answered:
+                found.append(Pair(place, one, other, compare([answered])))
+    return found
 
 
-def errors(kinds: Mapping[tuple[str, str], list[Kind]]) -> Section:
+def certainty(kinds: Mapping[Place, list[Kind]], reference: str) -> Section:
+    """Show every head beside the reference, compared on the same clips and draws."""
+    made = pairs(kinds, reference)
+    tested = [pair.compared.p for pair in made if pair.compared.n_seeds != 1]
+    adjusted = iter(holm(tested))
+    tables: dict[tuple[Place, str], list[tuple[str, ...]]] = {}
+    for pair in made:
+        known = pair.compared.n_seeds != 1
+        cells = _cells(pair.compared, next(adjusted) if known else None)
+        name = str(pair.other) if pair.other.shots != pair.one.shots else pair.other.head
+        tables.setdefault((pair.place, str(pair.one)), []).append((name + "*" * (not known), *cells))
+    blocks: list[str | Table | Figure] = []
+    if made:
+        blocks.append(_PAIRS.format(count=len(tested)))
+    else:
+        blocks.append(f"Nothing is compared with {reference}: no other head ran with its shots and seeds.")
+    headings = ("", "difference", f"{100 * LEVEL:.0f} % interval", "p", "p, Holm")
+    for ((dataset, encoder), one), rows in tables.items():
+        caption = f"{dataset}, {encoder}: {one}, less each of the others, in points of accuracy"
+        blocks.append(Table(headings, tuple(rows), caption))
+    if len(tested) < len(made):
+        blocks.append(ONE_SEED)
+    return Section("How sure the differences are", tuple(blocks))
+
+
+def errors(kinds: Mapping[Place, list[Kind]], reference: str) -> Section:
     """Show per dataset what every class is taken for, and each head's recall per class."""
     blocks: list[str | Table | Figure] = []
     for number, (place, of_place) in enumerate(kinds.items()):
         where = f"{place[0]}, {place[1]}"
-        largest = _largest(of_place)
+        largest = largest_of(of_place)
         names = next(iter(of_place[0].runs.values())).class_names
         confused = {kind.head: confusion(list(kind.runs.values())) for kind in largest}
-        shown = next((kind for kind in largest if kind.head == REFERENCE), largest[-1])
+        shown = next((kind for kind in largest if kind.head == reference), largest[-1])
         caption = (
             f"{where}: what {shown} takes every class for, in % of its test clips, over all folds and seeds"
         )
@@ -116,33 +181,15 @@ def errors(kinds: Mapping[tuple[str, str], list[Kind]]) -> Section:
     return Section("Where heads err", tuple(blocks))
 
 
-def _largest(kinds: list[Kind]) -> list[Kind]:
+def largest_of(kinds: Iterable[Kind]) -> list[Kind]:
     """Return every head at its largest number of shots."""
     return list({kind.head: kind for kind in sorted(kinds, key=lambda kind: kind.shots)}.values())
 
 
-def _pairs(kinds: list[Kind]) -> list[tuple[Kind, Kind]]:
-    """Pair every head with the reference, at the reference's largest number of shots."""
-    largest = {kind.head: kind for kind in _largest(kinds)}
-    reference = largest.get(REFERENCE)
-    if reference is None:
-        return []
-    others = [kind for kind in kinds if kind.head != REFERENCE and kind.shots in (0, reference.shots)]
-    return [
-        (reference, other)
-        for other in others
-        if {fold for fold, _ in reference.runs} & {fold for fold, _ in other.runs}
-    ]
-
-
-def _cells(compared: Comparison) -> tuple[str, str, str, str]:
+def _cells(compared: Comparison, adjusted: float | None) -> tuple[str, str, str, str]:
     bounds = f"{100 * compared.interval.low:+.2f} to {100 * compared.interval.high:+.2f}"
-    return (
-        f"{100 * compared.difference:+.2f}",
-        bounds,
-        _p(compared.bootstrap_p),
-        _p(compared.mcnemar_p),
-    )
+    tests = ("-", "-") if adjusted is None else (_p(compared.p), _p(adjusted))
+    return (f"{100 * compared.difference:+.2f}", bounds, *tests)
 
 
 def _p(p: float) -> str:

@@ -13,6 +13,7 @@ from matplotlib import figure as canvas
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from palm_cache.errors import visible
 from palm_cache.report.content import Figure
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0,
 
 LONGEST_NAME = 28
 """Letters of a name on a figure."""
+
+SMALLEST_LOSS = 1e-6
+"""A loss below it is drawn there: the axis is logarithmic."""
 
 MOST_NUMBERED = 16
 """Classes up to which a confusion matrix carries numbers."""
@@ -131,6 +135,28 @@ def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
     return _figure("accuracy_by_shots", "Test accuracy by shots, mean over datasets", draw, 7.0, height)
 
 
+def losses_by_epoch(losses: Mapping[str, NDArray[np.float32]]) -> Figure:
+    """Draw the mean training loss of every epoch, a line each."""
+
+    def draw(axes: Axes) -> None:
+        for place, (name, values) in enumerate(losses.items()):
+            axes.plot(
+                np.arange(1, len(values) + 1),
+                np.maximum(values, SMALLEST_LOSS),
+                label=_short(name),
+                color=COLOURS[place % len(COLOURS)],
+                linestyle=DASHES[place % len(DASHES)],
+            )
+        axes.set_yscale("log")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss on the shots")
+        axes.grid(axis="y", linewidth=0.4, alpha=0.6)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+    caption = "Loss on the shots while they are learned: before each step, mean over an epoch and runs"
+    return _figure("losses_by_epoch", caption, draw, 7.0)
+
+
 def _name_lines(
     axes: Axes, ends: Mapping[str, float], styles: Mapping[str, Mapping[str, Any]], gap: float
 ) -> None:
@@ -170,8 +196,8 @@ def confusion_matrix(name: str, caption: str, counts: NDArray[np.int64], classes
         axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
         axes.set_xticks(range(len(classes)), names, rotation=90)
         axes.set_yticks(range(len(classes)), names)
-        axes.set_xlabel("taken for")
-        axes.set_ylabel("is")
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
         axes.tick_params(length=0, labelsize=7 if len(classes) > MOST_NUMBERED else 9)
         if len(classes) > MOST_NUMBERED:
             return
@@ -205,6 +231,7 @@ def _figure(
 
 def _short(name: str) -> str:
     """Return a name that leaves room for what is drawn; tables have it in full."""
+    name = visible(name)  # no XML holds control characters
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 

@@ -34,6 +34,15 @@ def figures() -> pd.DataFrame:
     return _read("figures.csv")
 
 
+def claims() -> pd.DataFrame:
+    """Return what later papers report: method, head, encoders, dataset, accuracy (%), source.
+
+    ``dataset`` is empty for the mean over all eleven, ``head`` where none of ours comes near. They were taken
+    from digests and are unverified.
+    """
+    return _read("claims.csv")
+
+
 def names() -> tuple[str, ...]:
     """Return the names of the paper's eleven datasets."""
     return tuple(datasets()["dataset"].unique())
@@ -41,4 +50,4 @@ def names() -> tuple[str, ...]:
 
 def _read(name: str) -> pd.DataFrame:
     with files("palm_cache.report").joinpath("paper", name).open(encoding="utf-8") as file:
-        return pd.read_csv(file)
+        return pd.read_csv(file, keep_default_na=False)

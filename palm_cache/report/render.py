@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from palm_cache.errors import visible
 from palm_cache.report.content import Figure, Section, Table
 
+TITLE = "palm-cache report"
 
-def as_markdown(title: str, sections: Sequence[Section]) -> str:
-    """Lay the sections out in Markdown; figures are links to SVG files in the same folder."""
-    lines = [f"# {title}"]
+
+def as_markdown(verdict: str, sections: Sequence[Section]) -> str:
+    """Lay verdict and sections out in Markdown; figures are links to SVG files in the same folder."""
+    lines = [f"# {_escape(verdict)}"]
     for section in sections:
         lines.append(f"## {_escape(section.title)}")
         for block in section.blocks:
@@ -27,8 +30,8 @@ def as_markdown(title: str, sections: Sequence[Section]) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def as_page(title: str, sections: Sequence[Section]) -> str:
-    """Lay the sections out as one HTML page; what comes from data is escaped by the template."""
+def as_page(verdict: str, sections: Sequence[Section]) -> str:
+    """Lay verdict and sections out as one HTML page; what comes from data is escaped by the template."""
     environment = Environment(
         loader=PackageLoader("palm_cache.report", "."), autoescape=True, undefined=StrictUndefined
     )
@@ -37,7 +40,7 @@ def as_page(title: str, sections: Sequence[Section]) -> str:
         "figure": lambda block: isinstance(block, Figure),
     }
     environment.filters["data_uri"] = _data_uri
-    return environment.get_template("page.html.jinja").render(title=title, sections=sections)
+    return environment.get_template("page.html.jinja").render(title=TITLE, verdict=verdict, sections=sections)
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -52,4 +55,4 @@ def _data_uri(svg: str) -> Markup:
 
 
 def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+    return visible(text.replace("\n", " ")).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

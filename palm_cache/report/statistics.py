@@ -1,99 +1,220 @@
-"""How sure the accuracies are: intervals and paired tests over test clips, recall and confusion per class.
+r"""How sure the accuracies are: intervals and paired tests, recall and confusion per class.
 
-A test clip is the unit that is resampled. A clip's score is the share of seeds that classified it rightly, so
-that the seeds of one fold, which see the same clips, are never taken for independent evidence.
+A head's accuracy is what it would reach on average over further test clips **and** over further draws and
+starts. Both were sampled: every clip is answered by the runs of each of :math:`S` seeds. With
+:math:`\bar A_s` the mean over folds of seed :math:`s`, and :math:`e_{si}` what clip :math:`i` adds to it
+beyond what clips add on average, the variance of the mean over seeds is estimated without bias by
+
+.. math::
+
+    V = \underbrace{\tfrac1S \mathrm{var}_s(\bar A_s)}_{\text{seeds}}
+      + \max\Big(0, \underbrace{\textstyle\sum_i \bar e_i^2}_{\text{clips}}
+      - \underbrace{\tfrac1S \textstyle\sum_i \mathrm{var}_s(e_{si})}_{\text{both at once}}\Big)
+
+because the first two terms each contain the third. Resampling seeds and clips side by side would count that
+third term three times, and with three seeds give two thirds of the first: hence no bootstrap. Quantiles are
+Student's, with Satterthwaite's degrees of freedom, of which three seeds leave few.
+
+Clips are known by their rows in the store: one that several folds test is one clip, not several. Runs of one
+seed in several folds are one sample of a draw: their training clips overlap, and their start is the same.
+
+References
+----------
+Hillis, "A comparison of denominator degrees of freedom methods for multiple observer ROC analysis",
+Statistics in Medicine 26, 2007 (readers are our seeds, cases our clips); Agresti and Coull, "Approximate is
+better than 'exact' for interval estimation of binomial proportions", The American Statistician 52, 1998;
+Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", Statistics in
+Medicine 24, 2005; Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+Statistics 6, 1979.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import t as student
 from sklearn.metrics import confusion_matrix
 
 from palm_cache.store.scores import Prediction
 
-RESAMPLES = 10_000
 LEVEL = 0.95
+
+ADDED_TO_ONE = (0.0, 0.0, 1.0, 1.0)
+"""Clips that are added to those of a head, as Agresti and Coull do: two that every run misses and two that
+none does. An accuracy of 100 % on 50 clips is no proof of 100 %."""
+
+ADDED_TO_TWO = (-(0.5**0.5), 0.5**0.5)
+"""Clips that are added to those of two heads: half a clip to each cell of their table, as Agresti and Min do.
+Two clips of half the weight have the same sum of squares."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A bootstrap interval at :data:`LEVEL`."""
+    """A confidence interval at :data:`LEVEL`."""
 
     low: float
     high: float
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """What one run said about the test clips of its fold."""
+
+    clips: NDArray[np.int64]
+    """(n_test,) rows of the store."""
+    score: NDArray[np.float64]
+    """(n_test,) 1 where it was right, 0 where not; of two runs the first's less the second's."""
+
+
+Outcomes = Mapping[tuple[int, int | None], Answers]
+"""By (fold, seed); the seed of heads that learn nothing is ``None``: they are the same with every seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over seeds, each a mean over folds, with its variance."""
+
+    mean: float
+    n_clips: int
+    n_seeds: int
+    """0 where no run depends on one; with 1 the variance leaves the seeds out."""
+    variance: float
+    freedom: float
+    """Degrees of freedom of the variance."""
+
+    def interval(self) -> Interval:
+        """Return the interval around the mean."""
+        reach = math.sqrt(self.variance) * float(student.ppf((1 + LEVEL) / 2, self.freedom))
+        return Interval(self.mean - reach, self.mean + reach)
+
+    def p(self) -> float:
+        """Return the two-sided p of a mean of 0, whose variance is above 0."""
+        return float(2 * student.sf(abs(self.mean) / math.sqrt(self.variance), self.freedom))
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """One head against another on the same clips."""
+    """One head against another on the same clips, with the same seeds."""
 
     difference: float
     """Accuracy of the first less that of the second."""
     interval: Interval
-    bootstrap_p: float
-    """Two-sided, of the paired bootstrap."""
-    mcnemar_p: float
-    """Two-sided, of the exact McNemar test: the largest over seeds, each with the clips of all folds."""
+    p: float
+    """Two-sided, of this comparison alone."""
+    n_seeds: int
+    """Seeds that were compared; 0 where neither head depends on one, and with 1 the seeds are left out."""
 
 
-_Seeds = Mapping[int, NDArray[np.bool_]]
+def outcomes(predictions: Mapping[tuple[int, int], Prediction], *, seeded: bool = True) -> Outcomes:
+    """Say what was right in the predictions of one head at one number of shots, given by (fold, seed).
 
-Outcomes = Mapping[int, _Seeds]
-"""Fold -> seed -> (n_test,) whether each test clip was classified rightly."""
-
-
-def outcomes(predictions: Mapping[tuple[int, int], Prediction]) -> dict[int, dict[int, NDArray[np.bool_]]]:
-    """Arrange the predictions of one head at one number of shots, given by (fold, seed)."""
-    arranged: dict[int, dict[int, NDArray[np.bool_]]] = {}
-    for (fold, seed), prediction in sorted(predictions.items()):
-        right = (prediction.logits.argmax(dim=1) == prediction.labels).numpy()
-        arranged.setdefault(fold, {})[seed] = right
-    return arranged
-
-
-def accuracy_interval(right: Outcomes) -> Interval:
-    """Return the bootstrap interval of the accuracy, mean over folds of the mean over seeds.
-
-    Clips are resampled within their fold, the same clips for all seeds.
+    Parameters
+    ----------
+    seeded : bool
+        Whether the head depends on a draw; heads without shots do not.
     """
-    return mean_accuracy_interval([right])
+    return {
+        (fold, seed if seeded else None): Answers(
+            prediction.rows.numpy(),
+            (prediction.logits.argmax(dim=1) == prediction.labels).numpy().astype(np.float64),
+        )
+        for (fold, seed), prediction in sorted(predictions.items())
+    }
 
 
-def mean_accuracy_interval(datasets: Sequence[Outcomes]) -> Interval:
-    """Return the interval of a mean accuracy over datasets, each resampled by itself."""
-    random = np.random.default_rng(0)
-    means = [_resampled([_mean_over_seeds(seeds) for seeds in right.values()], random) for right in datasets]
-    return _interval(np.asarray(np.mean(means, axis=0)))
-
-
-def compare(first: Outcomes, second: Outcomes) -> Comparison:
-    """Compare two heads clip by clip on the folds and seeds that both have.
-
-    A head with one run per fold, as those that learn nothing, stands against each seed of the other.
-
-    Raises
-    ------
-    ValueError
-        If they have no fold or no seed in common.
-    """
-    pairs = [_same_seeds(first[fold], second[fold]) for fold in sorted(first.keys() & second.keys())]
-    if not pairs or not all(one and other for one, other in pairs):
-        raise ValueError("no fold or no seed in common")
-    differences = [_mean_over_seeds(one) - _mean_over_seeds(other) for one, other in pairs]
-    means = _resampled(differences, np.random.default_rng(0))
-    # As many as say otherwise, on both sides; never quite 0, which no finite number of resamples shows.
-    tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    return Comparison(
-        difference=float(np.mean([difference.mean() for difference in differences])),
-        interval=_interval(means),
-        bootstrap_p=min(1.0, 2 * (tail + 1) / (RESAMPLES + 1)),
-        mcnemar_p=_mcnemar(pairs),
+def estimate(runs: Outcomes) -> Estimate:
+    """Estimate the mean over seeds of the mean over folds, and its variance."""
+    folds: dict[int | None, int] = {}
+    for _, seed in runs:
+        folds[seed] = folds.get(seed, 0) + 1
+    places = {seed: place for place, seed in enumerate(folds)}
+    clips = np.unique(np.concatenate([answers.clips for answers in runs.values()]))
+    means, beyond = np.zeros(len(folds)), np.zeros((len(folds), len(clips)))
+    for (_, seed), answers in runs.items():
+        mean, n_test = answers.score.mean(), len(answers.score)
+        means[places[seed]] += mean / folds[seed]
+        # Their own mean takes one degree of freedom from the clips of a fold.
+        weight = 1 / (folds[seed] * math.sqrt(n_test * max(1, n_test - 1)))
+        columns = np.searchsorted(clips, answers.clips)
+        np.add.at(beyond[places[seed]], columns, weight * (answers.score - mean))
+    of_clips = float((beyond.mean(axis=0) ** 2).sum())
+    variance, spread = of_clips, of_clips**2 / max(1, len(clips) - 1)
+    if len(folds) > 1:
+        of_seeds = float(means.var(ddof=1)) / len(folds)
+        of_both = float(beyond.var(axis=0, ddof=1).sum()) / len(folds)
+        variance = of_seeds + max(0.0, of_clips - of_both)
+        spread += of_seeds**2 / (len(folds) - 1)
+    return Estimate(
+        mean=float(means.mean()),
+        n_clips=len(clips),
+        n_seeds=len(folds) - (None in folds),
+        variance=variance,
+        freedom=max(1.0, variance**2 / spread) if spread else float(max(1, len(clips) - 1)),
     )
+
+
+def mean_over_datasets(estimates: Sequence[Estimate]) -> Estimate:
+    """Average estimates of datasets, which are independent of one another."""
+    count = len(estimates)
+    variance = sum(one.variance for one in estimates) / count**2
+    spread = sum((one.variance / count**2) ** 2 / one.freedom for one in estimates)
+    return Estimate(
+        mean=sum(one.mean for one in estimates) / count,
+        n_clips=sum(one.n_clips for one in estimates),
+        n_seeds=min(one.n_seeds for one in estimates),
+        variance=variance,
+        freedom=variance**2 / spread if spread else min(one.freedom for one in estimates),
+    )
+
+
+def accuracy_interval(datasets: Sequence[Outcomes]) -> Interval:
+    """Return the interval of a head's accuracy on one dataset, or of its mean over several."""
+    found = mean_over_datasets([_with(ADDED_TO_ONE, estimate(runs)) for runs in datasets]).interval()
+    return Interval(max(0.0, found.low), min(1.0, found.high))
+
+
+def difference(first: Outcomes, second: Outcomes) -> Outcomes:
+    """Return what one head got right and another did not, by the folds and seeds that both have.
+
+    It is empty where they have none in common: runs of different seeds learned from different clips, and are
+    never set against each other.
+    """
+    found: dict[tuple[int, int | None], Answers] = {}
+    for fold, seed in dict.fromkeys([*first, *second]):
+        one = first.get((fold, seed), first.get((fold, None)))
+        other = second.get((fold, seed), second.get((fold, None)))
+        if one and other and np.array_equal(one.clips, other.clips):
+            found[fold, seed] = Answers(one.clips, one.score - other.score)
+    return found
+
+
+def compare(datasets: Sequence[Outcomes]) -> Comparison:
+    """Judge the :func:`difference` of two heads on one dataset, or its mean over several."""
+    estimates = [estimate(runs) for runs in datasets]
+    judged = mean_over_datasets([_with(ADDED_TO_TWO, one) for one in estimates])
+    mean = mean_over_datasets(estimates)
+    return Comparison(mean.mean, judged.interval(), judged.p(), mean.n_seeds)
+
+
+def holm(p: Sequence[float], family: int | None = None) -> list[float]:
+    """Adjust the p of some comparisons: that any is below a level by chance is as rare as with one alone.
+
+    Parameters
+    ----------
+    p : sequence of float
+    family : int, optional
+        How many comparisons were made or could have been, if more than those given.
+    """
+    count = max(len(p), family or 0)
+    adjusted, largest = [0.0] * len(p), 0.0
+    for rank, place in enumerate(np.argsort(p, kind="stable").tolist()):
+        largest = max(largest, min(1.0, (count - rank) * p[place]))
+        adjusted[place] = largest
+    return adjusted
 
 
 def confusion(predictions: Sequence[Prediction]) -> NDArray[np.int64]:
@@ -116,46 +237,10 @@ def recalls(confused: NDArray[np.int64]) -> NDArray[np.float64]:
     return recall
 
 
-def _mean_over_seeds(seeds: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.float64]:
-    return np.asarray(np.mean(list(seeds.values()), axis=0))
-
-
-def _resampled(folds: Sequence[NDArray[np.float64]], random: np.random.Generator) -> NDArray[np.float64]:
-    """Return the mean over folds of the mean of resampled clips, (RESAMPLES,).
-
-    A clip's value is one of few. Drawing n clips with replacement is drawing how often each value comes from
-    a multinomial distribution: exact, and as quick for a hundred thousand clips as for ten.
-    """
-    means = np.zeros(RESAMPLES)
-    for clips in folds:
-        values, counts = np.unique(clips, return_counts=True)
-        drawn = random.multinomial(len(clips), counts / len(clips), size=RESAMPLES)
-        means += drawn @ values / len(clips)
-    return means / len(folds)
-
-
-def _interval(means: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
-
-
-def _same_seeds(one: _Seeds, other: _Seeds) -> tuple[_Seeds, _Seeds]:
-    """Return what two heads did in one fold with the seeds that both have."""
-    if len(one) == 1 or len(other) == 1:
-        return one, other
-    seeds = sorted(one.keys() & other.keys())
-    return {seed: one[seed] for seed in seeds}, {seed: other[seed] for seed in seeds}
-
-
-def _mcnemar(pairs: Sequence[tuple[_Seeds, _Seeds]]) -> float:
-    """Return the largest p over seeds of the exact McNemar test, folds strung together."""
-    largest = 0.0
-    for place in range(max(len(one) for pair in pairs for one in pair)):
-        gained = lost = 0
-        for pair in pairs:
-            right, other = (list(seeds.values())[place % len(seeds)] for seeds in pair)
-            gained += int((right & ~other).sum())
-            lost += int((~right & other).sum())
-        p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-        largest = max(largest, p)
-    return largest
+def _with(added: Iterable[float], found: Estimate) -> Estimate:
+    """Return an estimate as it would be with further clips of the given scores, the same for every seed."""
+    scores = np.array(list(added))
+    together = found.n_clips + len(scores)
+    squares = found.n_clips**2 * found.variance + float(((scores - found.mean) ** 2).sum())
+    mean = (found.n_clips * found.mean + float(scores.sum())) / together
+    return Estimate(mean, found.n_clips, found.n_seeds, squares / together**2, found.freedom)

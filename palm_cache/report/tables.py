@@ -66,7 +66,9 @@ HEADINGS = (
 
 
 def percent(mean: float, deviation: float = math.nan) -> str:
-    """Return a share as a percentage with two digits, and its deviation where there is one."""
+    """Return a share as a percentage with two digits, and its deviation where there is one; "-" for NaN."""
+    if math.isnan(mean):
+        return "-"
     spread = "" if pd.isna(deviation) else f" ± {100 * deviation:.2f}"
     return f"{100 * mean:.2f}{spread}"
 

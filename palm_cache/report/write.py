@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +11,19 @@ from typing import cast
 import pandas as pd
 
 from palm_cache.report.choice import which_head
-from palm_cache.report.comparison import compare_with_paper
+from palm_cache.report.comparison import compare_with_paper, deviations
 from palm_cache.report.content import Figure, Section, Table
-from palm_cache.report.evidence import Kind, by_kind, certainty, errors
+from palm_cache.report.evidence import HOW, ONE_SEED, Kind, Place, by_kind, certainty, errors, reference_head
 from palm_cache.report.figures import accuracy_by_head
+from palm_cache.report.inside import inside
 from palm_cache.report.render import as_markdown, as_page
-from palm_cache.report.tables import HEADINGS, format_rows, percent, span, summarise
+from palm_cache.report.statistics import LEVEL, accuracy_interval
+from palm_cache.report.tables import percent, span, summarise
+from palm_cache.report.verdict import verdict
 from palm_cache.store.files import replacing
 from palm_cache.store.fingerprint import library_versions
-from palm_cache.store.scores import read_predictions, read_prompts, read_scores
+from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
 from palm_cache.types import Training
-
-TITLE = "palm-cache report"
 
 _READING = (
     "Accuracy and macro F1 on each fold's test clips, scored once after training: mean over folds, then "
@@ -31,11 +32,21 @@ _READING = (
 )
 
 
-def write_report(out: Path) -> tuple[Path, pd.DataFrame]:
+def write_report(
+    out: Path, *, against: str | None = None, heads: Path | None = None
+) -> tuple[Path, pd.DataFrame]:
     """Write ``OUT/report/``: ``index.html``, ``report.md`` and the figures, from what lies in ``OUT``.
 
     ``scores.csv`` must be there. ``predictions.h5`` adds intervals, paired tests and confusion, and
     ``prompts.csv`` the study of prompts; where they are absent the report says so.
+
+    Parameters
+    ----------
+    out : Path
+    against : str, optional
+        The head that the others are compared with; PALM by default.
+    heads : Path, optional
+        The folder below which heads lie, to look inside; ``out`` by default.
 
     Returns
     -------
@@ -48,40 +59,80 @@ def write_report(out: Path) -> tuple[Path, pd.DataFrame]:
     ------
     StoreError, DataError
         If the scores are missing or of another format.
+    UnknownNameError
+        If there are no predictions of the head to compare with.
     DamagedStoreError
         If the predictions cannot be read.
     OutputError
         If the report cannot be written.
     """
-    scores = read_scores(out / "scores.csv")
+    stored = out / "predictions.h5"
+    scores, predictions = tell_apart(
+        read_scores(out / "scores.csv"), read_predictions(stored) if stored.exists() else ()
+    )
     summary = summarise(scores)
     missing = []
-    kinds: dict[tuple[str, str], list[Kind]] = {}
-    if (out / "predictions.h5").exists():
-        kinds = by_kind(read_predictions(out / "predictions.h5"), scores)
+    kinds: dict[Place, list[Kind]] = {}
+    if stored.exists():
+        kinds = by_kind(predictions, scores)
     else:
         missing.append("predictions.h5 (make it with: palm-cache evaluate)")
+    reference = reference_head(kinds, against)
     choice = which_head(scores, kinds)
-    sections = [_results(summary), *([choice] if choice else []), *_beside_the_paper(scores)]
+    sections = [*([choice] if choice else []), _results(summary, kinds), *_beside_the_paper(scores)]
     if (out / "prompts.csv").exists():
         sections.append(_prompts(read_prompts(out / "prompts.csv")))
     else:
         missing.append("prompts.csv (make it with: palm-cache prompts)")
-    sections += [certainty(kinds), errors(kinds)] if kinds else []
-    sections.append(_provenance(scores, out / "scores.csv", missing))
+    sections += [certainty(kinds, reference), errors(kinds, reference)] if kinds else []
+    seen = inside(kinds, heads or out)
+    sections += [seen] if seen else []
+    sections.append(_provenance(scores, out / "scores.csv", missing, _short_draws(scores, kinds)))
     folder = out / "report"
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Figure):
                 _write(folder / f"{block.name}.svg", block.svg)
-    _write(folder / "report.md", as_markdown(TITLE, sections))
-    _write(folder / "index.html", as_page(TITLE, sections))
+    first = verdict(scores, kinds)
+    _write(folder / "report.md", as_markdown(first, sections))
+    _write(folder / "index.html", as_page(first, sections))
     return folder / "index.html", summary
 
 
-def _results(summary: pd.DataFrame) -> Section:
-    table = Table(HEADINGS, tuple(map(tuple, format_rows(summary))))
-    return Section("Results", (_READING, table, accuracy_by_head(summary)))
+def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> Section:
+    """Show a table per dataset and encoder: narrow enough for a phone, and never two encoders as one."""
+    tables, marked = [], False
+    for key, rows in summary.groupby(["dataset", "encoder"], sort=False):
+        place = cast("Place", key)
+        of_place = {(kind.head, kind.shots): kind for kind in kinds.get(place, [])}
+        cells = []
+        for row in rows.to_dict("records"):
+            kind = of_place.get((row["head"], row["shots"]))
+            accuracy = percent(row["accuracy"], row["accuracy_sd"])
+            cells.append(
+                (
+                    str(row["head"]),
+                    str(row["shots"] or "-"),
+                    *([accuracy, _interval(kind)] if of_place else [accuracy]),
+                    percent(row["macro_f1"], row["macro_f1_sd"]),
+                    str(row["folds"]),
+                    str(row["seeds"]),
+                    f"{row['n_params']:,}",
+                )
+            )
+            marked = marked or (kind is not None and kind.one_seed)
+        interval = [f"{100 * LEVEL:.0f} % interval"] if of_place else []
+        headings = ("head", "shots", "accuracy %", *interval, "macro F1 %", "folds", "seeds", "parameters")
+        tables.append(Table(headings, tuple(cells), ", ".join(place)))
+    notes = [_READING, *([HOW] if kinds else []), *([ONE_SEED] if marked else [])]
+    return Section("Results", (*notes, *tables, accuracy_by_head(summary)))
+
+
+def _interval(kind: Kind | None) -> str:
+    if kind is None:
+        return "-"
+    interval = accuracy_interval([kind.outcomes])
+    return f"{percent(interval.low)} to {percent(interval.high)}" + "*" * kind.one_seed
 
 
 def _beside_the_paper(scores: pd.DataFrame) -> list[Section]:
@@ -111,7 +162,20 @@ def _prompts(prompts: pd.DataFrame) -> Section:
     return Section("How much the prompt's wording matters", (note, Table(turned[0], turned[1:])))
 
 
-def _provenance(scores: pd.DataFrame, file: Path, missing: list[str]) -> Section:
+def _short_draws(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> list[str]:
+    """Say which draws have fewer clips than shots times classes."""
+    said = []
+    for place, of_place in kinds.items():
+        n_classes = len(next(iter(of_place[0].runs.values())).class_names)
+        runs = scores[(scores["dataset"] == place[0]) & (scores["encoder"] == place[1])]
+        for shots, drawn in runs.groupby("shots")["n_train"]:
+            wanted = int(cast("int", shots)) * n_classes
+            if drawn.min() < wanted:
+                said.append(f"{', '.join(place)}: {span(drawn)} of {wanted:,} clips at {shots} shots")
+    return said
+
+
+def _provenance(scores: pd.DataFrame, file: Path, missing: list[str], short: list[str]) -> Section:
     rows = tuple(
         (str(dataset), str(encoder), str(fingerprint)[:12], str(len(runs)), span(runs["n_test"]))
         for (dataset, encoder, fingerprint), runs in scores.groupby(["dataset", "encoder", "fingerprint"])
@@ -123,6 +187,10 @@ def _provenance(scores: pd.DataFrame, file: Path, missing: list[str]) -> Section
         + ", ".join(f"{name} {number}" for name, number in library_versions().items())
         + ".",
     ]
+    if short:
+        blocks.append(
+            f"Draws with fewer clips than asked for, as some classes have fewer: {'; '.join(short)}."
+        )
     if missing:
         blocks.append(f"Not there, and so not in this report: {'; '.join(missing)}.")
     return Section("Where the numbers come from", tuple(blocks))
@@ -133,10 +201,8 @@ def _deviations(scores: pd.DataFrame) -> str:
     paper = asdict(Training())
     found: dict[str, set[str]] = {}
     for head, text in scores[["head", "hyperparameters"]].drop_duplicates().itertuples(index=False):
-        settings = json.loads(text) if isinstance(text, str) and text else {}
-        for name, value in settings.items():
-            if name in paper and value != paper[name]:
-                found.setdefault(f"{name} {value} instead of {paper[name]}", set()).add(head)
+        for what in deviations(text):
+            found.setdefault(what, set()).add(head)
     if not found:
         return f"Trained as in the paper: {', '.join(f'{name} {value}' for name, value in paper.items())}."
     said = "; ".join(f"{what} ({', '.join(sorted(heads))})" for what, heads in sorted(found.items()))

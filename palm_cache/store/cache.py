@@ -18,6 +18,7 @@ of a file whose path, size and times are known).
 from __future__ import annotations
 
 import json
+import re
 import struct
 import time
 import uuid
@@ -42,6 +43,9 @@ from palm_cache.types import Place
 FORMAT = "palm-cache segment 1"
 
 RECIPE = "recipe.json"
+
+SEGMENT = re.compile(r"\d{20}-[0-9a-f]{8}\.safetensors")
+"""Name of a segment: when it was made, and something of its own."""
 
 KEY_BYTES = 32
 
@@ -188,7 +192,7 @@ class Cache:
     def refresh(self) -> None:
         """Look which segments there are now."""
         sizes = self.folder.files()
-        names = sorted(name for name in sizes if name.endswith(".safetensors") and not name.startswith("."))
+        names = sorted(filter(SEGMENT.fullmatch, sizes))
         for gone in self._segments.keys() - set(names):
             del self._segments[gone]
         for name in names:

@@ -30,8 +30,6 @@ from numpy.typing import NDArray
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
 from palm_cache.store.features import (
     CHUNK_ROWS,
-    MANIFEST,
-    ROOT,
     FeatureStore,
     Rows,
     check_format,
@@ -39,7 +37,7 @@ from palm_cache.store.features import (
 )
 from palm_cache.store.files import replacing, write_errors
 from palm_cache.store.places import folder, opened
-from palm_cache.store.writing import write_store
+from palm_cache.store.writing import publish, write_store
 from palm_cache.types import Fold, Place, Progress, no_progress
 
 Write = Callable[[FeatureStore, Place, Progress], None]
@@ -91,7 +89,7 @@ def _blocks(store: FeatureStore, progress: Progress) -> Iterator[tuple[slice, ND
 
 
 def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
-    problems = store.file_problems(content=True)
+    problems = store.file_problems("everything")
     if problems:
         raise DamagedStoreError(f"{store.path}: {problems[0]}; make it anew with: palm-cache extract")
     source, where = folder(store.path), folder(target)
@@ -103,7 +101,7 @@ def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
             source.fetch(name, built / name)
             progress("copying", number, len(names))
         store.check_steady()
-        where.publish(built, (), first=MANIFEST, last=ROOT)
+        publish(built, where)
 
 
 def _to_hdf5(store: FeatureStore, target: Place, progress: Progress) -> None:

@@ -2,8 +2,7 @@
 
 Layout (Zarr v3, readable with plain ``zarr.open``)::
 
-    <dataset>/<encoder>.zarr      attributes: StoreHeader
-    ├── manifest.json   size and checksum of every file, and whose they are
+    <dataset>/<encoder>.zarr      attributes: StoreHeader, and size and checksum of every file
     ├── audio           (rows, views, dim) float32     1,024 rows a chunk; zeros where there is an error
     ├── content_sha256  (rows, 32) uint8               zeros where the file could not be read
     ├── errors/row, errors/reason                      the rows without an embedding, and why
@@ -25,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import isnan
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,12 +35,16 @@ from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, OlderFormatError, StoreError
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.places import folder, reaching
+from palm_cache.store.places import Folder, folder
 from palm_cache.types import Features, Fold, Place
 
 FORMAT_VERSION = 2
 
-ROOT, MANIFEST = "zarr.json", "manifest.json"
+ROOT = "zarr.json"
+"""Metadata of the root, with the header and the manifest: where it is whole, there is a store."""
+
+UNFINISHED_MARK = "unfinished palm-cache feature store"
+"""What a root says while the files that it names are being copied to an object store."""
 
 CHUNK_ROWS = 1024
 """Rows of ``audio`` in a file."""
@@ -55,7 +58,7 @@ class StoreHeader:
 
     format_version: int
     id: str
-    """Of this writing of the store; its manifest bears the same."""
+    """Hash of all of the store, given when it is written."""
     dataset: str
     source: str
     """Where the dataset lay, "" if that is not known."""
@@ -78,6 +81,8 @@ class StoreHeader:
     class_names: tuple[str, ...]
     rows_sha256: str
     """Hash of everything but header and embeddings: see :meth:`Rows.sha256`."""
+    text_sha256: str
+    """Hash of the text embeddings."""
     made_with: Mapping[str, str]
     """Device, libraries, commit of the weights; provenance only."""
 
@@ -90,6 +95,7 @@ class StoreHeader:
                 "audio": self.fingerprint,
                 "text": self.text_recipe,
                 "templates": list(self.templates),
+                "prompts": self.text_sha256,
                 "rows": self.rows_sha256,
             }
         )
@@ -185,47 +191,42 @@ class FeatureStore:
 
     def __init__(self, path: Place) -> None:
         self.path, self._folder = path, folder(path)
-        root = self._metadata(ROOT)
-        if root is None:
-            raise StoreError(f"{path}: no feature store here; make it with: palm-cache extract")
         try:
-            attributes = json.loads(root)["attributes"]
+            root = read_root(self._folder)
+            if root is None:
+                raise StoreError(f"{path}: no feature store here; make it with: palm-cache extract")
+            attributes = root["attributes"]
             check_format(attributes, path)
             self.header = read_header(attributes)
-            manifest = json.loads(self._metadata(MANIFEST) or b"null")
             self._files: dict[str, tuple[int, int]] = {
-                str(name): (int(size), int(checksum)) for name, (size, checksum) in manifest["files"].items()
+                str(name): (int(size), int(checksum))
+                for name, (size, checksum) in attributes["files"].items()
             }
-            sound = manifest["id"] == self.header.id and self._files[ROOT][1] == crc32c(root)
+            whole = attributes["checksum"] == root_checksum(root)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedStoreError(f"{path}: not a readable feature store ({error}); {ANEW}") from error
-        if not sound:
-            raise DamagedStoreError(f"{path}: its metadata are damaged or of two stores; {ANEW}")
-
-    def _metadata(self, name: str) -> bytes | None:
-        try:
-            return self._folder.read(name)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
         except OSError as error:  # no permission, a share that is gone: no damage
             reason = (error.strerror or str(error)).lower()
-            raise StoreError(f"{self.path}: cannot be read: {reason}") from error
+            raise StoreError(f"{path}: cannot be read: {reason}") from error
+        if not whole:
+            raise DamagedStoreError(f"{path}: its {ROOT} is damaged; {ANEW}")
 
     @cached_property
     def _group(self) -> zarr.Group:
         """The arrays, once all their files are known to be there and their metadata to be whole."""
-        problems = self.file_problems(content=False)
+        problems = self.file_problems("metadata")
         if problems:
             raise DamagedStoreError(f"{self.path}: {problems[0]}; {ANEW}")
         return zarr.open_group(self._folder.zarr(), mode="r", zarr_format=3)
 
-    def file_problems(self, *, content: bool) -> list[str]:
+    def file_problems(self, reads: Literal["nothing", "metadata", "everything"]) -> list[str]:
         """Hold the files of the store against its manifest; one line per problem.
 
         Parameters
         ----------
-        content : bool
-            Read every file, not just the small ones that describe the others.
+        reads : str
+            Beside which files there are, and their sizes: the content of the small ones that describe the
+            others, or of all.
         """
         sizes = self._folder.files()
         problems = []
@@ -234,14 +235,16 @@ class FeatureStore:
                 problems.append(f"{name} is missing")
             elif sizes[name] != size:
                 problems.append(f"{name} has {sizes[name]} bytes instead of {size}")
-            elif (content or name.endswith(ROOT)) and crc32c(self._folder.read(name)) != checksum:
+            elif (reads == "everything" or (reads == "metadata" and name.endswith(ROOT))) and (
+                crc32c(self._folder.read(name)) != checksum
+            ):
                 problems.append(f"{name} is damaged")
         return problems
 
     @property
     def file_names(self) -> list[str]:
         """Paths of all its files below its folder."""
-        return [*self._files, MANIFEST]
+        return [*self._files, ROOT]
 
     @property
     def is_near(self) -> bool:
@@ -365,7 +368,7 @@ class FeatureStore:
 
     def problems(self) -> list[str]:
         """Check every file and every row; one line per problem, none if the store is in order."""
-        problems = self.file_problems(content=True)
+        problems = self.file_problems("everything")
         if problems:
             return problems
         try:
@@ -399,8 +402,38 @@ class FeatureStore:
 
 def exists(path: Place) -> bool:
     """Tell whether there is a feature store at a place, whole or not."""
-    with reaching(path):
-        return (path / ROOT).exists()
+    try:
+        return read_root(folder(path)) is not None
+    except ValueError:
+        return True
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StoreError(f"{path}: cannot be read: {reason}") from error
+
+
+def read_root(where: Folder) -> dict[str, Any] | None:
+    """Return the root metadata of a store, ``None`` where there is none or it is unfinished.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON.
+    OSError
+        If it may not be read.
+    """
+    try:
+        root = json.loads(where.read(ROOT))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not isinstance(root, dict):
+        raise ValueError("its root is not a group")
+    return None if UNFINISHED_MARK in root else root
+
+
+def root_checksum(root: Mapping[str, Any]) -> int:
+    """Return the checksum of a root's metadata, but for the place where it is kept."""
+    attributes = {name: value for name, value in root["attributes"].items() if name != "checksum"}
+    return int(crc32c(json.dumps({**root, "attributes": attributes}, sort_keys=True).encode()))
 
 
 def check_format(attributes: Mapping[str, Any], path: Place) -> None:

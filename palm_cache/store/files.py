@@ -5,13 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+from upath import UPath
 
 from palm_cache.errors import OutputError
 from palm_cache.store.places import folder, is_remote_failure, reason_of
 from palm_cache.types import Place
+
+P = TypeVar("P", Path, UPath)
 
 
 @contextmanager
@@ -67,7 +73,7 @@ def replacing(path: Place) -> Iterator[Path]:
             yield temporary
             folder(path.parent).put(path.name, temporary)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = named(path).with_name(f".{path.name}.{os.getpid()}.partial")
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -75,6 +81,93 @@ def replacing(path: Place) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def named(path: P) -> P:
+    """Return the place of what is about to be made, if it has a name: ``.``, ``..`` and ``/`` have none.
+
+    Raises
+    ------
+    OutputError
+    """
+    if path.name in ("", ".."):
+        raise OutputError(f"{path}: is a folder without a name of its own; name something inside it")
+    return path
+
+
+class GrowingFile:
+    """A text file that can be read while it is written; where it cannot be written, nothing of it stays.
+
+    Raises
+    ------
+    OutputError
+        From every method, if it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = named(path)
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb", buffering=0)
+
+    def write(self, text: str) -> None:
+        """Add text, at once."""
+        content = memoryview(text.encode("utf-8", "surrogateescape"))
+        try:
+            with write_errors(self._path):
+                while content:
+                    content = content[self._file.write(content) :]
+        except OutputError:
+            self.close()
+            if self._path.is_file():  # not a device
+                self._path.unlink()
+            raise
+
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process adds to the results in a folder, and keep the others waiting meanwhile.
+
+    Raises
+    ------
+    OutputError
+        If nothing can be written there.
+    """
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def keep_inputs(outputs: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
+    """Make sure that no output is one of the inputs, by whatever name or link.
+
+    Raises
+    ------
+    OutputError
+        If writing it would destroy one.
+    """
+    known = {identity: path for path in inputs if (identity := _identity(path))}
+    for output in outputs:
+        if (identity := _identity(output)) in known:
+            raise OutputError(f"{option} {output} is the input {known[identity]}; write to another file")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from all others, ``None`` where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_vacant(folder: Path, option: str) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 """Raise this whole number with every change of decoding, resampling, cropping or windowing that
 changes an embedding: every store made before becomes stale, and DVC extracts again."""
 

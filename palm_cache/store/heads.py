@@ -2,35 +2,57 @@
 
 Each group holds its state as arrays (``class_embeddings`` and what was learned) and, as attributes,
 everything else that predicting needs: class names, encoder spec and fingerprint, how it was trained, its
-calibration. Attributes of the file say what the encoder behind the fingerprint is.
+calibration. Attributes of the file say what the encoder behind the fingerprint is. The file bears a seal and
+every group a checksum: what is damaged is told and named, and the runs beside it can still be used.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
-from palm_cache.errors import DamagedStoreError, StoreError, UnknownNameError
-from palm_cache.store.files import replacing
+from palm_cache.errors import DamagedStoreError, DataError, StoreError, UnknownNameError, without_credentials
+from palm_cache.store.files import alone_in
+from palm_cache.store.hdf5 import (
+    DAMAGE,
+    DIGEST,
+    attributes,
+    digest,
+    members,
+    reading,
+    reason,
+    tensor,
+    writing,
+)
+from palm_cache.store.layout import check_name, slug
 from palm_cache.store.places import place
-from palm_cache.types import Calibration, FittedHead, Place, Run
+from palm_cache.types import MOST_VIEWS, Calibration, FittedHead, Place, Run
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+UNSEALED_VERSION = 1
+"""An earlier format without checksums, which is read as it is."""
 
 PREFERRED_HEAD = "palm"
 """Taken where a file holds several heads and nobody says which."""
 
-_PLAIN = ("template", "test_views", "fingerprint", "digest", "n_train", "n_params", "fit_seconds")
+_PLAIN = {
+    "template": str,
+    "test_views": str,
+    "fingerprint": str,
+    "digest": str,
+    "n_train": int,
+    "n_params": int,
+    "fit_seconds": float,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +69,20 @@ class Origin:
 
 def run_name(run: Run) -> str:
     """Return the name of a run inside its dataset and encoder, e.g. ``palm-16shots-fold1-seed0``."""
-    return f"{run.head}-{run.shots}shots-fold{run.fold}-seed{run.seed}"
+    return f"{run.method}-{run.shots}shots-fold{run.fold}-seed{run.seed}"
 
 
 def split_run_name(name: str) -> tuple[str, int, int, int]:
-    """Return head, shots, fold and seed of a run's name: the inverse of :func:`run_name`."""
-    match = re.fullmatch(r"(.+)-(\d+)shots-fold(\d+)-seed(\d+)", name)
+    """Return method, shots, fold and seed of a run's name: the inverse of :func:`run_name`."""
+    match = re.fullmatch(r"(.+)-(\d+)shots-fold(\d+)-seed(\d+)", name, re.ASCII)
     if match is None:
         raise ValueError(f"{name!r} is not the name of a run")
     return match[1], int(match[2]), int(match[3]), int(match[4])
+
+
+def without_variant(name: str) -> str:
+    """Return a run's name, or what of it is given, without its variant."""
+    return re.sub(r"@.*?(?=-\d+shots|$)", "", name)
 
 
 def write_heads(
@@ -78,14 +105,16 @@ def write_heads(
     OutputError
         If it cannot be written.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with writing(path) as file:
+        # Credentials are the environment's, and the file may be given away.
+        places = [without_credentials(str(store)) for store in stores]
         file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["store"] = str(stores[0])
-        file.attrs["joined_stores"] = np.array(
-            [str(store) for store in stores[1:]], dtype=h5py.string_dtype()
-        )
-        file.attrs["identity"] = json.dumps(dict(identity or {}), sort_keys=True)
+        file.attrs["store"] = places[0]
+        file.attrs["joined_stores"] = np.array(places[1:], dtype=h5py.string_dtype())
+        file.attrs["identity"] = without_credentials(json.dumps(dict(identity or {}), sort_keys=True))
         file.attrs["views"] = views
+        file.attrs["runs"] = len(heads)
+        file.attrs[DIGEST] = digest(file)
         for head in heads:
             group = file.create_group(run_name(head.run))
             for name, value in head.state.items():
@@ -98,6 +127,50 @@ def write_heads(
             group.attrs["hyperparameters"] = json.dumps(dict(head.hyperparameters), sort_keys=True)
             if head.calibration:
                 group.attrs["calibration"] = json.dumps(asdict(head.calibration))
+            group.attrs[DIGEST] = digest(group)
+
+
+def add_heads(
+    path: Path,
+    fitted: Sequence[FittedHead],
+    *stores: Place,
+    identity: Mapping[str, object] | None = None,
+    views: int = 1,
+) -> tuple[int, list[str]]:
+    """Write heads to a file in which others stay: those of the same features, from whatever process.
+
+    Parameters
+    ----------
+    fitted : sequence of FittedHead
+        Of one state of the features, at least one.
+    *stores, identity, views : see :func:`write_heads`
+
+    Returns
+    -------
+    kept : int
+        Heads that stay.
+    notes : list of str
+        What is dropped: heads of an earlier state of the features, and damaged ones.
+
+    Raises
+    ------
+    StoreError, DamagedStoreError
+        If there is a file of which nothing can be read.
+    OutputError
+        If it cannot be written.
+    """
+    with alone_in(path.parent):
+        earlier, damaged = _read_all(path) if path.exists() else ([], {})
+        renewed = {head.run for head in fitted}
+        others = [head for head in earlier if head.run not in renewed]
+        kept = [head for head in others if head.digest == fitted[0].digest]
+        write_heads(path, [*kept, *fitted], *stores, identity=identity, views=views)
+    notes = []
+    if lost := sorted(damaged.keys() - set(map(run_name, renewed))):
+        notes.append(f"{path}: damaged and dropped, fit again what you need: {', '.join(lost)}")
+    if dropped := len(others) - len(kept):
+        notes.append(f"{path}: {dropped} head(s) of an earlier state of the store are dropped")
+    return len(kept), notes
 
 
 def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> None:
@@ -110,12 +183,14 @@ def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> N
     OutputError
         If it cannot be written.
     """
-    read_runs(path)  # says what is wrong with the file, if something is
-    with replacing(path) as temporary:
-        shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "r+") as file:
-            for run, calibration in calibrations.items():
-                file[run_name(run)].attrs["calibration"] = json.dumps(asdict(calibration))
+    with alone_in(path.parent):
+        heads, stores = read_heads(path)
+        with _open(path) as opened:
+            origin = opened.origin()
+        calibrated = [
+            replace(head, calibration=calibrations.get(head.run, head.calibration)) for head in heads
+        ]
+        write_heads(path, calibrated, *stores, identity=origin.identity, views=origin.views)
 
 
 def read_heads(path: Path) -> tuple[list[FittedHead], tuple[Place, ...]]:
@@ -126,42 +201,62 @@ def read_heads(path: Path) -> tuple[list[FittedHead], tuple[Place, ...]]:
     StoreError
         If there is no such file, or its format is another version's.
     DamagedStoreError
-        If it cannot be read.
+        If anything in it is damaged; what is, is named.
     """
-    with _open(path) as file:
-        stores = [file.attrs["store"], *file.attrs.get("joined_stores", ())]
-        return [_read_head(group) for group in file.values()], tuple(place(str(one)) for one in stores)
+    heads, damaged = _read_all(path)
+    with _open(path) as opened:
+        if damaged or not opened.intact:
+            what = f"damaged: {', '.join(damaged)}" if damaged else "its bytes have changed, but no run's"
+            raise DamagedStoreError(
+                f"{path}: {what}; {len(heads)} run(s) can be used, one by one (--run); palm-cache fit with "
+                "its options mends the file"
+            )
+        return heads, opened.stores()
 
 
 def read_runs(path: Path) -> list[Run]:
-    """Return which runs a heads file holds, without reading them; raises as :func:`read_heads`."""
-    with _open(path) as file:
-        return [_read_run(group.attrs) for group in file.values()]
+    """Return which runs a heads file holds, damaged ones too, without reading them.
+
+    Raises
+    ------
+    StoreError, DamagedStoreError
+        As :func:`read_heads`, where not even that can be read.
+    """
+    with _open(path) as opened:
+        return opened.runs()
 
 
 def read_head(path: Path, run: Run) -> tuple[FittedHead, Origin]:
-    """Read one head of a file; raises as :func:`read_heads`."""
-    with _open(path) as file:
-        origin = Origin(
-            place(file.attrs["store"]),
-            json.loads(file.attrs.get("identity", "{}")),
-            int(file.attrs.get("views", 1)),
-        )
-        return _read_head(file[run_name(run)]), origin
+    """Read one head of a file; raises as :func:`read_heads`, whatever is damaged besides it."""
+    with _open(path) as opened:
+        return opened.head(run_name(run)), opened.origin()
+
+
+def _read_all(path: Path) -> tuple[list[FittedHead], dict[str, DamagedStoreError]]:
+    """Read every head that can be read, and why the others, by name, cannot."""
+    heads, damaged = [], {}
+    with _open(path) as opened:
+        for name in opened.names:
+            try:
+                heads.append(opened.head(name))
+            except DamagedStoreError as error:
+                damaged[name] = error
+    return heads, damaged
 
 
 def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
     """Return the run that is meant.
 
     Of several that fit: a head that learns before one that does not, PALM before others, then the head
-    whose name comes first; most shots, first fold, first seed.
+    whose name comes first; most shots; one with the default options before others; first fold, first seed.
 
     Parameters
     ----------
     runs : iterable of Run
         At least one.
     wanted : str, optional
-        Name of a run, or its beginning up to a hyphen: ``palm``, ``palm-16shots``.
+        Name of a run, or its beginning up to a hyphen: ``palm``, ``palm-16shots``, ``palm@lr=0.005``; what
+        fits no name may leave out the variant.
 
     Raises
     ------
@@ -172,54 +267,133 @@ def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
     fitting = runs
     if wanted is not None:
         of_head = [run for run in runs if run.head == wanted]
-        fitting = of_head or [run for run in runs if f"{run_name(run)}-".startswith(f"{wanted}-")]
+        named = [run for run in runs if f"{run_name(run)}-".startswith(f"{wanted}-")]
+        plain = [run for run in runs if f"{without_variant(run_name(run))}-".startswith(f"{wanted}-")]
+        fitting = of_head or named or plain
     if not fitting:
-        kinds = {f"{run.head}-{run.shots}shots" for run in runs}
-        known = kinds if "shot" in str(wanted) else {run.head for run in runs}
+        names = {run: run.method if "@" in str(wanted) else run.head for run in runs}
+        kinds = {f"{name}-{run.shots}shots" for run, name in names.items()}
+        known = kinds if "shot" in str(wanted) else set(names.values())
         raise UnknownNameError.among("run", str(wanted), sorted(known))
     return min(fitting, key=_preference)
 
 
 def _preference(run: Run) -> tuple[object, ...]:
-    return (run.shots == 0, run.head != PREFERRED_HEAD, run.head, -run.shots, run.fold, run.seed)
+    learned_first = (run.shots == 0, run.head != PREFERRED_HEAD, run.head)
+    return (*learned_first, -run.shots, run.variant, run.fold, run.seed)
+
+
+class _Opened:
+    """A heads file that is being read.
+
+    Parameters
+    ----------
+    path : Path
+    file : h5py.File
+    sealed : bool
+        Whether it is known to be what was written.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, sealed: bool) -> None:
+        self._path, self._file = path, file
+        version = file.attrs["format_version"]
+        if version not in (UNSEALED_VERSION, FORMAT_VERSION):
+            raise StoreError(
+                f"{path}: heads format {version}, this palm-cache reads {FORMAT_VERSION}; fit them again "
+                "with: palm-cache fit"
+            )
+        self.intact = sealed or version == UNSEALED_VERSION
+        self._groups = members(file)
+        self.names = list(self._groups)
+        if not self.intact and (file.attrs[DIGEST] != digest(file) or file.attrs["runs"] != len(self.names)):
+            raise ValueError("what it says of itself has changed")
+
+    def stores(self) -> tuple[Place, ...]:
+        said = self._file.attrs
+        return tuple(place(str(one)) for one in [said["store"], *said.get("joined_stores", ())])
+
+    def origin(self) -> Origin:
+        said = attributes(self._file)
+        views = said.get("views", 1)
+        if not 1 <= views <= MOST_VIEWS:
+            raise ValueError(f"{views} views a clip")
+        return Origin(self.stores()[0], dict(json.loads(said.get("identity", "{}"))), views)
+
+    def runs(self) -> list[Run]:
+        found, damaged = [], []
+        for name, group in self._groups.items():
+            try:
+                found.append(_read_run(name, attributes(group)))
+            except (*DAMAGE, DataError):
+                damaged.append(name)
+        if damaged and not found:
+            raise ValueError("no run of it can be read")
+        # Of a damaged one the name tells what it was; in a file all are of one dataset and encoder.
+        return [*found, *(_named(name, found[0]) for name in damaged)]
+
+    def head(self, name: str) -> FittedHead:
+        """Read the head of that name.
+
+        Raises
+        ------
+        DamagedStoreError
+            If it is damaged, absent, or not what a head must be.
+        """
+        try:
+            group = self._groups[name]
+            if not self.intact and group.attrs[DIGEST] != digest(group):
+                raise ValueError("its checksum fails")
+            return _read_head(name, group)
+        except (*DAMAGE, DataError) as error:
+            raise DamagedStoreError(
+                f"{self._path}: run {name} is damaged ({reason(error)}); choose another with --run, or fit "
+                "it again with: palm-cache fit"
+            ) from error
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
+def _open(path: Path) -> Iterator[_Opened]:
     """Open a heads file for reading, and say what is wrong with it in one line."""
     if not path.is_file():
         raise StoreError(f"{path}: no heads here; fit some with: palm-cache fit")
     try:
-        with h5py.File(path) as file:
-            if file.attrs["format_version"] != FORMAT_VERSION:
-                raise StoreError(
-                    f"{path}: heads format {file.attrs['format_version']}, this palm-cache reads "
-                    f"{FORMAT_VERSION}; fit them again with: palm-cache fit"
-                )
-            yield file
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        with reading(path) as (file, sealed):
+            yield _Opened(path, file, sealed)
+    except DAMAGE as error:
         raise DamagedStoreError(
-            f"{path}: not a readable heads file ({error}); remove it and fit again with: palm-cache fit"
+            f"{path}: not a readable heads file ({reason(error)}); remove it and fit again with: "
+            "palm-cache fit"
         ) from error
 
 
-def _read_run(attributes: Mapping[str, Any]) -> Run:
-    return Run(**{name: _plain(attributes[name]) for name in Run.__dataclass_fields__})
+def _read_run(name: str, said: Mapping[str, Any]) -> Run:
+    known = {"variant": "", **said}
+    run = Run(**{field: known[field] for field in Run.__dataclass_fields__})
+    check_name(run.dataset, "dataset")
+    check_name(slug(run.encoder), "encoder")
+    if _named(name, run) != run:
+        raise ValueError(f"it calls itself {run_name(run)}")
+    return run
 
 
-def _read_head(group: h5py.Group) -> FittedHead:
-    attributes = {name: _plain(value) for name, value in group.attrs.items()}
-    calibration = attributes.get("calibration")
+def _named(name: str, other: Run) -> Run:
+    """Return the run of a name in the file of another run."""
+    method, shots, fold, seed = split_run_name(name)
+    head, _, variant = method.partition("@")
+    return Run(other.dataset, other.encoder, head, shots, fold, seed, variant)
+
+
+def _read_head(name: str, group: h5py.Group) -> FittedHead:
+    said = attributes(group)
+    for key, kind in _PLAIN.items():
+        if not isinstance(said[key], kind):
+            raise ValueError(f"{key} is {said[key]!r}")
+    calibration = json.loads(said.get("calibration", "null"))
     return FittedHead(
-        run=_read_run(attributes),
-        state={name: torch.from_numpy(np.asarray(values[()])) for name, values in group.items()},
-        class_names=tuple(str(name) for name in attributes["class_names"]),
-        hyperparameters=json.loads(attributes["hyperparameters"]),
-        calibration=Calibration(**json.loads(calibration)) if calibration else None,
-        **{name: attributes[name] for name in _PLAIN},
+        run=_read_run(name, said),
+        state={key: tensor(values) for key, values in members(group).items()},
+        class_names=tuple(str(one) for one in said["class_names"]),
+        hyperparameters=dict(json.loads(said["hyperparameters"])),
+        calibration=Calibration(**calibration) if calibration else None,
+        **{key: said[key] for key in _PLAIN},
     )
-
-
-def _plain(value: Any) -> Any:
-    """Return an attribute's number as Python's own."""
-    return value.item() if isinstance(value, np.generic) else value

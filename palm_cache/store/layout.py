@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import glob
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from palm_cache.errors import DataError
 from palm_cache.store.places import reaching
 from palm_cache.types import Place
 
@@ -24,6 +26,20 @@ RUNS = Path("runs")
 
 CACHE = ".cache"
 """Folder beside the datasets' in a folder of stores."""
+
+
+def check_name(name: str, what: str) -> str:
+    """Return a name that is about to become a part of a path, if it is one: names are read from files.
+
+    Raises
+    ------
+    DataError
+        If it would lead elsewhere, or no file can be called that.
+    """
+    odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+    if Path(name).name != name or name in ("", "..") or "/" in name or odd:
+        raise DataError(f"{what} {name!r} cannot be the name of a folder; rename it")
+    return name
 
 
 def slug(spec: str) -> str:
@@ -47,8 +63,14 @@ def joined_spec(encoders: Iterable[str]) -> str:
 
 
 def store_path(features: Place, dataset: str, encoder: str) -> Place:
-    """Return the place of a feature store in a folder of stores; ``encoder`` is a spec."""
-    return features / dataset / f"{slug(encoder)}.zarr"
+    """Return the place of a feature store in a folder of stores; ``encoder`` is a spec.
+
+    Raises
+    ------
+    DataError
+        If dataset or encoder cannot be the name of a file.
+    """
+    return features / check_name(dataset, "dataset") / f"{check_name(slug(encoder), 'encoder')}.zarr"
 
 
 def stores_present(features: Place, encoder: str | None = None, dataset: str | None = None) -> list[Place]:
@@ -61,5 +83,5 @@ def stores_present(features: Place, encoder: str | None = None, dataset: str | N
 
 
 def heads_path(out: Path, dataset: str, encoder: str) -> Path:
-    """Return where the heads of a dataset and encoder spec are kept."""
-    return out / dataset / slug(encoder) / "heads.h5"
+    """Return where the heads of a dataset and encoder spec are kept; raises as :func:`check_name`."""
+    return out / check_name(dataset, "dataset") / check_name(slug(encoder), "encoder") / "heads.h5"

@@ -1,6 +1,6 @@
 """What a folder of stores and its cache hold, and what of it is of no use.
 
-Only what carries our mark is ever listed: a feature store by its manifest, the cache of a recipe by its
+Only what carries our mark is ever listed: a feature store by its root, the cache of a recipe by its
 ``recipe.json``. Files of others stay where they are, whatever they are called.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palm_cache.errors import DamagedStoreError, OutputError, StoreError
-from palm_cache.store.cache import FORMAT, RECIPE
-from palm_cache.store.features import MANIFEST, FeatureStore
+from palm_cache.store.cache import FORMAT, RECIPE, SEGMENT
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.files import write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
@@ -85,7 +85,7 @@ def _describe(
             return None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    segments = [file for file in files if file.endswith(".safetensors")]
+    segments = list(filter(SEGMENT.fullmatch, files))
     counts = {file: _count(where, f"{name}/{file}") for file in segments}
     own = tuple(f"{name}/{file}" for file in [*segments, RECIPE])
     size = sum(files[file] for file in segments)
@@ -120,8 +120,9 @@ def _users(features: Place) -> dict[str, list[str]]:
 
 def _stores(features: Place) -> Iterator[Place]:
     for name in sorted(folder(features).files()):
-        if name.endswith(f"/{MANIFEST}") and not name.startswith("."):
-            yield features / name.removesuffix(f"/{MANIFEST}")
+        match = re.fullmatch(r"([^.].*?\.zarr)/zarr\.json", name)
+        if match:
+            yield features / match[1]
 
 
 def cache_waste(known: list[Known], cache: Place) -> list[Waste]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -15,31 +18,94 @@ from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
 from palm_cache.store.files import replacing
+from palm_cache.store.hdf5 import DAMAGE, members, reading, reason, tensor, writing
+from palm_cache.store.heads import split_run_name
+from palm_cache.store.layout import check_name
+from palm_cache.types import method
 
-COLUMNS = (
-    "dataset",
-    "encoder",
-    "head",
-    "shots",
-    "fold",
-    "seed",
-    "n_train",
-    "n_test",
-    "n_params",
-    "accuracy",
-    "macro_f1",
-    "macro_precision",
-    "macro_recall",
-    "loss",
-    "fit_seconds",
-    "template",
-    "hyperparameters",
-    "fingerprint",
-)
+Cell = Callable[[str], object]
+"""Makes a value of a table's cell; raises ``ValueError`` where it is none."""
+
+
+def _name(text: str) -> str:
+    return check_name(text, "name")
+
+
+def _variant(text: str) -> str:
+    return text and _name(text)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError("not a whole number from 0")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not 0 <= (value := float(text)) < math.inf:
+        raise ValueError("not a number from 0")
+    return value
+
+
+def _share(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 1:
+        raise ValueError("not a number from 0 to 1")
+    return value
+
+
+def _settings(text: str) -> str:
+    if not isinstance(json.loads(text), dict):
+        raise ValueError("not a JSON object")
+    return text
+
+
+_SCORES: Mapping[str, Cell] = {
+    "dataset": _name,
+    "encoder": _name,
+    "head": _name,
+    "shots": _count,
+    "fold": _count,
+    "seed": _count,
+    "variant": _variant,
+    "n_train": _count,
+    "n_test": _count,
+    "n_params": _count,
+    "accuracy": _share,
+    "macro_f1": _share,
+    "macro_precision": _share,
+    "macro_recall": _share,
+    "loss": _number,
+    "fit_seconds": _number,
+    "template": str,
+    "hyperparameters": _settings,
+    "fingerprint": str,
+}
+
+COLUMNS = tuple(_SCORES)
 """Columns of ``scores.csv``, one row per run; ``encoder`` is the slug of the spec."""
 
-PROMPT_COLUMNS = ("dataset", "encoder", "template", "fold", "n_test", "accuracy", "macro_f1", "fingerprint")
+KEYS = COLUMNS[:7]
+"""Columns that tell runs apart."""
+
+_ADDED: Mapping[str, str] = {"variant": ""}
+"""Columns that earlier versions did not write, and what they would have held."""
+
+_PROMPTS: Mapping[str, Cell] = {
+    "dataset": _name,
+    "encoder": _name,
+    "template": str,
+    "fold": _count,
+    "n_test": _count,
+    "accuracy": _share,
+    "macro_f1": _share,
+    "fingerprint": str,
+}
+
+PROMPT_COLUMNS = tuple(_PROMPTS)
 """Columns of ``prompts.csv``, one row per prompt template and fold."""
+
+PREDICTIONS_VERSION = 2
+"""Format of ``predictions.h5``; the first said none and bore no seal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +139,32 @@ def read_scores(path: Path) -> pd.DataFrame:
     StoreError
         If it is not there.
     DataError
-        If columns are missing: another format.
+        If columns are missing, or a cell is not what its column holds: row and column are named.
     """
-    return _read_table(path, COLUMNS, "scores", "palm-cache fit or palm-cache evaluate")
+    return _read_table(path, _SCORES, "scores", "palm-cache fit or palm-cache evaluate")
+
+
+def tell_apart(
+    scores: pd.DataFrame, predictions: Iterable[Prediction] = ()
+) -> tuple[pd.DataFrame, list[Prediction]]:
+    """Call heads by their variants where one has several: nothing is averaged over them.
+
+    Returns
+    -------
+    scores : DataFrame
+        ``head`` is ``palm@lr=0.005`` instead of ``palm`` where there are further variants of it.
+    predictions : list of Prediction
+        Their runs renamed likewise.
+    """
+    methods = [method(*pair) for pair in zip(scores["head"], scores["variant"], strict=True)]
+    several = scores.groupby("head")["variant"].transform("nunique") > 1
+    told = scores.assign(head=scores["head"].where(~several, pd.Series(methods, index=scores.index)))
+    names = dict(zip(methods, told["head"], strict=True))
+    renamed = []
+    for one in predictions:
+        said = split_run_name(one.run)[0]
+        renamed.append(replace(one, run=f"{names.get(said, said)}{one.run.removeprefix(said)}"))
+    return told, renamed
 
 
 def write_prompts(path: Path, prompts: pd.DataFrame) -> None:
@@ -91,28 +180,48 @@ def read_prompts(path: Path) -> pd.DataFrame:
     StoreError
         If it is not there.
     DataError
-        If columns are missing: another format.
+        As :func:`read_scores`.
     """
-    return _read_table(path, PROMPT_COLUMNS, "scores of prompts", "palm-cache prompts")
+    return _read_table(path, _PROMPTS, "scores of prompts", "palm-cache prompts")
 
 
 def _write_table(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    added = {name: value for name, value in _ADDED.items() if name not in table}
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, columns=list(columns))
+        table.assign(**added).to_csv(temporary, index=False, columns=list(columns))
 
 
-def _read_table(path: Path, columns: Sequence[str], what: str, command: str) -> pd.DataFrame:
+def _read_table(path: Path, kinds: Mapping[str, Cell], what: str, command: str) -> pd.DataFrame:
     if not path.is_file():
         raise StoreError(f"{path}: no {what} here; make them with: {command}")
     try:
-        # "NA" is a name like any other; the Python engine reads floats back to the last bit.
-        table = pd.read_csv(path, engine="python", keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not a readable table ({error}); run {command}") from error
-    absent = [column for column in columns if column not in table.columns]
-    if absent:
-        raise DataError(f"{path}: no column {', '.join(absent)}; it is of another format: run {command}")
-    return table
+        with path.open(encoding="utf-8", newline="") as file:
+            columns, *rows = csv.reader(file, strict=True)
+            absent = [column for column in kinds if column not in (*columns, *_ADDED)]
+            if absent:
+                raise DataError(
+                    f"{path}: no column {', '.join(absent)}; it is of another format: run {command}"
+                )
+            found = [_typed(row, columns, kinds, number) for number, row in enumerate(rows, start=1) if row]
+    except (ValueError, OSError, csv.Error) as error:
+        raise DataError(
+            f"{path}: not a readable table ({reason(error)}); remove it and run {command}"
+        ) from error
+    return pd.DataFrame(found, columns=list(kinds))
+
+
+def _typed(
+    row: Sequence[str], columns: Sequence[str], kinds: Mapping[str, Cell], number: int
+) -> list[object]:
+    if len(row) != len(columns):
+        raise ValueError(f"row {number} has {len(row)} cells, there are {len(columns)} columns")
+    cells, typed = {**_ADDED, **dict(zip(columns, row, strict=True))}, []
+    for column, kind in kinds.items():
+        try:
+            typed.append(kind(cells[column]))
+        except (ValueError, DataError, RecursionError) as error:
+            raise ValueError(f"row {number}, {column} {cells[column][:50]!r}: {reason(error)}") from error
+    return typed
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -122,15 +231,16 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """
     predictions = list(predictions)
     renewed = {(prediction.dataset, prediction.encoder) for prediction in predictions}
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        if path.exists():
-            _copy_others(path, file, renewed)
-        for prediction in predictions:
+    earlier = read_predictions(path) if path.exists() else []
+    others = [one for one in earlier if (one.dataset, one.encoder) not in renewed]
+    with writing(path) as file:
+        for prediction in [*others, *predictions]:
             group = file.create_group(f"{prediction.dataset}/{prediction.encoder}/{prediction.run}")
             group.create_dataset("row", data=prediction.rows.numpy())
             group.create_dataset("label", data=prediction.labels.numpy())
             group.create_dataset("logits", data=prediction.logits.numpy())
             group.attrs["class_names"] = np.array(prediction.class_names, dtype=h5py.string_dtype())
+        file.attrs["format_version"] = PREDICTIONS_VERSION
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -141,43 +251,38 @@ def read_predictions(path: Path) -> list[Prediction]:
     StoreError
         If it is not there.
     DamagedStoreError
-        If it cannot be read.
+        If it cannot be read, its seal does not hold, or a run's arrays do not fit together.
     """
-    if not path.is_file():
+    if not path.exists():
         raise StoreError(f"{path}: no predictions here; make them with: palm-cache evaluate")
     try:
-        with h5py.File(path) as file:
+        with reading(path) as (file, intact):
+            if not intact and "format_version" in file.attrs:
+                raise ValueError("its checksum fails")
             return [
-                Prediction(
-                    dataset=dataset,
-                    encoder=encoder,
-                    run=run,
-                    rows=torch.from_numpy(group["row"][()]),
-                    labels=torch.from_numpy(group["label"][()]),
-                    logits=torch.from_numpy(group["logits"][()]),
-                    class_names=tuple(str(name) for name in group.attrs["class_names"]),
-                )
-                for dataset, encoders in file.items()
-                for encoder, runs in encoders.items()
-                for run, group in runs.items()
+                _read_prediction(dataset, encoder, run, group)
+                for dataset, encoders in members(file).items()
+                for encoder, runs in members(encoders).items()
+                for run, group in members(runs).items()
             ]
-    except (OSError, KeyError, RuntimeError) as error:
+    except (*DAMAGE, DataError) as error:
         raise DamagedStoreError(
-            f"{path}: not readable ({error}); remove it and run palm-cache evaluate"
+            f"{path}: not readable ({reason(error)}); remove it and run palm-cache evaluate"
         ) from error
 
 
-def _copy_others(path: Path, target: h5py.File, renewed: set[tuple[str, str]]) -> None:
-    try:
-        with h5py.File(path) as old:
-            for dataset, encoders in old.items():
-                for encoder in encoders:
-                    if (dataset, encoder) not in renewed:
-                        old.copy(f"{dataset}/{encoder}", target.require_group(dataset))
-    except (OSError, KeyError, RuntimeError) as error:
-        raise DamagedStoreError(
-            f"{path}: not readable ({error}); remove it and run palm-cache evaluate"
-        ) from error
+def _read_prediction(dataset: str, encoder: str, run: str, group: h5py.Group) -> Prediction:
+    split_run_name(run)
+    rows, labels, logits = (tensor(group[name]) for name in ("row", "label", "logits"))
+    class_names = tuple(str(name) for name in group.attrs["class_names"])
+    fitting = rows.shape == labels.shape == logits.shape[:1] and logits.shape[1:] == (len(class_names),)
+    if not fitting or rows.dtype != torch.int64 or labels.dtype != torch.int64:
+        raise ValueError(f"the arrays of {run} do not fit together")
+    if not (((labels >= 0) & (labels < len(class_names))).all() and (rows >= 0).all()):
+        raise ValueError(f"the arrays of {run} hold what no prediction is")
+    return Prediction(
+        check_name(dataset, "dataset"), check_name(encoder, "encoder"), run, rows, labels, logits, class_names
+    )
 
 
 def write_metrics(path: Path, metrics: Mapping[str, object]) -> None:

@@ -1,16 +1,16 @@
 """Writing a feature store: built whole beside its place or on this machine, then put there at once.
 
-What lies at the place and is not a store of ours is never touched. Whose a file is, a store says itself: by
-the manifest in its root, which bears the store's id and names every file.
+What lies at the place and is not a store of ours is never touched. Whose a file is, a store says itself: its
+root bears its id and names every file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from palm_cache.errors import OutputError
-from palm_cache.store.features import CHUNK_ROWS, MANIFEST, ROOT, Rows, StoreHeader
+from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, Rows, StoreHeader, root_checksum
 from palm_cache.store.files import write_errors
+from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import unfinished
 from palm_cache.types import Place
@@ -32,7 +33,7 @@ _MEMBERS = "audio|content_sha256|errors?|text|path|label|start|end|folds"
 _OF_A_STORE = re.compile(
     rf"zarr\.json|({_MEMBERS})(/(row|reason|\d+|train|test))*/(zarr\.json|c(/\d+)+(\.\w+\.partial)?)"
 )
-"""Files of a store whose manifest is lost, or of format 1, which had none."""
+"""Files of a store whose manifest is damaged, or of format 1, which had none."""
 
 
 def write_store(
@@ -47,7 +48,7 @@ def write_store(
     Parameters
     ----------
     header : StoreHeader
-        Its id and its hash of the rows are given here.
+        Its id and its hashes are given here.
     text : array, shape (n_classes, n_templates, dim)
     audio : iterable of arrays, shape (n, views, dim)
         ``CHUNK_ROWS`` rows each, the last what is left.
@@ -58,21 +59,47 @@ def write_store(
         If it cannot be written, or something else lies there.
     """
     where = folder(path)
-    ours = claimed_files(where)
-    header = replace(header, id=uuid.uuid4().hex, rows_sha256=rows.sha256(header.class_names))
+    claimed_files(where)  # before the work: may the store be written here?
+    header = replace(
+        header,
+        rows_sha256=rows.sha256(header.class_names),
+        text_sha256=hashlib.sha256(np.ascontiguousarray(text).tobytes()).hexdigest(),
+    )
     with write_errors(path), where.workspace() as work:
         built = Path(work, "store")
         _write_arrays(built, header, rows, text, audio)
-        files = {
-            file.relative_to(built).as_posix(): (file.stat().st_size, crc32c(file.read_bytes()))
-            for file in sorted(built.rglob("*"))
-            if file.is_file()
-        }
-        manifest = {"palm_cache": "feature store", "id": header.id, "files": files}
-        (built / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-        where.publish(built, ours, first=MANIFEST, last=ROOT)
+        _seal(built)
+        publish(built, where)
     if isinstance(path, Path):
         remove_unfinished(path.parent)
+
+
+def publish(built: Path, where: Folder) -> None:
+    """Put a store that was built on this machine in the place of the one that is there.
+
+    Raises
+    ------
+    OutputError
+        If something else lies there.
+    """
+    names = [path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()]
+    claim = {UNFINISHED_MARK: sorted({*names, *claimed_files(where)})}
+    where.publish(built, claimed_files, ROOT, json.dumps(claim).encode())
+
+
+def _seal(built: Path) -> None:
+    """Add the manifest to the root of a store."""
+    files = {
+        file.relative_to(built).as_posix(): (file.stat().st_size, crc32c(file.read_bytes()))
+        for file in sorted(built.rglob("*"))
+        if file.is_file() and file != built / ROOT
+    }
+    root = json.loads((built / ROOT).read_bytes())
+    root["attributes"]["files"] = files
+    # Of the content: DVC, which removes a store before it is made anew, then sees that nothing has changed.
+    root["attributes"]["id"] = fingerprint(root["attributes"])[:32]
+    root["attributes"]["checksum"] = root_checksum(json.loads(json.dumps(root)))
+    (built / ROOT).write_text(json.dumps(root), encoding="utf-8")
 
 
 def claimed_files(where: Folder) -> set[str]:
@@ -89,19 +116,32 @@ def claimed_files(where: Folder) -> set[str]:
             if isinstance(where.place, Path) and where.place.exists() and not where.place.is_dir():
                 raise OutputError(f"{where.place}: there is a file here; choose another place with --out")
             return set()
-        manifest = _read_json(where, MANIFEST) if MANIFEST in present else {}
-        root = _read_json(where, ROOT) if ROOT in present else {}
-    attributes = root.get("attributes")
-    header = attributes if isinstance(attributes, Mapping) else {}
-    if manifest.get("palm_cache") == "feature store" and isinstance(manifest.get("files"), dict):
-        return {ROOT, MANIFEST, *map(str, manifest["files"])}.intersection(present)
-    if {"format_version", "fingerprint", "dataset", "encoder"} <= header.keys():
-        return {name for name in present if name == MANIFEST or _OF_A_STORE.fullmatch(name)}
+        content = where.read(ROOT) if ROOT in present else b""
+    listed = _listed(content)
+    if listed:
+        return {ROOT, *listed}.intersection(present)
+    if all(f'"{key}": '.encode() in content for key in ("format_version", "fingerprint", "encoder")):
+        return set(filter(_OF_A_STORE.fullmatch, present))
     stranger = min(present)
+    if "audio/zarr.json" in present and all(map(_OF_A_STORE.fullmatch, present)):
+        raise OutputError(
+            f"{where.place}: looks like a feature store that has lost its {ROOT}; if it is one, remove it: "
+            "the cache makes it anew"
+        )
     raise OutputError(
         f"{where.place}: there is something else here ({stranger}), not a feature store; "
         "choose another place with --out"
     )
+
+
+def _listed(root: bytes) -> set[str]:
+    """Return the files that a root names, none if it cannot be read or is of format 1."""
+    try:
+        content = json.loads(root)
+        listed = content.get(UNFINISHED_MARK) or content["attributes"]["files"]
+        return set(map(str, listed)) if isinstance(listed, list | dict) else set()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return set()
 
 
 def remove_store(path: Place) -> None:
@@ -121,14 +161,6 @@ def remove_unfinished(beside: Path) -> None:
     """Remove what processes that were killed have left of stores that they were building."""
     for work in unfinished(beside):
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _read_json(where: Folder, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(where.read(name))
-    except (ValueError, FileNotFoundError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _write_arrays(

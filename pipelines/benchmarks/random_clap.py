@@ -27,13 +27,13 @@ def save_random_clap(directory: Path, config: ClapConfig) -> None:
     train_tokenizer(TEMPLATES).save_pretrained(directory)
 
 
-def train_tokenizer(texts: Sequence[str]) -> RobertaTokenizerFast:
-    """Train a small byte-pair tokenizer of RoBERTa's kind."""
+def train_tokenizer(texts: Sequence[str], size: int = 400) -> RobertaTokenizerFast:
+    """Train a byte-pair tokenizer of RoBERTa's kind with at most ``size`` tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=size,
         special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

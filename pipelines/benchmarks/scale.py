@@ -2,10 +2,10 @@
 
 ``python -m pipelines.benchmarks.scale [--rows 10000,100000,1000000] [--folder DIR]``
 
-As many short files as there are rows, each different; ``mini`` reads the class names, but instead of its audio
-tower every clip gets its loudness, 512 times. So what is measured is everything but the encoder: looking at,
-opening, hashing and decoding files, batches, the cache, the store. Each number of rows has a process of its own,
-for its peak memory. A million rows take 11 GB of disk for a while.
+As many short files as there are rows, each different; ``mini`` reads the class names, but instead of its
+audio tower every clip gets its loudness, 512 times. So what is measured is everything but the encoder:
+looking at, opening, hashing and decoding files, batches, the cache, the store. Each number of rows has a
+process of its own, for its peak memory. A million rows take 11 GB of disk for a while.
 
 ``--read`` times reading a store of 100,000 x 1,024 whole, against ``np.load`` of the same numbers.
 """
@@ -158,7 +158,7 @@ def compare_reading(folder: Path, n_rows: int = 100_000, dim: int = 1024, rounds
     rows = Rows(names, nothing, nothing * np.nan, nothing.astype(np.int64), contents, {}, ())
     header = StoreHeader(
         FORMAT_VERSION, "", "many", "", "mini", {}, "f" * 64, None, dim, 0, RATE, 1.0, 1, TEMPLATES, ("a",),
-        "", {},
+        "", "", {},
     )  # fmt: skip
     text = np.ones((1, len(TEMPLATES), dim), np.float32)
     blocks = (audio[start : start + CHUNK_ROWS] for start in range(0, n_rows, CHUNK_ROWS))
@@ -206,8 +206,8 @@ def main() -> None:
 def describe(one: Measured) -> str:
     """Return a line of the table."""
     return (
-        f"{one.rows:9}{one.extract:12.1f}{1e6 * one.extract / one.rows:8.0f}{one.again:10.2f}{one.added:10.2f}"
-        f"{one.open:10.3f}{one.read:10.2f}{one.draw:10.3f}{one.before_bytes / 1e9:11.2f}"
+        f"{one.rows:9}{one.extract:12.1f}{1e6 * one.extract / one.rows:8.0f}{one.again:10.2f}"
+        f"{one.added:10.2f}{one.open:10.3f}{one.read:10.2f}{one.draw:10.3f}{one.before_bytes / 1e9:11.2f}"
         f"{one.extract_bytes / 1e9:10.2f}{one.files:10}{one.bytes / 1e9:10.2f}{one.cache_files:10}"
     )
 

@@ -47,7 +47,8 @@ def test_scores_follow_from_the_predictions_that_are_kept(store: Path, tmp_path:
     features = FeatureStore(store).read()
     with h5py.File(tmp_path / "runs" / "predictions.h5") as file:
         for row in scores.to_dict("records"):
-            name = f"{row['head']}-{row['shots']}shots-fold{row['fold']}-seed{row['seed']}"
+            of_head = f"{row['head']}@{row['variant']}" if row["variant"] else row["head"]
+            name = f"{of_head}-{row['shots']}shots-fold{row['fold']}-seed{row['seed']}"
             group = file[f"clusters/mini/{name}"]
             assert group["row"][:].tolist() == features.folds[row["fold"] - 1].test.tolist()
             assert np.mean(group["logits"][:].argmax(1) == group["label"][:]) == row["accuracy"]

@@ -13,6 +13,7 @@ from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_runs, fit_store
 from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import HEADS
+from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError, StaleStoreError, UnknownNameError
 from palm_cache.params import FitParams
 from palm_cache.store.heads import read_heads
@@ -53,6 +54,16 @@ def test_classes_with_fewer_clips_than_shots_are_said() -> None:
     heads, notes = fit_runs(features, FitParams(heads=("palm",), shots=(8,), seeds=(0,), training=QUICK))
     assert {head.n_train for head in heads} == {24, 28}
     assert any("'class 0' has fewer than 8 clips in fold(s) 1, 2, 3; taken whole" in note for note in notes)
+
+
+def test_a_class_without_a_clip_is_not_said_to_be_taken_whole(features: Features) -> None:
+    rows = features.folds[0].train
+    lacking = replace(features, folds=(Fold(rows[features.labels[rows] != 1], features.folds[0].test),))
+    assert few_shot(lacking, fold=1, shots=2, seed=0).absent_classes == ("class 1",)
+    _, notes = fit_runs(lacking, FitParams(heads=("palm",), shots=(2,), seeds=(0,), training=QUICK))
+    assert notes == [
+        "clusters: class 'class 1' has no clip to learn from in fold(s) 1: only its prompt speaks for it"
+    ]
 
 
 def test_failed_clips_are_said_and_left_out() -> None:
@@ -143,7 +154,14 @@ def test_what_runs_choose_for_themselves_is_in_the_scores(tmp_path: Path) -> Non
     for head, shots, chosen in zip(scores["head"], scores["shots"], recorded, strict=True):
         assert chosen["held_out"] == (0 if shots == 1 else 32)
         by_head.setdefault(f"{head}-{shots}", []).append(chosen)
-    assert set(by_head["kernel-ridge-8"][0]) == {"gamma", "ridge", "scale", "held_out", "test_views"}
+    assert set(by_head["kernel-ridge-8"][0]) == {
+        "gamma",
+        "ridge",
+        "scale",
+        "balance",
+        "held_out",
+        "test_views",
+    }
     assert len({chosen["gamma"] for chosen in by_head["kernel-ridge-8"]}) > 1
     assert {(chosen["k"], type(chosen["k"])) for chosen in by_head["knn-1"]} == {(1, int)}
 
@@ -179,3 +197,11 @@ def test_one_encoder_is_too_few_for_muka_and_two_are_too_many_for_coop(
         fit_store(store, tmp_path, FitParams(heads=("palm", "muka")))
     with pytest.raises(ParameterError, match="'coop' learns words of one encoder"):
         fit_store(store, tmp_path, FitParams(heads=("coop",)), partners=[store])
+
+
+def test_a_run_that_diverged_is_refused_by_name(features: Features) -> None:
+    params = FitParams(heads=("zero-shot", "palm"), shots=(4,), seeds=(3,), training=Training(lr=1e30))
+    with pytest.raises(
+        ParameterError, match=r"clusters, palm-4shots-fold1-seed3: .* diverged at lr 1e\+30; .* --lr"
+    ):
+        fit_runs(features, params)

@@ -11,7 +11,8 @@ from palm_cache.adaptation.fit import fit_runs, text_of
 from palm_cache.adaptation.heads import HEADS, find_head
 from palm_cache.adaptation.heads.base import unit
 from palm_cache.adaptation.heads.palm import mix_context
-from palm_cache.errors import DataError, UnknownNameError
+from palm_cache.adaptation.heads.prototype import Prototype
+from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams
 from palm_cache.types import BARE_TEMPLATE, Features, Training
 
@@ -90,6 +91,17 @@ def test_a_run_does_not_depend_on_the_runs_beside_it(features: Features) -> None
 @pytest.mark.parametrize("name", HEADS)
 def test_no_head_looks_at_test_clips(name: str) -> None:
     check_blindness(HEADS[name])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_a_state_that_cannot_be_computed_with_is_refused_whatever_the_head(
+    value: float, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {"class_embeddings": torch.full((1, 4, 24), value), "bias": torch.zeros(1, 4)}
+    monkeypatch.setattr(Prototype, "fit", lambda self, shots, tick: broken)
+    params = FitParams(heads=("prototype",), shots=(4,), seeds=(0,), folds=(1,))
+    with pytest.raises(ParameterError, match="fold1-seed0: prototype's class_embeddings is not finite"):
+        fit_runs(features, params)
 
 
 def test_an_unknown_head_names_the_near_matches() -> None:

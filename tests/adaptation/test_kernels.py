@@ -17,7 +17,9 @@ from torch import Tensor
 from palm_cache.adaptation.heads import kernels
 from palm_cache.adaptation.heads.base import SCALE, unit
 from palm_cache.adaptation.heads.choice import Grid
-from palm_cache.adaptation.heads.kernels import KernelRidge, Muka, Proker, held_out_residuals
+from palm_cache.adaptation.heads.kernels import KernelRidge, Proker, ProkerHybrid, held_out_residuals
+from palm_cache.adaptation.heads.muka import Muka, MukaCosine, MukaFirst, MukaFirstCosine
+from palm_cache.adaptation.heads.proker_published import MukaCrossed, MukaPublished, ProkerPublished
 from palm_cache.errors import ParameterError
 from palm_cache.types import BARE_TEMPLATE, Training
 
@@ -87,7 +89,7 @@ def test_what_is_chosen_is_the_best_of_all_refits(
     kind: type[kernels.KernelMachine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Few candidates, each of which wins somewhere: refitting without every clip takes its time.
-    monkeypatch.setattr(kernels, "WIDTHS", (0.25, 1.0, 4.0))
+    monkeypatch.setattr(kernels.KernelMachine, "widths", Grid((0.25, 1.0, 4.0), 1.0))
     monkeypatch.setattr(kernels.KernelMachine, "ridges", Grid((0.03, 0.3, 1.0), 0.3))
     monkeypatch.setattr(kernels.KernelMachine, "scales", Grid((2.0, 5.0, 20.0), 5.0))
     monkeypatch.setattr(Proker, "prior_scales", Grid((0.0, 5.0, 20.0), 5.0))
@@ -110,7 +112,7 @@ def test_what_is_chosen_is_the_best_of_all_refits(
             audio,
             shots.labels[run],
         )
-        grids = (kernels.WIDTHS, kind.ridges.values, kind.prior_scales.values, kind.scales.values)
+        grids = (kind.widths.values, kind.ridges.values, kind.prior_scales.values, kind.scales.values)
         best = min(itertools.product(*grids), key=lambda candidate: loss(*candidate))
         expected = dict(zip(("gamma", "ridge", "prior_scale", "scale"), best, strict=True))
         expected["gamma"] /= spread
@@ -242,3 +244,94 @@ def test_shots_that_are_all_the_same_clip_are_survived() -> None:
     for kind in (KernelRidge, Proker):
         state = make_head(kind).fit(same)
         assert torch.isfinite(kind.logits(state, shots.audio)).all()
+
+
+@pytest.mark.parametrize(("count", "beta", "ridge"), [(1, 3.0, 0.05), (4, 1.5, 0.05), (5, 1.5, 0.05)])
+def test_proker_published_is_the_authors_formula(count: int, beta: float, ridge: float) -> None:
+    shots = make_shots(runs=2, clips_per_class=count, noise=2.0)
+    state = make_head(ProkerPublished).fit(shots)
+    clips = unit(torch.randn(30, 24, generator=torch.Generator().manual_seed(5)))
+    for run in range(2):
+        audio, text = shots.audio[run].double().numpy(), shots.text.double().numpy()
+        gram, cross = (np.exp(-beta * (1 - side @ audio.T)) for side in (audio, clips.double().numpy()))
+        targets = one_hot(shots.labels[run], 4)
+        alpha = np.linalg.solve(gram / ridge + np.eye(len(gram)), targets - audio @ text.T)
+        expected = clips.double().numpy() @ text.T + cross @ alpha
+        logits = ProkerPublished.logits(state_of(state, run), clips)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "kernels_of"), [(MukaPublished, (0, 1)), (MukaCrossed, (1,))])
+def test_muka_published_has_the_first_encoders_prior(
+    kind: type[ProkerPublished], kernels_of: tuple[int, ...]
+) -> None:
+    shots = make_shots(runs=1, clips_per_class=2, noise=2.0, parts=(10, 14))
+    logits = kind.logits(kind(BARE_TEMPLATE, Training()).fit(shots), shots.audio)[0]
+    audio = [unit(part).double().numpy() for part in torch.split(shots.audio[0], [10, 14], dim=1)]
+    prompts = unit(shots.text[:, :10]).double().numpy()
+    gram = np.prod([np.exp(-2.6 * (1 - audio[one] @ audio[one].T)) for one in kernels_of], axis=0)
+    prior = audio[0] @ prompts.T
+    alpha = np.linalg.solve(gram / 0.05 + np.eye(8), one_hot(shots.labels[0], 4) - prior)
+    np.testing.assert_allclose(logits, prior + gram @ alpha, atol=1e-5)
+
+
+def test_mukas_priors_are_those_that_their_names_say() -> None:
+    shots = make_shots(runs=1, noise=2.0, parts=(10, 14))
+    cosines = [
+        unit(a) @ unit(t).T
+        for a, t in zip(
+            *(torch.split(side, [10, 14], dim=1) for side in (shots.audio[0], shots.text)), strict=True
+        )
+    ]
+    for kind, first, softly in (
+        (MukaFirst, True, True), (MukaCosine, False, False), (MukaFirstCosine, True, False),
+    ):  # fmt: skip
+        state = {**make_head(kind).fit(shots), "prior_scale": torch.tensor([2.0], dtype=torch.float64)}
+        state["weights"] = torch.zeros_like(state["weights"])
+        seen = cosines[0] if first else shots.audio[0] @ shots.text.T
+        expected = torch.softmax(2 * seen, dim=1) if softly else 2 * seen
+        torch.testing.assert_close(kind.logits(state, shots.audio)[0], state["scale"].float() * expected)
+
+
+def test_one_clip_per_class_gives_every_encoder_the_same_share() -> None:
+    shots = make_shots(runs=1, clips_per_class=1, parts=(12, 12))
+    gamma = make_head(Muka).fit(shots)["gamma"][0]
+    spread = Muka.distances(shots.audio, shots.audio, (12, 12)).sum(dim=(-2, -1))[0] / 12
+    torch.testing.assert_close(gamma, 0.5 / spread.double(), atol=1e-5, rtol=1e-5)
+
+
+def test_widths_of_many_encoders_are_chosen_one_after_the_other() -> None:
+    """Four encoders, of which two hear something: no grid of 4 to the 4."""
+    good = make_shots(runs=2, noise=2.0)
+    noise = torch.randn(2, 32, 48, generator=torch.Generator().manual_seed(1))
+    audio = torch.cat([good.audio, unit(noise[..., :24]), good.audio, unit(noise[..., 24:])], dim=2) / 2
+    shots = make_shots(runs=2, noise=2.0, parts=(24,) * 4, audio=audio)
+    tried = []
+    kernel = Muka.kernel
+
+    class Counted(Muka):
+        @staticmethod
+        def kernel(distances: Tensor, gamma: Tensor) -> Tensor:
+            tried.append(gamma)
+            return kernel(distances, gamma)
+
+    gamma = make_head(Counted).fit(shots)["gamma"]
+    assert (gamma[:, [1, 3]] == 0).all()
+    assert (gamma[:, [0, 2]].sum(dim=1) > 0).all()
+    assert len(tried) < 50
+
+
+def test_a_shot_is_no_part_of_the_mean_that_proker_hybrid_holds_it_against() -> None:
+    shots = make_shots(runs=2, clips_per_class=3, views=2, noise=2.0)
+    audio, text = shots.audio.double(), shots.text.double()
+    cosines = make_head(ProkerHybrid).cosines_of_shots(audio, shots.labels, shots)
+    for run, blend, clip in itertools.product(range(2), range(4), range(12)):
+        share = kernels.BLENDS[blend]
+        for label in range(4):
+            others = (shots.labels[run] == label) & (torch.arange(24) // 2 != clip)
+            prompt = unit((1 - share) * text[label] + share * unit(audio[run][others].sum(dim=0)))
+            for example in (2 * clip, 2 * clip + 1):
+                if shots.labels[run, example] == label:
+                    torch.testing.assert_close(
+                        cosines[run, blend, example, label], audio[run, example] @ prompt
+                    )

@@ -163,3 +163,13 @@ def test_a_tick_follows_every_step() -> None:
     ticks: list[int] = []
     Palm("", QUICK).fit(shots, ticks.append)
     assert ticks == [3] * QUICK.epochs * 2  # twenty clips are a batch of sixteen and one of four
+
+
+@pytest.mark.parametrize("coordinates", [feature_space, span_of_shots])
+@pytest.mark.parametrize("lr", [5.0, 500.0])
+def test_a_learning_rate_that_shuts_gates_for_good_overflows_nothing(lr: float, coordinates) -> None:
+    shots = make_shots(dtype=torch.float32)
+    learned, likelihoods = in_closed_form(shots, Training(epochs=6, lr=lr), coordinates)
+    expected = by_autograd(shots, Training(epochs=6, lr=lr))
+    assert expected["gate"].abs().max() > 89  # where single precision has no exponential
+    assert all(value.isfinite().all() for value in (*expected.values(), *learned.values(), likelihoods))

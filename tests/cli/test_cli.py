@@ -65,12 +65,13 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_listing_datasets_imports_no_torch() -> None:
+def test_listing_datasets_and_encoders_imports_no_torch() -> None:
     code = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from palm_cache.cli import app\n"
         "assert CliRunner().invoke(app, ['datasets']).exit_code == 0\n"
+        "assert CliRunner().invoke(app, ['encoders']).exit_code == 0\n"
         "print('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -160,7 +161,9 @@ def test_clips_can_be_scored_by_the_mean_of_their_views(workplace: Path) -> None
     words = ("fit", "--head", "palm", "--shots", "4", "--seeds", "0", "--epochs", "3", "--json")
     first = json.loads(succeed(*words).stdout)
     mean = json.loads(succeed(*words, "--test-views", "mean").stdout)
-    assert mean[0]["accuracy"] > first[0]["accuracy"]
+    assert [row["head"] for row in first] == ["palm"]
+    by_head = {row["head"]: row["accuracy"] for row in mean}
+    assert by_head["palm@epochs=3,test_views=mean"] > by_head["palm@epochs=3"] == first[0]["accuracy"]
     assert '""test_views"": ""mean""' in Path("runs/scores.csv").read_text()
     assert runner.invoke(app, ["fit", "--test-views", "median"]).exit_code == 2
 
@@ -328,8 +331,8 @@ def test_verify_names_the_damaged_chunk_and_extract_makes_the_store_anew(workpla
 
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(workplace: Path) -> None:
-    write_sample(Path("data/features/x/mini.zarr"), replace(make_features(), dataset="[bold]x[/bold]"))
-    assert "[bold]x[/bold]" in succeed("fit", "--head", "zero-shot").stdout
+    write_sample(Path("data/features/x/mini.zarr"), replace(make_features(), dataset="[bold]x"))
+    assert "[bold]x" in succeed("fit", "--head", "zero-shot").stdout
 
 
 def test_a_terminal_shows_one_bar_per_task(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from palm_cache.cli import app
 from palm_cache.extraction.datasets.registry import CARDS
+from palm_cache.store.places import copy_files, files_below, place
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,7 @@ def test_a_broken_copy_is_named_file_by_file_with_exit_code_1() -> None:
     (root / "audios" / "casual_001.wav").write_bytes(b"")
     result = call("datasets", "--check", "sesa")
     assert result.exit_code == 1
-    assert result.stdout.splitlines() == [
+    assert result.stdout.splitlines()[:6] == [
         "SESA in data/raw/SESA: not as it should be; 8 clips, 2 classes, 1 fold(s)",
         "  2 of 4 classes missing: explosion, gunshot",
         "  8 clips instead of 585",
@@ -83,12 +85,69 @@ def test_a_sound_copy_exits_with_0_and_long_lists_are_cut() -> None:
     write_miniature("SESA", Path("mine"))
     sound = call("datasets", "--check", "./mine")
     assert sound.exit_code == 0
-    assert sound.stdout == "mine in mine: sound; 8 clips, 2 classes, 1 fold(s)\n"
+    assert sound.stdout.splitlines() == [
+        "mine in mine: sound; 8 clips, 2 classes, 1 fold(s)",
+        "  classes: casual (4), siren (4)",
+        "  fold 1: 4 to train on, 4 to test on",
+        "  length: 0.00 h in 8 files; 0.25 s to 0.25 s, half of them up to 0.25 s",
+        "  rates: 16,000 Hz (8); 8 of 1 channel(s)",
+    ]
     for file in root.rglob("*.wav"):
         file.unlink()
     lines = call("datasets", "--check", "us8k", "--root", "elsewhere").stdout.splitlines()
     assert sum(line.startswith("  missing or empty: ") for line in lines) == 20
-    assert lines[-1] == "  and 20 more files; all of them with --json"
+    assert "  and 20 more files; all of them with --json" in lines
+
+
+def test_what_lies_in_the_files_is_told_before_anything_is_embedded() -> None:
+    root = write_miniature("SESA", Path("mine"))
+    audios = root / "audios"
+    shutil.copy(audios / "casual_000.wav", audios / "siren_007.wav")
+    (audios / "casual_001.wav").write_bytes(b"RIFF no more")
+    table = root / "train.csv"
+    table.write_text(table.read_text().replace("casual_001.wav,casual", "casual_001.wav,Casual"))
+    result = call("datasets", "--check", "./mine")
+    assert result.exit_code == 0
+    assert "  classes: Casual (1), casual (3), siren (4)" in result.stdout
+    assert "  cannot be opened: audios/casual_001.wav: " in result.stdout
+    assert "  the same content: audios/casual_000.wav, audios/siren_007.wav" in result.stdout
+    assert "1 content(s) under several classes, e.g. audios/casual_000.wav: casual and siren" in result.stdout
+    assert "fold 1: 1 test clip(s) have the content of a training clip, e.g. audios/siren_007.wav of" in (
+        result.stdout
+    )
+    assert "note: classes whose names hardly differ: 'Casual' (1), 'casual' (3)" in result.stderr
+    told = json.loads(call("datasets", "--check", "./mine", "--json").stdout)
+    assert told["clips_per_class"] == {"Casual": 1, "casual": 3, "siren": 4}
+    assert (told["clips"], told["files"], told["unlabelled"]) == (8, 8, 0)
+    assert told["seconds"] == {"total": 1.75, "shortest": 0.25, "median": 0.25, "longest": 0.25}
+    assert (told["rates"], told["channels"]) == ({"16000": 7}, {"1": 7})
+    assert list(told["unreadable"]) == ["audios/casual_001.wav"]
+    assert told["duplicates"] == [["audios/casual_000.wav", "audios/siren_007.wav"]]
+
+
+def test_the_root_may_be_a_url(bucket: str) -> None:
+    root = write_miniature("SESA", Path("mine"))
+    copy_files(root, place(f"{bucket}/x/SESA"), files_below(root))
+    told = json.loads(call("datasets", "--check", "sesa", "--root", f"{bucket}/x/SESA", "--json").stdout)
+    assert (told["clips"], told["missing"], told["source"]) == (8, [], f"{bucket}/x/SESA")
+    assert call("datasets", "sesa", "--root", f"{bucket}/x/SESA").stdout.splitlines()[2] == (
+        f"  here: {bucket}/x/SESA"
+    )
+
+
+def test_how_a_folder_is_read_can_be_told() -> None:
+    write_miniature("SESA", Path("mine"))
+    result = call("datasets", "--check", "mine", "--as", "table")
+    assert result.exit_code == 1
+    assert "2 tables have a column of paths: test.csv, train.csv; give the one that is meant" in result.stderr
+    told = json.loads(
+        call(
+            *("datasets", "--check", "mine/train.csv", "--columns", "path=path,label=classname", "--json"),
+            *("--window", "0.1", "--hop", "0.05", "--test", "none"),
+        ).stdout
+    )
+    assert told["dataset"] == "train"
+    assert (told["files"], told["clips"], told["folds"]) == (4, 16, [{"train": 16, "test": 0}])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +157,14 @@ def test_a_sound_copy_exits_with_0_and_long_lists_are_cut() -> None:
         (("datasets", "--check", "esc50"), 1, "error: ESC50 is not in data/raw/ESC50 (881 MB, CC BY-NC 3.0;"),
         (("datasets", "--check"), 2, "say which dataset"),
         (("datasets", "--root", "x"), 2, "say which dataset"),
+        (("datasets", "--as", "flat"), 2, "say which dataset"),
+        (("datasets", "esc50", "--as", "flat"), 2, "goes with --check"),
+        (("datasets", "--check", ".", "--as", "flit"), 2, "'flit' is not one of auto, palm"),
+        (("datasets", "--check", ".", "--test", "some"), 2, "'some' is not one of folds, none"),
+        (("datasets", "--check", ".", "--columns", "path"), 1, "columns: 'path' is not field=column"),
+        (("datasets", "--check", ".", "--columns", "pat=x"), 1, "'pat'; did you mean path?"),
+        (("datasets", "--check", ".", "--hop", "2"), 1, "hop: goes with window"),
+        (("datasets", "--check", "."), 1, "no audio (looked for .wav, .wave"),
         (("download", "demo"), 1, "error: demo is on no hub: make it with: palm-cache synthesise"),
         (("download", "esc51"), 1, "error: unknown dataset 'esc51'; did you mean ESC50?"),
         (("download",), 2, "Missing argument"),

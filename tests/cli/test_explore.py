@@ -57,7 +57,7 @@ def test_a_run_is_found_in_the_usual_predictions_and_clips_in_the_dataset() -> N
     )
     assert json.loads(call(STORE, *words).stdout) == {"page": "a/b.html", "clips": 12}
     page = Path("a/b.html").read_text("utf-8")
-    assert "<b>palm-2shots-seed1</b>" in page
+    assert "<b>palm@epochs=2-2shots-seed1</b>" in page
     assert '"audio":"../Tones/"' in page
 
 
@@ -71,7 +71,7 @@ def test_a_run_is_found_in_the_usual_predictions_and_clips_in_the_dataset() -> N
         ),
         (
             (STORE, "--predictions", "runs/predictions.h5"),
-            "say which run with --run: palm-2shots-seed0, palm-",
+            "say which run with --run: palm@epochs=2-2shots-seed0, palm@",
         ),
         ((STORE, "--run", "x", "--predictions", "none.h5"), "none.h5: no predictions here"),
         ((STORE, "--audio", "data"), "none of the clips lies in it, e.g. audios/train_0_0.wav"),
@@ -98,7 +98,7 @@ def test_runs_and_methods_are_completed() -> None:
         }
         return CliRunner().invoke(app, env=variables, prog_name="palm-cache").stdout.split()
 
-    assert complete("--run", "palm") == ["palm-2shots-seed0", "palm-2shots-seed1"]
+    assert complete("--run", "palm") == ["palm@epochs=2-2shots-seed0", "palm@epochs=2-2shots-seed1"]
     assert complete("--predictions", "none.h5", "--run", "palm") == []
     assert complete("--method", "p") == ["pca"]
     assert set(METHODS) == {"tsne", "pca", "umap"}

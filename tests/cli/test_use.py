@@ -58,11 +58,14 @@ def test_without_failures_it_exits_with_0(heads: str) -> None:
 
 def test_it_says_which_run_was_taken_and_what_its_probabilities_are_worth(heads: str) -> None:
     said = succeed("predict", heads, "clips/low.flac").stderr
-    assert "note: palm-4shots-fold1-seed0, one of 7 runs (" in said
-    assert "cocoop 2, 4 shots; coop 2, 4 shots; palm 2, 4 shots; zero-shot; choose with --run)" in said
+    assert "note: palm@epochs=20-4shots-fold1-seed0, one of 7 runs (" in said
+    assert "cocoop@epochs=20 2, 4 shots; coop@epochs=20 2, 4 shots; palm@epochs=20 2, 4 shots; zero" in said
     assert "probabilities calibrated on 8 held-out shots" in said
     said = succeed("predict", heads, "clips/low.flac", "--run", "coop").stderr
-    assert "note: coop-4shots-fold1-seed0; probabilities are not calibrated: palm-cache calibrate" in said
+    assert (
+        "note: coop@epochs=20-4shots-fold1-seed0; probabilities are not calibrated: palm-cache calibrate"
+        in said
+    )
     said = succeed("predict", heads, "clips/low.flac", "--run", "zero-shot").stderr
     assert "not calibrated: it learned from no shots that could be held out" in said
 
@@ -75,7 +78,7 @@ def test_json_is_one_document_with_failures_in_it(heads: str) -> None:
     result = call("predict", heads, "clips", "--json", "--top", "2", "--threshold", "0.2")
     assert result.exit_code == 3
     document = json.loads(result.stdout)
-    assert document["run"] == "palm-4shots-fold1-seed0"
+    assert document["run"] == "palm@epochs=20-4shots-fold1-seed0"
     assert document["classes"] == ["high tone", "low tone"]
     assert document["calibration"]["n_clips"] == 8
     high, low, page = document["results"]
@@ -163,6 +166,19 @@ def test_a_stretch_below_the_threshold_has_no_label_in_a_track(heads: str) -> No
     assert Path("night.txt").read_text() == ""
 
 
+def test_what_the_downmix_does_is_said_in_one_line_for_all_files(heads: str) -> None:
+    sound, rate = soundfile.read("clips/low.flac", always_2d=True)
+    Path("phases").mkdir()
+    for number in range(3):
+        soundfile.write(f"phases/{number}.wav", sound[:, :1] * [1, -1], rate)
+    for words in ((), ("--timeline",)):
+        said = succeed("predict", heads, "phases", *words).stderr
+        (line,) = [line for line in said.splitlines() if "cancel" in line]
+        assert line.startswith(
+            "note: phases/0.wav and 2 more: the channels cancel each other; only channel 1"
+        )
+
+
 def test_a_file_that_is_longer_than_the_encoder_reads_is_told_of(heads: str) -> None:
     write_recording()
     result = succeed("predict", heads, "night.flac", "clips/low.flac")
@@ -211,7 +227,8 @@ def test_heads_of_another_encoder_are_refused(heads: str) -> None:
     with h5py.File("heads.h5", "r+") as file:
         identity = json.loads(file.attrs["identity"]) | {"weights_sha256": "0" * 64}
         file.attrs["identity"] = json.dumps(identity)
-        file["palm-4shots-fold1-seed0"].attrs["fingerprint"] = "0" * 64
+        file["palm@epochs=20-4shots-fold1-seed0"].attrs["fingerprint"] = "0" * 64
+        file.attrs["format_version"] = 1  # without checksums
     message = fail("predict", "heads.h5", "clips")
     assert "encoder mini: other weights than those that heads.h5 was fitted on (fingerprint " in message
     assert "wanted 000000000000); give the ones it was fitted on with --encoder" in message
@@ -241,7 +258,7 @@ def test_ctrl_c_leaves_a_whole_document_of_what_was_done(heads: str, monkeypatch
 def test_calibrate_fits_the_temperature_of_the_runs_that_are_asked_for(workshop: Workshop) -> None:
     shutil.copy(workshop.heads, "heads.h5")
     printed = succeed("calibrate", "heads.h5", "--run", "coop").stdout
-    assert "coop-4shots-fold1-seed0" in printed
+    assert "coop@epochs=20-4shots-fold1-seed0" in printed
     done = json.loads(succeed("calibrate", "heads.h5", "--all", "--json").stdout)
     heads = {run_name(head.run): head for head in read_heads(Path("heads.h5"))[0]}
     assert set(done) == set(heads) - {"zero-shot-0shots-fold1-seed0"}
@@ -259,14 +276,14 @@ def test_fit_calibrates_what_predict_takes_first(workshop: Workshop) -> None:
     succeed(*words, "--head", "palm,zero-shot,coop", "--no-evaluate")
     path = Path("runs/Tones/mini/heads.h5")
     calibrated = [run for run in read_runs(path) if read_head(path, run)[0].calibration]
-    assert [run_name(run) for run in calibrated] == ["palm-4shots-fold1-seed0"]
+    assert [run_name(run) for run in calibrated] == ["palm@epochs=2-4shots-fold1-seed0"]
     succeed(*words, "--head", "palm", "--no-evaluate", "--no-calibrate")
     assert not any(head.calibration for head in read_heads(path)[0])
 
 
 def test_export_says_what_it_wrote(heads: str) -> None:
     result = succeed("export", heads, "--to", "torchscript", "--run", "coop", "--out", "coop.pt")
-    assert result.stdout == "coop-4shots-fold1-seed0 -> coop.pt, coop.pt.json\n"
+    assert result.stdout == "coop@epochs=20-4shots-fold1-seed0 -> coop.pt, coop.pt.json\n"
     assert "torch calls TorchScript deprecated" in result.stderr
     written = json.loads(succeed("export", heads, "--to", "safetensors", "--out", "x.st", "--json").stdout)
     assert written["file"] == "x.st"

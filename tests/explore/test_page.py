@@ -82,7 +82,7 @@ def test_the_page_holds_every_usable_clip_with_what_was_said(
     assert data["path"] == [f"{row}.wav" for row in range(120)]
     assert data["label"] == features.labels.tolist()
     assert data["classes"] == list(features.class_names)
-    assert data["verdict"] == "palm-1shots-seed0 says"
+    assert data["verdict"] == "palm@epochs=1-1shots-seed0 says"
     laid_out = project(features.audio[:, 0].numpy(), "pca")
     np.testing.assert_allclose(np.array([data["x"], data["y"]]).T / 10_000, laid_out, atol=1e-4)
     right = sum(said == label for said, label in zip(data["said"], data["label"], strict=True))

@@ -42,7 +42,7 @@ def file(tmp_path: Path, predictions: list[Prediction]) -> Path:
 
 
 def test_a_run_speaks_about_the_test_clips_of_its_fold(file: Path, predictions: list[Prediction]) -> None:
-    wanted = next(one for one in predictions if one.run == "palm-4shots-fold2-seed1")
+    wanted = next(one for one in predictions if one.run == "palm@epochs=2-4shots-fold2-seed1")
     verdicts = read_run(file, wanted.run, FEATURES)
     assert verdicts.run == wanted.run
     np.testing.assert_array_equal(np.flatnonzero(verdicts.said >= 0), sorted(wanted.rows.tolist()))
@@ -57,7 +57,7 @@ def test_without_its_fold_a_run_speaks_about_every_usable_clip(
     verdicts = read_run(file, "palm-4shots-seed1", FEATURES)
     np.testing.assert_array_equal(verdicts.said >= 0, FEATURES.usable)
     for one in predictions:
-        if one.run.startswith("palm-4shots") and one.run.endswith("seed1"):
+        if one.run.startswith("palm@epochs=2-4shots") and one.run.endswith("seed1"):
             np.testing.assert_array_equal(verdicts.said[one.rows], one.logits.argmax(dim=1))
 
 
@@ -106,7 +106,8 @@ def test_confusions_count_what_scikit_learn_counts(file: Path) -> None:
 
 def test_a_run_must_be_named_where_there_are_several(file: Path) -> None:
     with pytest.raises(
-        ParameterError, match="say which run with --run: palm-2shots-seed0, palm-2shots-seed1"
+        ParameterError,
+        match="with --run: palm@epochs=2-2shots-seed0, palm@epochs=2-2shots-seed1",
     ):
         read_run(file, None, FEATURES)
     with pytest.raises(UnknownNameError, match="did you mean palm-2shots-seed1"):

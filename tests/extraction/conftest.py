@@ -1,7 +1,8 @@
-"""A small dataset, a cheap encoder and chunks of four clips: what tests of extraction share."""
+"""A small dataset, a cheap encoder, chunks and batches of four: what tests of extraction share."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,27 +10,32 @@ from samples import write_palm_folder
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.extraction import extract as stage_one
+from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extraction, extract
-from palm_cache.params import ExtractParams
+from palm_cache.params import Recipe, Resources
 
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 4 clips: small datasets then have several."""
-    monkeypatch.setattr("palm_cache.store.features.CHUNK_CLIPS", 4)
+    """Chunks of 4 rows, and a segment for every few clips: small datasets then have several."""
+    for module in ("features", "writing", "export"):
+        monkeypatch.setattr(f"palm_cache.store.{module}.CHUNK_ROWS", 4)
+    monkeypatch.setattr(stage_one, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(work, "SEGMENT_BYTES", 100)
 
 
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> SpectrumEncoder:
     spectrum = SpectrumEncoder()
-    monkeypatch.setattr(stage_one, "load_encoder", lambda spec, **options: spectrum)
+    for module in (stage_one, work):
+        monkeypatch.setattr(module, "load_encoder", lambda *given, **options: spectrum)
     return spectrum
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Eighteen clips in two classes: five chunks."""
+    """Eighteen clips in two classes."""
     return write_palm_folder(tmp_path / "Tones", train=6, test=3)
 
 
@@ -39,11 +45,24 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path, out: Path, encoder: SpectrumEncoder) -> Run:
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "features" / ".cache"
+
+
+@pytest.fixture
+def run(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Run:
     """Extract the folder as it is now; ``embedded`` of the encoder counts anew."""
 
     def extract_folder(**params: object) -> Extraction:
         encoder.embedded = 0
-        return extract(read(folder), "mini", out, ExtractParams(**params))  # type: ignore[arg-type]
+        return extract(read(folder), "mini", out, *parted(**params), cache=cache)
 
     return extract_folder
+
+
+def parted(**params: object) -> tuple[Recipe, Resources]:
+    """Give every parameter to the dataclass that has it."""
+    own = {field.name for field in fields(Recipe)}
+    recipe = {name: value for name, value in params.items() if name in own}
+    resources = {name: value for name, value in params.items() if name not in own}
+    return Recipe(**recipe), Resources(**resources)  # type: ignore[arg-type]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
 import itertools
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -12,24 +15,25 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from samples import assert_same, flip_bit, read_arrays, write_tone
+from extraction.conftest import parted
+from samples import assert_same, flip_bit, read_arrays, write_palm_folder, write_tone
 from spectrum import Run, SpectrumEncoder
 
-from palm_cache.errors import AudioError, OutputError, StaleStoreError, StoreError
-from palm_cache.extraction import chunks
+from palm_cache.errors import AudioError, DataError, OutputError, ReadingError, StaleStoreError
 from palm_cache.extraction import extract as stage_one
+from palm_cache.extraction import reading, work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extraction, extract
-from palm_cache.params import ExtractParams
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.places import local
+from palm_cache.types import Clip, ClipTable
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 def test_every_clip_and_prompt_is_embedded_once(run: Run, out: Path, encoder: SpectrumEncoder) -> None:
     done = run()
-    assert (done.n_clips, done.embedded, done.failures) == (18, 18, ())
-    assert encoder.embedded == 18
+    assert (done.n_clips, done.embedded, done.failures, done.notes) == (18, 18, (), ())
     features = FeatureStore(out).read()
     assert features.audio.shape == (18, 1, 12)
     assert features.class_names == ("high tone", "low tone")
@@ -38,47 +42,80 @@ def test_every_clip_and_prompt_is_embedded_once(run: Run, out: Path, encoder: Sp
     torch.testing.assert_close(features.text[[0, 1], [0, 1]], prompts)
 
 
-def test_a_complete_store_is_left_alone(run: Run, out: Path, encoder: SpectrumEncoder) -> None:
+def test_a_complete_store_is_left_alone(run: Run, out: Path, cache: Path, encoder: SpectrumEncoder) -> None:
     run()
-    before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
+    folders = (out, cache)
+    before = {
+        file: file.stat().st_mtime_ns for one in folders for file in one.rglob("*.json") if file.is_file()
+    }
     assert run().embedded == 0
-    assert encoder.embedded == 0
-    assert before == {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
-
-
-def test_batches_never_cross_chunks(run: Run, encoder: SpectrumEncoder) -> None:
-    run(batch_size=3)
-    assert max(encoder.batches) <= 3
+    assert encoder.batches != []
     encoder.batches.clear()
-    run(batch_size=100, views=1)
-    assert encoder.batches == []  # the batch size is no property of a store
+    assert run().embedded == 0
+    assert encoder.batches == []
+    assert before == {file: file.stat().st_mtime_ns for file in before}
 
 
-def test_an_interrupted_extraction_goes_on_where_it_stopped_and_gives_the_same_bits(
-    run: Run, out: Path, tmp_path: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are trusted as soon as they are written, which tests cannot wait for."""
+    monkeypatch.setattr(local, "RACY_NS", 0)
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_run_with_nothing_to_do_opens_no_audio(
+    run: Run, monkeypatch: pytest.MonkeyPatch, encoder: SpectrumEncoder
+) -> None:
+    run()
+
+    def refuse(path: object) -> None:
+        raise AssertionError(f"{path} was opened")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "open_regular", refuse)
+        assert run().embedded == 0
+        with pytest.raises(AssertionError, match="was opened"):
+            run(check="content")
+
+
+def test_what_a_row_is_does_not_depend_on_its_companions(
+    run: Run, out: Path, folder: Path, encoder: SpectrumEncoder
+) -> None:
+    run(batch_size=4)
+    together = read_arrays(out)
+    for file in (folder / "audios").iterdir():
+        if file.name != "train_0_3.wav":
+            write_tone(file, 50 + 7 * len(file.name), seconds=0.3)
+    run(batch_size=4)
+    row = together["path"].tolist().index("audios/train_0_3.wav")
+    shutil.rmtree(out.parents[1])
+    run(batch_size=4)
+    assert np.array_equal(read_arrays(out)["audio"][row], together["audio"][row])
+
+
+def test_an_interrupted_extraction_loses_nothing_that_was_embedded_and_gives_the_same_bits(
+    run: Run, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
     whole = read_arrays(out)
-    shutil.rmtree(out)
-    embed = SpectrumEncoder.embed_audio
+    shutil.rmtree(out.parents[1])
+    embed, calls = SpectrumEncoder.embed_audio, itertools.count()
 
-    def stop_at_third_chunk(self: SpectrumEncoder, waveforms):  # type: ignore[no-untyped-def]
-        if self.embedded >= 8:
+    def stop(self: SpectrumEncoder, waveforms):  # type: ignore[no-untyped-def]
+        if next(calls) >= 2:
             raise KeyboardInterrupt
         return embed(self, waveforms)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SpectrumEncoder, "embed_audio", stop_at_third_chunk)
+        patch.setattr(SpectrumEncoder, "embed_audio", stop)
         with pytest.raises(KeyboardInterrupt):
-            run()
-    assert FeatureStore(out).committed() == {0, 1}
-    assert run().embedded == 10
+            run(batch_size=4)
+    assert not out.exists()
+    assert run(batch_size=4).embedded == 18 - 8
     assert_same(read_arrays(out), whole)
 
 
-def test_only_what_changed_is_embedded_again(
-    run: Run, out: Path, folder: Path, encoder: SpectrumEncoder
-) -> None:
+def test_only_what_changed_is_embedded_again(run: Run, out: Path, folder: Path) -> None:
     run()
     before = read_arrays(out)
     write_tone(folder / "audios" / "train_0_1.wav", 333)
@@ -95,6 +132,7 @@ def test_a_touched_file_is_not_a_changed_one(run: Run, folder: Path) -> None:
     assert run().embedded == 0
 
 
+@pytest.mark.usefixtures("trusted")
 def test_clocks_that_jump_hide_no_change_and_feign_none(run: Run, folder: Path, out: Path) -> None:
     run()
     changed = folder / "audios" / "train_0_0.wav"
@@ -102,13 +140,17 @@ def test_clocks_that_jump_hide_no_change_and_feign_none(run: Run, folder: Path, 
     write_tone(changed, 210, seconds=0.5)  # as long as the old one
     assert changed.stat().st_size == before.st_size
     os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
-    future = 2**32
-    for file in out.rglob("*"):
-        os.utime(file, (future, future))
     for file in (folder / "audios").iterdir():
         if file != changed:
-            os.utime(file, (future + 1, future + 1))
+            os.utime(file, (2**32, 2**32))
     assert run().embedded == 1
+
+
+def test_a_file_that_changes_within_the_tick_of_its_clock_is_seen(run: Run, folder: Path) -> None:
+    file = folder / "audios" / "train_0_0.wav"
+    for number in range(3):
+        write_tone(file, 210 + number, seconds=0.5)
+        assert run().embedded == (18 if number == 0 else 1)
 
 
 def test_a_clock_that_runs_backwards_changes_nothing(
@@ -116,7 +158,7 @@ def test_a_clock_that_runs_backwards_changes_nothing(
 ) -> None:
     done = run()
     whole = read_arrays(out)
-    shutil.rmtree(out)
+    shutil.rmtree(out.parents[1])
     clock = itertools.count(2**33, -3600)
     with monkeypatch.context() as patch:
         for name, factor in (("time", 1), ("time_ns", 10**9)):
@@ -126,90 +168,99 @@ def test_a_clock_that_runs_backwards_changes_nothing(
         write_tone(folder / "audios" / "train_1_1.wav", 333)
         assert run().embedded == 1
     write_tone(folder / "audios" / "train_1_1.wav", 607, seconds=0.6, seed=101)  # as it was
-    assert run().embedded == 1
+    assert run().embedded == 0  # the cache still knows it
     assert_same(read_arrays(out), whole)
 
 
-def test_moved_added_and_removed_clips_keep_what_is_known(
-    run: Run, out: Path, folder: Path, encoder: SpectrumEncoder
-) -> None:
+def test_moved_added_and_removed_clips_keep_what_is_known(run: Run, out: Path, folder: Path) -> None:
     run()
     (folder / "audios" / "train_0_0.wav").rename(folder / "audios" / "moved.wav")
     write_tone(folder / "audios" / "new.wav", 500)
     lines = (folder / "train.csv").read_text().splitlines()
     lines = [lines[0], "audios/new.wav,low tone", "audios/moved.wav,low tone", *lines[3:]]
     (folder / "train.csv").write_text("\n".join(lines))
-    done = run()
-    assert done.embedded == 1
-    assert any("clips that were known kept their embeddings" in note for note in done.notes)
+    assert run().embedded == 1
     rebuilt = read_arrays(out)
-    shutil.rmtree(out)
+    shutil.rmtree(out.parents[1])
     run()
     assert_same(rebuilt, read_arrays(out))
 
 
-def test_a_rebuild_that_is_interrupted_leaves_the_old_store_and_is_resumed(
+def test_a_rebuild_that_is_interrupted_leaves_the_old_store_and_loses_nothing(
     run: Run, out: Path, folder: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where a row of the table has changed meanwhile."""
     run()
     old = read_arrays(out)
-    encoder.version = 2
-    encoder.identity = {"encoder": "spectrum", "version": 2}
-    commit = FeatureStore.write_chunk
+    newer = SpectrumEncoder(version=2)
+    for module in (stage_one, work):
+        monkeypatch.setattr(module, "load_encoder", lambda *given, **options: newer)
+    embed, calls = SpectrumEncoder.embed_audio, itertools.count()
 
-    def fail_at_chunk_3(self: FeatureStore, chunk: int, *rest: object) -> None:
-        if chunk == 3:
+    def stop(self: SpectrumEncoder, waveforms):  # type: ignore[no-untyped-def]
+        if next(calls) >= 3:
             raise KeyboardInterrupt
-        commit(self, chunk, *rest)  # type: ignore[arg-type]
+        return embed(self, waveforms)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "write_chunk", fail_at_chunk_3)
+        patch.setattr(SpectrumEncoder, "embed_audio", stop)
         with pytest.raises(KeyboardInterrupt):
-            run(on_stale="rebuild")
+            run(on_stale="rebuild", batch_size=4)
     assert_same(read_arrays(out), old)
-    assert run(on_stale="rebuild").embedded == 6
-    assert np.array_equal(read_arrays(out)["audio"], 2 * old["audio"])
-    assert sorted(file.name for file in out.parent.iterdir()) == [".mini.zarr.lock", "mini.zarr"]
-
-
-def test_a_kill_between_the_two_renames_is_mended(run: Run, out: Path) -> None:
-    run()
-    out.rename(out.with_name(".mini.zarr.next"))
-    assert run().embedded == 0
-    assert out.is_dir()
+    table = folder / "train.csv"
+    table.write_text(table.read_text().replace("train_0_5.wav,low tone", "train_0_5.wav,high tone"))
+    assert run(on_stale="rebuild", batch_size=4).embedded == 18 - 12
+    assert np.allclose(read_arrays(out)["audio"], 2 * old["audio"])
+    assert [file.name for file in out.parent.iterdir()] == ["mini.zarr"]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ("encoder", r"is stale: made by another version of the encoder or its preprocessing \(fingerprint"),
-        ("views", r"is stale: 1 view\(s\) a clip instead of 3"),
-        ("templates", "is stale: made with other prompt templates"),
-        ("format", "is stale: .*store format 0, this palm-cache reads 1"),
-        ("metadata", "is stale: .*not a readable feature store"),
-    ],
+    [("encoder", "is stale: .*version 1, now 2"), ("views", "is stale: views 1, now 3")],
 )
-def test_a_store_made_otherwise_is_refused_and_rebuilt_only_on_request(
-    run: Run, out: Path, encoder: SpectrumEncoder, change: str, message: str, monkeypatch: pytest.MonkeyPatch
+def test_a_store_by_another_recipe_is_refused_and_replaced_only_on_request(
+    run: Run, out: Path, change: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
+    first = read_arrays(out)
     params: dict[str, object] = {}
     if change == "encoder":
-        encoder.identity = {"encoder": "spectrum", "version": 2}
-    elif change == "views":
-        params["views"] = 3
-    elif change == "templates":
-        monkeypatch.setattr(stage_one, "TEMPLATES", ("{c}", "The is a recording of  {c}.", "a {c}"))
-    elif change == "format":
-        zarr.open_group(out, mode="r+").attrs["format_version"] = 0
+        newer = SpectrumEncoder(version=2)
+        for module in (stage_one, work):
+            monkeypatch.setattr(module, "load_encoder", lambda *given, **options: newer)
     else:
-        (out / "zarr.json").write_text("{")
+        params["views"] = 3
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     with pytest.raises(StaleStoreError, match=message):
         run(**params)
     assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert run(on_stale="rebuild", **params).embedded == 18
     assert run(**params).embedded == 0
+    monkeypatch.undo()
+    assert first["audio"].shape[0] == 18
+
+
+def test_going_back_to_an_earlier_recipe_costs_nothing(run: Run, out: Path) -> None:
+    run()
+    first = read_arrays(out)
+    run(views=2, on_stale="rebuild")
+    done = run(on_stale="rebuild")
+    assert done.embedded == 0
+    assert done.notes == (f"{out} was stale (views 2, now 1) and has been made anew",)
+    assert_same(read_arrays(out), first)
+
+
+def test_other_templates_and_text_towers_embed_text_only(
+    run: Run, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    monkeypatch.setattr(stage_one, "TEMPLATES", ("{c}", "The is a recording of  {c}.", "a {c}"))
+    assert run().embedded == 0
+    assert FeatureStore(out).text().shape == (2, 3, 12)
+    digest = FeatureStore(out).header.digest
+    monkeypatch.setattr(SpectrumEncoder, "text_identity", {"encoder": "spectrum", "letters": 127})
+    assert run().embedded == 0
+    assert FeatureStore(out).header.digest != digest
 
 
 def test_other_class_names_need_only_new_text(
@@ -241,7 +292,7 @@ def test_clips_that_cannot_be_read_are_recorded_and_the_rest_goes_on(
     features = FeatureStore(out).read()
     assert features.usable.tolist() == [False] * 3 + [True] * 15
     assert FeatureStore(out).problems() == []
-    assert run().embedded == 0  # nothing has changed: the failed clips are not tried again
+    assert run().embedded == 0
 
 
 def test_a_mended_clip_is_embedded(run: Run, folder: Path) -> None:
@@ -249,27 +300,111 @@ def test_a_mended_clip_is_embedded(run: Run, folder: Path) -> None:
     (folder / "audios" / "train_0_2.wav").write_bytes(b"<html>")
     run()
     write_tone(folder / "audios" / "train_0_0.wav", 200)
-    write_tone(folder / "audios" / "train_0_2.wav", 200)
+    write_tone(folder / "audios" / "train_0_2.wav", 205)
     done = run()
     assert (done.embedded, done.failures) == (2, ())
 
 
-def test_on_error_fail_stops_and_names_the_clip(run: Run, out: Path, folder: Path) -> None:
+def test_a_disk_that_fails_for_a_moment_leaves_no_trace(
+    run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, calls = reading.read_views, itertools.count()
+
+    def fail(*given: object, **options: object) -> object:
+        if next(calls) == 3:
+            raise ReadingError("cannot be read: Input/output error")
+        return decode(*given, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "read_views", fail)
+        done = run()
+    assert [reason for _, reason in done.failures] == ["cannot be read: Input/output error"]
+    assert done.embedded == 17
+    again = run()
+    assert (again.embedded, again.failures) == (1, ())
+    assert FeatureStore(out).read().usable.all()
+
+
+def test_a_recorded_failure_is_tried_again_by_another_decoder_or_on_request(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "audios" / "train_0_2.wav").write_bytes(b"<html>")
+    tried: list[int] = []
+    decode = reading.read_views
+
+    def count(*given: object, **options: object) -> object:
+        tried.append(1)
+        return decode(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reading, "read_views", count)
+    for params, times in (({}, 18), ({}, 0), ({"retry_failed": True}, 1), ({}, 0)):
+        tried.clear()
+        assert len(run(**params).failures) == 1
+        assert len(tried) == times
+    monkeypatch.setattr(work, "decoder_version", lambda: "libsndfile 9")
+    tried.clear()
+    assert len(run().failures) == 1
+    assert len(tried) == 1
+
+
+def test_on_error_fail_stops_names_the_clip_and_looks_at_recorded_failures_too(
+    run: Run, out: Path, folder: Path
+) -> None:
     (folder / "audios" / "train_1_0.wav").write_bytes(b"<html>")
-    with pytest.raises(
-        AudioError, match=r"audios/train_1_0\.wav: cannot be decoded: format not recognised; mend"
-    ):
+    message = r"audios/train_1_0\.wav: cannot be decoded: format not recognised; mend or remove the clip"
+    with pytest.raises(AudioError, match=message):
         run(on_error="fail")
-    assert FeatureStore(out).committed() == {0}
+    assert not out.exists()
+    run()
+    before = FeatureStore(out).header.id
+    with pytest.raises(AudioError, match=message):
+        run(on_error="fail")
+    assert FeatureStore(out).header.id == before
+
+
+def test_files_that_are_away_keep_what_is_known_of_them(run: Run, out: Path, folder: Path) -> None:
+    run()
+    whole = read_arrays(out)
+    (folder / "audios" / "train_0_0.wav").rename(folder / "audios" / "elsewhere.wav")
+    done = run()
+    assert (done.embedded, done.failures) == (0, ())
+    assert "1 audio file(s) cannot be read now; their embeddings are kept" in done.notes[0]
+    assert_same(read_arrays(out), whole)
+    assert run(prune=True).failures == (("audios/train_0_0.wav", "no such file"),)
+    assert not FeatureStore(out).read().usable[0]
+
+
+def test_a_disk_that_is_away_is_an_error_and_changes_nothing(run: Run, out: Path, folder: Path) -> None:
+    (folder / "audios").rename(folder / "unmounted")
+    with pytest.raises(
+        DataError, match=r"none of its 18 audio files can be read, e\.g\. .*no such file; is the"
+    ):
+        run()
+    assert not out.exists()
+    (folder / "unmounted").rename(folder / "audios")
+    run()
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    (folder / "audios").rename(folder / "unmounted")
+    run()
+    with pytest.raises(DataError, match="Nothing was changed"):
+        run(prune=True)
+    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
+def test_many_missing_files_are_said_first(run: Run, folder: Path) -> None:
+    for number in range(6):
+        for label in range(2):
+            (folder / "audios" / f"train_{label}_{number}.wav").unlink()
+    assert run().notes[0] == "12 of 18 audio files could not be read"
 
 
 def test_an_encoder_that_returns_nan_is_the_clips_error(
-    run: Run, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+    run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed, calls = SpectrumEncoder.embed_audio, itertools.count()
 
     def spoil(self: SpectrumEncoder, waveforms):  # type: ignore[no-untyped-def]
-        embeddings = embed(self, waveforms)
+        embeddings = embed(self, waveforms).clone()
         if next(calls) == 0:  # several workers embed at the same time
             embeddings[0] = float("nan")
         return embeddings
@@ -289,118 +424,106 @@ def lose_content(file: Path) -> None:
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("array", ["audio", "content_sha256", "error"])
-@pytest.mark.parametrize("damage", [flip_bit, cut_short, lose_content])
-def test_a_damaged_chunk_is_found_and_made_again_alone(
-    run: Run, folder: Path, out: Path, array: str, damage: Callable[[Path], None]
+@pytest.mark.parametrize(
+    "file", ["audio/c/1/0/0", "text/c/0/0/0", "label/c/0", "zarr.json", "audio/zarr.json"]
+)
+@pytest.mark.parametrize("damage", [flip_bit, cut_short, lose_content, Path.unlink])
+def test_a_damaged_store_is_made_anew_from_the_cache(
+    run: Run, out: Path, file: str, damage: Callable[[Path], None]
 ) -> None:
-    (folder / "audios" / "train_1_2.wav").write_bytes(b"<html>")  # errors that are all empty have no file
     run()
     whole = read_arrays(out)
-    chunk = whole["path"].tolist().index("audios/train_1_2.wav") // 4
-    damage(out / array / "c" / f"{chunk}" / ("0/0" if array == "audio" else ""))
-    others = [file for file in out.glob("audio/c/*/0/0") if file.parent.parent.name != f"{chunk}"]
-    written = [file.stat().st_mtime_ns for file in others]
-    assert run().embedded == 3
-    assert [file.stat().st_mtime_ns for file in others] == written
+    damage(out / file)
+    if file == "zarr.json" and damage is not flip_bit:
+        with pytest.raises(OutputError, match=r"looks like a feature store that has lost its zarr\.json"):
+            run()
+        return
+    done = run()
+    assert done.embedded == 0
+    assert_same(read_arrays(out), whole)
+    assert FeatureStore(out).problems() == []
+    assert run().notes == ()
+
+
+@pytest.mark.parametrize("where", [0.3, 0.95])
+def test_of_a_damaged_cache_what_was_lost_is_embedded_again(
+    run: Run, out: Path, cache: Path, where: float
+) -> None:
+    run()
+    whole = read_arrays(out)
+    (segment,) = cache.glob("audio-*/*.safetensors")
+    content = bytearray(segment.read_bytes())
+    content[int(where * len(content))] ^= 1
+    segment.write_bytes(content)
+    shutil.rmtree(out)
+    assert run().embedded > 0
     assert_same(read_arrays(out), whole)
     assert run().embedded == 0
 
 
-def test_views_of_long_clips_differ_and_those_of_short_ones_do_not(folder: Path, out: Path, run: Run) -> None:
-    write_tone(folder / "audios" / "train_0_0.wav", 200, seconds=3)
-    run(views=3)
-    audio = FeatureStore(out).read().audio
-    assert len({tuple(view.tolist()) for view in audio[0]}) == 3
-    assert len({tuple(view.tolist()) for view in audio[1]}) == 1
-
-
-@pytest.mark.parametrize("array", ["text", "path", "label", "folds/1/test"])
-def test_damaged_prompts_and_tables_are_laid_out_again_and_no_clip_is_embedded(
-    run: Run, out: Path, array: str
-) -> None:
+def test_a_store_that_is_lost_is_made_anew_without_embedding(run: Run, out: Path) -> None:
     run()
     whole = read_arrays(out)
-    flip_bit(next(file for file in (out / array / "c").rglob("*") if file.is_file()), 1)
-    done = run()
-    assert done.embedded == 0
-    assert done.notes == (
-        f"{out}: its prompts or tables were damaged; clips that were known kept their embeddings",
-    )
+    shutil.rmtree(out)
+    assert run().embedded == 0
     assert_same(read_arrays(out), whole)
 
 
-def test_a_second_writer_is_sent_away(run: Run, out: Path) -> None:
-    from filelock import FileLock
-
-    run()
-    with (
-        FileLock(out.with_name(".mini.zarr.lock")),
-        pytest.raises(StoreError, match="another extraction is writing"),
-    ):
-        run()
-
-
-def test_a_full_disk_is_said_and_what_is_finished_stays(
-    run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
+def test_views_of_long_clips_differ_and_a_short_clip_goes_through_the_encoder_once(
+    folder: Path, out: Path, run: Run, encoder: SpectrumEncoder
 ) -> None:
-    import errno
+    write_tone(folder / "audios" / "train_0_0.wav", 200, seconds=3)
+    run(views=3, batch_size=1)
+    audio = FeatureStore(out).read().audio
+    assert len({tuple(view.tolist()) for view in audio[0]}) == 3
+    assert len({tuple(view.tolist()) for view in audio[1]}) == 1
+    assert encoder.embedded == 17 + 3
 
-    from zarr.storage import LocalStore
 
-    write = LocalStore.set
+def test_a_full_disk_is_said_and_what_is_in_the_cache_stays(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = local.LocalFolder.write, itertools.count()
 
-    async def full(self: LocalStore, key: str, value: object) -> None:
-        if key.startswith("audio/c/2"):
+    def full(self: local.LocalFolder, name: str, content: bytes) -> None:
+        if name.endswith(".safetensors") and next(calls) >= 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        await write(self, key, value)  # type: ignore[arg-type]
+        write(self, name, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStore, "set", full)
-        with pytest.raises(
-            OutputError, match="no space left on device; free some space and run the same command"
-        ):
-            run()
-    assert FeatureStore(out).committed() == {0, 1}
-    assert run().embedded == 10
+        patch.setattr(local.LocalFolder, "write", full)
+        with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
+            run(batch_size=4)
+    assert 0 < run(batch_size=4).embedded < 18
 
 
 def test_a_place_that_cannot_be_written_is_named(
     folder: Path, tmp_path: Path, encoder: SpectrumEncoder
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"mini\.zarr: cannot write: .*choose another folder with --out"):
-        extract(read(folder), "mini", tmp_path / "file" / "mini.zarr", ExtractParams())
+    with pytest.raises(OutputError, match=r"cannot write: .*choose another folder with --"):
+        extract(read(folder), "mini", tmp_path / "file" / "mini.zarr")
 
 
-def test_a_folder_that_is_no_store_is_never_replaced(run: Run, out: Path) -> None:
-    out.mkdir(parents=True)
-    (out / "thesis.tex").write_text("mine")
-    with pytest.raises(StaleStoreError, match="not a readable feature store"):
-        run()
-    with pytest.raises(OutputError, match=r"there is something else here \(thesis\.tex\) that a store would"):
-        run(on_stale="rebuild")
-    assert (out / "thesis.tex").read_text() == "mine"
+@pytest.mark.parametrize("foreign", ["thesis.tex", "audio/song.wav", ".git/config", "zarr.json"])
+def test_a_folder_that_is_no_store_is_never_replaced(
+    run: Run, out: Path, encoder: SpectrumEncoder, foreign: str
+) -> None:
+    (out / foreign).parent.mkdir(parents=True)
+    (out / foreign).write_text("mine")
+    for on_stale in ("refuse", "rebuild"):
+        with pytest.raises(OutputError, match=r"there is something else here \(.*\), not a feature store"):
+            run(on_stale=on_stale)
+    assert (out / foreign).read_text() == "mine"
+    assert encoder.embedded == 0  # said before the work
 
 
 def test_progress_counts_every_clip(folder: Path, out: Path, encoder: SpectrumEncoder) -> None:
     said: list[tuple[str, int, int]] = []
-    table = read(folder)
-    for _ in range(2):
-        extract(table, "mini", out, ExtractParams(), progress=lambda *what: said.append(what))
+    extract(read(folder), "mini", out, progress=lambda *what: said.append(what))
     assert [entry for entry in said if entry[0] == "embedding"] == [
         ("embedding", n, 18) for n in range(1, 19)
     ]
-    assert said[-1] == ("checking", 18, 18)
-
-
-def test_known_embeddings_of_a_damaged_chunk_are_unknown(run: Run, out: Path) -> None:
-    run()
-    store = FeatureStore(out)
-    sha = store.hashes_and_errors(1)[0][0]
-    assert chunks.KnownEmbeddings(store, [0, 1]).get(sha) is not None
-    (out / "audio" / "c" / "1" / "0" / "0").write_bytes(b"")
-    assert chunks.KnownEmbeddings(store, [0, 1]).get(sha) is None
 
 
 @pytest.fixture
@@ -413,118 +536,160 @@ def part(folder: Path, tmp_path: Path) -> Path:
         (root / "clips").mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "audios" / f"{name}.wav", root / "clips" / f"{number}.wav")
         lines.append(f"clips/{number}.wav,{'high' if '_1_' in name else 'low'}")
-    (root / "train.csv").write_text("\n".join(lines) + "\n")
-    (root / "test.csv").write_text("\n".join(lines[:2]) + "\n")
+    (root / "train.csv").write_text("\n".join(lines[:-1]) + "\n")
+    (root / "test.csv").write_text("\n".join([lines[0], lines[-1]]) + "\n")
     return root
 
 
-@pytest.fixture
-def sibling(tmp_path: Path) -> Path:
-    return tmp_path / "features" / "Part" / "mini.zarr"
-
-
-def extract_part(part: Path, sibling: Path, **params: object) -> Extraction:
-    return extract(read(part), "mini", sibling, ExtractParams(**params))  # type: ignore[arg-type]
+def extract_part(part: Path, cache: Path, **params: object) -> tuple[Extraction, Path]:
+    out = cache.parent / "Part" / "mini.zarr"
+    return extract(read(part), "mini", out, *parted(**params), cache=cache), out
 
 
 def test_what_another_dataset_shares_is_embedded_once(
-    run: Run, out: Path, part: Path, sibling: Path, encoder: SpectrumEncoder
+    run: Run, out: Path, part: Path, cache: Path, encoder: SpectrumEncoder
 ) -> None:
     run()
-    encoder.embedded = 0
-    done = extract_part(part, sibling)
-    assert (done.n_clips, done.embedded, encoder.embedded) == (5, 0, 0)
-    assert done.notes[-1] == f"5 clip(s) took their embedding from {out}"
+    done, sibling = extract_part(part, cache)
+    assert (done.n_clips, done.embedded) == (5, 0)
     mine, theirs = read_arrays(sibling), read_arrays(out)
-    places = [theirs["content_sha256"].tolist().index(sha) for sha in mine["content_sha256"]]
+    hashes = [one.tobytes() for one in theirs["content_sha256"]]
+    places = [hashes.index(one.tobytes()) for one in mine["content_sha256"]]
     assert places == [9, 4, 3, 10, 5]
     assert np.array_equal(mine["audio"], theirs["audio"][places])
 
 
-@pytest.mark.parametrize("change", ["encoder", "views", "format", "metadata"])
-def test_a_sibling_made_otherwise_or_unreadable_is_passed_over(
-    run: Run, out: Path, part: Path, sibling: Path, encoder: SpectrumEncoder, change: str
-) -> None:
-    run(views=3 if change == "views" else 1)
-    if change == "encoder":
-        encoder.identity = {"encoder": "spectrum", "version": 2}
-    elif change == "format":
-        zarr.open_group(out, mode="r+").attrs["format_version"] = 0
-    elif change == "metadata":
-        (out / "zarr.json").write_text("{")
-    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
-    done = extract_part(part, sibling)
-    assert done.embedded == 5
-    assert not any("took their embedding" in note for note in done.notes)
-    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
-
-
-@pytest.mark.parametrize("array", ["audio", "content_sha256"])
-def test_of_a_damaged_sibling_the_sound_chunks_are_used(
-    run: Run, out: Path, part: Path, sibling: Path, array: str
+def test_a_dataset_of_the_same_name_elsewhere_costs_the_first_nothing(
+    run: Run, folder: Path, out: Path, cache: Path, tmp_path: Path, encoder: SpectrumEncoder
 ) -> None:
     run()
-    chunk = out / array / "c" / "0" / ("0/0" if array == "audio" else "")
-    content = bytearray(chunk.read_bytes())
-    content[-1] ^= 1
-    chunk.write_bytes(content)
-    done = extract_part(part, sibling)
-    assert done.embedded == 1  # row 3 alone is of chunk 0
-    assert done.notes[-1] == f"4 clip(s) took their embedding from {out}"
-    assert FeatureStore(sibling).problems() == []
+    other = write_palm_folder(tmp_path / "other" / "Tones", train=2, test=1, classes=("a", "b"))
+    extract(read(other), "mini", out, cache=cache)
+    assert FeatureStore(out).header.class_names == ("a", "b")
+    assert run().embedded == 0
 
 
-def test_of_an_unfinished_sibling_the_committed_chunks_are_used(
-    run: Run, out: Path, part: Path, sibling: Path
+def test_the_same_bytes_under_two_names_are_embedded_once_and_said(
+    run: Run, folder: Path, out: Path, encoder: SpectrumEncoder
 ) -> None:
-    run()
-    store = FeatureStore(out)
-    for chunk in (1, 2, 3, 4):
-        store.uncommit(chunk)
-    assert extract_part(part, sibling).embedded == 4
-    assert store.committed() == {0}
-
-
-def test_a_chunk_that_its_own_extraction_rewrites_meanwhile_is_unknown(run: Run, out: Path) -> None:
-    run()
-    store = FeatureStore(out)
-    hashes, errors = store.hashes_and_errors(1)
-    known = chunks.KnownEmbeddings(store, [0, 1])
-    store.write_chunk(1, 2 * store.read_chunk(1), ["f" * 64, *hashes[1:]], errors)
-    assert known.get(hashes[0]) is None
-    assert known.get(hashes[1]) is not None
-
-
-def test_a_worker_takes_from_siblings_what_they_know(
-    run: Run, out: Path, part: Path, sibling: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run()
-    shutil.copytree(out, out.with_name("gone.zarr"))
-    monkeypatch.setattr(chunks, "load_encoder", lambda spec, **options: encoder)
-    table, params = read(part), ExtractParams()
-    header = stage_one.describe(table, encoder, params.views)
-    text = torch.zeros(len(table.class_names), len(header.templates), encoder.dim)
-    FeatureStore.create(sibling, header, table, text)
-    worker = chunks.Worker(
-        sibling, (out.with_name("gone.zarr"), out), "mini", header.fingerprint, params, session="1"
+    for name in ("test_0_0", "test_0_1", "train_1_0"):
+        shutil.copy(folder / "audios" / "train_0_0.wav", folder / "audios" / f"{name}.wav")
+    done = run(batch_size=1)
+    assert (done.embedded, encoder.embedded) == (15, 15)
+    assert done.notes == (
+        "test clips that are byte for byte also training clips: 2 of 6 in fold 1; accuracy on them says "
+        "nothing",
+        "1 sound(s) bear several labels, e.g. audios/train_0_0.wav: the same bytes in different classes",
     )
-    shutil.rmtree(out.with_name("gone.zarr"))
-    results = [worker.embed(0, table.clips[:4]), worker.embed(1, table.clips[4:])]
-    assert [(result.embedded, dict(result.known)) for result in results] == [(0, {out: 4}), (0, {out: 1})]
+    audio = FeatureStore(out).read().audio
+    rows = [FeatureStore(out).clip_names().index(f"audios/{name}.wav") for name in ("train_0_0", "test_0_1")]
+    assert torch.equal(audio[rows[0]], audio[rows[1]])
 
 
-def test_what_is_shared_is_told_from_a_relative_store_and_several_jobs_too(
-    run: Run, out: Path, part: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+def test_several_jobs_give_the_same_store_from_relative_places_too(
+    run: Run, out: Path, folder: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run()
-    monkeypatch.setattr(chunks, "load_encoder", lambda spec, **options: encoder)
+    run(batch_size=4)
+    whole = read_arrays(out)
+    shutil.rmtree(out.parents[1])
     monkeypatch.chdir(out.parents[2])
+    work._loaded.cache_clear()
     with joblib.parallel_config("threading"):
-        done = extract_part(part, Path("features", "Part", "mini.zarr"), jobs=2)
-    assert done.embedded == 0
-    assert done.notes[-1] == f"5 clip(s) took their embedding from {out.relative_to(out.parents[2])}"
+        done = extract(
+            read(Path("Tones")),
+            "mini",
+            Path("features", "Tones", "mini.zarr"),
+            *parted(jobs=2, batch_size=4),
+            cache=Path("features", ".cache"),
+        )
+    assert done.embedded == 18
+    assert_same(read_arrays(out), whole)
 
 
-def test_nothing_to_do_reaches_for_no_cluster(run: Run) -> None:
+def test_nothing_to_do_reaches_for_no_cluster(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "RACY_NS", 0)
     run()
     assert run(cluster="dask://127.0.0.1:9").embedded == 0
+
+
+def test_rows_may_be_stretches_of_one_file(out: Path, tmp_path: Path, encoder: SpectrumEncoder) -> None:
+    file = tmp_path / "long.wav"
+    write_tone(file, 300, seconds=4)
+    clips = tuple(
+        Clip(file, "long.wav", None, start, end)
+        for start, end in ((0.0, 1.0), (1.0, 2.0), (2.5, None), (0.0, None))
+    )
+    table = ClipTable("Long", (), clips, ())
+    assert extract(table, "mini", out).embedded == 4
+    store = FeatureStore(out)
+    assert store.stretches()[0].tolist() == [0.0, 1.0, 2.5, 0.0]
+    assert store.labels().tolist() == [-1] * 4
+    assert len({row.tobytes() for row in store.audio()}) == 4
+    assert (
+        extract(replace(table, clips=(*clips, Clip(file, "long.wav", None, 3.0, 4.0))), "mini", out).embedded
+        == 1
+    )
+
+
+def test_a_first_look_takes_a_few_clips_of_every_class(run: Run, out: Path) -> None:
+    assert run(limit=2).n_clips == 8
+    features = FeatureStore(out).read()
+    assert torch.bincount(features.labels).tolist() == [4, 4]
+    assert (len(features.folds[0].train), len(features.folds[0].test)) == (4, 4)
+    done = run()
+    assert (done.n_clips, done.embedded) == (18, 10)
+
+
+def write_format1(out: Path, arrays: dict[str, np.ndarray], attributes: dict[str, object]) -> None:
+    """Write a store as the first version did: chunks of 64 clips, hashes and errors as text."""
+    group = zarr.create_group(out, attributes={"format_version": 1, **attributes})
+    hashes = np.array([one.tobytes().hex() for one in arrays["content_sha256"]], np.dtypes.StringDType())
+    group.create_array("audio", data=arrays["audio"], chunks=(64, *arrays["audio"].shape[1:]))
+    group.create_array("content_sha256", data=hashes, chunks=(64,))
+    group.create_array("error", data=np.array([""] * len(hashes), np.dtypes.StringDType()), chunks=(64,))
+
+
+def test_a_store_of_format_1_is_taken_over_and_nothing_is_embedded(
+    run: Run, out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    whole = read_arrays(out)
+    shutil.rmtree(cache.parent)
+    monkeypatch.setattr(stage_one, "format1_print", lambda encoder, recipe: "old")
+    attributes = {"dataset": "Tones", "encoder": "mini", "fingerprint": "old", "views": 1}
+    write_format1(out, whole, attributes)
+    (out / "notes.txt").write_text("mine")
+    done = run()
+    assert done.embedded == 0
+    assert done.notes == (f"{out} was of an earlier format; 18 clip(s) kept their embedding",)
+    (out / "notes.txt").unlink()
+    assert_same(read_arrays(out), whole)
+    assert FeatureStore(out).problems() == []
+    shutil.rmtree(cache.parent)
+    write_format1(out, whole, {**attributes, "fingerprint": "another"})
+    with pytest.raises(StaleStoreError, match="written by an earlier palm-cache with another encoder"):
+        run()
+    assert run(on_stale="rebuild").embedded == 18
+
+
+def test_a_lost_error_file_of_format_1_makes_no_zeros(
+    run: Run, out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    whole = read_arrays(out)
+    shutil.rmtree(cache.parent)
+    monkeypatch.setattr(stage_one, "format1_print", lambda encoder, recipe: "old")
+    spoilt = {**whole, "audio": whole["audio"].copy()}
+    spoilt["audio"][3] = 0
+    write_format1(out, spoilt, {"dataset": "Tones", "encoder": "mini", "fingerprint": "old", "views": 1})
+    shutil.rmtree(out / "error" / "c", ignore_errors=True)
+    assert run().embedded == 1
+    assert_same(read_arrays(out), whole)
+
+
+def test_the_header_says_how_it_was_made(run: Run, out: Path, folder: Path) -> None:
+    run()
+    attributes = json.loads((out / "zarr.json").read_text())["attributes"]
+    assert attributes["recipe"]["encoder"] == "spectrum"
+    assert attributes["recipe"]["views"] == 1
+    assert {"device", "torch", "libsndfile", "palm-cache"} <= attributes["made_with"].keys()

@@ -15,119 +15,134 @@ import numpy as np
 import pytest
 from samples import assert_same, read_arrays, write_palm_folder
 
-from palm_cache.errors import StoreError
 from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import extract
-from palm_cache.params import ExtractParams
-from palm_cache.store.features import CHUNK_CLIPS, FeatureStore
+from palm_cache.extraction.work import audio_cache
+from palm_cache.params import Recipe
+from palm_cache.store.cache import Cache
+from palm_cache.store.features import FeatureStore
 
 KILLS = int(os.environ.get("PALM_CACHE_KILLS", "5"))
-CHUNK = 8
 CLASSES = [f"tone {number}" for number in range(3 * KILLS)]
 CLIPS = 12 * len(CLASSES)
 """So many that they are not all embedded before the last kill."""
 
-COMMAND = "from palm_cache.cli import app; app()"
-# Small chunks, so that a small dataset has many.
-IN_SMALL_CHUNKS = f"import palm_cache.store.features as features; features.CHUNK_CLIPS = {CHUNK}\n{COMMAND}"
+IN_FLIGHT = 64
+"""Clips that a process may have embedded without having recorded them: a few batches and a segment."""
+
+COMMAND = """
+import palm_cache.extraction.work as work, palm_cache.extraction.encoders.mini as mini, time
+work.SEGMENT_SECONDS = 0.05
+from palm_cache.cli import app; app()
+"""
 
 
-def start(folder: Path, out: Path, *options: str, command: str = IN_SMALL_CHUNKS) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", command, "extract", "--dataset", str(folder), "--out", str(out), *options]
+def start(folder: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", COMMAND, "extract", "--dataset", str(folder), "--out", str(out), *options]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def chunk_times(out: Path) -> dict[str, int]:
-    chunks = out / "audio" / "c"
-    files = [file for file in chunks.glob("*/0/0") if file.is_file()] if chunks.is_dir() else []
-    return {file.parent.parent.name: file.stat().st_mtime_ns for file in files}
+def known(out: Path) -> int:
+    """Return how many contents the cache knows."""
+    return sum(len(keys) for keys, _, _ in cache_of(out).entries())
 
 
-def wait_for_a_chunk(process: subprocess.Popen[str], out: Path) -> None:
-    before, deadline = chunk_times(out), time.monotonic() + 60
-    while chunk_times(out) == before and process.poll() is None:
+def distinct(out: Path) -> int:
+    """Return how many different contents the cache knows."""
+    return len({key.tobytes() for keys, _, _ in cache_of(out).entries() for key in keys})
+
+
+def cache_of(out: Path) -> Cache:
+    return audio_cache(out.parent / ".cache", load_encoder("mini", device="cpu"), Recipe())
+
+
+def wait_for_a_segment(process: subprocess.Popen[str], out: Path) -> None:
+    before, deadline = segments(out), time.monotonic() + 120
+    while segments(out) <= before and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def test_killed_at_random_moments_it_loses_at_most_the_chunk_in_flight(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def segments(out: Path) -> set[str]:
+    return {file.name for file in out.parent.glob(".cache/audio-*/*.safetensors")}
+
+
+def embedded_now(stdout: str) -> int:
+    match = re.search(r"\((\d+) embedded now", stdout)
+    assert match, stdout
+    return int(match[1])
+
+
+def test_killed_at_random_moments_it_loses_at_most_what_was_in_flight(tmp_path: Path) -> None:
     folder = write_palm_folder(tmp_path / "Tones", classes=CLASSES, train=8, test=4)
-    monkeypatch.setattr("palm_cache.store.features.CHUNK_CLIPS", CHUNK)
-    whole, out = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
+    whole, out = tmp_path / "whole" / "x.zarr", tmp_path / "killed" / "x.zarr"
     began, process = time.monotonic(), start(folder, whole)
-    wait_for_a_chunk(process, whole)
+    wait_for_a_segment(process, whole)
     starting = time.monotonic() - began
-    process.communicate(timeout=120 + 2 * KILLS)
-    assert FeatureStore(whole).missing() == []
+    stdout, stderr = process.communicate(timeout=240 + 2 * KILLS)
+    assert embedded_now(stdout) == CLIPS, stderr
     moments = random.Random(0)
     for number in range(KILLS):
-        before = chunk_times(out)
+        before = distinct(out)
         process = start(folder, out)
-        if number % 2:  # at any moment: while it starts, looks at the store, or works
+        if number % 2:  # at any moment: while it starts, looks at the cache, or works
             time.sleep(moments.uniform(0, 1.2 * starting))
-        else:  # about when a chunk is written
-            wait_for_a_chunk(process, out)
+        else:  # about when a segment is written
+            wait_for_a_segment(process, out)
             time.sleep(moments.uniform(0, 0.05))
-        process.kill()
+        process.send_signal(signal.SIGKILL if number % 5 else signal.SIGTERM)
         process.communicate()
-        kept = chunk_times(out)
-        assert before.items() <= kept.items()  # nothing finished was computed again
-        found = FeatureStore(out).problems() if out.exists() else []
-        assert [problem for problem in found if not re.fullmatch(r"chunk \d+ is missing .*", problem)] == []
-    assert 0 < len(kept) < len(chunk_times(whole))
+        assert distinct(out) >= before  # what was known stays known
+        assert known(out) == distinct(out)  # and is not embedded again
     finishing = start(folder, out)
-    stdout, stderr = finishing.communicate(timeout=120 + 2 * KILLS)
+    kept = distinct(out)
+    stdout, stderr = finishing.communicate(timeout=240 + 2 * KILLS)
     assert finishing.returncode == 0, stderr
-    there = CHUNK * len(kept)
-    assert f"({CLIPS - there} embedded now, {there} already there)" in stdout
+    assert embedded_now(stdout) == CLIPS - kept
     assert FeatureStore(out).problems() == []
-    assert not list(out.rglob("*.partial"))
+    assert sorted(path.name for path in out.parent.iterdir()) == [".cache", "x.zarr"]
     assert_same(read_arrays(out), read_arrays(whole))
 
 
-def test_workers_die_with_the_process_that_holds_the_lock(tmp_path: Path) -> None:
+def test_workers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
     folder = write_palm_folder(tmp_path / "Tones", classes=[str(number) for number in range(20)], train=12)
-    out = tmp_path / "orphaned.zarr"
-    process = start(folder, out, "--jobs", "2", command=COMMAND)
-    wait_for_a_chunk(process, out)
+    out = tmp_path / "orphaned" / "x.zarr"
+    process = start(folder, out, "--jobs", "2")
+    wait_for_a_segment(process, out)
     process.kill()
     process.communicate(timeout=20)  # ends when the last process that has the pipes does
-    kept = len(FeatureStore(out).committed())
-    assert 0 < kept < 5
-    assert extract(read(folder), "mini", out, ExtractParams()).embedded == 280 - CHUNK_CLIPS * kept
-    assert FeatureStore(out).problems() == []
+    kept = distinct(out)
+    assert 0 < kept <= 280
+    assert extract(read(folder), "mini", out).embedded == 280 - kept
 
 
-def test_a_second_process_is_sent_away_until_the_first_one_is_dead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_at_once_on_one_dataset_share_the_work_and_leave_one_store(
+    tmp_path: Path, processes: int
 ) -> None:
-    folder = write_palm_folder(tmp_path / "Tones", train=80, test=20)
-    monkeypatch.setattr("palm_cache.store.features.CHUNK_CLIPS", CHUNK)
-    table, out = read(folder), tmp_path / "one.zarr"
-    first = start(folder, out)
-    wait_for_a_chunk(first, out)
-    first.send_signal(signal.SIGSTOP)  # alive, and holding the lock
-    with pytest.raises(StoreError, match="another extraction is writing to this store; wait for it to end"):
-        extract(table, "mini", out, ExtractParams())
-    first.kill()
-    first.communicate()
-    kept = CHUNK * len(FeatureStore(out).committed())
-    assert extract(table, "mini", out, ExtractParams()).embedded == 200 - kept
+    classes = [str(number) for number in range(30)]
+    folder = write_palm_folder(tmp_path / "Tones", classes=classes, train=12, test=2)
+    whole, out = tmp_path / "whole" / "x.zarr", tmp_path / "shared" / "x.zarr"
+    extract(read(folder), "mini", whole)
+    running = [start(folder, out) for _ in range(processes)]
+    total = 0
+    for process in running:
+        stdout, stderr = process.communicate(timeout=240)
+        assert process.returncode == 0, stderr
+        total += embedded_now(stdout)
+    assert 420 <= total <= 420 + processes * IN_FLIGHT
+    assert FeatureStore(out).problems() == []
+    assert_same(read_arrays(out), read_arrays(whole))
 
 
 def test_several_processes_make_the_same_store(tmp_path: Path) -> None:
     folder = write_palm_folder(tmp_path / "Tones", train=80, test=20)
     stores = []
     for jobs in ("1", "2"):
-        out = tmp_path / f"{jobs}.zarr"
-        words = ["extract", "--dataset", str(folder), "--out", str(out), "--jobs", jobs]
-        code = "from palm_cache.cli import app; app()"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
-        )
-        assert "200 clips" in done.stdout
+        out = tmp_path / jobs / "x.zarr"
+        stdout, stderr = start(folder, out, "--jobs", jobs).communicate(timeout=240)
+        assert "200 clips" in stdout, stderr
         stores.append(FeatureStore(out).read())
-    np.testing.assert_allclose(stores[0].audio, stores[1].audio, atol=1e-5)
+    np.testing.assert_array_equal(stores[0].audio, stores[1].audio)
     assert stores[0].digest == stores[1].digest

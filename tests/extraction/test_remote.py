@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from extraction.conftest import parted
 from samples import assert_same, read_arrays, write_tone
 from spectrum import SpectrumEncoder
 from upath import UPath
@@ -16,11 +18,11 @@ from upath import UPath
 from palm_cache.errors import OutputError, PlaceError, StoreError
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.datasets.registry import read_dataset
-from palm_cache.extraction.extract import Extraction, dry_run, extract
-from palm_cache.params import ExtractParams
-from palm_cache.store import locks, trees
+from palm_cache.extraction.extract import Extraction, Extractor, extract
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.places import copy_files, files_below, place
+from palm_cache.store.places import folder as folder_at
+from palm_cache.store.places import place
+from palm_cache.store.places.remote import RemoteFolder
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
@@ -35,10 +37,10 @@ def away(bucket: str) -> UPath:
 
 @pytest.fixture
 def run(folder: Path, away: UPath, encoder: SpectrumEncoder) -> Callable[..., Extraction]:
-    """Extract the folder as it is now into the bucket."""
+    """Extract the folder as it is now into the bucket, cache and all."""
 
     def extract_folder(**params: object) -> Extraction:
-        return extract(read(folder), "mini", away, ExtractParams(**params))  # type: ignore[arg-type]
+        return extract(read(folder), "mini", away, *parted(**params), cache=away.parent.parent / ".cache")
 
     return extract_folder
 
@@ -46,20 +48,24 @@ def run(folder: Path, away: UPath, encoder: SpectrumEncoder) -> Callable[..., Ex
 @pytest.fixture
 def whole(folder: Path, tmp_path: Path, encoder: SpectrumEncoder) -> dict[str, np.ndarray]:
     """What a store of the folder on this machine holds."""
-    extract(read(folder), "mini", tmp_path / "whole.zarr", ExtractParams())
-    return read_arrays(tmp_path / "whole.zarr")
+    extract(read(folder), "mini", tmp_path / "whole" / "whole.zarr")
+    return read_arrays(tmp_path / "whole" / "whole.zarr")
 
 
 def fetched(store: UPath, tmp_path: Path) -> dict[str, np.ndarray]:
     """What plain zarr reads of the files in the bucket."""
-    local = tmp_path / "fetched.zarr"
+    local, source = tmp_path / "fetched.zarr", folder_at(store)
     shutil.rmtree(local, ignore_errors=True)
-    copy_files(store, local, files_below(store))
+    for name in source.files():
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        source.fetch(name, local / name)
     return read_arrays(local)
 
 
-def top(store: UPath) -> list[str]:
-    return sorted(path.name for path in store.parent.iterdir())
+def upload(source: Path, target: str) -> None:
+    where = folder_at(place(target))
+    for name in folder_at(source).files():
+        where.write(name, (source / name).read_bytes())
 
 
 def test_a_store_in_a_bucket_is_the_one_on_a_disk(
@@ -67,63 +73,114 @@ def test_a_store_in_a_bucket_is_the_one_on_a_disk(
 ) -> None:
     assert run().embedded == 18
     assert_same(fetched(away, tmp_path), whole)
-    assert top(away) == ["mini.zarr"]  # no lock, no leftovers
     assert FeatureStore(away).problems() == []
-    assert FeatureStore(away).read().digest == FeatureStore(tmp_path / "whole.zarr").read().digest
+    assert FeatureStore(away).read().digest == FeatureStore(tmp_path / "whole" / "whole.zarr").read().digest
     assert run().embedded == 0
 
 
 def test_any_file_system_of_fsspec_will_do(folder: Path, encoder: SpectrumEncoder, tmp_path: Path) -> None:
     elsewhere = place(f"memory://{tmp_path.name}/mini.zarr")
-    assert extract(read(folder), "mini", elsewhere, ExtractParams()).embedded == 18
+    assert extract(read(folder), "mini", elsewhere).embedded == 18
     (folder / "audios" / "train_0_0.wav").unlink()
     write_tone(folder / "audios" / "more.wav", 500)
     table = folder / "train.csv"
     table.write_text(table.read_text().replace("train_0_0", "more"))
-    assert extract(read(folder), "mini", elsewhere, ExtractParams()).embedded == 1
+    assert extract(read(folder), "mini", elsewhere).embedded == 1
     assert FeatureStore(elsewhere).problems() == []
 
 
 def test_audio_in_a_bucket_is_read_like_audio_on_a_disk(
     bucket: str, folder: Path, out: Path, encoder: SpectrumEncoder, whole: dict[str, np.ndarray]
 ) -> None:
-    copy_files(folder, UPath(f"{bucket}/Tones"), files_below(folder))
+    upload(folder, f"{bucket}/Tones")
     table = read_dataset(f"{bucket}/Tones")
     assert table.dataset == "Tones"
-    extract(table, "mini", out, ExtractParams())
+    extract(table, "mini", out)
     assert_same(read_arrays(out), whole)
     for name in ("train_0_0", "train_0_1"):
         (UPath(f"{bucket}/Tones/audios") / f"{name}.wav").unlink()
     UPath(f"{bucket}/Tones/audios/train_0_1.wav").write_bytes(b"")
-    assert extract(table, "mini", out, ExtractParams()).failures == (
+    assert extract(table, "mini", out, *parted(prune=True)).failures == (
         ("audios/train_0_0.wav", "no such file"),
         ("audios/train_0_1.wav", "the file is empty"),
     )
 
 
-def test_an_interrupted_extraction_into_a_bucket_goes_on_where_it_stopped(
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts what S3 is asked for, by operation."""
+    from s3fs import S3FileSystem
+
+    asked: Counter[str] = Counter()
+    call = S3FileSystem._call_s3
+
+    async def count(self: S3FileSystem, method: str, *given: object, **options: object) -> object:
+        asked[method] += 1
+        return await call(self, method, *given, **options)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", count)
+    return asked
+
+
+def test_with_nothing_to_do_no_audio_is_fetched_and_requests_are_few(
+    bucket: str, folder: Path, away: UPath, encoder: SpectrumEncoder, requests: Counter[str]
+) -> None:
+    upload(folder, f"{bucket}/Tones")
+    table = read_dataset(f"{bucket}/Tones")
+
+    def again(**params: object) -> Extraction:
+        requests.clear()
+        return extract(table, "mini", away, *parted(**params), cache=place(f"{bucket}/cache"))
+
+    assert again().embedded == 18
+    assert requests["get_object"] >= 18
+    assert again().embedded == 0
+    assert requests["get_object"] <= 8
+    assert requests["put_object"] == requests["delete_objects"] == requests["head_object"] == 0
+    assert requests.total() <= 16, requests
+    assert again(check="content").embedded == 0
+    assert requests["get_object"] >= 18
+
+
+def test_writing_a_segment_is_one_request(
+    run: Callable[..., Extraction], requests: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from palm_cache.store.cache import Cache
+
+    add, puts = Cache.add, []
+
+    def count(self: Cache, *given: object, **options: object) -> None:
+        before = requests.copy()
+        add(self, *given, **options)  # type: ignore[arg-type]
+        puts.append((requests - before).total())
+
+    monkeypatch.setattr(Cache, "add", count)
+    run(batch_size=2)
+    assert len(puts) > 5
+    assert sorted(puts)[len(puts) // 2] == 1  # the first one says what the folder is for
+
+
+def test_an_interrupted_extraction_into_a_bucket_loses_nothing_that_was_embedded(
     run: Callable[..., Extraction],
     away: UPath,
     whole: dict[str, np.ndarray],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    commit = FeatureStore.write_chunk
+    embed, calls = SpectrumEncoder.embed_audio, itertools.count()
 
-    def stop_at_chunk_2(self: FeatureStore, chunk: int, *rest: object) -> None:
-        if chunk == 2:
+    def stop(self: SpectrumEncoder, waveforms):  # type: ignore[no-untyped-def]
+        if next(calls) >= 2:
             raise KeyboardInterrupt
-        commit(self, chunk, *rest)  # type: ignore[arg-type]
+        return embed(self, waveforms)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "write_chunk", stop_at_chunk_2)
+        patch.setattr(SpectrumEncoder, "embed_audio", stop)
         with pytest.raises(KeyboardInterrupt):
-            run()
-    assert FeatureStore(away).committed() == {0, 1}
-    with pytest.raises(StoreError, match="3 of 5 chunks are not extracted yet"):
-        FeatureStore(away).read()
-    (away / "audio" / "c" / "1" / "0" / "0").write_bytes(b"damaged")
-    assert run().embedded == 14
+            run(batch_size=4)
+    with pytest.raises(StoreError, match="no feature store here"):
+        FeatureStore(away)
+    assert run(batch_size=4).embedded == 10
     assert_same(fetched(away, tmp_path), whole)
 
 
@@ -138,88 +195,52 @@ def test_a_changed_dataset_replaces_the_store_and_keeps_what_is_known(
 ) -> None:
     run()
     add_a_clip(folder)
-    planned = dry_run(read(folder), "mini", away, ExtractParams())
-    assert planned.to_embed == 1
+    with Extractor("mini", *parted()) as extractor:
+        assert extractor.plan(read(folder), away, away.parent.parent / ".cache").to_embed == 1
     assert run().embedded == 1
-    assert top(away) == ["mini.zarr"]
-    extract(read(folder), "mini", tmp_path / "again.zarr", ExtractParams())
-    assert_same(fetched(away, tmp_path), read_arrays(tmp_path / "again.zarr"))
+    extract(read(folder), "mini", tmp_path / "again" / "again.zarr")
+    assert_same(fetched(away, tmp_path), read_arrays(tmp_path / "again" / "again.zarr"))
 
 
-@pytest.mark.parametrize("moment", ["removed", "half copied", "copied"])
+@pytest.mark.parametrize("moment", [0, 1, 2])
 def test_a_replacement_that_is_killed_shows_no_mixture_and_is_finished_by_the_next_run(
     run: Callable[..., Extraction],
     away: UPath,
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    moment: str,
+    moment: int,
 ) -> None:
     run()
     add_a_clip(folder)
-    copied = 0
+    put, calls = RemoteFolder._put, itertools.count()
 
-    def die(source: object, target: object, names: list[str]) -> None:
-        nonlocal copied
-        if target == away:
-            if moment == "removed" or (moment == "half copied" and copied):
-                raise KeyboardInterrupt
-            copied += 1
-        copy_files(source, target, names)  # type: ignore[arg-type]
-        if target == away and names == [trees.ROOT]:
+    def die(self: RemoteFolder, built: Path, names: list[str]) -> None:
+        if next(calls) == moment:
             raise KeyboardInterrupt
+        put(self, built, names)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trees, "copy_files", die)
-        patch.setattr(trees, "FILES_AT_ONCE", 10)
+        patch.setattr(RemoteFolder, "_put", die)
+        patch.setattr("palm_cache.store.places.remote.FILES_AT_ONCE", 10)
         with pytest.raises(KeyboardInterrupt):
             run()
-    if moment == "copied":
-        assert FeatureStore(away).read().audio.shape == (19, 1, 12)
-    else:
-        with pytest.raises(StoreError, match="no feature store here"):
-            FeatureStore(away)
+    with pytest.raises(StoreError, match="no feature store here"):
+        FeatureStore(away)
     assert run().embedded == 0
-    extract(read(folder), "mini", tmp_path / "again.zarr", ExtractParams())
-    assert_same(fetched(away, tmp_path), read_arrays(tmp_path / "again.zarr"))
+    extract(read(folder), "mini", tmp_path / "again" / "again.zarr")
+    assert_same(fetched(away, tmp_path), read_arrays(tmp_path / "again" / "again.zarr"))
 
 
-def test_a_run_on_another_machine_sends_this_one_away_until_somebody_unlocks(
-    run: Callable[..., Extraction], away: UPath, encoder: SpectrumEncoder
+@pytest.mark.parametrize("foreign", ["thesis/chapter.tex", "audio/song.wav", "text/notes.txt"])
+def test_what_is_not_a_store_is_never_removed(
+    run: Callable[..., Extraction], away: UPath, foreign: str
 ) -> None:
-    mark = locks.lock_file(away)
-    mark.write_text(json.dumps({"token": "theirs", "host": "node7", "since": "2026-01-01T00:00:00+00:00"}))
-    with pytest.raises(
-        StoreError,
-        match="another extraction is writing to this store, on node7 since 2026-01-01T00:00:00.00:00; wait "
-        f"for it to end or, if it is no more: palm-cache store unlock {away}",
-    ):
-        run()
-    assert encoder.embedded == 0
-    assert locks.unlock(away) == "node7, since 2026-01-01T00:00:00+00:00"
-    assert locks.unlock(away) is None
-    assert run().embedded == 18
-
-
-def test_this_machine_takes_over_the_lock_of_its_own_dead_run_but_not_of_a_living_one(
-    run: Callable[..., Extraction], away: UPath, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with locks.locked(away, "another extraction is writing to this store"):
-        left_behind = locks.lock_file(away).read_text()
-        with pytest.raises(StoreError, match="is writing to this store on this machine; wait for it to end"):
-            run()
-    assert not locks.lock_file(away).exists()
-    locks.lock_file(away).write_text(left_behind)  # killed: nobody removed it
-    assert run().embedded == 18
-    assert not locks.lock_file(away).exists()
-
-
-def test_what_is_not_a_store_is_never_removed(run: Callable[..., Extraction], away: UPath) -> None:
-    (away / "thesis" / "chapter.tex").write_text("mine")
+    (away / foreign).write_text("mine")
     for on_stale in ("refuse", "rebuild"):
-        with pytest.raises(OutputError, match=r"there is something else here \(thesis\)"):
+        with pytest.raises(OutputError, match=r"there is something else here \(.*\), not a feature store"):
             run(on_stale=on_stale)
-    assert (away / "thesis" / "chapter.tex").read_text() == "mine"
+    assert (away / foreign).read_text() == "mine"
 
 
 CLIENTS: list[dict[object, object]] = []
@@ -251,8 +272,8 @@ def test_a_place_that_cannot_be_reached_is_not_taken_for_an_absent_damaged_or_st
     unreachable = place(str(away))
     with pytest.raises(PlaceError, match=f"mini.zarr: cannot be reached: {reason}"):
         FeatureStore(unreachable)
-    with pytest.raises(OutputError, match=f"mini.zarr: cannot write: {reason}"):
-        extract(read(folder), "mini", unreachable, ExtractParams(on_stale="rebuild"))
+    with pytest.raises((OutputError, PlaceError), match=f"mini.zarr: cannot be reached: {reason}"):
+        extract(read(folder), "mini", unreachable, *parted(on_stale="rebuild"))
     with pytest.raises(PlaceError, match=f"Tones: cannot be reached: {reason}"):
         read_dataset(str(away.parent))
     assert encoder.embedded == 0
@@ -260,15 +281,15 @@ def test_a_place_that_cannot_be_reached_is_not_taken_for_an_absent_damaged_or_st
 
 def test_a_bucket_that_does_not_exist_is_named(folder: Path, bucket: str, encoder: SpectrumEncoder) -> None:
     with pytest.raises(
-        OutputError, match=r"s3://no-such-bucket/x\.zarr: cannot write: .*bucket does not exist"
+        PlaceError, match=r"s3://no-such-bucket/.*: cannot be reached: .*bucket does not exist"
     ):
-        extract(read(folder), "mini", place("s3://no-such-bucket/x.zarr"), ExtractParams())
+        extract(read(folder), "mini", place("s3://no-such-bucket/x.zarr"))
 
 
 def test_a_connection_that_is_lost_stops_the_run_and_records_no_failure(
     bucket: str, folder: Path, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy_files(folder, UPath(f"{bucket}/Tones"), files_below(folder))
+    upload(folder, f"{bucket}/Tones")
     table = read_dataset(f"{bucket}/Tones")
     opened = 0
 
@@ -283,7 +304,8 @@ def test_a_connection_that_is_lost_stops_the_run_and_records_no_failure(
     with monkeypatch.context() as patch:
         patch.setattr(UPath, "open", lose)
         with pytest.raises(PlaceError, match=r"train_0_6.wav|cannot be reached: timed out"):
-            extract(table, "mini", out, ExtractParams())
-    assert FeatureStore(out).committed() == {0}
-    assert FeatureStore(out).failures() == []
-    assert extract(table, "mini", out, ExtractParams()).embedded == 14
+            extract(table, "mini", out, *parted(batch_size=1))
+    assert not out.exists()
+    done = extract(table, "mini", out)
+    assert done.failures == ()
+    assert 0 < done.embedded < 18

@@ -19,11 +19,18 @@ from palm_cache.adaptation.calibration import calibrate_file, runs_to_calibrate
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_store
 from palm_cache.adaptation.heads import HEADS, find_head
-from palm_cache.errors import EncoderError, OutputError, ParameterError, StoreError, UnknownNameError
+from palm_cache.errors import (
+    DamagedStoreError,
+    EncoderError,
+    OutputError,
+    ParameterError,
+    StoreError,
+    UnknownNameError,
+)
 from palm_cache.params import FitParams
 from palm_cache.prediction import export
 from palm_cache.prediction.export import export_head
-from palm_cache.store.heads import read_head, read_heads, write_heads
+from palm_cache.store.heads import read_head, read_heads, run_name, write_heads
 from palm_cache.types import FittedHead, Training
 
 QUICK = Training(epochs=2)
@@ -126,7 +133,7 @@ def test_the_card_says_what_the_head_is_and_how_good(heads: Path, tmp_path: Path
     card = json.loads(done.card_file.read_text())
     assert done.card_file.name == "head.safetensors.json"
     head = one(heads)
-    assert card["run"] == "palm-4shots-fold1-seed0"
+    assert card["run"] == "palm@epochs=2-4shots-fold1-seed0"
     assert card["encoder"]["spec"] == "mini"
     assert card["encoder"]["fingerprint"] == head.fingerprint
     assert card["encoder"]["identity"]["sample_rate"] == 16_000
@@ -147,17 +154,16 @@ def test_scores_of_another_fit_are_not_taken_for_the_heads_own(heads: Path, tmp_
     (tmp_path / "runs" / "scores.csv").unlink()
     done = export_head(path, "safetensors")
     assert done.card["scores"] is None
-    assert done.file == path.with_name("palm-4shots-fold1-seed0.safetensors")
+    assert done.file == path.with_name("palm@epochs=2-4shots-fold1-seed0.safetensors")
 
 
 def test_a_graph_that_does_not_agree_is_not_written(
     heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_wrongly(file: Path, graph: export.HeadGraph, *rest: object) -> object:
-        file.write_text("wrong")
-        return lambda clips: [value + 0.01 for value in graph(clips)]
+    def make_wrongly(graph: export.HeadGraph, *rest: object) -> object:
+        return b"wrong", lambda clips: [value + 0.01 for value in graph(clips)]
 
-    monkeypatch.setattr(export, "_write_torchscript", write_wrongly)
+    monkeypatch.setattr(export, "_as_torchscript", make_wrongly)
     with pytest.raises(OutputError, match=r"differ by 0\.01 in a probability; nothing was written"):
         export_head(heads, "torchscript", None, tmp_path / "head.pt")
     assert list(tmp_path.iterdir()) == []
@@ -188,6 +194,17 @@ def test_a_head_that_does_not_say_how_long_embeddings_are_has_no_graph(heads: Pa
     write_heads(tmp_path / "heads.h5", [replace(head, state={"weight": torch.ones(4, 24)})], origin.store)
     with pytest.raises(StoreError, match="does not say how long embeddings are; fit again"):
         export_head(tmp_path / "heads.h5", "torchscript")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torchscript"])
+def test_a_head_whose_arrays_do_not_fit_together_is_damaged(
+    heads: Path, tmp_path: Path, form: export.Form
+) -> None:
+    head, origin = read_head(heads, one(heads).run)
+    write_heads(tmp_path / "heads.h5", [replace(head, state={})], origin.store, identity={"dim": 24})
+    with pytest.raises(DamagedStoreError, match=f"run {run_name(head.run)}: its arrays do not fit together"):
+        export_head(tmp_path / "heads.h5", form)
+    assert [file.name for file in tmp_path.iterdir()] == ["heads.h5"]
 
 
 def test_the_command_line_knows_all_forms() -> None:

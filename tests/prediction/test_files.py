@@ -23,6 +23,7 @@ from palm_cache.prediction.answers import Failure, Prediction, answer, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.files import predict_files
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import run_name
 from palm_cache.types import Training
 
 
@@ -69,7 +70,7 @@ def test_a_long_clip_is_heard_whole_where_the_head_learned_from_means(
 def check_scored_clips(workshop: Workshop, file: Path, head: str, **how: int) -> list[Prediction | Failure]:
     """Compare predictions with the logits that evaluation wrote down; return them."""
     classifier = Classifier.load(file, head)
-    name = f"{head}-{classifier.head.run.shots}shots-fold1-seed0"
+    name = run_name(classifier.head.run)
     with h5py.File(file.parents[2] / "predictions.h5") as scored:
         group = scored[f"Tones/mini/{name}"]
         rows, expected = group["row"][:], torch.from_numpy(group["logits"][:])
@@ -131,6 +132,28 @@ def test_what_cannot_be_heard_is_named_and_the_rest_goes_on(workshop: Workshop, 
         "nothing but silence: the peak is below -80 dB of full scale in the 12 s at its centre",
         "no such file",
         "a directory, not a file",
+    ]
+
+
+def test_a_file_in_opposite_phase_is_heard_and_that_is_said(workshop: Workshop, tmp_path: Path) -> None:
+    sound, rate = soundfile.read(workshop.data / "audios" / "test_0_0.wav", always_2d=True)
+    soundfile.write(tmp_path / "phase.wav", sound[:, :1] * [1, -1], rate)
+    plain, phase = predict(
+        Classifier.load(workshop.heads),
+        [workshop.data / "audios" / "test_0_0.wav", tmp_path / "phase.wav"],
+    )
+    assert phase.remarks == ("the channels cancel each other; only channel 1 is heard",)
+    assert plain.remarks == ()
+    torch.testing.assert_close(phase.logits, plain.logits, atol=1e-2, rtol=0)
+
+
+def test_a_constant_value_is_no_sound(workshop: Workshop, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "dc.wav", np.full(30 * RATE, 0.5), RATE)
+    soundfile.write(tmp_path / "one.wav", np.full(1, 0.5), RATE)
+    results = predict(Classifier.load(workshop.heads), [tmp_path / "dc.wav", tmp_path / "one.wav"])
+    assert [result.reason for result in results if isinstance(result, Failure)] == [
+        "nothing but a constant value, which is silence in the 12 s at its centre",
+        "a single sample, which is no sound",
     ]
 
 

@@ -49,6 +49,15 @@ def test_a_name_that_looks_like_a_pattern_is_a_name_where_it_exists() -> None:
     assert find("take[1].wav") == ["take[1].wav"]
 
 
+def test_linked_folders_are_searched_and_circles_end() -> None:
+    """Also where a folder holds nothing but links."""
+    Path("links").mkdir()
+    for name, target in (("one", "../deep"), ("two", "../deep/er"), ("round", "."), ("up", "..")):
+        Path("links", name).symlink_to(target, target_is_directory=True)
+    Path("links/f.wav").symlink_to("../a.flac")
+    assert find("links") == ["links/f.wav", "links/one/d.m4a", "links/two/c.mp3"]
+
+
 def test_each_file_is_taken_once() -> None:
     assert find("a.flac", "*.flac", ".", "a.flac")[0] == "a.flac"
     assert find("a.flac", "*.flac", ".").count("a.flac") == 1

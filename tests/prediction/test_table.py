@@ -27,7 +27,7 @@ def test_files_get_what_the_command_line_gives_them(workshop: Workshop, tmp_path
     expected = torch.stack([result.probabilities for result in results])  # type: ignore[union-attr]
     np.testing.assert_allclose(heard.probabilities[[0, 1, 3]], expected, rtol=1e-4)
     assert np.isnan(heard.probabilities[2]).all()
-    assert heard.run == "palm-4shots-fold1-seed0"
+    assert heard.run == "palm@epochs=20-4shots-fold1-seed0"
     assert heard.calibrated
     names = [heard.class_names[place] for place in heard.probabilities[[0, 1, 3]].argmax(axis=1)]
     assert heard.table["label"].fillna("missing").tolist() == [*names[:2], "missing", names[2]]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 from pathlib import Path
 
@@ -117,6 +118,32 @@ def test_a_silent_recording_is_a_failure_too(classifier: Classifier, tmp_path: P
     assert failure == Failure(
         str(tmp_path / "long.wav"), "nothing but silence: the peak is below -80 dB of full scale"
     )
+
+
+def test_a_recording_in_opposite_phase_is_heard_and_that_is_said_once(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    tones = sound((4, 500), (4, 3_000))
+    soundfile.write(tmp_path / "clip.wav", np.stack([tones, -tones], axis=1), RATE)
+    results = heard(classifier, tmp_path / "clip.wav")
+    assert named(results)[0] == "low"
+    assert named(results)[-1] == "high"
+    remarks = [result.remarks for result in results if isinstance(result, Stretch)]
+    assert remarks[:-1] == [()] * (len(results) - 1)
+    assert remarks[-1] == ("the channels cancel each other; only channel 1 is heard",)
+    assert list(join(iter(results), lambda stretch: 0))[-1].remarks == remarks[-1]
+
+
+def test_an_mp3_that_does_not_say_how_long_it_is_is_heard_to_its_end(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    """A second of noise comes first: a guess by its frames would end the recording far too early."""
+    noise = np.random.default_rng(1).standard_normal(RATE) / 5
+    content = io.BytesIO()
+    soundfile.write(content, np.concatenate([noise, sound((30, 3_000))]), RATE, format="MP3")
+    mp3 = content.getvalue()
+    (tmp_path / "clip.mp3").write_bytes(mp3[mp3.index(mp3[:2], 4) :])
+    assert heard(classifier, tmp_path / "clip.mp3")[-1].end == pytest.approx(31, abs=0.3)
 
 
 def test_a_recording_shorter_than_a_window_is_one_stretch(classifier: Classifier, tmp_path: Path) -> None:

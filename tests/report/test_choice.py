@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -8,19 +7,22 @@ import torch
 from palm_cache.report.choice import duration, which_head
 from palm_cache.report.content import Figure, Table
 from palm_cache.report.evidence import by_kind
-from palm_cache.report.statistics import accuracy_interval, mean_accuracy_interval
+from palm_cache.report.verdict import verdict
 from palm_cache.store.scores import COLUMNS, Prediction
 
 GRID = {"zero-shot": (0,), "proker": (1, 4), "palm": (1, 4)}
 N_TEST = 50
 
 
-def study(datasets: tuple[str, ...] = ("birds", "demo")) -> tuple[pd.DataFrame, list[Prediction]]:
+def study(
+    datasets: tuple[str, ...] = ("birds", "demo"), seeds: tuple[int, ...] = (0, 1, 2)
+) -> tuple[pd.DataFrame, list[Prediction]]:
     """Make every run of a small study; the scores are those of the predictions."""
     rows, made = [], []
     for place, dataset in enumerate(datasets):
         for head, of_head in GRID.items():
-            for shots in of_head:
+            runs = [(shots, seed) for shots in of_head for seed in (seeds if shots else (0,))]
+            for shots, seed in runs:
                 generator = torch.Generator().manual_seed(len(made))
                 labels = torch.arange(N_TEST) % 5
                 logits = torch.randn(N_TEST, 5, generator=generator)
@@ -34,12 +36,13 @@ def study(datasets: tuple[str, ...] = ("birds", "demo")) -> tuple[pd.DataFrame, 
                         "head": head,
                         "shots": shots,
                         "fold": 1,
+                        "seed": seed,
                         "n_params": 5 * shots * (head == "palm"),
                         "fit_seconds": 0.02 * shots,
                         "accuracy": accuracy,
                     }
                 )
-                run = f"{head}-{shots}shots-fold1-seed0"
+                run = f"{head}-{shots}shots-fold1-seed{seed}"
                 made.append(
                     Prediction(dataset, "mini", run, torch.arange(N_TEST), labels, logits, tuple("abcde"))
                 )
@@ -63,12 +66,12 @@ def test_every_head_stands_with_its_mean_its_interval_and_its_cost() -> None:
     found = {row[0]: row[1:] for row in table.rows}
     for (head, shots), mean in means.items():
         cell = found[str(head)][{0: 0, 1: 1, 4: 2}[int(shots)]]
-        assert cell.startswith(f"{100 * mean:.1f} (")
+        assert cell.startswith(f"{100 * mean:.1f}\n(")
         low, high = map(float, cell.partition("(")[2].rstrip(")").split("-"))
-        assert low < 100 * mean <= high
+        assert low < 100 * mean < high
     assert found["palm"][3:] == ("80 ms", "20")
     assert found["zero-shot"][1:] == ("-", "-", "< 1 ms", "0")
-    best = [float(max(cell.split(" (")[0] for cell in row[1:4])) for row in table.rows]
+    best = [float(max(cell.split("\n")[0] for cell in row[1:4])) for row in table.rows]
     assert best == sorted(best, reverse=True)
 
 
@@ -98,13 +101,40 @@ def test_without_predictions_there_are_no_intervals() -> None:
     assert not any("(" in cell for row in rows for cell in row)
 
 
-def test_the_interval_of_a_mean_over_datasets_shrinks_as_independent_means_do() -> None:
-    random = np.random.default_rng(0)
-    many = [{1: {0: random.random(400) < 0.6}} for _ in range(4)]
-    widths = [interval.high - interval.low for interval in map(accuracy_interval, many)]
-    together = mean_accuracy_interval(many)
-    assert together.high - together.low == pytest.approx(np.mean(widths) / 2, rel=0.05)
-    assert mean_accuracy_interval(many[:1]) == accuracy_interval(many[0])
+def test_a_single_seed_is_marked() -> None:
+    scores, predictions = study(seeds=(7,))
+    section = which_head(scores, by_kind(predictions, scores))
+    assert section
+    assert any("a single seed" in block for block in section.blocks if isinstance(block, str))
+    found = {row[0]: row[1:4] for block in section.blocks if isinstance(block, Table) for row in block.rows}
+    assert found["palm"][1].endswith(")*")
+    assert not found["zero-shot"][0].endswith("*")
+
+
+def test_the_verdict_is_one_sentence() -> None:
+    scores, predictions = study()
+    said = verdict(scores, by_kind(predictions, scores))
+    assert said.startswith("Ahead on birds and demo with mini at 4 shots: p")
+    means = scores[scores["shots"] == 4].groupby("head")["accuracy"].mean()
+    assert f"{means.idxmax()}, {100 * means.max():.1f} % (" in said
+    assert said.endswith("surely better than 1 other head, not than " + means.idxmin() + ".")
+    assert "predictions of several seeds would tell" in verdict(scores, {})
+    alone = scores[scores["head"] == "palm"]
+    assert (
+        verdict(alone, {})
+        == f"palm reaches {100 * means['palm']:.1f} % on birds and demo with mini at 4 shots."
+    )
+
+
+def test_one_seed_makes_nothing_sure() -> None:
+    scores, predictions = study(seeds=(7,))
+    assert "predictions of several seeds would tell" in verdict(scores, by_kind(predictions, scores))
+
+
+def test_the_verdict_names_what_it_compares_where_heads_share_no_dataset() -> None:
+    scores, _ = study(("birds", "demo", "extra"))
+    apart = scores[(scores["dataset"] == "birds") == (scores["head"] == "palm")]
+    assert verdict(apart, {}).startswith("Ahead on demo with mini at 4 shots: proker, ")
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,14 @@ from upath import UPath
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
 from palm_cache.store import export as exporting
 from palm_cache.store.export import export
-from palm_cache.store.features import FeatureStore
+from palm_cache.store.features import ROOT, FeatureStore
 from palm_cache.store.places import place
+from palm_cache.store.places.remote import RemoteFolder
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Two chunks, two views, two clips that failed."""
+    """Two views, two clips that failed."""
     return write_sample(tmp_path / "features.zarr", make_features(n_views=2, failed=[5, 70]))
 
 
@@ -37,21 +38,26 @@ def test_hdf5_holds_everything_and_becomes_the_same_store_again(store: Path, tmp
     with h5py.File(tmp_path / "x.h5") as file:
         for name, values in arrays.items():
             stored = file[name].asstr()[:] if values.dtype.kind == "T" else file[name][:]
-            assert np.array_equal(stored, values), name
+            assert np.array_equal(stored, values, equal_nan=values.dtype.kind == "f"), name
         assert file["class_names"].asstr()[:].tolist() == [f"class {number}" for number in range(4)]
         assert json.loads(file["header"][()])["fingerprint"] == "f" * 64
     assert export(tmp_path / "x.h5", tmp_path / "back.zarr") == 120
     assert_same(read_arrays(tmp_path / "back.zarr"), arrays)
-    assert files(tmp_path / "back.zarr") == files(store)
+    assert FeatureStore(tmp_path / "back.zarr").read().digest == FeatureStore(store).read().digest
 
 
 def test_npz_is_read_by_numpy_without_unpickling(store: Path, tmp_path: Path) -> None:
     export(store, tmp_path / "x.npz")
     arrays = read_arrays(store)
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
+        errors = dict(zip(arrays.pop("errors/row"), arrays.pop("errors/reason"), strict=True))
+        assert {row: error for row, error in enumerate(file["error"]) if error} == errors
+        assert file["content_sha256"].tolist() == [
+            one.tobytes().hex() for one in arrays.pop("content_sha256")
+        ]
         for name, values in arrays.items():
             key = name.replace("folds/", "fold_").replace("/", "_")
-            assert file[key].tolist() == values.tolist()
+            assert np.array_equal(file[key], values, equal_nan=values.dtype.kind == "f")
         assert json.loads(str(file["header"]))["templates"] == file["templates"].tolist()
 
 
@@ -61,7 +67,8 @@ def test_parquet_has_a_row_per_clip(store: Path, tmp_path: Path) -> None:
     table = parquet.read_table(tmp_path / "x.parquet")
     arrays = read_arrays(store)
     assert table.column_names == [
-        *("path", "label", "class_name", "content_sha256", "error", "embedding", "embedding_1"),
+        *("path", "start", "end", "label", "class_name", "content_sha256", "error"),
+        *("embedding", "embedding_1"),
         *("fold_1", "fold_2", "fold_3"),
     ]
     rows = table.to_pylist()
@@ -101,43 +108,32 @@ def test_a_store_goes_into_a_bucket_and_comes_back(store: Path, tmp_path: Path, 
     export(away, place(f"{bucket}/x.h5"))
     export(place(f"{bucket}/x.h5"), place(f"memory://{tmp_path.name}/again.zarr"))
     export(place(f"memory://{tmp_path.name}/again.zarr"), tmp_path / "again.zarr")
-    assert files(tmp_path / "again.zarr") == files(store)
+    assert_same(read_arrays(tmp_path / "again.zarr"), read_arrays(store))
 
 
 @pytest.mark.parametrize("ending", list(exporting.FORMATS))
-@pytest.mark.parametrize("trouble", ["damaged", "killed", "written to"])
+@pytest.mark.parametrize("trouble", ["damaged", "killed", "replaced"])
 def test_what_cannot_be_finished_leaves_nothing(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, trouble: str
 ) -> None:
     target = tmp_path / "out" / f"x{ending}"
-    read_chunk, read_audio = FeatureStore.read_chunk, FeatureStore._read_audio
 
     def meddle(self: FeatureStore) -> None:
         if trouble == "killed":
             raise KeyboardInterrupt
-        if trouble == "written to":
-            FeatureStore(store).write_chunk(1, read_chunk(self, 1), ["other"] * 56, [""] * 56)
+        write_sample(store, make_features(n_views=2, seed=3))
+        check_steady(self)
 
-    def read_one(self: FeatureStore, chunk: int) -> np.ndarray:
-        meddle(self)
-        return read_chunk(self, chunk)
-
-    def read_all(self: FeatureStore) -> np.ndarray:
-        meddle(self)
-        return read_audio(self)
-
+    check_steady = FeatureStore.check_steady
     if trouble == "damaged":
-        flip_bit(store / "audio" / "c" / "1" / "0" / "0")
+        flip_bit(store / "audio" / "c" / "0" / "0" / "0")
     else:
-        monkeypatch.setattr(FeatureStore, "read_chunk", read_one)
-        monkeypatch.setattr(FeatureStore, "_read_audio", read_all)
+        monkeypatch.setattr(FeatureStore, "check_steady", meddle)
     with pytest.raises((StoreError, KeyboardInterrupt)) as caught:
         export(store, target)
-    said = {"damaged": "chunk 1 of audio is damaged", "killed": "", "written to": "has written to it"}[
-        trouble
-    ]
+    said = {"damaged": "is damaged", "killed": "", "replaced": "has replaced it while it was read"}[trouble]
     assert said in str(caught.value)
-    assert list(tmp_path.glob("out/x*")) == []
+    assert not target.parent.exists() or list(target.parent.iterdir()) == []
 
 
 def test_nothing_is_overwritten(store: Path, tmp_path: Path) -> None:
@@ -149,10 +145,42 @@ def test_nothing_is_overwritten(store: Path, tmp_path: Path) -> None:
     assert (tmp_path / "x.h5").read_text() == "mine"
 
 
-def test_an_unfinished_store_is_not_exported(store: Path, tmp_path: Path) -> None:
-    FeatureStore(store).uncommit(1)
-    with pytest.raises(StoreError, match="1 of 2 chunks are not extracted yet"):
-        export(store, tmp_path / "x.zarr")
+@pytest.fixture
+def exported(store: Path, tmp_path: Path) -> Path:
+    export(store, tmp_path / "x.h5")
+    return tmp_path / "x.h5"
+
+
+@pytest.mark.parametrize(
+    "kind", ["external storage", "external link", "soft link", "virtual", "huge", "short"]
+)
+def test_an_hdf5_that_points_elsewhere_or_claims_too_much_is_refused(
+    exported: Path, tmp_path: Path, kind: str
+) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(b"s" * 120 * 2 * 24 * 4)
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["audio"] = np.ones((120, 2, 24), np.float32)
+    with h5py.File(exported, "a") as file:
+        del file["audio"]
+        if kind == "external storage":
+            size = 120 * 2 * 24 * 4
+            file.create_dataset("audio", (120, 2, 24), "float32", external=[(str(secret), 0, size)])
+        elif kind == "external link":
+            file["audio"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "audio")
+        elif kind == "soft link":
+            file["audio"] = h5py.SoftLink("/text")
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((120, 2, 24), "float32")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "audio", (120, 2, 24))
+            file.create_virtual_dataset("audio", layout)
+        elif kind == "huge":
+            file.create_dataset("audio", (10**9, 2, 24), "float32", chunks=(64, 2, 24))
+        else:
+            file.create_dataset("audio", (120, 2, 24), "float32", chunks=(64, 2, 24))  # nothing is stored
+    with pytest.raises(DamagedStoreError, match=r"x\.h5: not an exported feature store"):
+        export(exported, tmp_path / "x.zarr")
+    assert not (tmp_path / "x.zarr").exists()
 
 
 def test_mistakes_are_named(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,14 +209,19 @@ def test_a_copy_in_a_bucket_is_there_only_when_it_is_whole(
 ) -> None:
     away = place(f"{bucket}/copy.zarr")
     assert isinstance(away, UPath)
+    put = RemoteFolder._put
 
-    def interrupt(self: FeatureStore, digest: str) -> None:
-        raise KeyboardInterrupt
+    def interrupt(self: RemoteFolder, built: Path, names: list[str]) -> None:
+        if ROOT in names:
+            raise KeyboardInterrupt
+        put(self, built, names)
 
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "_check_steady", interrupt)
+        patch.setattr(RemoteFolder, "_put", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export(store, away)
     assert (away / "audio" / "zarr.json").exists()
     with pytest.raises(StoreError, match="no feature store here"):
         FeatureStore(away)
+    write_sample(away, make_features())  # what is there says that it is ours
+    assert FeatureStore(away).problems() == []

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,21 +15,20 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from samples import make_features, write_sample
+from samples import flip_bit, make_features, write_sample
 
-from palm_cache.errors import DamagedStoreError, StoreError
-from palm_cache.store.features import CHUNK_CLIPS, FeatureStore
+from palm_cache.errors import DamagedStoreError, OlderFormatError, OutputError, StoreError
+from palm_cache.store.features import FeatureStore, row_keys
+from palm_cache.store.places import folder, place
+from palm_cache.store.places.local import UNFINISHED, LocalFolder
+from palm_cache.store.writing import remove_store
 from palm_cache.types import Features
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
-    """Two chunks: 120 clips."""
+    """120 clips, of which two have failed."""
     return FeatureStore(write_sample(tmp_path / "features.zarr", make_features(failed=[5, 70])))
-
-
-def chunk_file(store: FeatureStore, chunk: int, array: str = "audio") -> Path:
-    return store.path / array / "c" / str(chunk) / ("0/0" if array == "audio" else "")
 
 
 def same(one: Features, other: Features) -> bool:
@@ -49,9 +53,11 @@ def test_what_is_written_is_read(store: FeatureStore) -> None:
 def test_plain_zarr_reads_it(store: FeatureStore) -> None:
     group = zarr.open_group(store.path, mode="r")
     assert group["audio"].shape == (120, 1, 24)
-    assert group["audio"].chunks == (CHUNK_CLIPS, 1, 24)
+    assert group["audio"].chunks == (120, 1, 24)
     assert group["path"][3] == "3.wav"
-    assert group["error"][5] == "broken"
+    assert group["errors/row"][:].tolist() == [5, 70]
+    assert group["errors/reason"][0] == "broken"
+    assert group["content_sha256"][3].tobytes().hex() == f"{4:064x}"
     assert group["folds/2/test"][:].tolist() == make_features().folds[1].test.tolist()
     assert group.attrs["class_names"] == ["class 0", "class 1", "class 2", "class 3"]
     assert group.attrs["fingerprint"] == "f" * 64
@@ -60,77 +66,96 @@ def test_plain_zarr_reads_it(store: FeatureStore) -> None:
 @settings(max_examples=20, deadline=None)
 @given(
     values=arrays(np.float32, (3, 2, 4), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)),
-    error=st.text(max_size=20),
+    failed=st.sets(st.integers(0, 2)),
 )
-def test_any_chunk_survives_the_round_trip(tmp_path_factory, values: np.ndarray, error: str) -> None:
-    features = replace(
-        make_features(dim=4, n_views=2, n_classes=3, clips_per_class=1, n_folds=1), dataset="round trip"
-    )
+def test_any_rows_survive_the_round_trip(tmp_path_factory, values: np.ndarray, failed: set[int]) -> None:
+    features = make_features(dim=4, n_views=2, n_classes=3, clips_per_class=1, n_folds=1)
+    features = replace(features, audio=torch.from_numpy(values))
+    features.usable[list(failed)] = False
     store = FeatureStore(write_sample(tmp_path_factory.mktemp("store") / "s.zarr", features))
-    store.write_chunk(0, values, ["a", "b", "c"], ["", error, ""])
-    assert np.array_equal(store.read_chunk(0), values)
-    assert store.hashes_and_errors(0) == (["a", "b", "c"], ["", error, ""])
+    assert np.array_equal(store.audio(), values)
+    assert store.read().usable.tolist() == [row not in failed for row in range(3)]
 
 
-def test_a_chunk_whose_clips_all_failed_is_done_too(tmp_path: Path) -> None:
-    store = FeatureStore(write_sample(tmp_path / "s.zarr", make_features(failed=range(64))))
-    assert store.missing() == []
+def test_rows_are_known_by_content_and_stretch() -> None:
+    contents = np.arange(96, dtype=np.uint8).reshape(3, 32)
+    whole = row_keys(contents, np.zeros(3), np.full(3, np.nan))
+    assert np.array_equal(whole, contents)
+    parts = row_keys(contents[[0, 0, 0]], np.array([0.0, 0.0, 1.0]), np.array([1.0, 2.0, np.nan]))
+    assert len({key.tobytes() for key in (*whole, *parts)}) == 6
+
+
+def test_a_store_without_labels_folds_and_text_is_a_store(tmp_path: Path) -> None:
+    features = make_features()
+    bare = replace(
+        features,
+        labels=torch.full_like(features.labels, -1),
+        class_names=(),
+        templates=(),
+        folds=(),
+        text=torch.zeros(0, 0, 24),
+    )
+    store = FeatureStore(write_sample(tmp_path / "s.zarr", bare))
+    assert store.read().text.shape == (0, 0, 24)
+    assert store.read().labels.unique().tolist() == [-1]
     assert store.problems() == []
 
 
-def test_the_commit_mark_is_written_last_and_can_be_taken_back(store: FeatureStore) -> None:
-    store.uncommit(1)
-    assert store.committed() == {0}
-    assert store.missing() == [1]
-    with pytest.raises(StoreError, match="1 of 2 chunks are not extracted yet; finish it with"):
-        store.read()
+def files_of(store: FeatureStore) -> list[Path]:
+    return sorted(path for path in store.path.rglob("*") if path.is_file())
 
 
-def test_a_killed_writers_temporary_file_is_no_commit_mark_and_is_removed(store: FeatureStore) -> None:
-    store.uncommit(1)
-    leftover = chunk_file(store, 0).with_name("0.abc.partial")
-    leftover.write_bytes(b"half")
-    (store.path / "audio" / "c" / "1" / "0").mkdir(parents=True, exist_ok=True)
-    (store.path / "audio" / "c" / "1" / "0" / "0.def.partial").write_bytes(b"half")
-    assert store.missing() == [1]
-    store.remove_leftovers()
-    assert not leftover.exists()
+def test_no_damage_is_read_in_silence(store: FeatureStore, tmp_path: Path) -> None:
+    """Bits flipped, files cut and files lost, anywhere: an error of ours, and ``problems`` names it."""
+    whole, path = store.read(), tmp_path / "damaged.zarr"
+    generator = np.random.default_rng(0)
+    for file in files_of(store):
+        content = file.read_bytes()
+        flips = [bytearray(content) for _ in range(4)]
+        for flipped in flips:
+            flipped[int(generator.integers(len(content)))] ^= 1 << int(generator.integers(8))
+        for damaged in (*map(bytes, flips), content[:-1], b"", None):
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(store.path, path)
+            target = path / file.relative_to(store.path)
+            target.unlink() if damaged is None else target.write_bytes(damaged)
+            try:
+                opened = FeatureStore(path)
+                problems = opened.problems()
+            except StoreError:
+                continue
+            assert problems, file
+            with suppress(StoreError):
+                assert same(opened.read(), whole)  # what is damaged was not needed
 
 
-@pytest.mark.parametrize("array", ["audio", "content_sha256", "error"])
-@pytest.mark.parametrize("damage", ["flip", "cut"])
-def test_a_damaged_chunk_is_named(store: FeatureStore, array: str, damage: str) -> None:
-    file = chunk_file(store, 1, array)
-    content = bytearray(file.read_bytes())
-    if damage == "flip":
-        content[len(content) // 2] ^= 1
-    file.write_bytes(content if damage == "flip" else content[:10])
-    problems = store.problems()
-    assert len(problems) == 1
-    assert f"chunk 1 of {array} is damaged" in problems[0]
-    assert "rows 64-119" in problems[0]
-    where = "chunk 1 of audio" if array == "audio" else array
-    with pytest.raises(DamagedStoreError, match=f": {where} is damaged"):
-        store.read()
-
-
-@pytest.mark.parametrize("array", ["text", "path", "label", "folds/1/train"])
-def test_a_damaged_small_array_is_named(store: FeatureStore, array: str) -> None:
+@pytest.mark.parametrize("array", ["audio", "text", "path", "label", "folds/1/train"])
+def test_what_is_damaged_is_named_with_what_to_do(store: FeatureStore, array: str) -> None:
     file = next(file for file in sorted((store.path / array / "c").rglob("*")) if file.is_file())
-    content = bytearray(file.read_bytes())
-    content[1] ^= 1
-    file.write_bytes(content)
-    assert any(f"{array} is damaged" in problem for problem in store.problems())
+    flip_bit(file)
+    assert store.problems() == [f"{file.relative_to(store.path).as_posix()} is damaged"]
+    with pytest.raises(DamagedStoreError, match=f"{array} is damaged .*make it anew, from what the cache"):
+        (store.read(), store.clip_names())
 
 
-def test_verify_names_missing_chunks_infinite_rows_and_zero_vectors(tmp_path: Path) -> None:
+def test_verify_names_infinite_rows_and_zero_vectors(tmp_path: Path) -> None:
     features = make_features()
     features.audio[3] = float("inf")
     features.audio[70] = 0
     store = FeatureStore(write_sample(tmp_path / "s.zarr", features))
     assert store.problems() == ["row 3: not finite", "row 70: a zero vector"]
-    store.uncommit(1)
-    assert store.problems() == ["chunk 1 is missing (rows 64-119)", "row 3: not finite"]
+
+
+def test_a_store_that_may_not_be_read_is_not_called_damaged(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: LocalFolder, name: str, *_: object) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(LocalFolder, "read", refuse)
+    with pytest.raises(StoreError, match="cannot be read: stale file handle") as caught:
+        FeatureStore(store.path)
+    assert not isinstance(caught.value, DamagedStoreError)
 
 
 def test_a_store_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
@@ -147,7 +172,10 @@ def test_a_folder_that_is_no_store_is_named(tmp_path: Path, content: str) -> Non
 
 def test_another_format_is_refused_by_its_number(store: FeatureStore) -> None:
     zarr.open_group(store.path, mode="r+").attrs["format_version"] = 99
-    with pytest.raises(StoreError, match="store format 99, this palm-cache reads 1"):
+    with pytest.raises(StoreError, match="store format 99, this palm-cache reads 2; update palm-cache"):
+        FeatureStore(store.path)
+    zarr.open_group(store.path, mode="r+").attrs["format_version"] = 1
+    with pytest.raises(OlderFormatError, match="takes its embeddings over: nothing is embedded again"):
         FeatureStore(store.path)
 
 
@@ -156,6 +184,7 @@ def test_the_digest_follows_everything_a_head_depends_on(tmp_path: Path) -> None
     variants = [
         base,
         replace(base, labels=base.labels.roll(1)),
+        replace(base, templates=tuple(reversed(base.templates))),
         replace(base, text=base.text + 1),
         replace(base, fingerprint="0" * 64),
         replace(base, folds=base.folds[::-1]),
@@ -171,25 +200,82 @@ def test_the_digest_follows_everything_a_head_depends_on(tmp_path: Path) -> None
     assert again in digests
 
 
-@pytest.mark.parametrize("what", ["chunk", "store"])
-def test_a_store_that_is_written_to_while_it_is_read_gives_no_mixture(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+def test_a_store_that_is_replaced_while_it_is_read_gives_no_mixture(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = write_sample(tmp_path / "other.zarr", replace(make_features(seed=1), fingerprint="0" * 64))
-    read_audio = FeatureStore._read_audio
+    read_text = FeatureStore.text
 
-    def change_and_read(self: FeatureStore) -> np.ndarray:
-        if what == "chunk":
-            self.write_chunk(0, np.ones((64, 1, 24), np.float32), ["new"] * 64, [""] * 64)
-        else:
-            store.path.rename(tmp_path / "old.zarr")
-            other.rename(store.path)
-        return read_audio(self)
+    def replace_and_read(self: FeatureStore) -> np.ndarray:
+        write_sample(store.path, make_features(seed=1))
+        return read_text(self)
 
-    monkeypatch.setattr(FeatureStore, "_read_audio", change_and_read)
-    with pytest.raises(StoreError, match="an extraction has written to it while it was read; wait for it"):
+    monkeypatch.setattr(FeatureStore, "text", replace_and_read)
+    with pytest.raises(StoreError, match="an extraction has replaced it while it was read; try again"):
         FeatureStore(store.path).read()
 
 
-def test_the_digest_is_known_without_the_embeddings(store: FeatureStore) -> None:
-    assert store.digest() == store.read().digest
+def test_a_store_is_replaced_whole_and_what_others_put_in_it_stays(store: FeatureStore) -> None:
+    (store.path / "audio" / "thesis.tex").write_text("mine")
+    (store.path / "notes").mkdir()
+    (store.path / "notes" / "1.txt").write_text("mine too")
+    write_sample(store.path, make_features(clips_per_class=4, seed=2))
+    again = FeatureStore(store.path)
+    assert again.n_clips == 16
+    assert again.problems() == []
+    assert (store.path / "audio" / "thesis.tex").read_text() == "mine"
+    assert (store.path / "notes" / "1.txt").read_text() == "mine too"
+    assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+@pytest.mark.parametrize("foreign", ["audio/song.wav", ".git/config", "zarr.json", "notes.txt"])
+def test_what_is_no_store_is_never_replaced(tmp_path: Path, scheme: str, foreign: str) -> None:
+    where = place(f"{scheme}{tmp_path}/mine")
+    (where / foreign).parent.mkdir(parents=True, exist_ok=True)
+    (where / foreign).write_text("{}")
+    with pytest.raises(OutputError, match=r"there is something else here .* not a feature store"):
+        write_sample(where, make_features())
+    with pytest.raises(OutputError, match="there is something else here"):
+        remove_store(where)
+    assert (where / foreign).read_text() == "{}"
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_a_store_is_removed_file_by_file(tmp_path: Path, scheme: str) -> None:
+    where = place(f"{scheme}{tmp_path}/s.zarr")
+    write_sample(where, make_features())
+    remove_store(where)
+    assert folder(where).files() == {}
+    write_sample(where, make_features())
+    (where / "text" / "mine.txt").write_text("mine")
+    remove_store(where)
+    assert list(folder(where).files()) == ["text/mine.txt"]
+
+
+def test_a_link_to_a_store_stays_one(tmp_path: Path) -> None:
+    real = write_sample(tmp_path / "disk" / "s.zarr", make_features())
+    (tmp_path / "link.zarr").symlink_to(real)
+    write_sample(tmp_path / "link.zarr", make_features(seed=1))
+    assert (tmp_path / "link.zarr").is_symlink()
+    assert same(FeatureStore(real).read(), make_features(seed=1))
+
+
+def test_writers_at_once_leave_one_whole_store(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    samples = [make_features(seed=seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda features: [write_sample(path, features) for _ in range(5)], samples))
+    found = FeatureStore(path)
+    assert found.problems() == []
+    assert any(same(found.read(), features) for features in samples)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left, alive = tmp_path / ".s.zarr.abc.partial", tmp_path / ".s.zarr.def.partial"
+    for folder_, process in ((left, 2**22 + 1), (alive, os.getpid())):
+        (folder_ / "store").mkdir(parents=True)
+        (folder_ / UNFINISHED).write_text(str(process))
+    (tmp_path / ".mine.partial").mkdir()  # of somebody else
+    write_sample(tmp_path / "s.zarr", make_features())
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, ".mine.partial", "s.zarr"}

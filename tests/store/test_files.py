@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from palm_cache.errors import OutputError
-from palm_cache.store.files import replacing, write_errors
+from palm_cache.store.files import keep_inputs, named, replacing, write_errors
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,20 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         interrupt_writing(file)
     assert file.read_text() == "one"
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", "a/.."])
+def test_what_has_no_name_cannot_be_written(path: str) -> None:
+    with pytest.raises(OutputError, match="is a folder without a name of its own"):
+        named(Path(path))
+
+
+def test_an_input_is_known_by_any_name(tmp_path: Path) -> None:
+    recording = tmp_path / "0.wav"
+    recording.write_bytes(b"sound")
+    (tmp_path / "soft").symlink_to(recording)
+    (tmp_path / "hard").hardlink_to(recording)
+    for name in ("0.wav", "./0.wav", "soft", "hard"):
+        with pytest.raises(OutputError, match=r"--csv .* is the input .*0\.wav; write to another file"):
+            keep_inputs([tmp_path / "other", tmp_path / name], [recording], "--csv")
+    keep_inputs([tmp_path / "other"], [recording, tmp_path / "absent"], "--csv")

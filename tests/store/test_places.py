@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from itertools import pairwise
+import os
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from upath import UPath
 
-from palm_cache.errors import AudioError, OutputError, ParameterError, PlaceError
-from palm_cache.store import trees
-from palm_cache.store.places import absolute, copy_files, files_below, place, reaching
+from palm_cache.errors import AudioError, ParameterError, PlaceError
+from palm_cache.store.places import Folder, absolute, folder, local, place, reaching, states
 
 
 def test_a_path_stays_a_path_and_a_url_becomes_a_place() -> None:
@@ -60,33 +60,75 @@ def test_only_a_remote_place_is_out_of_reach_and_a_defect_stays_one() -> None:
         raise KeyError("a defect")
 
 
-def test_files_are_copied_between_any_two_places(tmp_path: Path) -> None:
-    names = ["a.txt", "deep/b.txt"]
-    for name in names:
-        file = tmp_path / "one" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(name)
-    chain = [
-        tmp_path / "one",
-        *(place(f"memory://{tmp_path.name}/{n}") for n in "23"),
-        tmp_path / "4",
-        tmp_path / "5",
-    ]
-    for source, target in pairwise(chain):
-        assert files_below(source) == names
-        copy_files(source, target, names)
-    assert [(tmp_path / "5" / name).read_text() for name in names] == names
+@pytest.fixture(params=["local", "memory", "s3"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """A folder of either kind; what every kind promises is tested on all."""
+    if request.param == "s3":
+        return folder(place(f"{request.getfixturevalue('bucket')}/tree"))
+    return folder(place(f"memory://{tmp_path.name}/tree") if request.param == "memory" else tmp_path / "tree")
 
 
-@pytest.mark.parametrize("scheme", ["", "memory://"])
-def test_what_is_not_a_store_is_not_removed(scheme: str, tmp_path: Path) -> None:
-    tree = place(f"{scheme}{tmp_path}/x.zarr")
-    for name in ("zarr.json", "thesis.tex"):
-        tree.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_text("x")
-    with pytest.raises(OutputError, match=r"there is something else here \(thesis.tex\)"):
-        trees.remove(tree)
-    (tree / "thesis.tex").unlink()
-    trees.remove(tree)
-    assert not tree.exists()
-    trees.remove(tree)  # nothing there, nothing to do
+def test_files_are_written_read_in_parts_listed_and_removed(where: Folder, tmp_path: Path) -> None:
+    assert where.files() == {}
+    where.write("a.txt", b"0123456789")
+    where.write("deep/er/b.txt", b"b")
+    (tmp_path / "new").write_bytes(b"put")
+    where.put("c.txt", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert where.files() == {"a.txt": 10, "deep/er/b.txt": 1, "c.txt": 3}
+    assert (where.read("a.txt"), where.read("a.txt", 2, 5), where.read("a.txt", 8, 20)) == (
+        b"0123456789",
+        b"234",
+        b"89",
+    )
+    where.fetch("a.txt", tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == b"0123456789"
+    where.remove(["deep/er/b.txt", "never/there"])
+    assert where.files() == {"a.txt": 10, "c.txt": 3}
+    with pytest.raises(FileNotFoundError):
+        where.read("deep/er/b.txt")
+
+
+def test_a_tree_is_published_over_what_is_ours_alone(where: Folder) -> None:
+    def ours(folder: Folder) -> list[str]:
+        return [name for name in folder.files() if name.startswith(("part/", "first", "last"))]
+
+    for names in (["part/1", "part/2"], ["part/1"]):
+        with where.workspace() as work:
+            built = work / "built"
+            for name in (*names, "first", "last"):
+                (built / name).parent.mkdir(parents=True, exist_ok=True)
+                (built / name).write_text(str(names))
+            where.publish(built, ours, "last", b"claim")
+        where.write("part/mine.txt", b"mine")  # looks like ours: it goes with the next tree
+        where.write("other.txt", b"others")
+    assert where.read("other.txt") == b"others"
+    assert set(where.files()) == {"part/1", "part/mine.txt", "first", "last", "other.txt"}
+    assert where.read("part/1") == b"['part/1']"
+
+
+def test_the_state_of_a_file_changes_with_its_content_and_is_not_trusted_too_soon(tmp_path: Path) -> None:
+    file = tmp_path / "a.wav"
+    file.write_bytes(b"one")
+    assert states([file, tmp_path / "absent"]) == [None, None]
+    os.utime(file, ns=(0, 0))  # the inode has changed just now
+    assert states([file]) == [None]
+    with patch.object(local, "RACY_NS", 0):
+        (before,) = states([file])
+        assert before is not None
+        assert states([Path(os.path.relpath(file))]) == [before]
+        file.write_bytes(b"two")
+        os.utime(file, ns=(0, 0))
+        assert states([file]) != [before]
+
+
+def test_the_states_of_remote_files_come_from_one_listing(bucket: str) -> None:
+    files = [place(f"{bucket}/audio/{number}.wav") for number in range(3)]
+    for file in files[:2]:
+        file.write_bytes(b"one")
+    before = states(files)
+    assert before[0] is not None
+    assert before[2] is None
+    files[1].write_bytes(b"two")
+    assert states(files)[0] == before[0]
+    assert states(files)[1] != before[1]

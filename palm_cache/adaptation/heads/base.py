@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -61,6 +61,8 @@ class Shots:
     """So many examples in a row are views of one clip: what is held out is held out clip by clip."""
     parts: tuple[int, ...] = ()
     """How many of the ``dim`` numbers are which encoder's, where features of several were joined."""
+    chosen: Mapping[str, Tensor] = field(default_factory=dict)
+    """(runs, ...) by the names in ``Head.chooses``: what the head would choose by itself, given instead."""
 
     def __post_init__(self) -> None:
         runs, n_train, dim = self.audio.shape
@@ -100,7 +102,8 @@ class Head(ABC):
     """How many encoders' features it needs at least."""
     chooses: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that it chooses for every run by itself, from the shots alone: they are part of the
-    state, under these names, and are recorded with the scores."""
+    state, under these names, and are recorded with the scores. Where :attr:`Shots.chosen` gives them, those
+    are taken."""
     source: ClassVar[str]
     """The paper it comes from."""
 
@@ -222,6 +225,32 @@ def need_encoders(parts: tuple[int, ...], head: type[Head]) -> None:
         )
 
 
+def need_finite(state: Mapping[str, Tensor], head: Head, where: str) -> None:
+    """Check that what a run learned can be computed with: neither it nor its length overflows.
+
+    Parameters
+    ----------
+    state : mapping of Tensor
+        Of one run.
+    head : Head
+    where : str
+        Which run it is.
+
+    Raises
+    ------
+    ParameterError
+        If it cannot; a run that has learned nothing usable must not pass for one that guesses badly.
+    """
+    broken = [name for name, value in state.items() if not value.float().norm().isfinite()]
+    if broken:
+        rate = head.hyperparameters.get("lr")
+        advice = (
+            "lower it with --lr" if rate else "look at the clips' embeddings with: palm-cache store verify"
+        )
+        reason = f"learning diverged at lr {rate:g}" if rate else "it cannot be solved on these clips"
+        raise ParameterError(f"{where}: {head.name}'s {broken[0]} is not finite: {reason}; {advice}")
+
+
 def sgd_steps(training: Training, n_examples: int) -> int:
     """Return how many steps of gradient descent a run takes."""
     return training.epochs * -(-n_examples // training.batch_size)
@@ -230,6 +259,23 @@ def sgd_steps(training: Training, n_examples: int) -> int:
 def one_hot(labels: Tensor, n_classes: int) -> Tensor:
     """Return labels (..., n) as rows of zeros with a single one, (..., n, n_classes) float64."""
     return torch.nn.functional.one_hot(labels, n_classes).double()
+
+
+def class_weights(labels: Tensor, n_classes: int) -> Tensor:
+    """Weigh examples so that every class counts the same, however few clips it has.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (..., n_examples)
+
+    Returns
+    -------
+    Tensor, shape (..., n_examples)
+        float64, with mean 1; all 1 where classes have equally many examples.
+    """
+    counts = one_hot(labels, n_classes).sum(dim=-2)
+    present = (counts > 0).sum(dim=-1, keepdim=True)
+    return labels.shape[-1] / (present * counts.gather(-1, labels))
 
 
 def unseen_bias(labels: Tensor, n_classes: int) -> Tensor:

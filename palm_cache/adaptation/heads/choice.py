@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palm_cache.adaptation.heads.base import one_hot
+
 FOLDS = 5
 """Folds of cross-validation, fewer where a class has fewer clips. Four fifths of the clips train, which
 is close to all of them; more folds cost time and gain nothing that the noise of few clips would show."""
@@ -69,8 +71,8 @@ def same_clip(n_examples: int, views: int) -> Tensor:
     return clip[:, None] == clip
 
 
-def cross_validation_folds(labels: Tensor, n_classes: int, views: int) -> Tensor:
-    """Deal the clips of every class out to :data:`FOLDS` folds, in their order, which was drawn at random.
+def cross_validation_folds(labels: Tensor, n_classes: int, views: int, n_folds: int = FOLDS) -> Tensor:
+    """Deal the clips of every class out to so many folds, in their order, which was drawn at random.
 
     Returns
     -------
@@ -80,11 +82,13 @@ def cross_validation_folds(labels: Tensor, n_classes: int, views: int) -> Tensor
     """
     counted = torch.nn.functional.one_hot(labels, n_classes).cumsum(dim=1)
     turn = (counted.gather(2, labels[..., None])[..., 0] - 1) // views
-    return torch.where(can_be_held_out(labels, n_classes, views), turn % FOLDS, -1)
+    return torch.where(can_be_held_out(labels, n_classes, views), turn % n_folds, -1)
 
 
 def held_out_loss(scores: Tensor, labels: Tensor, held_out: Tensor) -> Tensor:
-    """Average the cross entropy of every run over the examples that can be held out.
+    """Average the cross entropy of every run over the examples that can be held out, class by class.
+
+    Every class counts the same: what suits sixteen clips of each common class is not worth a rare one.
 
     Parameters
     ----------
@@ -96,12 +100,59 @@ def held_out_loss(scores: Tensor, labels: Tensor, held_out: Tensor) -> Tensor:
     -------
     Tensor, shape (runs, ...)
     """
-    between = (1,) * (scores.ndim - 3)
+    weights = held_out_weights(labels, held_out, scores.shape[-1])
+    losses = example_losses(scores, labels)
+    return (losses * weights.view(len(labels), *(1,) * (scores.ndim - 3), -1)).sum(dim=-1)
+
+
+def example_losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy of every example, (runs, ..., n_examples): see :func:`held_out_loss`."""
     runs, n_examples = labels.shape
-    wanted = labels.view(runs, *between, n_examples, 1).expand(*scores.shape[:-1], 1)
-    losses = scores.logsumexp(dim=-1) - scores.gather(-1, wanted)[..., 0]
-    weights = held_out.double() / held_out.sum(dim=1, keepdim=True).clamp(min=1)
-    return (losses * weights.view(runs, *between, n_examples)).sum(dim=-1)
+    wanted = labels.view(runs, *(1,) * (scores.ndim - 3), n_examples, 1).expand(*scores.shape[:-1], 1)
+    return scores.logsumexp(dim=-1) - scores.gather(-1, wanted)[..., 0]
+
+
+def held_out_weights(labels: Tensor, held_out: Tensor, n_classes: int) -> Tensor:
+    """Return the shares (runs, n_examples) of examples in a mean over classes of those held out."""
+    members = one_hot(labels, n_classes) * held_out[..., None]
+    counts = members.sum(dim=1, keepdim=True)
+    each = (members / counts.clamp(min=1)).sum(dim=-1)
+    return each / (counts > 0).sum(dim=-1).clamp(min=1)
+
+
+def clearly_worse(losses: Tensor, weights: Tensor, doubt: float = 1.0) -> Tensor:
+    """Say which candidates are worse than the best by more than chance among few clips may make them.
+
+    The rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984), on the
+    differences of paired clips.
+
+    Parameters
+    ----------
+    losses : Tensor, shape (runs, candidates, n_examples)
+        Of clips that were held out.
+    weights : Tensor, shape (runs, n_examples)
+        Their shares of the mean; 0 for those never held out.
+    doubt : float
+        How many standard errors of the difference are no proof.
+
+    Returns
+    -------
+    Tensor, shape (runs, candidates)
+        bool
+    """
+    share = weights[:, None]
+    best = (losses * share).sum(dim=2).argmin(dim=1)
+    difference = losses - losses[torch.arange(len(losses)), best][:, None]
+    mean = (difference * share).sum(dim=2, keepdim=True)
+    error = (share * (difference - mean)).square().sum(dim=2).sqrt()
+    return mean[..., 0] > doubt * error + 1e-9
+
+
+def first_of_best(losses: Tensor) -> Tensor:
+    """Return the place of the least of losses (runs, candidates), (runs,): the first of those that tie."""
+    losses = losses.double()
+    # Candidates that differ by rounding alone tie, or a run's companions could decide for it.
+    return (losses <= losses.min(dim=1, keepdim=True).values + 1e-9).int().argmax(dim=1)
 
 
 def choose(losses: Tensor, grids: Mapping[str, Grid], held_out: Tensor, views: int) -> dict[str, Tensor]:
@@ -120,10 +171,7 @@ def choose(losses: Tensor, grids: Mapping[str, Grid], held_out: Tensor, views: i
         float64, a value for every grid; and ``held_out``, how many clips decided: 0 says that these are
         the defaults.
     """
-    flat = losses.double().flatten(1)
-    # Candidates that differ by rounding alone tie, or a run's companions could decide for it.
-    best = (flat <= flat.min(dim=1, keepdim=True).values + 1e-9).int().argmax(dim=1)
-    places = torch.unravel_index(best, losses.shape[1:])
+    places = torch.unravel_index(first_of_best(losses.flatten(1)), losses.shape[1:])
     decided = held_out.sum(dim=1) // views
     chosen = {}
     for (name, grid), place in zip(grids.items(), places, strict=True):

@@ -1,9 +1,12 @@
-r"""Kernel machines solved in closed form: kernel ridge regression, ProKeR, MUKA.
+r"""Kernel machines solved in closed form: kernel ridge regression and ProKeR.
 
 All of them fit one-hot labels by ridge regression in the space of a radial kernel, on top of a base
 predictor :math:`f_0` (nothing, or the zero-shot prediction) on the shots :math:`S`:
 
-.. math:: f(x) = f_0(x) + k(x, S)\,W, \qquad W = G\,(Y - f_0(S)), \qquad G = (K + \lambda I)^{-1}
+.. math:: f(x) = f_0(x) + k(x, S)\,W, \qquad W = G\,(Y - f_0(S)), \qquad G = (K + \lambda D^{-1})^{-1}
+
+where the diagonal :math:`D` holds the weights of the squared errors, which let every class count the same:
+they are 1 where classes have equally many clips.
 
 What they would miss on a clip had they been fitted without it is known in closed form too. For the
 examples :math:`B` of one clip, its views,
@@ -17,7 +20,7 @@ hyperparameters are chosen by that, see :mod:`palm_cache.adaptation.heads.choice
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -28,20 +31,34 @@ from palm_cache.adaptation.heads.base import (
     Shots,
     Tick,
     Words,
-    need_encoders,
+    class_weights,
     no_tick,
     one_hot,
     unit,
     unseen_bias,
 )
-from palm_cache.adaptation.heads.choice import Grid, can_be_held_out, choose, held_out_loss
+from palm_cache.adaptation.heads.choice import (
+    Grid,
+    can_be_held_out,
+    choose,
+    first_of_best,
+    held_out_loss,
+    same_clip,
+)
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Kernel widths: the kernel's exponent at the mean squared distance of the shots. Relative to it, because
 embeddings of one encoder fill half the sphere and those of another a narrow cone."""
 
-PRODUCT_WIDTHS = (0.0, 0.5, 1.0, 2.0)
-"""The same for every factor of a product, whose exponents add up; 0 leaves an encoder out."""
+WIDTH_PAIRS = (*((width, width) for width in WIDTHS), (0.25, 1.0), (0.25, 4.0), (0.5, 2.0), (1.0, 4.0))
+"""The same for a kernel of two widths: one width twice, or a wide and a narrow one."""
+
+BLENDS = (0.0, 0.25, 0.5, 0.75)
+"""How far prompts lean towards the shots."""
+
+BALANCES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""How much classes with few shots are helped beyond the weights: times the logarithm of their weight. A clip
+that a class has less is space in which the kernel says nothing of it, and no weight makes up for that."""
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """From nearly interpolating the shots to halving what a lone clip says: its kernel with itself is 1."""
@@ -94,7 +111,9 @@ def held_out_residuals(inverse: Tensor, targets: Tensor, views: int) -> Tensor:
 class KernelMachine(Head):
     """What kernel ridge regression and its relatives share: choose by leave-one-out, then solve."""
 
+    widths: ClassVar[Grid] = Grid(WIDTHS, default=1.0)
     ridges: ClassVar[Grid] = Grid(RIDGES, default=0.1)
+    blends: ClassVar[Grid] = Grid((0.0,), default=0.0)
     prior_scales: ClassVar[Grid] = Grid((0.0,), default=0.0)
     scales: ClassVar[Grid] = Grid(SCALES, default=10.0)
 
@@ -102,10 +121,6 @@ class KernelMachine(Head):
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
         """Return 0: solved in closed form."""
         return 0
-
-    def widths(self, parts: tuple[int, ...]) -> Grid:
-        """Return the kernel widths that are tried."""
-        return Grid(WIDTHS, default=1.0)
 
     @staticmethod
     def distances(left: Tensor, right: Tensor, parts: tuple[int, ...]) -> Tensor:
@@ -118,49 +133,93 @@ class KernelMachine(Head):
         return torch.exp(-gamma[..., None, None] * distances)
 
     @staticmethod
-    def prior(audio: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-        """Return the base predictor of clips, (..., n_clips, n_classes): nothing."""
-        return audio.new_zeros(*audio.shape[:-1], text.shape[-2])
+    def cosines(audio: Tensor, text: Tensor, parts: tuple[int, ...]) -> Tensor:
+        """Return what the base predictor sees of clips (..., n, dim): (..., n, n_classes)."""
+        return unit(audio) @ text.transpose(-1, -2)
+
+    @staticmethod
+    def prior(cosines: Tensor, scale: Tensor) -> Tensor:
+        """Return the base predictor of cosines (..., n, n_classes): nothing."""
+        return torch.zeros_like(cosines * scale[..., None, None])
+
+    def cosines_of_shots(self, audio: Tensor, labels: Tensor, shots: Shots) -> Tensor:
+        """Return the cosines of every blend of prompt and shots, (runs, blends, n_examples, n_classes)."""
+        return self.cosines(audio, shots.text.double(), shots.parts)[:, None]
+
+    def default_widths(self, spread: Tensor) -> Tensor:
+        """Return the widths that are taken where nothing can be held out."""
+        return torch.tensor(self.widths.default, dtype=torch.float64)
+
+    def search(self, losses: Callable[[Tensor], Tensor], spread: Tensor) -> Tensor:
+        """Return every run's best widths; ``spread`` (runs, ...) is what they are relative to."""
+        tried = [losses(width.expand(len(spread), *width.shape)) for width in self.widths.candidates]
+        best = first_of_best(torch.stack([table.flatten(1).amin(dim=1) for table in tried], dim=1))
+        return self.widths.candidates[best]
 
     def solve(self, shots: Shots) -> dict[str, Tensor]:
         """Choose and solve in double precision, as many runs together as memory bears."""
         runs, n_examples = shots.labels.shape
         together = max(1, MOST_NUMBERS // (n_examples**2 * max(1, len(shots.parts))))
-        solved = [
-            self._solve_some(shots.audio[some].double(), shots.labels[some], shots)
-            for some in torch.split(torch.arange(runs), together)
-        ]
+        solved = []
+        for some in torch.split(torch.arange(runs), together):
+            given = {name: value[some] for name, value in shots.chosen.items()}
+            solved.append(self._solve_some(shots.audio[some].double(), shots.labels[some], shots, given))
         return {name: torch.cat([part[name] for part in solved]) for name in solved[0]}
 
-    def _solve_some(self, audio: Tensor, labels: Tensor, shots: Shots) -> dict[str, Tensor]:
+    def _solve_some(
+        self, audio: Tensor, labels: Tensor, shots: Shots, given: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Choose and solve for some of the runs: audio (runs, n_examples, dim) and labels of theirs."""
-        text = shots.text.double()
-        targets = one_hot(labels, len(text))
+        n_classes = len(shots.text)
+        targets, weights = one_hot(labels, n_classes), class_weights(labels, n_classes)
+        surplus = weights.log()[..., None] * targets  # of an example's own class alone
+        surplus = surplus.sum(dim=1) / targets.sum(dim=1).clamp(min=1)  # (runs, n_classes)
+        balances = Grid(BALANCES if surplus.any() else (0.0,), default=0.0)
         distances = self.distances(audio, audio, shots.parts)
         n_pairs = labels.shape[1] * max(1, labels.shape[1] - 1)
         spread = (distances.sum(dim=(-2, -1)) / n_pairs).clamp(min=1e-12)  # all shots may be one and the same
-        priors = self.prior(audio[:, None], text, self.prior_scales.candidates)
-        missing = targets[:, None] - priors  # (runs, prior scales, n_examples, n_classes)
-        held_out = can_be_held_out(labels, len(text), shots.views)
-        widths = self.widths(shots.parts)
-        losses = []
-        for width, ridge in itertools.product(widths.candidates, self.ridges.candidates):
-            inverse = _inverse(self.kernel(distances, width / spread), ridge)
-            predicted = targets[:, None] - held_out_residuals(inverse[:, None], missing, shots.views)
-            each = [held_out_loss(scale * predicted, labels, held_out) for scale in self.scales.candidates]
-            losses.append(torch.stack(each, dim=-1))
+        cosines = self.cosines_of_shots(audio, labels, shots)
+        priors = self.prior(cosines[:, :, None], self.prior_scales.candidates)
+        missing = targets[:, None, None] - priors  # (runs, blends, prior scales, n_examples, n_classes)
+        held_out = can_be_held_out(labels, n_classes, shots.views)
+
+        def losses(widths: Tensor) -> Tensor:
+            kernel, of_ridges = self.kernel(distances, widths / spread), []
+            for ridge in self.ridges.candidates:
+                inverse = _inverse(kernel, ridge / weights)[:, None, None]
+                predicted = targets[:, None, None] - held_out_residuals(inverse, missing, shots.views)
+                each = [
+                    held_out_loss(
+                        scale * predicted + balance * surplus[:, None, None, None], labels, held_out
+                    )
+                    for scale, balance in itertools.product(self.scales.candidates, balances.candidates)
+                ]
+                of_ridges.append(torch.stack(each, dim=-1))
+            found = torch.stack(of_ridges, dim=1)
+            return found.view(*found.shape[:-1], -1, len(balances.values))
+
+        widths = self.search(losses, spread)
         grids = {
-            "gamma": widths,
             "ridge": self.ridges,
+            "blend": self.blends,
             "prior_scale": self.prior_scales,
             "scale": self.scales,
+            "balance": balances,
         }
-        table = torch.stack(losses, dim=1).view(len(labels), *(len(grid.values) for grid in grids.values()))
-        chosen = choose(table, grids, held_out, shots.views)
-        chosen["gamma"] = chosen["gamma"] / spread
-        missing = targets - self.prior(audio, text, chosen["prior_scale"])
-        inverse = _inverse(self.kernel(distances, chosen["gamma"]), chosen["ridge"][:, None])
-        return {"clips": unit(audio).float(), "weights": (inverse @ missing).float(), **chosen}
+        chosen = choose(losses(widths), grids, held_out, shots.views)
+        judged = (chosen["held_out"] > 0).view(-1, *(1,) * (widths.ndim - 1))
+        chosen["gamma"] = torch.where(judged, widths, self.default_widths(spread)) / spread
+        chosen |= given
+        blend = (self.blends.candidates == chosen["blend"][:, None]).int().argmax(dim=1)
+        own = cosines[torch.arange(len(blend)), blend]
+        missing = targets - self.prior(own, chosen["prior_scale"])
+        inverse = _inverse(self.kernel(distances, chosen["gamma"]), chosen["ridge"][:, None] / weights)
+        return {
+            "clips": unit(audio).float(),
+            "weights": (inverse @ missing).float(),
+            "bias": (chosen["balance"][:, None] * surplus).float(),
+            **chosen,
+        }
 
 
 class KernelRidge(KernelMachine):
@@ -177,14 +236,14 @@ class KernelRidge(KernelMachine):
     name: ClassVar[str] = "kernel-ridge"
     learns: ClassVar[str] = "weights of the shots in a radial kernel, in closed form"
     reads_text: ClassVar[bool] = False
-    chooses: ClassVar[tuple[str, ...]] = ("gamma", "ridge", "scale", "held_out")
+    chooses: ClassVar[tuple[str, ...]] = ("gamma", "ridge", "scale", "balance", "held_out")
     source: ClassVar[str] = "Saunders et al., ICML 1998"
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the shots and their weights."""
         solved = self.solve(shots)
-        del solved["prior_scale"]
-        return {**solved, "bias": unseen_bias(shots.labels, len(shots.text))}
+        del solved["prior_scale"], solved["blend"]
+        return {**solved, "bias": solved["bias"] + unseen_bias(shots.labels, len(shots.text))}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
@@ -207,94 +266,113 @@ class Proker(KernelMachine):
     References
     ----------
     Bendou et al., "ProKeR: A Kernel Perspective on Few-Shot Adaptation of Large Vision-Language Models",
-    CVPR 2025. The authors' code starts from bare cosines; the softmax, whose scale is chosen, is ours: it
-    keeps the prior between 0 and 1, where the labels are.
+    CVPR 2025. The authors start from bare cosines (``proker-published``); the softmax, whose scale is chosen,
+    is ours: it keeps the prior between 0 and 1, where the labels are.
     """
 
     name: ClassVar[str] = "proker"
     learns: ClassVar[str] = "weights of the shots, in closed form, on top of zero-shot"
-    chooses: ClassVar[tuple[str, ...]] = ("gamma", "ridge", "prior_scale", "scale", "held_out")
+    chooses: ClassVar[tuple[str, ...]] = ("gamma", "ridge", "prior_scale", "scale", "balance", "held_out")
     source: ClassVar[str] = "Bendou et al., CVPR 2025, arXiv:2501.11175"
 
     prior_scales: ClassVar[Grid] = Grid(PRIOR_SCALES, default=10.0)
 
     @staticmethod
-    def prior(audio: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-        """Return the zero-shot prediction of clips (..., n_clips, dim) at logit scales (...)."""
-        return torch.softmax(scale[..., None, None] * unit(audio) @ text.transpose(-1, -2), dim=-1)
+    def prior(cosines: Tensor, scale: Tensor) -> Tensor:
+        """Return the zero-shot prediction from cosines (..., n, n_classes) at logit scales (...)."""
+        return torch.softmax(scale[..., None, None] * cosines, dim=-1)
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the shots, their weights and the prompts."""
-        return {**self.solve(shots), "text": shots.text.repeat(len(shots.seeds), 1, 1)}
+        solved = self.solve(shots)
+        del solved["blend"]
+        return {**solved, "text": shots.text.repeat(len(shots.seeds), 1, 1)}
 
     @classmethod
-    def _scores(cls, state: Mapping[str, Tensor], audio: Tensor, parts: tuple[int, ...]) -> Tensor:
+    def scores(cls, state: Mapping[str, Tensor], audio: Tensor, parts: tuple[int, ...]) -> Tensor:
+        """Return the logits of clips with one run's state, or with all runs' at once."""
         kernel = cls.kernel(cls.distances(audio, state["clips"], parts), state["gamma"].to(audio))
-        prior = cls.prior(audio, state["text"], state["prior_scale"].to(audio))
-        return state["scale"].to(audio)[..., None, None] * (prior + kernel @ state["weights"])
+        prior = cls.prior(cls.cosines(audio, state["text"], parts), state["prior_scale"].to(audio))
+        scale = state["scale"].to(audio)[..., None, None]
+        return scale * (prior + kernel @ state["weights"]) + state["bias"][..., None, :]
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
         """Score clips by zero-shot and by their kernels with the shots."""
-        return Proker._scores(state, audio, ())
+        return Proker.scores(state, audio, ())
 
 
-class Muka(Proker):
-    r"""ProKeR with a product of kernels, one for each of two (or more) encoders of the same clips.
+class ProkerHybrid(Proker):
+    r"""ProKeR whose prompts lean towards the shots, with a kernel of two widths.
 
-    .. math:: k(x, x') = \prod_e \exp(-\gamma_e \lVert x_e - x'_e \rVert^2)
+    .. math:: t'_c = \mathrm{unit}\big((1 - r)\,t_c + r\,m_c\big), \qquad
+              k(x, x') = \tfrac12 \sum_{i \le 2} \exp(-\gamma_i \lVert x - x' \rVert^2)
 
-    Two clips are alike only where all encoders find them so. The zero-shot prediction is that of the joined
-    embeddings: the mean of the encoders' cosines.
+    with the direction :math:`m_c` of the mean of a class's shots. A shot's own prior comes from the others
+    of its class, as a new clip's will.
 
     References
     ----------
-    Ouasfi et al., "MUKA: Multi Kernel Audio Adaptation of Audio-Language Models", 2026, which multiplies
-    kernels of PENGI and CLAP. How widths and prior are chosen is ours.
+    After ReHARK, arXiv:2603.11542; how :math:`r` and the widths are chosen is ours.
     """
 
-    name: ClassVar[str] = "muka"
-    learns: ClassVar[str] = "as proker, with a product of two encoders' kernels: --encoder A --encoder B"
-    n_encoders: ClassVar[int] = 2
-    source: ClassVar[str] = "Ouasfi et al., 2026, arXiv:2602.14127"
+    name: ClassVar[str] = "proker-hybrid"
+    learns: ClassVar[str] = "as proker, with prompts that lean to the shots and two kernel widths"
+    chooses: ClassVar[tuple[str, ...]] = (
+        "gamma",
+        "ridge",
+        "blend",
+        "prior_scale",
+        "scale",
+        "balance",
+        "held_out",
+    )
+    source: ClassVar[str] = "after ReHARK, arXiv:2603.11542, and Bendou et al., CVPR 2025"
 
-    def widths(self, parts: tuple[int, ...]) -> Grid:
-        """Return all combinations of widths, without the one that leaves all encoders out."""
-        values = tuple(itertools.product(PRODUCT_WIDTHS, repeat=len(parts)))[1:]
-        return Grid(values, default=(1 / len(parts),) * len(parts))
+    widths: ClassVar[Grid] = Grid(WIDTH_PAIRS, default=(1.0, 1.0))
+    blends: ClassVar[Grid] = Grid(BLENDS, default=0.5)
 
     @staticmethod
     def distances(left: Tensor, right: Tensor, parts: tuple[int, ...]) -> Tensor:
-        """Return every encoder's squared distances, (..., n_encoders, n, m)."""
-        sizes = list(parts)
-        sides = zip(torch.split(left, sizes, dim=-1), torch.split(right, sizes, dim=-1), strict=True)
-        return torch.stack([squared_distances(unit(one), unit(other)) for one, other in sides], dim=-3)
+        """Return the squared distances, (..., 1 for both widths, n, m)."""
+        return squared_distances(unit(left), unit(right)).unsqueeze(-3)
 
     @staticmethod
     def kernel(distances: Tensor, gamma: Tensor) -> Tensor:
-        """Return the product of the encoders' kernels, from distances (..., n_encoders, n, m)."""
-        return torch.exp(-(gamma[..., None, None] * distances).sum(dim=-3))
+        """Return the mean kernel of the inverse widths (..., 2)."""
+        return torch.exp(-gamma[..., None, None] * distances).mean(dim=-3)
+
+    def cosines_of_shots(self, audio: Tensor, labels: Tensor, shots: Shots) -> Tensor:
+        """Return the cosines of every blend, where no clip is part of the mean that it is held against."""
+        text = shots.text.double()
+        sums = one_hot(labels, len(text)).transpose(-1, -2) @ audio
+        same = same_clip(labels.shape[1], shots.views).double()
+        others = sums.gather(1, labels[..., None].expand_as(audio)) - same @ audio
+        share = self.blends.candidates[:, None, None]
+        cosines = unit(audio)[:, None] @ blended(text, sums[:, None], share).transpose(-1, -2)
+        own = (unit(audio)[:, None] * blended(text[labels][:, None], others[:, None], share)).sum(dim=-1)
+        where = labels[:, None, :, None].expand(-1, cosines.shape[1], -1, 1)
+        return cosines.scatter(-1, where, own[..., None])
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
-        """Return the shots, their weights, the prompts and how the embeddings are divided.
-
-        Raises
-        ------
-        ParameterError
-            If the features are one encoder's.
-        """
-        need_encoders(shots.parts, type(self))
-        return {**super().fit(shots, tick), "parts": torch.tensor(shots.parts).repeat(len(shots.seeds), 1)}
+        """Return the shots, their weights and the prompts that lean towards them."""
+        solved, text = self.solve(shots), shots.text.double()
+        sums = one_hot(shots.labels, len(text)).transpose(-1, -2) @ shots.audio.double()
+        return {**solved, "text": blended(text, sums, solved["blend"][:, None, None]).float()}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips by zero-shot and by the product of their kernels with the shots."""
-        parts = state["parts"].reshape(-1, state["parts"].shape[-1])[0]
-        return Muka._scores(state, audio, tuple(parts.tolist()))
+        """Score clips by the blended prompts and by their kernels with the shots."""
+        return ProkerHybrid.scores(state, audio, ())
+
+
+def blended(text: Tensor, sums: Tensor, share: Tensor) -> Tensor:
+    """Return ``unit((1 - share) text + share unit(sums))``; text (..., dim) where there is no shot."""
+    return unit((1 - share) * text + share * unit(sums))
 
 
 def _inverse(kernel: Tensor, ridge: Tensor) -> Tensor:
-    """Return the inverse of kernels (..., n, n) with ``ridge``, () or (..., 1), added to the diagonals."""
+    """Return the inverse of kernels (..., n, n) with ``ridge`` (..., n) added to the diagonals."""
     ridged = kernel.clone()
     ridged.diagonal(dim1=-2, dim2=-1).add_(ridge)
     return torch.cholesky_inverse(torch.linalg.cholesky(ridged))

@@ -27,7 +27,7 @@ separates the shots."""
 MOST_ITERATIONS = 1000
 """Of L-BFGS: ten times scikit-learn's default, for weak penalties on separable shots."""
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-7
 """Where the last fit stops, so that it is the minimum and not the way there; for choosing, scikit-learn's
 default of 1e-4 is near enough."""
 
@@ -36,8 +36,9 @@ class LinearProbe(Head):
     r"""Multinomial logistic regression on unit embeddings, by scikit-learn.
 
     .. math:: \mathrm{logits}(x) = W x + b, \qquad \min_{W, b}\;
-              \tfrac12 \lVert W \rVert^2 - C \sum_{i \in S} \log \mathrm{softmax}_{y_i}(W x_i + b)
+              \tfrac12 \lVert W \rVert^2 - C \sum_{i \in S} d_i \log \mathrm{softmax}_{y_i}(W x_i + b)
 
+    with weights :math:`d_i` that let every class count the same, 1 where classes have equally many clips.
     :math:`C` is chosen by stratified cross-validation. The penalty does not mind a rotation, and few shots
     span few directions: all fits are made in the span of the run's shots, which is exact and smaller.
 
@@ -72,14 +73,7 @@ class LinearProbe(Head):
         n_classes = len(shots.text)
         directions, features = torch.linalg.qr(shots.audio.double().transpose(-1, -2))
         features = features.transpose(-1, -2)  # (runs, n_examples, rank)
-        folds = cross_validation_folds(shots.labels, n_classes, shots.views)
-        scores = []
-        for run in range(len(folds)):
-            scores.append(_held_out_scores(features[run], shots.labels[run], folds[run], n_classes))
-            tick(self.n_steps(features.shape[1]))
-        held_out = folds >= 0
-        losses = held_out_loss(torch.stack(scores), shots.labels, held_out)
-        chosen = choose(losses, {"C": STRENGTHS}, held_out, shots.views)
+        chosen = shots.chosen or self._choose(shots, features, tick)
         weights, biases = [], []
         for run, strength in enumerate(chosen["C"].tolist()):
             weight, bias = _regress(_model(strength, TOLERANCE), features[run], shots.labels[run], n_classes)
@@ -87,6 +81,17 @@ class LinearProbe(Head):
             biases.append(bias)
         weight = torch.stack(weights) @ directions.transpose(-1, -2)
         return {"weight": weight.float(), "bias": torch.stack(biases).float(), **chosen}
+
+    def _choose(self, shots: Shots, features: Tensor, tick: Tick) -> Mapping[str, Tensor]:
+        n_classes = len(shots.text)
+        folds = cross_validation_folds(shots.labels, n_classes, shots.views)
+        scores = []
+        for run in range(len(folds)):
+            scores.append(_held_out_scores(features[run], shots.labels[run], folds[run], n_classes))
+            tick(self.n_steps(features.shape[1]))
+        held_out = folds >= 0
+        losses = held_out_loss(torch.stack(scores), shots.labels, held_out)
+        return choose(losses, {"C": STRENGTHS}, held_out, shots.views)
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
@@ -108,13 +113,19 @@ def _held_out_scores(features: Tensor, labels: Tensor, folds: Tensor, n_classes:
 
 
 def _model(strength: float = 1.0, tolerance: float = 1e-4) -> LogisticRegression:
-    return LogisticRegression(C=strength, tol=tolerance, max_iter=MOST_ITERATIONS, warm_start=True)
+    return LogisticRegression(
+        C=strength, tol=tolerance, max_iter=MOST_ITERATIONS, warm_start=True, class_weight="balanced"
+    )
 
 
 def _regress(
     model: LogisticRegression, features: Tensor, labels: Tensor, n_classes: int
 ) -> tuple[Tensor, Tensor]:
     """Return weights (n_classes, rank) and biases (n_classes,); a class without examples is never guessed."""
+    if len(torch.unique(labels)) == 2:
+        # Of two classes scikit-learn penalises the difference of their weights, whose square is twice the sum
+        # of both squares.
+        model.set_params(C=2 * model.C)
     model.fit(features.numpy(), labels.numpy())
     found, intercept = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
     if len(model.classes_) == 2:  # scikit-learn keeps the difference of the two

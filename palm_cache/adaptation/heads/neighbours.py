@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, no_tick, one_hot, unit
+from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, class_weights, no_tick, one_hot, unit
 from palm_cache.adaptation.heads.choice import Grid, can_be_held_out, choose, held_out_loss, same_clip
 
 NEIGHBOURS = Grid((1, 2, 3, 5, 7, 10, 15, 20), default=1)
@@ -27,7 +27,7 @@ def votes(similarities: Tensor, targets: Tensor, k: Tensor) -> Tensor:
     similarities : Tensor, shape (..., n_clips, n_examples)
         Cosines; minus infinity for an example that has no vote.
     targets : Tensor, shape (..., n_examples, n_classes)
-        One-hot labels.
+        One-hot labels, weighted.
     k : Tensor, shape (...)
         How many vote.
 
@@ -57,6 +57,8 @@ def vote_logits(counted: Tensor) -> Tensor:
 class Neighbours(Head):
     r"""Vote of the :math:`k` shots with the greatest cosine; :math:`k` is chosen by leave-one-out.
 
+    Where classes have unequally many shots, the votes of a class count inversely to its number.
+
     References
     ----------
     Cover and Hart, "Nearest Neighbor Pattern Classification", IEEE Transactions on Information Theory, 1967.
@@ -76,7 +78,8 @@ class Neighbours(Head):
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how many vote."""
         n_classes = len(shots.text)
-        audio, targets = shots.audio.double(), one_hot(shots.labels, n_classes)
+        audio = shots.audio.double()
+        targets = one_hot(shots.labels, n_classes) * class_weights(shots.labels, n_classes)[..., None]
         held_out = can_be_held_out(shots.labels, n_classes, shots.views)
         others = (audio @ audio.transpose(-1, -2)).masked_fill(
             same_clip(audio.shape[1], shots.views), -torch.inf
@@ -86,6 +89,7 @@ class Neighbours(Head):
             for k in NEIGHBOURS.values
         ]
         chosen = choose(torch.stack(losses, dim=1), {"k": NEIGHBOURS}, held_out, shots.views)
+        chosen |= shots.chosen
         return {"clips": shots.audio, "targets": targets.float(), **chosen, "k": chosen["k"].long()}
 
     @staticmethod

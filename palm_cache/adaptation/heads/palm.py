@@ -109,7 +109,22 @@ class Palm(CosineHead):
             "context": torch.stack(contexts).to(shots.audio),
             "gate": torch.stack(gates).to(shots.audio),
         }
-        learned, _ = descend(
+        learned, likelihoods = descend(
             start, shots.text, shots.audio, shots.labels, torch.stack(orders), self.training, tick=tick
         )
-        return {**learned, "class_embeddings": mix_context(shots.text, learned["context"], learned["gate"])}
+        return {
+            **learned,
+            "class_embeddings": mix_context(shots.text, learned["context"], learned["gate"]),
+            "losses": mean_losses(likelihoods),
+        }
+
+
+def mean_losses(likelihoods: Tensor) -> Tensor:
+    """Return the mean cross entropy of every epoch, (runs, epochs), as its steps met the clips.
+
+    Parameters
+    ----------
+    likelihoods : Tensor, shape (runs, epochs, n_clips)
+        Of the right class; what is too small for a float counts as the smallest.
+    """
+    return -likelihoods.clamp(min=torch.finfo(likelihoods.dtype).tiny).log().mean(dim=2)

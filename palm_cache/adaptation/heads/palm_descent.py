@@ -1,16 +1,20 @@
 r"""PALM's training with its gradient written out: the steps of autograd and SGD, several times faster.
 
-With :math:`w_c = z_c + e^{-l_c} t_c` the logits are :math:`100\,a_b \cdot w_c / |w_c|`, because
-:math:`\sigma(l) / (1 - \sigma(l)) = e^l` and the norm takes every factor out. For the mean cross entropy
-:math:`L` of a batch of :math:`B` clips, with softmax :math:`p_{bc}` and one-hot labels :math:`y_{bc}`,
+With :math:`w_c = s_c z_c + (1 - s_c) t_c` and :math:`s = \sigma(l)` the logits are
+:math:`100\,a_b \cdot w_c / |w_c|`. For the mean cross entropy :math:`L` of a batch of :math:`B` clips, with
+softmax :math:`p_{bc}` and one-hot labels :math:`y_{bc}`,
 
 .. math::
 
-    \frac{\partial L}{\partial z_c} = \sum_b \rho_{bc}\, a_b - \pi_c w_c \qquad
-    \frac{\partial L}{\partial l_c} = -e^{-l_c}\, t_c \cdot \frac{\partial L}{\partial z_c}
+    g_c = \frac{\partial L}{\partial w_c} = \sum_b \rho_{bc}\, a_b - \pi_c w_c \qquad
+    \frac{\partial L}{\partial z_c} = s_c\, g_c \qquad
+    \frac{\partial L}{\partial l_c} = -(1 - s_c)\, t_c \cdot g_c
 
     \rho_{bc} = \frac{100}{B\,|w_c|} (p_{bc} - y_{bc}) \qquad
     \pi_c = \sum_b \rho_{bc}\, \frac{a_b \cdot w_c}{|w_c|^2}
+
+The last of the first line is :math:`s_c (1 - s_c)\,(z_c - t_c) \cdot g_c` with :math:`w_c \cdot g_c = 0`, for
+only the direction of :math:`w_c` counts.
 
 Only products of vectors count, so any orthonormal coordinates serve. Where clips and classes are few,
 those of their span are fewer than the feature space's: a context leaves the span only by a part that it
@@ -26,8 +30,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick
+from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick, unit
 from palm_cache.types import Training
+
+SHORTEST = 1e-24
+"""Square of the least length that a vector is divided by, as in :func:`torch.nn.functional.normalize`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,18 @@ def choose_coordinates(audio: Tensor, text: Tensor, context: Tensor) -> Coordina
     return (span_of_shots if 2 * n_inside <= text.shape[1] else feature_space)(audio, text, context)
 
 
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """Trainings of some runs that differ in what is written here; those of one run stand side by side."""
+
+    rates: Tensor
+    """(runs * variants,) learning rates."""
+    scales: Tensor
+    """(runs * variants,) logit scales."""
+    weights: Tensor
+    """(runs * variants, n_clips) weights of the clips' losses; 0 holds a clip out."""
+
+
 @torch.no_grad()
 def descend(
     parameters: Mapping[str, Tensor],
@@ -92,6 +111,8 @@ def descend(
     training: Training,
     *,
     coordinates: Callable[[Tensor, Tensor, Tensor], Coordinates] = choose_coordinates,
+    variants: Variants | None = None,
+    watch: Callable[[int, Tensor], None] | None = None,
     tick: Tick = no_tick,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Train PALM's context and gate in all runs at once.
@@ -113,6 +134,11 @@ def descend(
         Learning rate, momentum and batch size; the epochs are those of ``orders``.
     coordinates : callable
         Chooses the basis to compute in.
+    variants : Variants, optional
+        Several trainings of every run from the same start; what is returned then has one row for each.
+    watch : callable
+        Told before the first epoch, 0, and after every one, from 1, the cosines of all clips with the class
+        embeddings, (runs, variants, n_clips, n_classes).
     tick : callable
         Told after every step how many runs made it.
 
@@ -125,10 +151,14 @@ def descend(
         of ``orders``.
     """
     space = coordinates(audio, text, parameters["context"])
-    descent = _Descent(space, parameters["gate"], training)
+    descent = _Descent(space, parameters["gate"], training, variants)
+    orders = orders.repeat_interleave(descent.n_variants, dim=0)
+    labels = labels.repeat_interleave(descent.n_variants, dim=0)
     n_runs, _, n_clips = orders.shape
     likelihoods = []
-    for order in orders.unbind(dim=1):
+    if watch:
+        watch(0, descent.cosines())
+    for epoch, order in enumerate(orders.unbind(dim=1), start=1):
         targets = labels.gather(1, order)
         steps = []
         for first in range(0, n_clips, training.batch_size):
@@ -136,15 +166,24 @@ def descend(
             steps.append(descent.step(order[:, batch], targets[:, None, batch]))
             tick(n_runs)
         likelihoods.append(torch.cat(steps, dim=2))
-    learned = {"context": space.restore(descent.context), "gate": -descent.closing[..., 0]}
+        if watch:
+            watch(epoch, descent.cosines())
+    of_variants = descent.context.view(-1, descent.n_variants, *descent.context.shape[1:])
+    context = torch.stack([space.restore(learned) for learned in of_variants.unbind(dim=1)], dim=1)
+    learned = {"context": context.flatten(0, 1), "gate": descent.gate[..., 0]}
     return learned, torch.cat(likelihoods, dim=1)
 
 
 class _Descent:
-    """Where all runs stand between two steps.
+    r"""Where all runs stand between two steps.
 
     What is one number per class is (runs, n_classes, 1); what is one per class and clip of a batch is
-    (runs, n_classes, batch).
+    (runs, n_classes, batch). A context is kept as :math:`z_c = r_c + \tau_c t_c`, so that no step goes over
+    the text, and SGD's velocity as :math:`r` of the step before, so that a step writes one array:
+
+    .. math:: r' = (1 + m + \eta s^2 \pi)\,r - m\,r_{\mathrm{before}} - \eta s \sum_b \rho_b a_b
+
+    with learning rate :math:`\eta` and momentum :math:`m`.
 
     Parameters
     ----------
@@ -152,26 +191,54 @@ class _Descent:
         Its context is moved in place.
     gate : Tensor, shape (runs, n_classes)
     training : Training
+    variants : Variants, optional
     """
 
-    def __init__(self, space: Coordinates, gate: Tensor, training: Training) -> None:
+    def __init__(
+        self, space: Coordinates, gate: Tensor, training: Training, variants: Variants | None = None
+    ) -> None:
         n_runs, n_clips, self.width = space.clips.shape
-        self.first_row = n_clips * torch.arange(n_runs)[:, None]
+        self.n_variants = len(variants.rates) // n_runs if variants else 1
+        self.first_row = n_clips * torch.arange(n_runs).repeat_interleave(self.n_variants)[:, None]
         self.clips = space.clips.flatten(0, 1)
         self.prompts = (space.clips @ space.text.mT).flatten(0, 1)  # clip . text, (runs * n_clips, n_classes)
-        self.text, self.context = space.text, space.context
-        self.text_square = self.text.square().sum(dim=2, keepdim=True)
-        self.velocity = torch.zeros_like(self.context)
-        self.mixed = torch.empty_like(self.context)
-        # context . text and -gate: SGD moves both, the former because it is cheaper than to multiply anew.
-        overlap = (self.context * self.text).sum(dim=2)
-        self.numbers = torch.stack([overlap, -gate])[..., None]
+        self.text = space.text.expand(n_runs, -1, -1)
+        self.text_square = self.of_variants(self.text.square().sum(dim=2, keepdim=True))
+        self.rest = self.of_variants(space.context)
+        self.before = self.rest.clone()
+        # context . text, gate and tau: SGD moves all three, the first because it is cheaper than to multiply.
+        overlap = (space.context * self.text).sum(dim=2)
+        numbers = torch.stack([overlap, gate, torch.zeros_like(gate)])[..., None]
+        self.numbers = numbers.repeat_interleave(self.n_variants, dim=1)
         self.velocities = torch.zeros_like(self.numbers)
-        self.overlap, self.closing = self.numbers.unbind()
-        self.overlap_velocity, self.closing_velocity = self.velocities.unbind()
-        self.training = training
+        self.overlap, self.gate, self.tau = self.numbers.unbind()
+        self.keep = 1 + training.momentum
         # As tensors, because small operations with a Python number take twice as long.
-        self.momentum, self.logit_scale, self.minus_one = gate.new_tensor((training.momentum, SCALE, -1))
+        self.momentum, self.rate, self.logit_scale, self.one, self.minus_one = gate.new_tensor(
+            (training.momentum, training.lr, SCALE, 1, -1)
+        )
+        self.weights = None
+        if variants:
+            self.rate, self.logit_scale = variants.rates[:, None, None], variants.scales[:, None, None]
+            self.weights = variants.weights
+
+    def of_variants(self, of_runs: Tensor) -> Tensor:
+        """Repeat what every run has, (runs, ...), for its variants."""
+        return of_runs if self.n_variants == 1 else of_runs.repeat_interleave(self.n_variants, dim=0)
+
+    @property
+    def context(self) -> Tensor:
+        """What has been learned, (runs, n_classes, width)."""
+        return torch.addcmul(self.rest, self.tau, self.of_variants(self.text))
+
+    def cosines(self) -> Tensor:
+        """Return the cosines of all clips with the class embeddings, (runs, variants, clips, classes)."""
+        trust = self.gate.sigmoid()
+        mixed = torch.lerp(self.of_variants(self.text), self.context, trust)
+        of_runs = unit(mixed).view(len(self.rest) // self.n_variants, -1, self.width)
+        clips = self.clips.view(len(of_runs), -1, self.width)
+        products = clips @ of_runs.mT
+        return products.view(*products.shape[:2], self.n_variants, -1).transpose(1, 2)
 
     def step(self, batch: Tensor, targets: Tensor) -> Tensor:
         """Take one step of SGD with momentum.
@@ -190,25 +257,31 @@ class _Descent:
         """
         rows = (batch + self.first_row).flatten()
         clips = self.clips.index_select(0, rows).view(*batch.shape, self.width)
-        prompts = self.prompts.index_select(0, rows).view(*batch.shape, -1)
-        weight = self.closing.exp()
-        torch.addcmul(self.context, weight, self.text, out=self.mixed)  # w
-        square: Tensor = torch.linalg.vector_norm(self.mixed, dim=2, keepdim=True).square_()
-        products = torch.bmm(self.mixed, clips.mT)
+        prompts = self.prompts.index_select(0, rows).view(*batch.shape, -1).mT
+        trust = self.gate.sigmoid()
+        share = torch.lerp(self.one, self.tau, trust)  # w = trust * rest + share * text
+        along = torch.lerp(self.text_square, self.overlap, trust)  # w . text
+        square: Tensor = torch.linalg.vector_norm(self.rest, dim=2, keepdim=True).square_().mul_(trust)
+        square += share * (self.overlap - self.tau * self.text_square)
+        square = square.mul_(trust).addcmul_(share, along).clamp_(min=SHORTEST)
+        products = torch.bmm(self.rest, clips.mT).mul_(trust).addcmul_(share, prompts)  # w . clip
         scale = square.rsqrt().mul_(self.logit_scale)
         slopes = (products * scale).softmax(dim=1)
         likelihoods = slopes.gather(1, targets)
         slopes.scatter_add_(1, targets, self.minus_one.expand_as(targets))
         slopes *= scale.div_(batch.shape[1])  # rho
+        if self.weights is not None:
+            slopes *= self.weights.gather(1, batch)[:, None]
         pull = (slopes * products).sum(dim=2, keepdim=True).div_(square)  # pi
-        along_text = (slopes * prompts.mT).sum(dim=2, keepdim=True)
-        along_text.addcmul_(pull, torch.addcmul(self.overlap, weight, self.text_square), value=-1)
+        along_text = (slopes * prompts).sum(dim=2, keepdim=True).addcmul_(pull, along, value=-1)  # t . g
+        pull *= trust
+        step = trust * self.rate
 
         self.velocities *= self.momentum
-        self.overlap_velocity += along_text
-        self.closing_velocity.addcmul_(weight, along_text)
-        self.numbers.add_(self.velocities, alpha=-self.training.lr)
-        self.velocity.baddbmm_(slopes, clips, beta=self.training.momentum)
-        self.velocity.addcmul_(pull, self.mixed, value=-1)
-        self.context.add_(self.velocity, alpha=-self.training.lr)
+        self.velocities[:2].addcmul_(torch.stack([trust, trust - 1]), along_text)
+        self.velocities[2].addcmul_(pull, share, value=-1)
+        self.numbers.addcmul_(self.velocities, self.rate, value=-1)
+        self.before.baddbmm_(slopes.mul_(step), clips, beta=1 - self.keep, alpha=-1)
+        pull.mul_(step).add_(self.keep)
+        self.rest, self.before = self.before.addcmul_(pull, self.rest), self.rest
         return likelihoods

@@ -14,6 +14,7 @@ from palm_cache.adaptation.heads.base import (
     Shots,
     Tick,
     Words,
+    class_weights,
     cosine_logits,
     generators,
     no_tick,
@@ -59,7 +60,7 @@ def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor) -> Tensor:
     affinity : Tensor, shape (..., n_clips, n_keys)
         Products of clips and keys, :math:`x F^T`.
     values : Tensor, shape (..., n_keys, n_classes)
-        One-hot labels of the keys, :math:`L`.
+        One-hot labels of the keys, weighted, :math:`L`.
     beta : Tensor, shape (...)
 
     Returns
@@ -75,8 +76,9 @@ class TipAdapter(Head):
     .. math:: \mathrm{logits}(x) = 100\,x\,T^T + \alpha \exp(-\beta\,(1 - x F^T))\,L,
               \qquad x = \mathrm{unit}(a(x))
 
-    with the shots as keys :math:`F` and their one-hot labels as values :math:`L`; :math:`\alpha` and
-    :math:`\beta` are chosen by leave-one-out, exact here: without a clip the cache is one key shorter.
+    with the shots as keys :math:`F` and their one-hot labels as values :math:`L`, weighted so that classes
+    count the same where some have fewer shots; :math:`\alpha` and :math:`\beta` are chosen by leave-one-out,
+    exact here: without a clip the cache is one key shorter.
 
     References
     ----------
@@ -97,7 +99,8 @@ class TipAdapter(Head):
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how much and how sharply they count."""
         n_classes = len(shots.text)
-        audio, values = shots.audio.double(), one_hot(shots.labels, n_classes)
+        audio, weights = shots.audio.double(), class_weights(shots.labels, n_classes)
+        values = one_hot(shots.labels, n_classes) * weights[..., None]
         held_out = can_be_held_out(shots.labels, n_classes, shots.views)
         affinity = audio @ audio.transpose(-1, -2)
         others = affinity.masked_fill(same_clip(audio.shape[1], shots.views), -torch.inf)
@@ -111,7 +114,7 @@ class TipAdapter(Head):
         grids = {"beta": Grid(BETAS, DEFAULT_BETA), "alpha": Grid(ALPHAS, DEFAULT_ALPHA)}
         chosen = choose(torch.stack(losses, dim=1), grids, held_out, shots.views)
         text = shots.text.repeat(len(shots.seeds), 1, 1)
-        return {"keys": shots.audio, "values": values.float(), "text": text, **chosen}
+        return {"keys": shots.audio, "values": values.float(), "text": text, **chosen, **shots.chosen}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
@@ -156,7 +159,9 @@ class TipAdapterF(TipAdapter):
 
 
 def fine_tune(state: Mapping[str, Tensor], shots: Shots, tick: Tick = no_tick) -> Tensor:
-    """Minimise the cross entropy of the shots in the keys.
+    """Minimise the cross entropy of the shots in the keys, every class counting the same.
+
+    A clip does not find its own keys, or it would be explained by itself and nothing would be learned.
 
     AdamW adjusts every number by its own gradients alone, so one optimiser over all runs does what one per
     run would.
@@ -172,12 +177,22 @@ def fine_tune(state: Mapping[str, Tensor], shots: Shots, tick: Tick = no_tick) -
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     orders = torch.stack([draw_orders(n_examples, EPOCHS, one) for one in generators(shots.seeds)])
     run = torch.arange(runs)[:, None]
+    alpha, beta = state["alpha"].float()[:, None, None], state["beta"].float()
+    zero_shot = cosine_logits(shots.text, shots.audio)
+    weights = class_weights(shots.labels, len(shots.text)).to(shots.audio)
     for epoch in range(EPOCHS):
         for batch in torch.split(orders[:, epoch], BATCH_SIZE, dim=1):
             optimiser.zero_grad()
-            scores = TipAdapter.logits({**state, "keys": keys}, shots.audio[run, batch])
-            loss = cross_entropy(scores.flatten(0, 1), shots.labels[run, batch].flatten(), reduction="sum")
-            (loss / batch.shape[1]).backward()  # type: ignore[no-untyped-call]  # the sum of all runs' means
+            affinity = shots.audio[run, batch] @ keys.transpose(-1, -2)
+            own = batch[..., None] // shots.views == torch.arange(n_examples) // shots.views
+            scores = zero_shot[run, batch] + alpha * cache_logits(
+                affinity.masked_fill(own, -torch.inf), state["values"], beta
+            )
+            each = cross_entropy(
+                scores.flatten(0, 1), shots.labels[run, batch].flatten(), reduction="none"
+            ).view_as(batch)
+            loss = (weights[run, batch] * each).sum() / batch.shape[1]  # the sum of all runs' means
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             tick(runs)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import difflib
 import stat
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from palm_cache.extraction.audio_files import READABLE_ENDINGS
 from palm_cache.extraction.datasets.card import SHOTS, DatasetCard
+from palm_cache.extraction.datasets.class_names import named
+from palm_cache.extraction.datasets.files import below, list_files, remote_sizes
+from palm_cache.store.places import reaching
 from palm_cache.types import ClipTable, Fold, Place
 
-NAMES_LISTED = 10
 FOLDS_LISTED = 3
+
+REQUESTS_AT_ONCE = 16
+
+NAMES_COMPARED = 20_000
+"""File names among which the nearest to one that is missing is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """What comparing a local copy with its card found."""
 
-    folder: Path
+    folder: Place
     table: ClipTable
     differences: tuple[str, ...]
     """From the card, in words; empty for a folder without one."""
@@ -53,22 +63,39 @@ def differences(card: DatasetCard, table: ClipTable) -> tuple[str, ...]:
 
 
 def missing_files(table: ClipTable, folder: Place) -> tuple[str, ...]:
-    """Return the clips whose file is absent or empty: what a download that broke off leaves behind."""
-    if isinstance(folder, Path):
-        return tuple(clip.name for clip in table.clips if not _holds_something(clip.file))
-    # One listing instead of a request per clip.
-    listed = folder.fs.find(folder.path, detail=True)
-    full = {folder.fs._strip_protocol(path) for path, entry in listed.items() if entry["size"]}
-    return tuple(
-        clip.name for clip in table.clips if folder.fs._strip_protocol(clip.file.as_posix()) not in full
+    """Return the clips whose file is absent or empty: what a download that broke off leaves behind.
+
+    A remote folder is listed once instead of asked about every clip; one that cannot be listed is asked.
+    """
+    files = {clip.name: clip.file for clip in table.clips}
+    absent = {name for name, file in files.items() if isinstance(file, Path) and not _holds_something(file)}
+    remote = {name: file for name, file in files.items() if not isinstance(file, Path)}
+    sizes = remote_sizes(folder) if remote else {}
+    if sizes:
+        full = {below(folder, path).as_posix() for path, size in sizes.items() if size != 0}
+        absent.update(name for name, file in remote.items() if file.as_posix() not in full)
+    else:
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool, reaching(folder):
+            there = pool.map(lambda file: file.exists(), remote.values())
+            absent.update(name for name, found in zip(remote, there, strict=True) if not found)
+    return tuple(name for name in files if name in absent)
+
+
+def absence(table: ClipTable, folder: Place, missing: Sequence[str]) -> str:
+    """Say that no file of a dataset is where its tables say, and which one is nearest to the first."""
+    audio = list_files(folder).audio
+    if not audio:
+        return (
+            f"{folder}: no audio file lies here, {len(missing):,} are wanted, e.g. {missing[0]} "
+            f"(looked for {', '.join(READABLE_ENDINGS)}); is a disk not mounted, or an archive not unpacked?"
+        )
+    name = PurePosixPath(missing[0]).name.casefold()
+    known = {PurePosixPath(path).name.casefold(): path for path in reversed(audio[:NAMES_COMPARED])}
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return (
+        f"{folder}: none of the {len(missing):,} files of {table.dataset} is here, e.g. {missing[0]}; the "
+        f"nearest of {len(audio):,} is {known[near[0]]}: paths are relative to the dataset's folder"
     )
-
-
-def named(names: Sequence[str]) -> str:
-    """Return the first few of many names, in words."""
-    listed = ", ".join(names[:NAMES_LISTED])
-    more = len(names) - NAMES_LISTED
-    return f"{listed} and {more:,} more" if more > 0 else listed
 
 
 def _holds_something(file: Place) -> bool:

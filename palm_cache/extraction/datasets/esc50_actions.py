@@ -10,8 +10,8 @@ from pathlib import Path
 
 from palm_cache.extraction.datasets import esc50, palm_layout
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published import ORDER_NOTE, Folds, find_by_name, of_classes
-from palm_cache.extraction.datasets.tables import build_table
+from palm_cache.extraction.datasets.published import ORDER_NOTE, of_classes
+from palm_cache.extraction.datasets.tables import Folds, build_table
 from palm_cache.types import ClipTable
 
 
@@ -27,8 +27,8 @@ def read(root: Path) -> ClipTable:
         return build_table(CARD.name, root, _actions(esc50.read_published_folds(root)), [ORDER_NOTE])
     folds = palm_layout.read_folds(root)
     actions = _actions(folds)
-    table = find_by_name(root, build_table(CARD.name, root, actions))
-    if actions == folds:
+    table = build_table(CARD.name, root, actions)
+    if actions == list(folds):
         return table
     note = (
         "read from ESC50's tables, whose order may not be that of the PALM authors' tables of ESC50-Actions"

@@ -6,26 +6,34 @@
     ├── audios/...                                     any container that soundfile reads
     ├── train.csv, test.csv                            columns path, classname
     └── csv_files/train_K.csv, csv_files/test_K.csv    instead, for K = 1, 2 ... folds
+
+A clip whose path is not there is found by its file name, so that tables may lie beside a published tree.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from palm_cache.errors import DataError
-from palm_cache.extraction.datasets.tables import Row, build_table, read_rows
+from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
+from palm_cache.extraction.datasets.files import folder_name, is_folder
+from palm_cache.extraction.datasets.tables import Folds, Row, build_table
+from palm_cache.extraction.datasets.texts import read_table
 from palm_cache.types import ClipTable
 
-COLUMNS = ("path", "classname")
+COLUMNS = {"path": "path", "label": "classname"}
 
 
 def has_tables(root: Path) -> bool:
     """Tell whether the folder holds tables of this layout."""
-    return (root / "train.csv").is_file() or (root / "csv_files").is_dir()
+    return (root / "train.csv").is_file() or is_folder(root / "csv_files")
 
 
-def read(root: Path, dataset: str | None = None) -> ClipTable:
+def read(
+    root: Path, dataset: str | None = None, given: Mapping[str, str] | None = None, group: str = ""
+) -> ClipTable:
     """Read a folder in the PALM layout.
 
     Parameters
@@ -34,16 +42,21 @@ def read(root: Path, dataset: str | None = None) -> ClipTable:
         The dataset's folder.
     dataset : str, optional
         Its name; the folder's own by default.
+    given : mapping, optional
+        Columns by field, as ``--columns`` names them.
+    group : str
+        The column that says what no split may tear apart.
 
     Raises
     ------
     DataError
         If the tables are missing, incomplete or malformed.
     """
-    return build_table(dataset or root.resolve().name, root, read_folds(root))
+    folds, notes = _read_folds(root, given or {}, group)
+    return build_table(dataset or folder_name(root), root, folds, notes)
 
 
-def read_folds(root: Path) -> list[tuple[list[Row], list[Row]]]:
+def read_folds(root: Path) -> Folds:
     """Read the train and test rows of every fold of a folder in the PALM layout.
 
     Raises
@@ -51,8 +64,12 @@ def read_folds(root: Path) -> list[tuple[list[Row], list[Row]]]:
     DataError
         If the tables are missing, incomplete or malformed.
     """
+    return _read_folds(root, {}, "")[0]
+
+
+def _read_folds(root: Path, given: Mapping[str, str], group: str) -> tuple[Folds, list[str]]:
     # The authors switch folds by copying csv_files/train_K.csv over train.csv: the folder wins.
-    pairs = _fold_tables(root / "csv_files") if (root / "csv_files").is_dir() else []
+    pairs = _fold_tables(root / "csv_files") if is_folder(root / "csv_files") else []
     if not pairs:
         pairs = [(root / "train.csv", root / "test.csv")]
     for table in (table for pair in pairs for table in pair):
@@ -61,22 +78,35 @@ def read_folds(root: Path) -> list[tuple[list[Row], list[Row]]]:
                 f"{table}: no such table; the folder needs train.csv and test.csv with columns "
                 "path,classname (or csv_files/train_K.csv and test_K.csv)"
             )
-    return [(_rows(train), _rows(test)) for train, test in pairs]
+    notes: dict[str, None] = {}
+    folds = [(_rows(train, given, group, notes), _rows(test, given, group, notes)) for train, test in pairs]
+    return folds, list(notes)
 
 
 def _fold_tables(folder: Path) -> list[tuple[Path, Path]]:
     """Return the train and test table of every fold, fold 1 first."""
-    matches = (re.fullmatch(r"(?:train|test)_(\d+)\.csv", file.name) for file in folder.iterdir())
+    matches = (re.fullmatch(r"(?:train|test)_(\d{1,9})\.csv", file.name) for file in folder.iterdir())
     numbers = {int(match[1]) for match in matches if match}
-    return [
-        (folder / f"train_{number}.csv", folder / f"test_{number}.csv")
-        for number in range(1, max(numbers, default=0) + 1)
-    ]
+    # Of numbers that skip some, no more than the first that is absent.
+    last = min(max(numbers, default=0), len(numbers) + 1)
+    return [(folder / f"train_{number}.csv", folder / f"test_{number}.csv") for number in range(1, last + 1)]
 
 
-def _rows(table: Path) -> list[Row]:
-    records = read_rows(table, COLUMNS)
-    rows = [Row(table.name, line, values["path"], values["classname"]) for line, values in records]
+def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, None]) -> list[Row]:
+    table = read_table(file)
+    columns = understand(table.header, given, table.name)
+    absent = [COLUMNS[field] for field in COLUMNS if field not in columns]
+    if absent:
+        raise DataError(
+            f"{file}: no column {' or '.join(map(repr, absent))}; it has "
+            f"{', '.join(map(repr, table.header)) or 'none'}; say which are which with --columns"
+        )
+    idle = [columns.pop(field) for field in ("fold", "split") if field in columns]
+    if idle:
+        notes[f"column(s) {', '.join(idle)} not used: the layout's own tables are the split"] = None
+    if columns != COLUMNS:
+        notes[f"columns read as {in_words(columns)}"] = None
+    rows = read_annotated(table, columns, group, labelled=True)
     if not rows:
-        raise DataError(f"{table}: the table has no rows")
+        raise DataError(f"{file}: the table has no rows")
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,18 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets import palm_layout
-from palm_cache.extraction.datasets.tables import Row, read_rows
+from palm_cache.extraction.datasets.files import list_files
+from palm_cache.extraction.datasets.tables import Folds, Row, read_rows
 from palm_cache.types import ClipTable
-
-AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au")
 
 ORDER_NOTE = (
     "read as published: its rows come in another order than in the PALM authors' tables, "
     "so the few-shot draw is not theirs"
 )
-
-Folds = list[tuple[list[Row], list[Row]]]
-"""The train and test rows of every fold."""
 
 
 def read_either(root: Path, dataset: str, read_published: Callable[[Path], ClipTable]) -> ClipTable:
@@ -30,7 +26,7 @@ def read_either(root: Path, dataset: str, read_published: Callable[[Path], ClipT
     The tables may lie beside a published tree: a clip is then found by its file name.
     """
     if palm_layout.has_tables(root):
-        return find_by_name(root, palm_layout.read(root, dataset))
+        return palm_layout.read(root, dataset)
     table = read_published(root)
     return replace(table, notes=(ORDER_NOTE, *table.notes))
 
@@ -50,13 +46,13 @@ def read_unsplit(root: Path, dataset: str, class_of: Callable[[PurePosixPath], s
         If there are no PALM tables.
     """
     if not palm_layout.has_tables(root):
-        classes = Counter(filter(None, (class_of(path) for path in audio_files(root))))
+        classes = Counter(filter(None, (class_of(PurePosixPath(path)) for path in list_files(root).audio)))
         raise DataError(
             f"{root}: {classes.total():,} clips of {len(classes)} classes, but {dataset} is published "
             "without the paper's train/test split, which only the PALM authors' tables hold; put those "
             f"(train.csv and test.csv, or csv_files/) beside the audio, or: palm-cache download {dataset}"
         )
-    table = find_by_name(root, palm_layout.read(root, dataset))
+    table = palm_layout.read(root, dataset)
     contradictions = []
     for clip in table.clips:
         told, name = class_of(PurePosixPath(clip.name)), table.class_of(clip)
@@ -66,44 +62,6 @@ def read_unsplit(root: Path, dataset: str, class_of: Callable[[PurePosixPath], s
         return table
     note = f"{len(contradictions):,} clip(s) contradict their file name, e.g. {contradictions[0]}"
     return replace(table, notes=(*table.notes, note))
-
-
-def audio_files(root: Path) -> list[PurePosixPath]:
-    """Return all audio files below a folder, relative to it, in the order of their paths."""
-    found = []
-    for folder, _, names in os.walk(root):
-        inside = Path(folder).relative_to(root)
-        found += [PurePosixPath(inside, name) for name in names if Path(name).suffix.lower() in AUDIO_ENDINGS]
-    return sorted(found)
-
-
-def find_by_name(root: Path, table: ClipTable) -> ClipTable:
-    """Look for clips that do not lie where the tables say by their file name, whatever its ending.
-
-    A name that fits several files or clips is not guessed at: the clip stays missing, and a note says why.
-    """
-    astray = {clip.name: clip.file.stem for clip in table.clips if not clip.file.is_file()}
-    if not astray:
-        return table
-    wanted, taken = Counter(astray.values()), {clip.file for clip in table.clips if clip.name not in astray}
-    places: dict[str, list[PurePosixPath]] = {stem: [] for stem in wanted}
-    for path in audio_files(root):
-        if path.stem in wanted and root / path not in taken:
-            places[path.stem].append(path)
-    found = {
-        name: places[stem][0] for name, stem in astray.items() if len(places[stem]) == 1 and wanted[stem] == 1
-    }
-    several = next((paths for paths in places.values() if len(paths) > 1), None)
-    notes = list(table.notes)
-    if found:
-        name, path = next(iter(found.items()))
-        notes.append(f"{len(found):,} clip(s) found by their file name, e.g. {name} at {path}")
-    if several is not None:
-        notes.append(f"{several[0]} and {several[1]} bear the same name: which is meant? remove one of them")
-    clips = tuple(
-        replace(clip, file=root / found[clip.name]) if clip.name in found else clip for clip in table.clips
-    )
-    return replace(table, clips=clips, notes=tuple(notes))
 
 
 def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[[str, int], str]) -> Folds:
@@ -123,11 +81,14 @@ def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[
     DataError
         If the metadata is missing, malformed or skips a fold.
     """
+    if not file.is_file():  # Kaggle's copies have it at the top
+        top = file.parents[1] / file.name
+        file = top if top.is_file() else file
     name_column, fold_column, class_column = columns
     rows: list[tuple[int, Row]] = []
     for line, values in read_rows(file, columns):
         fold = values[fold_column]
-        if not fold.isdecimal() or int(fold) < 1:
+        if not re.fullmatch(r"0*[1-9]\d{0,8}", fold):
             raise DataError(f"{file.name}, row {line}: fold {fold!r} is not a whole number from 1")
         path = place(values[name_column], int(fold))
         rows.append((int(fold), Row(file.name, line, path, values[class_column].replace("_", " "))))
@@ -136,7 +97,7 @@ def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[
         raise DataError(f"{file}: the table has no rows")
     if len(numbers) < 2:
         raise DataError(f"{file}: only fold {numbers[0]}; testing on one fold needs others to train on")
-    absent = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))
+    absent = sorted(set(range(1, min(numbers[-1], len(numbers) + 1) + 1)) - set(numbers))
     if absent:
         raise DataError(f"{file}: no rows for fold {', '.join(map(str, absent))}; complete the metadata")
     return [
@@ -145,7 +106,7 @@ def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[
     ]
 
 
-def of_classes(folds: Folds, class_names: Sequence[str]) -> Folds:
+def of_classes(folds: Folds, class_names: Sequence[str]) -> list[tuple[list[Row], list[Row]]]:
     """Return the rows of the given classes only."""
     return [
         (

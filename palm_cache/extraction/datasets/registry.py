@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit, urlunsplit
 
 from palm_cache.errors import AbsentDatasetError, DataError, UnknownNameError
 from palm_cache.extraction.datasets import (
@@ -16,6 +19,7 @@ from palm_cache.extraction.datasets import (
     esc50_actions,
     gt_music_genre,
     ns_instruments,
+    own,
     palm_layout,
     ravdess,
     sesa,
@@ -24,10 +28,12 @@ from palm_cache.extraction.datasets import (
     vocalsound,
 )
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.check import Check, differences, missing_files
+from palm_cache.extraction.datasets.check import Check, absence, differences, missing_files
+from palm_cache.extraction.datasets.files import folder_name, is_folder, is_junk
+from palm_cache.params import ReadingParams
 from palm_cache.store.layout import RAW
 from palm_cache.store.places import place, reaching
-from palm_cache.types import ClipTable, Place
+from palm_cache.types import ClipTable, Fold, Place
 
 CARDS: tuple[DatasetCard, ...] = (
     demo.CARD,
@@ -72,10 +78,10 @@ def dataset_name(name_or_folder: str) -> str:
     Raises
     ------
     UnknownNameError
-        If it is neither a known name nor a folder.
+        If it is neither a known name nor a folder, table or container.
     """
     card = find_card(name_or_folder)
-    return card.name if card else _folder(name_or_folder).resolve().name
+    return card.name if card else _name_of(_existing(name_or_folder))
 
 
 def default_root(card: DatasetCard) -> Path:
@@ -92,67 +98,101 @@ def present_root(card: DatasetCard) -> Path | None:
     return shared if shared.is_dir() else None
 
 
-def read_dataset(name_or_folder: str, root: Place | None = None, *, strict: bool = False) -> ClipTable:
-    """Read the tables of a dataset.
+def read_dataset(
+    name_or_folder: str,
+    root: Place | None = None,
+    *,
+    strict: bool = False,
+    reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
+) -> ClipTable:
+    """Read a dataset's tables, folders or annotations.
 
     Parameters
     ----------
     name_or_folder : str
-        A known name, or a folder in the PALM layout; a URL is a folder too.
+        A known name; or any folder, table or container that ``own`` recognises. A URL is a folder too.
     root : Place, optional
         Where a known dataset lies; ``data/raw/<Name>`` by default.
     strict : bool
         What differs from the data card, and files that are missing, are errors instead of notes.
+    reading : ReadingParams
+        How it is understood, split and cut.
 
     Raises
     ------
     UnknownNameError
-        If it is neither a known name nor a folder.
+        If it is neither a known name nor there.
     AbsentDatasetError
         If it is not there.
     DataError
-        If its tables are malformed, or, if ``strict``, it is not what it should be.
+        If its tables are malformed, none of its files is there, or, if ``strict``, it is not what it should
+        be.
+    PlaceError
+        If it is remote and cannot be reached.
     """
-    check = check_dataset(name_or_folder, root)
-    problems = list(check.differences)
-    if check.missing:
-        problems.append(
-            f"{len(check.missing):,} of {len(check.table.clips):,} files are missing or empty, "
-            f"e.g. {check.missing[0]}; all of them: palm-cache datasets --check {name_or_folder}"
-        )
+    check = check_dataset(name_or_folder, root, reading=reading)
+    table, missing = check.table, check.missing
+    files = len({clip.name for clip in table.clips})
+    if len(missing) == files:
+        with reaching(check.folder):
+            raise DataError(absence(table, check.folder, missing))
+    gone = (
+        f"{len(missing):,} of {files:,} files are missing or empty, e.g. {missing[0]}; "
+        f"all of them: palm-cache datasets --check {name_or_folder}"
+        if missing
+        else ""
+    )
+    problems = [*([gone] if gone else []), *check.differences]
     if strict and problems:
-        raise DataError(
-            f"{check.table.dataset} in {check.folder} is not as it should be: {'; '.join(problems)}"
-        )
-    return replace(check.table, notes=(*check.table.notes, *problems))
+        raise DataError(f"{table.dataset} in {check.folder} is not as it should be: {'; '.join(problems)}")
+    return replace(table, notes=(*([gone] if gone else []), *table.notes, *check.differences))
 
 
-def check_dataset(name_or_folder: str, root: Place | None = None) -> Check:
+def check_dataset(
+    name_or_folder: str,
+    root: Place | None = None,
+    *,
+    reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
+) -> Check:
     """Compare a local copy with its data card and its tables with the files that are there.
 
     Raises
     ------
     UnknownNameError
-        If it is neither a known name nor a folder.
+        If it is neither a known name nor there.
     AbsentDatasetError
         If it is not there.
     DataError
-        If its tables are malformed.
+        If its tables are malformed, or it cannot be read.
     PlaceError
         If it is remote and cannot be reached.
     """
-    with reaching(root or place(name_or_folder)):
-        return _read(name_or_folder, root)
+    # torch takes a second, and listing datasets does without.
+    from palm_cache.extraction.datasets.windows import check_stretches, cut_rows
+
+    where = root or place(name_or_folder)
+    try:
+        with reaching(where):
+            check = _read(name_or_folder, root, reading)
+            table = check_stretches(check.table)
+            if reading.test == "none":
+                table = _all_for_training(table)
+            return replace(check, table=cut_rows(table, reading))
+    except OSError as error:
+        raise DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}") from error
 
 
-def _read(name_or_folder: str, root: Place | None) -> Check:
+def _read(name_or_folder: str, root: Place | None, reading: ReadingParams) -> Check:
     card = find_card(name_or_folder)
     if card is None:
         if root is not None:
             raise DataError(f"--root goes with a dataset known by name; {name_or_folder} is a folder itself")
-        folder = _folder(name_or_folder)
-        table = palm_layout.read(folder)
-        return Check(folder, table, (), missing_files(table, folder))
+        where = _existing(name_or_folder)
+        table = own.read(where, _name_of(where), source_of(where), reading)
+        folder = where.parent if own.is_file(where) else where
+        return Check(folder, replace(table, source=source_of(where)), (), missing_files(table, folder))
+    if reading.columns or reading.group or reading.layout != "auto":
+        raise DataError(f"{card.name} is read as published: --as, --columns and --group go with a folder")
     # A remote folder has all of a path's methods that adapters use: joining, listing, opening.
     folder = cast("Path", root) or present_root(card) or default_root(card)
     if not folder.is_dir():
@@ -160,14 +200,56 @@ def _read(name_or_folder: str, root: Place | None) -> Check:
             f"{card.name} is not in {folder} ({card.size}, {card.licence}; {card.source}): "
             f"{card.how_to_get}; or say where it is with --root"
         )
-    table = card.read(folder)
+    table = replace(_read_card(card, folder), source=source_of(folder))
     return Check(folder, table, differences(card, table), missing_files(table, folder))
 
 
-def _folder(name: str) -> Path:
-    path = place(name)
-    if path.is_dir():
-        return cast("Path", path)
+def _read_card(card: DatasetCard, folder: Path) -> ClipTable:
+    """Read a known dataset from its folder, or from the only one in it, as archives often unpack."""
+    try:
+        return card.read(folder)
+    except DataError as error:
+        visible = [path for path in folder.iterdir() if path.name[0] != "." and not is_junk(path.name)]
+        if len(visible) == 1 and visible[0].is_dir():
+            with suppress(DataError):
+                table = _read_card(card, visible[0])
+                return replace(table, notes=(f"read from {visible[0]}", *table.notes))
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        tree = "; ".join(re.split(r"\s{2,}", line)[0] for line in card.tree.splitlines())
+        raise DataError(f"{error}; {folder} should hold {tree} (or the PALM authors' tables)") from error
+
+
+def _all_for_training(table: ClipTable) -> ClipTable:
+    """Return a dataset with one fold that trains on all that is labelled and tests on nothing."""
+    import torch
+
+    labelled = [row for row, clip in enumerate(table.clips) if clip.label is not None]
+    fold = Fold(torch.tensor(labelled, dtype=torch.int64), torch.tensor([], dtype=torch.int64))
+    return replace(table, folds=(fold,) if labelled else ())
+
+
+def source_of(where: Place) -> str:
+    """Return the absolute place of a dataset, without credentials."""
+    if isinstance(where, Path):
+        return os.path.abspath(where)  # noqa: PTH100  # links stay as they are named
+    parts = urlsplit(where.as_uri())
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _name_of(where: Place) -> str:
+    """Return a dataset's name: its folder's, or its table's without ending."""
+    name = where.stem if own.is_file(where) else folder_name(where)
+    if not name.strip("."):
+        raise DataError(f"{where}: {name!r} is no name for a dataset; rename the file")
+    return name
+
+
+def _existing(name: str) -> Place:
+    """Return the folder, table or container of a name."""
+    where = place(name)
+    if is_folder(where) or palm_layout.has_tables(cast("Path", where)) or where.is_file():
+        return where
     if os.sep in name or name.startswith("."):
-        raise DataError(f"{name}: no such folder; give a dataset's name or a folder in the PALM layout")
+        raise DataError(f"{name}: no such folder; give a dataset's name, or a folder or table of your own")
     raise UnknownNameError.among("dataset (and no such folder)", name, [card.name for card in CARDS])

@@ -5,11 +5,12 @@ T. Spadini, "Sound Events for Surveillance Applications", Zenodo 2019.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published import audio_files, read_either
+from palm_cache.extraction.datasets.files import list_files
+from palm_cache.extraction.datasets.published import read_either
 from palm_cache.extraction.datasets.tables import Row, build_table
 from palm_cache.types import ClipTable
 
@@ -26,8 +27,8 @@ def _read_published(root: Path) -> ClipTable:
 
 def _rows(root: Path, part: str) -> list[Row]:
     rows = [
-        Row(part, number, f"{part}/{path}", path.name.partition("_")[0])
-        for number, path in enumerate(audio_files(root / part), start=1)
+        Row(part, number, f"{part}/{path}", PurePosixPath(path).name.partition("_")[0])
+        for number, path in enumerate(list_files(root / part).audio, start=1)
     ]
     if not rows:
         raise DataError(f"{root / part}: no audio files; SESA as published has the folders train and test")

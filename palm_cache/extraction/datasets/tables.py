@@ -1,23 +1,27 @@
-"""What adapters share: reading a table with row numbers, and turning rows into clips and folds."""
+"""What adapters share: rows of tables with their line numbers, and how rows become clips and folds."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
+import posixpath
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from urllib.parse import quote_from_bytes
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
 
 from palm_cache.errors import DataError
-from palm_cache.types import Clip, ClipTable, Fold
+from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
+from palm_cache.extraction.datasets.files import find_files
+from palm_cache.extraction.datasets.texts import on_disk, read_table
+from palm_cache.types import Clip, ClipTable, Fold, Place
+
+Folds = Sequence[tuple[Sequence["Row"], Sequence["Row"]]]
+"""The train and test rows of every fold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled file as a table names it."""
+    """One stretch of one file as a table names it."""
 
     table: str
     """File name of the table, for messages."""
@@ -25,40 +29,46 @@ class Row:
     """Line of the table, counted from 1, the header included."""
     path: str
     """Relative to the dataset's folder; bytes that are not UTF-8 as surrogates (PEP 383)."""
-    class_name: str
+    class_name: str | None
+    """``None`` is unlabelled."""
+    start: float = 0.0
+    """Seconds from the beginning of the file."""
+    end: float | None = None
+    """Seconds from the beginning of the file; ``None`` is its end."""
+    part: str = ""
+    """What the table says of the split: the name of a fold, or train, test ..."""
+    group: str = ""
+    """What no split may tear apart."""
 
     def __str__(self) -> str:
         return f"{self.table}, row {self.line}"
 
 
 def read_rows(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Read the named columns of a CSV with their line numbers; BOM and CRLF are fine.
+    """Read the named columns of a CSV with their line numbers; every row must have them all.
 
     Raises
     ------
     DataError
-        If the file cannot be read, or a column or a field is missing.
+        If the file cannot be read or is malformed, or a column or a field is missing.
     """
-    try:
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
-            reader = csv.DictReader(handle)
-            header = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = header
-            absent = [name for name in columns if name not in header]
-            if absent:
+    table = read_table(file)
+    absent = [name for name in columns if name not in table.header]
+    if absent:
+        raise DataError(
+            f"{file}: no column {' or '.join(map(repr, absent))}; "
+            f"it has {', '.join(map(repr, table.header)) or 'none'}, wanted {', '.join(columns)}"
+        )
+    rows = []
+    for line, fields in table.rows(columns):
+        for name, value in zip(columns, fields, strict=True):
+            if not value:
+                what = "class name" if name in ("classname", "class") else name
                 raise DataError(
-                    f"{file}: no column {' or '.join(map(repr, absent))}; "
-                    f"it has {', '.join(map(repr, header)) or 'none'}, wanted {', '.join(columns)}"
+                    f"{table.name}, row {line}: {what} is empty; every clip needs one (or remove the row)"
                 )
-            rows = []
-            for record in reader:
-                values = {name: (record[name] or "").strip() for name in columns}
-                _check_fields(values, f"{file.name}, row {reader.line_num}")
-                rows.append((reader.line_num, values))
-            return rows
-    except (OSError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{file}: cannot read the table: {reason}") from error
+        rows.append((line, dict(zip(columns, fields, strict=True))))
+    return rows
 
 
 def read_json(file: Path) -> object:
@@ -73,96 +83,151 @@ def read_json(file: Path) -> object:
         return json.loads(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file}: cannot read the list: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: not JSON: {error}; get the file again") from error
 
 
 def build_table(
-    dataset: str, root: Path, folds: Sequence[tuple[Sequence[Row], Sequence[Row]]], notes: Iterable[str] = ()
+    dataset: str,
+    root: Place,
+    folds: Folds,
+    notes: Iterable[str] = (),
+    rows: Sequence[Row] = (),
+    found: tuple[Mapping[str, Place], Sequence[str]] | None = None,
 ) -> ClipTable:
-    """Make a table of clips from the train and test rows of every fold.
+    """Make a table of clips from the train and test rows of every fold, and find their files.
 
     Clips are numbered in the order in which they first appear; classes are sorted by code point.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        All rows, in a fold or not, in the order of their numbers; without it, those of the folds.
+    found : (files, notes), optional
+        From :func:`find_files`, if they have been looked for.
 
     Raises
     ------
     DataError
-        If a path leaves the dataset's folder or carries two class names, or a table is empty.
+        If a path leaves the dataset's folder, a stretch carries two class names, a class name cannot be
+        stored, or a table is empty.
     """
     import torch  # takes a second; listing datasets does without
 
-    rows = [row for train, test in folds for row in (*train, *test)]
-    class_names = tuple(sorted({row.class_name for row in rows}))
-    number_of: dict[str, int] = {}
-    clips: list[Clip] = []
-    first_seen: dict[str, Row] = {}
-    for row in rows:
-        earlier = first_seen.setdefault(row.path, row)
-        if row.path not in number_of:
-            number_of[row.path] = len(clips)
-            file = root / _inside(row)
-            clips.append(Clip(file, _storable(row.path), class_names.index(row.class_name)))
-        elif earlier.class_name != row.class_name:
-            raise DataError(
-                f"{row}: {row.path} is {row.class_name!r} here but {earlier.class_name!r} in {earlier}; "
-                "a clip has one class: mend one of the rows"
-            )
+    folds, rows, said = _unify(folds, rows)
+    numbers: dict[tuple[str, float, float | None], int] = {}
+    kept: list[Row] = []
+    number_of: dict[Row, int] = {}
+    for row in (*rows, *(row for train, test in folds for row in (*train, *test))):
+        number = numbers.setdefault((row.path, row.start, row.end), len(kept))
+        if number == len(kept):
+            kept.append(row)
+        number_of[row] = number
+        _check_same_class(row, kept[number])
+    files, told = found or find_files(root, dict.fromkeys(row.path for row in kept))
+    class_names = tuple(sorted({row.class_name for row in kept if row.class_name is not None}))
+    label_of = {name: label for label, name in enumerate(class_names)}
+    clips = tuple(
+        Clip(
+            files[row.path],
+            on_disk(row.path),
+            None if row.class_name is None else label_of[row.class_name],
+            row.start,
+            row.end,
+        )
+        for row in kept
+    )
     numbered = tuple(
-        Fold(*(torch.tensor([number_of[row.path] for row in part], dtype=torch.int64) for part in fold))
+        Fold(*(torch.tensor([number_of[row] for row in part], dtype=torch.int64) for part in fold))
         for fold in folds
     )
-    said = [note for number, fold in enumerate(folds, start=1) for note in _notes(number, *fold)]
-    return ClipTable(dataset, class_names, tuple(clips), numbered, (*notes, *said))
+    counts = Counter(row.class_name for row in kept if row.class_name is not None)
+    said = (*notes, *said, *told, *suspicious(dict(sorted(counts.items()))), *_notes(folds))
+    groups = tuple(row.group for row in kept) if any(row.group for row in kept) else None
+    return ClipTable(dataset, class_names, clips, numbered, said, groups=groups)
 
 
-def _check_fields(values: dict[str, str], where: str) -> None:
-    for name, value in values.items():
-        if not value or value.lower() == "nan":
-            what = "class name" if name in ("classname", "class") else name
-            raise DataError(f"{where}: {what} is empty; every clip needs one (or remove the row)")
+def _unify(folds: Folds, rows: Sequence[Row]) -> tuple[Folds, Sequence[Row], tuple[str, ...]]:
+    """Return the rows with clean class names and plain relative paths, and what was changed."""
+    spellings: dict[str, str] = {}
+    cleaned: dict[Row, Row] = {}
+
+    def unify(row: Row) -> Row:
+        if row not in cleaned:
+            name = row.class_name
+            if name is not None:
+                if name not in spellings:
+                    spellings[name] = clean(name)
+                name = spellings[name]
+                if wrong := unstorable(name):
+                    raise DataError(f"{row}: class name {name!r} {wrong}; mend the row")
+            cleaned[row] = replace(row, path=inside(row), class_name=name)
+        return cleaned[row]
+
+    unified_folds = [(list(map(unify, train)), list(map(unify, test))) for train, test in folds]
+    return unified_folds, list(map(unify, rows)), tuple(unified(spellings))
 
 
-def _inside(row: Row) -> PurePosixPath:
-    """Return the row's path after making sure that it stays in the dataset's folder."""
-    path = PurePosixPath(row.path)
-    if path.is_absolute() or PureWindowsPath(row.path).is_absolute():
-        raise DataError(f"{row}: {row.path} is an absolute path; give it relative to the dataset's folder")
-    depth = 0
-    for part in path.parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            raise DataError(f"{row}: {row.path} leaves the dataset's folder; clips must lie inside it")
+def _check_same_class(row: Row, earlier: Row) -> None:
+    if row.class_name != earlier.class_name:
+        until = "its end" if row.end is None else f"{row.end:g} s"
+        where = "" if row.end is None and not row.start else f" from {row.start:g} s to {until}"
+        raise DataError(
+            f"{row}: {row.path}{where} is {row.class_name!r} here but {earlier.class_name!r} in {earlier}; "
+            "a clip has one class: mend one of the rows"
+        )
+
+
+def inside(row: Row) -> str:
+    """Return the row's path, normalised, after making sure that it stays in the dataset's folder.
+
+    One that is absolute comes from another place: it is looked for below the folder, without its anchor.
+    """
     if "\0" in row.path:
         raise DataError(f"{row}: the path holds a NUL character")
+    path = row.path
+    if ":" in path:
+        windows = PureWindowsPath(path)
+        path = windows.as_posix().removeprefix(windows.drive) if windows.drive else path
+    path = posixpath.normpath(path.lstrip("/"))
+    if posixpath.normpath(path.replace("\\", "/")).split("/")[0] == "..":
+        raise DataError(f"{row}: {row.path} leaves the dataset's folder; clips must lie inside it")
     return path
 
 
-def _storable(path: str) -> str:
-    """Return the path as UTF-8 text; one that is not UTF-8 on disk is percent-escaped."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return quote_from_bytes(os.fsencode(path), safe="/ ")
-    return path
-
-
-def _notes(number: int, train: Sequence[Row], test: Sequence[Row]) -> list[str]:
-    """Return what the user should know about the tables of one fold."""
+def _notes(folds: Folds) -> list[str]:
+    """Return what the user should know about the tables: a line for each kind of oddity."""
+    twice: list[Row] = []
+    shared: dict[str, list[int]] = {}
+    never: dict[str, list[int]] = {}
+    for number, (train, test) in enumerate(folds, start=1):
+        for part in (train, test):
+            seen: set[tuple[str, float, float | None]] = set()
+            for row in part:
+                key = (row.path, row.start, row.end)
+                if key in seen:
+                    twice.append(row)
+                seen.add(key)
+        for path in {row.path for row in train} & {row.path for row in test}:
+            shared.setdefault(path, []).append(number)
+        classes = {row.class_name or "" for row in test} - {row.class_name or "" for row in train}
+        for name in sorted(classes):
+            never.setdefault(name, []).append(number)
     notes = []
-    for part in (train, test):
-        twice = [path for path, count in Counter(row.path for row in part).items() if count > 1]
-        if twice:
-            last = next(row for row in reversed(part) if row.path == twice[0])
-            notes.append(
-                f"{last.table}: {len(twice)} clip(s) on more than one row, e.g. {last.path} ({last})"
-            )
-    shared = {row.path for row in train} & {row.path for row in test}
+    if twice:
+        clips = len({row.path for row in twice})
+        notes.append(f"{clips:,} clip(s) on more than one row, e.g. {twice[0].path} ({twice[0]})")
     if shared:
+        first = min(shared)
         notes.append(
-            f"fold {number}: {len(shared)} clip(s) in both train and test, e.g. {min(shared)}; "
+            f"{_in_folds(shared)}: {len(shared):,} clip(s) in both train and test, e.g. {first}; "
             "test scores will flatter"
         )
-    never = sorted({row.class_name for row in test} - {row.class_name for row in train})
     if never:
-        notes.append(f"fold {number}: class(es) in test that train lacks: {', '.join(never)}")
+        notes.append(f"{_in_folds(never)}: class(es) in test that train lacks: {named(sorted(never))}")
     return notes
+
+
+def _in_folds(found: dict[str, list[int]]) -> str:
+    numbers = sorted({number for numbers in found.values() for number in numbers})
+    return f"fold{'s' * (len(numbers) > 1)} {named(list(map(str, numbers)))}"

@@ -32,8 +32,9 @@ def _read_published(root: Path) -> ClipTable:
     """
     scenes = {values[0]: values[1] for _, values in _lines(root / "meta.txt", fields=2)}
     lists = root / "evaluation_setup"
-    matches = (re.fullmatch(r"fold(\d+)_train\.txt", file.name) for file in lists.glob("fold*_train.txt"))
-    numbers = range(1, max((int(match[1]) for match in matches if match), default=0) + 1)
+    matches = (re.fullmatch(r"fold(\d{1,9})_train\.txt", file.name) for file in lists.glob("fold*_train.txt"))
+    found = {int(match[1]) for match in matches if match}
+    numbers = range(1, min(max(found, default=0), len(found) + 1) + 1)
     if not numbers:
         raise DataError(f"{lists}: no fold1_train.txt; TUT2017 as published has a list per fold here")
     folds = [

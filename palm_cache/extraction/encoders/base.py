@@ -18,11 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.cards import EncoderCard
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
 from palm_cache.params import Precision, Recipe
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.types import TextTower
+
+__all__ = ["Encoder", "EncoderCard", "Padding", "Request", "Window", "format1_identity", "hash_weights"]
 
 Padding = Literal["tile", "repeat-pad", "nan"]
 
@@ -48,30 +51,6 @@ class Window:
     def stretch(self) -> int:
         """Samples that one embedding holds at most."""
         return self.samples * self.most
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderCard:
-    """What is known of an encoder without loading its weights."""
-
-    name: str
-    spec: str = ""
-    """How it is asked for."""
-    description: str = ""
-    example: str = ""
-    source: str = ""
-    """Where weights come from."""
-    window: str = ""
-    """What it reads at once, and at which rate."""
-    dim: str = ""
-    """Length of an embedding."""
-    reads_text: bool = False
-    """Whether it embeds prompts; without, it serves all heads that read none."""
-    licence: str = ""
-    """Of the weights, as far as known; the code here is palm-cache's own."""
-    needs: str = ""
-    """What must be installed beside palm-cache."""
-    citation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +174,21 @@ class Encoder(ABC):
         """Run the audio tower in its precision on what the front end gave; float32."""
         with self.engine.lowered():
             return self.audio_tower(features).float()
+
+    def run_alike(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Run the audio tower on features of many clips, those of one shape together; no padding is needed.
+
+        Returns
+        -------
+        list of Tensor
+            What the tower gives for each, in the order of ``features``.
+        """
+        outputs: dict[int, Tensor] = {}
+        for shape in {feature.shape for feature in features}:
+            rows = [row for row, feature in enumerate(features) if feature.shape == shape]
+            batch = torch.stack([features[row] for row in rows]).to(self.device)
+            outputs.update(zip(rows, self.run_tower(batch), strict=True))
+        return [outputs[row] for row in range(len(features))]
 
     @torch.inference_mode()
     def embed_audio(self, waveforms: Tensor) -> Tensor:

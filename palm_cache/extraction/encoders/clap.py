@@ -13,9 +13,10 @@ Keyword-to-Caption Augmentation", ICASSP 2023.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ from torch.nn.functional import interpolate, normalize, pad
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine, freeze
 from palm_cache.extraction.encoders.hub import (
     Options,
@@ -51,6 +53,22 @@ FUSED_WINDOWS = 3
 ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
 
 
+@dataclass(frozen=True, slots=True)
+class ClapParts:
+    """What a checkpoint consists of, as transformers' own objects."""
+
+    model: Any
+    """ClapModel in float32."""
+    extractor: Any
+    """ClapFeatureExtractor; its constants define window and log-mel."""
+    tokenizer: Any
+    """A fast tokenizer."""
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    """Where it came from."""
+    text_limit: int | None = None
+    """Tokens that it was trained to read at most, where that is less than it has positions."""
+
+
 class ClapAudioTower(nn.Module):
     """What ``get_audio_features`` does behind the processor's log-mel."""
 
@@ -73,7 +91,9 @@ class ClapTextTower(PromptTower):
 
     most_prompts = 64
 
-    def __init__(self, spec: str, model: Any, tokenizer: Any, engine: Engine) -> None:
+    def __init__(
+        self, spec: str, model: Any, tokenizer: Any, engine: Engine, limit: int | None = None
+    ) -> None:
         config = model.config
         self._tower = nn.ModuleDict({"text": model.text_model, "projection": model.text_projection})
         freeze(self._tower, engine.device)
@@ -91,7 +111,8 @@ class ClapTextTower(PromptTower):
         )
         self._spec, self._tokenizer = spec, tokenizer
         # RoBERTa counts positions from its padding index on.
-        self._limit = config.text_config.max_position_embeddings - tokenizer.pad_token_id - 1
+        positions = config.text_config.max_position_embeddings - tokenizer.pad_token_id - 1
+        self._limit = min(positions, limit or positions)
 
     def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
         """Tokenise texts, each with open places behind its start token.
@@ -126,10 +147,7 @@ class ClapEncoder(Encoder):
     Parameters
     ----------
     request : Request
-    model : ClapModel
-    extractor : ClapFeatureExtractor
-        Its constants define window and log-mel.
-    tokenizer : PreTrainedTokenizerFast
+    parts : ClapParts
     whole_sha256 : callable
         Gives the hash of all weights, for stores of format 1.
 
@@ -139,27 +157,18 @@ class ClapEncoder(Encoder):
         If model and processor do not go together, or the processor does what is not known here.
     """
 
-    card = EncoderCard(
-        name="clap",
-        spec="clap:HUB_ID[@REVISION] or clap:DIRECTORY",
-        description="contrastive language-audio pretraining through transformers",
-        example="clap:laion/clap-htsat-unfused",
-        source="any ClapModel checkpoint; e.g. https://huggingface.co/laion/clap-htsat-unfused",
-        window="10 s, fused ones 30 s, 48 kHz",
-        dim="512",
-        reads_text=True,
-        licence="laion's checkpoints: apache-2.0 or CC0, see their pages",
-        citation="Wu et al., ICASSP 2023, arXiv:2211.06687",
-    )
+    card = CARDS["clap"]
+
+    more_constants: ClassVar[Mapping[str, object]] = {}
+    """What a subclass does otherwise."""
 
     def __init__(
         self,
         request: Request,
-        model: Any,
-        extractor: Any,
-        tokenizer: Any,
+        parts: ClapParts,
         whole_sha256: Callable[[], str] | None = None,
     ) -> None:
+        model, extractor = parts.model, parts.extractor
         check_processor(request.spec, model.config, extractor)
         tower = ClapAudioTower(model)
         self.one_shape = not tower.fused
@@ -183,9 +192,10 @@ class ClapEncoder(Encoder):
                 ),
                 "front_end": self._constants,
                 "transformers": version("transformers").split(".")[0],
+                **self.more_constants,
             },
-            text=ClapTextTower(request.spec, model, tokenizer, request.engine),
-            made_with=provenance(model.config),
+            text=ClapTextTower(request.spec, model, parts.tokenizer, request.engine, parts.text_limit),
+            made_with=parts.made_with,
         )
         # The processor takes Slaney's mel bank for unfused models.
         bank = extractor.mel_filters if tower.fused else extractor.mel_filters_slaney
@@ -198,9 +208,9 @@ class ClapEncoder(Encoder):
         """Load a hub id, e.g. ``"laion/clap-htsat-unfused"``, or what ``save_pretrained`` wrote."""
 
         def whole_sha256() -> str:
-            return hash_weights(load_parts(request.source)[0].state_dict())
+            return hash_weights(load_parts(request.source).model.state_dict())
 
-        return cls(request, *load_parts(request.source), whole_sha256)
+        return cls(request, load_parts(request.source), whole_sha256)
 
     def format1_identity(self) -> dict[str, object] | None:
         """Return it; format 1 knew no fused ones."""
@@ -223,12 +233,9 @@ class ClapEncoder(Encoder):
         """Embed, (batch, 1, samples) -> (batch, dim), unit length as CLAP gives them."""
         if not self._fused:
             return super().embed_windows(waveforms)
-        vectors = waveforms.new_empty(len(waveforms), self.dim)
-        features = [self._fused_features(row[~row.isnan()]) for row in waveforms[:, 0]]
-        for n_axes in {feature.ndim for feature in features}:
-            rows = [number for number, feature in enumerate(features) if feature.ndim == n_axes]
-            vectors[rows] = self.run_tower(torch.stack([features[row] for row in rows]))
-        return vectors
+        return torch.stack(
+            self.run_alike([self._fused_features(row[~row.isnan()]) for row in waveforms[:, 0]])
+        )
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Return the processor's log-mel power in dB, (batch, samples) -> (batch, frames, mels)."""
@@ -313,7 +320,7 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
     return {name: getattr(extractor, name) for name in names}
 
 
-def load_parts(source: str) -> tuple[Any, Any, Any]:
+def load_parts(source: str) -> ClapParts:
     """Load transformers' own model, feature extractor and tokenizer; raise as :meth:`ClapEncoder.load`."""
     what = f"clap:{source}"
     return from_directory_or_hub(
@@ -321,8 +328,9 @@ def load_parts(source: str) -> tuple[Any, Any, Any]:
     )
 
 
-def _load_parts(what: str, place: str, options: Options) -> tuple[Any, Any, Any]:
-    kind = load_config(what, place, options, ADVICE).get("model_type")
+def _load_parts(what: str, place: str, options: Options) -> ClapParts:
+    config = load_config(what, place, options, ADVICE)
+    kind = config.get("model_type")
     if kind != "clap":
         raise EncoderError(f"{what}: holds a model of type {kind!r}, not clap; try hf: for other models")
     model = load_model(ClapModel, what, place, options, ADVICE)
@@ -335,4 +343,4 @@ def _load_parts(what: str, place: str, options: Options) -> tuple[Any, Any, Any]
     tokenizer = load_part(
         what, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE
     )
-    return model, extractor, tokenizer
+    return ClapParts(model, extractor, tokenizer, provenance(config))

@@ -147,7 +147,7 @@ def freeze(tower: nn.Module, device: torch.device, precision: Precision = "fp32"
     tower.eval().requires_grad_(False).to(device)
     if precision == "bf16":
         for module in tower.modules():
-            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+            if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(torch.bfloat16)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
-from transformers import PreTrainedConfig
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from palm_cache.errors import EncoderError
@@ -94,17 +96,27 @@ def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:
 def load_config(what: str, place: str, options: Options, advice: str) -> dict[str, Any]:
     """Read a model's ``config.json`` as it stands; nothing that it names is imported.
 
+    Returns
+    -------
+    dict
+        Its entries, and the commit that it came from, as transformers calls it, ``_commit_hash``.
+
     Raises
     ------
     EncoderError
         If it is missing or damaged.
     """
-    content, _ = load_part(
-        what, "config.json", lambda: PreTrainedConfig.get_config_dict(place, **options), advice
-    )
-    if not content:
-        raise EncoderError(f"{what}: cannot load its config.json: there is none; {advice}")
-    return dict(content)
+
+    def read() -> dict[str, Any]:
+        wanted = {key: value for key, value in options.items() if key != "trust_remote_code"}
+        file = Path(cast(str, cached_file(place, "config.json", **wanted)))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not a table of entries")
+        commit = re.search(r"/snapshots/([0-9a-f]{40})/", file.as_posix())
+        return {**content, "_commit_hash": commit[1] if commit else None}
+
+    return load_part(what, "config.json", read, advice)
 
 
 def needs_code(what: str, part: str, named: str = "") -> EncoderError:
@@ -115,15 +127,17 @@ def needs_code(what: str, part: str, named: str = "") -> EncoderError:
     )
 
 
-def load_model(kind: Any, what: str, place: str, options: Options, advice: str, optional: str = "") -> Any:
+def load_model(
+    kind: Any, what: str, place: str, options: Options, advice: str, optional: tuple[str, ...] = ()
+) -> Any:
     """Load a model's weights in float32, all of them; pickled objects are not read.
 
     Parameters
     ----------
     kind : class
         One of transformers' own.
-    optional : str
-        Start of the names of weights that may be missing.
+    optional : tuple of str
+        Ends of the names of weights that may be missing.
 
     Raises
     ------
@@ -139,7 +153,7 @@ def load_model(kind: Any, what: str, place: str, options: Options, advice: str, 
         advice,
     )
     # transformers fills what is missing with random numbers and a warning.
-    missing = [key for key in report["missing_keys"] if not (optional and key.startswith(optional))]
+    missing = [key for key in report["missing_keys"] if not key.endswith(optional)]
     wrong = sorted([*missing, *(key for key, *_ in report["mismatched_keys"])])
     if wrong:
         raise EncoderError(
@@ -149,9 +163,9 @@ def load_model(kind: Any, what: str, place: str, options: Options, advice: str, 
     return model
 
 
-def provenance(config: Any) -> dict[str, str]:
-    """Return the hub's commit that a model came from, if it came from a hub."""
-    commit = getattr(config, "_commit_hash", None)
+def provenance(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hub's commit that a ``config.json`` came from, if it came from a hub."""
+    commit = config.get("_commit_hash")
     return {"hub_commit": str(commit)} if commit else {}
 
 

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import CPU, Engine, freeze
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.types import PromptTokens
@@ -333,17 +334,7 @@ class MiniEncoder(Encoder):
         Hash of the weight file, for stores of format 1.
     """
 
-    card = EncoderCard(
-        name="mini",
-        spec="mini",
-        description="small dual encoder trained on synthesised sounds: demo, tests, offline use",
-        example="mini",
-        source="part of palm-cache",
-        window="2 s, up to six of them, 16 kHz",
-        dim=str(DIM),
-        reads_text=True,
-        licence="MIT",
-    )
+    card = CARDS["mini"]
 
     def __init__(self, request: Request, towers: MiniTowers, file_sha256: str) -> None:
         if request.source:

@@ -14,10 +14,8 @@ NeurIPS 2023; checkpoint: https://zenodo.org/records/8387083.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -26,7 +24,14 @@ from torch.nn import functional
 from transformers import ClapAudioConfig, ClapAudioModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.cards import CARDS
+from palm_cache.extraction.encoders.checkpoints import (
+    fill_towers,
+    official_htsat,
+    other_model,
+    read_tensors,
+)
 from palm_cache.extraction.encoders.engine import Engine, freeze
 from palm_cache.extraction.encoders.hub import Options, from_directory_or_hub, hash_tokenizer, load_part
 from palm_cache.extraction.encoders.text import PromptTower
@@ -44,22 +49,7 @@ TEXT_LENGTH = 40
 """Tokens of a prompt, start and end included; shorter ones are padded to it as published."""
 
 AUDIO, TEXT = "audio_encoder.", "caption_encoder."
-
-_OFFICIAL = (
-    (r"^kernel_(real|imag)$", r"base.htsat.spectrogram_extractor.stft.conv_\1.weight"),
-    (r"^mel$", "base.htsat.logmel_extractor.melW"),
-    (r"^htsat\.audio_encoder\.", "base.htsat."),
-    (r"\.batch_norm\.", ".bn0."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.self\.(query|key|value)\.", ".attn.qkv."),
-    (r"\.attention\.self\.", ".attn."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-    (r"^clip\.", "base."),
-)
-"""From the names here and in transformers to the authors', applied one after the other."""
+GET_IT = "get base.pth from https://zenodo.org/records/8387083"
 
 _UNUSED = re.compile(r"\.htsat\.(tscam_conv|head)\.|\.attn_mask$|\.position_ids$")
 """AudioSet's classifiers, and tables that are computed."""
@@ -90,12 +80,16 @@ class AudioTower(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.make_front_end()
+        self.htsat: Any = ClapAudioModel(ClapAudioConfig())
+        self.projection = Projection(self.htsat.config.hidden_size, DIM)
+
+    def make_front_end(self) -> None:
+        """Make room for the checkpoint's STFT kernels and mel bank."""
         n_bins = FFT_SAMPLES // 2 + 1
         self.register_buffer("kernel_real", torch.zeros(n_bins, 1, FFT_SAMPLES))
         self.register_buffer("kernel_imag", torch.zeros(n_bins, 1, FFT_SAMPLES))
         self.register_buffer("mel", torch.zeros(n_bins, N_MELS))
-        self.htsat: Any = ClapAudioModel(ClapAudioConfig())
-        self.projection = Projection(self.htsat.config.hidden_size, DIM)
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Return log-mel power in dB, (batch, samples) -> (batch, frames, N_MELS)."""
@@ -230,18 +224,7 @@ class PengiEncoder(Encoder):
         If weights are missing, surplus or misshaped.
     """
 
-    card = EncoderCard(
-        name="pengi",
-        spec="pengi:CHECKPOINT",
-        description="the audio-language model of the PALM paper",
-        example="pengi:base.pth",
-        source="the authors' base.pth, 2.2 GB: https://zenodo.org/records/8387083",
-        window="7 s, 44.1 kHz",
-        dim=str(DIM),
-        reads_text=True,
-        licence="MIT (Microsoft), see the record",
-        citation="Deshmukh et al., NeurIPS 2023, arXiv:2305.11834",
-    )
+    card = CARDS["pengi"]
 
     def __init__(
         self,
@@ -334,44 +317,17 @@ def read_checkpoint(source: str) -> dict[str, Tensor]:
     EncoderError
         If it is missing, damaged or something else.
     """
-    what, file = f"pengi:{source}", Path(source).expanduser()
-    get_it = "get base.pth from https://zenodo.org/records/8387083"
-    if not file.is_file():
-        found = "not a file" if file.exists() else "no such file"
-        raise EncoderError(f"{what}: {found}; {get_it}")
-    try:
-        # A zip can be mapped into memory; what old versions of torch wrote cannot.
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:  # torch raises nearly anything for a file that is no checkpoint
-        raise EncoderError(f"{what}: {_what_it_is(file)}; {get_it}") from error
-    model = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(model, Mapping):
-        raise EncoderError(f"{what}: a checkpoint without 'model', so not PENGI's; {get_it}")
-    named = {str(key).removeprefix("module."): value for key, value in model.items()}
+    what = f"pengi:{source}"
+    model = read_tensors(what, source, "model", "PENGI", GET_IT)
     state = {
         # A copy: a view would keep all of the file mapped.
         name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-        for name, value in named.items()
-        if name.startswith((AUDIO, TEXT)) and isinstance(value, Tensor) and not _UNUSED.search(name)
+        for name, value in model.items()
+        if name.startswith((AUDIO, TEXT)) and not _UNUSED.search(name)
     }
     if not state:
-        first = ", ".join(list(named)[:3]) or "none"
-        raise EncoderError(f"{what}: another model's checkpoint (its first weights: {first}); {get_it}")
+        raise other_model(what, model, GET_IT)
     return state
-
-
-def _what_it_is(file: Path) -> str:
-    """Say what a file seems to be that torch cannot load."""
-    with file.open("rb") as opened:
-        start = opened.read(512)
-    size = f"{file.stat().st_size:,} bytes"
-    if start.lstrip()[:1] == b"<":
-        return f"a web page, not a checkpoint ({size})"
-    if zipfile.is_zipfile(file):
-        return f"not a checkpoint of plain tensors ({size})"
-    if start[:2] == b"PK":
-        return f"a damaged checkpoint, most likely a download that was cut off ({size})"
-    return f"not a checkpoint that torch can read ({size})"
 
 
 def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, TextTower]:
@@ -384,51 +340,19 @@ def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, Te
     """
     with torch.device("meta"):  # no time for random numbers that are overwritten
         audio, text = AudioTower(), TextTower()
-    towers: dict[str, nn.Module] = {AUDIO: audio, TEXT: text}
-    own = {
-        (prefix, name): (prefix + _official(name), tensor.shape)
-        for prefix, tower in towers.items()
-        for name, tensor in tower.state_dict().items()
-    }
-    wanted = {
-        # Query, key and value are one matrix in the checkpoint.
-        official: torch.Size([3 * shape[0], *shape[1:]]) if ".qkv." in official else shape
-        for official, shape in own.values()
-    }
-    misshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
-        for name, shape in sorted(wanted.items())
-        if name in state and state[name].shape != shape
-    ]
-    problems = {
-        "missing": sorted(wanted.keys() - state.keys()),
-        "surplus": sorted(state.keys() - wanted.keys()),
-        "misshaped": misshaped,
-    }
-    said = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
-    if said:
-        raise EncoderError(f"{spec}: not PENGI's weights; {'; '.join(said)}")
-    for prefix, tower in towers.items():
-        tower.load_state_dict(
-            {
-                name: _own_part(name, state[official])
-                for (place, name), (official, _) in own.items()
-                if place == prefix
-            },
-            assign=True,
-        )
+    fill_towers(spec, "PENGI", {AUDIO: audio, TEXT: text}, state, _official)
     return audio, text
 
 
 def _official(name: str) -> str:
-    for pattern, official in _OFFICIAL:
-        name = re.sub(pattern, official, name)
-    return name
+    """Return the authors' name of a weight."""
+    if name.startswith(TEXT):
+        return name.replace(f"{TEXT}clip.", f"{TEXT}base.")
+    return AUDIO + official_audio(name.removeprefix(AUDIO))
 
 
-def _own_part(name: str, tensor: Tensor) -> Tensor:
-    """Cut query, key or value out of the matrix that holds all three."""
-    for part, kind in enumerate(("query", "key", "value")):
-        if f".attention.self.{kind}." in name:
-            return tensor.chunk(3)[part].clone()
-    return tensor
+def official_audio(name: str) -> str:
+    """Return Microsoft's name of a weight of :class:`AudioTower`."""
+    name = re.sub(r"^kernel_(real|imag)$", r"base.htsat.spectrogram_extractor.stft.conv_\1.weight", name)
+    name = re.sub(r"^mel$", "base.htsat.logmel_extractor.melW", name)
+    return official_htsat(name.replace("htsat.audio_encoder.", "base.htsat."))

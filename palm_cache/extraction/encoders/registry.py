@@ -5,25 +5,20 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
+from palm_cache.extraction.encoders.cards import CARDS, EncoderCard
 from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from palm_cache.extraction.encoders.base import Encoder, EncoderCard
+    from palm_cache.extraction.encoders.base import Encoder
     from palm_cache.store.features import StoreHeader
     from palm_cache.types import TextTower
-
-ENCODERS = {
-    "mini": "palm_cache.extraction.encoders.mini:MiniEncoder",
-    "clap": "palm_cache.extraction.encoders.clap:ClapEncoder",
-    "pengi": "palm_cache.extraction.encoders.pengi:PengiEncoder",
-}
-"""Name and class of the encoders that come with palm-cache."""
 
 ENTRY_POINTS = "palm_cache.encoders"
 """Group of entry points by which other packages add theirs."""
@@ -34,7 +29,21 @@ OWN = "python"
 
 def encoder_names() -> list[str]:
     """Return what a spec can begin with; nothing is imported."""
-    return [*ENCODERS, *sorted(_installed().keys() - ENCODERS.keys()), OWN]
+    return [*CARDS, *_foreign(), OWN]
+
+
+def cards() -> list[EncoderCard]:
+    """Return the cards of all encoders; other packages' are imported, and left out where they cannot be."""
+    found = list(CARDS.values())
+    for name in _foreign():
+        with suppress(EncoderError):
+            found.append(encoder_class(name).card)
+    return found
+
+
+def find_card(spec: str) -> EncoderCard | None:
+    """Return the card of an encoder of palm-cache's own; ``None`` for others, whose code is not run."""
+    return CARDS.get(spec.partition(":")[0])
 
 
 def encoder_class(name: str) -> type[Encoder]:
@@ -47,24 +56,10 @@ def encoder_class(name: str) -> type[Encoder]:
     EncoderError
         If another package's cannot be imported or is no encoder.
     """
-    if name in ENCODERS:
-        return _import(name, ENCODERS[name].partition(":"))
-    installed = _installed()
-    if name in installed:
-        return _import(name, installed[name].partition(":"))
-    raise UnknownNameError.among("encoder", name, encoder_names())
-
-
-def cards() -> list[EncoderCard]:
-    """Return the cards of all encoders that can be imported."""
-    found = []
-    for name in [*ENCODERS, *sorted(_installed().keys() - ENCODERS.keys())]:
-        try:
-            found.append(encoder_class(name).card)
-        except EncoderError:
-            if name in ENCODERS:
-                raise
-    return found
+    places = {**_foreign(), **{card.name: card.place for card in CARDS.values()}}
+    if name not in places:
+        raise UnknownNameError.among("encoder", name, encoder_names())
+    return _import(name, places[name].partition(":"))
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -124,12 +119,12 @@ def _find(spec: str) -> tuple[type[Encoder], str, bool]:
     kind = encoder_class(name)
     if not source and ":" in kind.card.spec:
         raise EncoderError(f"encoder {spec!r}: say which weights: {kind.card.spec}, e.g. {kind.card.example}")
-    return kind, source, name not in ENCODERS
+    return kind, source, name not in CARDS
 
 
 def _import(what: str, place: tuple[str, str, str]) -> type[Encoder]:
     """Import a class; the folder that palm-cache runs in counts, as with ``python -m``."""
-    from palm_cache.extraction.encoders.base import Encoder, EncoderCard
+    from palm_cache.extraction.encoders.base import Encoder
 
     module, _, attribute = place
     sys.path.append(str(Path.cwd()))
@@ -152,9 +147,10 @@ def _import(what: str, place: tuple[str, str, str]) -> type[Encoder]:
     return kind
 
 
-def _installed() -> dict[str, str]:
-    """Return name and place of the encoders of other packages."""
-    return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
+def _foreign() -> dict[str, str]:
+    """Return name and place of the encoders of other packages; they take no name of ours."""
+    entries = entry_points(group=ENTRY_POINTS)
+    return {entry.name: entry.value for entry in entries if entry.name not in {*CARDS, OWN}}
 
 
 def recipe_of(recorded: Mapping[str, object], tokenizer: str = CLIP_TOKENIZER) -> Recipe:

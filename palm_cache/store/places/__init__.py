@@ -8,7 +8,7 @@ from the environment.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
 from pathlib import Path
@@ -19,6 +19,10 @@ from palm_cache.types import Place
 
 EXTRAS = {"s3": "s3", "s3a": "s3"}
 """Extra of palm-cache that brings the file system of a scheme."""
+
+
+Ours = Callable[["Folder"], Collection[str]]
+"""Says which files of a folder are ours."""
 
 
 class Folder(Protocol):
@@ -69,22 +73,21 @@ class Folder(Protocol):
         """Give a folder of this machine from which :meth:`put` and :meth:`publish` cost least."""
         ...
 
-    def publish(self, built: Path, ours: Collection[str], first: str, last: str) -> None:
+    def publish(self, built: Path, ours: Ours, root: str, claim: bytes) -> None:
         """Put the files of a folder of this machine in the place of those of this folder that are ours.
 
-        Whoever looks meanwhile finds the old tree, nothing, or the new one, never a mixture that bears the
-        file ``last``.
+        Whoever looks meanwhile finds the old tree, none, or the new one, never a mixture of two.
 
         Parameters
         ----------
         built : Path
             The new tree, made in :meth:`workspace`; it is used up.
-        ours : collection of str
-            Files that may go. All others stay.
-        first : str
-            The file that says which files are ours: remotely it comes before all others.
-        last : str
-            The file without which there is no tree: remotely it goes first and comes last.
+        ours : callable
+            Says of a folder which files in it may go; all others stay. May raise: then nothing happens.
+        root : str
+            The file without which there is no tree: remotely it comes last.
+        claim : bytes
+            What stands there until then: that the files are ours, though there is no tree.
         """
         ...
 
@@ -132,8 +135,10 @@ def place(text: str | PathLike[str] | Place) -> Place:
     except ImportError as error:
         extra = f": pip install 'palm-cache[{EXTRAS[scheme]}]'" if scheme in EXTRAS else ""
         raise ParameterError(f"{text}: {str(error).lower()}{extra}") from error
-    except ValueError as error:
-        raise ParameterError(f"{text}: {error}; give a folder or a URL such as s3://bucket/folder") from error
+    except (ValueError, TypeError, OSError) as error:
+        raise ParameterError(
+            f"{text}: {reason_of(error)}; give a folder or a URL such as s3://bucket/folder"
+        ) from error
     if not found.name:
         raise ParameterError(f"{text}: give a folder inside it, e.g. {scheme}://bucket/folder")
     return found
@@ -213,11 +218,14 @@ def reaching(where: object) -> Iterator[None]:
 def is_remote_failure(error: Exception) -> bool:
     """Tell a failure of a remote file system from a defect of ours.
 
-    Its library raises exceptions of its own, or what the system raises, or that it cannot do something.
+    Its library raises exceptions of its own, or what the system raises, or that it cannot do something, or
+    that an address makes no sense.
     """
     if isinstance(error, PalmCacheError):
         return False
-    return isinstance(error, OSError | NotImplementedError) or type(error).__module__ != "builtins"
+    return (
+        isinstance(error, OSError | NotImplementedError | ValueError) or type(error).__module__ != "builtins"
+    )
 
 
 def reason_of(error: Exception) -> str:

@@ -12,9 +12,12 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from palm_cache.store.places import Ours
 
 RACY_NS = 2_000_000_000
 """Age in ns below which a change of a file may have left its times as they were: FAT keeps two seconds."""
@@ -88,8 +91,9 @@ class LocalFolder:
             Path(work, UNFINISHED).write_text(str(os.getpid()), encoding="ascii")
             yield Path(work)
 
-    def publish(self, built: Path, ours: Collection[str], first: str, last: str) -> None:
+    def publish(self, built: Path, ours: Ours, root: str, claim: bytes) -> None:
         """Put a tree in this folder's place: two renames, between which there is nothing."""
+        ours(self)
         real = self.place.resolve()
         for _ in range(100):  # another process may publish at the same moment
             # Outside the workspace, which goes with all that is in it.
@@ -128,16 +132,23 @@ class LocalFolder:
         return self.place
 
 
-def _keep_others(retired: Path, tree: Path, ours: Collection[str]) -> None:
+def _keep_others(retired: Path, tree: Path, ours: Ours) -> None:
     """Take over what lies in a retired tree and is not ours."""
     if not retired.exists():
         return
-    for name in LocalFolder(retired).files().keys() - set(ours):
+    old = LocalFolder(retired)
+    mine = set(ours(old))
+    for name in old.files().keys() - mine:
         target = tree / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             (retired / name).rename(target)
-    LocalFolder(retired).remove(ours)
+    old.remove(mine)
+    for folder in sorted(retired.rglob("*"), reverse=True):
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+    with suppress(OSError):
+        retired.rmdir()
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:

@@ -20,7 +20,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore
 
 from palm_cache.errors import OutputError
-from palm_cache.store.places import reaching
+from palm_cache.store.places import Ours, reaching
 
 SMALL_FILES = {"s3": {"max_concurrency": 1}}
 """Options of file systems, by scheme, that let a small file be read by one request: S3's client would ask
@@ -94,18 +94,20 @@ class RemoteFolder:
         with tempfile.TemporaryDirectory() as work:
             yield Path(work)
 
-    def publish(self, built: Path, ours: Collection[str], first: str, last: str) -> None:
+    def publish(self, built: Path, ours: Ours, root: str, claim: bytes) -> None:
         """Put a tree in this folder's place; in between there is none."""
         names = sorted(path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file())
-        self.remove([last])
-        self.remove(set(ours) - set(names))
+        gone = set(ours(self)) - set(names)
+        self.write(root, claim)
+        self.remove(gone)
+        others = [name for name in names if name != root]
+        for start in range(0, len(others), FILES_AT_ONCE):
+            self._put(built, others[start : start + FILES_AT_ONCE])
+        self._put(built, [root])
+
+    def _put(self, built: Path, names: Sequence[str]) -> None:
         with reaching(self.place):
-            self._fs.put_file(str(built / first), self._path(first))
-            others = [name for name in names if name not in (first, last)]
-            for start in range(0, len(others), FILES_AT_ONCE):
-                some = others[start : start + FILES_AT_ONCE]
-                self._fs.put([str(built / name) for name in some], list(map(self._path, some)))
-            self._fs.put_file(str(built / last), self._path(last))
+            self._fs.put([str(built / name) for name in names], list(map(self._path, names)))
 
     @contextmanager
     def alone(self, name: str) -> Iterator[bool]:

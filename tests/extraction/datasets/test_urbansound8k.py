@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from miniatures import write_miniature
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.datasets.urbansound8k import read
+from palm_cache.types import ClipTable
 
 HEADER = "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
 
@@ -48,6 +52,53 @@ def test_the_palm_authors_copy_is_read_too(tmp_path: Path) -> None:
     for part in ("train", "test"):
         (tmp_path / f"{part}.csv").write_text(f"path,classname\naudios/{part}.wav,siren\n")
     assert read(tmp_path).dataset == "UrbanSound8K"
+
+
+def write_miniature_audio(root: Path) -> Path:
+    return write_miniature("UrbanSound8K", root, "published")
+
+
+def told(table: ClipTable) -> list[tuple[str, str | None, bytes]]:
+    return [(clip.name, table.class_of(clip), clip.file.read_bytes()) for clip in table.clips]
+
+
+@pytest.mark.parametrize("layout", ["Kaggle's", "the folder above", "two folders above", "Kaggle's, above"])
+def test_other_trees_than_the_published_one_are_read_the_same(layout: str, tmp_path: Path) -> None:
+    right = told(read_dataset("us8k", write_miniature_audio(tmp_path / "right")))
+    root = tmp_path / "archive"
+    inner = {"Kaggle's": root, "two folders above": root / "x" / "y"}.get(layout, root / "UrbanSound8K")
+    write_miniature_audio(inner)
+    (root / ".DS_Store").write_bytes(b"x")
+    if layout.startswith("Kaggle"):
+        for fold in (inner / "audio").iterdir():
+            fold.rename(inner / fold.name)
+        (inner / "audio").rmdir()
+        (inner / "metadata" / "UrbanSound8K.csv").rename(inner / "UrbanSound8K.csv")
+        (inner / "metadata").rmdir()
+    table = read_dataset("us8k", root)
+    assert told(table) == right
+    assert inner == root or any(note.startswith(f"read from {root}/") for note in table.notes)
+
+
+def test_kaggles_esc50_is_read_though_it_holds_everything_twice(tmp_path: Path) -> None:
+    right = told(read_dataset("esc50", write_miniature("ESC50", tmp_path / "right", "published")))
+    root = write_miniature("ESC50", tmp_path / "kaggle", "published")
+    (root / "meta" / "esc50.csv").rename(root / "esc50.csv")
+    (root / "audio").rename(root / "sounds")
+    shutil.copytree(root / "sounds", root / "audio" / "audio")
+    shutil.move(root / "sounds", root / "audio" / "audio" / "16000")
+    (root / "meta").rmdir()
+    assert told(read_dataset("esc50", root)) == right
+
+
+def test_a_tree_that_is_not_recognised_is_shown_the_expected_one(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError) as caught:
+        read_dataset("us8k", tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/metadata/UrbanSound8K.csv: cannot read the table: No such file")
+    assert f"{tmp_path} should hold metadata/UrbanSound8K.csv; audio/fold1 ... fold10/*.wav" in message
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,110 @@ def test_cuda_agrees_with_the_cpu(encoder: ClapEncoder, directory: Path) -> None
     torch.testing.assert_close(on_gpu.embed_text(PROMPTS), encoder.embed_text(PROMPTS), atol=1e-3, rtol=0)
 
 
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_clap(tmp_path_factory.mktemp("clap") / "fused", fused=True)
+
+
+def test_fused_clap_keeps_the_contract(fused: Path) -> None:
+    encoder = load(fused)
+    check_encoder(encoder)
+    assert (encoder.window.samples, encoder.window.padding) == (3 * 480_000, "nan")
+
+
+@pytest.mark.parametrize("seconds", [0.07, 3.3, 10.0, 10.005, 10.02, 12.0, 30.0])
+def test_fused_embeddings_are_transformers_own(
+    fused: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its draw of windows made the middle one, and short clips left unfused, as LAION evaluates them."""
+    rng = np.random.default_rng(0)
+    waveform = (0.1 * rng.standard_normal(round(seconds * 48_000))).astype(np.float32)
+    waveform *= np.linspace(0.1, 1, len(waveform), dtype=np.float32)
+    extractor = AutoProcessor.from_pretrained(fused).feature_extractor
+    monkeypatch.setattr(np.random, "choice", lambda third: third[len(third) // 2])
+    mel, longer = extractor._get_input_mel(waveform.astype(np.float64), 480_000, "fusion", "repeatpad")
+    features = {"input_features": torch.from_numpy(np.float32(mel))[None]}
+    with torch.no_grad():
+        model = ClapModel.from_pretrained(fused).eval()
+        expected = model.get_audio_features(**features, is_longer=torch.tensor([[longer]]))
+    assert longer == (seconds > 10.01)
+    encoder = load(fused)
+    embedded = encoder.embed_audio(cut_windows(torch.from_numpy(waveform), encoder.window)[None])
+    torch.testing.assert_close(embedded, getattr(expected, "pooler_output", expected), atol=1e-4, rtol=0)
+
+
+def test_openvino_and_compile_want_clips_of_one_length(fused: Path) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(
+        EncoderError, match="openvino needs clips of one length, this reads any; leave it out"
+    ):
+        load_encoder(f"clap:{fused}", Recipe(runtime="openvino"))
+
+
+def test_model_and_processor_must_go_together(fused: Path, directory: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(fused, tmp_path / "mixed"))
+    shutil.copy(directory / "preprocessor_config.json", place)
+    with pytest.raises(EncoderError, match="do not go together: truncation 'rand_trunc' for a fused model"):
+        load(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hop_length", 0),
+        ("sampling_rate", 0),
+        ("max_length_s", 0),
+        ("fft_window_size", -4),
+        ("feature_size", 0),
+        ("hop_length", "480"),
+        ("feature_size", 32),
+    ],
+)
+def test_a_processor_that_makes_no_sense_is_refused(
+    directory: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    place = Path(shutil.copytree(directory, tmp_path / "copy"))
+    file = place / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    with pytest.raises(
+        EncoderError, match=r"processor's file is damaged|preprocessor_config\.json"
+    ) as caught:
+        load(place)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
+def test_code_that_lies_with_a_model_is_never_run(directory: Path, tmp_path: Path, file: str) -> None:
+    place = Path(shutil.copytree(directory, tmp_path / "copy"))
+    (place / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    auto_map = {
+        "AutoConfig": "evil.Evil",
+        "AutoModel": "evil.Evil",
+        "AutoFeatureExtractor": "evil.Evil",
+        "AutoProcessor": "evil.Evil",
+        "AutoTokenizer": ["evil.Evil", "evil.Evil"],
+    }
+    for one in (file, "processor_config.json"):
+        content = json.loads((place / one).read_text()) if (place / one).exists() else {}
+        (place / one).write_text(json.dumps({**content, "auto_map": auto_map, "tokenizer_class": "Evil"}))
+    with suppress(EncoderError):
+        load(place)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickled_objects_are_not_read(directory: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(directory, tmp_path / "copy"))
+    (place / "model.safetensors").unlink()
+
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (pytest.fail, ("an object of a checkpoint was executed",))
+
+    torch.save({"logit_scale_a": Trap()}, place / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match="cannot load its weights"):
+        load(place)
+
+
 def test_an_unknown_padding_is_refused(tmp_path: Path) -> None:
     save_tiny_clap(tmp_path, padding="pad")
     with pytest.raises(EncoderError, match="its processor pads with 'pad'; known here: repeatpad, repeat"):
@@ -202,3 +307,25 @@ def test_a_hub_out_of_reach_fails_at_once(monkeypatch: pytest.MonkeyPatch, tmp_p
         load("nobody/no-such-model")
     assert time.monotonic() - started < 30
     assert "\n" not in str(caught.value)
+
+
+def test_a_revision_of_the_hub_can_be_pinned_and_the_commit_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--me--tiny"
+    (repository / "refs").mkdir(parents=True)
+    old, new = "0" * 39 + "1", "0" * 39 + "2"
+    for seed, (commit, name) in enumerate([(old, "v1"), (new, "main")]):
+        save_tiny_clap(repository / "snapshots" / commit, seed=seed)
+        (repository / "refs" / name).write_text(commit)
+    latest, pinned, tagged = (load(spec) for spec in ("me/tiny", f"me/tiny@{old}", "me/tiny@v1"))
+    assert [one.made_with["hub_commit"] for one in (latest, pinned, tagged)] == [new, old, old]
+    assert tagged.spec == "clap:me/tiny@v1"
+    # Provenance decides nothing, weights do.
+    assert pinned.identity == tagged.identity != latest.identity
+    with pytest.raises(EncoderError, match="not in the local cache, and the hub does not give it"):
+        load("me/tiny@v3")

@@ -187,7 +187,7 @@ def test_installed_packages_add_encoders(here: Path, monkeypatch: pytest.MonkeyP
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: entries)
     assert load_encoder("ears", device="cpu").spec == "ears"
-    assert [name for name in encoder_names() if "ears" in name or "broken" in name] == ["broken", "ears"]
+    assert [name for name in encoder_names() if "ears" in name or "broken" in name] == ["ears", "broken"]
     assert "ears" in [card.name for card in cards()]
     with pytest.raises(
         EncoderError, match=r"encoder broken: cannot import .* No module named 'no_such_package'"

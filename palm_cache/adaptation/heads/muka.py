@@ -1,0 +1,149 @@
+"""MUKA: ProKeR with a kernel for each of several encoders, and its priors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from palm_cache.adaptation.heads.base import Shots, Tick, Words, need_encoders, no_tick, unit
+from palm_cache.adaptation.heads.choice import Grid, first_of_best
+from palm_cache.adaptation.heads.kernels import Proker, squared_distances
+
+WIDTHS = (0.0, 0.5, 1.0, 2.0)
+"""Kernel widths of every factor of a product, whose exponents add up; 0 leaves an encoder out."""
+
+SWEEPS = 2
+"""How often the encoders' widths are gone through, each chosen while the others stay."""
+
+COSINE_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Factors of bare cosines as a prior; 1 is the authors'."""
+
+
+def split_encoders(joined: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
+    """Return every encoder's unit vectors (..., its dim) of joined ones (..., dim)."""
+    return [unit(part) for part in torch.split(joined, list(parts), dim=-1)]
+
+
+def cosine_prior(cosines: Tensor, scale: Tensor) -> Tensor:
+    """Return the authors' prior: bare cosines (..., n, n_classes), times a scale (...)."""
+    return scale[..., None, None] * cosines
+
+
+class Muka(Proker):
+    r"""ProKeR with a product of kernels, one for each of several encoders of the same clips.
+
+    .. math:: k(x, x') = \prod_e \exp(-\gamma_e \lVert x_e - x'_e \rVert^2)
+
+    Two clips are alike only where all encoders find them so. The zero-shot prediction is that of the joined
+    embeddings: the mean of the encoders' cosines. Widths are chosen encoder by encoder, so that the effort
+    grows with their number and not with its power.
+
+    References
+    ----------
+    Ouasfi et al., "MUKA: Multi Kernel Audio Adaptation of Audio-Language Models", 2026, which multiplies
+    kernels of PENGI and CLAP. How widths and prior are chosen is ours.
+    """
+
+    name: ClassVar[str] = "muka"
+    learns: ClassVar[str] = "as proker, with a product of all encoders' kernels: --encoder A --encoder B"
+    n_encoders: ClassVar[int] = 2
+    source: ClassVar[str] = "Ouasfi et al., 2026, arXiv:2602.14127"
+
+    widths: ClassVar[Grid] = Grid(WIDTHS, default=1.0)
+
+    def default_widths(self, spread: Tensor) -> Tensor:
+        """Return the same share for every encoder."""
+        return torch.ones_like(spread) / spread.shape[1]
+
+    def search(self, losses: Callable[[Tensor], Tensor], spread: Tensor) -> Tensor:
+        """Choose the width of one encoder after the other, from the same share for all of them."""
+        widths = self.default_widths(spread)
+        for encoder in list(range(spread.shape[1])) * SWEEPS:
+            tables = []
+            for width in self.widths.candidates:
+                tried = widths.index_fill(1, torch.tensor([encoder]), float(width))
+                least = losses(tried).flatten(1).amin(dim=1)
+                tables.append(least.where(tried.any(dim=1), torch.inf))  # one encoder at least must speak
+            widths[:, encoder] = self.widths.candidates[first_of_best(torch.stack(tables, dim=1))]
+        return widths
+
+    @staticmethod
+    def distances(left: Tensor, right: Tensor, parts: tuple[int, ...]) -> Tensor:
+        """Return every encoder's squared distances, (..., n_encoders, n, m)."""
+        sides = zip(split_encoders(left, parts), split_encoders(right, parts), strict=True)
+        return torch.stack([squared_distances(one, other) for one, other in sides], dim=-3)
+
+    @staticmethod
+    def kernel(distances: Tensor, gamma: Tensor) -> Tensor:
+        """Return the product of the encoders' kernels, from distances (..., n_encoders, n, m)."""
+        return torch.exp(-(gamma[..., None, None] * distances).sum(dim=-3))
+
+    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+        """Return the shots, their weights, the prompts and how the embeddings are divided.
+
+        Raises
+        ------
+        ParameterError
+            If the features are one encoder's.
+        """
+        need_encoders(shots.parts, type(self))
+        return {**super().fit(shots, tick), "parts": torch.tensor(shots.parts).repeat(len(shots.seeds), 1)}
+
+    @classmethod
+    def joined_scores(cls, state: Mapping[str, Tensor], audio: Tensor) -> Tensor:
+        """Return the logits of joined clips, divided as the state says."""
+        parts = state["parts"].reshape(-1, state["parts"].shape[-1])[0]
+        return cls.scores(state, audio, tuple(parts.tolist()))
+
+    @staticmethod
+    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Score clips by zero-shot and by the product of their kernels with the shots."""
+        return Muka.joined_scores(state, audio)
+
+
+class MukaFirst(Muka):
+    """MUKA whose zero-shot prediction is that of the first encoder alone, as the authors' is."""
+
+    name: ClassVar[str] = "muka-first"
+    learns: ClassVar[str] = "as muka, with the first encoder's zero-shot prediction alone"
+
+    @staticmethod
+    def cosines(audio: Tensor, text: Tensor, parts: tuple[int, ...]) -> Tensor:
+        """Return the first encoder's cosines."""
+        return split_encoders(audio, parts)[0] @ split_encoders(text, parts)[0].transpose(-1, -2)
+
+    @staticmethod
+    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Score clips as muka does."""
+        return MukaFirst.joined_scores(state, audio)
+
+
+class MukaCosine(Muka):
+    """MUKA that starts from bare cosines, as the authors do, and not from their softmax."""
+
+    name: ClassVar[str] = "muka-cosine"
+    learns: ClassVar[str] = "as muka, on top of bare cosines"
+    prior_scales: ClassVar[Grid] = Grid(COSINE_SCALES, default=1.0)
+    prior = staticmethod(cosine_prior)
+
+    @staticmethod
+    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Score clips as muka does."""
+        return MukaCosine.joined_scores(state, audio)
+
+
+class MukaFirstCosine(MukaFirst):
+    """MUKA that starts from the bare cosines of the first encoder alone: the authors' prior."""
+
+    name: ClassVar[str] = "muka-first-cosine"
+    learns: ClassVar[str] = "as muka, on top of the first encoder's bare cosines"
+    prior_scales: ClassVar[Grid] = Grid(COSINE_SCALES, default=1.0)
+    prior = staticmethod(cosine_prior)
+
+    @staticmethod
+    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Score clips as muka does."""
+        return MukaFirstCosine.joined_scores(state, audio)

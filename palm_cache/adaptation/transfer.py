@@ -1,0 +1,131 @@
+"""A head fitted on one dataset, scored on another that has classes of the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from palm_cache.adaptation.evaluate import check_fresh, clip_logits, score_row
+from palm_cache.adaptation.fit import LoadTower
+from palm_cache.adaptation.heads import find_head
+from palm_cache.adaptation.heads.base import Words
+from palm_cache.adaptation.tasks import few_shot
+from palm_cache.errors import DataError, StaleStoreError
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import read_heads
+from palm_cache.store.join import read_features
+from palm_cache.store.scores import COLUMNS
+from palm_cache.types import Features, FittedHead, Place, Progress, no_progress
+
+
+def transfer_heads(
+    heads_file: Path,
+    store: Place,
+    *,
+    same: Mapping[str, str] | None = None,
+    load_tower: LoadTower | None = None,
+    progress: Progress = no_progress,
+) -> pd.DataFrame:
+    """Score every head of a file on the test clips of another dataset, among the classes that both have.
+
+    The logits of the other classes are left out, as if the head had been asked only about those that both
+    have. A clip that a run learned from is not asked about, whichever dataset it is in: clips are known by
+    their content.
+
+    Parameters
+    ----------
+    heads_file : Path
+    store : Place
+        Features of the other dataset, from the encoder that the heads were fitted on.
+    same : mapping, optional
+        Names of one class that differ: the heads' -> the other dataset's. Case, and whether words are joined
+        by spaces, hyphens or underscores, makes no difference anyway.
+    load_tower : callable, optional
+        For heads that look at every clip through the text tower.
+
+    Returns
+    -------
+    DataFrame
+        Rows as in ``scores.csv``; ``dataset`` names both.
+
+    Raises
+    ------
+    StaleStoreError
+        If another encoder made the features, or the heads' own store has changed.
+    DataError
+        If fewer than two classes are common, or a name is not one of a class.
+    """
+    heads, origin = read_heads(heads_file)
+    source, target = read_features(origin), read_features([store])
+    if source.fingerprint != target.fingerprint:
+        raise StaleStoreError(
+            f"{store}: made by another encoder than the heads of {heads_file} were fitted on; make one with: "
+            f"palm-cache extract --encoder {source.encoder}"
+        )
+    ours, theirs = shared_classes(source.class_names, target.class_names, same or {})
+    label = torch.full((len(target.class_names),), -1)
+    label[theirs] = torch.arange(len(theirs))
+    tested = torch.unique(torch.cat([fold.test for fold in target.folds]))
+    tested = tested[target.usable[tested] & (label[target.labels[tested]] >= 0)]
+    known, asked = FeatureStore(origin[0]).content_hashes(), FeatureStore(store).content_hashes()
+    words, rows = None, []
+    for number, head in enumerate(heads):
+        progress("evaluating", number, len(heads))
+        check_fresh(head, source, heads_file)
+        if words is None and load_tower and find_head(head.run.head).needs_text_tower:
+            words = Words(load_tower(FeatureStore(origin[0]).header), source.class_names)
+        learned = {known[row] for row in _shots(source, head).tolist()}
+        clips = torch.tensor([row for row in tested.tolist() if asked[row] not in learned], dtype=torch.int64)
+        if not len(clips):
+            raise DataError(f"{target.dataset}: no test clip of a common class that {source.dataset} has not")
+        logits = clip_logits(target, head, clips, words)[:, ours]
+        row = score_row(head, logits, label[target.labels[clips]])
+        rows.append({**row, "dataset": f"{source.dataset} -> {target.dataset}"})
+    progress("evaluating", len(heads), len(heads))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def shared_classes(
+    ours: tuple[str, ...], theirs: tuple[str, ...], same: Mapping[str, str]
+) -> tuple[list[int], list[int]]:
+    """Find the classes that two datasets have in common, by name.
+
+    Returns
+    -------
+    ours, theirs : list of int
+        Labels of the same class at the same place, two or more.
+
+    Raises
+    ------
+    DataError
+        If there are fewer, or ``same`` names a class that is none.
+    """
+    for named, known in ((same.keys(), ours), (same.values(), theirs)):
+        wrong = [name for name in named if name not in known]
+        if wrong:
+            raise DataError(f"{wrong[0]!r} is no class here; there are: {', '.join(known)}")
+    place = {_plain(name): label for label, name in enumerate(theirs)}
+    found = [
+        (label, place[_plain(same.get(name, name))])
+        for label, name in enumerate(ours)
+        if _plain(same.get(name, name)) in place
+    ]
+    if len(found) < 2:
+        raise DataError(
+            f"fewer than two classes in common: {', '.join(ours)} / {', '.join(theirs)}; say which are the "
+            "same with: --same NAME=NAME"
+        )
+    return [one for one, _ in found], [other for _, other in found]
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _shots(features: Features, head: FittedHead) -> Tensor:
+    """Return the rows that a run learned from."""
+    return few_shot(features, fold=head.run.fold, shots=head.run.shots, seed=head.run.seed).train

@@ -1,0 +1,159 @@
+"""Annotations beside recordings: Audacity's label tracks and Raven's selection tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.class_names import named
+from palm_cache.extraction.datasets.columns import stretch, understand
+from palm_cache.extraction.datasets.files import Listing, below, ending
+from palm_cache.extraction.datasets.tables import Row
+from palm_cache.extraction.datasets.texts import decode, read_table
+from palm_cache.types import Place
+
+RAVEN_COLUMN = "Begin Time (s)"
+FILES_TRIED = 20
+"""Text files whose content is looked at, to recognise annotations."""
+
+AUDACITY_TAIL = r"(?:\.BirdNET\.results)?(?:[ ._-]?labels?)?\.txt$"
+RAVEN_TAIL = r"(?:\.Table\.\d+)?(?:\.BirdNET)?(?:\.selections?)?(?:\.table)?\.txt$"
+"""What tools put behind a recording's name."""
+
+
+def is_audacity(file: Place) -> bool:
+    """Tell whether a text file is a label track: its first line is times, and perhaps a label, with tabs."""
+    first = decode(file).lstrip("\r\n").partition("\n")[0]
+    return re.match(r"\d+[.,]?\d*\t\d+[.,]?\d*(\t|\r?$)", first) is not None
+
+
+def is_raven(file: Place) -> bool:
+    """Tell whether a text file is a selection table."""
+    lines = decode(file).splitlines()
+    return bool(lines) and RAVEN_COLUMN in lines[0].split("\t")
+
+
+def texts(listing: Listing) -> list[str]:
+    """Return the text files of a folder."""
+    return [path for path in listing.files if ending(path) == ".txt"]
+
+
+def read_audacity(root: Place, listing: Listing) -> tuple[list[Row], list[str]]:
+    """Read a label track per recording; recordings without one are unlabelled rows, whole.
+
+    Raises
+    ------
+    DataError
+        If a line is no label.
+    """
+    recordings = _Recordings(listing)
+    rows: list[Row] = []
+    points = 0
+    for path in texts(listing):
+        file = below(root, path)
+        recording = recordings.of(path, AUDACITY_TAIL) if is_audacity(file) else None
+        if recording is None:
+            continue
+        for line, content in enumerate(decode(file).splitlines(), start=1):
+            if not content.strip() or content.startswith("\\"):  # the latter: a range of frequencies
+                continue
+            begin, tab, rest = content.partition("\t")
+            finish, _, label = rest.partition("\t")
+            where = f"{path}, row {line}"
+            if not tab:
+                raise DataError(
+                    f"{where}: {content!r} is no label; Audacity writes start, end and name with tabs"
+                )
+            if begin.strip() == finish.strip():
+                points += 1
+                continue
+            start, end = stretch({"start": begin.strip(), "end": finish.strip()}, where)
+            rows.append(Row(path, line, recording, label.strip() or None, start, end))
+    notes = recordings.notes
+    if points:
+        notes.append(f"{points:,} label(s) at a point of time, not over a stretch, passed over")
+    return rows + recordings.unlabelled(), notes
+
+
+def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple[list[Row], list[str]]:
+    """Read a selection table per recording, or tables that name their recordings.
+
+    A selection has a row per view; one of them is read. Recordings without a selection are unlabelled rows.
+
+    Raises
+    ------
+    DataError
+        If a table is malformed, or has no column of labels where one is named.
+    """
+    recordings = _Recordings(listing)
+    rows: dict[Row, None] = {}
+    for path in texts(listing):
+        file = below(root, path)
+        if not is_raven(file):
+            continue
+        table = read_table(file)
+        columns = understand(table.header, given, path)
+        seen: set[tuple[str, float, float | None, str]] = set()
+        for line, fields in table.records:
+            told = dict(zip(table.header, fields, strict=True))
+            start, end = stretch(
+                {key: told[columns[key]] for key in ("start", "end") if key in columns}, f"{path}, row {line}"
+            )
+            if told.get("File Offset (s)"):  # times count over several files; this one counts in its own
+                offset = stretch({"start": told["File Offset (s)"]}, f"{path}, row {line}")[0]
+                start, end = offset, None if end is None else offset + end - start
+            name = told.get("Begin File") or told.get("Begin Path") or ""
+            recording = recordings.called(name) if name else recordings.of(path, RAVEN_TAIL)
+            label = told[columns["label"]] if "label" in columns else ""
+            if recording is None or (recording, start, end, label) in seen:
+                continue
+            seen.add((recording, start, end, label))
+            rows[Row(path, line, recording, label or None, start, end)] = None
+    return [*rows, *recordings.unlabelled()], recordings.notes
+
+
+class _Recordings:
+    """Which recording an annotation file belongs to."""
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+        self.annotated: set[str] = set()
+        self.alone: list[str] = []
+        self.by_name: dict[str, list[str]] = {}
+        for path in listing.audio:
+            name = PurePosixPath(path)
+            for key in {name.name.casefold(), name.stem.casefold()}:
+                self.by_name.setdefault(key, []).append(path)
+
+    def of(self, path: str, tail: str) -> str | None:
+        """Return the recording that is named like an annotation file, beside it or anywhere."""
+        return self._find(re.sub(tail, "", PurePosixPath(path).name, flags=re.IGNORECASE), path)
+
+    def called(self, name: str) -> str | None:
+        """Return the recording of a name."""
+        return self._find(PurePosixPath(name.replace("\\", "/")).name, name)
+
+    def _find(self, name: str, said: str) -> str | None:
+        found = self.by_name.get(name.casefold(), [])
+        beside = [path for path in found if PurePosixPath(path).parent == PurePosixPath(said).parent]
+        found = beside or found
+        if len(found) != 1:
+            self.alone.append(said)
+            return None
+        self.annotated.add(found[0])
+        return found[0]
+
+    def unlabelled(self) -> list[Row]:
+        """Return the recordings that nothing annotates, whole."""
+        rest = [path for path in self.listing.audio if path not in self.annotated]
+        return [Row("the folder", number, path, None) for number, path in enumerate(rest, start=1)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What belongs to no recording."""
+        alone = list(dict.fromkeys(self.alone))
+        return (
+            [f"no recording, or several, for {len(alone):,} annotation(s): {named(alone)}"] if alone else []
+        )

@@ -1,0 +1,157 @@
+"""Which column of a table means what, by the names that people's tools give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from palm_cache.errors import DataError, UnknownNameError
+from palm_cache.extraction.datasets.tables import Row
+from palm_cache.extraction.datasets.texts import Table
+from palm_cache.params import COLUMN_FIELDS
+
+USUAL: Mapping[str, tuple[str, ...]] = {
+    "path": (
+        *("path", "filepath", "file path", "filename", "file name", "file", "audio path", "audio file"),
+        *("audiofile", "audio filename", "audio", "wav", "wav file", "wav path", "fname", "slice file name"),
+        *("recording path", "recording file", "recording", "begin file", "begin path", "sound file", "sound"),
+        *("clip path", "clip", "track", "itemid", "file id"),
+    ),
+    "label": (
+        *("classname", "class name", "label", "labels", "class", "category", "common name", "species"),
+        *(
+            "scientific name",
+            "primary label",
+            "annotation",
+            "event label",
+            "scene label",
+            "sound class",
+            "tag",
+        ),
+        *("call type", "sound type", "emotion", "genre", "instrument", "keyword", "word", "target", "type"),
+    ),
+    "start": (
+        *("start", "start s", "start sec", "start seconds", "start time", "start time s", "begin"),
+        *("begin time", "begin time s", "begin s", "onset", "onset s", "onset time", "tmin", "start offset"),
+    ),
+    "end": (
+        *("end", "end s", "end sec", "end seconds", "end time", "end time s", "stop", "stop s", "stop time"),
+        *("offset", "offset s", "offset time", "tmax", "end offset"),
+    ),
+    "fold": ("fold", "folds", "kfold", "cv fold", "fold id"),
+    "split": ("split", "subset", "partition", "set", "usage", "dataset split", "data split"),
+}
+"""Names that columns usually have, in lower case with plain spaces, the likeliest first."""
+
+SECONDS = r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:[.,]\d*)?|[.,]\d+)(?: ?s)?"
+
+
+def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> dict[str, str]:
+    """Return the column of every field that a table has.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Names of the columns.
+    given : mapping
+        Columns that the user has named, by field; an empty name: there is no such column.
+    table : str
+        File name, for messages.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no column of a given name.
+    """
+    spoken = {re.sub(r"[\s_().-]+", " ", name.casefold()).strip(): name for name in reversed(header) if name}
+    found: dict[str, str] = {}
+    for field in COLUMN_FIELDS:
+        if field in given:
+            if given[field] and given[field] not in header:
+                raise UnknownNameError.among(f"column in {table}:", given[field], header)
+            found[field] = given[field]
+            continue
+        free = [name for name in USUAL.get(field, ()) if spoken.get(name) not in (None, *found.values())]
+        if free:
+            found[field] = spoken[free[0]]
+    # A duration is the end of a stretch that has a start; else it is the file's, and says nothing new.
+    if "duration" not in given and "start" in found and "end" not in found and "duration" in spoken:
+        found["duration"] = spoken["duration"]
+    if "start" not in found and "end" not in given:
+        found.pop("end", None)  # an "offset" or "stop" alone is something else
+    return {field: name for field, name in found.items() if name}
+
+
+def read_annotated(
+    table: Table, columns: Mapping[str, str], group: str = "", *, labelled: bool = False
+) -> list[Row]:
+    """Turn the records of a table into rows.
+
+    Parameters
+    ----------
+    columns : mapping
+        From :func:`understand`.
+    group : str
+        Name of the column that says what no split may tear apart.
+    labelled : bool
+        A row without a label is an error; else it is unlabelled.
+
+    Raises
+    ------
+    DataError
+        If a path, or a label that there must be, is empty, or times make no sense.
+    """
+    places = {field: table.place(name) for field, name in columns.items()}
+    group_place = table.place(group) if group else None
+    rows = []
+    for line, fields in table.records:
+        told = {field: fields[place] for field, place in places.items()}
+        where = f"{table.name}, row {line}"
+        for field, what in (("path", "path"), ("label", "class name")):
+            if not told.get(field) and (field == "path" or labelled):
+                raise DataError(f"{where}: {what} is empty; every clip needs one (or remove the row)")
+        start, end = stretch(told, where)
+        part = told.get("fold") or told.get("split", "")
+        together = "" if group_place is None else fields[group_place]
+        label = told.get("label") or None
+        rows.append(Row(table.name, line, told["path"], label, start, end, part, together))
+    return rows
+
+
+def stretch(told: Mapping[str, str], where: str) -> tuple[float, float | None]:
+    """Return start and end of a row in seconds.
+
+    Raises
+    ------
+    DataError
+        If one of them is no time, or the end is not after the start.
+    """
+    start = seconds(told["start"], where, "start") if told.get("start") else 0.0
+    end = seconds(told["end"], where, "end") if told.get("end") else None
+    if told.get("duration") and end is None:
+        end = start + seconds(told["duration"], where, "duration")
+    if end is not None and end <= start:
+        raise DataError(f"{where}: ends at {end:g} s, not after its start at {start:g} s; mend the row")
+    return start, end
+
+
+def seconds(text: str, where: str, what: str) -> float:
+    """Return a time in seconds: ``62.5``, ``62,5`` or ``1:02.5``.
+
+    Raises
+    ------
+    DataError
+        If it is none.
+    """
+    match = re.fullmatch(SECONDS, text)
+    if match is None and re.fullmatch(r"\d+(?:\.\d*)?e[+-]?\d{1,2}", text, re.IGNORECASE):
+        return float(text)
+    if match is None:
+        raise DataError(f"{where}: {what} {text!r} is no time; write seconds, e.g. 62.5, or 1:02.5")
+    hours, minutes, rest = match[1] or 0, match[2] or 0, match[3].replace(",", ".")
+    return 3600 * int(hours) + 60 * int(minutes) + float(rest)
+
+
+def in_words(columns: Mapping[str, str]) -> str:
+    """Return which column was taken for what, as ``--columns`` takes it."""
+    return ",".join(f"{field}={name}" for field, name in columns.items())

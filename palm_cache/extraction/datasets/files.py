@@ -1,0 +1,244 @@
+"""Which files lie below a dataset's folder, and which of them a table means.
+
+Tables travel: paths are written with backslashes, with another case or ending, in another normal form, or as
+they were on another machine. A path that is not there is looked for by its file name, and what fits several
+files or rows is not guessed at.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote
+
+from palm_cache.errors import DataError
+from palm_cache.extraction.audio_files import AUDIO_ENDINGS, OTHER_ENDINGS, READABLE_ENDINGS
+from palm_cache.extraction.datasets.texts import legible
+from palm_cache.store.places import reaching
+from palm_cache.types import Place
+
+JUNK_FILES = {"thumbs.db", "desktop.ini", ".ds_store", "ehthumbs.db", ".localized"}
+JUNK_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+"""What file systems add, lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All files below a folder, relative to it, with forward slashes, sorted."""
+
+    files: tuple[str, ...]
+    """Without hidden ones and what the file system adds."""
+    junk: int
+    """How many files the file system had added."""
+
+    @property
+    def audio(self) -> list[str]:
+        """The files that can be decoded, by their ending."""
+        return [path for path in self.files if ending(path) in READABLE_ENDINGS]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was passed over."""
+        notes = []
+        if self.junk:
+            notes.append(f"{self.junk:,} file(s) that the file system added passed over (._*, Thumbs.db ...)")
+        others = Counter(ending(path) for path in self.files if ending(path) in OTHER_ENDINGS)
+        if others:
+            kinds = ", ".join(sorted(others))
+            notes.append(
+                f"{others.total():,} file(s) passed over that cannot be decoded ({kinds}); "
+                f"convert them, e.g.: ffmpeg -i x{min(others)} x.wav"
+            )
+        return notes
+
+
+def ending(path: str) -> str:
+    """Return a path's ending in lower case."""
+    return posixpath.splitext(path)[1].lower()
+
+
+def folder_name(root: Place) -> str:
+    """Return what a folder is called where it is named, not where a link leads.
+
+    Raises
+    ------
+    DataError
+        If it is the root of a disk.
+    """
+    name = os.path.basename(os.path.abspath(root)) if isinstance(root, Path) else root.name  # noqa: PTH100, PTH119
+    if not name:
+        raise DataError(f"{root}: a whole disk is no dataset; give a folder on it")
+    return name
+
+
+def is_junk(path: str) -> bool:
+    """Tell whether a path, relative to the dataset's folder, is what a file system adds."""
+    *folders, name = path.split("/")
+    return (
+        name.startswith("._")
+        or name.lower() in JUNK_FILES
+        or any(folder.lower() in JUNK_FOLDERS for folder in folders)
+    )
+
+
+def list_files(root: Place) -> Listing:
+    """List all files below a folder; links to folders are followed, each folder once.
+
+    Raises
+    ------
+    DataError
+        If a folder cannot be read.
+    PlaceError
+        If it is remote and cannot be reached.
+    """
+    paths = sorted(_walk(root) if isinstance(root, Path) else remote_sizes(root))
+    junk = [path for path in paths if is_junk(path)]
+    hidden = {path for path in paths if any(part.startswith(".") for part in path.split("/"))}.union(junk)
+    return Listing(tuple(path for path in paths if path not in hidden), len(junk))
+
+
+def remote_sizes(root: Place) -> dict[str, int | None]:
+    """Return the files below a remote folder with their sizes, as far as it tells; nothing if it cannot list.
+
+    Raises
+    ------
+    PlaceError
+        If it cannot be reached.
+    """
+    over_http = _on_the_web(root)
+    with reaching(root):
+        try:
+            found = root.fs.find(root.path, detail=True)  # type: ignore[union-attr]  # no local one
+        except Exception as error:
+            if isinstance(error, FileNotFoundError) or _shows_no_lists(root, error):
+                return {}
+            raise
+    sizes = {}
+    for path, entry in found.items():
+        inside = path.removeprefix(root.fs._strip_protocol(root.path)).lstrip("/")  # type: ignore[union-attr]
+        sizes[unquote(inside) if over_http else inside] = entry.get("size")
+    return sizes
+
+
+def below(root: Place, path: str) -> Place:
+    """Return a file's place by its path below a folder; in a URL of the web, odd characters are escaped."""
+    return root / (quote(path) if set("#?%") & set(path) and _on_the_web(root) else path)
+
+
+def is_folder(where: Place) -> bool:
+    """Tell whether there is a folder that can be listed."""
+    try:
+        return where.is_dir()
+    except Exception as error:
+        if _shows_no_lists(where, error):
+            return False
+        raise
+
+
+def _on_the_web(where: Place) -> bool:
+    return not isinstance(where, Path) and where.as_uri().startswith("http")
+
+
+def _shows_no_lists(where: Place, error: Exception) -> bool:
+    """Tell whether an error is that of a web server that gives files, but no lists of them."""
+    return _on_the_web(where) and getattr(error, "status", None) in (403, 405)
+
+
+def _walk(root: Path) -> Iterable[str]:
+    problems: list[OSError] = []
+    entered: set[str] = set()
+    for folder, folders, names in os.walk(root, onerror=problems.append, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        inside = Path(folder).relative_to(root).as_posix()
+        yield from (name if inside == "." else f"{inside}/{name}" for name in names)
+    for problem in problems:
+        if not isinstance(problem, FileNotFoundError):  # nothing lies there, or no longer
+            reason = f"cannot be opened: {problem.strerror}; change its permissions"
+            raise DataError(f"{problem.filename}: {reason}")
+
+
+def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, Place], tuple[str, ...]]:
+    """Find the file that every path of a table means.
+
+    Parameters
+    ----------
+    root : Place
+        The dataset's folder.
+    paths : collection of str
+        Relative to it; bytes that are not UTF-8 as surrogates.
+
+    Returns
+    -------
+    files : dict
+        By path; where none was found, the place at which it should lie.
+    notes : tuple of str
+        What was found elsewhere than the table says, and what could not be told apart.
+    """
+    files: dict[str, Place] = {path: below(root, path) for path in paths}
+    if isinstance(root, Path):
+        astray = [path for path in paths if not os.path.isfile(root / path)]  # noqa: PTH113  # raises for no name
+    else:
+        sizes = remote_sizes(root)
+        astray = [path for path in paths if path not in sizes] if sizes else []
+    if not astray:
+        return files, ()
+    taken = set(paths).difference(astray)
+    index = _index(
+        path for path in list_files(root).files if ending(path) in AUDIO_ENDINGS and path not in taken
+    )
+    candidates = {path: _candidates(path, index) for path in astray}
+    claims = Counter(found[0] for found in candidates.values() if len(found) == 1)
+    found = {path: some[0] for path, some in candidates.items() if len(some) == 1 and claims[some[0]] == 1}
+    files.update({path: below(root, place) for path, place in found.items()})
+    notes = []
+    if found:
+        path, place = next(iter(found.items()))
+        example = f"{legible(path)} at {legible(place)}"
+        notes.append(f"{len(found):,} clip(s) found by their file name, e.g. {example}")
+    several = next((some for some in candidates.values() if len(some) > 1), None)
+    if several:
+        notes.append(f"{several[0]} and {several[1]} bear the same name: which is meant? remove one of them")
+    contested = next((place for place, count in claims.items() if count > 1), None)
+    if contested is not None:
+        notes.append(f"{contested}: several rows may mean this file, none by its own path; mend the table")
+    return files, tuple(notes)
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", legible(path).replace("\\", "/")).casefold()
+
+
+def _index(files: Iterable[str]) -> dict[str, list[str]]:
+    """Return files by their folded names, with and without ending."""
+    index: dict[str, list[str]] = {}
+    for path in files:
+        name = PurePosixPath(_folded(path))
+        for key in {name.name, name.stem}:
+            index.setdefault(key, []).append(path)
+    return index
+
+
+def _candidates(path: str, index: dict[str, list[str]]) -> list[str]:
+    """Return the files that agree with a path in its name, and in as many folders before it as any does."""
+    wanted = PurePosixPath(_folded(path))
+    known = ending(wanted.name) in AUDIO_ENDINGS
+    named = index.get(wanted.name) or (index.get(wanted.stem, []) if known else [])
+
+    def agreement(file: str) -> int:
+        mine, theirs = wanted.parts[-2::-1], PurePosixPath(_folded(file)).parts[-2::-1]
+        return next(
+            (count for count, (one, other) in enumerate(zip(mine, theirs, strict=False)) if one != other),
+            min(len(mine), len(theirs)),
+        )
+
+    most = max(map(agreement, named), default=0)
+    return [file for file in named if agreement(file) == most]

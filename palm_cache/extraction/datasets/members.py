@@ -1,0 +1,126 @@
+"""Clips inside containers: unpacked once into this machine's cache, and read from there like any folder.
+
+::
+
+    ~/.cache/palm-cache/members/<hash of the dataset's place>/<container>/
+    ├── <clips>
+    └── .members.json        what the container says of every clip, and which state of it was unpacked
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from palm_cache.extraction.datasets.texts import Table
+from palm_cache.store.files import write_errors
+from palm_cache.types import Place
+
+INDEX = ".members.json"
+
+Members = list[tuple[str, dict[str, str]]]
+"""File names in the container's folder, with what the container says of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One clip of a container."""
+
+    name: str
+    """What the container calls it, with an audio ending."""
+    content: bytes
+    fields: dict[str, str]
+    """What else the container says of it."""
+
+
+def members_root(source: str) -> Path:
+    """Return the folder in which a dataset's containers are unpacked, by the dataset's place."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache").expanduser()
+    return Path(cache, "palm-cache", "members", hashlib.sha256(source.encode()).hexdigest()[:32])
+
+
+def unpacked(
+    container: Place, name: str, root: Path, read: Callable[[Place], Iterable[Member]]
+) -> tuple[Table, bool]:
+    """Unpack a container, unless it has been and has not changed since.
+
+    Parameters
+    ----------
+    container : Place
+        A file.
+    name : str
+        Its path inside the dataset.
+    root : Path
+        From :func:`members_root`.
+    read : callable
+        Reads its members.
+
+    Returns
+    -------
+    table : Table
+        A row per member; the column ``path`` is relative to ``root``.
+    now : bool
+        Whether it was unpacked just now.
+
+    Raises
+    ------
+    OutputError
+        If the cache cannot be written.
+    """
+    folder = root / PurePosixPath(name).with_suffix("")
+    state = _state(container)
+    members = _read_index(folder, state)
+    now = members is None
+    if members is None:
+        with write_errors(root, "XDG_CACHE_HOME"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as temporary:
+                members = _unpack(read(container), Path(temporary, "new"), state)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                Path(temporary, "new").rename(folder)
+    inside = folder.relative_to(root).as_posix()
+    header = ("path", *dict.fromkeys(key for _, fields in members for key in fields if key != "path"))
+    records = tuple(
+        (number, (f"{inside}/{file}", *(fields.get(key, "") for key in header[1:])))
+        for number, (file, fields) in enumerate(members, start=1)
+    )
+    return Table(name, header, records), now
+
+
+def _state(container: Place) -> list[str]:
+    """Return what changes when the container does."""
+    status = container.stat()
+    if isinstance(container, Path):
+        return [str(status.st_size), str(status.st_mtime_ns)]
+    return [str(status.st_size), container.fs.ukey(container.path)]
+
+
+def _unpack(members: Iterable[Member], folder: Path, state: list[str]) -> Members:
+    folder.mkdir()
+    written: Members = []
+    for number, member in enumerate(members):
+        # Its own name is for people; the number keeps two of one name apart, and it leads nowhere.
+        name = re.sub(r"[^\w.-]+", "_", PurePosixPath(member.name.replace("\\", "/")).name)[-100:]
+        file = f"{number:06}-{name}"
+        (folder / file).write_bytes(member.content)
+        written.append((file, member.fields))
+    index = {"state": state, "members": written}
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    return written
+
+
+def _read_index(folder: Path, state: list[str]) -> Members | None:
+    """Return what was unpacked, or ``None`` if nothing was of this state."""
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return index["members"] if index["state"] == state else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

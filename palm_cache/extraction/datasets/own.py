@@ -1,0 +1,296 @@
+"""Anybody's data: recognised by what lies there, and read as rows.
+
+===========  ========================================================================================
+palm         ``train.csv`` and ``test.csv``, or ``csv_files/``: see ``palm_layout``
+parquet      Parquet or Arrow files with an audio column: the hub's shards, ``datasets``' saved ones
+webdataset   tar files
+raven        ``*.txt`` with Raven's columns
+audacity     ``*.txt`` of times and labels, named like the recordings
+table        one CSV, TSV or Parquet with a column of paths
+folders      a folder per class, below train and test or not
+flat         audio, unlabelled
+===========  ========================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+from palm_cache.errors import DataError
+from palm_cache.extraction.audio_files import READABLE_ENDINGS
+from palm_cache.extraction.datasets import annotated, palm_layout, shards
+from palm_cache.extraction.datasets.class_names import named
+from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
+from palm_cache.extraction.datasets.files import (
+    Listing,
+    below,
+    ending,
+    find_files,
+    is_folder,
+    is_junk,
+    list_files,
+)
+from palm_cache.extraction.datasets.members import Member, members_root, unpacked
+from palm_cache.extraction.datasets.splits import WORDS, is_part, split
+from palm_cache.extraction.datasets.tables import Row, build_table, inside
+from palm_cache.extraction.datasets.texts import Table, read_header, read_table
+from palm_cache.params import Layout, ReadingParams
+from palm_cache.types import ClipTable, Place
+
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".arrow")
+SHARD_ENDINGS = (".parquet", ".arrow")
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of a folder."""
+
+    rows: Sequence[Row]
+    told: str
+    """How it was understood, on one line."""
+    notes: Sequence[str] = ()
+    root: Place | None = None
+    """Where the files lie, if not in the dataset's own folder."""
+
+
+def read(where: Place, dataset: str, source: str, reading: ReadingParams) -> ClipTable:
+    """Read a folder, or a single table or container, as a dataset.
+
+    Parameters
+    ----------
+    where : Place
+        The folder or file.
+    dataset : str
+        Its name.
+    source : str
+        Its absolute place, under which what is unpacked of it is kept.
+
+    Raises
+    ------
+    DataError
+        If nothing is recognised, or what is there is malformed.
+    """
+    alone = is_file(where)
+    root = where.parent if alone else where
+    tables = not alone and palm_layout.has_tables(cast("Path", root))
+    if reading.layout == "palm" or (reading.layout == "auto" and tables):
+        return palm_layout.read(cast("Path", root), dataset, reading.named_columns, reading.group)
+    listing = Listing((where.name,), 0) if alone else list_files(root)
+    layout = _recognise(root, listing, reading.named_columns) if reading.layout == "auto" else reading.layout
+    found = READERS[layout](root, listing, source, reading)
+    if not found.rows:
+        raise DataError(f"{where}: read as {found.told}, there are no rows; another way to read it: --as")
+    if reading.group and not any(row.group for row in found.rows):
+        raise DataError(f"{where}: read as {found.told}, it has no column {reading.group!r} to group by")
+    place = found.root or root
+    rows = [replace(row, path=inside(row)) for row in found.rows]
+    files = find_files(place, dict.fromkeys(row.path for row in rows))
+    folds, said = split(rows, reading, files[0])
+    notes = (f"read as {found.told}", *found.notes, *said, *listing.notes)
+    return build_table(dataset, place, folds, notes, rows, files)
+
+
+def is_file(where: Place) -> bool:
+    """Tell whether a dataset is a single table or container, not a folder."""
+    return not is_folder(where) and not palm_layout.has_tables(cast("Path", where)) and where.is_file()
+
+
+def _recognise(root: Place, listing: Listing, columns: Mapping[str, str]) -> Layout:
+    """Return how a folder is laid out, by what lies in it.
+
+    Raises
+    ------
+    DataError
+        If nothing is recognised.
+    """
+    if any(path.lower().endswith(TAR_ENDINGS) for path in listing.files):
+        return "webdataset"
+    if any(shards.has_audio(below(root, path)) for path in _shards(listing)[:1]):
+        return "parquet"
+    some = [below(root, path) for path in annotated.texts(listing)[: annotated.FILES_TRIED]]
+    if any(map(annotated.is_raven, some)):
+        return "raven"
+    if listing.audio and any(map(annotated.is_audacity, some)):
+        return "audacity"
+    if _tables(root, listing, columns):
+        return "table"
+    if not listing.audio:
+        kinds = sorted({ending(path) or "without ending" for path in listing.files})
+        there = f"what lies here is {named(kinds)}" if kinds else "nothing lies here"
+        raise DataError(
+            f"{root}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column of paths, "
+            f"no Parquet or tar shards; {there}"
+        )
+    return "folders" if any("/" in path for path in _stripped(listing.audio).values()) else "flat"
+
+
+def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+    short = _stripped(listing.audio)
+    if not any("/" in path for path in short.values()):  # one class, and told to take it for one
+        short = {path: path for path in listing.audio}
+    tops = {path.split("/")[0] for path in short.values() if "/" in path}
+    parted = bool(tops) and all(map(is_part, tops)) and any(path.count("/") > 1 for path in short.values())
+    rows = []
+    for number, (path, name) in enumerate(short.items(), start=1):
+        *folders, _ = name.split("/")
+        part = folders.pop(0) if parted and folders else ""
+        rows.append(Row("the folder", number, path, folders[0] if folders else None, part=part))
+    classes = {row.class_name for row in rows} - {None}
+    parts = f" below {named(sorted(tops))}" if parted else ""
+    return Reading(rows, f"a folder per class{parts}: {len(rows):,} files, {len(classes)} classes")
+
+
+def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+    rows = [Row("the folder", number, path, None) for number, path in enumerate(listing.audio, start=1)]
+    return Reading(rows, f"audio without labels: {len(rows):,} files")
+
+
+def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+    candidates = _tables(root, listing, reading.named_columns)
+    if len(candidates) != 1:
+        found = (
+            f"{len(candidates)} tables have a column of paths: {named(candidates)}"
+            if candidates
+            else "no table"
+        )
+        raise DataError(f"{root}: {found}; give the one that is meant, and --columns path=NAME if need be")
+    file = below(root, candidates[0])
+    table = shards.read_plain(file) if ending(file.name) in SHARD_ENDINGS else read_table(file)
+    return _of_table(table, reading, f"one table, {candidates[0]}")
+
+
+def _of_table(table: Table, reading: ReadingParams, told: str, root: Place | None = None) -> Reading:
+    """Read a table with a column of paths, whatever its columns are called."""
+    columns = understand(table.header, reading.named_columns, table.name)
+    if "path" not in columns:
+        raise DataError(
+            f"{table.name}: which column holds the paths? --columns path=NAME says so; it has "
+            f"{named(table.header)}"
+        )
+    rows = read_annotated(table, columns, reading.group)
+    kept = [row for row in rows if not is_junk(row.path.replace("\\", "/"))]
+    notes = []
+    if len(kept) < len(rows):
+        notes.append(
+            f"{len(rows) - len(kept):,} row(s) of files that the file system added passed over (._* ...)"
+        )
+    if "time" in table.header and {"path", "start", "end", "label"} <= set(columns):
+        kept, replaced = _latest(kept)
+        notes += [f"{replaced:,} row(s) replaced by later ones of the same stretch"] if replaced else []
+    idle = [name for name in table.header if name and name not in (*columns.values(), reading.group)]
+    if idle:
+        notes.append(f"column(s) not used: {named(idle)}")
+    return Reading(kept, f"{told} ({in_words(columns)})", notes, root)
+
+
+def _latest(rows: Sequence[Row]) -> tuple[list[Row], int]:
+    """Return the last row of every stretch: a table that labels are appended to holds them all."""
+    last = {(row.path, row.start, row.end): row for row in rows}
+    return list(last.values()), len(rows) - len(last)
+
+
+def _read_audacity(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+    rows, notes = annotated.read_audacity(root, listing)
+    return Reading(rows, f"Audacity's labels: {_annotated(rows)}", notes)
+
+
+def _read_raven(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+    rows, notes = annotated.read_raven(root, listing, reading.named_columns)
+    return Reading(rows, f"Raven's selection tables: {_annotated(rows)}", notes)
+
+
+def _annotated(rows: Sequence[Row]) -> str:
+    stretches = [row for row in rows if row.end is not None]
+    files = len({row.path for row in stretches})
+    whole = len(rows) - len(stretches)
+    more = f", {whole:,} recordings without any" if whole else ""
+    return f"{len(stretches):,} stretches in {files:,} recordings{more}"
+
+
+def _read_shards(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+    return _unpack(root, _shards(listing), shards.read_shard, source, reading)
+
+
+def _read_tars(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+    found = [path for path in listing.files if path.lower().endswith(TAR_ENDINGS)]
+    return _unpack(root, found, shards.read_tar, source, reading)
+
+
+def _unpack(
+    root: Place,
+    containers: Sequence[str],
+    members: Callable[[Place], Iterator[Member]],
+    source: str,
+    reading: ReadingParams,
+) -> Reading:
+    """Read containers as one table: unpacked members and what their containers say of them."""
+    if not containers:
+        raise DataError(f"{root}: no file here ends with {', '.join((*SHARD_ENDINGS, *TAR_ENDINGS))}")
+    cache = members_root(source)
+    columns = (*(given for given in reading.columns if not given.startswith("path=")), "path=path")
+    rows: list[Row] = []
+    notes: dict[str, None] = {}
+    fresh = 0
+    told = ""
+    for path in containers:
+        table, now = unpacked(below(root, path), path, cache, members)
+        fresh += now
+        found = _of_table(table, replace(reading, columns=columns), "")
+        part = _part_of(path)
+        rows += [row if row.part or not part else replace(row, part=part) for row in found.rows]
+        notes.update(dict.fromkeys(found.notes))
+        told = found.told
+    if fresh:
+        notes[f"{fresh} of {len(containers)} shard(s) unpacked into {cache}"] = None
+    return Reading(rows, f"{len(containers)} shard(s) with audio inside{told}", list(notes), cache)
+
+
+def _part_of(path: str) -> str:
+    """Return the part of a split that a shard is of, by its name or folder: ``train-00000-of-00004``."""
+    name = PurePosixPath(path)
+    words = [name.name.split("-")[0].split(".")[0].split("_")[0], name.parent.name]
+    return next((word for word in words if word.lower() in WORDS), "")
+
+
+def _shards(listing: Listing) -> list[str]:
+    """Return the Parquet and Arrow files; not what ``datasets`` caches beside them."""
+    files = [path for path in listing.files if ending(path) in SHARD_ENDINGS]
+    return [path for path in files if not PurePosixPath(path).name.startswith("cache-")]
+
+
+def _tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> list[str]:
+    """Return the tables in a folder or one below it that have a column of paths."""
+    found = []
+    for path in listing.files:
+        if path.count("/") > 1 or ending(path) not in TABLE_ENDINGS:
+            continue
+        file = below(root, path)
+        header = shards.header(file) if ending(path) in SHARD_ENDINGS else read_header(file)
+        if columns.get("path") in header or "path" in understand(header, {}, path):
+            found.append(path)
+    return found
+
+
+def _stripped(paths: Sequence[str]) -> dict[str, str]:
+    """Return paths without the folders that all of them share, by the whole ones."""
+    tops = {path.split("/")[0] for path in paths}
+    short = {path: path for path in paths}
+    while len(tops) == 1 and all("/" in rest for rest in short.values()):
+        short = {path: rest.partition("/")[2] for path, rest in short.items()}
+        tops = {rest.split("/")[0] for rest in short.values()}
+    return short
+
+
+READERS: dict[Layout, Callable[[Place, Listing, str, ReadingParams], Reading]] = {
+    "folders": _read_folders,
+    "flat": _read_flat,
+    "table": _read_table,
+    "audacity": _read_audacity,
+    "raven": _read_raven,
+    "parquet": _read_shards,
+    "webdataset": _read_tars,
+}

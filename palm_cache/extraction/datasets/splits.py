@@ -1,0 +1,212 @@
+"""Folds: as a table gives them, or made so that nothing that belongs together is torn apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.tables import Row
+from palm_cache.params import ReadingParams
+from palm_cache.types import Place
+
+Split = list[tuple[list[Row], list[Row]]]
+"""The train and test rows of every fold."""
+
+WORDS = {
+    **dict.fromkeys(("train", "training", "tr", "trn"), "train"),
+    **dict.fromkeys(("test", "testing", "tst", "te", "eval", "evaluation", "evaluate"), "test"),
+    **dict.fromkeys(("valid", "validation", "val", "dev", "development", "devel"), "valid"),
+}
+"""What tables and folders call the parts of a split, lower case."""
+
+SAMPLE_BYTES = 1 << 16
+"""What files of one size are compared by first."""
+
+
+def is_part(name: str) -> bool:
+    """Tell whether a folder's name is that of a part of a split."""
+    return name.lower() in WORDS or _fold_number(name) is not None
+
+
+def split(rows: Sequence[Row], reading: ReadingParams, files: Mapping[str, Place]) -> tuple[Split, list[str]]:
+    """Split labelled rows into folds.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Those without a label are in no fold.
+    files : mapping
+        The file of every path.
+
+    Returns
+    -------
+    folds : list of (train rows, test rows)
+        None where nothing is labelled.
+    notes : list of str
+        Where the folds come from.
+
+    Raises
+    ------
+    DataError
+        If the table's own split makes no sense.
+    """
+    labelled = [row for row in rows if row.class_name is not None]
+    if not labelled:
+        return [], []
+    unlabelled = len(rows) - len(labelled)
+    notes = [f"{unlabelled:,} of {len(rows):,} rows have no label, and are in no fold"] if unlabelled else []
+    if reading.test == "none":
+        return [(labelled, [])], notes
+    if any(row.part for row in labelled):
+        folds, labelled, said = _given(labelled)
+        notes += said
+        if folds:
+            return folds, notes
+    folds, said = _made(labelled, reading, files)
+    return folds, notes + said
+
+
+def twins(files: Iterable[tuple[str, Place]]) -> dict[str, str]:
+    """Return files of equal content: by path, a name that all of one content share.
+
+    Only files of this machine are compared, and read no further than they agree: by size, by a sample,
+    by everything.
+    """
+    local = [(path, file) for path, file in files if isinstance(file, Path)]
+    groups: dict[object, list[tuple[str, Path]]] = {None: local}
+    for key in (_size, _sample, _digest):
+        finer: dict[object, list[tuple[str, Path]]] = defaultdict(list)
+        for agreed, alike in groups.items():
+            for path, file in alike:
+                with suppress(OSError, ValueError):  # what cannot be read is no twin: extraction says why
+                    finer[agreed, key(file)].append((path, file))
+        groups = {agreed: alike for agreed, alike in finer.items() if len(alike) > 1}
+    return {path: min(alike)[0] for alike in groups.values() for path, _ in alike}
+
+
+def _given(rows: Sequence[Row]) -> tuple[Split, list[Row], list[str]]:
+    """Return the table's own folds, the rows in them, and what is in none.
+
+    If the table names one part only, there are no folds: they are to be made of its rows.
+    """
+    without = sum(not row.part for row in rows)
+    notes = [f"{without:,} labelled row(s) are of no part of the split, and in no fold"] if without else []
+    rows = [row for row in rows if row.part]
+    numbers = [_fold_number(row.part) for row in rows]
+    if None not in numbers:
+        names = sorted({number or 0 for number in numbers})
+        if len(names) < 2:
+            raise DataError(f"{rows[0]}: only fold {rows[0].part}; testing on one needs others to train on")
+        return [_held_out(rows, numbers, name) for name in names], rows, notes
+    parts: dict[str, list[Row]] = {"train": [], "test": [], "valid": []}
+    for row in rows:
+        word = WORDS.get(row.part.lower())
+        if word is None:
+            raise DataError(
+                f"{row}: {row.part!r} is no part of a split (train, test, valid) and no number of a fold; "
+                "if the column is about something else: --columns split=,fold="
+            )
+        parts[word].append(row)
+    train, test, valid = parts.values()
+    if valid and not (train and test):
+        # Whoever has only two parts calls them train and valid, or dev and test.
+        train, test, valid = (train, valid, []) if train else (valid, test, [])
+    if valid:
+        notes.append(f"{len(valid):,} row(s) of the validation part are in no fold")
+    return ([(train, test)] if train and test else []), train + test, notes
+
+
+def _fold_number(part: str) -> int | None:
+    match = re.fullmatch(r"(?:(?:cv|k)?fold|split)?[ _-]?(\d{1,9})(?:\.0)?", part.lower())
+    return int(match[1]) if match else None
+
+
+def _held_out(rows: Sequence[Row], parts: Sequence[int | None], fold: int) -> tuple[list[Row], list[Row]]:
+    pairs = list(zip(rows, parts, strict=True))
+    return [row for row, part in pairs if part != fold], [row for row, part in pairs if part == fold]
+
+
+def _made(rows: Sequence[Row], reading: ReadingParams, files: Mapping[str, Place]) -> tuple[Split, list[str]]:
+    """Deal groups of rows into folds: those of a class, the largest first, to where the class is rarest."""
+    groups = _groups(rows, files)
+    count = min(reading.folds, len(set(groups)))
+    if count < 2:
+        return [(list(rows), [])], [f"all rows belong together ({rows[0].path}): there is no test set"]
+    members: dict[str, list[Row]] = defaultdict(list)
+    for row, group in zip(rows, groups, strict=True):
+        members[group].append(row)
+    names = sorted(members)
+    shuffled = [names[index] for index in np.random.RandomState(reading.seed).permutation(len(names))]
+    held: list[Counter[str | None]] = [Counter() for _ in range(count)]
+    dealt: dict[str, int] = {}
+    for name in sorted(shuffled, key=lambda name: -len(members[name])):
+        classes = Counter(row.class_name for row in members[name])
+        main = max(sorted(classes, key=str), key=lambda label: classes[label])
+        fold = min(range(count), key=lambda fold: (held[fold][main], held[fold].total(), fold))
+        held[fold].update(classes)
+        dealt[name] = fold
+    parts = [dealt[group] for group in groups]
+    folds = [_held_out(rows, parts, fold) for fold in range(count)]
+    together = "of a group" if any(row.group for row in rows) else "of one recording, folder or content"
+    return folds, [
+        f"no split given: {count} folds made (seed {reading.seed}), rows {together} in one of them"
+    ]
+
+
+def _groups(rows: Sequence[Row], files: Mapping[str, Place]) -> list[str]:
+    """Return what every row belongs to: its group, else its folder or its recording, and its twins'."""
+    if any(row.group for row in rows):
+        own = [row.group or f"\0{row.path}" for row in rows]
+    else:
+        folders = [PurePosixPath(row.path).parent.as_posix() for row in rows]
+        spread: dict[str | None, set[str]] = defaultdict(set)
+        for row, folder in zip(rows, folders, strict=True):
+            spread[row.class_name].add(folder)
+        # Folders are sites or recordings where every class lies in several; else classes, or nothing.
+        by_folder = all(len(of_class) > 1 for of_class in spread.values())
+        own = folders if by_folder else [row.path for row in rows]
+    same = twins({row.path: files[row.path] for row in rows}.items())
+    leader = {name: name for name in own}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            leader[name] = leader[leader[name]]
+            name = leader[name]
+        return name
+
+    first: dict[str, str] = {}
+    for row, name in zip(rows, own, strict=True):
+        if row.path in same:
+            leader[find(name)] = find(first.setdefault(same[row.path], name))
+    return [find(name) for name in own]
+
+
+def _size(file: Path) -> int:
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        raise OSError("nothing to compare")
+    return status.st_size
+
+
+def _sample(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(size - SAMPLE_BYTES, 0) // 2)
+        return hashlib.sha256(opened.read(SAMPLE_BYTES)).digest()
+
+
+def _digest(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        # The sample was all of a small file.
+        small = opened.seek(0, os.SEEK_END) <= SAMPLE_BYTES
+        opened.seek(0)
+        return b"" if small else hashlib.file_digest(opened, "sha256").digest()

@@ -1,0 +1,94 @@
+"""What a dataset's files are like: lengths, rates, channels, and which of them are the same."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from palm_cache.errors import AudioError
+from palm_cache.extraction.audio import open_regular
+from palm_cache.extraction.datasets.splits import twins
+from palm_cache.types import ClipTable, Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the headers and the contents of a dataset's files say; only those of this machine are opened."""
+
+    seconds: tuple[float, ...]
+    """Length of every file that can be opened, sorted; as its header says."""
+    rates: Mapping[int, int]
+    """Files by sample rate in Hz."""
+    channels: Mapping[int, int]
+    """Files by number of channels."""
+    unreadable: tuple[tuple[str, str], ...]
+    """Names of files that cannot be opened, with the reason; missing ones are not among them."""
+    twins: tuple[tuple[str, ...], ...]
+    """Names of files of equal content."""
+    findings: tuple[str, ...]
+    """What twins do: those of two classes, those on both sides of a fold."""
+
+
+def survey(table: ClipTable, progress: Progress = no_progress) -> Survey:
+    """Open every file of a dataset once, and compare contents."""
+    files = {clip.name: clip.file for clip in table.clips if isinstance(clip.file, Path)}
+    seconds, rates, channels = [], Counter[int](), Counter[int]()
+    unreadable = []
+    for number, (name, file) in enumerate(files.items(), start=1):
+        progress("looking at files", number, len(files))
+        if not file.exists():
+            continue
+        try:
+            with open_regular(file) as opened, soundfile.SoundFile(opened) as sound:
+                seconds.append(sound.frames / sound.samplerate)
+                rates[sound.samplerate] += 1
+                channels[sound.channels] += 1
+        except (AudioError, soundfile.SoundFileError) as error:
+            unreadable.append((name, getattr(error, "error_string", str(error))))
+    same = twins(files.items())
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in files:
+        if name in same:
+            groups[same[name]].append(name)
+    return Survey(
+        tuple(sorted(seconds)),
+        dict(sorted(rates.items())),
+        dict(sorted(channels.items())),
+        tuple(unreadable),
+        tuple(map(tuple, groups.values())),
+        _findings(table, same),
+    )
+
+
+def _findings(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:
+    whole = [
+        (same[clip.name], table.class_of(clip), row)
+        for row, clip in enumerate(table.clips)
+        if clip.name in same and clip.label is not None and not clip.start and clip.end is None
+    ]
+    classes: dict[str, set[str | None]] = defaultdict(set)
+    for content, name, _ in whole:
+        classes[content].add(name)
+    torn = [content for content, names in classes.items() if len(names) > 1]
+    found = []
+    if torn:
+        names = " and ".join(sorted(str(name) for name in classes[torn[0]]))
+        found.append(f"{len(torn):,} content(s) under several classes, e.g. {torn[0]}: {names}")
+    content_of = {row: content for content, _, row in whole}
+    for number, fold in enumerate(table.folds, start=1):
+        train, test = (
+            {content_of[row]: row for row in rows.tolist() if row in content_of}
+            for rows in (fold.train, fold.test)
+        )
+        both = sorted(content for content in train.keys() & test.keys() if train[content] != test[content])
+        if both:
+            one, other = table.clips[train[both[0]]].name, table.clips[test[both[0]]].name
+            found.append(
+                f"fold {number}: {len(both):,} test clip(s) have the content of a training clip, "
+                f"e.g. {other} of {one}; test scores will flatter"
+            )
+    return tuple(found)

@@ -1,0 +1,213 @@
+"""Tables of text as people's tools write them: any encoding, any delimiter, nothing malformed.
+
+A table that is malformed but can be read is an error: what would be lost or merged is named by its row.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote_from_bytes
+
+from palm_cache.errors import DataError, UnknownNameError
+from palm_cache.types import Place
+
+DELIMITERS = ",;\t|"
+
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""By what a file begins with; that of UTF-32 begins with that of UTF-16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text."""
+
+    name: str
+    """File name, for messages."""
+    header: tuple[str, ...]
+    """Names of the columns."""
+    records: tuple[tuple[int, tuple[str, ...]], ...]
+    """Per row its line, counted from 1 with the header, and a field per column, without the spaces around it;
+    bytes that are not in the file's encoding as surrogates (PEP 383)."""
+
+    def place(self, column: str) -> int:
+        """Return the number of a column.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is none of this name.
+        DataError
+            If there are two.
+        """
+        if column not in self.header:
+            raise UnknownNameError.among(f"column in {self.name}:", column, filter(None, self.header))
+        if self.header.count(column) > 1:
+            raise DataError(f"{self.name}: two columns are called {column!r}; rename one of them")
+        return self.header.index(column)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yield the line and the fields of some columns of every row."""
+        places = [self.place(name) for name in columns]
+        for line, fields in self.records:
+            yield line, tuple(fields[place] for place in places)
+
+
+def read_table(file: Place) -> Table:
+    """Read a CSV or TSV whose first row names the columns.
+
+    UTF-8, UTF-16 and UTF-32, with or without a mark; comma, semicolon, tab or bar; rows without content are
+    passed over.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, a quote is not closed, or a row has other fields than the header.
+    """
+    name, text = file.name, decode(file)
+    text, delimiter, skipped = _delimiter(text)
+    try:
+        records = list(_parse(text, delimiter))
+    except csv.Error:
+        # Spaces between a closing quote and the delimiter are harmless, but no strict CSV.
+        records = list(_checked(name, re.sub(rf'(?<=")[ \t]+(?=[{delimiter}\r\n]|$)', "", text), delimiter))
+    records = [(line + skipped, fields) for line, fields in records]
+    header, *rest = records or [(1, ())]
+    width = len(header[1])
+    while width and not header[1][width - 1]:
+        width -= 1
+    names = header[1][:width]
+    for line, fields in rest:
+        _check_record(name, line, fields, names, delimiter)
+    return Table(name, names, tuple((line, fields[:width]) for line, fields in rest))
+
+
+def check_regular(file: Place) -> None:
+    """Make sure that what is about to be opened is no pipe, device or folder, which could wait for ever.
+
+    Raises
+    ------
+    DataError
+        If it is.
+    """
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise DataError(f"{file}: not a regular file; remove it")
+
+
+def read_header(file: Place) -> tuple[str, ...]:
+    """Return the names of a table's columns, however the rest of it is."""
+    text, delimiter, _ = _delimiter(decode(file))
+    return tuple(name.strip() for name in next(csv.reader([_first_line(text)], delimiter=delimiter), ()))
+
+
+def _delimiter(text: str) -> tuple[str, str, int]:
+    """Return a table's text, its delimiter, and how many lines before the header said which."""
+    told = re.match(r"sep=(.)\r?\n", text)  # Excel's own
+    if told:
+        return text[told.end() :], told[1], 1
+    return text, max(DELIMITERS, key=_first_line(text).count), 0
+
+
+def _first_line(text: str) -> str:
+    return re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
+
+
+def decode(file: Place) -> str:
+    """Return a file's text; bytes that are not in its encoding become surrogates (PEP 383).
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    check_regular(file)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot read the table: {error.strerror or error}") from error
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), None)
+    if encoding is None:
+        # Text in UTF-16 without a mark: every other byte of what is ASCII is NUL.
+        start = content[:200]
+        halves = {"utf-16-be": start[0::2], "utf-16-le": start[1::2]}
+        encoding = next((name for name, half in halves.items() if half.count(0) * 2 > len(half)), "utf-8")
+    try:
+        return content.decode(
+            encoding, errors="surrogateescape" if encoding.startswith("utf-8") else "strict"
+        )
+    except UnicodeDecodeError as error:
+        reason = f"{file}: looks like {encoding.upper()}, but is not: {error.reason}; save the table as UTF-8"
+        raise DataError(reason) from error
+
+
+def legible(text: str) -> str:
+    """Return text with bytes that are not UTF-8 as Windows-1252, which Excel writes; other text as it is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        content = text.encode(errors="surrogateescape")
+        try:
+            return content.decode("cp1252")
+        except UnicodeDecodeError:
+            return content.decode("latin-1")
+    return text
+
+
+def is_legible(text: str) -> bool:
+    """Tell whether all bytes of a text were UTF-8."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def on_disk(text: str) -> str:
+    """Return a path's spelling on disk, whatever bytes it is made of, as text that can be stored."""
+    return text if is_legible(text) else quote_from_bytes(os.fsencode(text), safe="/ ")
+
+
+def _parse(text: str, delimiter: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
+    )
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = tuple(field.strip() for field in next(reader))
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise csv.Error(line, error) from error
+        if any(fields):
+            yield line, fields
+
+
+def _checked(name: str, text: str, delimiter: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    try:
+        yield from _parse(text, delimiter)
+    except csv.Error as error:
+        line, reason = error.args
+        raise DataError(
+            f"{name}, row {line}: malformed from here on ({reason}); close the quote, "
+            "or write a quote inside a quoted field twice"
+        ) from error
+
+
+def _check_record(
+    name: str, line: int, fields: tuple[str, ...], header: tuple[str, ...], delimiter: str
+) -> None:
+    if len(fields) < len(header) or any(fields[len(header) :]):
+        hint = f"; put a name with {delimiter!r} in it in quotes" if len(fields) > len(header) else ""
+        raise DataError(f"{name}, row {line}: {len(fields)} field(s), but the header has {len(header)}{hint}")
+    for field in fields:
+        if any(part.count(delimiter) + 1 >= len(header) > 1 for part in field.splitlines()[1:]):
+            raise DataError(f"{name}, row {line}: a quoted field goes over other rows; close its quote")

@@ -1,0 +1,137 @@
+"""Rows as stretches of their recordings: those that leave them, and long ones cut into windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from palm_cache.errors import AudioError, DataError
+from palm_cache.extraction.audio import duration, open_regular
+from palm_cache.params import ReadingParams
+from palm_cache.types import Clip, ClipTable, Fold, Place
+
+ROUNDING = 0.05
+"""Seconds by which an annotation may end after its recording without a word."""
+
+SAME_END = 0.001
+"""Seconds before the end of a file from which a stretch ends with it: times are written with few digits."""
+
+
+def check_stretches(table: ClipTable) -> ClipTable:
+    """Compare stretches with the length of their files, and with one another.
+
+    A stretch that ends after its file, or with it but for rounding, ends with it.
+
+    Raises
+    ------
+    DataError
+        If one begins after its file's end.
+    """
+    lasts = _lengths()
+    clips, cut = list(table.clips), []
+    for row, clip in enumerate(table.clips):
+        if not clip.start and clip.end is None:
+            continue
+        length = lasts(clip.file)
+        if length is None:
+            continue
+        if clip.start >= length:
+            raise DataError(
+                f"{table.dataset}: {clip.name} lasts {length:.2f} s, but a row begins at {clip.start:g} s; "
+                "mend it, or, if the columns are about something else: --columns start=,end="
+            )
+        if clip.end is not None and clip.end > length - SAME_END:
+            clips[row] = replace(clip, end=None)
+            if clip.end > length + ROUNDING:
+                cut.append(f"{clip.name}, {clip.end:g} s of {length:.2f}")
+    notes = [*table.notes]
+    if cut:
+        notes.append(f"{len(cut):,} row(s) end after their file: they end with it, e.g. {cut[0]}")
+    if overlap := _overlapping(table):
+        notes.append(overlap)
+    return replace(table, clips=tuple(clips), notes=tuple(notes))
+
+
+def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
+    """Cut rows that are longer than a window into windows, each with its row's label, fold and group.
+
+    The last window is moved back to end with its row; a row that is not longer than a window stays as it is.
+    """
+    if not reading.window:
+        return table
+    lasts = _lengths()
+    clips: list[Clip] = []
+    pieces: list[list[int]] = []
+    for clip in table.clips:
+        end = lasts(clip.file) if clip.end is None else clip.end
+        starts = (
+            [] if end is None else _starts(clip.start, end, reading.window, reading.hop or reading.window)
+        )
+        pieces.append(list(range(len(clips), len(clips) + max(len(starts), 1))))
+        clips += [
+            replace(clip, start=start, end=min(round(start + reading.window, 6), end or start))
+            for start in starts
+        ] or [clip]
+
+    def pieces_of(rows: Tensor) -> Tensor:
+        return torch.tensor([piece for row in rows.tolist() for piece in pieces[row]], dtype=torch.int64)
+
+    folds = tuple(Fold(pieces_of(fold.train), pieces_of(fold.test)) for fold in table.folds)
+    groups = table.groups or tuple(clip.name for clip in table.clips)
+    note = f"{len(table.clips):,} rows cut into {len(clips):,} windows of {reading.window:g} s"
+    return replace(
+        table,
+        clips=tuple(clips),
+        folds=folds,
+        notes=(*table.notes, note),
+        groups=tuple(group for group, some in zip(groups, pieces, strict=True) for _ in some),
+    )
+
+
+def _starts(start: float, end: float, window: float, hop: float) -> list[float]:
+    """Return where windows of a stretch begin; none if it is not longer than one."""
+    room = end - start - window
+    if room <= 1e-6:
+        return []
+    starts = [round(start + number * hop, 6) for number in range(int(room / hop + 1e-9) + 1)]
+    return starts if end - starts[-1] - window <= 1e-6 else [*starts, round(end - window, 6)]
+
+
+def _lengths() -> Callable[[Place], float | None]:
+    """Return what tells a file's length in seconds, ``None`` where it cannot be read: extraction says why."""
+
+    @cache
+    def length(file: Place) -> float | None:
+        try:
+            with open_regular(file) as opened:
+                return duration(opened)
+        except AudioError:
+            return None
+
+    return length
+
+
+def _overlapping(table: ClipTable) -> str | None:
+    """Say how many stretches overlap one of another class."""
+    if all(clip.end is None and not clip.start for clip in table.clips):
+        return None
+    by_file: dict[str, list[Clip]] = {}
+    for clip in table.clips:
+        if clip.label is not None:
+            by_file.setdefault(clip.name, []).append(clip)
+    count, example = 0, ""
+    for name, clips in by_file.items():
+        furthest: dict[int | None, float] = {}
+        for clip in sorted(clips, key=lambda clip: clip.start):
+            end = float("inf") if clip.end is None else clip.end
+            if any(label != clip.label and reach > clip.start for label, reach in furthest.items()):
+                count += 1
+                example = example or f"{name} at {clip.start:g} s ({table.class_of(clip)})"
+            furthest[clip.label] = max(end, furthest.get(clip.label, 0.0))
+    if not count:
+        return None
+    return f"{count:,} row(s) overlap one of another class in their recording, e.g. {example}"

@@ -1,0 +1,221 @@
+"""Weights from the files of torch that models' authors publish: nothing but tensors leaves them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from palm_cache.errors import EncoderError
+
+
+class _Ignored:
+    """Stands where a checkpoint holds a number or type of numpy, which is of no use here."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_IGNORED = [
+    (_Ignored, f"numpy.{name}")
+    for name in ("core.multiarray.scalar", "_core.multiarray.scalar", "dtype", "ndarray")
+]
+
+_KINDS: tuple[tuple[str, Sequence[str], str], ...] = (
+    ("a LAION checkpoint", ("audio_branch.", "text_branch."), "laion:"),
+    ("a PENGI checkpoint", ("caption_decoder.",), "pengi:"),
+    ("a checkpoint of Microsoft's CLAP", ("caption_encoder.base.h.", "audio_encoder.base.htsat."), "msclap:"),
+    ("a checkpoint of Microsoft's CLAP", ("caption_encoder.", "audio_encoder.base.conv_block1."), "msclap:"),
+    ("a PENGI checkpoint", ("caption_encoder.base.encoder.layers.", "audio_encoder."), "pengi:"),
+    ("weights of transformers' ClapModel", ("audio_model.audio_encoder.", "text_model."), "clap:"),
+)
+"""What a file is, how some of its weights begin, and the spec for it."""
+
+
+def read_tensors(what: str, source: str, key: str, whose: str, get_it: str) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint by name, without the ``module.`` that parallel training puts before.
+
+    Objects of any kind are not unpickled. A file in torch's present format is mapped into memory: only what
+    is copied leaves the disk.
+
+    Parameters
+    ----------
+    what : str
+        The spec, for messages; it begins with the encoder's name.
+    source : str
+        The file.
+    key : str
+        Under which the file holds the tensors.
+    whose : str
+        The model's name, for messages.
+    get_it : str
+        Where the right file lies, for messages.
+
+    Raises
+    ------
+    EncoderError
+        If it is missing, damaged or another model's; what it is is said as far as it can be known.
+    """
+    file = Path(source).expanduser()
+    if not file.is_file():
+        found = "not a file" if file.exists() else "no such file"
+        raise EncoderError(f"{what}: {found}; {get_it}")
+    try:
+        content = load_plain(file)
+    except Exception as error:  # torch raises nearly anything for a file that is no checkpoint
+        raise EncoderError(f"{what}: {_what_it_is(file)}; {get_it}") from error
+    held = [content.get(name) for name in ("model", "state_dict")] if isinstance(content, Mapping) else []
+    for candidate in (*held, content):
+        refuse_others(what, source, _named(candidate))
+    if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
+        raise EncoderError(f"{what}: a checkpoint without {key!r}, so not {whose}'s; {get_it}")
+    return _named(content[key])
+
+
+def load_plain(file: Path | BinaryIO) -> Any:
+    """Load what ``torch.save`` wrote: tensors, numbers and containers; numpy's numbers are left out.
+
+    Raises
+    ------
+    Exception
+        Nearly any, where there are objects in it, or it is something else.
+    """
+    with torch.serialization.safe_globals(list(_IGNORED)):
+        # A zip on disk can be mapped into memory; what old versions of torch wrote cannot.
+        mapped = isinstance(file, Path) and zipfile.is_zipfile(file)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _named(content: object) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        return {}
+    return {
+        str(name).removeprefix("module."): value
+        for name, value in content.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def refuse_others(what: str, source: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise where tensors are known to be of another encoder than the one that ``what`` begins with."""
+    for kind, starts, spec in _KINDS:
+        if all(any(name.startswith(start) for name in tensors) for start in starts):
+            if not what.startswith(spec):
+                raise EncoderError(f"{what}: this is {kind}: use {spec}{source}")
+            return
+
+
+def other_model(what: str, tensors: Mapping[str, Tensor], get_it: str) -> EncoderError:
+    """Return the error for a checkpoint of a model that nobody here knows."""
+    first = ", ".join(list(tensors)[:3]) or "none"
+    return EncoderError(f"{what}: another model's checkpoint (its first weights: {first}); {get_it}")
+
+
+_HTSAT = (
+    (".batch_norm.", ".bn0."),
+    (".layernorm_before.", ".norm1."),
+    (".layernorm_after.", ".norm2."),
+    (".attention.self.query.", ".attn.qkv."),
+    (".attention.self.key.", ".attn.qkv."),
+    (".attention.self.value.", ".attn.qkv."),
+    (".attention.self.", ".attn."),
+    (".attention.output.dense.", ".attn.proj."),
+    (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."),
+)
+
+
+def official_htsat(name: str) -> str:
+    """Return the name that HTSAT's authors gave to a weight of transformers' ``ClapAudioModel``."""
+    for own, official in _HTSAT:
+        name = name.replace(own, official)
+    return name
+
+
+def fill_towers(
+    what: str,
+    whose: str,
+    towers: Mapping[str, nn.Module],
+    state: Mapping[str, Tensor],
+    official: Callable[[str], str],
+) -> None:
+    """Put weights under official names into towers that were made on torch's device ``meta``.
+
+    Parameters
+    ----------
+    what, whose : str
+        For messages.
+    towers : mapping of str to nn.Module
+        By the prefix of their names.
+    official : callable
+        From a prefixed name in a tower to the official one. Where three names become one with ``.qkv.`` in
+        it, query, key and value are one matrix there.
+
+    Raises
+    ------
+    EncoderError
+        Naming everything that is missing, surplus or misshaped.
+    """
+    wanted: dict[str, torch.Size] = {}
+    for prefix, tower in towers.items():
+        for name, tensor in tower.state_dict().items():
+            named, shape = official(prefix + name), tensor.shape
+            wanted[named] = torch.Size([3 * shape[0], *shape[1:]]) if ".qkv." in named else shape
+    check_weights(what, whose, wanted, state)
+    for prefix, tower in towers.items():
+        own = {name: _part(name, state[official(prefix + name)]) for name in tower.state_dict()}
+        tower.load_state_dict(own, assign=True)
+
+
+def _part(name: str, tensor: Tensor) -> Tensor:
+    """Cut query, key or value out of the matrix that holds all three."""
+    for part, kind in enumerate(("query", "key", "value")):
+        if f".attention.self.{kind}." in name and ".blocks." in name:
+            return tensor.chunk(3)[part].clone()
+    return tensor
+
+
+def check_weights(
+    what: str, whose: str, wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]
+) -> None:
+    """Compare names and shapes of weights with those wanted.
+
+    Raises
+    ------
+    EncoderError
+        Naming everything that is missing, surplus or misshaped.
+    """
+    misshaped = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(shape)}"
+        for name, shape in sorted(wanted.items())
+        if name in found and found[name].shape != shape
+    ]
+    problems = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "surplus": sorted(found.keys() - wanted.keys()),
+        "misshaped": misshaped,
+    }
+    said = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
+    if said:
+        raise EncoderError(f"{what}: not {whose}'s weights; {'; '.join(said)}")
+
+
+def _what_it_is(file: Path) -> str:
+    """Say what a file seems to be that torch cannot load."""
+    with file.open("rb") as opened:
+        start = opened.read(512)
+    size = f"{file.stat().st_size:,} bytes"
+    if start.lstrip()[:1] == b"<":
+        return f"a web page, not a checkpoint ({size})"
+    if zipfile.is_zipfile(file):
+        return f"not a checkpoint of plain tensors ({size})"
+    if start[:2] == b"PK":
+        return f"a damaged checkpoint, most likely a download that was cut off ({size})"
+    return f"not a checkpoint that torch can read ({size})"

@@ -1,0 +1,232 @@
+"""Audio encoders of transformers that read no text: AST, wav2vec2, HuBERT, WavLM, data2vec, Whisper's ...
+
+A clip passes the model's own feature extractor alone, unpadded, and goes through the model with clips whose
+features have the same shape: neither padding nor companions can move it. Its vector is what the model pools
+(AST), else the mean over time of a hidden layer, over the frames that hold sound.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from math import ceil
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.base import Encoder, Request, Window
+from palm_cache.extraction.encoders.cards import CARDS
+from palm_cache.extraction.encoders.hub import (
+    Options,
+    from_directory_or_hub,
+    hash_config,
+    load_config,
+    load_model,
+    load_part,
+    needs_code,
+    provenance,
+)
+
+ADVICE = "give a directory that save_pretrained of model and feature extractor wrote, or a hub id"
+
+LONGEST_SECONDS = 30
+"""Of sound that goes through a model at once, where the model itself has no limit."""
+
+SHORTEST_SECONDS = 0.1
+"""What is shorter is repeated up to it: less holds no frame."""
+
+OTHERS = {"clap": "clap:", "pe_audio": "pe-audio:", "pe_audio_video": "pe-audio:"}
+"""Model types that have an encoder of their own here."""
+
+UNUSED = ("masked_spec_embed",)
+"""Weights that only training needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class HfParts:
+    """What a checkpoint consists of, as transformers' own objects."""
+
+    model: Any
+    """The audio encoder, in float32."""
+    extractor: Any
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+
+class HiddenLayer(nn.Module):
+    """A model as a function of its features: what it pools, or a hidden layer.
+
+    Parameters
+    ----------
+    layer : int, optional
+        0 is what goes into the first layer, 1 what comes out of it.
+    """
+
+    def __init__(self, model: Any, layer: int | None) -> None:
+        super().__init__()
+        self.model, self.layer = model, layer
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (batch, dim) where the model pools, else (batch, frames, dim)."""
+        output = self.model(features, output_hidden_states=self.layer is not None)
+        if self.layer is not None:
+            return cast(Tensor, output.hidden_states[self.layer])
+        pooled = getattr(output, "pooler_output", None)
+        return cast(Tensor, output.last_hidden_state if pooled is None else pooled)
+
+
+class HfEncoder(Encoder):
+    """Any audio encoder of transformers.
+
+    Parameters
+    ----------
+    request : Request
+    parts : HfParts
+    layer : int, optional
+        Hidden layer whose mean over time is taken.
+
+    Raises
+    ------
+    EncoderError
+        If there is no such layer, or the feature extractor makes no sense.
+    """
+
+    card = CARDS["hf"]
+
+    def __init__(self, request: Request, parts: HfParts, layer: int | None = None) -> None:
+        self._extractor, config = parts.extractor, parts.model.config
+        rate = self._extractor.sampling_rate
+        if not isinstance(rate, int) or rate <= 0:
+            raise EncoderError(
+                f"{request.spec}: its feature extractor's file is damaged: sampling_rate {rate!r}"
+            )
+        depth = int(getattr(config, "num_hidden_layers", 0))
+        if layer is not None and layer > depth:
+            raise EncoderError(
+                f"{request.spec}: layer {layer} of a model with {depth}; 0 is what goes into the first"
+            )
+        self._shortest = ceil(SHORTEST_SECONDS * rate)
+        self.one_shape = (
+            self._features(torch.zeros(rate)).shape == self._features(torch.zeros(2 * rate)).shape
+        )
+        super().__init__(
+            request,
+            HiddenLayer(parts.model, layer),
+            dim=int(config.hidden_size),
+            sample_rate=rate,
+            window=Window(window_samples(self._extractor), padding="nan"),
+            constants={
+                "model_type": config.model_type,
+                "config_sha256": hash_config(config),
+                "front_end": front_end_constants(self._extractor),
+                "layer": layer,
+                "shortest": self._shortest,
+                "transformers": version("transformers").split(".")[0],
+            },
+            made_with=parts.made_with,
+        )
+
+    @classmethod
+    def load(cls, request: Request) -> Self:
+        """Load a model and its feature extractor from the hub or a directory."""
+        source, layer = split_layer(request)
+        parts = from_directory_or_hub(
+            request.spec, source, lambda place, options: _load_parts(request.spec, place, options), ADVICE
+        )
+        return cls(request, parts, layer)
+
+    def embed_windows(self, waveforms: Tensor) -> Tensor:
+        """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
+        sounds = [row[~row.isnan()].cpu() for row in waveforms[:, 0]]
+        outputs = self.run_alike([self._features(sound) for sound in sounds])
+        pooled = [self._pool(output, len(sound)) for output, sound in zip(outputs, sounds, strict=True)]
+        return torch.stack(pooled)
+
+    def _features(self, sound: Tensor) -> Tensor:
+        """Return what the model reads of a clip, by its own extractor."""
+        if len(sound) < self._shortest:
+            sound = sound.repeat(ceil(self._shortest / len(sound)))[: self._shortest]
+        given = self._extractor(
+            sound.numpy(), sampling_rate=self._extractor.sampling_rate, return_tensors="pt"
+        )
+        features: Tensor = given[self._extractor.model_input_names[0]][0]
+        return features
+
+    def _pool(self, output: Tensor, samples: int) -> Tensor:
+        """Return the mean over the frames that hold sound, (frames, dim) -> (dim,)."""
+        if output.ndim == 1:
+            return output
+        if hasattr(self._extractor, "n_samples"):  # Whisper's pads to a whole window
+            output = output[: ceil(len(output) * max(samples, self._shortest) / self.window.samples)]
+        return output.mean(dim=0)
+
+
+def split_layer(request: Request) -> tuple[str, int | None]:
+    """Split ``SOURCE#layer=N``.
+
+    Raises
+    ------
+    EncoderError
+        If something else follows the ``#``.
+    """
+    source, mark, option = request.source.partition("#")
+    if not mark:
+        return source, None
+    layer = re.fullmatch(r"layer=(\d{1,4})", option)
+    if layer is None:
+        raise EncoderError(f"{request.spec}: write #layer=N with a whole number from 0, not #{option}")
+    return source, int(layer[1])
+
+
+def window_samples(extractor: Any) -> int:
+    """Return how many samples an extractor makes one set of features of."""
+    rate = int(extractor.sampling_rate)
+    if hasattr(extractor, "n_samples"):  # Whisper's
+        return int(extractor.n_samples)
+    if type(extractor).__name__ == "ASTFeatureExtractor":  # frames of 25 ms every 10 ms
+        return (int(extractor.max_length) - 1) * rate // 100 + rate // 40
+    return LONGEST_SECONDS * rate
+
+
+def front_end_constants(extractor: Any) -> dict[str, object]:
+    """Return the constants of a feature extractor, as JSON can hold them."""
+    cosmetic = {"processor_class", "auto_map", "_name_or_path", "image_processor_type"}
+    constants = {}
+    for name, value in extractor.to_dict().items():
+        try:
+            json.dumps(value)
+        except TypeError:  # a table made of the others
+            continue
+        if name not in cosmetic:
+            constants[name] = value
+    return constants
+
+
+def _load_parts(what: str, place: str, options: Options) -> HfParts:
+    config = load_config(what, place, options, ADVICE)
+    kind = str(config.get("model_type"))
+    if kind in OTHERS:
+        raise EncoderError(f"{what}: a model of type {kind!r} also reads text: use {OTHERS[kind]}")
+    if kind not in CONFIG_MAPPING:
+        if config.get("auto_map"):
+            raise needs_code(what, "config.json", f"auto_map: {', '.join(sorted(config['auto_map']))}")
+        raise EncoderError(f"{what}: transformers knows no model of type {kind!r}")
+    extractor = load_part(
+        what,
+        "preprocessor_config.json",
+        lambda: AutoFeatureExtractor.from_pretrained(place, **options),
+        ADVICE,
+    )
+    if not hasattr(extractor, "sampling_rate"):
+        raise EncoderError(f"{what}: a model of type {kind!r}; its features are not made of sound")
+    model = load_model(AutoModel, what, place, options, ADVICE, optional=UNUSED)
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    if not getattr(model.config, "hidden_size", 0) or kind in ("encodec", "dac", "mimi"):
+        raise EncoderError(f"{what}: a model of type {kind!r} gives no hidden states; hf: cannot use it")
+    return HfParts(model, extractor, provenance(config))

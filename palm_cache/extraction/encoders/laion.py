@@ -1,0 +1,191 @@
+"""LAION's own CLAP checkpoints, their weights renamed onto transformers' ``ClapModel``.
+
+https://huggingface.co/lukewys/laion_clap has seven of them; whether one is fused and how large its HTSAT is,
+its weights say. As the originals do, the waveform is rounded to 16 bits first, and prompts are read up to 77
+tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.base import Request
+from palm_cache.extraction.encoders.cards import CARDS
+from palm_cache.extraction.encoders.checkpoints import (
+    fill_towers,
+    official_htsat,
+    other_model,
+    read_tensors,
+)
+from palm_cache.extraction.encoders.clap import ClapEncoder, ClapParts
+from palm_cache.extraction.encoders.hub import from_directory_or_hub, load_part
+from palm_cache.params import CLIP_TOKENIZER
+
+GET_IT = "get one from https://huggingface.co/lukewys/laion_clap"
+
+ROBERTA_TOKENIZER = "FacebookAI/roberta-base"
+TEXT_LENGTH = 77
+"""Tokens of a prompt that the originals read, start and end included."""
+
+FULL_SCALE = 32767.0
+
+_UNUSED = re.compile(
+    r"\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\.|\.attn_mask$|\.(position|token_type)_ids$"
+    r"|^(audio|text)_transform\."
+)
+"""AudioSet's classifiers, the training's projections, and tables that are computed."""
+
+
+class LaionEncoder(ClapEncoder):
+    """CLAP from LAION's own checkpoints."""
+
+    card = CARDS["laion"]
+    more_constants: ClassVar[Mapping[str, object]] = {"bits": 16}
+
+    @classmethod
+    def load(cls, request: Request) -> Self:
+        """Load a checkpoint, e.g. ``"630k-audioset-best.pt"``, and RoBERTa's tokenizer.
+
+        The recipe's ``tokenizer``, where it is given, says where that lies.
+        """
+        model = build_model(request.spec, read_state(request.spec, request.source))
+        given = request.recipe.tokenizer
+        tokenizer = load_tokenizer(ROBERTA_TOKENIZER if given == CLIP_TOKENIZER else given, model.config)
+        fused = model.config.audio_config.enable_fusion
+        extractor = ClapFeatureExtractor(
+            frequency_min=50, truncation="fusion" if fused else "rand_trunc", padding="repeatpad"
+        )
+        return cls(request, ClapParts(model, extractor, tokenizer, text_limit=TEXT_LENGTH))
+
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        """Return log-mel power in dB of waveforms rounded to 16 bits, (batch, samples) -> (..., mels)."""
+        # Towards zero, as numpy's cast does.
+        return super().log_mel((waveforms.clamp(-1, 1) * FULL_SCALE).trunc() / FULL_SCALE)
+
+
+def read_state(what: str, source: str) -> dict[str, Tensor]:
+    """Read the weights of both branches under LAION's names.
+
+    Raises
+    ------
+    EncoderError
+        If the file is missing, damaged or another model's.
+    """
+    tensors = read_tensors(what, source, "state_dict", "LAION's CLAP", GET_IT)
+    state = {
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in tensors.items()
+        if not _UNUSED.search(name)
+    }
+    if not any(name.startswith("audio_branch.") for name in state):
+        raise other_model(what, tensors, GET_IT)
+    return state
+
+
+def build_model(what: str, state: Mapping[str, Tensor]) -> Any:
+    """Make transformers' model from weights under LAION's names.
+
+    Raises
+    ------
+    EncoderError
+        If there is no such architecture, or naming all weights that are missing, surplus or misshaped.
+    """
+    with torch.device("meta"):
+        model: Any = ClapModel(_config(what, state))
+    # What is computed and not saved was made without numbers.
+    embeddings = model.text_model.embeddings
+    places = torch.arange(embeddings.position_embeddings.num_embeddings)[None]
+    embeddings.register_buffer("position_ids", places, persistent=False)
+    embeddings.register_buffer("token_type_ids", torch.zeros_like(places), persistent=False)
+    fill_towers(what, "LAION's CLAP", {"": model}, state, _official)
+    return model
+
+
+def _config(what: str, state: Mapping[str, Tensor]) -> ClapConfig:
+    """Tell the architecture by the weights."""
+    patches = state.get("audio_branch.patch_embed.proj.weight")
+    blocks = [re.match(r"audio_branch\.layers\.(\d+)\.blocks\.(\d+)\.", name) for name in state]
+    places = {(int(block[1]), int(block[2])) for block in blocks if block}
+    if patches is None or patches.ndim != 4 or {stage for stage, _ in places} != {0, 1, 2, 3}:
+        raise EncoderError(f"{what}: not an HTSAT of four stages; LAION's checkpoints of PANN are not read")
+    width, fused = patches.shape[0], any(".fusion_model." in name for name in state)
+    return ClapConfig(
+        audio_config={
+            "patch_embeds_hidden_size": width,
+            "hidden_size": 8 * width,
+            "depths": [sum(place[0] == stage for place in places) for stage in range(4)],
+            "num_attention_heads": [4, 8, 16, 32],
+            "enable_fusion": fused,
+            "fusion_type": "aff_2d" if fused else None,
+        },
+        text_config=_text_config(what, state),
+        projection_dim=state["text_projection.2.weight"].shape[0],
+    )
+
+
+def _text_config(what: str, state: Mapping[str, Tensor]) -> dict[str, object]:
+    """Tell the size of RoBERTa by the weights."""
+    words = state.get("text_branch.embeddings.word_embeddings.weight")
+    places = state.get("text_branch.embeddings.position_embeddings.weight")
+    inner = state.get("text_branch.encoder.layer.0.intermediate.dense.weight")
+    if words is None or places is None or inner is None or "text_projection.2.weight" not in state:
+        raise EncoderError(f"{what}: its text branch is not RoBERTa")
+    layers = {name.split(".")[3] for name in state if name.startswith("text_branch.encoder.layer.")}
+    return {
+        "vocab_size": words.shape[0],
+        "hidden_size": words.shape[1],
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": words.shape[1] // 64,
+        "intermediate_size": inner.shape[0],
+        "max_position_embeddings": places.shape[0],
+        "layer_norm_eps": 1e-5,  # RoBERTa's own; transformers' default for CLAP is another
+    }
+
+
+def _official(name: str) -> str:
+    """Return LAION's name of a weight."""
+    if name.startswith("audio_model."):
+        return official_htsat(name.replace("audio_model.audio_encoder.", "audio_branch."))
+    name = re.sub(r"^((?:audio|text)_projection)\.linear1\.", r"\1.0.", name)
+    name = re.sub(r"^((?:audio|text)_projection)\.linear2\.", r"\1.2.", name)
+    return name.replace("text_model.", "text_branch.")
+
+
+def load_tokenizer(source: str, config: Any) -> Any:
+    """Load RoBERTa's tokenizer from a directory or a hub.
+
+    Raises
+    ------
+    EncoderError
+        If it is not there or another model's.
+    """
+    what = f"tokenizer {source}"
+    advice = "give a directory with RoBERTa's vocab.json and merges.txt, or a hub id (--tokenizer)"
+    tokenizer = from_directory_or_hub(
+        what,
+        source,
+        lambda place, options: load_part(
+            what, "vocabulary", lambda: RobertaTokenizerFast.from_pretrained(place, **options), advice
+        ),
+        advice,
+    )
+    wanted = (
+        config.text_config.bos_token_id,
+        config.text_config.pad_token_id,
+        config.text_config.eos_token_id,
+    )
+    found = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    size = config.text_config.vocab_size
+    if found != wanted or not len(tokenizer.all_special_tokens) < len(tokenizer) <= size:
+        raise EncoderError(
+            f"{what}: not RoBERTa's: start, padding and end are {found} among {len(tokenizer)} tokens, "
+            f"wanted {wanted} among {size}; {advice}"
+        )
+    return tokenizer

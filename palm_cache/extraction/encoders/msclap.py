@@ -1,0 +1,351 @@
+"""Microsoft's CLAP of 2022 and 2023 from its authors' checkpoints, told apart by their weights.
+
+2023: PENGI's audio encoder (7 s), and GPT-2. 2022: Cnn14 of PANNs (5 s), and BERT. STFT kernels and mel bank
+come from the checkpoint. The original strings the channels of a stereo file together and takes a random crop;
+here, as everywhere, it is their mean, cropped at the centre.
+
+B. Elizalde et al., "CLAP: Learning Audio Concepts from Natural Language Supervision", ICASSP 2023;
+"Natural Language Supervision for General-Purpose Audio Representations", ICASSP 2024.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    GPT2Config,
+    GPT2Model,
+    GPT2TokenizerFast,
+    PreTrainedTokenizerFast,
+)
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.cards import CARDS
+from palm_cache.extraction.encoders.checkpoints import fill_towers, other_model, read_tensors
+from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.hub import from_directory_or_hub, hash_tokenizer, load_part
+from palm_cache.extraction.encoders.pengi import (
+    AUDIO,
+    DIM,
+    HOP_SAMPLES,
+    SAMPLE_RATE,
+    TEXT,
+    AudioTower,
+    Projection,
+    official_audio,
+)
+from palm_cache.extraction.encoders.text import PromptTower
+from palm_cache.extraction.encoders.tokens import lay_out
+from palm_cache.params import CLIP_TOKENIZER
+from palm_cache.types import PromptTokens
+
+GET_IT = "get one from https://huggingface.co/microsoft/msclap"
+
+CHANNELS = (64, 128, 256, 512, 1024, 2048)
+"""Of Cnn14's blocks."""
+
+_UNUSED = re.compile(
+    r"\.htsat\.(tscam_conv|head)\.|\.fc_audioset\.|\.attn_mask$|\.position_ids$|\.masked_bias$|\.attn\.bias$"
+)
+"""AudioSet's classifiers, and tables that are computed."""
+
+
+class ConvBlock(nn.Module):
+    """Two convolutions of Cnn14, each with batch normalisation and ReLU, and mean pooling."""
+
+    def __init__(self, n_in: int, n_out: int, pool: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, n_in, frames, mels) to (batch, n_out, frames / pool, mels / pool)."""
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = functional.relu(self.bn2(self.conv2(x)))
+        return functional.avg_pool2d(x, self.pool)
+
+
+class Cnn14Tower(AudioTower):
+    """PANNs' Cnn14 behind its own log-mel, and the projection into the shared space.
+
+    Q. Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020.
+    """
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.make_front_end()
+        self.bn0 = nn.BatchNorm2d(64)
+        for number, (n_in, n_out) in enumerate(zip((1, *CHANNELS), CHANNELS, strict=False), start=1):
+            self.add_module(f"conv_block{number}", ConvBlock(n_in, n_out, pool=2 if number < 6 else 1))
+        self.fc1 = nn.Linear(CHANNELS[-1], CHANNELS[-1])
+        self.projection = Projection(CHANNELS[-1], DIM)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Embed, (batch, frames, mels) -> (batch, DIM)."""
+        x = self.bn0(log_mel[:, None].transpose(1, 3)).transpose(1, 3)
+        for number in range(1, len(CHANNELS) + 1):
+            x = self.get_submodule(f"conv_block{number}")(x)
+        x = x.mean(dim=3)
+        embedding = functional.relu(self.fc1(x.amax(dim=2) + x.mean(dim=2)))
+        projected: Tensor = self.projection(embedding)
+        return projected
+
+
+class MsClapTextTower(PromptTower):
+    """BERT or GPT-2 and the projection, pooled where its authors pool.
+
+    GPT-2 is pooled at the end token. Its authors find that place by counting ids that are not 0, their
+    padding; 0 is the exclamation mark too, so each of those moves the place by one, as it does here.
+    """
+
+    def __init__(self, spec: str, tower: nn.ModuleDict, tokenizer: Any, engine: Engine) -> None:
+        freeze(tower, engine.device)
+        base: Any = tower["base"]
+        self._gpt = isinstance(base, GPT2Model)
+        super().__init__(
+            engine,
+            dim=DIM,
+            token_dim=int(base.config.hidden_size),
+            identity={
+                "implementation": 1,
+                "weights_sha256": hash_weights(tower.state_dict()),
+                "tokenizer_sha256": hash_tokenizer(tokenizer),
+                "transformers": version("transformers").split(".")[0],
+            },
+        )
+        self._spec, self._tower, self._tokenizer = spec, tower, tokenizer
+        self._limit = 77 if self._gpt else 100
+
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        """Tokenise texts, with open places before each, for BERT behind its start token.
+
+        Raises
+        ------
+        EncoderError
+            If a text is too long.
+        """
+        rows = self._rows(texts)
+        # Room for a first token where there is none, for the places stand behind it.
+        padded = [[0, *row] for row in rows] if self._gpt else rows
+        limit = self._limit + self._gpt
+        table = lay_out(texts, padded, n_context, padding=0, limit=limit, reader=self._spec)
+        ids, mask, context = table.ids, table.mask, table.context
+        if self._gpt:
+            ids, mask, context = ids[:, 1:], mask[:, 1:].clone(), slice(0, n_context)
+            for row, tokens in enumerate(rows):
+                # The pooled place is the last that counts.
+                mask[row] = torch.arange(mask.shape[1]) < n_context + len(tokens) - tokens.count(0)
+        model: Any = self._tower["base"]
+        embeddings = model.get_input_embeddings()(ids.to(self.engine.device))
+        return PromptTokens(embeddings.float().cpu(), mask, context)
+
+    def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
+        """Encode, -> (rows, DIM)."""
+        model: Any = self._tower["base"]
+        if self._gpt:
+            states = model(inputs_embeds=embeddings).last_hidden_state
+            pooled = states[torch.arange(len(states), device=states.device), mask.sum(dim=1) - 1]
+        else:
+            attended = mask.to(torch.int64)
+            pooled = model(inputs_embeds=embeddings, attention_mask=attended).last_hidden_state[:, 0]
+        projected: Tensor = self._tower["projection"](pooled)
+        return projected
+
+    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        ends = [f"{text} <|endoftext|>" for text in texts] if self._gpt else list(texts)
+        rows: list[list[int]] = self._tokenizer(ends)["input_ids"]
+        return rows
+
+
+class MsClapEncoder(Encoder):
+    """Microsoft's CLAP.
+
+    Parameters
+    ----------
+    request : Request
+    state : mapping of str to Tensor
+        Weights of both encoders under their official names.
+    tokenizer : PreTrainedTokenizerFast
+
+    Raises
+    ------
+    EncoderError
+        If weights are missing, surplus or misshaped.
+    """
+
+    card = CARDS["msclap"]
+
+    def __init__(self, request: Request, state: Mapping[str, Tensor], tokenizer: Any) -> None:
+        audio, text = build_towers(request.spec, state)
+        seconds = 5 if isinstance(audio, Cnn14Tower) else 7
+        super().__init__(
+            request,
+            audio,
+            dim=DIM,
+            sample_rate=SAMPLE_RATE,
+            window=Window(seconds * SAMPLE_RATE, padding="tile"),
+            constants={
+                "front_end": {"hop": HOP_SAMPLES},
+                "transformers": version("transformers").split(".")[0],
+            },
+            text=MsClapTextTower(request.spec, text, tokenizer, request.engine),
+        )
+        self._audio = audio
+
+    @classmethod
+    def load(cls, request: Request) -> Self:
+        """Load the authors' checkpoint, and GPT-2's or BERT's tokenizer, which the recipe may name."""
+        state = read_state(request.spec, request.source)
+        tokenizer = load_tokenizer(request.recipe.tokenizer, is_2022(state))
+        return cls(request, state, tokenizer)
+
+    def front_end(self, waveforms: Tensor) -> Tensor:
+        """Return log-mel power in dB, (batch, 1, samples) -> (batch, frames, mels)."""
+        return self._audio.log_mel(waveforms[:, 0])
+
+
+def is_2022(state: Mapping[str, Tensor]) -> bool:
+    """Tell the release by the audio encoder."""
+    return f"{AUDIO}base.conv_block1.conv1.weight" in state
+
+
+def read_state(what: str, source: str) -> dict[str, Tensor]:
+    """Read the weights of audio and text encoder under their official names.
+
+    Raises
+    ------
+    EncoderError
+        If the file is missing, damaged or another model's.
+    """
+    tensors = read_tensors(what, source, "model", "Microsoft's CLAP", GET_IT)
+    state = {
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in tensors.items()
+        if name.startswith((AUDIO, TEXT)) and not _UNUSED.search(name)
+    }
+    if not state:
+        raise other_model(what, tensors, GET_IT)
+    return state
+
+
+def build_towers(what: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, nn.ModuleDict]:
+    """Make both towers from weights under official names.
+
+    Raises
+    ------
+    EncoderError
+        Naming everything that is missing, surplus or misshaped.
+    """
+    old = is_2022(state)
+    with torch.device("meta"):
+        audio = Cnn14Tower() if old else AudioTower()
+        base: Any = BertModel(_bert(state)) if old else GPT2Model(_gpt2(state))
+        text = nn.ModuleDict({"base": base, "projection": Projection(base.config.hidden_size, DIM)})
+    fill_towers(
+        what, "Microsoft's CLAP", {AUDIO: audio, TEXT: text}, state, _official_2022 if old else _official
+    )
+    if old:
+        places = torch.arange(base.config.max_position_embeddings)[None]
+        base.embeddings.register_buffer("position_ids", places, persistent=False)
+        base.embeddings.register_buffer("token_type_ids", torch.zeros_like(places), persistent=False)
+    else:
+        for block in base.h:
+            places = base.config.n_positions
+            causal = torch.ones(1, 1, places, places, dtype=torch.bool).tril()
+            block.attn.register_buffer("bias", causal, persistent=False)
+    return audio, text
+
+
+def _official(name: str) -> str:
+    return name if name.startswith(TEXT) else AUDIO + official_audio(name.removeprefix(AUDIO))
+
+
+def _official_2022(name: str) -> str:
+    if name.startswith((TEXT, f"{AUDIO}projection.")):
+        return name
+    name = name.removeprefix(AUDIO)
+    name = re.sub(r"^kernel_(real|imag)$", r"spectrogram_extractor.stft.conv_\1.weight", name)
+    return f"{AUDIO}base.{re.sub(r'^mel$', 'logmel_extractor.melW', name)}"
+
+
+def _bert(state: Mapping[str, Tensor]) -> BertConfig:
+    """Tell the size of BERT by the weights."""
+    words, width = _shape(state, "embeddings.word_embeddings.weight")
+    return BertConfig(
+        vocab_size=words,
+        hidden_size=width,
+        num_hidden_layers=_count(state, r"encoder\.layer\.(\d+)\."),
+        num_attention_heads=max(1, width // 64),
+        intermediate_size=_shape(state, "encoder.layer.0.intermediate.dense.weight")[0],
+        max_position_embeddings=_shape(state, "embeddings.position_embeddings.weight")[0],
+    )
+
+
+def _gpt2(state: Mapping[str, Tensor]) -> GPT2Config:
+    """Tell the size of GPT-2 by the weights."""
+    words, width = _shape(state, "wte.weight")
+    return GPT2Config(
+        vocab_size=words,
+        n_embd=width,
+        n_layer=_count(state, r"h\.(\d+)\."),
+        n_head=max(1, width // 64),
+        n_inner=_shape(state, "h.0.mlp.c_fc.weight")[1],
+        n_positions=_shape(state, "wpe.weight")[0],
+    )
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, int]:
+    """Return the shape of a weight of the text model; a small one where it is missing: that is said later."""
+    tensor = state.get(f"{TEXT}base.{name}")
+    return (1, 64) if tensor is None or tensor.ndim != 2 else (tensor.shape[0], tensor.shape[1])
+
+
+def _count(state: Mapping[str, Tensor], layer: str) -> int:
+    pattern = re.compile(re.escape(f"{TEXT}base.") + layer)
+    return len({found[1] for name in state if (found := pattern.match(name))})
+
+
+def load_tokenizer(source: str, bert: bool) -> Any:
+    """Load BERT's or GPT-2's tokenizer from a directory or a hub.
+
+    Raises
+    ------
+    EncoderError
+        If it is not there or another model's.
+    """
+    usual = "google-bert/bert-base-uncased" if bert else "openai-community/gpt2"
+    source = usual if source == CLIP_TOKENIZER else source
+    what = f"tokenizer {source}"
+    files = "vocab.txt" if bert else "vocab.json and merges.txt"
+    advice = f"give a directory with {'BERT' if bert else 'GPT-2'}'s {files}, or a hub id (--tokenizer)"
+    kind: type[PreTrainedTokenizerFast] = BertTokenizerFast if bert else GPT2TokenizerFast
+    tokenizer = from_directory_or_hub(
+        what,
+        source,
+        lambda place, options: load_part(
+            what, "vocabulary", lambda: kind.from_pretrained(place, **options), advice
+        ),
+        advice,
+    )
+    if not bert:
+        # As the authors do: it is split off whatever stands beside it.
+        tokenizer.add_special_tokens({"pad_token": "!"})
+    wanted = {"[PAD]": 0} if bert else {"!": 0}
+    found = {token: tokenizer.convert_tokens_to_ids(token) for token in wanted}
+    if found != wanted or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise EncoderError(f"{what}: not the model's: its tokens {found}, wanted {wanted}; {advice}")
+    return tokenizer

@@ -1,0 +1,231 @@
+"""Any ONNX graph from waveform to vector: ``onnx:FILE.onnx``, and ``FILE.json``, which says what it hears.
+
+::
+
+    {"sample_rate": 32000, "seconds": 5, "padding": "zeros", "output": "embedding", "licence": "Apache-2.0"}
+
+``padding`` is ``zeros``, ``tile`` (repeat and cut) or ``repeat-pad`` (repeat whole, then zeros). ``output``
+may be left out where there is one. The graph takes (batch, samples), (batch, 1, samples) or (samples,).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from palm_cache.errors import EncoderError, UnknownNameError
+from palm_cache.extraction.encoders.base import Encoder, Padding, Request, Window
+from palm_cache.extraction.encoders.cards import CARDS
+from palm_cache.extraction.encoders.engine import Engine, cpu_workers
+
+PADDINGS: Mapping[str, Padding] = {"zeros": "nan", "tile": "tile", "repeat-pad": "repeat-pad"}
+"""The paddings that a description may name, and what the reader is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the JSON beside a graph says."""
+
+    sample_rate: int
+    """Hz."""
+    seconds: float
+    """That the graph hears at once."""
+    padding: str = "zeros"
+    output: str = ""
+    """Name of the output that is the embedding."""
+    licence: str = ""
+
+    @property
+    def samples(self) -> int:
+        """Samples that the graph hears at once."""
+        return round(self.seconds * self.sample_rate)
+
+
+class OnnxTower(nn.Module):
+    """A graph in onnxruntime, waveforms (batch, samples) -> vectors (batch, dim).
+
+    Parameters
+    ----------
+    spec : str
+        For messages.
+    content : bytes
+        Of the file; what is hashed is what is run, so a graph that keeps weights in other files is refused.
+
+    Raises
+    ------
+    EncoderError
+        If it is no graph that can be run, or does not take one waveform.
+    """
+
+    def __init__(self, spec: str, content: bytes, description: Description, engine: Engine) -> None:
+        super().__init__()
+        self._session = _open(spec, content, engine)
+        given = self._session.get_inputs()
+        shown = ", ".join(f"{one.name} {_shape(one)}" for one in given)
+        if len(given) != 1 or given[0].type != "tensor(float)" or len(given[0].shape) not in (1, 2, 3):
+            raise EncoderError(
+                f"{spec}: its inputs are {shown}; it must take one, float waveforms (batch, samples)"
+            )
+        self._input, self._axes = given[0].name, given[0].shape
+        samples = self._axes[-1]
+        if isinstance(samples, int) and samples != description.samples:
+            raise EncoderError(
+                f"{spec}: it takes {samples} samples ({shown}), its description says {description.seconds} s "
+                f"of {description.sample_rate} Hz, {description.samples}"
+            )
+        outputs = [one.name for one in self._session.get_outputs()]
+        if not description.output and len(outputs) > 1:
+            raise EncoderError(f"{spec}: say in its description which output: {', '.join(outputs)}")
+        self._output = description.output or outputs[0]
+        if self._output not in outputs:
+            raise UnknownNameError.among(f"output of {spec}:", self._output, outputs)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Embed, (batch, samples) -> (batch, dim)."""
+        rows = waveforms.cpu().contiguous().numpy()
+        batched = len(self._axes) > 1 and not isinstance(self._axes[0], int)
+        parts = [rows] if batched else [row[None] for row in rows]
+        found = [self._run(part) for part in parts]
+        return torch.from_numpy(np.concatenate(found))
+
+    def _run(self, rows: Any) -> Any:
+        """Run a batch as it is, or one row where the graph takes no more."""
+        shaped = {1: lambda: rows[0], 2: lambda: rows, 3: lambda: rows[:, None]}[len(self._axes)]()
+        (vectors,) = self._session.run([self._output], {self._input: shaped})
+        return np.asarray(vectors, np.float32).reshape(len(rows), -1)
+
+
+class OnnxEncoder(Encoder):
+    """An ONNX graph.
+
+    Raises
+    ------
+    EncoderError
+        If graph and description do not go together, or it makes NaN of noise.
+    """
+
+    card = CARDS["onnx"]
+
+    def __init__(self, request: Request, content: bytes, description: Description) -> None:
+        if request.engine.precision == "bf16" or request.engine.runtime != "torch" or request.engine.compiled:
+            raise EncoderError(
+                f"{request.spec}: onnxruntime computes it, in fp32 (or tf32); leave the rest out"
+            )
+        tower = OnnxTower(request.spec, content, description, request.engine)
+        noise = 0.1 * torch.randn(1, description.samples, generator=torch.Generator().manual_seed(0))
+        try:
+            vector = tower(noise)
+        except Exception as error:  # onnxruntime's own
+            reason = " ".join(str(error).split())[:160]
+            raise EncoderError(
+                f"{request.spec}: cannot embed {description.seconds} s of noise: {reason}"
+            ) from error
+        if not vector.isfinite().all():
+            raise EncoderError(f"{request.spec}: made NaN or infinity of noise, {vector.shape[1]} numbers")
+        super().__init__(
+            request,
+            tower,
+            dim=vector.shape[1],
+            sample_rate=description.sample_rate,
+            window=Window(description.samples, padding=PADDINGS[description.padding]),
+            constants={
+                "graph_sha256": hashlib.sha256(content).hexdigest(),
+                "output": description.output,
+                "padding": description.padding,
+            },
+            made_with={"onnxruntime": version("onnxruntime"), "licence": description.licence},
+        )
+
+    @classmethod
+    def load(cls, request: Request) -> Self:
+        """Read a graph and its description."""
+        file = Path(request.source).expanduser()
+        if not file.is_file():
+            raise EncoderError(f"{request.spec}: no such file")
+        return cls(request, file.read_bytes(), read_description(request.spec, file.with_suffix(".json")))
+
+    def front_end(self, waveforms: Tensor) -> Tensor:
+        """Return whole windows, with zeros behind what was padded with NaN."""
+        sound = waveforms[:, 0].nan_to_num(nan=0.0)
+        return pad(sound, (0, self.window.samples - sound.shape[1]))
+
+
+def read_description(spec: str, file: Path) -> Description:
+    """Read what a graph hears.
+
+    Raises
+    ------
+    EncoderError
+        If the file is missing or says something else.
+    """
+    example = '{"sample_rate": 32000, "seconds": 5, "padding": "zeros"}'
+    known = {field.name: field for field in fields(Description)}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not JSON"
+        raise EncoderError(f"{spec}: {file}: {reason}; write what the graph hears: {example}") from error
+    if not isinstance(content, dict):
+        raise EncoderError(f"{spec}: {file}: write what the graph hears: {example}")
+    for name in content:
+        if name not in known:
+            raise UnknownNameError.among(f"key in {file}:", name, known)
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in content]
+    rate, seconds = content.get("sample_rate"), content.get("seconds")
+    wrong = [
+        f"{name}: {content[name]!r}"
+        for name in ("padding", "output", "licence")
+        if name in content and not isinstance(content[name], str)
+    ]
+    if not missing:
+        wrong += [f"sample_rate: {rate!r}"] * (not isinstance(rate, int) or not 0 < rate <= 768_000)
+        wrong += [f"seconds: {seconds!r}"] * (not isinstance(seconds, int | float) or not 0 < seconds <= 3600)
+    wrong += [f"padding: {content.get('padding')!r}"] * (content.get("padding", "zeros") not in PADDINGS)
+    if missing or wrong:
+        said = f"without {', '.join(missing)}" if missing else ", ".join(wrong)
+        raise EncoderError(f"{spec}: {file}: {said}; e.g. {example}")
+    return Description(**content)
+
+
+def _open(spec: str, content: bytes, engine: Engine) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise EncoderError(f"{spec}: onnxruntime is not installed; pip install 'palm-cache[onnx]'") from None
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if engine.device.type == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise EncoderError(
+                f"{spec}: onnxruntime here computes on no GPU; pip install onnxruntime-gpu, or --device cpu"
+            )
+        options = {
+            "device_id": engine.device.index or 0,
+            # Found by trying once: without it convolutions were up to 23 times slower.
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "use_tf32": int(engine.precision == "tf32"),
+        }
+        providers = [("CUDAExecutionProvider", options)]
+    session = onnxruntime.SessionOptions()
+    session.intra_op_num_threads = cpu_workers()[1]  # several workers run it at once
+    session.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(content, session, providers=providers)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise EncoderError(
+            f"{spec}: not a graph that onnxruntime can run, whole in one file: {reason}"
+        ) from error
+
+
+def _shape(value: Any) -> str:
+    return "(" + ", ".join(str(axis) for axis in value.shape) + f") {value.type.removeprefix('tensor')}"

@@ -1,0 +1,196 @@
+"""Perception Encoder Audio (PE-A) through transformers: sound of any length, and text by ModernBERT.
+
+A clip goes through the model with clips of its own length, padded by reflection to whole frames as the
+processor does: no mask is needed. Models were trained with a sigmoid, ``s a . t + b``; vectors are as the
+model gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PeAudioFeatureExtractor, PeAudioModel
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.cards import CARDS
+from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.hub import (
+    Options,
+    from_directory_or_hub,
+    hash_config,
+    hash_tokenizer,
+    load_config,
+    load_model,
+    load_part,
+    provenance,
+)
+from palm_cache.extraction.encoders.text import PromptTower
+from palm_cache.extraction.encoders.tokens import lay_out
+from palm_cache.types import PromptTokens
+
+ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
+
+LONGEST_SECONDS = 30
+"""Of sound that goes through the model at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeAudioParts:
+    """What a checkpoint consists of, as transformers' own objects."""
+
+    model: Any
+    extractor: Any
+    tokenizer: Any
+    frames: bool = False
+    """Whether it was trained frame by frame (``pe-a-frame-*``); then the mean over its frames is taken."""
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+
+class PeAudioTower(nn.Module):
+    """Waveforms (batch, samples), whole frames -> (batch, dim)."""
+
+    def __init__(self, model: Any, frames: bool) -> None:
+        super().__init__()
+        self.encoder, self.head, self.frames = model.audio_encoder, model.audio_head, frames
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Embed."""
+        output = self.encoder(waveforms[:, None])
+        vectors: Tensor = self.head(output.last_hidden_state if self.frames else output.pooler_output)
+        return vectors.mean(dim=1) if self.frames else vectors
+
+
+class PeAudioTextTower(PromptTower):
+    """ModernBERT and PE-A's head for text."""
+
+    def __init__(self, spec: str, parts: PeAudioParts, engine: Engine) -> None:
+        model = parts.model
+        self._tower = nn.ModuleDict({"text": model.text_model, "head": model.text_audio_head})
+        freeze(self._tower, engine.device)
+        config = model.config.text_config
+        super().__init__(
+            engine,
+            dim=int(config.hidden_size),
+            token_dim=int(config.hidden_size),
+            identity={
+                "implementation": 1,
+                "weights_sha256": hash_weights(self._tower.state_dict()),
+                "config_sha256": hash_config(config),
+                "tokenizer_sha256": hash_tokenizer(parts.tokenizer),
+                "transformers": version("transformers").split(".")[0],
+            },
+        )
+        self._spec, self._tokenizer = spec, parts.tokenizer
+        self._limit = int(config.max_position_embeddings)
+
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        """Tokenise texts, each with open places behind its start token.
+
+        Raises
+        ------
+        EncoderError
+            If a text has more tokens than the model has positions.
+        """
+        table = lay_out(
+            texts,
+            self._tokenizer(list(texts))["input_ids"] if texts else [],
+            n_context,
+            padding=self._tokenizer.pad_token_id,
+            limit=self._limit,
+            reader=self._spec,
+        )
+        model: Any = self._tower["text"]
+        words = model.get_input_embeddings()
+        return PromptTokens(words(table.ids.to(self.engine.device)).float().cpu(), table.mask, table.context)
+
+    def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
+        """Encode, -> (rows, dim)."""
+        output = self._tower["text"](
+            inputs_embeds=embeddings, attention_mask=mask.to(torch.int64), output_hidden_states=True
+        )
+        vectors: Tensor = self._tower["head"](output.hidden_states[-1][:, 0])
+        return vectors
+
+
+class PeAudioEncoder(Encoder):
+    """PE-A.
+
+    Raises
+    ------
+    EncoderError
+        If the feature extractor makes no sense.
+    """
+
+    one_shape = False
+    card = CARDS["pe-audio"]
+
+    def __init__(self, request: Request, parts: PeAudioParts) -> None:
+        extractor, config = parts.extractor, parts.model.config
+        rate, hop = extractor.sampling_rate, extractor.hop_length
+        if not all(isinstance(number, int) and number > 0 for number in (rate, hop)):
+            raise EncoderError(
+                f"{request.spec}: its processor's file is damaged: sampling_rate {rate!r}, hop_length {hop!r}"
+            )
+        self._hop = hop
+        super().__init__(
+            request,
+            PeAudioTower(parts.model, parts.frames),
+            dim=int(config.text_config.hidden_size),
+            sample_rate=rate,
+            window=Window(LONGEST_SECONDS * rate, padding="nan"),
+            constants={
+                "config_sha256": hash_config(config.audio_config),
+                "front_end": {"hop": hop, "frames": parts.frames},
+                "transformers": version("transformers").split(".")[0],
+            },
+            text=PeAudioTextTower(request.spec, parts, request.engine),
+            made_with=parts.made_with,
+        )
+
+    @classmethod
+    def load(cls, request: Request) -> Self:
+        """Load a checkpoint from the hub or a directory."""
+        return cls(
+            request,
+            from_directory_or_hub(
+                request.spec,
+                request.source,
+                lambda place, options: _load_parts(request.spec, place, options),
+                ADVICE,
+            ),
+        )
+
+    def embed_windows(self, waveforms: Tensor) -> Tensor:
+        """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
+        return torch.stack(self.run_alike([self._whole_frames(row[~row.isnan()]) for row in waveforms[:, 0]]))
+
+    def _whole_frames(self, sound: Tensor) -> Tensor:
+        missing = -len(sound) % self._hop
+        # numpy's, which goes on reflecting where a sound is shorter than what is missing.
+        return torch.from_numpy(np.pad(sound.cpu().numpy(), (0, missing), "reflect"))
+
+
+def _load_parts(what: str, place: str, options: Options) -> PeAudioParts:
+    config = load_config(what, place, options, ADVICE)
+    kind = config.get("model_type")
+    if kind not in ("pe_audio", "pe_audio_video"):
+        raise EncoderError(f"{what}: holds a model of type {kind!r}, not pe_audio; try hf: for other models")
+    return PeAudioParts(
+        load_model(PeAudioModel, what, place, options, ADVICE),
+        load_part(
+            what,
+            "preprocessor_config.json",
+            lambda: PeAudioFeatureExtractor.from_pretrained(place, **options),
+            ADVICE,
+        ),
+        load_part(what, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE),
+        any("FrameLevel" in name for name in config.get("architectures") or ()),
+        provenance(config),
+    )

@@ -1,0 +1,235 @@
+"""Headers that do not know how much sound follows, as streams, recorders and encoders leave them.
+
+libsndfile believes what a header says about its length, and where it says nothing, guesses from the first
+frame. What can be known better is told to it here, before it opens the file.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from palm_cache.errors import AudioError
+
+UNKNOWN_SIZES = (0x7F000000, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)
+"""What programs write as the size of a stream whose length they cannot know, headers counted in or not:
+sox (AIFF and WAV), and whatever stands at the end of 31 and 32 bits."""
+
+HEADER_BYTES = 4096
+"""No header in front of sound is counted in by more than this."""
+
+MOST_CHUNKS = 1_000
+"""Chunks that are looked at before a file is left to libsndfile."""
+
+OGG_PAGE = 65_307
+"""Bytes of the largest Ogg page."""
+
+_WRAP = 1 << 32
+
+_FOREIGN = (
+    (4, b"ftyp", "MPEG-4 (m4a, mp4)"),
+    (0, b"\x1aE\xdf\xa3", "Matroska or WebM"),
+    (0, b"0&\xb2u", "Windows Media"),
+    (0, b"\xff\xf1", "AAC"),
+    (0, b"\xff\xf9", "AAC"),
+    (0, b"ADIF", "AAC"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"TTA1", "True Audio"),
+    (0, b"MPCK", "Musepack"),
+    (0, b"MP+", "Musepack"),
+    (0, b"\x0bw", "AC-3"),
+    (0, b".ra\xfd", "RealAudio"),
+    (0, b".RMF", "RealAudio"),
+)
+"""How audio begins that libsndfile does not decode: position, bytes, name."""
+
+_OWN = (b"RIFF", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b".snd", b"ID3")
+"""How containers begin of which libsndfile decodes some contents."""
+
+CONVERT = "convert it, e.g. with: ffmpeg -i FILE NEW.flac"
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """How a file is given to libsndfile whose header does not say how much sound there is."""
+
+    head: bytes
+    """What comes in place of the first bytes."""
+    rest: int
+    """Where the file goes on behind ``head``."""
+    endless: bool
+    """It is read as a stream of unknown length: until the decoder finds no more."""
+
+
+def mend(file: BinaryIO) -> Mended | None:
+    """Look at a file's header; ``None`` where libsndfile can be left with it.
+
+    Raises
+    ------
+    AudioError
+        If the file is a CAF or Ogg that is cut off, or an Ogg of several streams.
+    """
+    size = os.fstat(file.fileno()).st_size
+    start = _at(file, 0, 12)
+    if start[:4] in (b"RIFF", b"RF64") and start[8:] == b"WAVE":
+        return _mend_wav(file, size)
+    if start[:4] == b"caff":
+        return _mend_caf(file, size)
+    if start[:4] == b"OggS":
+        _check_ogg(file, size)
+        return None
+    return _mend_mpeg(file, size)
+
+
+def advice(file: BinaryIO) -> str:
+    """Say what to do with a file that libsndfile does not open; "" if it does not look like audio at all."""
+    start = _at(file, 0, 12)
+    for at, magic, name in _FOREIGN:
+        if start[at:].startswith(magic):
+            return f"{name} is not read here; {CONVERT}"
+    return f"if other programs play it, {CONVERT}" if start.startswith(_OWN) else ""
+
+
+def is_unknown(size: int) -> bool:
+    """Tell whether a size stands for a stream whose length was not known when its header was written."""
+    return any(abs(size - unknown) <= HEADER_BYTES for unknown in UNKNOWN_SIZES)
+
+
+def _at(file: BinaryIO, position: int, length: int) -> bytes:
+    file.seek(position)
+    return file.read(length)
+
+
+def _chunks(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and length of the chunks of a WAV, at most :data:`MOST_CHUNKS`."""
+    for _ in range(MOST_CHUNKS):
+        if position + 8 > size:
+            return
+        name, length = struct.unpack("<4sI", _at(file, position, 8))
+        yield name, position + 8, length
+        position += 8 + length + length % 2
+
+
+def _mend_wav(file: BinaryIO, size: int) -> Mended | None:
+    form, long = b"", None
+    for name, start, length in _chunks(file, 12, size):
+        if name == b"ds64":
+            (long,) = struct.unpack("<8xQ", _at(file, start, 16).ljust(16, b"\0"))
+        elif name == b"fmt ":
+            form = _at(file, start, min(length, HEADER_BYTES))
+        elif name == b"data":
+            if form[:2] in (b"\x50\0", b"\x55\0"):  # MPEG: its length is a guess
+                return Mended(b"", 0, endless=True)
+            declared = length if long is None or length != _WRAP - 1 else long
+            true = _sound_bytes(file, start, declared, size)
+            return None if true is None else Mended(_wav_head(form, true), start, endless=False)
+    return None
+
+
+def _sound_bytes(file: BinaryIO, start: int, declared: int, size: int) -> int | None:
+    """Return how many bytes of sound a WAV holds; ``None`` if its header is right or libsndfile copes."""
+    present = size - start
+    if declared > present or _chunks_follow(file, start + declared, size):
+        return None
+    if declared == 0 or is_unknown(declared):
+        return present
+    # A size of 32 bits that has overflowed, once or several times.
+    wraps = (present - declared + HEADER_BYTES) // _WRAP
+    return declared + wraps * _WRAP if wraps else None
+
+
+def _chunks_follow(file: BinaryIO, position: int, size: int) -> bool:
+    """Tell whether nothing but well-formed chunks lies between a position and the end of the file."""
+    end = position
+    for name, start, length in _chunks(file, position, size):
+        if not all(0x20 <= letter < 0x7F for letter in name):
+            return False
+        end = start + length + length % 2
+    return end - 1 <= size <= end
+
+
+def _wav_head(form: bytes, sound_bytes: int) -> bytes:
+    form_chunk = b"fmt " + struct.pack("<I", len(form)) + form + bytes(len(form) % 2)
+    if sound_bytes + len(form_chunk) + 20 < _WRAP:
+        riff = struct.pack("<4sI4s", b"RIFF", 12 + len(form_chunk) + sound_bytes, b"WAVE")
+        return riff + form_chunk + struct.pack("<4sI", b"data", sound_bytes)
+    riff_bytes = 48 + len(form_chunk) + sound_bytes
+    ds64 = struct.pack("<4sIQQQI", b"ds64", 28, riff_bytes, sound_bytes, 0, 0)
+    return b"RF64\xff\xff\xff\xffWAVE" + ds64 + form_chunk + b"data\xff\xff\xff\xff"
+
+
+def _mend_caf(file: BinaryIO, size: int) -> Mended | None:
+    """The sound may say of its length -1: all that follows. libsndfile calls that malformed, and cuts too."""
+    position = 8
+    for _ in range(MOST_CHUNKS):
+        name, length = struct.unpack(">4sq", _at(file, position, 12).ljust(12, b"\0"))
+        position += 12
+        if name == b"data" and length == -1:
+            head = _at(file, 0, position - 8)
+            return Mended(head + struct.pack(">q", size - position), position, endless=False)
+        present = size - position
+        if name == b"data" and length > present:
+            raise AudioError(f"cut off: {present} of {length} bytes of audio are there")
+        if not 0 <= length < present or name == b"data":
+            return None
+        position += length
+    return None
+
+
+def _mend_mpeg(file: BinaryIO, size: int) -> Mended | None:
+    """Take the length of an MP3 for known only if its first frame tells it, and tells it all."""
+    first = 0
+    while (tag := _at(file, first, 10))[:3] == b"ID3" and len(tag) == 10:
+        seven, six, five, four = (byte & 0x7F for byte in tag[6:])
+        first += 10 + (seven << 21 | six << 14 | five << 7 | four)
+    frame = _at(file, first, 56)
+    if len(frame) < 56 or not _is_mpeg_frame(frame):
+        return None
+    low_rate, mono = not frame[1] & 0x08, frame[3] >> 6 == 3
+    tag_at = 4 + ((9 if mono else 17) if low_rate else (17 if mono else 32))
+    name, flags, _, length = struct.unpack_from(">4sIII", frame, tag_at)
+    if name not in (b"Xing", b"Info") or not flags & 1:
+        return Mended(b"", first, endless=True)
+    if flags & 2 and _goes_on(file, first + length, size, frame):
+        return Mended(frame[:tag_at] + bytes(4) + frame[tag_at + 4 :], first + 56, endless=True)
+    return None
+
+
+def _is_mpeg_frame(frame: bytes) -> bool:
+    # Layer 0 is AAC.
+    return frame[0] == 0xFF and frame[1] & 0xE0 == 0xE0 and frame[1] & 0x06 != 0
+
+
+def _goes_on(file: BinaryIO, end: int, size: int, frame: bytes) -> bool:
+    """Tell whether another MP3 is appended behind the one that the first frame tells about."""
+    if size - end < HEADER_BYTES + end // 100:
+        return False
+    behind = _at(file, end, 256)
+    behind = behind[128:] if behind[:3] == b"TAG" else behind
+    return behind[:3] == b"ID3" or (
+        len(behind) > 2 and behind[0] == 0xFF and behind[1] & 0xFE == frame[1] & 0xFE
+    )
+
+
+def _check_ogg(file: BinaryIO, size: int) -> None:
+    """Refuse an Ogg whose last page is not whole, and one that libsndfile would stop in the middle of."""
+    before = max(0, size - 2 * OGG_PAGE)
+    tail = _at(file, before, 2 * OGG_PAGE)
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    if len(page) < 27 or len(page) < 27 + page[26] + sum(segments):
+        raise AudioError("cut off: the last page of the Ogg file is not whole")
+    begun, carried = 0, b""
+    file.seek(0)
+    while block := file.read(1 << 20):
+        begun += (carried + block).count(b"OggS\0\2")
+        carried = block[-5:]
+    if begun > 1:
+        raise AudioError(
+            f"several Ogg streams in one file, of which only the first can be decoded; {CONVERT}"
+        )

@@ -1,0 +1,136 @@
+"""From channels to one, and what is left of the sound then: nothing that is lost goes unsaid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from palm_cache.errors import AudioError
+from palm_cache.extraction.sound import Sound
+
+SILENT_PEAK = 1e-4
+"""-80 dB of full scale, three steps of 16 bit: nothing but dither below it."""
+
+CANCELLED_SHARE = 0.1
+"""Channels cancel each other where their sum has less than this share of the sum of their powers. Channels
+that have nothing to do with each other have all of it, and so has one that sounds alone."""
+
+SHORT_SECONDS = 0.01
+"""Below this no sound can be told from a click."""
+
+CANCELLED = "the channels cancel each other; only channel {} is heard"
+SILENT = "nothing but silence: the peak is below -80 dB of full scale"
+CONSTANT = "nothing but a constant value, which is silence"
+SINGLE = "a single sample, which is no sound"
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a file was like before it was mixed down and resampled, and what an encoder gets of it.
+
+    Made by the caller, filled by :func:`~palm_cache.extraction.audio.read_views` and
+    :func:`~palm_cache.extraction.audio.slide`.
+    """
+
+    rate: int = 0
+    """Hz, of the file."""
+    seconds: float = 0.0
+    """How long the clip is, read or not."""
+    frames: int = 0
+    """Frames that were read."""
+    low: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    """(channels,) smallest sample."""
+    high: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    """(channels,) largest sample."""
+    channels_alone: set[int] = field(default_factory=set)
+    """Channels that were read alone, because all together cancel each other; the first is 1."""
+    swing: float = 0.0
+    """Half the distance from the lowest to the highest sample that an encoder gets."""
+    encoder_rate: int = 0
+    """Hz, of what an encoder gets."""
+
+    def add(self, channels: NDArray[np.float32]) -> None:
+        """Take note of a block (channels, frames) of the file."""
+        low, high = channels.min(axis=1), channels.max(axis=1)
+        self.low = np.minimum(self.low, low) if self.frames else low
+        self.high = np.maximum(self.high, high) if self.frames else high
+        self.frames += channels.shape[1]
+
+    def get(self, waveform: Tensor, rate: int) -> None:
+        """Take note of a waveform as an encoder gets it."""
+        self.swing, self.encoder_rate = max(self.swing, swing(waveform)), rate
+
+    @property
+    def silence(self) -> str:
+        """Say why nothing can be heard of what was read; "" if something can, or nothing was read."""
+        if not self.frames:
+            return ""
+        if float((self.high - self.low).max()) / 2 >= SILENT_PEAK:
+            if self.swing >= SILENT_PEAK:
+                return ""
+            limit = self.encoder_rate / 2_000
+            return f"silence up to {limit:g} kHz, where the encoder hears; the sound of the file lies above"
+        if float(np.abs(self.high).max()) < SILENT_PEAK:
+            return SILENT
+        return SINGLE if self.frames == 1 else CONSTANT
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Say what should be known about a clip that is used all the same, silence included."""
+        found = [self.silence] if self.silence else []
+        if self.channels_alone:
+            names = " or ".join(map(str, sorted(self.channels_alone)))
+            found.append(CANCELLED.format(names))
+        if not found and self.frames < SHORT_SECONDS * self.rate:
+            found.append(f"only {1_000 * self.frames / self.rate:.2g} ms long")
+        return tuple(found)
+
+
+def swing(waveform: Tensor) -> float:
+    """Return half the distance from the lowest to the highest sample: the peak, wherever zero lies."""
+    low, high = torch.aminmax(waveform)
+    return float(high - low) / 2
+
+
+def is_silent(waveform: Tensor) -> bool:
+    """Tell whether a waveform never leaves the floor of :data:`SILENT_PEAK`, around whatever value."""
+    return swing(waveform) < SILENT_PEAK
+
+
+def read_mono(sound: Sound, first: int, last: int, heard: Heard) -> Tensor:
+    """Return frames ``first`` to ``last`` as the mean of the channels, (frames,) float32.
+
+    Where that loses most of the power, as in stereo of opposite phase, it is the loudest channel.
+    """
+    mono: NDArray[np.float32] = np.empty(last - first, np.float32)
+    products = np.zeros((sound.channels, sound.channels))
+    done = 0
+    for block in sound.blocks(first, last):
+        with np.errstate(invalid="ignore", over="ignore"):
+            mono[done : done + len(block)] = block.mean(axis=1)
+            channels = np.ascontiguousarray(block.T)  # one after the other: many times quicker to look at
+            heard.add(channels)
+            if sound.channels > 1:
+                channels -= channels.mean(axis=1, keepdims=True)
+                products += channels @ channels.T
+        done += len(block)
+    if not np.isfinite(mono).all():
+        raise AudioError("NaN or infinity among the samples")
+    loudest = _loudest_if_cancelled(products)
+    if loudest is not None:
+        heard.channels_alone.add(loudest + 1)
+        mono = np.concatenate([block[:, loudest] for block in sound.blocks(first, last)])
+    return torch.from_numpy(mono)
+
+
+def _loudest_if_cancelled(products: NDArray[np.float64]) -> int | None:
+    """Return the loudest channel if the channels cancel each other, by the sums of their products."""
+    powers = products.diagonal()
+    if not products.sum() < CANCELLED_SHARE * powers.sum():
+        return None
+    # Of channels that differ by rounding only, the first.
+    return int(np.argmax(powers >= 0.999999 * powers.max()))

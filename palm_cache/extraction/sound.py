@@ -1,0 +1,376 @@
+"""Sound files as libsndfile decodes them, with the length that they have, not the one that they claim.
+
+Where a header does not know how much sound follows, the file is decoded to its end once to count, in blocks;
+WAV, FLAC and whatever else says it are only opened.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock, Thread
+from typing import BinaryIO, cast
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from palm_cache.errors import AudioError, ReadingError
+from palm_cache.extraction.headers import Mended, advice, is_unknown, mend
+
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
+"""Sample rates in Hz outside of which a header is taken for damaged."""
+
+BLOCK_FRAMES = 1 << 16
+"""Frames that are decoded at once; bounds memory whatever the number of channels."""
+
+PIPE_BYTES = 1 << 16
+"""Bytes that are written to a pipe at once."""
+
+MPEG_MEMORY = 32 * 1152
+"""Frames that an MPEG decoder has to have read before its samples are right: a frame of sound may lean on
+bits of many frames before. libmpg123 itself goes back by a few only."""
+
+OGG_LAST_PAGE = 1 << 19
+"""Frames before the end of a Vorbis stream from which on libsndfile does not find its place: the last page,
+where samples are trimmed off, of at most 255 packets."""
+
+UNKNOWN_FRAMES = 1 << 62
+"""Lengths from here on are libsndfile's way of saying that it does not know."""
+
+SF_ERR_SYSTEM = 2
+"""libsndfile's number for a failed system call: the disk's fault, not the content's."""
+
+_SIZES = re.compile(
+    r"(?:RIFF|RIFX|FORM|SSND|BODY|data|riff|Riff size|Data Size)\s*: (\d+) \(should be (\d+)\)"
+)
+"""How libsndfile notes in its log that a file is shorter than its header says."""
+
+
+class Sound:
+    """A sound file that is open for decoding: use :func:`decoding`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._mended = mend(file)
+        self._source: _Pipe | _Mosaic | None = None
+        self._decoder = self._open()
+        self._at = 0
+        self.rate, self.channels = int(self._decoder.samplerate), int(self._decoder.channels)
+        self._known = self._decoder.frames < UNKNOWN_FRAMES
+        self.frames = int(self._decoder.frames)
+        """How long the sound is."""
+        try:
+            self._check_header()
+            if not self._known:
+                self.frames = self._count()
+            if self.frames <= 0:
+                raise AudioError("no audio in it (zero frames)")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close everything but the file itself."""
+        self._decoder.close()
+        if self._source is not None:
+            self._source.close()
+
+    def blocks(self, first: int, last: int) -> Iterator[NDArray[np.float32]]:
+        """Yield frames ``first`` to ``last`` as blocks (frames, channels).
+
+        Raises
+        ------
+        AudioError
+            If less can be decoded.
+        """
+        self._go_to(first)
+        while self._at < last:
+            yield self._next(last)
+
+    def check_end(self) -> None:
+        """Look whether the last frame that the header promises is there.
+
+        Raises
+        ------
+        AudioError
+            If it is not.
+        """
+        if not (self._known and self._decoder.can_seek()):
+            return
+        try:
+            self._go_to(self.frames - 1)
+            self._next(self.frames)
+        except soundfile.SoundFileError as error:
+            raise _fault(self._file, error, "cut off or damaged: its end cannot be decoded") from error
+        except AudioError:
+            raise AudioError(f"cut off: the last of {self.frames} frames cannot be decoded") from None
+        self._reopen()
+
+    def _open(self) -> _Decoder:
+        self._source = self._choose_source()
+        try:
+            with _without_stderr():
+                if isinstance(self._source, _Mosaic):
+                    return _Decoder(self._source)
+                if self._source is not None:
+                    return _Decoder(self._source.descriptor, closefd=False)
+                # By descriptor, not through Python's file object: an exception inside the callbacks that
+                # the latter takes would be dropped, and Ctrl-C with it.
+                os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+                return _Decoder(self._file.fileno(), closefd=False)
+        except BaseException:
+            if self._source is not None:
+                self._source.close()
+            raise
+
+    def _choose_source(self) -> _Pipe | _Mosaic | None:
+        # Windows' runtimes do not share descriptors.
+        if sys.platform == "win32":
+            return _Mosaic(self._file, self._mended or Mended(b"", 0, endless=False))
+        if self._mended is None:
+            return None
+        return (_Pipe if self._mended.endless else _Mosaic)(self._file, self._mended)
+
+    def _reopen(self) -> None:
+        self.close()
+        self._decoder, self._at = self._open(), 0
+
+    def _go_to(self, frame: int) -> None:
+        start = self._seekable_before(frame)
+        if self._at > frame or start > self._at:
+            if start:
+                self._decoder.seek(start)
+                self._at = start
+            else:
+                self._reopen()
+        while self._at < frame:
+            self._next(frame)
+
+    def _seekable_before(self, frame: int) -> int:
+        """Return from where on a decoder has to be read so that it is right at a frame."""
+        if not (self._known and self._decoder.can_seek()):
+            return 0
+        if self._decoder.subtype.startswith("MPEG"):
+            return max(0, frame - MPEG_MEMORY)
+        if self._decoder.subtype == "VORBIS":
+            return max(0, min(frame, self.frames - OGG_LAST_PAGE))
+        return frame
+
+    def _next(self, last: int) -> NDArray[np.float32]:
+        block = self._read(min(BLOCK_FRAMES, last - self._at))
+        if not len(block):
+            raise AudioError(f"cut off: {self._at} of {self.frames} frames can be decoded")
+        return block
+
+    def _read(self, frames: int) -> NDArray[np.float32]:
+        try:
+            with _without_stderr():
+                block = self._decoder.read(frames, dtype="float32", always_2d=True)
+        finally:
+            if self._source is not None and self._source.fault is not None:
+                raise self._source.fault
+        self._at += len(block)
+        return cast("NDArray[np.float32]", block)
+
+    def _count(self) -> int:
+        """Decode to the end."""
+        self._at, damage = 0, None
+        try:
+            while len(self._read(BLOCK_FRAMES)):
+                pass
+        except soundfile.SoundFileError as error:
+            damage = error
+        if damage is not None or (isinstance(self._source, _Pipe) and self._source.has_more()):
+            message = f"cut off or damaged: it can be decoded up to {self._at / self.rate:.1f} s"
+            raise _fault(self._file, damage, message)
+        return self._at
+
+    def _check_header(self) -> None:
+        if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
+            raise AudioError(
+                f"a sample rate of {self.rate} Hz makes no sense; {LOWEST_RATE} to {HIGHEST_RATE} Hz are read"
+            )
+        # libsndfile reads what is there of a cut-off file and only notes it in its log, chunk by chunk:
+        # "data : 96000 (should be 28769)".
+        size = os.fstat(self._file.fileno()).st_size
+        for declared, present in _SIZES.findall(self._decoder.extra_info):
+            # Some writers count headers in.
+            if int(declared) > size + 64 and not is_unknown(int(declared)):
+                raise AudioError(f"cut off: {present} of {declared} bytes of audio are there")
+
+
+@contextmanager
+def decoding(file: BinaryIO) -> Iterator[Sound]:
+    """Open a file for decoding; what libsndfile cannot do, it says in its own words.
+
+    Parameters
+    ----------
+    file : binary file
+        Seekable.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be decoded, is cut off, has no frames, or has a sample rate that makes no sense.
+    ReadingError
+        If the disk fails meanwhile.
+    """
+    try:
+        try:
+            sound = Sound(file)
+        except soundfile.SoundFileError as error:
+            what = "; ".join(filter(None, (_reason(error), advice(file))))
+            raise _fault(file, error, f"cannot be decoded: {what}") from error
+        try:
+            yield sound
+        except soundfile.SoundFileError as error:
+            raise _fault(file, error, f"cannot be decoded: {_reason(error)}") from error
+        finally:
+            sound.close()
+    except OSError as error:
+        raise ReadingError(f"cannot be read: {error.strerror or error}") from error
+
+
+def _reason(error: soundfile.SoundFileError) -> str:
+    """Return libsndfile's own reason, without the handle that it could not open."""
+    reason: str = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
+    return f"{reason[:1].lower()}{reason[1:]}"
+
+
+def _fault(file: BinaryIO, error: Exception | None, message: str) -> AudioError:
+    """Make an error of the content, or of the disk if that is to blame: decoders do not always say."""
+    if getattr(error, "code", None) == SF_ERR_SYSTEM:
+        return ReadingError(message)
+    try:
+        file.seek(0)
+        while file.read(1 << 20):
+            pass
+    except OSError:
+        return ReadingError(message)
+    return AudioError(message)
+
+
+class _Decoder(soundfile.SoundFile):  # type: ignore[misc]
+    """Reads on from where it is, up to where the decoder ends.
+
+    A SoundFile asks where it is around every read and stops where the header ends: not every decoder can tell
+    the one, not every header knows the other.
+    """
+
+    def seekable(self) -> bool:
+        """Do not ask."""
+        return False
+
+    def can_seek(self) -> bool:
+        """Tell whether libsndfile can seek."""
+        return bool(super().seekable())
+
+
+class _Pipe:
+    """A file as a stream: its decoder does not see how long it is, and guesses nothing."""
+
+    def __init__(self, file: BinaryIO, mended: Mended) -> None:
+        self.descriptor, self._end = os.pipe()
+        self.fault: OSError | None = None
+        self._thread = Thread(target=self._feed, args=(file.fileno(), mended), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; at once, as the feeding end breaks."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            self._thread.join()
+
+    def has_more(self) -> bool:
+        """Tell whether the decoder has left something."""
+        return bool(os.read(self.descriptor, 1))
+
+    def _feed(self, descriptor: int, mended: Mended) -> None:
+        block, position = mended.head, mended.rest
+        try:
+            with suppress(BrokenPipeError), os.fdopen(self._end, "wb") as pipe:
+                pipe.write(block)
+                while block := os.pread(descriptor, PIPE_BYTES, position):
+                    pipe.write(block)
+                    position += len(block)
+        except OSError as error:
+            self.fault = error
+
+
+class _Mosaic:
+    """A file with another head, for libsndfile."""
+
+    def __init__(self, file: BinaryIO, mended: Mended) -> None:
+        self.fault: BaseException | None = None
+        self._file, self._mended, self._position = file, mended, 0
+        file.seek(0, os.SEEK_END)
+        self._size = len(mended.head) + file.tell() - mended.rest
+
+    def close(self) -> None:
+        """Leave the file open."""
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; anywhere."""
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer; what goes wrong is kept, as it would be lost in libsndfile."""
+        try:
+            head = self._mended.head[self._position :][: len(buffer)]
+            if not head:
+                self._file.seek(self._position - len(self._mended.head) + self._mended.rest)
+            block = head or self._file.read(len(buffer))
+            buffer[: len(block)] = block
+        except BaseException as error:  # also Ctrl-C
+            self.fault = error
+            return 0
+        self._position += len(block)
+        return len(block)
+
+
+class _Silencer:
+    """Takes C's standard error away while libmpg123 works, which writes every doubt of its own there.
+
+    Only C code that writes by stdio notices; Python and C++ have it by other ways.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._depth = Lock(), 0
+        self._stderr: ctypes.c_void_p | None = None
+        with suppress(AttributeError, ValueError):  # no glibc: let it write
+            os.confstr("CS_GNU_LIBC_VERSION")
+            libc = ctypes.CDLL(None)
+            libc.fopen.restype = ctypes.c_void_p
+            self._nowhere = libc.fopen(os.devnull.encode(), b"w")
+            self._stderr = ctypes.c_void_p.in_dll(libc, "stderr")
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        if self._stderr is None:
+            yield
+            return
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                self._real, self._stderr.value = self._stderr.value, self._nowhere
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._stderr.value = self._real
+
+
+_without_stderr = _Silencer()

@@ -1,0 +1,159 @@
+"""What heads that learn a context have learned: how far each class trusts it, and what it is near to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch.nn.functional import normalize
+
+from palm_cache.errors import PalmCacheError, StoreError
+from palm_cache.report.content import Figure, Section, Table
+from palm_cache.report.evidence import Kind, Place, largest_of
+from palm_cache.report.figures import losses_by_epoch
+from palm_cache.report.statistics import confusion, recalls
+from palm_cache.report.tables import percent
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import read_heads, run_name, split_run_name
+from palm_cache.store.layout import heads_path
+from palm_cache.types import FittedHead
+from palm_cache.types import Place as StorePlace
+
+NEAREST = 2
+"""Names that are shown of those near a context."""
+
+_HOW = (
+    "A class's prompt is blended with a context that was learned: the gate says how much the context counts, "
+    "0 not at all, 1 alone (mean over runs, at the largest number of shots). Beside it stand the recall of "
+    "zero-shot, which is what the prompt knew, the recall of the head, and the class names and prompts whose "
+    "embeddings the context is nearest to, with the cosine, mean over runs. A gate that is low where "
+    "zero-shot is good lets well alone."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The text embeddings of a store."""
+
+    vectors: NDArray[np.float32]
+    """(n_classes, n_templates, dim), unit length."""
+    templates: tuple[str, ...]
+
+
+def inside(kinds: Mapping[Place, list[Kind]], heads: Path) -> Section | None:
+    """Look inside every head with a gate and a context per class.
+
+    Parameters
+    ----------
+    kinds : mapping
+        From :func:`palm_cache.report.evidence.by_kind`.
+    heads : Path
+        The folder below which heads lie.
+
+    Returns
+    -------
+    Section or None
+        ``None`` where there is no such head. Where the store cannot be read, what contexts are near to stays
+        out.
+    """
+    blocks: list[str | Table | Figure] = []
+    losses: dict[str, NDArray[np.float32]] = {}
+    for (dataset, encoder), of_place in kinds.items():
+        path = heads_path(heads, dataset, encoder)
+        if not path.is_file():
+            continue
+        try:
+            fitted, stores = read_heads(path)
+        except StoreError as error:
+            blocks.append(f"Not looked at: {error}.")
+            continue
+        texts = _read_texts(stores)
+        largest = {kind.head: kind for kind in largest_of(of_place)}
+        for kind in largest.values():
+            members = _members(kind, fitted)
+            if members:
+                blocks += _tell(
+                    f"{dataset}, {encoder}: {kind}", members, kind, largest.get("zero-shot"), texts
+                )
+                losses |= _losses(f"{dataset}, {encoder}, {kind.head}", members)
+    if losses:
+        blocks.append(losses_by_epoch(losses))
+    return Section("Inside the heads", (_HOW, *blocks)) if blocks else None
+
+
+def _read_texts(stores: Sequence[StorePlace]) -> Texts | None:
+    """Return the prompts of the store that heads were fitted on, if it is still there."""
+    if len(stores) > 1:
+        return None
+    try:
+        store = FeatureStore(stores[0])
+        vectors = normalize(torch.from_numpy(store.text()), dim=-1).numpy()
+        return Texts(vectors, store.header.templates)
+    except PalmCacheError:
+        return None
+
+
+def _members(kind: Kind, fitted: Sequence[FittedHead]) -> list[FittedHead]:
+    """Return the runs of a kind that have a gate and a context for each of its classes."""
+    names = next(iter(kind.runs.values())).class_names
+    able = [
+        head
+        for head in fitted
+        if head.run.shots == kind.shots
+        and (head.run.fold, head.run.seed) in kind.runs
+        and head.class_names == names
+        and {"gate", "context"} <= head.state.keys()
+        and head.state["gate"].shape == (len(names),)
+    ]
+    # Where a head ran in one way only, scores call it by its name alone, whatever that way is.
+    exact = [head for head in able if split_run_name(run_name(head.run))[0] == kind.head]
+    return exact or [head for head in able if head.run.head == kind.head]
+
+
+def _tell(
+    where: str, members: Sequence[FittedHead], kind: Kind, zero_shot: Kind | None, texts: Texts | None
+) -> list[str | Table]:
+    names = members[0].class_names
+    gates = torch.stack([head.state["gate"] for head in members]).sigmoid().mean(dim=0).numpy()
+    columns: dict[str, Sequence[str]] = {"class": names, "gate": [f"{gate:.2f}" for gate in gates]}
+    said = []
+    if zero_shot is not None:
+        before = recalls(confusion(list(zero_shot.runs.values())))
+        columns["zero-shot recall %"] = [percent(float(recall)) for recall in before]
+        told = ~np.isnan(before)
+        if len(set(before[told])) > 1 and len(set(gates[told])) > 1:
+            rank = float(spearmanr(gates[told], before[told]).statistic)
+            said.append(f"{where}: rank correlation of gate and zero-shot recall {rank:+.2f}.")
+    columns["recall %"] = [percent(float(recall)) for recall in recalls(confusion(list(kind.runs.values())))]
+    if texts is not None and texts.vectors.shape[::2] == members[0].state["context"].shape:
+        columns |= _near(members, names, texts)
+    rows = tuple(zip(*columns.values(), strict=True))
+    return [*said, Table(tuple(columns), rows, f"{where}, gates and contexts by class")]
+
+
+def _near(members: Sequence[FittedHead], names: Sequence[str], texts: Texts) -> dict[str, list[str]]:
+    """Return the class names and the prompts that every context is nearest to."""
+    n_classes, n_templates, dim = texts.vectors.shape
+    contexts = [normalize(head.state["context"], dim=-1).numpy() for head in members]
+    cosines = np.mean([context @ texts.vectors.reshape(-1, dim).T for context in contexts], axis=0)
+    cosines = cosines.reshape(n_classes, n_classes, n_templates)
+    of_names = cosines.mean(axis=2)
+    found: dict[str, list[str]] = {"nearest names": [], "nearest prompt": []}
+    for label in range(n_classes):
+        best = np.argsort(-of_names[label], kind="stable")[:NEAREST]
+        found["nearest names"].append(", ".join(f"{names[one]} {of_names[label, one]:.2f}" for one in best))
+        named, template = np.unravel_index(cosines[label].argmax(), cosines[label].shape)
+        prompt = texts.templates[template].replace("{c}", names[named])
+        found["nearest prompt"].append(f"{prompt} {cosines[label].max():.2f}")
+    return found
+
+
+def _losses(name: str, members: Sequence[FittedHead]) -> dict[str, NDArray[np.float32]]:
+    """Return the mean loss by epoch of runs that kept it."""
+    kept = [head.state["losses"].numpy() for head in members if "losses" in head.state]
+    return {name: np.mean(kept, axis=0)} if kept else {}

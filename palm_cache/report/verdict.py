@@ -1,0 +1,97 @@
+"""The report in one sentence: which head is ahead, and of which others that is sure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from palm_cache.report.choice import datasets_of_all_heads, of_all, on_all_datasets
+from palm_cache.report.evidence import Kind, Place
+from palm_cache.report.statistics import LEVEL, accuracy_interval, compare, difference, holm
+from palm_cache.report.tables import summarise
+
+_MOST_NAMED = 3
+"""Heads, or datasets, that a sentence can name."""
+
+
+def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> str:
+    """Say which head is ahead at the largest number of shots, and how sure that is.
+
+    The head that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted
+    as one of those between any two (Holm). Of several encoders the one speaks that has most datasets, then
+    the best head.
+
+    Parameters
+    ----------
+    scores : DataFrame
+    kinds : mapping
+        From :func:`palm_cache.report.evidence.by_kind`; without them nothing can be sure.
+    """
+    spoken = []
+    for encoder, of_encoder in scores.groupby("encoder"):
+        datasets, means = _means(of_encoder)
+        spoken.append((len(datasets), means.iloc[0], str(encoder), datasets, means))
+    *_, encoder, datasets, means = max(spoken, key=lambda one: one[:2])
+    of_datasets = {name: kinds.get((name, encoder), []) for name in datasets}
+    head, shots = str(means.index[0][0]), int(means.index[0][1])
+    mean = f"{100 * means.iloc[0]:.1f} %{_bounds(of_datasets, head, shots)}"
+    at = f" at {shots} shot{'s' * (shots > 1)}" if shots else ""
+    where = f"on {_listed(datasets)} with {encoder}{at}"
+    if len(means) == 1:
+        return f"{head} reaches {mean} {where}."
+    return f"Ahead {where}: {head}, {mean}; {_sureness(of_datasets, means)}."
+
+
+def _means(runs: pd.DataFrame) -> tuple[list[str], pd.Series[float]]:
+    """Return on which datasets the heads of an encoder stand side by side, and their means, best first.
+
+    At the largest number of shots that all these datasets have, and without shots; on the dataset with most
+    heads where there is none for all.
+    """
+    datasets = datasets_of_all_heads(runs)
+    summary = on_all_datasets(summarise(runs[runs["dataset"].isin(datasets)]))
+    if summary.empty:
+        datasets = [str(runs.groupby("dataset")["head"].nunique().idxmax())]
+        summary = summarise(runs[runs["dataset"].isin(datasets)])
+    shown = summary[summary["shots"].isin([0, summary["shots"].max()])]
+    means = shown.groupby(["head", "shots"])["accuracy"].mean()
+    return datasets, means.sort_values(ascending=False, kind="stable")
+
+
+def _bounds(kinds: Mapping[str, list[Kind]], head: str, shots: int) -> str:
+    found = of_all(kinds, head, shots)
+    if not found:
+        return ""
+    interval = accuracy_interval([kind.outcomes for kind in found])
+    return f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+def _sureness(kinds: Mapping[str, list[Kind]], means: pd.Series[float]) -> str:
+    """Say from which of the other heads the first differs for sure."""
+    (best, shots), *others = means.index
+    ps: dict[str, float] = {}
+    for head, its_shots in others:
+        both = list(zip(of_all(kinds, best, shots), of_all(kinds, head, its_shots), strict=False))
+        answered = [difference(one.outcomes, other.outcomes) for one, other in both]
+        if answered and all(answered):
+            compared = compare(answered)
+            if compared.n_seeds != 1:
+                ps[head] = compared.p
+    if not ps:
+        return "how sure that is, predictions of several seeds would tell"
+    family = len(means) * (len(means) - 1) // 2
+    behind = {head for head, p in zip(ps, holm(list(ps.values()), family), strict=True) if p < 1 - LEVEL}
+    unsure = [head for head, _ in others if head not in behind]
+    if not unsure:
+        return "surely better than every other head"
+    if not behind:
+        return "not surely better than any other head"
+    return f"surely better than {len(behind)} other head{'s' * (len(behind) > 1)}, not than {_listed(unsure)}"
+
+
+def _listed(names: list[str]) -> str:
+    """Return some names as a sentence has them."""
+    if len(names) <= _MOST_NAMED:
+        return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{', '.join(names[: _MOST_NAMED - 1])} and {len(names) - _MOST_NAMED + 1} others"

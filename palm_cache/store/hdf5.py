@@ -1,0 +1,147 @@
+"""HDF5 files that appear whole or not at all, carry a seal, and are not trusted when they are read.
+
+The seal is the hash of a file's bytes, in the block before them that HDF5 leaves to its users: it tells any
+change before HDF5 looks at it. Files are made and read in memory, because HDF5 itself does not survive a full
+disk, and waits for ever at a pipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from palm_cache.errors import PalmCacheError
+from palm_cache.store.files import replacing
+
+DAMAGE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+)
+"""What reading raises where bytes are not what they were, or never were what they should be."""
+
+DIGEST = "sha256"
+"""The attribute that holds a group's own hash; see :func:`digest`."""
+
+_BLOCK = 512
+"""Bytes before HDF5's own."""
+
+_SEAL = b"palm-cache, sha256 of all behind this block: "
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[h5py.File]:
+    """Give an HDF5 file in memory and write it, sealed, when the block succeeds.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    buffer = BytesIO()
+    # Of this format on HDF5 keeps checksums of what holds a file together.
+    with h5py.File(buffer, "w", userblock_size=_BLOCK, libver=("v110", "v110")) as file:
+        yield file
+    body = buffer.getbuffer()[_BLOCK:]
+    with replacing(path) as temporary, temporary.open("wb") as target:
+        target.write(_sealed(body))
+        target.write(body)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[tuple[h5py.File, bool]]:
+    """Open an HDF5 file, and tell whether it bears a seal and is what was sealed.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is no HDF5.
+    """
+    if not path.is_file():
+        raise OSError("it is not a file")
+    content = path.read_bytes()
+    intact = content[:_BLOCK] == _sealed(memoryview(content)[_BLOCK:])
+    with h5py.File(BytesIO(content)) as file:
+        yield file, intact
+
+
+def members(group: h5py.Group) -> dict[str, h5py.Group | h5py.Dataset]:
+    """Return what lies in a group itself.
+
+    Raises
+    ------
+    ValueError
+        If something in it points elsewhere, into another file perhaps.
+    """
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+    return dict(group.items())
+
+
+def attributes(group: h5py.Group) -> dict[str, Any]:
+    """Return a group's attributes, numbers as Python's own."""
+    return {
+        name: value.item() if isinstance(value, np.generic) else value for name, value in group.attrs.items()
+    }
+
+
+def tensor(member: h5py.Group | h5py.Dataset) -> Tensor:
+    """Return the numbers of a dataset.
+
+    Raises
+    ------
+    ValueError
+        If it is no plain array of finite numbers in this file, or claims to be larger than what is stored.
+    """
+    values = torch.from_numpy(_array(member))
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{member.name} holds NaN or infinity")
+    return values
+
+
+def _array(member: h5py.Group | h5py.Dataset) -> NDArray[np.generic]:
+    if not isinstance(member, h5py.Dataset) or member.dtype.kind not in "fiub":
+        raise ValueError(f"{member.name} is not an array of numbers")
+    if member.chunks or member.external or member.is_virtual or member.id.get_storage_size() != member.nbytes:
+        raise ValueError(f"{member.name} is not stored in one piece")
+    return np.asarray(member[()])
+
+
+def digest(group: h5py.Group) -> str:
+    """Return the hash of a group's attributes and arrays, without what lies in groups below it."""
+    hashed = hashlib.sha256()
+    said = {name: np.asarray(value).tolist() for name, value in group.attrs.items() if name != DIGEST}
+    hashed.update(json.dumps(said, sort_keys=True).encode())
+    for name, member in sorted(members(group).items()):
+        if isinstance(member, h5py.Dataset):
+            values = _array(member)
+            hashed.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
+            hashed.update(values.tobytes())
+    return hashed.hexdigest()
+
+
+def reason(error: BaseException) -> str:
+    """Return on one line, and not a long one, what an error of reading says."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if isinstance(error, PalmCacheError) or len(said) <= 200 else f"{said[:200]} ..."
+
+
+def _sealed(body: memoryview) -> bytes:
+    return (_SEAL + hashlib.sha256(body).hexdigest().encode() + b"\n").ljust(_BLOCK, b"\0")

@@ -1,0 +1,30 @@
+"""The head that the shots prefer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from samples import make_shots
+
+from palm_cache.adaptation.heads import auto
+from palm_cache.adaptation.heads.auto import Auto
+from palm_cache.adaptation.heads.prototype import Prototype
+from palm_cache.adaptation.heads.zero_shot import ZeroShot
+from palm_cache.types import BARE_TEMPLATE, Training
+
+
+def test_right_prompts_and_wrong_ones_are_told_apart_by_the_shots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "CANDIDATES", (Prototype, ZeroShot))
+    for wrong, expected in ((False, 1), (True, 0)):
+        shots = make_shots(runs=2, clips_per_class=4, shift=0.05, noise=3.0, wrong_text=wrong)
+        state = Auto(BARE_TEMPLATE, Training()).fit(shots)
+        assert state["choice"].tolist() == [expected] * 2
+        assert (state["losses"].argmin(dim=1) == expected).all()
+        kind = auto.CANDIDATES[expected]
+        alone = kind.logits(kind(BARE_TEMPLATE, Training()).fit(shots), shots.audio)
+        torch.testing.assert_close(Auto.logits(state, shots.audio), alone)
+
+
+def test_one_shot_takes_the_first_candidate() -> None:
+    state = Auto(BARE_TEMPLATE, Training()).fit(make_shots(runs=1, clips_per_class=1))
+    assert (state["choice"].tolist(), state["held_out"].tolist()) == ([0], [0])

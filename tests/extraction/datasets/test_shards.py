@@ -1,0 +1,242 @@
+"""Clips inside Parquet, Arrow and tar shards, made here as the libraries that write them do."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from samples import write_tone
+
+from palm_cache.errors import DataError, ParameterError
+from palm_cache.extraction.datasets.registry import check_dataset, read_dataset
+from palm_cache.params import ReadingParams
+from palm_cache.store.places import copy_files, files_below, place
+from palm_cache.types import ClipTable
+
+NAMES = ["robin", "wren"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> list[tuple[str, bytes, int]]:
+    """Name, bytes and class of six clips in two containers."""
+    made = []
+    for number in range(6):
+        file = tmp_path / "made" / f"{number}.{'flac' if number % 2 else 'wav'}"
+        write_tone(file, 300 + 40 * number, seconds=0.2, seed=number)
+        made.append((file.name, file.read_bytes(), number % 2))
+    return made
+
+
+Sounds = list[tuple[str, bytes, int]]
+
+
+def audio_table(sounds: Sounds, *, named: bool = True) -> pa.Table:
+    """A table as the ``datasets`` library lays it out."""
+    features = {
+        "audio": {"_type": "Audio"},
+        "label": {"_type": "ClassLabel", "names": NAMES},
+        "speaker": {"dtype": "string", "_type": "Value"},
+    }
+    rows = {
+        "audio": pa.array(
+            [{"bytes": content, "path": name if named else None} for name, content, _ in sounds],
+            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        ),
+        "label": pa.array([label for _, _, label in sounds], pa.int64()),
+        "speaker": [f"s{number // 2}" for number in range(len(sounds))],
+    }
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.table(rows).replace_schema_metadata(metadata)
+
+
+def write_hub_shards(root: Path, sounds: Sounds) -> None:
+    (root / "data").mkdir(parents=True)
+    for number in (0, 1):
+        part = audio_table(sounds[3 * number : 3 * number + 3], named=number == 0)
+        pq.write_table(part, root / "data" / f"train-0000{number}-of-00002.parquet")
+    (root / "README.md").write_text("x")
+
+
+def write_saved(root: Path, sounds: Sounds, stream: bool = True) -> None:
+    root.mkdir(parents=True)
+    table = audio_table(sounds)
+    with pa.OSFile(str(root / "data-00000-of-00001.arrow"), "wb") as file:
+        writer = (pa.ipc.new_stream if stream else pa.ipc.new_file)(file, table.schema)
+        with writer:
+            writer.write_table(table)
+    (root / "state.json").write_text("{}")
+    (root / "dataset_info.json").write_text("{}")
+    (root / "cache-0123.arrow").write_bytes(b"an intermediate result")
+
+
+def write_arrow_file(root: Path, sounds: Sounds) -> None:
+    write_saved(root, sounds, stream=False)
+
+
+def write_tars(root: Path, sounds: Sounds) -> None:
+    root.mkdir(parents=True)
+    for shard in (0, 1):
+        with tarfile.open(root / f"sounds-{shard:06}.tar", "w") as archive:
+            for name, content, label in sounds[3 * shard : 3 * shard + 3]:
+                stem, _, extension = name.partition(".")
+                more = {"label": NAMES[label], "speaker": "s"}
+                add(archive, f"./{stem}.{extension.upper()}", content)
+                add(archive, f"./._{stem}.{extension}", b"x")
+                add(archive, f"./{stem}.json", json.dumps(more).encode())
+
+
+def write_tars_with_classes(root: Path, sounds: Sounds) -> None:
+    root.mkdir(parents=True)
+    with tarfile.open(root / "sounds.tar.gz", "w:gz") as archive:
+        for name, content, label in sounds:
+            add(archive, f"x/{name}", content)
+            add(archive, f"x/{name.partition('.')[0]}.cls", f"{NAMES[label]}\n".encode())
+            add(archive, f"x/{name.partition('.')[0]}.txt", b"a caption")
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def contents(table: ClipTable) -> set[tuple[bytes, str | None]]:
+    return {(clip.file.read_bytes(), table.class_of(clip)) for clip in table.clips}
+
+
+every_container = pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (write_hub_shards, "read as 2 shard(s) with audio inside (path=path,label=label)"),
+        (write_saved, "read as 1 shard(s) with audio inside (path=path,label=label)"),
+        (write_arrow_file, "read as 1 shard(s) with audio inside (path=path,label=label)"),
+        (write_tars, "read as 2 shard(s) with audio inside (path=path,label=label)"),
+        (write_tars_with_classes, "read as 1 shard(s) with audio inside (path=path,label=label)"),
+    ],
+)
+
+
+@every_container
+def test_clips_come_out_byte_for_byte_with_their_classes(
+    write: Callable[[Path, Sounds], None], told: str, tmp_path: Path, sounds: Sounds, cache: Path
+) -> None:
+    root = tmp_path / "birds"
+    write(root, sounds)
+    table = read_dataset(str(root))
+    assert contents(table) == {(content, NAMES[label]) for _, content, label in sounds}
+    assert table.notes[0] == told
+    assert table.source == str(root)
+    assert {clip.file.suffix.lower() for clip in table.clips} == {".wav", ".flac"}
+    assert any(f"unpacked into {cache}/palm-cache/members/" in note for note in table.notes)
+    assert all("/" in clip.name and not clip.name.startswith("/") for clip in table.clips)
+
+
+@every_container
+def test_a_container_is_unpacked_once_and_again_when_it_has_changed(
+    write: Callable[[Path, Sounds], None], told: str, tmp_path: Path, sounds: Sounds
+) -> None:
+    root = tmp_path / "birds"
+    write(root, sounds)
+    first = read_dataset(str(root))
+    again = read_dataset(str(root))
+    assert [clip.file for clip in again.clips] == [clip.file for clip in first.clips]
+    assert not any("unpacked into" in note for note in again.notes)
+    for file in [*root.rglob("*.*")]:
+        if file.is_file():
+            file.unlink()
+    write(tmp_path / "other", sounds[:5])
+    for file in (tmp_path / "other").rglob("*.*"):
+        if file.is_file():
+            file.rename(root / file.relative_to(tmp_path / "other"))
+    assert contents(read_dataset(str(root))) == {(content, NAMES[label]) for _, content, label in sounds[:5]}
+
+
+def test_a_split_and_a_group_are_taken_from_the_shards(tmp_path: Path, sounds: Sounds) -> None:
+    root = tmp_path / "birds"
+    write_hub_shards(root, sounds)
+    data = root / "data"
+    (data / "train-00001-of-00002.parquet").rename(data / "test-00000-of-00001.parquet")
+    (fold,) = read_dataset(str(root)).folds
+    assert (len(fold.train), len(fold.test)) == (3, 3)
+    grouped = read_dataset(str(root), reading=ReadingParams(group="speaker", test="none"))
+    assert grouped.groups == ("s0", "s0", "s1") * 2
+
+
+def test_one_shard_may_be_the_dataset(tmp_path: Path, sounds: Sounds) -> None:
+    write_tars(tmp_path / "birds", sounds)
+    table = read_dataset(str(tmp_path / "birds" / "sounds-000001.tar"))
+    assert table.dataset == "sounds-000001"
+    assert contents(table) == {(content, NAMES[label]) for _, content, label in sounds[3:]}
+
+
+def test_names_inside_a_container_lead_nowhere(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "birds").mkdir()
+    write_tone(tmp_path / "x.wav", 300, seconds=0.1)
+    with tarfile.open(tmp_path / "birds" / "x.tar", "w") as archive:
+        for name in ("../../../../escaped.wav", "/tmp/absolute.wav", "a\\..\\b.wav", "new\nline.wav"):
+            add(archive, name, (tmp_path / "x.wav").read_bytes())
+        link = tarfile.TarInfo("link.wav")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    table = read_dataset(str(tmp_path / "birds"))
+    assert [Path(clip.name).name for clip in table.clips] == [
+        *("000000-escaped.wav", "000001-absolute.wav", "000002-b.wav", "000003-new_line.wav")
+    ]
+    assert all(cache in clip.file.parents and not clip.file.is_symlink() for clip in table.clips)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar", "arrow"])
+def test_a_container_that_is_cut_off_is_named_and_nothing_of_it_stays(
+    kind: str, tmp_path: Path, sounds: Sounds, cache: Path
+) -> None:
+    root = tmp_path / "birds"
+    write = {"parquet": write_hub_shards, "tar": write_tars, "arrow": write_saved}[kind]
+    write(root, sounds)
+    file = sorted(root.rglob(f"[dst]*[0-9].{kind}"))[0]
+    whole = file.read_bytes()
+    for kept in (len(whole) // 2, len(whole) // 2 // 512 * 512, 100):
+        file.write_bytes(whole[:kept])
+        with pytest.raises(DataError, match=rf"{file.name}: damaged: .*get it again"):
+            read_dataset(str(root))
+    assert not list(cache.rglob("*.wav"))
+    file.write_bytes(whole)
+    assert len(read_dataset(str(root)).clips) == 6
+
+
+def test_a_dataset_saved_with_paths_only_says_how_to_save_it(tmp_path: Path, sounds: Sounds) -> None:
+    write_saved(tmp_path / "birds", [(name, b"", label) for name, _, label in sounds])
+    with pytest.raises(DataError, match=r"row 1: no audio, only its path '0\.wav'; .*embed_external_files"):
+        read_dataset(str(tmp_path / "birds"))
+
+
+def test_without_pyarrow_parquet_says_what_to_install(
+    tmp_path: Path, sounds: Sounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hub_shards(tmp_path / "birds", sounds)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    with pytest.raises(ParameterError, match=r"needs pyarrow: pip install 'palm-cache\[parquet\]'"):
+        read_dataset(str(tmp_path / "birds"))
+
+
+def test_shards_in_a_bucket_are_read_like_those_on_a_disk(
+    bucket: str, tmp_path: Path, sounds: Sounds
+) -> None:
+    for name, write in (("hub", write_hub_shards), ("tars", write_tars)):
+        write(tmp_path / name, sounds)
+        copy_files(tmp_path / name, place(f"{bucket}/{name}"), files_below(tmp_path / name))
+        check = check_dataset(f"{bucket}/{name}")
+        assert check.sound
+        assert contents(check.table) == {(content, NAMES[label]) for _, content, label in sounds}
+        assert not any("unpacked" in note for note in read_dataset(f"{bucket}/{name}").notes)

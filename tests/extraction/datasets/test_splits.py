@@ -1,0 +1,144 @@
+"""Folds where a dataset has none: nothing that belongs together is torn apart."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import write_tone
+
+from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.datasets.splits import split, twins
+from palm_cache.extraction.datasets.tables import Row
+from palm_cache.params import ReadingParams
+
+
+def row(number: int, name: str | None = "wren", *, part: str = "", group: str = "", path: str = "") -> Row:
+    return Row("x.csv", number + 2, path or f"{number}.wav", name, part=part, group=group)
+
+
+def folds_of(rows: list[Row], **reading: int) -> list[tuple[list[Row], list[Row]]]:
+    return split(rows, ReadingParams(**reading), {row.path: Path("absent") for row in rows})[0]  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("123456")), min_size=2),
+    st.integers(2, 6),
+    st.integers(0, 3),
+)
+@settings(deadline=None)
+def test_every_row_is_tested_once_and_no_group_is_torn_apart(
+    drawn: list[tuple[str, str]], folds: int, seed: int
+) -> None:
+    rows = [row(number, name, group=group) for number, (name, group) in enumerate(drawn)]
+    made = folds_of(rows, folds=folds, seed=seed)
+    if len({group for _, group in drawn}) == 1:
+        assert made == [(rows, [])]
+        return
+    assert len(made) == min(folds, len({group for _, group in drawn}))
+    assert Counter(row for _, test in made for row in test) == Counter(rows)
+    for train, test in made:
+        assert train
+        assert test
+        assert not {row.group for row in train} & {row.group for row in test}
+        assert sorted(row.line for row in train + test) == sorted(row.line for row in rows)
+    assert made == folds_of(rows, folds=folds, seed=seed)
+
+
+def test_folds_hold_as_much_of_every_class_as_can_be_and_follow_the_seed() -> None:
+    rows = [row(number, "abc"[number % 3] if number < 45 else "a") for number in range(60)]
+    for seed in range(3):
+        counts = [Counter(row.class_name for row in test) for _, test in folds_of(rows, seed=seed)]
+        assert counts == [Counter({"a": 6, "b": 3, "c": 3})] * 5
+    assert folds_of(rows, seed=0) != folds_of(rows, seed=1)
+
+
+def test_stretches_of_a_recording_stay_together() -> None:
+    rows = [row(number, "ab"[number % 2], path=f"{number % 4}.wav") for number in range(40)]
+    for train, test in folds_of(rows):
+        assert not {row.path for row in train} & {row.path for row in test}
+
+
+def test_folders_of_sites_stay_together_and_folders_of_classes_do_not() -> None:
+    sites = [row(number, "ab"[number % 2], path=f"site{number % 5}/{number}.wav") for number in range(40)]
+    for train, test in folds_of(sites):
+        assert not {row.path.split("/")[0] for row in train} & {row.path.split("/")[0] for row in test}
+    classes = [row(number, "ab"[number % 2], path=f"{'ab'[number % 2]}/{number}.wav") for number in range(40)]
+    assert [len(test) for _, test in folds_of(classes)] == [8] * 5
+
+
+def test_twins_stay_together_whatever_they_are_called(tmp_path: Path) -> None:
+    for number in range(6):
+        write_tone(tmp_path / "wren" / f"{number}.wav", 300 + number, seconds=0.1, seed=number)
+        shutil.copy(tmp_path / "wren" / f"{number}.wav", tmp_path / "wren" / f"copy of {number}.wav")
+    table = read_dataset(str(tmp_path), reading=ReadingParams(layout="folders", folds=3))
+    assert len(table.folds) == 3
+    for fold in table.folds:
+        train, test = (
+            {table.clips[row].file.read_bytes() for row in rows.tolist()} for rows in (fold.train, fold.test)
+        )
+        assert not train & test
+    same = twins((clip.name, clip.file) for clip in table.clips)
+    assert len(same) == 12
+    assert same["wren/3.wav"] == same["wren/copy of 3.wav"] == "wren/3.wav"
+
+
+def test_files_of_one_size_are_no_twins_unless_all_of_them_agrees(tmp_path: Path) -> None:
+    content = bytes(200_000)
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "b").write_bytes(content[:-1] + b"x")
+    (tmp_path / "c").write_bytes(content)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "empty too").write_bytes(b"")
+    assert twins((file.name, file) for file in tmp_path.iterdir()) == {"a": "a", "c": "a"}
+
+
+def test_a_column_says_what_stays_together(tmp_path: Path) -> None:
+    lines = [f"{number}.wav,{'ab'[number % 2]},speaker {number // 4}" for number in range(24)]
+    (tmp_path / "x.csv").write_text("\n".join(["path,label,speaker", *lines]))
+    for number in range(24):
+        write_tone(tmp_path / f"{number}.wav", 300 + number, seconds=0.1, seed=number)
+    table = read_dataset(str(tmp_path), reading=ReadingParams(group="speaker"))
+    assert table.groups is not None
+    assert set(table.groups) == {f"speaker {number}" for number in range(6)}
+    for fold in table.folds:
+        train, test = ({table.groups[row] for row in rows.tolist()} for rows in (fold.train, fold.test))
+        assert not train & test
+    assert "no split given: 5 folds made (seed 0), rows of a group in one of them" in table.notes
+
+
+@pytest.mark.parametrize(
+    ("parts", "tested"),
+    [
+        ("train test train test", [[1, 3]]),
+        ("Training evaluation train valid", [[1]]),
+        ("train val train val", [[1, 3]]),
+        ("dev test dev test", [[1, 3]]),
+        ("1 2 1 3", [[0, 2], [1], [3]]),
+        ("fold_1 fold_2 fold_1 fold_10", [[0, 2], [1], [3]]),
+        ("1.0 2.0 1.0 2.0", [[0, 2], [1, 3]]),
+        ("train train train train", [[0], [1], [2], [3]]),
+    ],
+)
+def test_the_tables_own_split_is_used_as_far_as_it_is_one(parts: str, tested: list[list[int]]) -> None:
+    rows = [row(number, part=part) for number, part in enumerate(parts.split())]
+    made = [[row.line - 2 for row in test] for _, test in folds_of(rows)]
+    assert sorted(made) == tested
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ("train test often", r"x\.csv, row 4: 'often' is no part of a split .*--columns split=,fold="),
+        ("1 1 1", r"x\.csv, row 2: only fold 1; testing on one needs others to train on"),
+        ("train 1 2", r"x\.csv, row 3: '1' is no part"),
+    ],
+)
+def test_a_split_that_makes_no_sense_is_named(parts: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        folds_of([row(number, part=part) for number, part in enumerate(parts.split())])

@@ -1,0 +1,205 @@
+"""Against transformers' own classes with random weights, each clip alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from contracts import check_encoder
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTModel,
+    BertConfig,
+    BertModel,
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
+
+from palm_cache.errors import EncoderError
+from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.encoders import hf
+from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.recipe import audio_recipe
+from palm_cache.params import Recipe
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+WAVES: dict[str, Any] = {
+    **SMALL,
+    "conv_dim": (8,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
+STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+WHISPER = WhisperConfig(
+    d_model=16,
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    encoder_ffn_dim=32,
+    decoder_ffn_dim=32,
+    vocab_size=50,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+    decoder_start_token_id=1,
+)
+MODELS: dict[str, tuple[Any, Any]] = {
+    "ast": (lambda: ASTModel(ASTConfig(**SMALL)), ASTFeatureExtractor),
+    "wav2vec2": (lambda: Wav2Vec2Model(Wav2Vec2Config(**WAVES)), Wav2Vec2FeatureExtractor),
+    "wav2vec2 stable": (
+        lambda: Wav2Vec2Model(Wav2Vec2Config(**WAVES, **STABLE)),
+        lambda: Wav2Vec2FeatureExtractor(return_attention_mask=True),
+    ),
+    "hubert": (lambda: HubertModel(HubertConfig(**WAVES)), Wav2Vec2FeatureExtractor),
+    "wavlm": (lambda: WavLMModel(WavLMConfig(**WAVES)), lambda: Wav2Vec2FeatureExtractor(do_normalize=False)),
+    "data2vec": (
+        lambda: Data2VecAudioModel(Data2VecAudioConfig(**WAVES, conv_pos_kernel_size=3)),
+        Wav2Vec2FeatureExtractor,
+    ),
+    "whisper": (lambda: WhisperModel(WHISPER), WhisperFeatureExtractor),
+}
+"""Name -> what makes the model, and its feature extractor."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {}
+    for name, (make, extractor) in MODELS.items():
+        torch.manual_seed(0)
+        folders[name] = tmp_path_factory.mktemp("hf") / name
+        make().save_pretrained(folders[name])
+        extractor().save_pretrained(folders[name])
+    return folders
+
+
+@pytest.fixture(autouse=True)
+def shorter_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf, "LONGEST_SECONDS", 5)
+
+
+def load(place: Path | str, **recipe: Any) -> Encoder:
+    return load_encoder(f"hf:{place}", Recipe(**recipe), device="cpu")
+
+
+def noise(samples: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(samples)
+    return torch.randn(samples, generator=generator) * torch.linspace(0.01, 0.3, samples)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_keeps_the_contract(folders: dict[str, Path], name: str) -> None:
+    encoder = load(folders[name])
+    check_encoder(encoder)
+    assert encoder.text_tower() is None
+    assert encoder.window.samples == {"ast": 164_080, "whisper": 480_000}.get(name, 80_000)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("layer", [None, 2])
+def test_embeddings_are_transformers_own(folders: dict[str, Path], name: str, layer: int | None) -> None:
+    make, make_extractor = MODELS[name]
+    kind = type(make())
+    model, extractor = kind.from_pretrained(folders[name]).eval(), make_extractor()
+    model = model.get_encoder() if name == "whisper" else model
+    encoder = load(f"{folders[name]}{'' if layer is None else f'#layer={layer}'}")
+    for samples in (16_000, 70_001):
+        inputs = extractor(noise(samples).numpy(), sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            output = model(inputs[extractor.model_input_names[0]], output_hidden_states=True)
+        states = output.last_hidden_state if layer is None else output.hidden_states[layer]
+        if name == "whisper":
+            states = states[:, : -(-samples // 320)]
+        expected = states.mean(dim=1)
+        if name == "ast":
+            expected = output.pooler_output if layer is None else output.hidden_states[layer].mean(dim=1)
+        embedded = encoder.embed_audio(cut_windows(noise(samples), encoder.window)[None])
+        torch.testing.assert_close(embedded, expected, atol=1e-5, rtol=0)
+
+
+def test_layer_and_configuration_are_part_of_the_recipe(folders: dict[str, Path], tmp_path: Path) -> None:
+    place = Path(shutil.copytree(folders["wavlm"], tmp_path / "other"))
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
+    normal = Path(shutil.copytree(folders["wavlm"], tmp_path / "normal"))
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(normal)
+    specs = [folders["wavlm"], f"{folders['wavlm']}#layer=1", place, normal]
+    recipes = [json.dumps(audio_recipe(load(spec), Recipe()), sort_keys=True) for spec in specs]
+    assert len(set(recipes)) == 4
+    again = Path(shutil.copytree(folders["wavlm"], tmp_path / "again"))
+    assert audio_recipe(load(again), Recipe()) == json.loads(recipes[0])
+
+
+def test_a_clip_of_one_sample_has_a_vector(folders: dict[str, Path]) -> None:
+    for name in ("ast", "wavlm", "whisper"):
+        encoder = load(folders[name])
+        vector = encoder.embed_audio(cut_windows(torch.ones(1), encoder.window)[None])
+        assert torch.isfinite(vector).all()
+
+
+def test_openvino_takes_what_has_one_shape(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    quick, plain = load(folders["ast"], runtime="openvino"), load(folders["ast"])
+    window = cut_windows(noise(16_000), plain.window)[None]
+    torch.testing.assert_close(quick.embed_audio(window), plain.embed_audio(window), atol=1e-5, rtol=0)
+    with pytest.raises(EncoderError, match="openvino needs clips of one length"):
+        load(folders["wavlm"], runtime="openvino")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"model_type": "beats", "auto_map": {"AutoModel": "beats.Beats"}},
+            r"needs code .* \(auto_map: AutoModel\)",
+        ),
+        ({"model_type": "nonsense"}, "transformers knows no model of type 'nonsense'"),
+        ({"model_type": "clap"}, "also reads text: use clap:"),
+        ({"num_hidden_layers": 5}, "weights are missing or misshaped"),
+    ],
+)
+def test_another_kind_of_model_is_named(
+    folders: dict[str, Path], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    place = Path(shutil.copytree(folders["wavlm"], tmp_path / "copy"))
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(EncoderError, match=message) as caught:
+        load(place)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_text_and_a_layer_that_is_not_there_are_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    BertModel(BertConfig(**SMALL)).save_pretrained(tmp_path / "bert")
+    with pytest.raises(EncoderError, match=r"cannot load its preprocessor_config\.json"):
+        load(tmp_path / "bert")
+    with pytest.raises(EncoderError, match="layer 4 of a model with 3"):
+        load(f"{folders['wavlm']}#layer=4")
+    with pytest.raises(EncoderError, match="write #layer=N with a whole number from 0, not #layer=last"):
+        load(f"{folders['wavlm']}#layer=last")

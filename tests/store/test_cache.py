@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from palm_cache.errors import OutputError
+from palm_cache.store import cache as caching
+from palm_cache.store.cache import Cache, Failure, UnknownContentError
+from palm_cache.store.places import place
+
+RECIPE = {"encoder": "mini", "views": 1}
+
+
+def make(root: Path, **options: object) -> Cache:
+    return Cache(root, "audio", RECIPE, (2, 3), **options)  # type: ignore[arg-type]
+
+
+def keys_of(*numbers: int) -> np.ndarray:
+    return np.stack([np.frombuffer(number.to_bytes(32, "big"), np.uint8) for number in numbers])
+
+
+def hashes(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 32), dtype=np.uint8)
+
+
+def values(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, 2, 3)).astype(np.float32)
+
+
+def segments(cache: Cache) -> list[Path]:
+    assert isinstance(cache.folder.place, Path)
+    return sorted(cache.folder.place.glob("*.safetensors"))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of two values and merged segments of a few."""
+    monkeypatch.setattr(caching, "BLOCK_BYTES", 48)
+    monkeypatch.setattr(caching, "SMALL_BYTES", 4000)
+
+
+def test_what_is_added_is_known_here_and_by_whoever_opens_it_next(tmp_path: Path) -> None:
+    cache, keys, made = make(tmp_path), hashes(5), values(5)
+    cache.add(keys, made)
+    for one in (cache, make(tmp_path)):
+        assert one.look_up(keys).known.all()
+        assert not one.look_up(hashes(3, seed=1)).known.any()
+        assert np.array_equal(one.take(keys[[3, 0, 3]]), made[[3, 0, 3]])
+        assert one.holds(keys[2].tobytes())
+        assert not one.holds(hashes(1, seed=1)[0].tobytes())
+
+
+def test_another_process_is_seen_after_a_look(tmp_path: Path) -> None:
+    cache, other = make(tmp_path), make(tmp_path)
+    other.add(hashes(2), values(2))
+    assert not cache.look_up(hashes(2)).known.any()
+    cache.refresh()
+    assert cache.look_up(hashes(2)).known.all()
+
+
+def test_another_recipe_kind_or_content_is_another_cache(tmp_path: Path) -> None:
+    make(tmp_path).add(hashes(2), values(2))
+    assert not Cache(tmp_path, "audio", {**RECIPE, "views": 2}, (2, 3)).look_up(hashes(2)).known.any()
+    assert not Cache(tmp_path, "text", RECIPE, (2, 3)).look_up(hashes(2)).known.any()
+
+
+def test_a_folder_says_in_words_what_it_is_for(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.add(hashes(1), values(1))
+    words = json.loads(cache.folder.read("recipe.json"))
+    assert (words["kind"], words["recipe"]) == ("audio", RECIPE)
+
+
+def test_a_segment_is_a_safetensors_file_whose_values_lie_as_they_were_made(tmp_path: Path) -> None:
+    cache, made = make(tmp_path), values(7)
+    cache.add(hashes(7), made)
+    tensors = load_file(segments(cache)[0])
+    assert np.array_equal(tensors["values"], made)
+    keys = np.column_stack([tensors["prefix"], tensors["rest"]]).view(np.uint8)
+    assert np.array_equal(keys, hashes(7)[tensors["row"].astype(int)])
+
+
+def test_keys_that_share_their_first_bytes_are_told_apart(tmp_path: Path) -> None:
+    cache, keys = make(tmp_path), hashes(4)
+    keys[:, :8] = 7
+    cache.add(keys[:3], values(3))
+    assert cache.look_up(keys).known.tolist() == [True, True, True, False]
+    assert np.array_equal(cache.take(keys[[2, 1]]), values(3)[[2, 1]])
+
+
+def test_an_unknown_key_is_an_error_not_a_zero(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.add(hashes(2), values(2))
+    with pytest.raises(UnknownContentError, match="1 contents are not known here"):
+        cache.take(np.concatenate([hashes(2), hashes(1, seed=1)]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(parts=st.lists(st.lists(st.integers(0, 12), max_size=6), max_size=6), merged=st.booleans())
+def test_any_contents_in_any_segments_are_found(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], merged: bool
+) -> None:
+    cache = make(tmp_path_factory.mktemp("cache"))
+    for part in parts:
+        made = np.array([np.full((2, 3), number) for number in part], np.float32).reshape(-1, 2, 3)
+        cache.add(keys_of(*part) if part else np.empty((0, 32), np.uint8), made)
+    if merged:
+        cache.merge()
+        cache = make(cache.root)  # type: ignore[arg-type]
+    wanted = sorted({number for part in parts for number in part})
+    known = cache.look_up(keys_of(*range(13))).known
+    assert np.flatnonzero(known).tolist() == wanted
+    if wanted:
+        assert cache.take(keys_of(*wanted))[:, 0, 0].tolist() == wanted
+
+
+@pytest.mark.usefixtures("small")
+def test_many_small_segments_become_few_and_nothing_is_lost(tmp_path: Path) -> None:
+    cache, keys, made = make(tmp_path), hashes(60), values(60)
+    for start in range(0, 60, 3):
+        cache.add(keys[start : start + 3], made[start : start + 3])
+    reader = make(tmp_path)
+    cache.merge()
+    assert len(segments(cache)) < 6
+    for one in (cache, make(tmp_path), reader):  # the last knows only segments that are gone
+        assert np.array_equal(one.take(keys), made)
+
+
+def test_a_content_that_is_there_twice_is_kept_once(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    for _ in range(3):
+        cache.add(hashes(4), values(4))
+    cache.merge()
+    assert load_file(segments(cache)[0])["values"].shape[0] == 4
+
+
+def test_only_one_process_merges(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    for seed in range(3):
+        cache.add(hashes(2, seed), values(2))
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with cache.folder.alone("merge") as alone:
+            assert alone
+            inside.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    inside.wait(10)
+    make(tmp_path).merge()
+    leave.set()
+    other.join()
+    assert len(segments(cache)) == 3
+    cache.merge()
+    assert len(segments(cache)) == 1
+
+
+def test_failures_are_known_until_what_found_them_changes(tmp_path: Path) -> None:
+    cache = make(tmp_path, by="decoder 1")
+    cache.add(hashes(3), values(3), {1: Failure("too short", "decoder 1")})
+    found = make(tmp_path, by="decoder 1").look_up(hashes(3))
+    assert found.known.tolist() == [True, False, True]
+    assert found.failures == {1: Failure("too short", "decoder 1")}
+    assert make(tmp_path, by="decoder 1").holds(hashes(3)[1].tobytes())
+    for again in (make(tmp_path, by="decoder 2"), make(tmp_path, by="decoder 1", retry=True)):
+        assert again.look_up(hashes(3)).failures == {}
+        assert not again.holds(hashes(3)[1].tobytes())
+        assert again.holds(hashes(3)[0].tobytes())
+
+
+def test_a_failure_that_is_found_again_counts_again(tmp_path: Path) -> None:
+    make(tmp_path, by="1").add(hashes(1), values(1), {0: Failure("old", "1")})
+    cache = make(tmp_path, by="1", retry=True)
+    cache.add(hashes(1), values(1), {0: Failure("new", "1")})
+    assert cache.look_up(hashes(1)).failures == {0: Failure("new", "1")}
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_value_counts_before_a_failure_whichever_came_first(tmp_path: Path, merged: bool) -> None:
+    cache = make(tmp_path)
+    cache.add(hashes(2), values(2), {0: Failure("bad", "")})
+    cache.add(hashes(1), values(1))
+    cache.add(hashes(1), values(1), {0: Failure("worse", "")})
+    if merged:
+        cache.merge()
+    found = cache.look_up(hashes(2))
+    assert (found.known.tolist(), found.failures) == ([True, True], {})
+    assert np.array_equal(cache.take(hashes(2)), values(2))
+
+
+def flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place // 8] ^= 1 << place % 8
+    file.write_bytes(content)
+
+
+@pytest.mark.usefixtures("small")
+def test_no_flipped_bit_gives_another_number(tmp_path: Path) -> None:
+    keys, made = hashes(5), values(5)
+    make(tmp_path).add(keys, made, {4: Failure("bad", "")})
+    (file,) = segments(make(tmp_path))
+    content = file.read_bytes()
+    generator = np.random.default_rng(0)
+    for bit in generator.choice(8 * len(content), 300, replace=False).tolist():
+        for other in segments(make(tmp_path)):
+            other.unlink()
+        file.write_bytes(content)
+        flip(file, bit)
+        cache = make(tmp_path)
+        for row in range(5):
+            if cache.look_up(keys[[row]]).known.all():
+                try:
+                    value = cache.take(keys[[row]])
+                except UnknownContentError:
+                    continue
+                assert row < 4
+                assert np.array_equal(value, made[[row]])
+        assert cache.look_up(keys).failures in ({}, {4: Failure("bad", "")})
+
+
+@pytest.mark.usefixtures("small")
+def test_of_a_damaged_segment_what_is_whole_is_kept(tmp_path: Path) -> None:
+    cache, keys, made = make(tmp_path), hashes(6), values(6)
+    cache.add(keys, made)
+    file = segments(cache)[0]
+    start = file.read_bytes().index(made[3].tobytes())
+    flip(file, 8 * start + 5)
+    cache = make(tmp_path)
+    with pytest.raises(UnknownContentError, match="2 contents are not known here"):
+        cache.take(keys)
+    assert cache.look_up(keys).known.tolist() == [True, True, False, False, True, True]
+    assert np.array_equal(make(tmp_path).take(keys[[0, 1, 4, 5]]), made[[0, 1, 4, 5]])
+
+
+@pytest.mark.parametrize("length", [0, 4, 100, 300])
+def test_a_segment_that_was_cut_off_knows_nothing_and_harms_nothing(tmp_path: Path, length: int) -> None:
+    cache = make(tmp_path)
+    cache.add(hashes(3), values(3))
+    file = segments(cache)[0]
+    file.write_bytes(file.read_bytes()[:length])
+    again = make(tmp_path)
+    assert not again.look_up(hashes(3)).known.any()
+    assert again.damaged == [file.name]
+    again.add(hashes(3), values(3))
+    assert np.array_equal(again.take(hashes(3)), values(3))
+
+
+def test_files_of_others_in_its_folder_stay(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    for seed in range(3):
+        cache.add(hashes(2, seed), values(2))
+    assert isinstance(cache.folder.place, Path)
+    (cache.folder.place / "notes.txt").write_text("mine")
+    (cache.folder.place / "model.safetensors").write_bytes(b"somebody's")
+    again = make(tmp_path)
+    assert again.damaged == []
+    again.merge()
+    assert (cache.folder.place / "notes.txt").read_text() == "mine"
+    assert (cache.folder.place / "model.safetensors").read_bytes() == b"somebody's"
+    assert again.look_up(hashes(2, 1)).known.all()
+
+
+def test_a_cache_on_an_object_store_is_the_same(tmp_path: Path) -> None:
+    away = place(f"memory://{tmp_path.name}/cache")
+    cache = Cache(away, "audio", RECIPE, (2, 3))
+    for seed in range(3):
+        cache.add(hashes(2, seed), values(2, seed))
+    cache.merge()
+    again = Cache(away, "audio", RECIPE, (2, 3))
+    for seed in range(3):
+        assert np.array_equal(again.take(hashes(2, seed)), values(2, seed))
+    assert len([name for name in again.folder.files() if name.endswith(".safetensors")]) == 1
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write: .*choose another folder with --cache"):
+        make(tmp_path / "file").add(hashes(1), values(1))

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from palm_cache.errors import StoreError, visible, without_credentials
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://KEY:hid/den+x@bucket/x", "s3://bucket/x"),
+        ("see https://me:p@ss@host:80/x, and a@b", "see https://host:80/x, and a@b"),
+        ("https://me@host/x", "https://host/x"),
+        ("http://127.0.0.1:5000/x@2", "http://127.0.0.1:5000/x@2"),
+        ("https://h/x?a=1&X-Amz-Signature=abc&b=2", "https://h/x?a=1&X-Amz-Signature=***&b=2"),
+        ("https://h/x?token=abc", "https://h/x?token=***"),
+        ("s3://bucket/x", "s3://bucket/x"),
+        ("me@host: no URL", "me@host: no URL"),
+    ],
+)
+def test_credentials_of_urls_are_left_out(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown
+    assert str(StoreError(text)) == shown
+
+
+def test_control_characters_are_written_out() -> None:
+    assert visible("a\x1b]0;x\x07\nb\t\x9b\u202e\udc80\u2028") == (
+        r"a\x1b]0;x\x07\nb\t\x9b\u202e\udc80\u2028"
+    )
+    assert visible("Käuzchen, 鳥, \u00a0") == "Käuzchen, 鳥, \u00a0"
