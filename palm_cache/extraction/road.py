@@ -162,13 +162,15 @@ class Road:
         def stretches() -> Iterator[tuple[tuple[_Open, int], Tensor | None]]:
             for piece in pieces:
                 clip = open_clips.setdefault(piece.row, _Open())
-                for windows in () if piece.error else piece.stretches:
-                    clip.vectors.append(None)
-                    clip.left += 1
-                    yield (clip, len(clip.vectors) - 1), windows
-                if piece.last:
+                parts, place = () if piece.error else piece.stretches, len(clip.vectors)
+                clip.vectors += [None] * len(parts)
+                clip.left += len(parts)
+                if piece.last:  # before its stretches: whoever is interrupted has its outcome all the same
                     del open_clips[piece.row]
                     clip.last = piece
+                for number, windows in enumerate(parts, start=place):
+                    yield (clip, number), windows
+                if piece.last and not parts:
                     yield (clip, -1), None
 
         for (clip, place), vector in self.encode(stretches()):
@@ -223,17 +225,17 @@ class Road:
                 if len(alike) == self.batch_size:
                     in_work.append(self._submit(waiting.pop(len(windows))))
                 while in_work and (len(in_work) >= self._in_work or in_work[0].future.done()):
-                    yield from in_work.popleft()
+                    yield from _take(in_work)
             for alike in waiting.values():
                 in_work.append(self._submit(alike))
                 while len(in_work) >= self._in_work:
-                    yield from in_work.popleft()
+                    yield from _take(in_work)
             while in_work:
-                yield from in_work.popleft()
+                yield from _take(in_work)
         except KeyboardInterrupt:
             # What is in work is nearly done, and would be lost.
             while in_work:
-                yield from in_work.popleft()
+                yield from _take(in_work)
             raise
         finally:
             for batch in in_work:
@@ -324,6 +326,13 @@ class _InWork(Generic[T]):
 
     def __iter__(self) -> Iterator[tuple[T, Vectors]]:
         return zip(self.tags, self.future.result(), strict=True)
+
+
+def _take(in_work: deque[_InWork[T]]) -> Iterator[tuple[T, Vectors]]:
+    """Yield what the first batch gives; as long as that is waited for, it is in work."""
+    done = list(in_work[0])
+    in_work.popleft()
+    yield from done
 
 
 def _stack(windows: Sequence[Tensor], device: torch.device) -> Tensor:

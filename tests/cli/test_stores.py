@@ -35,20 +35,20 @@ def test_a_dry_run_says_what_and_why_and_makes_no_folder(workplace: Path) -> Non
     shutil.rmtree("data")
     words = ("extract", "--dataset", "Tones", "--dry-run")
     assert succeed(*words).stdout.splitlines() == [
-        "12 clips -> data/features/Tones/mini.zarr (12 to embed, 0 already there)",
+        "12 clips -> data/features/Tones/mini.zarr (12 to embed, 0 known)",
         "  12 new: audios/train_0_0.wav, audios/train_0_1.wav, audios/train_0_2.wav and 9 more",
     ]
     assert not Path("data").exists()
 
 
 def test_a_dry_run_names_a_stale_store_and_does_not_fail(workplace: Path) -> None:
-    words = ("extract", "--dataset", "Tones", "--dry-run")
+    words = ("extract", "--dataset", "Tones", "--dry-run", "--cache", "data/features/Tones/.cache")
     write_tone(Path("Tones/audios/train_0_1.wav"), 333)
     planned = json.loads(succeed(*words, "--json").stdout)
     assert (planned["to_embed"], planned["kept"], planned["stale"]) == (1, 11, "")
     assert planned["groups"] == {"changed content": ["audios/train_0_1.wav"]}
     stale = succeed(*words, "--views", "2").stdout
-    assert "  stale: 1 view(s) a clip instead of 2; only --on-stale rebuild goes on from here\n" in stale
+    assert "  stale: views 1, now 2; only --on-stale rebuild goes on from here\n" in stale
     several = json.loads(succeed(*words, "--dataset", "urbansound8k", "--json").stdout)
     assert [plan["to_embed"] for plan in several["stores"]] == [1]
     assert several["absent"] == ["urbansound8k"]
@@ -58,7 +58,7 @@ def test_verify_compares_with_the_dataset_and_with_the_encoder(workplace: Path) 
     words = ("store", "verify", STORE, "--dataset", "Tones", "--recompute", "5")
     sound = succeed(*words)
     assert "5 clips embedded again: largest difference " in sound.stdout
-    assert f"{STORE}: sound; 12 clips in 1 chunks" in sound.stdout
+    assert f"{STORE}: OK; 12 clips" in sound.stdout
     write_tone(Path("Tones/audios/train_0_1.wav"), 333)
     result = call(*words[:-1], "12", "--json")
     assert result.exit_code == 1
@@ -68,7 +68,7 @@ def test_verify_compares_with_the_dataset_and_with_the_encoder(workplace: Path) 
         "row 1, audios/train_0_1.wav: cannot be embedded again: the file has changed",
     ]
     assert found["recomputed"]["compared"] == 11
-    assert "repair it with the palm-cache extract command that made it" in result.stderr
+    assert "make it anew with the palm-cache extract command that made it" in result.stderr
 
 
 def test_verify_finds_the_audio_by_the_stores_own_name_or_says_that_it_is_not_here(workplace: Path) -> None:
@@ -83,42 +83,69 @@ def test_verify_finds_the_audio_by_the_stores_own_name_or_says_that_it_is_not_he
 def test_verify_refuses_to_recompute_with_another_encoder(workplace: Path) -> None:
     other = write_sample(Path("other.zarr"), make_features())
     words = ("store", "verify", str(other), "--dataset", "Tones", "--recompute", "3")
-    assert "other weights, tokenizer or libraries than those that made the clusters store" in fail(*words)
+    result = call(*words)
+    assert result.exit_code == 1
+    assert "than those that made the clusters store" in result.stderr
+
+
+def damage(store: Path) -> Path:
+    root = store / "zarr.json"
+    root.write_text(root.read_text().replace('"dim": 24', '"dim": 25'))
+    return store
 
 
 def test_gc_shows_what_is_of_no_use_and_removes_it_only_when_told_to(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_sample(Path("data/features/clusters/clap-x.zarr"), make_features())
     assert succeed("store", "gc").stdout == "nothing to remove\n"
-    useless = write_sample(Path("data/features/clusters/mini.zarr"), make_features())
+    useless = damage(write_sample(Path("data/features/clusters/mini.zarr"), make_features()))
     shown = succeed("store", "gc").stdout
     assert "data/features/clusters/mini.zarr" in shown
-    assert "made with another version of the preprocessing or of the decoders" in shown
+    assert "damaged" in shown
     assert shown.endswith("nothing removed; --yes removes it\n")
     listed = json.loads(succeed("store", "gc", "--json").stdout)
-    assert [item["path"] for item in listed["garbage"]] == [str(useless)]
-    assert listed["removed"] == []
+    assert [item["place"] for item in listed["waste"]] == [str(useless)]
+    assert listed["removed"] == 0
     monkeypatch.setattr(commands, "_somebody_is_there", lambda: True)
     refused = runner.invoke(app, ["store", "gc"], input="n\n")
     assert "Remove these 1 (0.0 MB)?" in refused.output
     assert useless.is_dir()
     assert "1 removed, 0.0 MB" in runner.invoke(app, ["store", "gc"], input="y\n").stdout
-    assert not useless.parent.exists()
+    assert not useless.exists()
     assert Path(STORE).is_dir()
 
 
 def test_gc_with_yes_does_not_ask(workplace: Path) -> None:
-    shutil.copytree(STORE, "elsewhere/Tones/.mini.zarr.old")
+    useless = damage(write_sample(Path("elsewhere/clusters/mini.zarr"), make_features()))
     removed = succeed("store", "gc", "--features", "elsewhere", "--yes", "--json").stdout
-    assert json.loads(removed)["removed"] == ["elsewhere/Tones/.mini.zarr.old"]
-    assert list(Path("elsewhere").iterdir()) == []
+    assert json.loads(removed)["removed"] == 1
+    assert not useless.exists()
 
 
-def test_verify_names_rows_without_a_content_hash(workplace: Path) -> None:
+def test_the_cache_is_shown_and_loses_what_no_store_is_made_of_only_when_told_to(workplace: Path) -> None:
+    where = ("--cache", "data/features/Tones/.cache")  # beside --out
+    known = json.loads(succeed("cache", "info", *where, "--json").stdout)
+    counts = {one["kind"]: one["contents"] for one in known["recipes"]}
+    assert (counts["audio"], counts["text"]) == (12, 16)
+    assert all(one["used_by"] == [STORE] for one in known["recipes"] if one["kind"] != "files")
+    assert STORE in succeed("cache", "info", *where).stdout
+    assert succeed("cache", "prune", *where).stdout == "nothing to remove\n"
+    succeed("extract", "--dataset", "Tones", "--views", "2", "--out", "two.zarr", *where)
+    listed = succeed("cache", "prune", *where).stdout
+    assert "audio of a recipe that no store here is made by" in listed
+    assert listed.endswith("nothing removed; --yes removes it\n")
+    assert json.loads(succeed("cache", "prune", *where, "--yes", "--json").stdout)["removed"] == 1
+    kept = json.loads(succeed("cache", "info", *where, "--json").stdout)["recipes"]
+    assert sorted(one["kind"] for one in kept) == sorted(one["kind"] for one in known["recipes"])
+    assert "(0 embedded now, 12 known)" in succeed("extract", "--dataset", "Tones", *where).stdout
+
+
+def test_verify_names_a_file_that_is_missing_and_extract_makes_the_store_anew(workplace: Path) -> None:
     shutil.rmtree(Path(STORE) / "content_sha256" / "c")
-    lines = call("store", "verify", STORE).stdout.splitlines()
-    assert lines == [f"row {row}: no content hash" for row in range(12)]
-    succeed("extract", "--dataset", "Tones")
+    assert call("store", "verify", STORE).stdout.splitlines() == ["content_sha256/c/0/0 is missing"]
+    words = ("extract", "--dataset", "Tones", "--cache", "data/features/Tones/.cache")
+    assert "(0 embedded now, 12 known)" in succeed(*words).stdout
     succeed("store", "verify", STORE)
 
 
@@ -126,7 +153,7 @@ def test_a_store_is_exported_and_comes_back(workplace: Path) -> None:
     assert succeed("store", "export", STORE, "x.h5").stdout == "12 clips -> x.h5\n"
     exported = json.loads(succeed("store", "export", "x.h5", "back.zarr", "--json").stdout)
     assert exported == {"store": "x.h5", "target": "back.zarr", "n_clips": 12}
-    assert "back.zarr: sound; 12 clips" in succeed("store", "verify", "back.zarr").stdout
+    assert "back.zarr: OK; 12 clips" in succeed("store", "verify", "back.zarr").stdout
     assert "x.h5: there is something here already" in fail("store", "export", STORE, "x.h5")
 
 
@@ -134,14 +161,15 @@ def test_stages_one_and_two_work_in_a_bucket(workplace: Path, bucket: str) -> No
     features = ("--features", f"{bucket}/features")
     extracted = succeed("extract", "--dataset", "Tones", *features)
     store = f"{bucket}/features/Tones/mini.zarr"
-    assert extracted.stdout == f"12 clips -> {store} (12 embedded now, 0 already there)\n"
-    assert json.loads(succeed("store", "info", store, "--json").stdout)["missing_chunks"] == []
-    assert "sound" in succeed("store", "verify", store, "--recompute", "2").stdout
+    assert extracted.stdout == f"12 clips -> {store} (12 embedded now, 0 known)\n"
+    assert json.loads(succeed("store", "info", store, "--json").stdout)["clips"] == 12
+    assert "OK; 12 clips" in succeed("store", "verify", store, "--recompute", "2").stdout
     rows = json.loads(succeed("fit", *features, "--shots", "2", "--seeds", "0", "--json").stdout)
     assert json.loads(succeed("evaluate", "--json").stdout) == rows  # heads.h5 remembers the URL
     assert (
         json.loads(succeed("fit", "--store", store, "--shots", "2", "--seeds", "0", "--json").stdout) == rows
     )
-    assert succeed("store", "unlock", store).stdout == "there is no lock to remove\n"
-    assert "gc looks through folders of this machine only" in fail("store", "gc", *features)
+    assert "(0 embedded now, 12 known)" in succeed("extract", "--dataset", "Tones", *features).stdout
+    assert succeed("store", "gc", *features).stdout == "nothing to remove\n"
+    assert succeed("cache", "prune", *features).stdout == "nothing to remove\n"
     assert f"{bucket}/no.zarr: no feature store here" in fail("store", "info", f"{bucket}/no.zarr")

@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from samples import assert_same, read_arrays
+from samples import assert_same, read_arrays, write_tone
 from spectrum import SpectrumEncoder
 
 from palm_cache.errors import OutputError
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.extraction.extract import dry_run, extract
-from palm_cache.params import ExtractParams
+from palm_cache.extraction.extract import Extractor, extract
+from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("small_chunks", "encoder")
@@ -51,59 +51,79 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-def test_a_disk_that_fills_up_keeps_what_is_finished_and_more_space_finishes_it(
-    disk: Path, folder: Path, tmp_path: Path
+def test_a_full_disk_for_the_cache_is_said_and_more_space_finishes_the_store(
+    disk: Path, folder: Path, tmp_path: Path, encoder: SpectrumEncoder
 ) -> None:
-    table, out = read(folder), disk / "mini.zarr"
-    extract(table, "mini", tmp_path / "whole.zarr", ExtractParams())
-    whole = read_arrays(tmp_path / "whole.zarr")
-    extract(table, "mini", out, ExtractParams())
-    for chunk in (1, 3):
-        FeatureStore(out).uncommit(chunk)
+    table, out = read(folder), tmp_path / "mini.zarr"
+    whole = extract(table, "mini", tmp_path / "whole.zarr", cache=tmp_path / "elsewhere").store
+    extract(table.subset(range(5)), "mini", out, cache=disk / "cache")
     ballast = fill(disk)
     with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
-        extract(table, "mini", out, ExtractParams())
-    assert FeatureStore(out).missing()
+        extract(table, "mini", out, cache=disk / "cache")
+    assert FeatureStore(out).n_clips == 5
+    assert FeatureStore(out).problems() == []
     ballast.unlink()
-    extract(table, "mini", out, ExtractParams())
-    assert not list(out.rglob("*.partial"))
-    assert_same(read_arrays(out), whole)
+    assert not list(disk.rglob("*.partial"))
+    assert extract(table, "mini", out, cache=disk / "cache").embedded == 13
+    assert_same(read_arrays(out), read_arrays(whole))
+
+
+def test_a_full_disk_for_the_store_leaves_the_store_that_was_there(
+    disk: Path, folder: Path, tmp_path: Path, encoder: SpectrumEncoder
+) -> None:
+    table, out, cache = read(folder), disk / "stores" / "mini.zarr", tmp_path / "cache"
+    extract(table.subset(range(5)), "mini", out, cache=cache)
+    before = read_arrays(out)
+    ballast = fill(disk)
+    with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
+        extract(table, "mini", out, cache=cache)
+    assert_same(read_arrays(out), before)
+    ballast.unlink()
+    encoder.embedded = 0
+    assert extract(table, "mini", out, cache=cache).embedded == 0  # what was embedded is known
+    assert encoder.embedded == 0
+    assert FeatureStore(out).n_clips == 18
+    assert [file.name for file in out.parent.iterdir()] == ["mini.zarr"]
 
 
 def test_a_new_store_for_which_there_is_no_room_leaves_nothing_behind(
-    disk: Path, folder: Path, encoder: SpectrumEncoder
+    disk: Path, folder: Path, tmp_path: Path
 ) -> None:
-    out = disk / "new" / "mini.zarr"
+    out, cache = disk / "new" / "mini.zarr", tmp_path / "cache"
     ballast = fill(disk)
     with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
-        extract(read(folder), "mini", out, ExtractParams())
-    assert encoder.embedded == 0
+        extract(read(folder), "mini", out, cache=cache)
     assert not out.exists()
     ballast.unlink()
-    assert extract(read(folder), "mini", out, ExtractParams()).embedded == 18
-    assert sorted(file.name for file in out.parent.iterdir()) == [".mini.zarr.lock", "mini.zarr"]
+    assert extract(read(folder), "mini", out, cache=cache).embedded == 0
+    assert [file.name for file in out.parent.iterdir()] == ["mini.zarr"]
 
 
 def test_a_store_on_a_read_only_disk_can_be_read_and_planned_but_not_extended(
     disk: Path, folder: Path, encoder: SpectrumEncoder
 ) -> None:
-    out = disk / "mini.zarr"
-    extract(read(folder), "mini", out, ExtractParams())
+    out, cache = disk / "mini.zarr", disk / ".cache"
+    extract(read(folder), "mini", out)
     mount("-o", "remount,ro", str(disk))
     assert FeatureStore(out).problems() == []
     assert FeatureStore(out).read().audio.shape == (18, 1, 12)
-    (folder / "audios" / "train_0_0.wav").write_bytes(b"<html>")
-    assert dry_run(read(folder), "mini", out, ExtractParams()).to_embed == 1
-    encoder.embedded = 0
-    with pytest.raises(OutputError, match="the file system is read-only: choose another folder with --out"):
-        extract(read(folder), "mini", out, ExtractParams())
-    assert encoder.embedded == 0
+    write_tone(folder / "audios" / "train_0_0.wav", 900)
+    with Extractor("mini", Recipe(), Resources()) as extractor:
+        plan = extractor.plan(read(folder), out, cache)
+    assert (plan.to_embed, plan.kept) == (1, 17)
+    with pytest.raises(OutputError, match="the file system is read-only: choose another folder with --"):
+        extract(read(folder), "mini", out)
 
 
-def test_a_folder_in_which_nothing_can_be_made_is_named_before_anything_is_embedded(
-    disk: Path, folder: Path, encoder: SpectrumEncoder
+def test_a_cache_on_a_read_only_disk_gives_what_it_knows_as_long_as_nothing_is_new(
+    disk: Path, folder: Path, tmp_path: Path, encoder: SpectrumEncoder
 ) -> None:
-    mount("-o", "remount,ro", str(disk))
-    with pytest.raises(OutputError, match=r"new/mini\.zarr: cannot write: read-only file system"):
-        extract(read(folder), "mini", disk / "new" / "mini.zarr", ExtractParams())
-    assert encoder.embedded == 0
+    extract(read(folder), "mini", tmp_path / "one.zarr", cache=disk / "cache")
+    encoder.embedded = 0
+    with Extractor("mini", Recipe(), Resources()) as extractor:
+        mount("-o", "remount,ro", str(disk))
+        assert extractor.plan(read(folder), tmp_path / "other.zarr", disk / "cache").to_embed == 0
+    write_tone(folder / "audios" / "train_0_0.wav", 900)
+    with pytest.raises(OutputError, match="the file system is read-only: choose another folder with --cache"):
+        extract(read(folder), "mini", tmp_path / "other.zarr", cache=disk / "cache")
+    assert not (tmp_path / "other.zarr").exists()

@@ -19,15 +19,15 @@ from palm_cache.extraction import reading
 from palm_cache.extraction.audio import content_hash
 from palm_cache.extraction.datasets.palm_layout import read as read_table
 from palm_cache.extraction.encoders.base import Window
-from palm_cache.extraction.encoders.mini import MiniEncoder
-from palm_cache.extraction.reading import PIECE_STRETCHES, Cut, Piece, read_ahead, read_pieces
-from palm_cache.params import ExtractParams
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.reading import STEP_FILES, STEP_STRETCHES, Cut, read_clips, read_file
+from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Clip
 
 RATE = 8_000
-CROP = Cut(RATE, Window(samples=4_000, most=2, padding="tile"), views=1)
-MEAN = Cut(RATE, replace(CROP.window, long="mean"), views=1)
+CROP = Cut(RATE, Window(samples=4_000, most=2, padding="tile"), views=1, long="crop")
+MEAN = replace(CROP, long="mean")
 
 
 def clip_of(folder: Path, seconds: float, rate: int = RATE) -> Clip:
@@ -43,19 +43,19 @@ def test_a_clip_is_one_piece_and_its_file_is_closed(tmp_path: Path, monkeypatch:
         return content_hash(file)
 
     monkeypatch.setattr(reading, "content_hash", noted)
-    piece = next(read_pieces(clip_of(tmp_path, 0.7), CROP))
-    assert piece.last
-    assert [(view, tuple(windows.shape)) for view, windows in piece.windows] == [(0, (2, 4_000))]
+    (piece,) = read_file([(5, clip_of(tmp_path, 0.7))], CROP)
+    assert (piece.row, piece.last, piece.error) == (5, True, "")
+    assert [tuple(windows.shape) for windows in piece.stretches] == [(2, 4_000)]
     assert [file.closed for file in files] == [True]
 
 
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 1.01, 7.3])
 def test_a_mean_covers_all_of_a_clip_evenly(tmp_path: Path, seconds: float) -> None:
     clip = clip_of(tmp_path, seconds)
-    pieces = list(read_pieces(clip, MEAN))
+    pieces = list(read_file([(0, clip)], MEAN))
     assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    assert max(len(piece.windows) for piece in pieces) <= PIECE_STRETCHES
-    stretches = [windows for piece in pieces for _, windows in piece.windows]
+    assert max(len(piece.stretches) for piece in pieces) <= STEP_STRETCHES
+    stretches = [windows for piece in pieces for windows in piece.stretches]
     whole, _ = soundfile.read(clip.file, dtype="float32")
     count = max(1, -(-len(whole) // 8_000))
     assert len(stretches) == count
@@ -78,29 +78,83 @@ def test_an_hour_is_read_no_further_ahead_than_a_minute(
 
     monkeypatch.setattr(reading, "cut_windows", counted)
     with ThreadPoolExecutor(2) as readers:
-        (pieces,) = read_ahead(readers, [read_pieces(clip, MEAN)], depth=9)
+        pieces = read_clips([(0, clip)], MEAN, readers=readers, n_readers=2, ahead=9)
         next(pieces)
         threading.Event().wait(0.3)  # time to read more, if anything would
-        assert PIECE_STRETCHES <= cut_out[0] <= 2 * PIECE_STRETCHES
-        assert sum(len(piece.windows) for piece in pieces) == 60 - PIECE_STRETCHES
+        assert STEP_STRETCHES <= cut_out[0] <= 2 * STEP_STRETCHES
+        assert sum(len(piece.stretches) for piece in pieces) == 60 - STEP_STRETCHES
 
 
-def test_clips_come_in_their_order_whichever_is_read_first() -> None:
-    first_may_end = threading.Event()
+def test_clips_come_in_their_order_whichever_is_read_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [(row, clip_of(tmp_path / str(row), 0.2 + 0.1 * row)) for row in range(2 * STEP_FILES)]
+    later_was_read, inner = threading.Event(), reading.read_file
 
-    def slow_first():  # type: ignore[no-untyped-def]
-        assert first_may_end.wait(10)
-        yield Piece("first")
+    def watched(clips, cut, wanted=None):  # type: ignore[no-untyped-def]
+        if clips[0][0] == 0:
+            assert later_was_read.wait(10)
+        yield from inner(clips, cut, wanted)
+        if clips[0][0] == STEP_FILES:
+            later_was_read.set()
 
-    def quick_second():  # type: ignore[no-untyped-def]
-        first_may_end.set()
-        yield Piece("second", last=False)
-        yield Piece("second's end")
-
+    monkeypatch.setattr(reading, "read_file", watched)
     with ThreadPoolExecutor(2) as readers:
-        clips = read_ahead(readers, [slow_first(), quick_second()], depth=2)
-        names = [[piece.content_sha256 for piece in clip] for clip in clips]
-    assert names == [["first"], ["second", "second's end"]]
+        pieces = list(read_clips(clips, CROP, readers=readers, n_readers=2, ahead=1))
+    assert [piece.row for piece in pieces] == list(range(2 * STEP_FILES))
+
+
+def test_clips_of_one_file_are_read_from_one_opening_and_each_has_a_key_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counted(file):  # type: ignore[no-untyped-def]
+        hashed.append(content_hash(file))
+        return hashed[-1]
+
+    monkeypatch.setattr(reading, "content_hash", counted)
+    whole = clip_of(tmp_path, 3)
+    stretches = [replace(whole, start=start, end=start + 0.5) for start in (0.0, 0.5, 1.0)]
+    clips = list(enumerate([whole, *stretches]))
+    with ThreadPoolExecutor(1) as readers:
+        pieces = list(read_clips(clips, CROP, readers=readers, n_readers=1, ahead=1))
+    assert len(hashed) == 1
+    assert {piece.content.hex() for piece in pieces} == {hashed[0]}
+    assert pieces[0].key.hex() == hashed[0]
+    assert len({piece.key for piece in pieces}) == 4
+    sound, _ = soundfile.read(whole.file, dtype="float32")
+    np.testing.assert_array_equal(pieces[2].stretches[0][0], sound[4_000:8_000])
+
+
+def test_what_is_not_wanted_is_hashed_and_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(reading, "read_views")
+    clip = clip_of(tmp_path, 0.7)
+    (piece,) = read_file([(0, clip)], CROP, lambda key: False)
+    with clip.file.open("rb") as file:
+        assert piece.content.hex() == content_hash(file)
+    assert (piece.wanted, piece.stretches, piece.error) == (False, (), "")
+
+
+def test_an_error_of_the_content_lasts_and_one_of_the_disk_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "page.wav").write_bytes(b"<html>")
+    page, absent = (Clip(tmp_path / name, name, 0) for name in ("page.wav", "absent.wav"))
+    (of_content,) = read_file([(0, page)], CROP)
+    assert (of_content.error, of_content.lasting) == ("cannot be decoded: format not recognised", True)
+    assert of_content.content
+    (not_there,) = read_file([(0, absent)], CROP)
+    assert (not_there.error, not_there.lasting, not_there.content) == ("no such file", False, b"")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(reading, "read_views", fail)
+    (of_disk,) = read_file([(0, clip_of(tmp_path, 0.7))], CROP)
+    assert (of_disk.error, of_disk.lasting) == ("cannot be read: Input/output error", False)
 
 
 def test_a_clip_that_is_written_to_while_it_is_read_is_an_error_and_read_again_next_time(
@@ -115,8 +169,8 @@ def test_a_clip_that_is_written_to_while_it_is_read_is_an_error_and_read_again_n
     monkeypatch.setattr(reading, "content_hash", hash_and_disturb)
     for cut in (CROP, MEAN):
         clip = clip_of(tmp_path, 0.7)
-        *_, piece = read_pieces(clip, cut)
-        assert (piece.content_sha256, piece.windows) == ("", ())
+        *_, piece = read_file([(0, clip)], cut)
+        assert (piece.content, piece.stretches, piece.lasting) == (b"", (), False)
         assert piece.error == "changed while it was read; run the same command again"
 
 
@@ -128,67 +182,69 @@ def folder(tmp_path: Path) -> Path:
 def test_a_clip_that_goes_or_changes_after_planning_is_taken_as_it_is_when_read(
     folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder, plan = SpectrumEncoder(), stage_one.find_doubts
-    monkeypatch.setattr(stage_one, "load_encoder", lambda spec, **options: encoder)
+    encoder, survey = SpectrumEncoder(), stage_one.Survey.of
+    monkeypatch.setattr(stage_one, "load_encoder", lambda *_, **options: encoder)
     gone, replaced = folder / "audios" / "train_0_1.wav", folder / "audios" / "train_0_2.wav"
 
-    def plan_and_change(*arguments):  # type: ignore[no-untyped-def]
-        todo = plan(*arguments)
+    def look_and_change(*arguments):  # type: ignore[no-untyped-def]
+        found = survey(*arguments)
         gone.unlink()
         write_tone(folder / "other.wav", 900, seconds=1)
         (folder / "other.wav").replace(replaced)
-        return todo
+        return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage_one, "find_doubts", plan_and_change)
-        done = stage_one.extract(read_table(folder), "mini", out, ExtractParams())
+        patch.setattr(stage_one.Survey, "of", look_and_change)
+        done = stage_one.extract(read_table(folder), "mini", out)
     assert done.failures == (("audios/train_0_1.wav", "no such file"),)
     store = FeatureStore(out)
     with replaced.open("rb") as file:
-        assert store.hashes_and_errors(0)[0][1:3] == ["", content_hash(file)]
+        assert store.content_hashes()[1:3] == ["", content_hash(file)]
     # Nothing more to do for either; a fresh store of the folder as it is now is the same.
-    again = stage_one.extract(read_table(folder), "mini", out, ExtractParams())
-    assert again.embedded == 0
-    fresh = stage_one.extract(read_table(folder), "mini", out.with_name("fresh.zarr"), ExtractParams())
-    np.testing.assert_array_equal(store.read_chunk(0), FeatureStore(fresh.store).read_chunk(0))
+    embedded = encoder.embedded
+    again = stage_one.extract(read_table(folder), "mini", out)
+    assert (again.embedded, encoder.embedded) == (0, embedded)
+    fresh = stage_one.extract(
+        read_table(folder), "mini", out.with_name("fresh.zarr"), cache=folder.parent / "another cache"
+    )
+    assert fresh.embedded == 11
+    np.testing.assert_array_equal(store.audio(), FeatureStore(fresh.store).audio())
 
 
 def test_mean_embeddings_are_those_of_the_naive_mean(folder: Path, out: Path) -> None:
     rate, window = 16_000, 12 * 16_000
     write_tone(folder / "audios" / "train_0_0.wav", 300, seconds=40.3, seed=5)
-    stage_one.extract(read_table(folder), "mini", out, ExtractParams(long="mean"))
+    stage_one.extract(read_table(folder), "mini", out, Recipe(long="mean"))
     store = FeatureStore(out)
     whole = torch.from_numpy(soundfile.read(folder / "audios" / "train_0_0.wav", dtype="float32")[0])
     starts = [round(place) for place in np.linspace(0, len(whole) - window, 4)]
     assert (4 - 1) * window < 40.3 * rate <= 4 * window
-    mini = MiniEncoder.load()
+    mini = load_encoder("mini", device="cpu")
     six = [
         torch.stack([whole[start + 2 * rate * place :][: 2 * rate] for place in range(6)]) for start in starts
     ]
     naive = torch.stack([mini.embed_audio(windows[None])[0] for windows in six]).mean(dim=0)
-    np.testing.assert_allclose(store.read_chunk(0)[0, 0], naive, atol=1e-6)
-    assert store.header.view_policy == "one view: the mean over evenly spaced stretches that cover the clip"
+    np.testing.assert_allclose(store.audio()[0, 0], naive, atol=1e-6)
+    assert store.header.recipe["long"] == "mean"
 
 
 def test_short_clips_are_the_same_however_long_ones_are_treated(folder: Path, out: Path) -> None:
-    stage_one.extract(read_table(folder), "mini", out, ExtractParams(long="mean"))
+    stage_one.extract(read_table(folder), "mini", out, Recipe(long="mean"))
     crop = out.with_name("crop.zarr")
-    stage_one.extract(read_table(folder), "mini", crop, ExtractParams())
-    np.testing.assert_array_equal(FeatureStore(out).read_chunk(0), FeatureStore(crop).read_chunk(0))
+    stage_one.extract(read_table(folder), "mini", crop)
+    np.testing.assert_array_equal(FeatureStore(out).audio(), FeatureStore(crop).audio())
 
 
 def test_a_store_of_the_other_policy_is_stale(folder: Path, out: Path) -> None:
-    stage_one.extract(read_table(folder), "mini", out, ExtractParams())
-    with pytest.raises(
-        StaleStoreError, match=r"another policy for long clips \(view 0: centre crop; .* now one"
-    ):
-        stage_one.extract(read_table(folder), "mini", out, ExtractParams(long="mean"))
+    stage_one.extract(read_table(folder), "mini", out)
+    with pytest.raises(StaleStoreError, match=r"mini\.zarr is stale: long crop, now mean; make it anew with"):
+        stage_one.extract(read_table(folder), "mini", out, Recipe(long="mean"))
     fingerprint = FeatureStore(out).header.fingerprint
-    rebuilt = ExtractParams(long="mean", on_stale="rebuild")
-    stage_one.extract(read_table(folder), "mini", out, rebuilt)
+    anew = Resources(on_stale="rebuild")
+    stage_one.extract(read_table(folder), "mini", out, Recipe(long="mean"), anew)
     assert FeatureStore(out).header.fingerprint != fingerprint
 
 
 def test_a_mean_has_one_view() -> None:
     with pytest.raises(ParameterError, match="a mean covers the whole clip"):
-        ExtractParams(long="mean", views=2)
+        Recipe(long="mean", views=2)
