@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.types import ZERO_SHOT_TEMPLATE, Training
+from palm_cache.types import MAX_VIEWS, ZERO_SHOT_TEMPLATE, Training
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Runtime = Literal["torch", "openvino"]
@@ -36,7 +36,7 @@ TestViews = Literal["first", "mean"]
 Layout = Literal["auto", "palm", "folders", "table", "flat", "audacity", "raven", "parquet", "webdataset"]
 TestRows = Literal["folds", "none"]
 
-MAX_VIEWS, MAX_BATCH, MAX_JOBS = 1_000, 65_536, 4_096
+MAX_BATCH, MAX_JOBS = 65_536, 1_024
 """Beyond these a number is a slip of the finger."""
 
 COLUMN_FIELDS = ("path", "label", "start", "end", "duration", "fold", "split")

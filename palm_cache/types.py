@@ -298,7 +298,7 @@ class Task:
     """Classes that had no usable clip at all."""
 
 
-MOST_VIEWS = 1000
+MAX_VIEWS = 1000
 """Crops of a clip, at most."""
 
 MOST_EPOCHS = 100_000

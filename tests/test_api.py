@@ -148,7 +148,10 @@ def test_fit_scores_the_runs_that_were_asked_for(workplace: Path) -> None:
     assert {"training", "evaluating"} <= set(told)
 
 
-def test_extract_opens_what_it_stored_and_does_nothing_twice(workplace: Path) -> None:
+def test_extract_opens_what_it_stored_and_does_nothing_twice(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palm_cache.store.places.local.RACY_NS", 0)
     told: list[tuple[str, int, int]] = []
     first = palm_cache.extract(Path("Tones"), store="here.zarr", progress=lambda *step: told.append(step))
     assert first.audio.shape == (12, 1, 512)

@@ -26,12 +26,12 @@ from palm_cache.extraction.road import Road
 from palm_cache.extraction.runtime import check_runtime
 from palm_cache.extraction.spread import check_address, embed_elsewhere
 from palm_cache.extraction.survey import Survey, file_cache
+from palm_cache.extraction.takeover import take_over
 from palm_cache.extraction.work import Done, Numbered, Work, Worker, audio_cache
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.fingerprint import fingerprint, library_versions
-from palm_cache.store.format1 import format1_embeddings
 from palm_cache.store.places import folder
 from palm_cache.store.writing import claimed_files, write_store
 from palm_cache.types import TEMPLATES, ClipTable, Place, Progress, no_progress
@@ -147,7 +147,11 @@ class Extractor:
             )
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         files = file_cache(cache)
-        notes = list(self._take_in_format1(out, present, audio))
+        notes = []
+        if present.format1 is not None and not stale:
+            everything = list(enumerate(table.clips))
+            taken = take_over(out, everything, self.road, audio)
+            notes.append(f"{out} was of an earlier format; {taken:,} clip(s) kept their embedding")
         survey = self._survey(table, files)
         progress("checking", int(survey.seen.sum()), len(table.clips))
         run = _Run(self, table, cache, audio, survey, notes, progress)
@@ -207,17 +211,6 @@ class Extractor:
             same = old == (format1_print(self.encoder, self.recipe), self.recipe.views)
             return "" if same else "written by an earlier palm-cache with another encoder or other options"
         return present.store.header.stale(self.audio_recipe) if present.store else ""
-
-    def _take_in_format1(self, out: Place, present: Present, audio: Cache) -> Iterator[str]:
-        """Let the cache know what a store of format 1 knows."""
-        if present.format1 is None or self._stale(present):
-            return
-        taken = 0
-        for keys, embeddings in format1_embeddings(out):
-            unknown = ~audio.look_up(keys).known
-            audio.add(keys[unknown], embeddings[unknown])
-            taken += len(keys)
-        yield f"{out} was of an earlier format; {taken:,} clip(s) kept their embedding"
 
     def _keep_gone(
         self, survey: Survey, present: Present, audio: Cache, errors: dict[int, str], notes: list[str]

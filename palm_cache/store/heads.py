@@ -34,7 +34,7 @@ from palm_cache.store.hdf5 import (
 )
 from palm_cache.store.layout import check_name, slug
 from palm_cache.store.places import place
-from palm_cache.types import MOST_VIEWS, Calibration, FittedHead, Place, Run
+from palm_cache.types import MAX_VIEWS, Calibration, FittedHead, Place, Run
 
 FORMAT_VERSION = 2
 
@@ -315,7 +315,7 @@ class _Opened:
     def origin(self) -> Origin:
         said = attributes(self._file)
         views = said.get("views", 1)
-        if not 1 <= views <= MOST_VIEWS:
+        if not 1 <= views <= MAX_VIEWS:
             raise ValueError(f"{views} views a clip")
         return Origin(self.stores()[0], dict(json.loads(said.get("identity", "{}"))), views)
 

@@ -17,12 +17,19 @@ from typing import Any
 
 import numpy as np
 import zarr
-from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from palm_cache.errors import OutputError
-from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, Rows, StoreHeader, root_checksum
+from palm_cache.store.features import (
+    CHUNK_ROWS,
+    ROOT,
+    UNFINISHED_MARK,
+    Rows,
+    StoreHeader,
+    file_hash,
+    root_hash,
+)
 from palm_cache.store.files import write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
@@ -90,7 +97,7 @@ def publish(built: Path, where: Folder) -> None:
 def _seal(built: Path) -> None:
     """Add the manifest to the root of a store."""
     files = {
-        file.relative_to(built).as_posix(): (file.stat().st_size, crc32c(file.read_bytes()))
+        file.relative_to(built).as_posix(): (file.stat().st_size, file_hash(file.read_bytes()))
         for file in sorted(built.rglob("*"))
         if file.is_file() and file != built / ROOT
     }
@@ -98,7 +105,7 @@ def _seal(built: Path) -> None:
     root["attributes"]["files"] = files
     # Of the content: DVC, which removes a store before it is made anew, then sees that nothing has changed.
     root["attributes"]["id"] = fingerprint(root["attributes"])[:32]
-    root["attributes"]["checksum"] = root_checksum(json.loads(json.dumps(root)))
+    root["attributes"]["sha256"] = root_hash(json.loads(json.dumps(root)))
     (built / ROOT).write_text(json.dumps(root), encoding="utf-8")
 
 

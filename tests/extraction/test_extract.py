@@ -375,16 +375,16 @@ def test_files_that_are_away_keep_what_is_known_of_them(run: Run, out: Path, fol
 
 
 def test_a_disk_that_is_away_is_an_error_and_changes_nothing(run: Run, out: Path, folder: Path) -> None:
-    (folder / "audios").rename(folder / "unmounted")
+    (folder / "audios").rename(folder.parent / "unmounted")
     with pytest.raises(
         DataError, match=r"none of its 18 audio files can be read, e\.g\. .*no such file; is the"
     ):
         run()
     assert not out.exists()
-    (folder / "unmounted").rename(folder / "audios")
+    (folder.parent / "unmounted").rename(folder / "audios")
     run()
     before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
-    (folder / "audios").rename(folder / "unmounted")
+    (folder / "audios").rename(folder.parent / "unmounted")
     run()
     with pytest.raises(DataError, match="Nothing was changed"):
         run(prune=True)
