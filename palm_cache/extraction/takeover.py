@@ -1,4 +1,4 @@
-"""What a store of format 1 knows, taken into the cache: as far as its sounds were read as they are read today."""
+"""What a store of format 1 knows, taken into the cache, as far as its sounds were read as they are today."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from palm_cache.types import Clip, Place
 def take_over(store: Place, clips: Sequence[Numbered], road: Road, cache: Cache) -> int:
     """Let the cache know what a store of format 1 knows of some clips, and return of how many.
 
-    Nothing is embedded. Clips that earlier versions decoded or mixed down otherwise are left out: MP3, crops of
-    Ogg, and files whose channels cancel each other.
+    Nothing is embedded. Clips that earlier versions decoded or mixed down otherwise are left out: MP3, crops
+    of Ogg, and files whose channels cancel each other.
     """
     contents: dict[bytes, Clip] = {}
     rows = dict(clips)
@@ -48,7 +48,7 @@ def _read_as_before(clip: Clip, road: Road) -> bool:
     except (AudioError, soundfile.SoundFileError):
         return False
     longest = road.cut.window.stretch / road.cut.sample_rate
-    if form == "MPEG" or form == "MP3" or (form == "OGG" and seconds > longest):
+    if form == "MP3" or (form == "OGG" and seconds > longest):
         return False
     if channels == 1:
         return True
