@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from miniatures import write_miniature
+from own_example import write_example
 from pengi_checkpoint import save_small_tokenizer
 from samples import write_palm_folder, write_tone
 from tiny_clap import save_tiny_clap
@@ -58,6 +59,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory, pengi_checkpoint: Path) 
     save_tiny_clap(folder / "laion" / "clap-htsat-unfused")
     save_small_tokenizer(folder / "openai" / "clip-vit-base-patch32")
     (folder / "base.pth").symlink_to(pengi_checkpoint)
+    write_example(folder)
     write_tone(folder / "night.flac", 440, seconds=20)
     with contextlib.chdir(folder):  # what the quickstart leaves behind
         for line in (

@@ -305,6 +305,8 @@ def _gpt2(state: Mapping[str, Tensor]) -> GPT2Config:
         n_head=max(1, width // 64),
         n_inner=_shape(state, "h.0.mlp.c_fc.weight")[1],
         n_positions=_shape(state, "wpe.weight")[0],
+        bos_token_id=None,
+        eos_token_id=None,
     )
 
 
