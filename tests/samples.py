@@ -12,6 +12,7 @@ import zarr
 
 from palm_cache.adaptation.heads.base import Shots, unit
 from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, Rows, StoreHeader
+from palm_cache.store.places import folder, place
 from palm_cache.store.writing import write_store
 from palm_cache.types import TEMPLATES, Features, Fold
 
@@ -151,6 +152,13 @@ def write_sample(path: Path, features: Features, hashes: Sequence[str] = ()) -> 
     blocks = (audio[start : start + CHUNK_ROWS] for start in range(0, n_clips, CHUNK_ROWS))
     write_store(path, header, rows, features.text.numpy(), blocks)
     return path
+
+
+def upload(source: Path, target: str) -> None:
+    """Copy a folder of this machine to the folder behind a URL."""
+    where = folder(place(target))
+    for name in folder(source).files():
+        where.write(name, (source / name).read_bytes())
 
 
 def read_arrays(store: Path) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from palm_cache.extraction.extract import Extraction
 
 Run = Callable[..., "Extraction"]
-"""Extracts a small folder with a SpectrumEncoder; takes fields of ExtractParams."""
+"""Extracts a small folder with a SpectrumEncoder; takes fields of Recipe and Resources."""
 
 
 class LetterTower:

@@ -247,7 +247,7 @@ def cache_info(features: FeaturesOption = None, cache: CacheOption = None, as_js
     print_table(
         ("recipe", "encoder", "contents", "size", "stores"),
         [
-            [one.name[:14], _words(one), f"{one.contents:,}", megabytes(one.bytes), "\n".join(one.used_by)]
+            [one.name[:14], _words(one), f"{one.contents:,}", megabytes(one.bytes), ", ".join(one.used_by)]
             for one in known
         ],
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from hub_server import serve
 from miniatures import write_miniature
+from samples import upload
 from typer.testing import CliRunner, Result
 
 from palm_cache.cli import app
 from palm_cache.extraction.datasets.registry import CARDS
-from palm_cache.store.places import copy_files, files_below, place
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +127,7 @@ def test_what_lies_in_the_files_is_told_before_anything_is_embedded() -> None:
 
 def test_the_root_may_be_a_url(bucket: str) -> None:
     root = write_miniature("SESA", Path("mine"))
-    copy_files(root, place(f"{bucket}/x/SESA"), files_below(root))
+    upload(root, f"{bucket}/x/SESA")
     told = json.loads(call("datasets", "--check", "sesa", "--root", f"{bucket}/x/SESA", "--json").stdout)
     assert (told["clips"], told["missing"], told["source"]) == (8, [], f"{bucket}/x/SESA")
     assert call("datasets", "sesa", "--root", f"{bucket}/x/SESA").stdout.splitlines()[2] == (

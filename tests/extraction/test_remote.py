@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from extraction.conftest import parted
-from samples import assert_same, read_arrays, write_tone
+from samples import assert_same, read_arrays, upload, write_tone
 from spectrum import SpectrumEncoder
 from upath import UPath
 
@@ -60,12 +60,6 @@ def fetched(store: UPath, tmp_path: Path) -> dict[str, np.ndarray]:
         (local / name).parent.mkdir(parents=True, exist_ok=True)
         source.fetch(name, local / name)
     return read_arrays(local)
-
-
-def upload(source: Path, target: str) -> None:
-    where = folder_at(place(target))
-    for name in folder_at(source).files():
-        where.write(name, (source / name).read_bytes())
 
 
 def test_a_store_in_a_bucket_is_the_one_on_a_disk(

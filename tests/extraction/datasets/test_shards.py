@@ -11,12 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from samples import write_tone
+from samples import upload, write_tone
 
 from palm_cache.errors import DataError, ParameterError
 from palm_cache.extraction.datasets.registry import check_dataset, read_dataset
 from palm_cache.params import ReadingParams
-from palm_cache.store.places import copy_files, files_below, place
 from palm_cache.types import ClipTable
 
 NAMES = ["robin", "wren"]
@@ -235,7 +234,7 @@ def test_shards_in_a_bucket_are_read_like_those_on_a_disk(
 ) -> None:
     for name, write in (("hub", write_hub_shards), ("tars", write_tars)):
         write(tmp_path / name, sounds)
-        copy_files(tmp_path / name, place(f"{bucket}/{name}"), files_below(tmp_path / name))
+        upload(tmp_path / name, f"{bucket}/{name}")
         check = check_dataset(f"{bucket}/{name}")
         assert check.sound
         assert contents(check.table) == {(content, NAMES[label]) for _, content, label in sounds}
