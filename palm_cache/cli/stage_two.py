@@ -160,7 +160,7 @@ def fit(
             dataset, encoder = dataset or list(wanted.datasets), encoder or [wanted.encoder]
         specs = list(dict.fromkeys(encoder)) if encoder else [None]
         stores = [[place(store)]] if store else _joined([_stores(wanted, dataset, spec) for spec in specs])
-        tower = tower_loader(wanted, device, tokenizer)
+        tower = tower_loader(wanted, device, tokenizer, encoder)
         files = _fit_all(stores, out, how, tower, calibrate)
         if not evaluate:
             if as_json:
@@ -205,7 +205,7 @@ def evaluate(
         names = [glob.escape(_known_name(features, name)) for name in dataset] if dataset else ["*"]
         spec = glob.escape(slug(joined_spec(encoder))) if encoder else "*"
         files = sorted({file for name in names for file in where.glob(f"{name}/{spec}/heads.h5")})
-        tower = tower_loader(wanted, device, tokenizer)
+        tower = tower_loader(wanted, device, tokenizer, encoder)
         with progress_bar("heads files") as progress:
             done = evaluate_files(
                 out,
@@ -297,13 +297,24 @@ def register(app: typer.Typer) -> None:
         app.command(rich_help_panel=panel)(command)
 
 
-def tower_loader(wanted: Params, device: str | None, tokenizer: str | None) -> LoadTower:
-    """Return what loads a text tower: the one place where adaptation is handed a part of an encoder."""
+def tower_loader(
+    wanted: Params, device: str | None, tokenizer: str | None, named: list[str] | None = None
+) -> LoadTower:
+    """Return what loads a text tower: the one place where adaptation is handed a part of an encoder.
+
+    Parameters
+    ----------
+    named : list of str, optional
+        The encoders that the user gave: code of somebody's own is run for those alone.
+    """
     from palm_cache.extraction.encoders.registry import load_text_tower
 
     chosen = device or wanted.resources.devices[0]
     return lambda header: load_text_tower(
-        header, device=chosen, tokenizer=tokenizer or wanted.extract.tokenizer
+        header,
+        device=chosen,
+        tokenizer=tokenizer or wanted.extract.tokenizer,
+        named=header.encoder if named and header.encoder in named else None,
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError, DataError, StaleStoreError
+from palm_cache.extraction.collapse import collapse_note
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.plan import Plan, Present, make_plan, twins
@@ -38,6 +39,9 @@ from palm_cache.types import TEMPLATES, ClipTable, Place, Progress, no_progress
 
 ROUNDS = 3
 """Passes over clips whose embedding is not there in the end: damaged, or left over by another process."""
+
+SAMPLED_ROWS, LEAST_ROWS = 500, 20
+"""Rows whose embeddings are compared with each other, at most; with fewer likeness is no sign."""
 
 MANY_MISSING = 0.5
 """Share of unreadable files above which that is said first."""
@@ -269,9 +273,14 @@ class Extractor:
                 yield block
 
         write_store(out, header, rows, text, blocks())
+        collapsed = (
+            collapse_note("clips", _sample(audio, keys, rows)),
+            collapse_note("class names", text[:, 0]) if text.size else None,
+        )
         made_anew = [f"{out} was stale ({stale}) and has been made anew"] if stale else [why] if why else []
         seen = np.asarray(rows.contents.any(axis=1))
-        return [*made_anew, *twins(np.where(seen[:, None], keys, 0), rows.labels, table)]
+        alike = twins(np.where(seen[:, None], keys, 0), rows.labels, table)
+        return [*made_anew, *alike, *(note for note in collapsed if note)]
 
     def _why_write(self, present: Present, header: StoreHeader) -> str | None:
         """Say why the store is to be written; ``None`` if the one that is there is the same."""
@@ -427,6 +436,20 @@ def _rows(table: ClipTable, survey: Survey, errors: dict[int, str]) -> Rows:
         errors=errors,
         folds=table.folds,
     )
+
+
+def _sample(audio: Cache, keys: NDArray[np.uint8], rows: Rows) -> NDArray[np.float32]:
+    """Return the embeddings of some different contents, (n, dim); none where there are too few to tell."""
+    good = np.setdiff1d(np.arange(len(keys)), list(rows.errors))
+    some = (
+        good[np.linspace(0, len(good) - 1, min(len(good), SAMPLED_ROWS)).astype(np.int64)]
+        if len(good)
+        else good
+    )
+    different = np.unique(keys[some], axis=0)
+    if len(different) < LEAST_ROWS:
+        different = different[:0]
+    return np.asarray(audio.take(different)[:, 0])
 
 
 def _machine(encoder: Encoder) -> dict[str, str]:
