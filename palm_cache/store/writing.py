@@ -17,12 +17,19 @@ from typing import Any
 
 import numpy as np
 import zarr
-from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from palm_cache.errors import OutputError
-from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, Rows, StoreHeader, root_checksum
+from palm_cache.store.features import (
+    CHUNK_ROWS,
+    ROOT,
+    UNFINISHED_MARK,
+    Rows,
+    StoreHeader,
+    file_checksum,
+    root_checksum,
+)
 from palm_cache.store.files import write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
@@ -90,7 +97,7 @@ def publish(built: Path, where: Folder) -> None:
 def _seal(built: Path) -> None:
     """Add the manifest to the root of a store."""
     files = {
-        file.relative_to(built).as_posix(): (file.stat().st_size, crc32c(file.read_bytes()))
+        file.relative_to(built).as_posix(): (file.stat().st_size, file_checksum(file.read_bytes()))
         for file in sorted(built.rglob("*"))
         if file.is_file() and file != built / ROOT
     }
