@@ -16,11 +16,11 @@ STORE = "data/features/Tones/mini.zarr"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of twelve clips and its store, at their places in a folder."""
-    folder = tmp_path_factory.mktemp("made")
+    """A dataset of twelve clips and its store, at their places in a folder that was moved since."""
+    folder = tmp_path_factory.mktemp("made") / "first"
     write_palm_folder(folder / "Tones")
     succeed("extract", "--dataset", str(folder / "Tones"), "--out", str(folder / STORE))
-    return folder
+    return folder.rename(folder.with_name("then"))
 
 
 @pytest.fixture

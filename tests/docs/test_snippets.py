@@ -50,7 +50,7 @@ def snippets(page: Path) -> Iterator[Snippet]:
 @pytest.fixture(scope="module")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory, pengi_checkpoint: Path) -> Path:
     """What the snippets take for granted: datasets, folders and checkpoints, all of them small."""
-    folder = tmp_path_factory.mktemp("reader")
+    folder = tmp_path_factory.mktemp("reader") / "first"
     synthesise(folder / "data" / "raw" / "demo", clips_per_class=5)
     write_two_folds(folder / "data" / "raw" / "UrbanSound8K")
     write_miniature("ESC50", folder / "data" / "raw" / "ESC50")
@@ -67,7 +67,8 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory, pengi_checkpoint: Path) 
             "palm-cache fit --dataset demo --shots 4 --seeds 0",
         ):
             run_line(line, "before the first page")
-    return folder
+    # Moved, as is what the reader has: where a dataset of the same name is still there, this is another.
+    return folder.rename(folder.with_name("then"))
 
 
 def write_two_folds(root: Path) -> None:
