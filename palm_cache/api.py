@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_store, text_of
 from palm_cache.adaptation.tasks import few_shot
-from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.datasets.registry import identity_of, read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract as extract_table
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params, ReadingParams, Recipe, Resources
@@ -242,7 +242,7 @@ def extract(
     resources = resources or Resources()
     where = address_of(
         table.dataset,
-        table.source,
+        identity_of(table),
         encoder,
         features=place(Params().features),
         out=place(store) if store is not None else None,

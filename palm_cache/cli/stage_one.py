@@ -240,6 +240,7 @@ def _extract_all(
     tables: list[ClipTable], wanted: Params, out: str | None, dry_run: bool, as_json: bool
 ) -> list[dict[str, object]]:
     """Extract datasets, or say what would be done, with one loaded encoder."""
+    from palm_cache.extraction.datasets.registry import identity_of
     from palm_cache.extraction.extract import Extractor
     from palm_cache.store.find import address_of
     from palm_cache.store.places import place
@@ -249,7 +250,7 @@ def _extract_all(
         for table in tables:
             where = address_of(
                 table.dataset,
-                table.source,
+                identity_of(table),
                 wanted.encoder,
                 features=features,
                 out=place(out) if out else None,

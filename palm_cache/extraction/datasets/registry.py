@@ -89,6 +89,16 @@ def default_root(card: DatasetCard) -> Path:
     return RAW / card.name
 
 
+def identity_of(table: ClipTable) -> str:
+    """Return what tells a dataset from others of its name: where it lies, "" for a known one at its own place.
+
+    So a project that is copied, stores and all, goes on with them.
+    """
+    card = find_card(table.dataset)
+    at_home = card is not None and table.source == str(default_root(card).absolute())
+    return "" if at_home else table.source
+
+
 def present_root(card: DatasetCard) -> Path | None:
     """Return the folder in which a known dataset lies, its own or one whose audio it shares, if any."""
     own = default_root(card)
