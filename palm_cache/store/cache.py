@@ -243,7 +243,8 @@ class Cache:
             except FileNotFoundError:
                 self.refresh()
             except _DamageError as damage:
-                self._merge([str(damage)])
+                with suppress(FileNotFoundError):  # another process has found it too
+                    self._merge([str(damage)])
                 self.refresh()
         raise UnknownContentError(f"{self.folder.place}: other processes change it all the time; try again")
 
@@ -280,12 +281,13 @@ class Cache:
         OutputError
             If that cannot be written; nothing is lost then.
         """
-        small = [name for name, one in self._segments.items() if one and one.size < SMALL_BYTES]
-        if len(small) < 2:
+        if self.n_small < 2:
             return
         with write_errors(self.folder.place, "--cache"), self.folder.alone("merge") as alone:
             if not alone:
                 return
+            self.refresh()  # another process may have merged a moment ago
+            small = [name for name, one in self._segments.items() if one and one.size < SMALL_BYTES]
             group: list[str] = []
             for name in [*small, ""]:
                 full = sum(self._sizes(group)) >= SMALL_BYTES

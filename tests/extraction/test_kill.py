@@ -28,8 +28,9 @@ CLASSES = [f"tone {number}" for number in range(3 * KILLS)]
 CLIPS = 12 * len(CLASSES)
 """So many that they are not all embedded before the last kill."""
 
-IN_FLIGHT = 64
-"""Clips that a process may have embedded without having recorded them: a few batches and a segment."""
+IN_FLIGHT = 128
+"""Clips that a process may have read or embedded before it sees that another has them: what is read ahead, a
+few batches and a segment, on a machine where processes wait for each other."""
 
 COMMAND = """
 import palm_cache.extraction.work as work, palm_cache.extraction.encoders.mini as mini, time

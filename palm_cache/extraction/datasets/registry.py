@@ -90,7 +90,7 @@ def default_root(card: DatasetCard) -> Path:
 
 
 def identity_of(table: ClipTable) -> str:
-    """Return what tells a dataset from others of its name: where it lies, "" for a known one at its own place.
+    """Return what tells a dataset from others of its name: where it lies, "" for a known one in its place.
 
     So a project that is copied, stores and all, goes on with them.
     """
