@@ -11,7 +11,8 @@ import torch
 import zarr
 
 from palm_cache.adaptation.heads.base import Shots, unit
-from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, Rows, StoreHeader
+from palm_cache.store.features import CHUNK_ROWS
+from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.places import folder, place
 from palm_cache.store.writing import write_store
 from palm_cache.types import TEMPLATES, Features, Fold

@@ -25,7 +25,8 @@ from palm_cache.adaptation.heads.base import (
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
-from palm_cache.store.features import FeatureStore, StoreHeader
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.header import StoreHeader
 from palm_cache.store.heads import add_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path

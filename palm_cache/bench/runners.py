@@ -22,7 +22,7 @@ from palm_cache.extraction.reading import Cut, read_file
 from palm_cache.extraction.road import Road
 from palm_cache.extraction.work import Work, audio_cache
 from palm_cache.params import Recipe
-from palm_cache.store.cache import KEY_BYTES
+from palm_cache.store.segments import KEY_BYTES
 from palm_cache.types import Clip
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
@@ -16,7 +14,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from palm_cache.errors import AudioError, DataError, StaleStoreError
+from palm_cache.errors import DataError, StaleStoreError
 from palm_cache.extraction.collapse import collapse_note
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
@@ -24,21 +22,19 @@ from palm_cache.extraction.plan import Plan, Present, make_plan, twins
 from palm_cache.extraction.prompts import embed_prompts_of
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
 from palm_cache.extraction.road import Road
-from palm_cache.extraction.runtime import check_runtime
-from palm_cache.extraction.spread import check_address, embed_elsewhere
+from palm_cache.extraction.run import ROUNDS, Run, take_in
+from palm_cache.extraction.spread import check_address
 from palm_cache.extraction.survey import Survey, file_cache
 from palm_cache.extraction.takeover import take_over
-from palm_cache.extraction.work import Done, Numbered, Work, Worker, audio_cache
+from palm_cache.extraction.work import Done, Numbered, audio_cache
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.cache import Cache, UnknownContentError
-from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, Rows, StoreHeader
+from palm_cache.store.features import CHUNK_ROWS
 from palm_cache.store.fingerprint import fingerprint, library_versions
+from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.places import folder
 from palm_cache.store.writing import claimed_files, write_store
 from palm_cache.types import TEMPLATES, ClipTable, Place, Progress, no_progress
-
-ROUNDS = 3
-"""Passes over clips whose embedding is not there in the end: damaged, or left over by another process."""
 
 SAMPLED_ROWS, LEAST_ROWS = 500, 20
 """Rows whose embeddings are compared with each other, at most; with fewer likeness is no sign."""
@@ -107,7 +103,7 @@ class Extractor:
         unseen = self._numbered(table, ~survey.seen)
         hashed = self.road.embed(unseen, lambda _: False, n_clips=len(unseen))
         for number, one in enumerate(hashed, start=1):
-            _take_in(survey, Done(one.row, one.content, one.state, "known", one.error))
+            take_in(survey, Done(one.row, one.content, one.state, "known", one.error))
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         return make_plan(out, table, self._stale(present), survey, audio)
@@ -158,7 +154,19 @@ class Extractor:
             notes.append(f"{out} was of an earlier format; {taken:,} clip(s) kept their embedding")
         survey = self._survey(table, files)
         progress("checking", int(survey.seen.sum()), len(table.clips))
-        run = _Run(self, table, cache, audio, survey, notes, progress)
+        run = Run(
+            table=table,
+            encoder=self.encoder,
+            road=lambda: self.road,
+            recipe=self.recipe,
+            resources=self.resources,
+            fingerprint=fingerprint(self.audio_recipe),
+            cache=cache,
+            audio=audio,
+            survey=survey,
+            notes=notes,
+            progress=progress,
+        )
         for number in range(ROUNDS):
             try:
                 errors = run.complete()
@@ -323,106 +331,6 @@ class Extractor:
             return []
         notes, self.road.notes = self.road.notes, []
         return notes
-
-
-@dataclass(slots=True)
-class _Run:
-    """One extraction while it runs."""
-
-    extractor: Extractor
-    table: ClipTable
-    cache: Place
-    audio: Cache
-    survey: Survey
-    notes: list[str]
-    progress: Progress
-    embedded: int = 0
-    remarks: dict[str, list[int]] = field(default_factory=dict)
-    """Rows of which something should be known, by what."""
-
-    @property
-    def said(self) -> list[str]:
-        """What should be known of the sounds that were embedded."""
-        return [
-            f"{len(rows)} clip(s): {remark}, e.g. {self.table.clips[min(rows)].name}"
-            for remark, rows in self.remarks.items()
-        ]
-
-    def complete(self) -> dict[int, str]:
-        """Embed what is not known; return why rows have no embedding.
-
-        What is there in the end counts, not what a process has said: segments may be damaged, and
-        another process may have been killed with what this one waited for.
-        """
-        for number in range(ROUNDS):
-            todo, errors = self._open_rows()
-            self._refuse(errors)
-            if not todo:
-                break
-            self._embed(todo, known=number > 0)
-        else:
-            todo, errors = self._open_rows()
-        lost = {row: "its embedding could not be kept; run the same command again" for row, _ in todo}
-        return {**lost, **errors, **self.survey.unread}
-
-    def _open_rows(self) -> tuple[list[Numbered], dict[int, str]]:
-        """Return the rows to be looked at, and the failures of those whose content is known."""
-        self.audio.refresh()
-        seen = self.survey.seen
-        found = self.audio.look_up(self.survey.keys)
-        errors = {row: one.reason for row, one in found.failures.items() if seen[row]}
-        open_ = ~(found.known & seen)
-        open_[list(errors) + list(self.survey.unread)] = False
-        return [(row, self.table.clips[row]) for row in np.flatnonzero(open_).tolist()], errors
-
-    def _embed(self, todo: Sequence[Numbered], *, known: bool) -> None:
-        """Embed clips, in this process or elsewhere.
-
-        It begins somewhere among them: processes that work on the same dataset then meet late.
-        """
-        begin = random.randrange(len(todo))
-        todo = [*todo[begin:], *todo[:begin]]
-        self.notes += check_runtime(self.extractor.encoder, [clip for _, clip in todo], self.extractor.recipe)
-        for number, done in enumerate(self._results(todo, known), start=1):
-            _take_in(self.survey, done)
-            self.embedded += done.how == "embedded"
-            for remark in done.remarks:
-                self.remarks.setdefault(remark, []).append(done.row)
-            if done.error:
-                self._refuse({done.row: done.error})
-            self.progress("embedding", number, len(todo))
-
-    def _results(self, todo: Sequence[Numbered], known: bool) -> Iterator[Done]:
-        extractor, resources = self.extractor, self.extractor.resources
-        if resources.jobs == 1 and not resources.cluster and len(resources.devices) == 1:
-            yield from Work(extractor.road, self.audio).embed(todo, known=known)
-            return
-        worker = Worker(
-            cache=self.cache,
-            encoder=extractor.spec,
-            fingerprint=fingerprint(extractor.audio_recipe),
-            recipe=extractor.recipe,
-            resources=resources,
-            session=uuid.uuid4().hex,
-        )
-        self.progress("embedding", 0, len(todo))
-        for some, notes in embed_elsewhere(worker, todo, known=known):
-            self.notes += [note for note in notes if note not in self.notes]
-            yield from some
-
-    def _refuse(self, errors: dict[int, str]) -> None:
-        if errors and self.extractor.resources.on_error == "fail":
-            row, reason = next(iter(errors.items()))
-            raise AudioError(
-                f"{self.table.clips[row].name}: {reason}; mend or remove the clip, or use --on-error skip"
-            )
-
-
-def _take_in(survey: Survey, done: Done) -> None:
-    if done.content:
-        survey.learn(done.row, done.content, done.state)
-    else:
-        survey.unread[done.row] = done.error
 
 
 def _rows(table: ClipTable, survey: Survey, errors: dict[int, str]) -> Rows:

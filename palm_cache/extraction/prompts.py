@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.recipe import text_recipe
-from palm_cache.store.cache import KEY_BYTES, Cache
+from palm_cache.store.cache import Cache
+from palm_cache.store.segments import KEY_BYTES
 from palm_cache.types import Place
 
 

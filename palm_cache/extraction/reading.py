@@ -22,7 +22,7 @@ from palm_cache.extraction.audio import content_hash, cut_windows, open_regular,
 from palm_cache.extraction.encoders.base import Encoder, Window
 from palm_cache.extraction.hearing import Heard
 from palm_cache.params import Long, Recipe
-from palm_cache.store.features import row_key
+from palm_cache.store.header import row_key
 from palm_cache.store.places import states
 from palm_cache.types import Clip
 

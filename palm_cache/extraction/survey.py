@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.store.cache import KEY_BYTES, Cache
-from palm_cache.store.features import row_keys
+from palm_cache.store.cache import Cache
+from palm_cache.store.header import row_keys
 from palm_cache.store.places import states
+from palm_cache.store.segments import KEY_BYTES
 from palm_cache.types import Clip, Place
 
 FILES_AT_ONCE = 1 << 14

@@ -29,8 +29,9 @@ from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.extraction.road import Outcome, Road, Vectors
 from palm_cache.params import Recipe, Resources
-from palm_cache.store.cache import KEY_BYTES, Cache, Failure
+from palm_cache.store.cache import Cache
 from palm_cache.store.fingerprint import fingerprint
+from palm_cache.store.segments import KEY_BYTES, Failure
 from palm_cache.types import Clip, Place
 
 SEGMENT_SECONDS, SEGMENT_BYTES = 2.0, 8 << 20

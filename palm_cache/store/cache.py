@@ -5,8 +5,7 @@
     CACHE/<kind>-<recipe>/recipe.json              what decides the values, in words
     CACHE/<kind>-<recipe>/<time>-<id>.safetensors  a segment
 
-A segment is a safetensors file: the hashes of its contents, sorted, where each one's value lies, and the
-values in the order in which they were made. It appears whole or not at all, carries checksums and is never
+A segment (:mod:`palm_cache.store.segments`) appears whole or not at all, carries checksums and is never
 changed. So any number of processes on any number of machines write without a lock; two that make the same
 value do no harm; a segment that is damaged gives what is whole of it. Looking contents up costs the memory of
 their hashes, not of their values.
@@ -18,15 +17,12 @@ of a file whose path, size and times are known).
 from __future__ import annotations
 
 import json
-import re
 import struct
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +34,23 @@ from palm_cache.errors import StoreError
 from palm_cache.store.files import write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
+from palm_cache.store.segments import (
+    FORMAT,
+    KEY_BYTES,
+    SEGMENT,
+    DamageError,
+    Failure,
+    Form,
+    Keys,
+    Segment,
+    encode,
+    join,
+    new_name,
+    parse,
+)
 from palm_cache.types import Place
 
-FORMAT = "palm-cache segment 1"
-
 RECIPE = "recipe.json"
-
-SEGMENT = re.compile(r"\d{20}-[0-9a-f]{8}\.safetensors")
-"""Name of a segment: when it was made, and something of its own."""
-
-KEY_BYTES = 32
-
-BLOCK_BYTES = 1 << 20
-"""Bytes of values, about, that share a checksum and are read at once."""
 
 SMALL_BYTES = 64 << 20
 """Segments below this are merged, into ones of about twice the size."""
@@ -61,72 +61,9 @@ RECENT_KEYS = 50_000
 BLOCKS_HELD = 32
 """Blocks that are kept in memory after reading: values that were made together are read together."""
 
-Keys = NDArray[np.uint8]
-"""(n, 32): hashes, one a row."""
-
 
 class UnknownContentError(StoreError):
     """A value is asked for that is not known, or no longer: another process has merged or dropped it."""
-
-
-class _DamageError(Exception):
-    """Bytes of a segment fail their checksum."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a content has no value."""
-
-    reason: str
-    by: str
-    """What found that out: another version of it may succeed."""
-
-
-@dataclass(slots=True)
-class _Segment:
-    """What is in memory of a segment."""
-
-    name: str
-    size: int
-    """Bytes of the file."""
-    prefix: NDArray[np.uint64]
-    """(n,) first 8 bytes of every key, sorted."""
-    rest: NDArray[np.uint64]
-    """(n, 3) the others."""
-    row: NDArray[np.uint64]
-    """(n,) where its value lies."""
-    failures: dict[int, Failure]
-    """By row: those have no value."""
-    forgotten: set[int]
-    """Rows of failures that count for nothing: they are to be tried again."""
-    values_at: int
-    """Byte at which the values begin."""
-    block_rows: int
-    checksums: NDArray[np.uint32] | None = None
-    """Of every block; read when a value is."""
-
-    @property
-    def keys(self) -> Keys:
-        """All keys, in their order."""
-        return np.column_stack([self.prefix, self.rest]).view(np.uint8)
-
-    def find(self, prefix: NDArray[np.uint64], rest: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the row of every key, -1 where it is not here."""
-        found = np.full(len(prefix), -1, np.int64)
-        if not len(self.prefix):
-            return found
-        place = np.searchsorted(self.prefix, prefix)
-        open_ = np.flatnonzero(self.prefix[np.minimum(place, len(self.prefix) - 1)] == prefix)
-        while len(open_):
-            at = place[open_]
-            same = (self.rest[at] == rest[open_]).all(axis=1)
-            found[open_[same]] = self.row[at[same]]
-            # Another key with the same 8 bytes: a miracle, but no reason to be wrong.
-            open_ = open_[~same]
-            place[open_] += 1
-            open_ = open_[place[open_] < len(self.prefix)]
-            open_ = open_[self.prefix[place[open_]] == prefix[open_]]
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +104,8 @@ class Cache:
     by: str = ""
     retry: bool = False
     folder: Folder = field(init=False)
-    _segments: dict[str, _Segment | None] = field(init=False, default_factory=dict)
+    form: Form = field(init=False)
+    _segments: dict[str, Segment | None] = field(init=False, default_factory=dict)
     """By name; ``None`` where the keys are damaged."""
     _blocks: dict[tuple[str, int], NDArray[Any]] = field(init=False, default_factory=dict)
     _prefixes: NDArray[np.uint64] = field(init=False, default_factory=lambda: np.empty(0, np.uint64))
@@ -175,7 +113,9 @@ class Cache:
     _recent: set[int] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
-        self.folder = folder(self.root / f"{self.kind}-{fingerprint(self.recipe)[:32]}")
+        hashed = fingerprint(self.recipe)
+        self.folder = folder(self.root / f"{self.kind}-{hashed[:32]}")
+        self.form = Form(hashed, self.shape, self.dtype)
         self.refresh()
         self.retry = False
 
@@ -198,13 +138,15 @@ class Cache:
         for name in names:
             if name not in self._segments:
                 try:
-                    self._keep(self._parse(name, sizes[name], partial(self.folder.read, name)))
-                except _DamageError:
+                    self._keep(
+                        parse(self.form, name, sizes[name], partial(self.folder.read, name), self._forgets)
+                    )
+                except DamageError:
                     self._segments[name] = None
                 except FileNotFoundError:
                     continue  # merged by another process a moment ago
 
-    def _keep(self, segment: _Segment) -> None:
+    def _keep(self, segment: Segment) -> None:
         self._segments[segment.name] = segment
         prefix = segment.prefix
         if segment.forgotten:
@@ -242,7 +184,7 @@ class Cache:
                 return self._take(keys)
             except FileNotFoundError:
                 self.refresh()
-            except _DamageError as damage:
+            except DamageError as damage:
                 with suppress(FileNotFoundError):  # another process has found it too
                     self._merge([str(damage)])
                 self.refresh()
@@ -266,12 +208,16 @@ class Cache:
         if not len(keys):
             return
         values = np.ascontiguousarray(values, self.dtype)
-        blocks = (values[at : at + self._block_rows] for at in range(0, len(values), self._block_rows))
-        name, content = _new_name(), b"".join(self._encode(keys, failures or {}, blocks))
+        blocks = (
+            values[at : at + self.form.block_rows] for at in range(0, len(values), self.form.block_rows)
+        )
+        name, content = new_name(), b"".join(encode(self.form, keys, failures or {}, blocks))
         with write_errors(self.folder.place, "--cache"):
             self._describe()
             self.folder.write(name, content)
-        self._keep(self._parse(name, len(content), lambda start, stop: content[start:stop]))
+        self._keep(
+            parse(self.form, name, len(content), lambda start, stop: content[start:stop], self._forgets)
+        )
 
     def merge(self) -> None:
         """Make few large segments of many small ones, unless another process is at it.
@@ -304,13 +250,8 @@ class Cache:
             if segment is not None:
                 yield segment.keys, segment.failures, segment.size
 
-    @property
-    def _block_rows(self) -> int:
-        return max(1, BLOCK_BYTES // self._row_bytes)
-
-    @property
-    def _row_bytes(self) -> int:
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
+    def _forgets(self, failure: Failure) -> bool:
+        return self.retry or failure.by != self.by
 
     def _sizes(self, names: Sequence[str]) -> list[int]:
         return [segment.size for name in names if (segment := self._segments.get(name))]
@@ -356,24 +297,24 @@ class Cache:
                 values[at] = self._block(segment, one)[row[at] % segment.block_rows]
         return values
 
-    def _block(self, segment: _Segment, number: int) -> NDArray[Any]:
+    def _block(self, segment: Segment, number: int) -> NDArray[Any]:
         """Read a block of values, checked."""
         kept = self._blocks.get((segment.name, number))
         if kept is not None:
             return kept
         if segment.checksums is None:
-            ends = segment.values_at + len(segment.row) * self._row_bytes
+            ends = segment.values_at + len(segment.row) * self.form.row_bytes
             count = ceil(len(segment.row) / segment.block_rows)
             content = self.folder.read(segment.name, ends, ends + 4 * count)
             if len(content) != 4 * count:
-                raise _DamageError(segment.name)
+                raise DamageError(segment.name)
             segment.checksums = np.frombuffer(content, np.uint32)
         start = number * segment.block_rows
         stop = min(start + segment.block_rows, len(segment.row))
-        at = [segment.values_at + row * self._row_bytes for row in (start, stop)]
+        at = [segment.values_at + row * self.form.row_bytes for row in (start, stop)]
         content = self.folder.read(segment.name, *at)
         if len(content) != at[1] - at[0] or crc32c(content) != segment.checksums[number]:
-            raise _DamageError(segment.name)
+            raise DamageError(segment.name)
         block = np.frombuffer(content, self.dtype).reshape(-1, *self.shape)
         while len(self._blocks) >= BLOCKS_HELD:
             self._blocks.pop(next(iter(self._blocks)))
@@ -386,7 +327,7 @@ class Cache:
         Of a content that is there twice the newest value is taken, and any value before a failure.
         """
         segments = [segment for name in names if (segment := self._segments.get(name))]
-        intact: list[tuple[_Segment, NDArray[np.int64]]] = []
+        intact: list[tuple[Segment, NDArray[np.int64]]] = []
         """Rows with a value that can be read, by segment, in their order."""
         for segment in segments:
             rows = np.setdiff1d(np.arange(len(segment.row)), list(segment.failures))
@@ -396,24 +337,24 @@ class Cache:
                 if self._whole(segment, number)
             ]
             intact.append((segment, rows[np.isin(rows // segment.block_rows, whole)]))
-        keys, failures, kept = _join(intact, segments)
+        keys, failures, kept = join(intact, segments)
         with self.folder.workspace() as work:
             built = Path(work, "merged")
             with built.open("wb") as file:
-                file.writelines(self._encode(keys, failures, self._gather(kept, len(failures))))
+                file.writelines(encode(self.form, keys, failures, self._gather(kept, len(failures))))
             if len(keys):
-                self.folder.put(_new_name(), built)
+                self.folder.put(new_name(), built)
         self.folder.remove([segment.name for segment in segments])
 
-    def _whole(self, segment: _Segment, number: int) -> bool:
+    def _whole(self, segment: Segment, number: int) -> bool:
         try:
             self._block(segment, number)
-        except _DamageError:
+        except DamageError:
             return False
         return True
 
     def _gather(
-        self, kept: Sequence[tuple[_Segment, NDArray[np.int64]]], n_failed: int
+        self, kept: Sequence[tuple[Segment, NDArray[np.int64]]], n_failed: int
     ) -> Iterator[NDArray[Any]]:
         """Yield the values of rows of segments in blocks, and zeros for those that have none."""
         waiting = np.empty((0, *self.shape), self.dtype)
@@ -423,93 +364,16 @@ class Cache:
                 for number in np.unique(rows // segment.block_rows).tolist():
                     mine = rows[rows // segment.block_rows == number]
                     yield self._block(segment, number)[mine % segment.block_rows]
-            for start in range(0, n_failed, self._block_rows):
-                yield np.zeros((min(self._block_rows, n_failed - start), *self.shape), self.dtype)
+            for start in range(0, n_failed, self.form.block_rows):
+                yield np.zeros((min(self.form.block_rows, n_failed - start), *self.shape), self.dtype)
 
         for piece in pieces():
             waiting = np.concatenate([waiting, piece])
-            while len(waiting) >= self._block_rows:
-                yield waiting[: self._block_rows]
-                waiting = waiting[self._block_rows :]
+            while len(waiting) >= self.form.block_rows:
+                yield waiting[: self.form.block_rows]
+                waiting = waiting[self.form.block_rows :]
         if len(waiting):
             yield waiting
-
-    def _encode(
-        self, keys: Keys, failures: Mapping[int, Failure], blocks: Iterator[NDArray[Any]]
-    ) -> Iterator[bytes]:
-        """Yield the bytes of a segment; values are given block by block."""
-        n_rows = len(keys)
-        parts = np.ascontiguousarray(keys).view("<u8").reshape(n_rows, KEY_BYTES // 8)
-        row = np.argsort(parts[:, 0], kind="stable")
-        index = b"".join(
-            np.ascontiguousarray(part).tobytes()
-            for part in (parts[row, 0], parts[row, 1:], row.astype("<u8"))
-        )
-        reasons = json.dumps({str(at): [one.reason, one.by] for at, one in sorted(failures.items())})
-        count = ceil(n_rows / self._block_rows)
-        tensors = {
-            "prefix": ("U64", (n_rows,), 8),
-            "rest": ("U64", (n_rows, 3), 24),
-            "row": ("U64", (n_rows,), 8),
-            "values": (_DTYPES[self.dtype], (n_rows, *self.shape), self._row_bytes),
-            "checksums": ("U32", (count,), 4),
-        }
-        header: dict[str, object] = {
-            "__metadata__": {
-                "format": FORMAT,
-                "recipe": fingerprint(self.recipe),
-                "block_rows": str(self._block_rows),
-                "failures": reasons,
-                "index_crc32c": str(crc32c(reasons.encode() + index)),
-            }
-        }
-        at = 0
-        for name, (dtype, shape, row_bytes) in tensors.items():
-            size = shape[0] * row_bytes
-            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
-            at += size
-        content = json.dumps(header).encode()
-        content += b" " * (-len(content) % 8)
-        yield struct.pack("<Q", len(content)) + content + index
-        checksums = []
-        for block in blocks:
-            checksums.append(crc32c(block.tobytes()))
-            yield block.tobytes()
-        yield np.array(checksums, "<u4").tobytes()
-
-    def _parse(self, name: str, size: int, read: Callable[[int, int], bytes]) -> _Segment:
-        """Read the head of a segment, everything but its values, by a function from first to last byte."""
-        head = read(0, HEAD_BYTES)
-        try:
-            (length,) = struct.unpack("<Q", head[:8])
-            if length > size:
-                raise _DamageError(name)
-            if len(head) < 8 + length:
-                head = read(0, 8 + length)
-            header = json.loads(head[8 : 8 + length])
-            about = header["__metadata__"]
-            values = header["values"]
-            n_rows = int(values["shape"][0])
-            index_bytes = n_rows * (KEY_BYTES + 8)
-            wanted = [n_rows, *self.shape]
-            if values["shape"] != wanted or values["dtype"] != _DTYPES[self.dtype] or index_bytes > size:
-                raise _DamageError(name)
-            start = 8 + length
-            index = head[start : start + index_bytes]
-            if len(index) < index_bytes:
-                index += read(start + len(index), start + index_bytes)
-            reasons, block_rows = about["failures"], int(about["block_rows"])
-            if crc32c(reasons.encode() + index) != int(about["index_crc32c"]) or block_rows < 1:
-                raise _DamageError(name)
-            failures = {int(at): Failure(*why) for at, why in json.loads(reasons).items()}
-            forgotten = {at for at, one in failures.items() if self.retry or one.by != self.by}
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-            raise _DamageError(name) from error
-        numbers = np.frombuffer(index, "<u8")
-        prefix, rest, row = numbers[:n_rows], numbers[n_rows : 4 * n_rows], numbers[4 * n_rows :]
-        return _Segment(
-            name, size, prefix, rest.reshape(-1, 3), row, failures, forgotten, start + index_bytes, block_rows
-        )
 
     def _describe(self) -> None:
         """Say in words what the folder is for, once."""
@@ -519,42 +383,3 @@ class Cache:
                 return
             words = {"palm_cache": FORMAT, "kind": self.kind, "recipe": dict(self.recipe)}
             self.folder.write(RECIPE, json.dumps(words, indent=2).encode())
-
-
-HEAD_BYTES = 1 << 16
-"""Read of a segment first: most hold their keys in it."""
-
-_DTYPES = {"float32": "F32", "uint8": "U8"}
-"""safetensors' names."""
-
-
-def _new_name() -> str:
-    return f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.safetensors"
-
-
-def _join(
-    intact: Sequence[tuple[_Segment, NDArray[np.int64]]], segments: Sequence[_Segment]
-) -> tuple[Keys, dict[int, Failure], list[tuple[_Segment, NDArray[np.int64]]]]:
-    """Return the keys of segments once each, those that failed last, and which rows have a value."""
-    by_row = {segment.name: segment.keys[np.argsort(segment.row)] for segment in segments}
-    newest_first = [by_row[segment.name][rows] for segment, rows in reversed(intact)]
-    together = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *newest_first])
-    _, first = np.unique(together.view(f"V{KEY_BYTES}").ravel(), return_index=True)
-    fresh = np.zeros(len(together), bool)
-    fresh[first] = True
-    kept: list[tuple[_Segment, NDArray[np.int64]]] = []
-    for segment, rows in reversed(intact):
-        mine, fresh = fresh[: len(rows)], fresh[len(rows) :]
-        kept.insert(0, (segment, rows[mine]))
-    keys = [by_row[segment.name][rows] for segment, rows in kept]
-    known = {key.tobytes() for key in together} if any(one.failures for one in segments) else set()
-    failed = {
-        key: failure
-        for segment in segments
-        for row, failure in segment.failures.items()
-        if (key := by_row[segment.name][row].tobytes()) not in known
-    }
-    n_values = len(first)
-    failures = {n_values + at: failure for at, failure in enumerate(failed.values())}
-    failed_keys = np.frombuffer(b"".join(failed), np.uint8).reshape(-1, KEY_BYTES)
-    return np.concatenate([together[:0], *keys, failed_keys]), failures, kept

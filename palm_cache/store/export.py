@@ -28,14 +28,9 @@ import torch
 from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
-from palm_cache.store.features import (
-    CHUNK_ROWS,
-    FeatureStore,
-    Rows,
-    check_format,
-    read_header,
-)
+from palm_cache.store.features import CHUNK_ROWS, FeatureStore
 from palm_cache.store.files import replacing, write_errors
+from palm_cache.store.header import Rows, check_format, read_header
 from palm_cache.store.places import folder, opened
 from palm_cache.store.writing import publish, write_store
 from palm_cache.types import Fold, Place, Progress, no_progress

@@ -19,12 +19,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
 from functools import cached_property
-from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -33,12 +30,10 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from palm_cache.errors import DamagedStoreError, DataError, OlderFormatError, StoreError
-from palm_cache.store.fingerprint import fingerprint
+from palm_cache.errors import DamagedStoreError, DataError, StoreError
+from palm_cache.store.header import Rows, check_format, read_header, row_keys
 from palm_cache.store.places import Folder, folder
 from palm_cache.types import Features, Fold, Place
-
-FORMAT_VERSION = 2
 
 ROOT = "zarr.json"
 """Metadata of the root, with the header and the manifest: where it is whole, there is a store."""
@@ -50,124 +45,6 @@ CHUNK_ROWS = 1024
 """Rows of ``audio`` in a file."""
 
 ANEW = "make it anew, from what the cache knows, with: palm-cache extract"
-
-
-@dataclass(frozen=True, slots=True)
-class StoreHeader:
-    """Attributes of a store: how its embeddings were made."""
-
-    format_version: int
-    id: str
-    """Hash of all of the store, given when it is written."""
-    dataset: str
-    source: str
-    """Where the dataset lay, "" if that is not known."""
-    encoder: str
-    """Encoder spec."""
-    recipe: Mapping[str, object]
-    """Everything that decided the audio embeddings."""
-    fingerprint: str
-    """Hash of the recipe."""
-    text_recipe: Mapping[str, object] | None
-    """Everything that decided the text embeddings, but for the prompts; ``None`` where there are none."""
-    dim: int
-    token_dim: int
-    """Length of the text tower's token embeddings: what a learned prompt is counted in; 0 without a tower."""
-    sample_rate: int
-    seconds: float
-    """Longest stretch of a clip that is embedded at once."""
-    views: int
-    templates: tuple[str, ...]
-    class_names: tuple[str, ...]
-    rows_sha256: str
-    """Hash of everything but header and embeddings: see :meth:`Rows.sha256`."""
-    text_sha256: str
-    """Hash of the text embeddings."""
-    made_with: Mapping[str, str]
-    """Device, libraries, commit of the weights; provenance only."""
-
-    @property
-    def digest(self) -> str:
-        """Hash of everything that a head depends on, clips being known by their content."""
-        return fingerprint(
-            {
-                "dataset": self.dataset,
-                "audio": self.fingerprint,
-                "text": self.text_recipe,
-                "templates": list(self.templates),
-                "prompts": self.text_sha256,
-                "rows": self.rows_sha256,
-            }
-        )
-
-    def stale(self, recipe: Mapping[str, object]) -> str:
-        """Say in words how another recipe differs from this store's; "" if it does not."""
-        return "; ".join(differences(self.recipe, recipe))
-
-
-def differences(old: Mapping[str, object], new: Mapping[str, object], within: str = "") -> Iterator[str]:
-    """Yield in words, field by field, how two recipes differ."""
-    for key in dict.fromkeys([*old, *new]):
-        before, now = old.get(key), new.get(key)
-        name = f"{within}{key.removesuffix('_sha256').replace('_', ' ')}"
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from differences(before, now, f"{name} ")
-        elif json.dumps(before) != json.dumps(now):
-            if key.endswith("_sha256"):
-                yield f"other {name}"
-            elif before is None or now is None:
-                yield f"{'with' if before is None else 'no more'} {name} {now if before is None else before}"
-            else:
-                yield f"{name} {before}, now {now}"
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows of a store, but for their embeddings."""
-
-    names: Sequence[str]
-    """Path of every row's file inside the dataset."""
-    start: NDArray[np.float64]
-    end: NDArray[np.float64]
-    """(rows,) seconds; NaN is the end of the file."""
-    labels: NDArray[np.int64]
-    """(rows,) -1 is unlabelled."""
-    contents: NDArray[np.uint8]
-    """(rows, 32) sha256 of every file; zeros where it could not be read."""
-    errors: Mapping[int, str]
-    """Why a row has no embedding."""
-    folds: tuple[Fold, ...]
-
-    def sha256(self, class_names: Sequence[str]) -> str:
-        """Return a hash of all of it and of the class names."""
-        digest = hashlib.sha256()
-        tables = [list(class_names), sorted(self.errors.items()), len(self.names)]
-        digest.update(json.dumps(tables).encode())
-        digest.update("\0".join(self.names).encode("utf-8", "surrogatepass"))
-        for array in (self.start, self.end, self.labels, self.contents):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        for fold in self.folds:
-            for rows in (fold.train.numpy(), fold.test.numpy()):
-                digest.update(len(rows).to_bytes(8, "little") + rows.tobytes())
-        return digest.hexdigest()
-
-
-def row_keys(
-    contents: NDArray[np.uint8], start: NDArray[np.float64], end: NDArray[np.float64]
-) -> NDArray[np.uint8]:
-    """Return what the cache knows rows by, (rows, 32): the file's hash, of a stretch that and its borders."""
-    keys = contents.copy()
-    for row in np.flatnonzero((start > 0) | ~np.isnan(end)).tolist():
-        key = row_key(contents[row].tobytes(), start[row], end[row])
-        keys[row] = np.frombuffer(key, np.uint8)
-    return keys
-
-
-def row_key(content: bytes, start: float, end: float) -> bytes:
-    """Return what the cache knows one row by; see :func:`row_keys`."""
-    if start == 0 and isnan(end):
-        return content
-    return hashlib.sha256(content + struct.pack("<dd", start, end)).digest()
 
 
 class FeatureStore:
@@ -443,45 +320,6 @@ def file_hash(content: bytes) -> str:
     Not the checksum that chunks end with: that is the same for all that end with their own.
     """
     return hashlib.sha256(content).hexdigest()
-
-
-def check_format(attributes: Mapping[str, Any], path: Place) -> None:
-    """Refuse the attributes of a store of another format.
-
-    Raises
-    ------
-    StoreError
-        An ``OlderFormatError`` if its format is an older one.
-    """
-    version = attributes.get("format_version")
-    if isinstance(version, int) and version < FORMAT_VERSION:
-        raise OlderFormatError(
-            f"{path}: store format {version}, this palm-cache reads {FORMAT_VERSION}; the palm-cache extract "
-            "command that made it takes its embeddings over: nothing is embedded again"
-        )
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise StoreError(
-            f"{path}: store format {version}, this palm-cache reads {FORMAT_VERSION}; update palm-cache"
-        )
-
-
-def read_header(attributes: Mapping[str, Any]) -> StoreHeader:
-    """Read a header from a store's attributes.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        If something is missing or not what it must be.
-    """
-    values = {field.name: attributes[field.name] for field in fields(StoreHeader)}
-    for name in ("templates", "class_names"):
-        values[name] = tuple(values[name])
-        if not all(isinstance(text, str) for text in values[name]):
-            raise ValueError(f"{name} are not text")
-    for name, kind in (("dataset", str), ("encoder", str), ("recipe", dict), ("dim", int), ("views", int)):
-        if not isinstance(values[name], kind):
-            raise ValueError(f"{name} is {values[name]!r}")
-    return StoreHeader(**values)
 
 
 def _row_problems(

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palm_cache.errors import DamagedStoreError, OutputError, StoreError
-from palm_cache.store.cache import FORMAT, RECIPE, SEGMENT
+from palm_cache.store.cache import RECIPE
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.files import write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import UNFINISHED, unfinished
+from palm_cache.store.segments import FORMAT, SEGMENT
 from palm_cache.store.writing import claimed_files
 from palm_cache.types import Place
 

@@ -35,7 +35,8 @@ from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe, Resources
-from palm_cache.store.features import CHUNK_ROWS, FORMAT_VERSION, FeatureStore, Rows, StoreHeader
+from palm_cache.store.features import CHUNK_ROWS, FeatureStore
+from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.writing import write_store
 from palm_cache.types import TEMPLATES, Clip, ClipTable, Features, Fold
 

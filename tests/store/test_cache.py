@@ -12,8 +12,10 @@ from safetensors.numpy import load_file
 
 from palm_cache.errors import OutputError
 from palm_cache.store import cache as caching
-from palm_cache.store.cache import Cache, Failure, UnknownContentError
+from palm_cache.store import segments as segments_module
+from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.places import place
+from palm_cache.store.segments import Failure
 
 RECIPE = {"encoder": "mini", "views": 1}
 
@@ -42,7 +44,7 @@ def segments(cache: Cache) -> list[Path]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of two values and merged segments of a few."""
-    monkeypatch.setattr(caching, "BLOCK_BYTES", 48)
+    monkeypatch.setattr(segments_module, "BLOCK_BYTES", 48)
     monkeypatch.setattr(caching, "SMALL_BYTES", 4000)
 
 

@@ -18,7 +18,8 @@ from hypothesis.extra.numpy import arrays
 from samples import flip_bit, make_features, write_sample
 
 from palm_cache.errors import DamagedStoreError, OlderFormatError, OutputError, StoreError
-from palm_cache.store.features import FeatureStore, row_keys
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.header import row_keys
 from palm_cache.store.places import folder, place
 from palm_cache.store.places.local import UNFINISHED, LocalFolder
 from palm_cache.store.writing import remove_store

@@ -11,7 +11,8 @@ import zarr
 from samples import make_features, write_sample
 
 from palm_cache.store.cache import Cache
-from palm_cache.store.features import FORMAT_VERSION, FeatureStore
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.header import FORMAT_VERSION
 from palm_cache.store.places.local import UNFINISHED
 from palm_cache.store.prune import cache_waste, known_recipes, remove_waste, store_waste
 

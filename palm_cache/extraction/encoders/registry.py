@@ -17,7 +17,7 @@ from palm_cache.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from palm_cache.extraction.encoders.base import Encoder
-    from palm_cache.store.features import StoreHeader
+    from palm_cache.store.header import StoreHeader
     from palm_cache.types import TextTower
 
 ENTRY_POINTS = "palm_cache.encoders"

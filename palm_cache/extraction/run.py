@@ -1,0 +1,131 @@
+"""One extraction while it runs: what is not known is embedded, here or elsewhere, until everything is."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from palm_cache.errors import AudioError
+from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.road import Road
+from palm_cache.extraction.runtime import check_runtime
+from palm_cache.extraction.spread import embed_elsewhere
+from palm_cache.extraction.survey import Survey
+from palm_cache.extraction.work import Done, Numbered, Work, Worker
+from palm_cache.params import Recipe, Resources
+from palm_cache.store.cache import Cache
+from palm_cache.types import ClipTable, Place, Progress
+
+ROUNDS = 3
+"""Passes over clips whose embedding is not there in the end: damaged, or left over by another process."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One extraction while it runs."""
+
+    table: ClipTable
+    encoder: Encoder
+    road: Callable[[], Road]
+    """Opens the readers and workers of this process."""
+    recipe: Recipe
+    resources: Resources
+    fingerprint: str
+    """Of the recipe."""
+    cache: Place
+    audio: Cache
+    survey: Survey
+    notes: list[str]
+    progress: Progress
+    embedded: int = 0
+    remarks: dict[str, list[int]] = field(default_factory=dict)
+    """Rows of which something should be known, by what."""
+
+    @property
+    def said(self) -> list[str]:
+        """What should be known of the sounds that were embedded."""
+        return [
+            f"{len(rows)} clip(s): {remark}, e.g. {self.table.clips[min(rows)].name}"
+            for remark, rows in self.remarks.items()
+        ]
+
+    def complete(self) -> dict[int, str]:
+        """Embed what is not known; return why rows have no embedding.
+
+        What is there in the end counts, not what a process has said: segments may be damaged, and
+        another process may have been killed with what this one waited for.
+        """
+        for number in range(ROUNDS):
+            todo, errors = self._open_rows()
+            self._refuse(errors)
+            if not todo:
+                break
+            self._embed(todo, known=number > 0)
+        else:
+            todo, errors = self._open_rows()
+        lost = {row: "its embedding could not be kept; run the same command again" for row, _ in todo}
+        return {**lost, **errors, **self.survey.unread}
+
+    def _open_rows(self) -> tuple[list[Numbered], dict[int, str]]:
+        """Return the rows to be looked at, and the failures of those whose content is known."""
+        self.audio.refresh()
+        seen = self.survey.seen
+        found = self.audio.look_up(self.survey.keys)
+        errors = {row: one.reason for row, one in found.failures.items() if seen[row]}
+        open_ = ~(found.known & seen)
+        open_[list(errors) + list(self.survey.unread)] = False
+        return [(row, self.table.clips[row]) for row in np.flatnonzero(open_).tolist()], errors
+
+    def _embed(self, todo: Sequence[Numbered], *, known: bool) -> None:
+        """Embed clips, in this process or elsewhere.
+
+        It begins somewhere among them: processes that work on the same dataset then meet late.
+        """
+        begin = random.randrange(len(todo))
+        todo = [*todo[begin:], *todo[:begin]]
+        self.notes += check_runtime(self.encoder, [clip for _, clip in todo], self.recipe)
+        for number, done in enumerate(self._results(todo, known), start=1):
+            take_in(self.survey, done)
+            self.embedded += done.how == "embedded"
+            for remark in done.remarks:
+                self.remarks.setdefault(remark, []).append(done.row)
+            if done.error:
+                self._refuse({done.row: done.error})
+            self.progress("embedding", number, len(todo))
+
+    def _results(self, todo: Sequence[Numbered], known: bool) -> Iterator[Done]:
+        resources = self.resources
+        if resources.jobs == 1 and not resources.cluster and len(resources.devices) == 1:
+            yield from Work(self.road(), self.audio).embed(todo, known=known)
+            return
+        worker = Worker(
+            cache=self.cache,
+            encoder=self.encoder.spec,
+            fingerprint=self.fingerprint,
+            recipe=self.recipe,
+            resources=resources,
+            session=uuid.uuid4().hex,
+        )
+        self.progress("embedding", 0, len(todo))
+        for some, notes in embed_elsewhere(worker, todo, known=known):
+            self.notes += [note for note in notes if note not in self.notes]
+            yield from some
+
+    def _refuse(self, errors: dict[int, str]) -> None:
+        if errors and self.resources.on_error == "fail":
+            row, reason = next(iter(errors.items()))
+            raise AudioError(
+                f"{self.table.clips[row].name}: {reason}; mend or remove the clip, or use --on-error skip"
+            )
+
+
+def take_in(survey: Survey, done: Done) -> None:
+    """Let a survey know what has been read of a clip."""
+    if done.content:
+        survey.learn(done.row, done.content, done.state)
+    else:
+        survey.unread[done.row] = done.error
