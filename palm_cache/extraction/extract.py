@@ -30,6 +30,7 @@ from palm_cache.extraction.work import Done, Numbered, audio_cache
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.features import CHUNK_ROWS
+from palm_cache.store.files import named
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.places import folder
@@ -138,7 +139,7 @@ class Extractor:
             If the store or the cache cannot be written.
         """
         table = self._limited(table)
-        claimed_files(folder(out))  # before hours of work: may the store be written here?
+        claimed_files(folder(named(out)))  # before hours of work: may the store be written here?
         present = Present.at(out)
         stale = self._stale(present)
         if stale and self.resources.on_stale == "refuse":

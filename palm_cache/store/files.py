@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock
-from upath import UPath
 
 from palm_cache.errors import OutputError
 from palm_cache.store.places import folder, is_remote_failure, reason_of
 from palm_cache.types import Place
 
-P = TypeVar("P", Path, UPath)
+P = TypeVar("P", bound=Place)
 
 
 @contextmanager

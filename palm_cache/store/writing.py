@@ -22,7 +22,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from palm_cache.errors import OutputError
 from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, file_hash, root_hash
-from palm_cache.store.files import write_errors
+from palm_cache.store.files import named, write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.header import Rows, StoreHeader
 from palm_cache.store.places import Folder, folder
@@ -58,7 +58,7 @@ def write_store(
     OutputError
         If it cannot be written, or something else lies there.
     """
-    where = folder(path)
+    where = folder(named(path))
     claimed_files(where)  # before the work: may the store be written here?
     header = replace(
         header,
@@ -111,24 +111,39 @@ def claimed_files(where: Folder) -> set[str]:
         If there is something that is not a feature store.
     """
     with write_errors(where.place):
+        try:
+            content = where.read(ROOT)
+        except (FileNotFoundError, NotADirectoryError):
+            return _nothing_or_refuse(where)
         present = where.files()
-        if not present:
-            if isinstance(where.place, Path) and where.place.exists() and not where.place.is_dir():
-                raise OutputError(f"{where.place}: there is a file here; choose another place with --out")
-            return set()
-        content = where.read(ROOT) if ROOT in present else b""
     listed = _listed(content)
     if listed:
         return {ROOT, *listed}.intersection(present)
     if all(f'"{key}": '.encode() in content for key in ("format_version", "fingerprint", "encoder")):
         return set(filter(_OF_A_STORE.fullmatch, present))
-    stranger = min(present)
-    if "audio/zarr.json" in present and all(map(_OF_A_STORE.fullmatch, present)):
+    raise _something_else(where, min(present, default=ROOT))
+
+
+def _nothing_or_refuse(where: Folder) -> set[str]:
+    """Return that no file is claimed where there is none; a folder of others may hold a whole disk."""
+    place = where.place
+    if not place.exists():
+        return set()
+    if not place.is_dir():
+        raise OutputError(f"{place}: there is a file here; choose another place with --out")
+    stranger = next(iter(place.iterdir()), None)
+    if stranger is None:
+        return set()
+    if (place / "audio" / ROOT).exists() and (place / "content_sha256" / ROOT).exists():
         raise OutputError(
-            f"{where.place}: looks like a feature store that has lost its {ROOT}; if it is one, remove it: "
+            f"{place}: looks like a feature store that has lost its {ROOT}; if it is one, remove it: "
             "the cache makes it anew"
         )
-    raise OutputError(
+    raise _something_else(where, stranger.name)
+
+
+def _something_else(where: Folder, stranger: str) -> OutputError:
+    return OutputError(
         f"{where.place}: there is something else here ({stranger}), not a feature store; "
         "choose another place with --out"
     )

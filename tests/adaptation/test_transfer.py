@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import fail, succeed
-from samples import make_features, write_store
+from samples import make_features, write_sample
 from torch import Tensor
 
 from palm_cache.adaptation.evaluate import clip_logits
@@ -39,8 +39,8 @@ def places(tmp_path: Path) -> tuple[Path, Path, Features]:
     """A heads file, the store of another dataset and that store's features."""
     features = make_features()
     target = other_dataset(features)
-    heads = fit_store(write_store(tmp_path / "own.zarr", features), tmp_path / "runs", PARAMS).heads_file
-    return heads, write_store(tmp_path / "others.zarr", target, hashes(1000, 120)), target
+    heads = fit_store(write_sample(tmp_path / "own.zarr", features), tmp_path / "runs", PARAMS).heads_file
+    return heads, write_sample(tmp_path / "others.zarr", target, hashes(1000, 120)), target
 
 
 def test_heads_are_scored_on_the_classes_that_both_have(places: tuple[Path, Path, Features]) -> None:
@@ -63,9 +63,9 @@ def test_heads_are_scored_on_the_classes_that_both_have(places: tuple[Path, Path
 
 def test_clips_that_a_run_learned_from_are_not_asked_about(tmp_path: Path) -> None:
     features = make_features()
-    own = write_store(tmp_path / "own.zarr", features)
+    own = write_sample(tmp_path / "own.zarr", features)
     heads_file = fit_store(own, tmp_path / "runs", PARAMS).heads_file
-    copy = write_store(tmp_path / "copy.zarr", replace(features, dataset="copy"))  # the same contents
+    copy = write_sample(tmp_path / "copy.zarr", replace(features, dataset="copy"))  # the same contents
     scores = transfer_heads(heads_file, copy).set_index("head")
     assert scores.loc["zero-shot", "n_test"] == 120
     assert scores.loc["prototype", "n_test"].tolist() == [120 - 16] * 2
@@ -76,10 +76,10 @@ def test_other_encoders_and_other_classes_are_refused(
     places: tuple[Path, Path, Features], tmp_path: Path
 ) -> None:
     heads_file, _, target = places
-    elsewhere = write_store(tmp_path / "elsewhere.zarr", replace(target, fingerprint="e" * 64))
+    elsewhere = write_sample(tmp_path / "elsewhere.zarr", replace(target, fingerprint="e" * 64))
     with pytest.raises(StaleStoreError, match="made by another encoder than the heads of"):
         transfer_heads(heads_file, elsewhere)
-    strangers = write_store(tmp_path / "strangers.zarr", replace(target, class_names=tuple("abcd")))
+    strangers = write_sample(tmp_path / "strangers.zarr", replace(target, class_names=tuple("abcd")))
     with pytest.raises(DataError, match=r"fewer than two classes in common: class 0, .* --same NAME=NAME"):
         transfer_heads(heads_file, strangers)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import typer
 from command_line import call, fail, runner, succeed
-from samples import make_features, write_palm_folder, write_store
+from samples import make_features, write_palm_folder, write_sample
 from typer.testing import Result
 from workshop import Workshop
 
@@ -145,7 +145,7 @@ def test_what_the_machine_refuses_is_one_line_and_a_defect_is_not() -> None:
 
 @pytest.mark.parametrize("command", ["fit", "evaluate", "report", "prompts"])
 def test_a_folder_that_cannot_be_looked_into_is_one_line(folder: Path, command: str) -> None:
-    write_store(folder / "data/features/clusters/mini.zarr", make_features())
+    write_sample(folder / "data/features/clusters/mini.zarr", make_features())
     result = call(command, "--out", "x" * 300)
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
@@ -248,7 +248,7 @@ def test_a_name_is_no_pattern(folder: Path) -> None:
 
 def test_a_copy_of_a_store_and_a_damaged_one_are_passed_over(folder: Path) -> None:
     features = folder / "data" / "features"
-    write_store(features / "clusters" / "mini.zarr", make_features())
+    write_sample(features / "clusters" / "mini.zarr", make_features())
     shutil.copytree(features / "clusters", features / "a copy")
     shutil.copytree(features / "clusters" / "mini.zarr", features / "clusters" / "old mini.zarr")
     (features / "broken" / "mini.zarr").mkdir(parents=True)
@@ -263,7 +263,7 @@ def test_a_copy_of_a_store_and_a_damaged_one_are_passed_over(folder: Path) -> No
 
 
 def test_a_store_that_calls_itself_a_path_writes_nothing_elsewhere(folder: Path) -> None:
-    write_store(folder / "mini.zarr", make_features())
+    write_sample(folder / "mini.zarr", make_features())
     for name in ("../../escaped", "/escaped", "..", "", "a\x00b", "a\nb"):
         described = folder / "mini.zarr" / "zarr.json"
         header = json.loads(described.read_text())
@@ -275,7 +275,7 @@ def test_a_store_that_calls_itself_a_path_writes_nothing_elsewhere(folder: Path)
 
 
 def test_sweeps_live_side_by_side(folder: Path) -> None:
-    write_store(folder / "mini.zarr", make_features())
+    write_sample(folder / "mini.zarr", make_features())
     words = ("fit", "--store", "mini.zarr", "--head", "palm", "--seeds", "0", "--folds", "1")
     for rate in (".005", ".05", ".5"):
         done = json.loads(succeed(*words, "--lr", rate, "--json").stdout)
@@ -302,8 +302,8 @@ def fit_seed(folder: Path, seed: int) -> None:
 
 
 def test_fits_at_once_into_one_folder_lose_nothing(folder: Path) -> None:
-    write_store(folder / "0.zarr", make_features())
-    write_store(folder / "1.zarr", make_features(n_classes=3))
+    write_sample(folder / "0.zarr", make_features())
+    write_sample(folder / "1.zarr", make_features(n_classes=3))
     header = folder / "1.zarr" / "zarr.json"
     header.write_text(header.read_text().replace('"clusters"', '"others"'))
     context = multiprocessing.get_context("spawn")
@@ -353,7 +353,7 @@ def test_what_finds_no_room_leaves_nothing_half_written(
 
 
 def test_scores_that_find_no_room_leave_the_earlier_ones(folder: Path) -> None:
-    write_store(folder / "mini.zarr", make_features())
+    write_sample(folder / "mini.zarr", make_features())
     words = ("--store", "mini.zarr", "--head", "knn", "--folds", "1", "--shots", "1")
     succeed("fit", *words, "--seeds", "0")
     before = {file: file.read_bytes() for file in (folder / "runs").rglob("*") if file.is_file()}

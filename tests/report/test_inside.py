@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import make_features, write_store
+from samples import make_features, write_sample
 
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_store
@@ -21,7 +21,7 @@ from palm_cache.types import Training
 def runs(tmp_path: Path) -> Path:
     """Scored heads; the gate of class 2 is opened wide, and its context made the prompt of class 1."""
     features = make_features()
-    store = write_store(tmp_path / "own.zarr", features)
+    store = write_sample(tmp_path / "own.zarr", features)
     params = FitParams(
         ("zero-shot", "palm"), shots=(2, 4), seeds=(0, 1), folds=(1,), training=Training(epochs=5)
     )

@@ -59,7 +59,8 @@ class Auto(Head):
         grid = Grid(tuple(float(place) for place in range(len(heads))), default=0.0)
         chosen = choose(losses, {"choice": grid}, folds >= 0, shots.views)
         fitted = {f"{head.name}_{name}": value for head in heads for name, value in head.fit(shots).items()}
-        return {**fitted, **chosen, "choice": chosen["choice"].long(), "losses": losses}
+        chosen = {**chosen, "choice": chosen["choice"].long(), "losses": losses, **shots.chosen}
+        return {**fitted, **chosen}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

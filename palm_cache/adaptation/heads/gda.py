@@ -103,7 +103,7 @@ class Gda(Head):
         held_out = folds >= 0
         each = [held_out_loss(scale * together, shots.labels, held_out) for scale in TEMPERATURES]
         grids = {"alpha": ALPHAS, "scale": SCALES}
-        chosen = choose(torch.stack(each, dim=2), grids, held_out, shots.views)
+        chosen = choose(torch.stack(each, dim=2), grids, held_out, shots.views) | dict(shots.chosen)
         weight, bias = discriminant(audio, shots.labels, torch.ones_like(held_out), n_classes)
         text = shots.text.repeat(len(shots.seeds), 1, 1)
         return {"text": text, "weight": weight.float(), "bias": bias.float(), **chosen}

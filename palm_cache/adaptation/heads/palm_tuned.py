@@ -98,6 +98,7 @@ class PalmTuned(Palm):
         chosen = choose(table, {"recipe": RECIPES, "passes": EPOCHS}, dealt >= 0, shots.views)
         rate, scale = chosen.pop("recipe").unbind(dim=1)
         chosen = {**chosen, "learning_rate": rate, "scale": scale, "passes": chosen["passes"].long()}
+        chosen |= shots.chosen
         learned = self._train(shots, start, torch.stack(orders), chosen, tick)
         embeddings = mix_context(shots.text, learned["context"], learned["gate"])
         return {**learned, **chosen, "class_embeddings": embeddings}

@@ -59,11 +59,11 @@ class ProkerPublished(Head):
             dtype=torch.float64,
         ).unbind(dim=1)
         state = {"clips": shots.audio, "text": shots.text.expand(len(beta), -1, -1), "parts": parts}
-        state = {**state, "beta": beta, "ridge": ridge}
+        state = {**state, "beta": beta, "ridge": ridge, **shots.chosen}
         exact = {name: value.double() for name, value in state.items()}
         prior, kernel = self.looked_up({**exact, "parts": parts}, shots.audio.double())
         identity = torch.eye(kernel.shape[-1], dtype=torch.float64)
-        weights = torch.linalg.solve(kernel / ridge[:, None, None] + identity, targets - prior)
+        weights = torch.linalg.solve(kernel / state["ridge"][:, None, None] + identity, targets - prior)
         return {**state, "text": state["text"].clone(), "weights": weights.float()}
 
     @classmethod
