@@ -84,9 +84,11 @@ class Classifier:
         """
         head, origin = read_head(path, choose_run(read_runs(path), run))
         refuse_joined(head)
+        # Format 1 does not count views among what decides the encoder's numbers.
+        recorded = {"views": origin.views, **origin.identity}
         loaded = load_same_encoder(
             head.run.encoder,
-            origin.identity,
+            recorded,
             head.fingerprint,
             purpose=f"{path} was fitted on",
             advice="give the ones it was fitted on with --encoder or --tokenizer, or extract and fit again",
@@ -94,7 +96,7 @@ class Classifier:
             tokenizer=tokenizer,
             named=encoder,
         )
-        return cls(head, loaded, replace(recipe_of(origin.identity), views=origin.views))
+        return cls(head, loaded, recipe_of(recorded))
 
     @property
     def longest(self) -> int:

@@ -131,7 +131,7 @@ def _nothing_or_refuse(where: Folder) -> set[str]:
         return set()
     if not place.is_dir():
         raise OutputError(f"{place}: there is a file here; choose another place with --out")
-    stranger = next(iter(place.iterdir()), None)
+    stranger = next((str(path.name) for path in place.iterdir()), None)
     if stranger is None:
         return set()
     if (place / "audio" / ROOT).exists() and (place / "content_sha256" / ROOT).exists():
@@ -139,7 +139,7 @@ def _nothing_or_refuse(where: Folder) -> set[str]:
             f"{place}: looks like a feature store that has lost its {ROOT}; if it is one, remove it: "
             "the cache makes it anew"
         )
-    raise _something_else(where, stranger.name)
+    raise _something_else(where, stranger)
 
 
 def _something_else(where: Folder, stranger: str) -> OutputError:

@@ -71,7 +71,7 @@ def test_a_head_of_other_classes_or_lengths_is_refused(
     workshop: Workshop, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     head = next(head for head in read_heads(workshop.heads)[0] if head.run.head == "palm")
-    write_heads(tmp_path / "heads.h5", [replace(head, **change)], workshop.store)
+    write_heads(tmp_path / "heads.h5", [replace(head, **change)], workshop.store, views=2)
     with pytest.raises(DamagedStoreError, match=message):
         Classifier.load(tmp_path / "heads.h5")
 
