@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from palm_cache.errors import AudioError, DataError, StaleStoreError
 from palm_cache.extraction.collapse import collapse_note
 from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.engine import feeding_processes
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.plan import Plan, Present, make_plan, twins
 from palm_cache.extraction.prompts import embed_prompts_of
@@ -394,7 +395,11 @@ class _Run:
 
     def _results(self, todo: Sequence[Numbered], known: bool) -> Iterator[Done]:
         extractor, resources = self.extractor, self.extractor.resources
-        if resources.jobs == 1 and not resources.cluster and len(resources.devices) == 1:
+        n_devices = len(resources.devices)
+        jobs = resources.jobs or n_devices * feeding_processes(
+            extractor.encoder.device, len(todo) // n_devices
+        )
+        if jobs == 1 and not resources.cluster:
             yield from Work(extractor.road, self.audio).embed(todo, known=known)
             return
         worker = Worker(
@@ -406,7 +411,7 @@ class _Run:
             session=uuid.uuid4().hex,
         )
         self.progress("embedding", 0, len(todo))
-        for some, notes in embed_elsewhere(worker, todo, known=known):
+        for some, notes in embed_elsewhere(worker, todo, jobs, known=known):
             self.notes += [note for note in notes if note not in self.notes]
             yield from some
 
