@@ -99,8 +99,8 @@ class Road:
         self._fitting = self.batch_size
         """Stretches that memory holds, as far as is known."""
         self._memory = threading.Condition()
-        self._having_memory = 0
-        """Batches that are being embedded."""
+        self._embedding = 0
+        """Batches that have memory now."""
         self._own = threading.local()
         self._close = ExitStack()
         # What a worker sets, threads that come later would inherit.
@@ -277,12 +277,12 @@ class Road:
 
         First with one batch at a time, then with half a batch.
         """
-        device, size, alone = self.encoder.device, self._fitting, self._one_by_one
+        device, size = self.encoder.device, self._fitting
         padded = [*windows, *[windows[-1]] * (size - len(windows))]
-        if alone:  # what has been recorded holds memory
-            self._own.embed = self.encoder.embed_audio
         try:
-            with self._having(alone):
+            with self._having_memory() as alone:
+                if alone:  # what has been recorded holds memory
+                    self._own.embed = self.encoder.embed_audio
                 vectors: Tensor = self._own.embed(_stack(padded, device))
             return vectors.numpy()[: len(windows)]
         except (MemoryError, RuntimeError) as error:
@@ -308,17 +308,17 @@ class Road:
         return None
 
     @contextmanager
-    def _having(self, alone: bool) -> Iterator[None]:
-        """Be counted among those who have memory; ``alone``: wait until nobody else has."""
+    def _having_memory(self) -> Iterator[bool]:
+        """Be counted among the batches that have memory; gives whether this one has it all."""
         with self._memory:
-            if alone:
-                self._memory.wait_for(lambda: not self._having_memory)
-            self._having_memory += 1
+            if alone := self._one_by_one:
+                self._memory.wait_for(lambda: not self._embedding)
+            self._embedding += 1
         try:
-            yield
+            yield alone
         finally:
             with self._memory:
-                self._having_memory -= 1
+                self._embedding -= 1
                 self._memory.notify_all()
 
     def _pool(self, size: int, name: str, begin: partial[None]) -> ThreadPoolExecutor:
