@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # DVC runs "palm-cache" and the tests run "dvc": both must be found.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help demo test lint docs check bench mini clean
+.PHONY: help demo test lint docs check bench gpu mini clean
 
 help:
 	@echo "make demo   environment, pipeline on the demo data, score table"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs   the documentation site, in docs/site"
 	@echo "make check  what CI runs: lint, documentation and tests"
 	@echo "make bench  time PALM's training against a loop written by hand (some minutes)"
+	@echo "make gpu    what a GPU does: tests, then clips per second (8 minutes; needs CUDA)"
 	@echo "make mini   train the embedded encoder anew (about a quarter of an hour)"
 	@echo "make clean  remove the environment and what the demo made"
 
@@ -44,6 +45,9 @@ check: lint docs test
 
 bench: $(READY)
 	python -m pipelines.benchmarks.fit
+
+gpu: $(READY)
+	python -m pipelines.benchmarks.gpu
 
 mini: $(READY)
 	python -m pipelines.mini.train

@@ -190,7 +190,13 @@ class Resources:
     batch_size: Annotated[
         int, Help("Clips per encoder call; 0 is what suits the device.", shown="4 on a CPU, 128 on a GPU")
     ] = 0
-    jobs: Annotated[int, Help("Processes, each with its own loaded encoder.")] = 1
+    jobs: Annotated[
+        int,
+        Help(
+            "Processes, each with its own loaded encoder; 0 is what suits the device.",
+            shown="1 on a CPU; for a GPU as many as feed it, where there are thousands of clips",
+        ),
+    ] = 0
     cluster: Annotated[
         str,
         Help(
@@ -219,15 +225,15 @@ class Resources:
     on_stale: Annotated[OnStale, Help("A store made otherwise: refuse or rebuild.")] = "refuse"
 
     def __post_init__(self) -> None:
-        _check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(1, MAX_JOBS), limit=(0, 2**31))
+        _check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(0, MAX_JOBS), limit=(0, 2**31))
         if len(self.devices) > 1:
             gpus = all(re.fullmatch(r"cuda:\d+", name) for name in self.devices)
             if not gpus or len(set(self.devices)) < len(self.devices):
                 raise ParameterError(f"device: {self.device}: several must be different GPUs: cuda:0,cuda:1")
             if self.jobs > 1:
-                raise ParameterError("jobs: every device has a process of its own; leave it at 1")
+                raise ParameterError("jobs: every device has processes of its own; leave it at 0")
         if self.cluster and (self.jobs > 1 or len(self.devices) > 1):
-            raise ParameterError("cluster: its workers are the processes; leave jobs at 1 and device to one")
+            raise ParameterError("cluster: its workers are the processes; leave jobs at 0 and device to one")
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from io import BufferedReader
 from math import ceil, inf, nan
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import IO, BinaryIO, cast
 import soundfile
 import torch
 from torch import Tensor
-from torchaudio.functional import resample
+from torchaudio.transforms import Resample
 from upath import UPath
 
 from palm_cache.errors import AudioError, ReadingError
@@ -47,6 +48,9 @@ less than a thousandth of a semitone. Every ratio between common rates has small
 
 FILTER_WIDTH, ROLLOFF = 6, 0.99
 """The resampler's defaults, named because the margin around a crop follows from them."""
+
+PRODUCT_TERM = 64
+"""Least term of a ratio from which on resampling is quicker as one matrix product than as a convolution."""
 
 READER_VERSION = 2
 """Raise this whole number with every change that reads what was refused before: failures that were recorded
@@ -375,7 +379,22 @@ def _read_crop(clip: _Excerpt, ratio: Fraction, start: int, samples: int) -> Ten
 
 
 def _resample(waveform: Tensor, ratio: Fraction) -> Tensor:
-    resampled: Tensor = resample(
-        waveform, ratio.denominator, ratio.numerator, lowpass_filter_width=FILTER_WIDTH, rolloff=ROLLOFF
-    )
+    """Resample, (samples,) -> (samples * ratio, rounded up)."""
+    new, old = ratio.numerator, ratio.denominator
+    if new == old:
+        return waveform
+    resampler = _resampler(new, old)
+    if min(new, old) < PRODUCT_TERM:
+        convolved: Tensor = resampler(waveform)
+        return convolved
+    # torchaudio's convolution of stride `old` with `new` kernels, without its transposed copies.
+    kernel, margin = resampler.kernel[:, 0], resampler.width
+    padded = torch.nn.functional.pad(waveform, (margin, margin + old))
+    product = padded.unfold(0, kernel.shape[1], old) @ kernel.T
+    resampled: Tensor = product.reshape(-1)[: ceil(len(waveform) * ratio)]
     return resampled
+
+
+@lru_cache(maxsize=32)
+def _resampler(new: int, old: int) -> Resample:
+    return Resample(old, new, lowpass_filter_width=FILTER_WIDTH, rolloff=ROLLOFF, dtype=torch.float32)

@@ -9,8 +9,8 @@ have the same shape, the last ones padded by repetition, so that what a clip giv
 companions.
 
 On a CPU each worker computes in a thread of its own, and torch does not split its operations further: two
-workers with a batch each are quicker than one that splits every operation in two. A GPU has two workers, each
-with its own stream for as long as the road is open: while one computes, the other's batch is copied.
+workers with a batch each are quicker than one that splits every operation in two. A GPU has a few workers,
+each with its own stream for as long as the road is open: while one computes, the others' batches are copied.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Self, TypeVar
 
-import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,7 +32,8 @@ from torch import Tensor
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.engine import cpu_workers, default_batch
+from palm_cache.extraction.encoders.engine import cpu_workers, default_batch, n_readers
+from palm_cache.extraction.encoders.recorded import Recorded, can_record
 from palm_cache.extraction.hearing import Heard
 from palm_cache.extraction.reading import Cut, Piece, Wanted, read_clips
 from palm_cache.params import Recipe
@@ -98,7 +98,9 @@ class Road:
         """What the user should know about how it went."""
         self._fitting = self.batch_size
         """Stretches that memory holds, as far as is known."""
-        self._lock = threading.Lock()
+        self._memory = threading.Condition()
+        self._embedding = 0
+        """Batches that have memory now."""
         self._own = threading.local()
         self._close = ExitStack()
         # What a worker sets, threads that come later would inherit.
@@ -107,7 +109,9 @@ class Road:
         self._close.enter_context(encoder.engine.products())
         n_workers, threads = cpu_workers() if encoder.device.type == "cpu" else (GPU_WORKERS, 1)
         self._in_work = 2 * n_workers
-        self._n_readers = torch.get_num_threads() if encoder.device.type == "cpu" else joblib.cpu_count()
+        self._one_by_one = n_workers == 1
+        """Whether a batch waits until no other is being embedded."""
+        self._n_readers = n_readers(encoder.device)
         self._readers = self._pool(self._n_readers, "reader", partial(torch.set_num_threads, 1))
         self._workers = self._pool(n_workers, "worker", partial(self._begin_worker, threads))
 
@@ -269,15 +273,22 @@ class Road:
         return np.concatenate(parts)
 
     def _try_batch(self, windows: Sequence[Tensor]) -> Vectors | None:
-        """Embed what goes in at once; if memory runs out, halve that from now on and return ``None``."""
+        """Embed what goes in at once; if memory runs out, be content with less and return ``None``.
+
+        First with one batch at a time, then with half a batch.
+        """
         device, size = self.encoder.device, self._fitting
         padded = [*windows, *[windows[-1]] * (size - len(windows))]
         try:
-            return self.encoder.embed_audio(_stack(padded, device)).numpy()[: len(windows)]
+            with self._having_memory() as alone:
+                if alone:  # what has been recorded holds memory
+                    self._own.embed = self.encoder.embed_audio
+                vectors: Tensor = self._own.embed(_stack(padded, device))
+            return vectors.numpy()[: len(windows)]
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if size == 1:
+            if size == 1 and alone:
                 raise EncoderError(
                     f"encoder {self.encoder.spec}: out of memory on {device} with a single clip; "
                     "free some, or use another --device"
@@ -285,14 +296,30 @@ class Road:
         # Not in the handler: its traceback holds what the failed call had allocated.
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        with self._lock:
-            if self._fitting > size // 2:
+        with self._memory:
+            if not alone:
+                self._one_by_one = True
+            elif self._fitting > size // 2:
                 self._fitting = size // 2
                 self.notes.append(
                     f"out of memory on {device} with {size} clips at once; went on with {self._fitting} "
                     f"(next time: --batch-size {self._fitting})"
                 )
         return None
+
+    @contextmanager
+    def _having_memory(self) -> Iterator[bool]:
+        """Be counted among the batches that have memory; gives whether this one has it all."""
+        with self._memory:
+            if alone := self._one_by_one:
+                self._memory.wait_for(lambda: not self._embedding)
+            self._embedding += 1
+        try:
+            yield alone
+        finally:
+            with self._memory:
+                self._embedding -= 1
+                self._memory.notify_all()
 
     def _pool(self, size: int, name: str, begin: partial[None]) -> ThreadPoolExecutor:
         pool = ThreadPoolExecutor(size, name, initializer=begin)
@@ -302,6 +329,7 @@ class Road:
     def _begin_worker(self, threads: int) -> None:
         torch.set_num_threads(threads)
         device = self.encoder.device
+        self._own.embed = Recorded(self.encoder) if can_record(self.encoder) else self.encoder.embed_audio
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # the weights are copied on the default stream
             self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -11,6 +11,7 @@ import numpy as np
 
 from palm_cache.errors import AudioError
 from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.engine import feeding_processes
 from palm_cache.extraction.road import Road
 from palm_cache.extraction.runtime import check_runtime
 from palm_cache.extraction.spread import embed_elsewhere
@@ -99,7 +100,9 @@ class Run:
 
     def _results(self, todo: Sequence[Numbered], known: bool) -> Iterator[Done]:
         resources = self.resources
-        if resources.jobs == 1 and not resources.cluster and len(resources.devices) == 1:
+        n_devices = len(resources.devices)
+        jobs = resources.jobs or n_devices * feeding_processes(self.encoder.device, len(todo) // n_devices)
+        if jobs == 1 and not resources.cluster:
             yield from Work(self.road(), self.audio).embed(todo, known=known)
             return
         worker = Worker(
@@ -111,7 +114,7 @@ class Run:
             session=uuid.uuid4().hex,
         )
         self.progress("embedding", 0, len(todo))
-        for some, notes in embed_elsewhere(worker, todo, known=known):
+        for some, notes in embed_elsewhere(worker, todo, jobs, known=known):
             self.notes += [note for note in notes if note not in self.notes]
             yield from some
 

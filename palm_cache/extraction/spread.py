@@ -34,11 +34,13 @@ Results = Iterator[tuple[list[Done], list[str]]]
 """What became of the clips of a task, and what the user should know."""
 
 
-def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], *, known: bool) -> Results:
+def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int, *, known: bool) -> Results:
     """Have clips embedded by other processes, in any order.
 
     Parameters
     ----------
+    n_processes : int
+        Of this machine; a cluster has its own.
     known : bool
         See :meth:`palm_cache.extraction.work.Work.embed`.
 
@@ -51,12 +53,11 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], *, known: bool) -
     PalmCacheError
         Whatever embedding raises. What is finished stays.
     """
-    sent, resources = _seen_from_everywhere(worker), worker.resources
-    n_processes = max(resources.jobs, len(resources.devices))
+    sent = _seen_from_everywhere(worker)
     size = max(1, min(TASK_CLIPS, len(clips) // (4 * n_processes)))
     tasks = (clips[start : start + size] for start in range(0, len(clips), size))
     calls = (joblib.delayed(sent.embed)(_absolute(task), known) for task in tasks)
-    cluster = resources.cluster
+    cluster = worker.resources.cluster
     if not cluster:
         yield from joblib.Parallel(n_processes, return_as="generator_unordered")(calls)
         return

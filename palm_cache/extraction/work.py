@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from multiprocessing import current_process
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,7 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.extraction.road import Outcome, Road, Vectors
-from palm_cache.params import Recipe, Resources
+from palm_cache.params import MAX_JOBS, Recipe, Resources
 from palm_cache.store.cache import Cache
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.segments import KEY_BYTES, Failure
@@ -167,16 +168,22 @@ _LOADING = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _loaded(worker: Worker) -> Work:
-    encoder = load_encoder(worker.encoder, worker.recipe, device=own_device(worker.resources.devices))
-    found = fingerprint(audio_recipe(encoder, worker.recipe))
-    if found != worker.fingerprint:
+    resources = worker.resources
+    road = _road(worker.encoder, worker.fingerprint, worker.recipe, resources.devices, resources.batch_size)
+    return Work(road, audio_cache(worker.cache, road.encoder, worker.recipe, retry=resources.retry_failed))
+
+
+@lru_cache(maxsize=1)
+def _road(spec: str, wanted: str, recipe: Recipe, devices: tuple[str, ...], batch_size: int) -> Road:
+    """Load an encoder for all datasets that follow."""
+    encoder = load_encoder(spec, recipe, device=own_device(devices))
+    found = fingerprint(audio_recipe(encoder, recipe))
+    if found != wanted:
         raise EncoderError(
-            f"encoder {worker.encoder!r}: a worker loaded other weights or libraries (fingerprint "
-            f"{found[:12]}, wanted {worker.fingerprint[:12]}); give all workers the same environment"
+            f"encoder {spec!r}: a worker loaded other weights or libraries (fingerprint "
+            f"{found[:12]}, wanted {wanted[:12]}); give all workers the same environment"
         )
-    road = Road(encoder, worker.recipe, worker.resources.batch_size)
-    retry = worker.resources.retry_failed
-    return Work(road, audio_cache(worker.cache, encoder, worker.recipe, retry=retry))
+    return Road(encoder, recipe, batch_size)
 
 
 _device_locks: list[FileLock] = []
@@ -184,12 +191,12 @@ _device_locks: list[FileLock] = []
 
 
 def own_device(names: Sequence[str]) -> str:
-    """Return the first of several devices that no other process of this machine has taken."""
+    """Return the first of several devices that fewest processes of this machine have taken."""
     if tuple(names) == ("auto",) and torch.cuda.device_count() > 1:
         names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     if len(names) > 1:
-        for name in names:
-            lock = FileLock(Path(tempfile.gettempdir(), f"palm-cache-{name.replace(':', '-')}.lock"))
+        for place, name in product(range(MAX_JOBS), names):
+            lock = FileLock(Path(tempfile.gettempdir(), f"palm-cache-{name.replace(':', '-')}-{place}.lock"))
             try:
                 lock.acquire(timeout=0)
             except (Timeout, OSError):

@@ -280,7 +280,7 @@ def test_without_evaluation_only_heads_are_written(workplace: Path) -> None:
             ("extract", "--dataset", "Tones", "--device", "cuda:99"),
             "CUDA devices here; use --device auto or cpu",
         ),
-        (("extract", "--dataset", "Tones", "--jobs", "0"), "jobs: 0 is not a whole number from 1"),
+        (("extract", "--dataset", "Tones", "--jobs", "-1"), "jobs: -1 is not a whole number from 0"),
         (("extract", "--params", "nowhere.yaml"), "nowhere.yaml: cannot read the parameters"),
         (("fit",), "no feature store here; make one with: palm-cache extract"),
         (("fit", "--dataset", "Tones"), "no feature store here; make it with: palm-cache extract"),

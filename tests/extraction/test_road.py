@@ -376,3 +376,43 @@ def test_workers_of_a_gpu_have_streams_of_their_own_as_long_as_the_road_is_open(
     assert len(set(streams.values())) == len(streams) == 2
     assert torch.cuda.default_stream().cuda_stream not in streams.values()
     assert set(seen) == set(streams.items())
+
+
+def test_a_batch_waits_for_memory_that_another_holds(clips: list[Clip]) -> None:
+    """Batches that go in one at a time are not made smaller because two at once did not."""
+
+    class Crowded(SpectrumEncoder):
+        """Memory holds one batch; the first two meet there."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock, self.inside, self.calls, self.refused = threading.Lock(), 0, 0, 0
+            self.met = threading.Event()
+
+        def embed_audio(self, waveforms: Tensor) -> Tensor:
+            with self.lock:
+                self.inside, self.calls = self.inside + 1, self.calls + 1
+                first, crowded = self.calls == 1, self.inside > 1
+            try:
+                if crowded:
+                    self.refused += 1
+                    self.met.set()
+                    raise out_of_cuda()
+                if first:
+                    assert self.met.wait(SOON)
+                return super().embed_audio(waveforms)
+            finally:
+                with self.lock:
+                    self.inside -= 1
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        crowded = Crowded()
+        with Road(crowded, Recipe(), 4) as road:
+            found = {one.row: one for one in road.embed(enumerate(clips), n_clips=len(clips))}
+            assert road.notes == []
+    finally:
+        torch.set_num_threads(before)
+    assert crowded.refused
+    assert len(vectors(found)) == 29

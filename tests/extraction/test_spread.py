@@ -19,6 +19,7 @@ import pytest
 from samples import write_palm_folder
 
 from palm_cache.errors import ClusterError, ParameterError
+from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import extract
 from palm_cache.extraction.spread import check_address
@@ -167,3 +168,13 @@ def test_an_address_that_is_none_is_refused_before_anything_is_loaded(address: s
 def test_jobs_and_cluster_exclude_each_other() -> None:
     with pytest.raises(ParameterError, match="its workers are the processes"):
         Resources(cluster="dask://host:1", jobs=2)
+
+
+def test_processes_spread_evenly_over_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(work, "_device_locks", [])
+    taken = [work.own_device(("cuda:0", "cuda:1", "cuda:2")) for _ in range(6)]
+    assert sorted(taken) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:2", "cuda:2"]
+    assert len(set(taken[:3])) == 3
+    for lock in work._device_locks:
+        lock.release()

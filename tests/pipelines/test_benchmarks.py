@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 import torch
 
 from palm_cache.params import FitParams
 from palm_cache.types import Training
+from pipelines.benchmarks import gpu
 from pipelines.benchmarks.fit import SHAPES, Shape, describe, measure
 
 
@@ -21,3 +27,27 @@ def test_the_loop_by_hand_and_palm_cache_learn_the_same_weights() -> None:
 
 def test_the_paper_has_105_runs() -> None:
     assert sum(shape.n_folds * len(FitParams().seeds) for shape in SHAPES) == 105
+
+
+def test_the_gpu_benchmark_goes_on_after_a_part_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(bench: gpu.Bench) -> Iterator[gpu.Row]:
+        yield {"clips/s": 1234.5}
+        raise RuntimeError("no memory")
+
+    monkeypatch.setitem(gpu.PARTS, "half", half)
+    report = gpu.measure(gpu.TINY, ["half", "fit"], tmp_path)
+    assert report["failed"] == {"half": "RuntimeError: no memory"}
+    assert [row["device"] for row in report["parts"]["fit"]] == ["cpu"]
+    assert json.loads((tmp_path / "gpu.json").read_text()) == report
+    table = (tmp_path / "gpu.md").read_text()
+    assert "1,234" in table
+    assert "FAILED half: RuntimeError: no memory" in table
+
+
+def test_the_gpu_benchmark_reads_extracts_and_says_how_fast(tmp_path: Path) -> None:
+    bench = gpu.Bench(gpu.TINY, tmp_path, tmp_path)
+    row = gpu.extract_once(bench, "CLAP fp32", bench.clap, gpu.WAYS["fp32"], gpu.OGG, 1)
+    assert row["clips/s"] > 0
+    assert row["clips"] == "ogg 44.1 kHz"

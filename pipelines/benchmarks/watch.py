@@ -1,0 +1,96 @@
+"""How fast something was, how busy CPUs and GPU were meanwhile, and a table of it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import joblib
+import torch
+
+Row = dict[str, Any]
+"""Of a table, by the names of its columns."""
+
+
+@dataclass
+class Seen:
+    """What was seen while something ran."""
+
+    seconds: float = 0.0
+    cores: float = 0.0
+    """Of the machine that were busy."""
+    gpu: list[float] = field(default_factory=list)
+    """Percent of the time, in samples."""
+
+    @property
+    def row(self) -> Row:
+        """As part of a row."""
+        row: Row = {"CPU cores": self.cores}
+        return {**row, "GPU %": mean(self.gpu)} if self.gpu else row
+
+
+@contextmanager
+def watching(device: str) -> Iterator[Seen]:
+    """Time a block and sample how busy CPUs and GPU are meanwhile."""
+    words = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+    sampler = None
+    if device != "cpu":
+        with suppress(OSError):
+            sampler = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    seen, busy, start = Seen(), _busy_seconds(), time.perf_counter()
+    try:
+        yield seen
+    finally:
+        seen.seconds = time.perf_counter() - start
+        seen.cores = (_busy_seconds() - busy) / seen.seconds
+        if sampler is not None:
+            sampler.terminate()
+            said, _ = sampler.communicate()
+            numbers = [float(row[0]) for row in csv.reader(said.splitlines()) if row and row[0].isdigit()]
+            seen.gpu = numbers[1:]
+
+
+def _busy_seconds() -> float:
+    """Return how long the machine's cores have been busy, together; elsewhere than on Linux, this process."""
+    with suppress(OSError):
+        words = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
+        user, nice, system, _, _, irq, soft, _ = map(int, words)
+        return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+    return time.process_time()
+
+
+def machine(device: str) -> dict[str, str]:
+    """Say what all this was measured on."""
+    cpu = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    gpu = torch.cuda.get_device_name() if device != "cpu" else "none"
+    return {"CPU": f"{joblib.cpu_count()} x {cpu}", "GPU": gpu, "torch": torch.__version__}
+
+
+def describe(report: Mapping[str, Any]) -> str:
+    """Return the report as Markdown."""
+    lines = [", ".join(f"{name}: {value}" for name, value in report["machine"].items()), ""]
+    for rows in report["parts"].values():
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        lines += [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+        lines += [f"| {' | '.join(_cell(row.get(name, '')) for name in names)} |" for row in rows]
+        lines.append("")
+    lines += [f"FAILED {name}: {error}" for name, error in report["failed"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
