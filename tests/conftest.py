@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from pengi_checkpoint import make_state, random_fill, save_checkpoint
 from samples import make_features
 from torch import Tensor
@@ -20,6 +21,10 @@ from palm_cache.extraction.encoders.pengi import PengiEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe
 from palm_cache.types import Features
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

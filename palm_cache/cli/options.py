@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from functools import wraps
+from functools import cache, wraps
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -58,16 +58,21 @@ def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]
     return decorate
 
 
+@cache
+def _annotations(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
 def _listed(kind: type, name: str, given: Any) -> Any:
     """Part what was given for a field that holds several values, with commas between."""
-    wanted = get_args(get_type_hints(kind, include_extras=True)[name])[0]
+    wanted = get_args(_annotations(kind)[name])[0]
     if given is None or get_origin(wanted) is not tuple:
         return given
     return tuple(map(get_args(wanted)[0], given.split(",")))
 
 
 def _parameter(kind: type, name: str) -> inspect.Parameter:
-    annotated = get_type_hints(kind, include_extras=True)[name]
+    annotated = _annotations(kind)[name]
     said = next(one for one in annotated.__metadata__ if isinstance(one, Help))
     wanted: Any = get_args(annotated)[0]
     wanted = str if get_origin(wanted) is tuple else wanted

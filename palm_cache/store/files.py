@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
-
 from palm_cache.errors import OutputError
 from palm_cache.store.places import folder, is_remote_failure, reason_of
 from palm_cache.types import Place
@@ -136,6 +134,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     OutputError
         If nothing can be written there.
     """
+    from filelock import FileLock  # as long to import as the command line itself
+
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")

@@ -86,7 +86,7 @@ def test_the_temperature_is_where_a_grid_finds_the_least_loss() -> None:
     assert fit_temperature(logits, labels) == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scale=st.floats(2, 50))
 def test_the_temperature_follows_the_scale_of_the_logits(scale: float) -> None:
     logits, labels = noisy_logits(100, scale=1)

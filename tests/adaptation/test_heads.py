@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from contracts import check_blindness, check_head
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import make_features
 
@@ -22,7 +22,6 @@ def test_every_head_keeps_the_contract(name: str) -> None:
     check_head(HEADS[name])
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), gate=st.floats(-20, 20))
 def test_mixed_embeddings_have_unit_rows(seed: int, gate: float) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchaudio.functional import resample
 
@@ -321,7 +321,6 @@ def test_a_failure_can_be_recorded_beside_what_decoded() -> None:
     assert decoder_version().startswith(f"libsndfile {soundfile.__libsndfile_version__}, soundfile ")
 
 
-@settings(deadline=None)
 @given(length=st.integers(1, 700), samples=st.integers(1, 100), most=st.integers(1, 6), tile=st.booleans())
 def test_windows_cover_a_clip_from_its_first_sample_to_its_last(
     length: int, samples: int, most: int, tile: bool

@@ -104,7 +104,7 @@ def test_an_unknown_key_is_an_error_not_a_zero(tmp_path: Path) -> None:
         cache.take(np.concatenate([hashes(2), hashes(1, seed=1)]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(parts=st.lists(st.lists(st.integers(0, 12), max_size=6), max_size=6), merged=st.booleans())
 def test_any_contents_in_any_segments_are_found(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], merged: bool

@@ -64,7 +64,7 @@ def test_plain_zarr_reads_it(store: FeatureStore) -> None:
     assert group.attrs["fingerprint"] == "f" * 64
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     values=arrays(np.float32, (3, 2, 4), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)),
     failed=st.sets(st.integers(0, 2)),

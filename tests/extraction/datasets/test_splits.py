@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import write_tone
 
@@ -31,7 +31,6 @@ def folds_of(rows: list[Row], **reading: int) -> list[tuple[list[Row], list[Row]
     st.integers(2, 6),
     st.integers(0, 3),
 )
-@settings(deadline=None)
 def test_every_row_is_tested_once_and_no_group_is_torn_apart(
     drawn: list[tuple[str, str]], folds: int, seed: int
 ) -> None:
