@@ -202,7 +202,7 @@ def evaluate(
         where, wanted = heads or out, read_params(params) if params else Params()
         features = place(wanted.features)
         # A name is no pattern: a folder may be called "birds[1]".
-        names = [glob.escape(_known_name(features, name)) for name in dataset] if dataset else ["*"]
+        names = [glob.escape(_known_name(features, name, where)) for name in dataset] if dataset else ["*"]
         spec = glob.escape(slug(joined_spec(encoder))) if encoder else "*"
         files = sorted({file for name in names for file in where.glob(f"{name}/{spec}/heads.h5")})
         tower = tower_loader(wanted, device, tokenizer, encoder)
@@ -383,14 +383,16 @@ def _joined(of_encoders: list[list[Place]]) -> list[list[Place]]:
     return [[stores[name] for stores in by_dataset] for name in common]
 
 
-def _known_name(features: Place, dataset: str) -> str:
-    """Return the name that a dataset has among the stores; where some do, it need not be here."""
+def _known_name(features: Place, dataset: str, results: Place | None = None) -> str:
+    """Return the name that a dataset has among stores and results; where it has some, it need not be here."""
     from palm_cache.extraction.datasets.registry import dataset_name
     from palm_cache.store.find import dataset_folder
 
     folder = Path(dataset)
     with reaching(features):
-        if folder.name == dataset and not folder.is_dir() and (features / dataset).is_dir():
+        places = [features] if results is None else [features, results]
+        plain = folder.name == dataset and not folder.is_dir()
+        if plain and any((place / dataset).is_dir() for place in places):
             return dataset
     source = str(folder.absolute()) if folder.is_dir() else ""
     return dataset_folder(features, dataset_name(dataset), source)

@@ -202,6 +202,7 @@ def test_one_encoder_is_too_few_for_muka_and_two_are_too_many_for_coop(
 def test_a_run_that_diverged_is_refused_by_name(features: Features) -> None:
     params = FitParams(heads=("zero-shot", "palm"), shots=(4,), seeds=(3,), training=Training(lr=1e30))
     with pytest.raises(
-        ParameterError, match=r"clusters, palm-4shots-fold1-seed3: .* diverged at lr 1e\+30; .* --lr"
+        ParameterError,
+        match=r"clusters, palm@lr=1e\+30-4shots-fold1-seed3: .* diverged at lr 1e\+30; .* --lr",
     ):
         fit_runs(features, params)
