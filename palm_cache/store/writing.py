@@ -131,20 +131,22 @@ def _nothing_or_refuse(where: Folder) -> set[str]:
         return set()
     if not place.is_dir():
         raise OutputError(f"{place}: there is a file here; choose another place with --out")
-    stranger = next((str(path.name) for path in place.iterdir()), None)
+    files = (path.relative_to(place) for path in place.rglob("*") if not path.is_dir())
+    stranger = next(map(str, files), None)  # empty folders are no one's
     if stranger is None:
         return set()
-    if (place / "audio" / ROOT).exists() and (place / "content_sha256" / ROOT).exists():
-        raise OutputError(
-            f"{place}: looks like a feature store that has lost its {ROOT}; if it is one, remove it: "
-            "the cache makes it anew"
-        )
     raise _something_else(where, stranger)
 
 
 def _something_else(where: Folder, stranger: str) -> OutputError:
+    place = where.place
+    if (place / "audio" / ROOT).exists() and (place / "content_sha256" / ROOT).exists():
+        return OutputError(
+            f"{place}: looks like a feature store that has lost its {ROOT}; if it is one, remove it: "
+            "the cache makes it anew"
+        )
     return OutputError(
-        f"{where.place}: there is something else here ({stranger}), not a feature store; "
+        f"{place}: there is something else here ({stranger}), not a feature store; "
         "choose another place with --out"
     )
 
