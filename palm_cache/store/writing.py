@@ -131,8 +131,8 @@ def _nothing_or_refuse(where: Folder) -> set[str]:
         return set()
     if not place.is_dir():
         raise OutputError(f"{place}: there is a file here; choose another place with --out")
-    files = (path.relative_to(place) for path in place.rglob("*") if not path.is_dir())
-    stranger = next(map(str, files), None)  # empty folders are no one's
+    # Empty folders are no one's.
+    stranger = next((path.name for path in place.rglob("*") if not path.is_dir()), None)
     if stranger is None:
         return set()
     raise _something_else(where, stranger)
