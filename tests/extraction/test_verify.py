@@ -17,7 +17,7 @@ from palm_cache.extraction.road import Road
 from palm_cache.extraction.verify import Recomputation, dataset_problems, recompute
 from palm_cache.params import Recipe
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.writing import write_sample
+from palm_cache.store.writing import write_store
 from palm_cache.types import ClipTable
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
@@ -104,7 +104,7 @@ def test_an_embedding_that_is_not_its_clips_is_named(
     largest = float(np.abs(audio[6]).max())
     audio[6, 0, 5] += 1e-3 * largest
     blocks = [audio[start : start + 4] for start in range(0, len(audio), 4)]
-    write_sample(out, store.header, store.rows(), store.text(), blocks)
+    write_store(out, store.header, store.rows(), store.text(), blocks)
     assert FeatureStore(out).problems() == []  # checksums and values are sound
     found = again(out, read(folder), encoder, 18)
     assert found.difference == pytest.approx(1e-3, rel=0.01)
