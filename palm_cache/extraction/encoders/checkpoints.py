@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,8 +40,19 @@ _KINDS: tuple[tuple[str, Sequence[str], str], ...] = (
 """What a file is, how some of its weights begin, and the spec for it."""
 
 
-def read_tensors(what: str, source: str, key: str, whose: str, get_it: str) -> dict[str, Tensor]:
+def read_tensors(
+    what: str,
+    source: str,
+    key: str,
+    whose: str,
+    get_it: str,
+    *,
+    unused: re.Pattern[str],
+    begin: tuple[str, ...] = ("",),
+) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint by name, without the ``module.`` that parallel training puts before.
+
+    Numbers of any precision are given in float32.
 
     Objects of any kind are not unpickled. A file in torch's present format is mapped into memory: only what
     is copied leaves the disk.
@@ -57,6 +69,10 @@ def read_tensors(what: str, source: str, key: str, whose: str, get_it: str) -> d
         The model's name, for messages.
     get_it : str
         Where the right file lies, for messages.
+    unused : Pattern
+        Found in the names of tensors that are of no use.
+    begin : tuple of str
+        How the names of the others begin.
 
     Raises
     ------
@@ -76,7 +92,16 @@ def read_tensors(what: str, source: str, key: str, whose: str, get_it: str) -> d
         refuse_others(what, source, _named(candidate))
     if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
         raise EncoderError(f"{what}: a checkpoint without {key!r}, so not {whose}'s; {get_it}")
-    return _named(content[key])
+    tensors = _named(content[key])
+    state = {
+        # A copy: a view would keep all of the file mapped.
+        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for name, value in tensors.items()
+        if name.startswith(begin) and not unused.search(name)
+    }
+    if not state:
+        raise other_model(what, tensors, get_it)
+    return state
 
 
 def load_plain(file: Path | BinaryIO) -> Any:

@@ -78,14 +78,9 @@ def read_state(what: str, source: str) -> dict[str, Tensor]:
     EncoderError
         If the file is missing, damaged or another model's.
     """
-    tensors = read_tensors(what, source, "state_dict", "LAION's CLAP", GET_IT)
-    state = {
-        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-        for name, value in tensors.items()
-        if not _UNUSED.search(name)
-    }
+    state = read_tensors(what, source, "state_dict", "LAION's CLAP", GET_IT, unused=_UNUSED)
     if not any(name.startswith("audio_branch.") for name in state):
-        raise other_model(what, tensors, GET_IT)
+        raise other_model(what, state, GET_IT)
     return state
 
 

@@ -31,7 +31,7 @@ from transformers import (
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
 from palm_cache.extraction.encoders.cards import CARDS
-from palm_cache.extraction.encoders.checkpoints import fill_towers, other_model, read_tensors
+from palm_cache.extraction.encoders.checkpoints import fill_towers, read_tensors
 from palm_cache.extraction.encoders.engine import Engine, freeze
 from palm_cache.extraction.encoders.hub import from_directory_or_hub, hash_tokenizer, load_part
 from palm_cache.extraction.encoders.pengi import (
@@ -231,15 +231,9 @@ def read_state(what: str, source: str) -> dict[str, Tensor]:
     EncoderError
         If the file is missing, damaged or another model's.
     """
-    tensors = read_tensors(what, source, "model", "Microsoft's CLAP", GET_IT)
-    state = {
-        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-        for name, value in tensors.items()
-        if name.startswith((AUDIO, TEXT)) and not _UNUSED.search(name)
-    }
-    if not state:
-        raise other_model(what, tensors, GET_IT)
-    return state
+    return read_tensors(
+        what, source, "model", "Microsoft's CLAP", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT)
+    )
 
 
 def build_towers(what: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, nn.ModuleDict]:

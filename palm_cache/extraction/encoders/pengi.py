@@ -29,7 +29,6 @@ from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import (
     fill_towers,
     official_htsat,
-    other_model,
     read_tensors,
 )
 from palm_cache.extraction.encoders.engine import Engine, freeze
@@ -318,16 +317,7 @@ def read_checkpoint(source: str) -> dict[str, Tensor]:
         If it is missing, damaged or something else.
     """
     what = f"pengi:{source}"
-    model = read_tensors(what, source, "model", "PENGI", GET_IT)
-    state = {
-        # A copy: a view would keep all of the file mapped.
-        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-        for name, value in model.items()
-        if name.startswith((AUDIO, TEXT)) and not _UNUSED.search(name)
-    }
-    if not state:
-        raise other_model(what, model, GET_IT)
-    return state
+    return read_tensors(what, source, "model", "PENGI", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT))
 
 
 def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, TextTower]:
