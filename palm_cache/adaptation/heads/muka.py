@@ -93,15 +93,10 @@ class Muka(Proker):
         return {**super().fit(shots, tick), "parts": torch.tensor(shots.parts).repeat(len(shots.seeds), 1)}
 
     @classmethod
-    def joined_scores(cls, state: Mapping[str, Tensor], audio: Tensor) -> Tensor:
-        """Return the logits of joined clips, divided as the state says."""
+    def logits(cls, state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Score joined clips, divided as the state says, by zero-shot and the product of their kernels."""
         parts = state["parts"].reshape(-1, state["parts"].shape[-1])[0]
         return cls.scores(state, audio, tuple(parts.tolist()))
-
-    @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips by zero-shot and by the product of their kernels with the shots."""
-        return Muka.joined_scores(state, audio)
 
 
 class MukaFirst(Muka):
@@ -115,11 +110,6 @@ class MukaFirst(Muka):
         """Return the first encoder's cosines."""
         return split_encoders(audio, parts)[0] @ split_encoders(text, parts)[0].transpose(-1, -2)
 
-    @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips as muka does."""
-        return MukaFirst.joined_scores(state, audio)
-
 
 class MukaCosine(Muka):
     """MUKA that starts from bare cosines, as the authors do, and not from their softmax."""
@@ -129,11 +119,6 @@ class MukaCosine(Muka):
     prior_scales: ClassVar[Grid] = Grid(COSINE_SCALES, default=1.0)
     prior = staticmethod(cosine_prior)
 
-    @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips as muka does."""
-        return MukaCosine.joined_scores(state, audio)
-
 
 class MukaFirstCosine(MukaFirst):
     """MUKA that starts from the bare cosines of the first encoder alone: the authors' prior."""
@@ -142,8 +127,3 @@ class MukaFirstCosine(MukaFirst):
     learns: ClassVar[str] = "as muka, on top of the first encoder's bare cosines"
     prior_scales: ClassVar[Grid] = Grid(COSINE_SCALES, default=1.0)
     prior = staticmethod(cosine_prior)
-
-    @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips as muka does."""
-        return MukaFirstCosine.joined_scores(state, audio)

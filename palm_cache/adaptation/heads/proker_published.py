@@ -77,15 +77,10 @@ class ProkerPublished(Head):
         return prior, torch.exp(-state["beta"].to(audio)[..., None, None] * distances)
 
     @classmethod
-    def scores(cls, state: Mapping[str, Tensor], audio: Tensor) -> Tensor:
-        """Return the logits of clips with one run's state, or with all runs' at once."""
+    def logits(cls, state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Score clips by bare cosines and their kernels with the shots; of one run, or of all at once."""
         prior, kernel = cls.looked_up(state, audio)
         return prior + kernel @ state["weights"]
-
-    @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips by bare cosines and their kernels with the shots."""
-        return ProkerPublished.scores(state, audio)
 
 
 class MukaPublished(ProkerPublished):
@@ -101,11 +96,6 @@ class MukaPublished(ProkerPublished):
     n_encoders: ClassVar[int] = 2
     source: ClassVar[str] = "Ouasfi et al., 2026, arXiv:2602.14127"
 
-    @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips by the first encoder's cosines and the product of kernels."""
-        return MukaPublished.scores(state, audio)
-
 
 class MukaCrossed(MukaPublished):
     """MUKA's ablation: the first encoder's prior with the kernels of the others."""
@@ -113,8 +103,3 @@ class MukaCrossed(MukaPublished):
     name: ClassVar[str] = "muka-crossed"
     learns: ClassVar[str] = "as muka-published, without the first encoder's kernel"
     kernels: ClassVar[slice] = slice(1, None)
-
-    @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips by the first encoder's cosines and the other encoders' kernels."""
-        return MukaCrossed.scores(state, audio)
