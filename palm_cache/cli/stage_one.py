@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,15 +43,6 @@ def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
     from palm_cache.extraction.encoders.registry import encoder_names
 
     return [(name, "") for name in encoder_names() if name.startswith(incomplete)]
-
-
-def complete_choice(*known: str) -> Callable[[str], list[str]]:
-    """Return what completes one of a few words."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [word for word in known if word.startswith(incomplete)]
-
-    return complete
 
 
 DatasetsOption = Annotated[

@@ -161,19 +161,6 @@ def _listed(root: bytes) -> set[str]:
         return set()
 
 
-def remove_store(path: Place) -> None:
-    """Remove a feature store; what else lies in its folder stays.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be removed, or is not a feature store.
-    """
-    where = folder(path)
-    with write_errors(path):
-        where.remove(claimed_files(where))
-
-
 def remove_unfinished(beside: Path) -> None:
     """Remove what processes that were killed have left of stores that they were building."""
     for work in unfinished(beside):
