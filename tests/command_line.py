@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import typer
 from typer.testing import CliRunner, Result
 
 from palm_cache.cli import app
@@ -33,3 +36,18 @@ def fail(*words: str, stdin: bytes = b"") -> str:
     assert message.startswith("error: ")
     assert "Traceback" not in result.output
     return message
+
+
+def all_commands() -> list[tuple[str, Any]]:
+    """Return name and command of everything that can be called."""
+    found: list[tuple[str, Any]] = []
+
+    def walk(group: Any, prefix: str) -> None:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                walk(command, f"{prefix}{name} ")
+            else:
+                found.append((prefix + name, command))
+
+    walk(typer.main.get_command(app), "")
+    return found

@@ -12,26 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from command_line import call, fail, runner, succeed
+from command_line import all_commands, call, fail, runner, succeed
 from samples import flip_bit, make_features, write_palm_folder, write_sample
 
 from palm_cache.cli import app
 from palm_cache.cli.terminal import progress_bar
-
-
-def all_commands() -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-
-    def walk(group: Any, prefix: str) -> None:
-        for name, command in group.commands.items():
-            if hasattr(command, "commands"):
-                walk(command, f"{prefix}{name} ")
-            else:
-                found.append((prefix + name, command))
-
-    walk(typer.main.get_command(app), "")
-    return found
 
 
 @pytest.mark.parametrize(
@@ -44,11 +29,6 @@ def test_every_command_and_option_says_what_it_does(name: str, command: Any) -> 
         assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
     help_text = runner.invoke(app, [*name.split(), "--help"]).output
     assert command.help.split(".")[0][:30] in " ".join(help_text.split())
-
-
-@pytest.mark.parametrize("name", [name for name, _ in all_commands()])
-def test_every_command_is_in_the_readme(name: str) -> None:
-    assert f"palm-cache {name}" in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_help_imports_nothing_heavy() -> None:
