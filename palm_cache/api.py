@@ -258,6 +258,7 @@ def fit(
     params: FitParams | None = None,
     *,
     out: AnyPath = RUNS,
+    encoder: str | None = None,
     device: str = "auto",
     tokenizer: str = CLIP_TOKENIZER,
     progress: Progress = no_progress,
@@ -271,6 +272,9 @@ def fit(
         Heads, shots, seeds, folds, training; zero-shot and PALM at 16 shots by default.
     out : path
         Where heads, scores and predictions lie; what earlier fits left there stays.
+    encoder : str, optional
+        For heads that learn words: the spec of the store's encoder, where its weights do not lie where they
+        lay, or it is code of somebody's own (``python:...``), which runs only where it is named.
     device, tokenizer : str
         Of the text tower, for heads that learn words.
     progress : callable
@@ -292,7 +296,7 @@ def fit(
     True
     """
     where = store.store if isinstance(store, OpenFeatures) else place(store)
-    tower = partial(load_text_tower, device=device, tokenizer=tokenizer)
+    tower = partial(load_text_tower, device=device, tokenizer=tokenizer, named=encoder)
     done = fit_store(where, Path(out), params or FitParams(), load_tower=tower, progress=progress)
     scores = evaluate_files(Path(out), [done.heads_file], load_tower=tower, progress=progress).scores
     runs = [asdict(replace(head.run, encoder=slug(head.run.encoder))) for head in done.fitted]

@@ -74,6 +74,17 @@ EncoderOption = Annotated[
         autocompletion=complete_encoder,
     ),
 ]
+SameEncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="Where the encoder's weights lie now; they must be those of the extraction. One that is code of "
+        "somebody's own (python:...) runs only if it is named here.",
+        metavar="SPEC",
+        show_default="as at extraction",
+        autocompletion=complete_encoder,
+    ),
+]
 EncodersOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -15,6 +15,7 @@ from palm_cache.cli.stage_one import (
     DeviceOption,
     FeaturesOption,
     RootOption,
+    SameEncoderOption,
     TokenizerOption,
     read_tables,
 )
@@ -107,6 +108,7 @@ def store_verify(
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other clips to embed again.")] = 0,
+    encoder: SameEncoderOption = None,
     tokenizer: TokenizerOption = None,
     device: DeviceOption = None,
     as_json: Json = False,
@@ -130,7 +132,7 @@ def store_verify(
         if not problems and (dataset is not None or recompute):
             table = read_tables((dataset or opened.header.dataset,), root)[0][0]
             compare = dataset is not None
-            more, again = _hold_against(opened, table, compare, recompute, seed, device, tokenizer)
+            more, again = _hold_against(opened, table, compare, recompute, seed, encoder, device, tokenizer)
             problems += more
     if as_json:
         document = {"store": str(store), "sound": not problems, "problems": problems}
@@ -156,6 +158,7 @@ def _hold_against(
     compare: bool,
     count: int,
     seed: int,
+    named: str | None,
     device: str | None,
     tokenizer: str | None,
 ) -> tuple[list[str], Recomputation | None]:
@@ -165,7 +168,9 @@ def _hold_against(
     from palm_cache.extraction.verify import dataset_problems, recompute
 
     how, recipe = override(Resources(), device=device), override(Recipe(), tokenizer=tokenizer)
-    encoder = load_encoder_of(opened.header, device=how.devices[0], tokenizer=recipe.tokenizer)
+    encoder = load_encoder_of(
+        opened.header, device=how.devices[0], tokenizer=recipe.tokenizer, named=named
+    )
     problems: list[str] = []
     with Road(encoder, recipe_of(opened.header.recipe)) as road, progress_bar("clips") as progress:
         if compare:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from palm_cache.cli.stage_one import DeviceOption, TokenizerOption
+from palm_cache.cli.stage_one import DeviceOption, SameEncoderOption, TokenizerOption
 from palm_cache.cli.stage_two import print_scores, tower_loader
 from palm_cache.cli.stores import StoreArgument
 from palm_cache.cli.terminal import Json, one_line_errors, progress_bar
@@ -24,6 +24,7 @@ def transfer(
             help="Two names of one class: the heads' and the store's. Can be repeated.", metavar="NAME=NAME"
         ),
     ] = None,
+    encoder: SameEncoderOption = None,
     device: DeviceOption = None,
     tokenizer: TokenizerOption = None,
     as_json: Json = False,
@@ -45,7 +46,7 @@ def transfer(
             heads / "heads.h5" if heads.is_dir() else heads,
             place(store),
             same=names,
-            load_tower=tower_loader(Params(), device, tokenizer),
+            load_tower=tower_loader(Params(), device, tokenizer, [encoder] if encoder else None),
             progress=progress,
         )
     print_scores(scores, as_json)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from palm_cache.cli.rows import Rows, TableRows, Telling, csv_rows, json_rows
-from palm_cache.cli.stage_one import DeviceOption, TokenizerOption, choice, complete_encoder
+from palm_cache.cli.stage_one import DeviceOption, SameEncoderOption, TokenizerOption, choice
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.errors import DataError
 from palm_cache.params import CLIP_TOKENIZER
@@ -89,16 +89,7 @@ def predict(
         typer.Option("--csv", help="Write CSV to this file; - is standard output.", metavar="FILE"),
     ] = None,
     as_json: Json = False,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            "--encoder",
-            help="Where the encoder's weights lie now; they must be those that the head was fitted on.",
-            metavar="SPEC",
-            show_default="as at extraction",
-            autocompletion=complete_encoder,
-        ),
-    ] = None,
+    encoder: SameEncoderOption = None,
     tokenizer: TokenizerOption = None,
     device: DeviceOption = None,
     batch_size: Annotated[
@@ -157,6 +148,7 @@ def calibrate(
         str | None,
         typer.Option(help="The feature store, if it is no longer where the heads were fitted on it."),
     ] = None,
+    encoder: SameEncoderOption = None,
     device: DeviceOption = None,
     tokenizer: TokenizerOption = None,
     as_json: Json = False,
@@ -185,7 +177,10 @@ def calibrate(
                 runs if all_runs else [choose_run(runs, run)],
                 store=place(store) if store else None,
                 load_tower=partial(
-                    load_text_tower, device=device or "auto", tokenizer=tokenizer or CLIP_TOKENIZER
+                    load_text_tower,
+                    device=device or "auto",
+                    tokenizer=tokenizer or CLIP_TOKENIZER,
+                    named=encoder,
                 ),
                 progress=progress,
             )

@@ -1,0 +1,60 @@
+"""A recorded encoder that is somebody's own code runs only where the user names it."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import fail, succeed
+
+import palm_cache
+
+SPEC = "python:my_mini:Named"
+STORE = "data/features/Tones/python-my_mini-Named.zarr"
+HEADS = "runs/Tones/python-my_mini-Named/heads.h5"
+REFUSED = f"is code of somebody's; to have it run, name it: --encoder {SPEC}"
+
+CODE = """
+    from palm_cache.extraction.encoders.base import EncoderCard
+    from palm_cache.extraction.encoders.mini import MiniEncoder
+
+
+    class Named(MiniEncoder):
+        card = EncoderCard("named")
+"""
+
+
+@pytest.fixture
+def own(workplace: Path) -> Iterator[Path]:
+    """A folder with a dataset, an encoder in a module and its store."""
+    Path("my_mini.py").write_text(textwrap.dedent(CODE))
+    succeed("extract", "--dataset", "Tones", "--encoder", SPEC)
+    yield workplace
+    sys.modules.pop("my_mini", None)
+
+
+def test_code_of_somebodys_runs_where_it_is_named_and_nowhere_else(own: Path) -> None:
+    def both(*words: str) -> str:
+        assert REFUSED in fail(*words)
+        return succeed(*words, "--encoder", SPEC).stdout
+
+    assert "2 clips embedded again" in both("store", "verify", STORE, "--recompute", "2")
+    fitting = ("fit", "--store", STORE, "--shots", "2", "--seeds", "0", "--head", "coop")
+    assert "heads -> " in both(*fitting, "--epochs", "1", "--no-evaluate", "--no-calibrate")
+    both("evaluate")
+    both("calibrate", HEADS)
+    both("transfer", HEADS, STORE)
+    assert "test_0_0.wav" in both("predict", HEADS, "Tones/audios/test_0_0.wav")
+
+
+def test_from_python_too(own: Path) -> None:
+    training = palm_cache.Training(epochs=1)
+    params = palm_cache.FitParams(heads=("coop",), shots=(2,), seeds=(0,), training=training)
+    with pytest.raises(palm_cache.PalmCacheError, match="name it: --encoder python:my_mini:Named"):
+        palm_cache.fit(STORE, params)
+    fitted = palm_cache.fit(STORE, params, encoder=SPEC)
+    heard = palm_cache.predict(fitted.heads, "Tones/audios/test_0_0.wav", encoder=SPEC)
+    assert heard.table["error"].tolist() == [""]
