@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -152,38 +153,84 @@ class Worker:
     owner: int = field(default_factory=os.getpid)
     """Number of the process that made this."""
 
+    @property
+    def road_key(self) -> tuple[object, ...]:
+        """What two workers have in common that may share an encoder and its road."""
+        resources = self.resources
+        return self.encoder, self.fingerprint, self.recipe, resources.devices, resources.batch_size
+
     def embed(self, clips: Sequence[Numbered], known: bool = False) -> tuple[list[Done], list[str]]:
         """Embed clips in this process; also return what the user should know."""
         if current_process().name.startswith("LokyProcess"):  # started by the owner, not by a cluster
             _follow(self.owner)
-        with _LOADING:  # a worker of a cluster may have several threads
-            work = _loaded(self)
-        done = list(work.embed(clips, known=known))
-        notes, work.road.notes = work.road.notes, []
+        with _working(self) as work:
+            done = list(work.embed(clips, known=known))
+            notes, work.road.notes = work.road.notes, []
         return done, notes
 
 
-_LOADING = threading.Lock()
+class _Shared:
+    """What the tasks of a process share: an encoder on its road, and the work of the latest extraction."""
+
+    def __init__(self, worker: Worker) -> None:
+        encoder = load_encoder(worker.encoder, worker.recipe, device=own_device(worker.resources.devices))
+        loaded = fingerprint(audio_recipe(encoder, worker.recipe))
+        if loaded != worker.fingerprint:
+            raise EncoderError(
+                f"encoder {worker.encoder!r}: a worker loaded other weights or libraries (fingerprint "
+                f"{loaded[:12]}, wanted {worker.fingerprint[:12]}); give all workers the same environment"
+            )
+        self.road = Road(encoder, worker.recipe, worker.resources.batch_size)
+        self.road_key = worker.road_key
+        self.tasks = 0
+        """How many are on the road."""
+        self._latest: tuple[Worker, Work] | None = None
+
+    def work_of(self, worker: Worker) -> Work:
+        """Return the work of an extraction, with a cache that looks into its place afresh."""
+        if self._latest is None or self._latest[0] != worker:
+            encoder, retry = self.road.encoder, worker.resources.retry_failed
+            self._latest = (
+                worker,
+                Work(self.road, audio_cache(worker.cache, encoder, worker.recipe, retry=retry)),
+            )
+        return self._latest[1]
 
 
-@lru_cache(maxsize=1)
-def _loaded(worker: Worker) -> Work:
-    resources = worker.resources
-    road = _road(worker.encoder, worker.fingerprint, worker.recipe, resources.devices, resources.batch_size)
-    return Work(road, audio_cache(worker.cache, road.encoder, worker.recipe, retry=resources.retry_failed))
+_shared: list[_Shared] = []
+"""One at most: the latest."""
+_SHARING = threading.Lock()
+"""A worker of a cluster may have several threads."""
 
 
-@lru_cache(maxsize=1)
-def _road(spec: str, wanted: str, recipe: Recipe, devices: tuple[str, ...], batch_size: int) -> Road:
-    """Load an encoder for all datasets that follow."""
-    encoder = load_encoder(spec, recipe, device=own_device(devices))
-    found = fingerprint(audio_recipe(encoder, recipe))
-    if found != wanted:
-        raise EncoderError(
-            f"encoder {spec!r}: a worker loaded other weights or libraries (fingerprint "
-            f"{found[:12]}, wanted {wanted[:12]}); give all workers the same environment"
-        )
-    return Road(encoder, recipe, batch_size)
+@contextmanager
+def _working(worker: Worker) -> Iterator[Work]:
+    """Give the work that a worker's task is part of; its encoder is loaded once, for all tasks and datasets.
+
+    A road to another encoder is closed when its last task is done: threads and weights would stay for ever.
+    """
+    with _SHARING:
+        if not _shared or _shared[0].road_key != worker.road_key:
+            forget()
+            _shared.append(_Shared(worker))
+        shared = _shared[0]
+        shared.tasks += 1
+        work = shared.work_of(worker)
+    try:
+        yield work
+    finally:
+        with _SHARING:
+            shared.tasks -= 1
+            if shared not in _shared and not shared.tasks:
+                shared.road.close()
+
+
+def forget() -> None:
+    """Let go of the encoder that this process keeps for the next task."""
+    while _shared:
+        shared = _shared.pop()
+        if not shared.tasks:
+            shared.road.close()
 
 
 _device_locks: list[FileLock] = []

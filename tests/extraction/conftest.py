@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -58,6 +60,19 @@ def run(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Run:
         return extract(read(folder), "mini", out, *parted(**params), cache=cache)
 
     return extract_folder
+
+
+def road_threads() -> set[threading.Thread]:
+    """Readers and workers that live."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith(("reader", "worker"))}
+
+
+@pytest.fixture
+def no_thread_left() -> Iterator[None]:
+    """Ask of a test that its roads are closed when it ends."""
+    before = road_threads()
+    yield
+    assert road_threads() <= before
 
 
 def parted(**params: object) -> tuple[Recipe, Resources]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from extraction.conftest import parted
+from extraction.conftest import parted, road_threads
 from samples import assert_same, flip_bit, read_arrays, write_palm_folder, write_tone
 from spectrum import Run, SpectrumEncoder
 
@@ -594,7 +594,7 @@ def test_several_jobs_give_the_same_store_from_relative_places_too(
     whole = read_arrays(out)
     shutil.rmtree(out.parents[1])
     monkeypatch.chdir(out.parents[2])
-    work._loaded.cache_clear()
+    monkeypatch.setattr(work, "_shared", [])
     with joblib.parallel_config("threading"):
         done = extract(
             read(Path("Tones")),
@@ -603,8 +603,25 @@ def test_several_jobs_give_the_same_store_from_relative_places_too(
             *parted(jobs=2, batch_size=4),
             cache=Path("features", ".cache"),
         )
+    work.forget()
     assert done.embedded == 18
     assert_same(read_arrays(out), whole)
+
+
+def test_a_worker_that_goes_on_with_another_road_lets_go_of_the_first(
+    run: Run, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_shared", [])
+    before, began = road_threads(), []
+    for batch_size in (4, 3):
+        with joblib.parallel_config("threading"):
+            assert run(jobs=2, batch_size=batch_size).embedded == 18
+        began.append(road_threads() - before)
+        shutil.rmtree(out.parents[1])
+    assert began[0]
+    assert not began[0] & road_threads()
+    work.forget()
+    assert road_threads() == before
 
 
 def test_nothing_to_do_reaches_for_no_cluster(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

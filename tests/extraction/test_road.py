@@ -145,6 +145,7 @@ def test_outcomes_come_in_about_their_order(clips: list[Clip], one_thread: None)
     assert all(abs(place - row) <= 16 for place, row in enumerate(order))
 
 
+@pytest.mark.usefixtures("no_thread_left")
 def test_ctrl_c_gives_what_is_in_work(clips: list[Clip], one_thread: None) -> None:
     class Interrupted(SpectrumEncoder):
         def embed_audio(self, waveforms: Tensor) -> Tensor:
@@ -159,7 +160,6 @@ def test_ctrl_c_gives_what_is_in_work(clips: list[Clip], one_thread: None) -> No
         run(encoder, clips, batch_size=1, take=lambda one: rows.add(one.row))
     assert len(rows) >= 3
     assert len(rows - {11}) == len(encoder.batches)  # nothing that was embedded is lost
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("reader", "worker"))]
 
 
 def test_the_next_clips_are_read_while_a_batch_is_embedded(
@@ -241,6 +241,7 @@ def test_nothing_is_read_while_nobody_takes_what_is_done(tmp_path: Path, one_thr
         assert sum(1 for _ in outcomes) == 199
 
 
+@pytest.mark.usefixtures("no_thread_left")
 def test_what_goes_wrong_in_a_reader_comes_out_as_it_is(
     clips: list[Clip], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,9 +256,9 @@ def test_what_goes_wrong_in_a_reader_comes_out_as_it_is(
     with pytest.raises(ZeroDivisionError) as caught:
         run(SpectrumEncoder(), clips)
     assert caught.value is fault
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("reader", "worker"))]
 
 
+@pytest.mark.usefixtures("no_thread_left")
 def test_what_goes_wrong_in_the_encoder_comes_out_as_it_is(clips: list[Clip], threads: int) -> None:
     fault = RuntimeError("shapes do not match")
 
@@ -268,7 +269,6 @@ def test_what_goes_wrong_in_the_encoder_comes_out_as_it_is(clips: list[Clip], th
     with pytest.raises(RuntimeError) as caught:
         run(Broken(), clips)
     assert caught.value is fault
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("reader", "worker"))]
 
 
 def test_a_vector_that_is_not_finite_is_a_failure_of_its_clip_alone(
