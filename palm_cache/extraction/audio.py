@@ -190,7 +190,7 @@ def read_views(
         If the disk fails meanwhile.
     """
     with decoding(file) as sound:
-        clip = _Excerpt.of(sound, stretch, heard)
+        clip = Excerpt.of(sound, stretch, heard)
         ratio = resampling_ratio(sound.rate, sample_rate)
         total = ceil(clip.frames * ratio)
         if total <= samples:
@@ -215,7 +215,7 @@ def duration(file: BinaryIO, *, stretch: Stretch | None = None) -> float:
         As :func:`read_views`.
     """
     with decoding(file) as sound:
-        return _Excerpt.of(sound, stretch).heard.seconds
+        return Excerpt.of(sound, stretch).heard.seconds
 
 
 def slide(
@@ -259,7 +259,7 @@ def slide(
         As :func:`read_views`; what lies before the damage has been read by then.
     """
     with decoding(file) as sound:
-        clip = _Excerpt.of(sound, stretch, heard)
+        clip = Excerpt.of(sound, stretch, heard)
         ratio = resampling_ratio(sound.rate, sample_rate)
         total = ceil(clip.frames * ratio)
         samples = min(samples, total)
@@ -279,7 +279,7 @@ def slide(
 
 
 @dataclass(frozen=True, slots=True)
-class _Excerpt:
+class Excerpt:
     """The frames of a sound that count as the clip."""
 
     sound: Sound
@@ -289,7 +289,8 @@ class _Excerpt:
     heard: Heard
 
     @classmethod
-    def of(cls, sound: Sound, stretch: Stretch | None, heard: Heard | None = None) -> _Excerpt:
+    def of(cls, sound: Sound, stretch: Stretch | None, heard: Heard | None = None) -> Excerpt:
+        """Find them; raises ``AudioError`` where the stretch does not lie in the sound."""
         start, end = stretch or (0.0, None)
         if not 0 <= start < inf:
             raise AudioError(f"the clip starts at {start:g} s")
@@ -366,7 +367,7 @@ def _pad(waveform: Tensor, window: Window) -> Tensor:
     return torch.nn.functional.pad(repeated, (0, window.samples - len(repeated)), value=behind)
 
 
-def _read_crop(clip: _Excerpt, ratio: Fraction, start: int, samples: int) -> Tensor:
+def _read_crop(clip: Excerpt, ratio: Fraction, start: int, samples: int) -> Tensor:
     """Read and resample just a crop; the same samples as cropping the resampled whole."""
     new, old = ratio.numerator, ratio.denominator
     reach = ceil(FILTER_WIDTH * old / (min(old, new) * ROLLOFF)) + old

@@ -1,0 +1,95 @@
+"""Rows of a dataset to be heard and seen: their sound as a browser plays it, and its spectrogram."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from palm_cache.extraction.audio import Excerpt, content_hash, open_regular
+from palm_cache.extraction.sound import decoding
+from palm_cache.types import Place
+
+LONGEST = 30.0
+"""Seconds of a row that are played; of a longer one its middle, which is what encoders hear."""
+
+WINDOW = 1024
+"""Samples of the spectrogram's Hann window."""
+
+FLOOR = 80.0
+"""Decibels below the loudest point at which the spectrogram ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """What is heard of a row."""
+
+    samples: NDArray[np.float32]
+    """(frames,) mono, full scale 1."""
+    rate: int
+    """Hz, of the file."""
+    start: float
+    """Seconds from the beginning of the file."""
+    seconds: float
+    """How long the whole row is."""
+    content: bytes
+    """sha256 of the file."""
+
+
+def read_snippet(
+    file: Place, start: float = 0.0, end: float | None = None, longest: float = LONGEST
+) -> Snippet:
+    """Read a row, or its middle where it is long.
+
+    Parameters
+    ----------
+    start, end : float
+        Seconds of the file; an end of ``None`` is the file's.
+    longest : float
+        Seconds that are read.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read, or ends before the row begins.
+    """
+    with open_regular(file) as opened:
+        content = bytes.fromhex(content_hash(opened))
+        with decoding(opened) as sound:
+            row = Excerpt.of(sound, (start, end))
+            frames = min(row.frames, round(longest * sound.rate))
+            begin = (row.frames - frames) // 2
+            samples = row.mono(begin, begin + frames).numpy()
+            return Snippet(samples, sound.rate, (row.first + begin) / sound.rate, row.heard.seconds, content)
+
+
+def as_flac(snippet: Snippet) -> bytes:
+    """Return the sound as a FLAC file of 16 bit, which every browser plays."""
+    buffer = BytesIO()
+    soundfile.write(buffer, np.clip(snippet.samples, -1, 1), snippet.rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def spectrogram(snippet: Snippet, width: int = 400, height: int = 128) -> bytes:
+    """Draw the power over time and frequency, low frequencies at the bottom, as a PNG.
+
+    Parameters
+    ----------
+    width, height : int
+        Pixels. The frequencies go linearly from 0 to half the sample rate.
+    """
+    from matplotlib import image
+
+    hop = max(1, len(snippet.samples) // width)
+    padded = np.pad(snippet.samples, (WINDOW // 2, WINDOW))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[: hop * width : hop]
+    power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW).astype(np.float32), axis=1)[:, 1:]) ** 2
+    bands = power.reshape(len(power), height, -1).mean(axis=2).T
+    loudest = bands.max(initial=1e-10)
+    decibels = 10 * np.log10(np.maximum(bands, loudest * 10 ** (-FLOOR / 10)))
+    buffer = BytesIO()
+    image.imsave(buffer, decibels, cmap="magma", format="png", origin="lower")
+    return buffer.getvalue()

@@ -1,0 +1,67 @@
+"""Where the files of a feature store's rows lie now: on another day, another machine, another disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+from palm_cache.extraction.datasets.files import find_files, is_folder
+from palm_cache.extraction.datasets.members import members_root
+from palm_cache.extraction.datasets.registry import default_root, find_card
+from palm_cache.store.header import StoreHeader
+from palm_cache.store.places import place
+from palm_cache.types import Place
+
+
+def roots_of(header: StoreHeader) -> list[Place]:
+    """Return the folders below which a store's files may lie: its dataset's, or where it was unpacked."""
+    card = find_card(header.dataset)
+    if not header.source:
+        return [default_root(card)] if card is not None else []
+    source = place(header.source)
+    # A single table or container; nothing is looked for beside a folder that is gone.
+    alone = not is_folder(source) and source.is_file()
+    return [source.parent if alone else source, members_root(header.source)]
+
+
+def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None) -> dict[str, Place]:
+    """Find the files of some rows; what is not there is left out.
+
+    Parameters
+    ----------
+    header : StoreHeader
+    names : iterable of str
+        Paths inside the dataset, as the store holds them.
+    root : Place, optional
+        Where the dataset lies now, if not where it lay.
+
+    Returns
+    -------
+    dict
+        Files by name.
+    """
+    missing = {name: _on_disk(name) for name in names}
+    found: dict[str, Place] = {}
+    for folder in [root] if root is not None else roots_of(header):
+        if not missing or not is_folder(folder):
+            continue
+        files, _ = find_files(folder, set(missing.values()))
+        here = {name: files[path] for name, path in missing.items() if files[path].is_file()}
+        found |= here
+        missing = {name: path for name, path in missing.items() if name not in here}
+    return found
+
+
+def _on_disk(name: str) -> str:
+    """Return a path as file systems hold it: what is not UTF-8 is percent-escaped in a store."""
+    spelled = os.fsdecode(unquote_to_bytes(name))
+    return name if _is_text(spelled) else spelled
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
