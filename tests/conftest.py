@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 from pengi_checkpoint import make_state, random_fill, save_checkpoint
-from samples import make_features
+from samples import SHARED, make_features
 from torch import Tensor
 from workshop import Workshop, make_workshop
 
@@ -25,8 +25,6 @@ from palm_cache.types import Features
 # How long an example takes depends on what else the machine does.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
-
-SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.fixture

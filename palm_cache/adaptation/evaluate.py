@@ -17,8 +17,8 @@ from palm_cache.adaptation.heads.base import Words
 from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import StaleStoreError, StoreError
+from palm_cache.store.atomic import alone_in
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.files import alone_in
 from palm_cache.store.heads import read_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path, slug

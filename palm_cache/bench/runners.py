@@ -17,9 +17,9 @@ from torch import Tensor
 
 from palm_cache.bench.plain import plain_loop
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.reading import Cut, read_file
-from palm_cache.extraction.road import Road
 from palm_cache.extraction.work import Work, audio_cache
 from palm_cache.params import Recipe
 from palm_cache.store.segments import KEY_BYTES

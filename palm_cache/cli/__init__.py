@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from palm_cache import __version__
-from palm_cache.cli import bench, explore, stage_one, stage_two, stores, transfer, use
+from palm_cache.cli import adaptation, bench, explore, extraction, prediction, store, transfer
 from palm_cache.cli.terminal import Commands
 
 app = typer.Typer(
@@ -45,10 +45,10 @@ def main(
     """Take the options that come before a command."""
 
 
-stage_one.register(app)
-stores.register(app)
-stage_two.register(app)
+extraction.register(app)
+store.register(app)
+adaptation.register(app)
 transfer.register(app)
-use.register(app)
+prediction.register(app)
 explore.register(app)
 bench.register(app)

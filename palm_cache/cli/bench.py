@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from palm_cache.cli.stage_one import EncoderOption, TokenizerOption, choice
+from palm_cache.cli.extraction import EncoderOption, TokenizerOption, choice
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import Recipe, override
 

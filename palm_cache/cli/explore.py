@@ -7,8 +7,8 @@ from typing import Annotated, cast
 
 import typer
 
-from palm_cache.cli.stage_one import choice
-from palm_cache.cli.stores import StoreArgument
+from palm_cache.cli.extraction import choice
+from palm_cache.cli.store import StoreArgument
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, progress_bar, say, tell
 from palm_cache.explore import METHODS, Method
 from palm_cache.store.layout import RUNS

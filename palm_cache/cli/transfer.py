@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from palm_cache.cli.stage_one import DeviceOption, SameEncoderOption, TokenizerOption
-from palm_cache.cli.stage_two import print_scores, tower_loader
-from palm_cache.cli.stores import StoreArgument
+from palm_cache.cli.adaptation import print_scores, tower_loader
+from palm_cache.cli.extraction import DeviceOption, SameEncoderOption, TokenizerOption
+from palm_cache.cli.prediction import HeadsArgument
+from palm_cache.cli.store import StoreArgument
 from palm_cache.cli.terminal import Json, one_line_errors, progress_bar
-from palm_cache.cli.use import HeadsArgument
 from palm_cache.params import Params
 from palm_cache.store.places import place
 

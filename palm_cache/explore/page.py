@@ -18,8 +18,8 @@ from palm_cache.errors import DataError
 from palm_cache.explore import Method
 from palm_cache.explore.projection import project
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
+from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.files import keep_inputs, replacing
 from palm_cache.types import Features, Place, Progress, no_progress
 
 METHOD_NAMES: dict[Method, str] = {"tsne": "t-SNE", "pca": "principal components", "umap": "UMAP"}

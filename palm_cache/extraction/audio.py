@@ -28,10 +28,10 @@ from torchaudio.transforms import Resample
 from upath import UPath
 
 from palm_cache.errors import AudioError, ReadingError
+from palm_cache.extraction.decoding import Sound, decoding
+from palm_cache.extraction.downmix import Heard, read_mono
 from palm_cache.extraction.encoders.base import Window
-from palm_cache.extraction.hearing import Heard, read_mono
-from palm_cache.extraction.sound import Sound, decoding
-from palm_cache.store.files import write_errors
+from palm_cache.store.atomic import write_errors
 from palm_cache.store.places import reaching, reason_of
 from palm_cache.types import Place
 

@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 
 from palm_cache.errors import DataError, StaleStoreError
 from palm_cache.extraction.collapse import collapse_note
+from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.known_files import Survey, file_cache
 from palm_cache.extraction.plan import Plan, Present, make_plan, twins
 from palm_cache.extraction.prompts import embed_prompts_of
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
-from palm_cache.extraction.road import Road
 from palm_cache.extraction.run import ROUNDS, Run, take_in
-from palm_cache.extraction.spread import check_address
-from palm_cache.extraction.survey import Survey, file_cache
 from palm_cache.extraction.takeover import take_over
 from palm_cache.extraction.work import Done, Numbered, audio_cache
+from palm_cache.extraction.workers import check_address
 from palm_cache.params import Recipe, Resources
+from palm_cache.store.atomic import named
 from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.features import CHUNK_ROWS
-from palm_cache.store.files import named
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.places import folder

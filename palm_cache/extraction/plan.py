@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, OlderFormatError, StoreError
-from palm_cache.extraction.survey import Survey
+from palm_cache.extraction.known_files import Survey
 from palm_cache.store.cache import Cache, Lookup
 from palm_cache.store.features import FeatureStore, exists
 from palm_cache.store.format1 import format1_header

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views, slide
+from palm_cache.extraction.downmix import Heard
 from palm_cache.extraction.encoders.base import Encoder, Window
-from palm_cache.extraction.hearing import Heard
 from palm_cache.params import Long, Recipe
 from palm_cache.store.header import row_key
 from palm_cache.store.places import states

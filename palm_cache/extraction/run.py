@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from palm_cache.errors import AudioError
+from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.engine import feeding_processes
-from palm_cache.extraction.road import Road
+from palm_cache.extraction.known_files import Survey
 from palm_cache.extraction.runtime import check_runtime
-from palm_cache.extraction.spread import embed_elsewhere
-from palm_cache.extraction.survey import Survey
 from palm_cache.extraction.work import Done, Numbered, Work, Worker
+from palm_cache.extraction.workers import embed_elsewhere
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.cache import Cache
 from palm_cache.types import ClipTable, Place, Progress

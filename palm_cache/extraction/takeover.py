@@ -9,8 +9,8 @@ import soundfile
 
 from palm_cache.errors import AudioError
 from palm_cache.extraction.audio import open_regular
+from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.reading import read_file
-from palm_cache.extraction.road import Road
 from palm_cache.extraction.work import Numbered
 from palm_cache.store.cache import Cache
 from palm_cache.store.format1 import format1_embeddings

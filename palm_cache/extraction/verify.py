@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.extraction.road import Outcome, Road
+from palm_cache.extraction.embedding import Outcome, Road
 from palm_cache.extraction.work import Numbered
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Clip, ClipTable, Progress, no_progress

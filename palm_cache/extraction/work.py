@@ -26,10 +26,10 @@ from filelock import FileLock, Timeout
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import decoder_version
+from palm_cache.extraction.embedding import Outcome, Road, Vectors
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe
-from palm_cache.extraction.road import Outcome, Road, Vectors
 from palm_cache.params import MAX_JOBS, Recipe, Resources
 from palm_cache.store.cache import Cache
 from palm_cache.store.fingerprint import fingerprint

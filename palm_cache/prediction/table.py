@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.prediction.answers import Failure, Prediction, Stretch, answer
 from palm_cache.prediction.classifier import Classifier
-from palm_cache.prediction.files import predict_files
+from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.inputs import find_recordings
 from palm_cache.prediction.timeline import Sliding, join, listen
 from palm_cache.store.heads import run_name

@@ -10,7 +10,7 @@ import pandas as pd
 
 from palm_cache.report import published
 from palm_cache.report.content import Section, Table
-from palm_cache.report.tables import percent, span
+from palm_cache.report.means import percent, span
 from palm_cache.types import Training
 
 HONEST = (

@@ -10,6 +10,7 @@ import pandas as pd
 from palm_cache.errors import UnknownNameError
 from palm_cache.report import figures
 from palm_cache.report.content import Figure, Section, Table
+from palm_cache.report.means import percent
 from palm_cache.report.statistics import (
     LEVEL,
     Comparison,
@@ -21,7 +22,6 @@ from palm_cache.report.statistics import (
     outcomes,
     recalls,
 )
-from palm_cache.report.tables import percent
 from palm_cache.store.heads import split_run_name
 from palm_cache.store.scores import Prediction
 

@@ -51,7 +51,7 @@ def accuracy_by_head(summary: pd.DataFrame) -> Figure:
     Parameters
     ----------
     summary : DataFrame
-        From :func:`palm_cache.report.tables.summarise`.
+        From :func:`palm_cache.report.means.summarise`.
     """
     best = summary.sort_values("shots").groupby(["dataset", "encoder", "head"], as_index=False).last()
     groups = sorted(set(zip(best["dataset"], best["encoder"], strict=True)), reverse=True)

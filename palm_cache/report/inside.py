@@ -16,8 +16,8 @@ from palm_cache.errors import PalmCacheError, StoreError
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.evidence import Kind, Place, largest_of
 from palm_cache.report.figures import losses_by_epoch
+from palm_cache.report.means import percent
 from palm_cache.report.statistics import confusion, recalls
-from palm_cache.report.tables import percent
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads, run_name, split_run_name
 from palm_cache.store.layout import heads_path

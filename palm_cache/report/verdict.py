@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from palm_cache.report.choice import datasets_of_all_heads, of_all, on_all_datasets
 from palm_cache.report.evidence import Kind, Place
+from palm_cache.report.means import summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval, compare, difference, holm
-from palm_cache.report.tables import summarise
+from palm_cache.report.which_head import datasets_of_all_heads, of_all, on_all_datasets
 
 _MOST_NAMED = 3
 """Heads, or datasets, that a sentence can name."""

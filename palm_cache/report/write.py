@@ -10,17 +10,17 @@ from typing import cast
 
 import pandas as pd
 
-from palm_cache.report.choice import which_head
 from palm_cache.report.comparison import compare_with_paper, deviations
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.evidence import HOW, ONE_SEED, Kind, Place, by_kind, certainty, errors, reference_head
 from palm_cache.report.figures import accuracy_by_head
 from palm_cache.report.inside import inside
+from palm_cache.report.means import percent, span, summarise
 from palm_cache.report.render import as_markdown, as_page
 from palm_cache.report.statistics import LEVEL, accuracy_interval
-from palm_cache.report.tables import percent, span, summarise
 from palm_cache.report.verdict import verdict
-from palm_cache.store.files import replacing
+from palm_cache.report.which_head import which_head
+from palm_cache.store.atomic import replacing
 from palm_cache.store.fingerprint import library_versions
 from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
 from palm_cache.types import Training

@@ -31,7 +31,7 @@ from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from palm_cache.errors import StoreError
-from palm_cache.store.files import write_errors
+from palm_cache.store.atomic import write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.segments import (

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palm_cache.errors import PalmCacheError
-from palm_cache.store.files import replacing
+from palm_cache.store.atomic import replacing
 
 DAMAGE = (
     OSError,

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError, UnknownNameError, without_credentials
-from palm_cache.store.files import alone_in
+from palm_cache.store.atomic import alone_in
 from palm_cache.store.hdf5 import (
     DAMAGE,
     DIGEST,

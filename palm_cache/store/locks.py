@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from palm_cache.errors import StoreError
-from palm_cache.store.files import write_errors
+from palm_cache.store.atomic import write_errors
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palm_cache.errors import DamagedStoreError, OutputError, StoreError
+from palm_cache.store.atomic import write_errors
 from palm_cache.store.cache import RECIPE
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.files import write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import UNFINISHED, unfinished

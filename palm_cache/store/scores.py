@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
-from palm_cache.store.files import replacing
+from palm_cache.store.atomic import replacing
 from palm_cache.store.hdf5 import DAMAGE, members, reading, reason, tensor, writing
 from palm_cache.store.heads import split_run_name
 from palm_cache.store.layout import check_name

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from palm_cache.errors import OutputError
+from palm_cache.store.atomic import named, write_errors
 from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, file_hash, root_hash
-from palm_cache.store.files import named, write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.header import Rows, StoreHeader
 from palm_cache.store.places import Folder, folder

@@ -35,8 +35,8 @@ from transformers import ClapConfig
 
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.cuda_graphs import Recorded, can_record
 from palm_cache.extraction.encoders.engine import MOST_READERS, feeding_processes
-from palm_cache.extraction.encoders.recorded import Recorded, can_record
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import Extractor
 from palm_cache.extraction.reading import Cut, read_clips

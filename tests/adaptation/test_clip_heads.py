@@ -20,7 +20,7 @@ from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.heads import find_head, linear_probe, tip_adapter
 from palm_cache.adaptation.heads.base import Head, Shots, unit
-from palm_cache.adaptation.heads.choice import FOLDS, TEMPERATURES
+from palm_cache.adaptation.heads.hyperparameters import FOLDS, TEMPERATURES
 from palm_cache.adaptation.heads.linear_probe import LinearProbe
 from palm_cache.adaptation.heads.neighbours import NEIGHBOURS, Neighbours
 from palm_cache.adaptation.heads.palm import Palm

@@ -6,8 +6,8 @@ import torch
 from samples import make_shots
 from torch.nn.functional import cross_entropy
 
-from palm_cache.adaptation.heads.choice import TEMPERATURES, cross_validation_folds
 from palm_cache.adaptation.heads.gda import ALPHAS, Gda, discriminant
+from palm_cache.adaptation.heads.hyperparameters import TEMPERATURES, cross_validation_folds
 from palm_cache.types import BARE_TEMPLATE, Training
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads import kernels
 from palm_cache.adaptation.heads.base import SCALE, unit
-from palm_cache.adaptation.heads.choice import Grid
+from palm_cache.adaptation.heads.hyperparameters import Grid
 from palm_cache.adaptation.heads.kernels import KernelRidge, Proker, ProkerHybrid, held_out_residuals
 from palm_cache.adaptation.heads.muka import Muka, MukaCosine, MukaFirst, MukaFirstCosine
 from palm_cache.adaptation.heads.proker_published import MukaCrossed, MukaPublished, ProkerPublished

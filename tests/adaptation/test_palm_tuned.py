@@ -7,7 +7,7 @@ from samples import make_shots
 from torch.nn.functional import cross_entropy
 
 from palm_cache.adaptation.heads.base import SCALE, generators
-from palm_cache.adaptation.heads.choice import TEMPERATURES, clearly_worse, cross_validation_folds
+from palm_cache.adaptation.heads.hyperparameters import TEMPERATURES, clearly_worse, cross_validation_folds
 from palm_cache.adaptation.heads.palm import mix_context
 from palm_cache.adaptation.heads.palm_descent import Variants, descend, feature_space, span_of_shots
 from palm_cache.adaptation.heads.palm_tuned import EPOCHS, FOLDS, RECIPES, PalmTuned

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from samples import write_palm_folder
+from samples import parted, road_threads, write_palm_folder
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extraction, extract
-from palm_cache.params import Recipe, Resources
 
 
 @pytest.fixture
@@ -62,22 +59,9 @@ def run(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Run:
     return extract_folder
 
 
-def road_threads() -> set[threading.Thread]:
-    """Readers and workers that live."""
-    return {thread for thread in threading.enumerate() if thread.name.startswith(("reader", "worker"))}
-
-
 @pytest.fixture
 def no_thread_left() -> Iterator[None]:
     """Ask of a test that its roads are closed when it ends."""
     before = road_threads()
     yield
     assert road_threads() <= before
-
-
-def parted(**params: object) -> tuple[Recipe, Resources]:
-    """Give every parameter to the dataclass that has it."""
-    own = {field.name for field in fields(Recipe)}
-    recipe = {name: value for name, value in params.items() if name in own}
-    resources = {name: value for name, value in params.items() if name not in own}
-    return Recipe(**recipe), Resources(**resources)  # type: ignore[arg-type]

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from extraction.conftest import parted, road_threads
-from samples import assert_same, flip_bit, read_arrays, write_palm_folder, write_tone
+from samples import assert_same, flip_bit, parted, read_arrays, road_threads, write_palm_folder, write_tone
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import AudioError, DataError, OutputError, ReadingError, StaleStoreError

@@ -18,12 +18,12 @@ from samples import write_palm_folder
 from tiny_clap import save_tiny_clap
 
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.extraction.encoders import engine, recorded
+from palm_cache.extraction.embedding import Road
+from palm_cache.extraction.encoders import cuda_graphs, engine
+from palm_cache.extraction.encoders.cuda_graphs import Recorded, can_record
 from palm_cache.extraction.encoders.engine import feeding_processes
-from palm_cache.extraction.encoders.recorded import Recorded, can_record
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import Extraction, extract
-from palm_cache.extraction.road import Road
 from palm_cache.params import Precision, Recipe, Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Clip, ClipTable
@@ -96,7 +96,7 @@ def test_recorded_launches_give_the_numbers_of_launches_one_by_one(
     assert can_record(encoder)
     with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
         embed = Recorded(encoder)
-        for number in range(recorded.RECORD_AFTER + 3):
+        for number in range(cuda_graphs.RECORD_AFTER + 3):
             waveforms = make_waveforms(encoder, 6) * (1 + number)
             torch.testing.assert_close(embed(waveforms), encoder.embed_audio(waveforms), atol=1e-6, rtol=1e-5)
     assert [one is not None for one in embed._recordings.values()] == [True]
@@ -113,7 +113,7 @@ def test_what_waits_for_the_gpu_halfway_is_launched_one_by_one() -> None:
     encoder.embed_windows = waiting  # type: ignore[method-assign]
     with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
         embed = Recorded(encoder)
-        for number in range(recorded.RECORD_AFTER + 2):
+        for number in range(cuda_graphs.RECORD_AFTER + 2):
             waveforms = make_waveforms(encoder, 3) * (1 + number)
             torch.testing.assert_close(embed(waveforms), encoder.embed_audio(waveforms), atol=1e-6, rtol=1e-5)
     assert list(embed._recordings.values()) == [None]

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from extraction.conftest import parted
-from samples import read_arrays, write_tone
+from samples import parted, read_arrays, write_tone
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.extraction import extract as stage_one

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from extraction.conftest import parted
-from samples import assert_same, read_arrays, upload, write_tone
+from samples import assert_same, parted, read_arrays, upload, write_tone
 from spectrum import SpectrumEncoder
 from upath import UPath
 

@@ -11,9 +11,9 @@ from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import DamagedStoreError, StaleStoreError
 from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders import registry
 from palm_cache.extraction.encoders.engine import CPU
-from palm_cache.extraction.road import Road
 from palm_cache.extraction.verify import Recomputation, dataset_problems, recompute
 from palm_cache.params import Recipe
 from palm_cache.store.features import FeatureStore

@@ -35,7 +35,7 @@ def test_the_pipeline_runs_and_redoes_only_what_changed(project: Path) -> None:
     assert "up to date" in again
 
     # A docstring of stage one.
-    module = project / "palm_cache" / "extraction" / "road.py"
+    module = project / "palm_cache" / "extraction" / "embedding.py"
     module.write_text(module.read_text().replace('"""The one road', '"""Touched: the one road', 1))
     assert stages_run(run(project, "dvc", "repro")) == []
 

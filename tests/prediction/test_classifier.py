@@ -19,7 +19,7 @@ from palm_cache.extraction.extract import extract
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import FitParams, Recipe
 from palm_cache.prediction.classifier import Classifier
-from palm_cache.prediction.files import predict_files
+from palm_cache.prediction.clips import predict_files
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.heads import read_heads, write_heads
 

@@ -208,6 +208,6 @@ def test_a_head_whose_arrays_do_not_fit_together_is_damaged(
 
 
 def test_the_command_line_knows_all_forms() -> None:
-    from palm_cache.cli.use import FORMS
+    from palm_cache.cli.prediction import FORMS
 
     assert FORMS == export.FORMS

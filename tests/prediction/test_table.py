@@ -11,7 +11,7 @@ from workshop import Workshop
 import palm_cache
 from palm_cache.errors import StoreError, UnknownNameError
 from palm_cache.prediction.classifier import Classifier
-from palm_cache.prediction.files import predict_files
+from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.timeline import Sliding, listen
 
 

@@ -20,7 +20,7 @@ from palm_cache.extraction.audio import cut_windows
 from palm_cache.params import FitParams
 from palm_cache.prediction.answers import Failure, Stretch
 from palm_cache.prediction.classifier import Classifier
-from palm_cache.prediction.labels import LabelTracks
+from palm_cache.prediction.label_tracks import LabelTracks
 from palm_cache.prediction.timeline import Sliding, join, listen
 from palm_cache.types import FittedHead
 

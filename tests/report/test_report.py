@@ -17,8 +17,8 @@ from chromium import Browser, find_chromium
 
 from palm_cache.errors import DataError, StoreError, UnknownNameError
 from palm_cache.report import published
+from palm_cache.report.means import format_rows, summarise
 from palm_cache.report.render import markdown_table
-from palm_cache.report.tables import format_rows, summarise
 from palm_cache.report.write import write_report
 from palm_cache.store.scores import COLUMNS, Prediction, write_predictions, write_scores
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, no_tick
-from palm_cache.adaptation.heads.choice import Grid, choose, cross_validation_folds, held_out_loss
 from palm_cache.adaptation.heads.gda import Gda
+from palm_cache.adaptation.heads.hyperparameters import Grid, choose, cross_validation_folds, held_out_loss
 from palm_cache.adaptation.heads.kernels import Proker
 from palm_cache.adaptation.heads.tip_adapter import TipAdapter
 

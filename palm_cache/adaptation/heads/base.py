@@ -1,7 +1,7 @@
 """The contract of a head, and what the heads with one embedding per class share.
 
 A head is fitted on a :class:`Shots` batch, many runs of one shape at once, and returns a state per
-run: plain tensors, from which :meth:`Head.logits` scores any clip. ``tests/contracts.py`` checks what
+run: plain tensors, from which :meth:`Head.logits` scores any clip. ``tests/support/contracts.py`` checks what
 is promised here on every head.
 """
 

@@ -14,7 +14,7 @@ examples :math:`B` of one clip, its views,
 .. math:: Y_B - f_{\setminus B}(B) = (G_{BB})^{-1}\,W_B
 
 (for one view: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, equation 5.12). All
-hyperparameters are chosen by that, see :mod:`palm_cache.adaptation.heads.choice`.
+hyperparameters are chosen by that, see :mod:`palm_cache.adaptation.heads.hyperparameters`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from palm_cache.adaptation.heads.base import (
     unit,
     unseen_bias,
 )
-from palm_cache.adaptation.heads.choice import (
+from palm_cache.adaptation.heads.hyperparameters import (
     Grid,
     can_be_held_out,
     choose,

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import UNSEEN, Head, Shots, Tick, Words, no_tick, unit
-from palm_cache.adaptation.heads.choice import (
+from palm_cache.adaptation.heads.hyperparameters import (
     FOLDS,
     Grid,
     choose,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import Shots, Tick, Words, need_encoders, no_tick, unit
-from palm_cache.adaptation.heads.choice import Grid, first_of_best
+from palm_cache.adaptation.heads.hyperparameters import Grid, first_of_best
 from palm_cache.adaptation.heads.kernels import Proker, squared_distances
 
 WIDTHS = (0.0, 0.5, 1.0, 2.0)

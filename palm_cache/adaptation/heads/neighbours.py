@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, class_weights, no_tick, one_hot, unit
-from palm_cache.adaptation.heads.choice import Grid, can_be_held_out, choose, held_out_loss, same_clip
+from palm_cache.adaptation.heads.hyperparameters import (
+    Grid,
+    can_be_held_out,
+    choose,
+    held_out_loss,
+    same_clip,
+)
 
 NEIGHBOURS = Grid((1, 2, 3, 5, 7, 10, 15, 20), default=1)
 """How many neighbours vote. More than twenty outnumber the sixteen clips that a class has at most in the

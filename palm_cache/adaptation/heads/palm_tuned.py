@@ -19,7 +19,7 @@ from palm_cache.adaptation.heads.base import (
     no_tick,
     unit,
 )
-from palm_cache.adaptation.heads.choice import (
+from palm_cache.adaptation.heads.hyperparameters import (
     TEMPERATURES,
     Grid,
     choose,

@@ -21,7 +21,7 @@ from palm_cache.adaptation.heads.base import (
     one_hot,
     unit,
 )
-from palm_cache.adaptation.heads.choice import (
+from palm_cache.adaptation.heads.hyperparameters import (
     TEMPERATURES,
     Grid,
     can_be_held_out,

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import stretch, understand
-from palm_cache.extraction.datasets.files import Listing, below, ending
+from palm_cache.extraction.datasets.listing import Listing, below, ending
 from palm_cache.extraction.datasets.tables import Row
 from palm_cache.extraction.datasets.texts import decode, read_table
 from palm_cache.types import Place

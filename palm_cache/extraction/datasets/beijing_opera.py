@@ -10,7 +10,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published import read_unsplit
+from palm_cache.extraction.datasets.published_layouts import read_unsplit
 from palm_cache.types import ClipTable
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from palm_cache.extraction.audio_files import READABLE_ENDINGS
 from palm_cache.extraction.datasets.card import SHOTS, DatasetCard
 from palm_cache.extraction.datasets.class_names import named
-from palm_cache.extraction.datasets.files import below, list_files, remote_sizes
+from palm_cache.extraction.datasets.listing import below, list_files, remote_sizes
 from palm_cache.store.places import reaching
 from palm_cache.types import ClipTable, Fold, Place
 

@@ -29,7 +29,7 @@ from palm_cache.extraction.datasets.demo_sounds import (
     street_noise,
 )
 from palm_cache.extraction.datasets.urbansound8k import METADATA, read_published
-from palm_cache.store.files import check_vacant, write_errors
+from palm_cache.store.atomic import check_vacant, write_errors
 from palm_cache.types import ClipTable
 
 N_FOLDS = 5

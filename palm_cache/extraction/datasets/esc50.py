@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published import cross_validation, read_either
+from palm_cache.extraction.datasets.published_layouts import cross_validation, read_either
 from palm_cache.extraction.datasets.tables import Folds, build_table
 from palm_cache.types import ClipTable
 

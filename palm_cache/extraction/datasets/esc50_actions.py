@@ -10,7 +10,7 @@ from pathlib import Path
 
 from palm_cache.extraction.datasets import esc50, palm_layout
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published import ORDER_NOTE, of_classes
+from palm_cache.extraction.datasets.published_layouts import ORDER_NOTE, of_classes
 from palm_cache.extraction.datasets.tables import Folds, build_table
 from palm_cache.types import ClipTable
 

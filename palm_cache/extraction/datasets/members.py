@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from palm_cache.extraction.datasets.texts import Table
-from palm_cache.store.files import write_errors
+from palm_cache.store.atomic import write_errors
 from palm_cache.types import Place
 
 INDEX = ".members.json"

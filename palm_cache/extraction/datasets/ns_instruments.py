@@ -10,7 +10,7 @@ from pathlib import Path
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published import of_classes, read_either
+from palm_cache.extraction.datasets.published_layouts import of_classes, read_either
 from palm_cache.extraction.datasets.tables import Row, build_table, read_json
 from palm_cache.types import ClipTable
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
-from palm_cache.extraction.datasets.files import folder_name, is_folder
+from palm_cache.extraction.datasets.listing import folder_name, is_folder
 from palm_cache.extraction.datasets.tables import Folds, Row, build_table
 from palm_cache.extraction.datasets.texts import read_table
 from palm_cache.types import ClipTable

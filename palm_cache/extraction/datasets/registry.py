@@ -19,7 +19,7 @@ from palm_cache.extraction.datasets import (
     esc50_actions,
     gt_music_genre,
     ns_instruments,
-    own,
+    own_data,
     palm_layout,
     ravdess,
     sesa,
@@ -29,7 +29,7 @@ from palm_cache.extraction.datasets import (
 )
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.check import Check, absence, differences, missing_files
-from palm_cache.extraction.datasets.files import folder_name, is_folder, is_junk
+from palm_cache.extraction.datasets.listing import folder_name, is_folder, is_junk
 from palm_cache.params import ReadingParams
 from palm_cache.store.layout import RAW
 from palm_cache.store.places import place, reaching
@@ -120,7 +120,7 @@ def read_dataset(
     Parameters
     ----------
     name_or_folder : str
-        A known name; or any folder, table or container that ``own`` recognises. A URL is a folder too.
+        A known name; or any folder, table or container that ``own_data`` recognises. A URL is a folder too.
     root : Place, optional
         Where a known dataset lies; ``data/raw/<Name>`` by default.
     strict : bool
@@ -198,8 +198,8 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams) -> Ch
         if root is not None:
             raise DataError(f"--root goes with a dataset known by name; {name_or_folder} is a folder itself")
         where = _existing(name_or_folder)
-        table = own.read(where, _name_of(where), source_of(where), reading)
-        folder = where.parent if own.is_file(where) else where
+        table = own_data.read(where, _name_of(where), source_of(where), reading)
+        folder = where.parent if own_data.is_file(where) else where
         return Check(folder, replace(table, source=source_of(where)), (), missing_files(table, folder))
     if reading.columns or reading.group or reading.layout != "auto":
         raise DataError(f"{card.name} is read as published: --as, --columns and --group go with a folder")
@@ -249,7 +249,7 @@ def source_of(where: Place) -> str:
 
 def _name_of(where: Place) -> str:
     """Return a dataset's name: its folder's, or its table's without ending."""
-    name = where.stem if own.is_file(where) else folder_name(where)
+    name = where.stem if own_data.is_file(where) else folder_name(where)
     if not name.strip("."):
         raise DataError(f"{where}: {name!r} is no name for a dataset; rename the file")
     return name

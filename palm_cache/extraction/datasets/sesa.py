@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.files import list_files
-from palm_cache.extraction.datasets.published import read_either
+from palm_cache.extraction.datasets.listing import list_files
+from palm_cache.extraction.datasets.published_layouts import read_either
 from palm_cache.extraction.datasets.tables import Row, build_table
 from palm_cache.types import ClipTable
 

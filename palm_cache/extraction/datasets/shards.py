@@ -16,7 +16,7 @@ from typing import Any
 
 from palm_cache.errors import DataError, ParameterError
 from palm_cache.extraction.audio_files import AUDIO_ENDINGS
-from palm_cache.extraction.datasets.files import ending
+from palm_cache.extraction.datasets.listing import ending
 from palm_cache.extraction.datasets.members import Member
 from palm_cache.extraction.datasets.texts import Table, check_regular
 from palm_cache.types import Place

@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
-from palm_cache.extraction.datasets.files import find_files
+from palm_cache.extraction.datasets.listing import find_files
 from palm_cache.extraction.datasets.texts import on_disk, read_table
 from palm_cache.types import Clip, ClipTable, Fold, Place
 

@@ -66,7 +66,7 @@ class Request:
 
 
 class Encoder(ABC):
-    """A frozen encoder; ``tests/contracts.py`` checks what is promised here.
+    """A frozen encoder; ``tests/support/contracts.py`` checks what is promised here.
 
     :meth:`embed_audio` may be called from several threads at once.
 

@@ -22,7 +22,7 @@ from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS
-from palm_cache.extraction.encoders.hub import (
+from palm_cache.extraction.encoders.pretrained import (
     Options,
     from_directory_or_hub,
     hash_config,

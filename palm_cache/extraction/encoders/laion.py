@@ -25,7 +25,7 @@ from palm_cache.extraction.encoders.checkpoints import (
     read_tensors,
 )
 from palm_cache.extraction.encoders.clap import ClapEncoder, ClapParts
-from palm_cache.extraction.encoders.hub import from_directory_or_hub, load_part
+from palm_cache.extraction.encoders.pretrained import from_directory_or_hub, load_part
 from palm_cache.params import CLIP_TOKENIZER
 
 GET_IT = "get one from https://huggingface.co/lukewys/laion_clap"

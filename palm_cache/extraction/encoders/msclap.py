@@ -33,7 +33,6 @@ from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_w
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import fill_towers, read_tensors
 from palm_cache.extraction.encoders.engine import Engine, freeze
-from palm_cache.extraction.encoders.hub import from_directory_or_hub, hash_tokenizer, load_part
 from palm_cache.extraction.encoders.pengi import (
     AUDIO,
     DIM,
@@ -44,6 +43,7 @@ from palm_cache.extraction.encoders.pengi import (
     Projection,
     official_audio,
 )
+from palm_cache.extraction.encoders.pretrained import from_directory_or_hub, hash_tokenizer, load_part
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import lay_out
 from palm_cache.params import CLIP_TOKENIZER

@@ -164,7 +164,7 @@ class OpenVinoTower:
             return core.read_model(self._convert(openvino, example, Path(folder, "made")) / "tower.xml")
 
     def _convert(self, openvino: Any, example: Tensor, folder: Path) -> Path:
-        from palm_cache.extraction.encoders.hub import quiet_transformers
+        from palm_cache.extraction.encoders.pretrained import quiet_transformers
 
         with warnings.catch_warnings(), quiet_transformers(), torch.no_grad():
             # Tracing warns of every size that it takes for a constant; those are.

@@ -21,7 +21,7 @@ from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine, freeze
-from palm_cache.extraction.encoders.hub import (
+from palm_cache.extraction.encoders.pretrained import (
     Options,
     from_directory_or_hub,
     hash_config,

@@ -32,7 +32,12 @@ from palm_cache.extraction.encoders.checkpoints import (
     read_tensors,
 )
 from palm_cache.extraction.encoders.engine import Engine, freeze
-from palm_cache.extraction.encoders.hub import Options, from_directory_or_hub, hash_tokenizer, load_part
+from palm_cache.extraction.encoders.pretrained import (
+    Options,
+    from_directory_or_hub,
+    hash_tokenizer,
+    load_part,
+)
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import TokenTable, lay_out
 from palm_cache.types import PromptTokens

@@ -102,7 +102,7 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
     request = Request(spec, source, Engine.of(recipe, device), recipe)
     if not own:
         return kind.load(request)
-    from palm_cache.extraction.encoders.own import load_own
+    from palm_cache.extraction.encoders.third_party import load_own
 
     return load_own(kind, request)
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
 from miniatures import MINIATURES, write_miniature, write_palm_tables
+from samples import SHARED
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard

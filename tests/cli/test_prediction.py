@@ -293,6 +293,6 @@ def test_export_says_what_it_wrote(heads: str) -> None:
 
 
 def test_the_shell_completes_forms() -> None:
-    from palm_cache.cli.use import complete_forms
+    from palm_cache.cli.prediction import complete_forms
 
     assert complete_forms("o") == ["onnx"]

@@ -9,7 +9,7 @@ from command_line import call, fail, runner, succeed
 from samples import make_features, write_palm_folder, write_sample, write_tone
 
 from palm_cache.cli import app
-from palm_cache.cli import stores as commands
+from palm_cache.cli import store as commands
 
 STORE = "data/features/Tones/mini.zarr"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.copies import without_copies
-from palm_cache.cli.stage_one import (
+from palm_cache.cli.extraction import (
     DatasetsOption,
     DeviceOption,
     EncoderOption,
@@ -236,7 +236,7 @@ def prompts(
 
     Example: palm-cache prompts --dataset demo
     """
-    from palm_cache.adaptation.prompts import study_prompts
+    from palm_cache.adaptation.prompt_study import study_prompts
 
     with one_line_errors():
         wanted = override(read_params(params) if params else Params(), features=features)
@@ -417,14 +417,14 @@ def _numbers(option: str, value: str | None) -> tuple[int, ...] | None:
 
 def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
     """Print the means of some runs."""
-    from palm_cache.report.tables import summarise
+    from palm_cache.report.means import summarise
     from palm_cache.store.scores import tell_apart
 
     _print_summary(summarise(tell_apart(scores)[0]), as_json)
 
 
 def _print_summary(summary: pd.DataFrame, as_json: bool) -> None:
-    from palm_cache.report.tables import HEADINGS, format_rows
+    from palm_cache.report.means import HEADINGS, format_rows
 
     if as_json:
         rows = summary.astype(object).where(summary.notna(), None).to_dict("records")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 import zarr
 
 from palm_cache.adaptation.heads.base import Shots, unit
+from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import CHUNK_ROWS
 from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.places import folder, place
@@ -18,6 +21,9 @@ from palm_cache.store.writing import write_store
 from palm_cache.types import TEMPLATES, Features, Fold
 
 RATE = 16_000
+
+SHARED = Path(__file__).parents[3] / "shared"
+"""Reference material beside the project; tests that read it skip where it is absent."""
 
 
 def make_features(
@@ -181,3 +187,16 @@ def flip_bit(file: Path, place: int = 7) -> None:
     content = bytearray(file.read_bytes())
     content[place] ^= 1
     file.write_bytes(content)
+
+
+def parted(**params: object) -> tuple[Recipe, Resources]:
+    """Give every parameter to the dataclass that has it."""
+    own = {field.name for field in fields(Recipe)}
+    recipe = {name: value for name, value in params.items() if name in own}
+    resources = {name: value for name, value in params.items() if name not in own}
+    return Recipe(**recipe), Resources(**resources)  # type: ignore[arg-type]
+
+
+def road_threads() -> set[threading.Thread]:
+    """Readers and workers that live."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith(("reader", "worker"))}

@@ -20,7 +20,7 @@ from palm_cache.extraction.extract import extract
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Recipe
 from palm_cache.prediction.answers import Failure, Prediction, answer, printable
 from palm_cache.prediction.classifier import Classifier
-from palm_cache.prediction.files import predict_files
+from palm_cache.prediction.clips import predict_files
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import run_name
 from palm_cache.types import Training

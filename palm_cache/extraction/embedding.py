@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.downmix import Heard
 from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.cuda_graphs import Recorded, can_record
 from palm_cache.extraction.encoders.engine import cpu_workers, default_batch, n_readers
-from palm_cache.extraction.encoders.recorded import Recorded, can_record
-from palm_cache.extraction.hearing import Heard
 from palm_cache.extraction.reading import Cut, Piece, Wanted, read_clips
 from palm_cache.params import Recipe
 from palm_cache.types import Clip

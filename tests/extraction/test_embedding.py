@@ -16,10 +16,10 @@ from torch import Tensor
 from palm_cache.errors import AudioError, EncoderError
 from palm_cache.extraction import reading
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
+from palm_cache.extraction.embedding import Outcome, Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.extraction.road import Outcome, Road
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
 

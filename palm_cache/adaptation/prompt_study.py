@@ -16,8 +16,8 @@ from palm_cache.adaptation.heads.base import cosine_logits, unit
 from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError
+from palm_cache.store.atomic import alone_in
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.files import alone_in
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import read_prompts, write_prompts
 from palm_cache.types import Features, Place, Progress, no_progress

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
-from palm_cache.report.choice import duration, which_head
 from palm_cache.report.content import Figure, Table
 from palm_cache.report.evidence import by_kind
 from palm_cache.report.verdict import verdict
+from palm_cache.report.which_head import duration, which_head
 from palm_cache.store.scores import COLUMNS, Prediction
 
 GRID = {"zero-shot": (0,), "proker": (1, 4), "palm": (1, 4)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from palm_cache.errors import OutputError
-from palm_cache.store.files import keep_inputs, named, replacing, write_errors
+from palm_cache.store.atomic import keep_inputs, named, replacing, write_errors
 
 
 @pytest.mark.parametrize(

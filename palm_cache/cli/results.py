@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from palm_cache.cli.terminal import as_json, put, tell
 from palm_cache.errors import visible
 from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
-from palm_cache.store.files import GrowingFile
+from palm_cache.store.atomic import GrowingFile
 
 if TYPE_CHECKING:
     from torch import Tensor

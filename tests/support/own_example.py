@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-PAGE = Path(__file__).parents[1] / "docs" / "pages" / "own-encoder.md"
+PAGE = Path(__file__).parents[2] / "docs" / "pages" / "own-encoder.md"
 
 
 def write_example(folder: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from samples import write_palm_folder
 
 from palm_cache.errors import DataError
-from palm_cache.extraction.datasets.files import find_files, list_files
+from palm_cache.extraction.datasets.listing import find_files, list_files
 from palm_cache.extraction.datasets.registry import check_dataset, read_dataset
 
 

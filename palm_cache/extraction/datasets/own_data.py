@@ -24,7 +24,7 @@ from palm_cache.extraction.audio_files import READABLE_ENDINGS
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
-from palm_cache.extraction.datasets.files import (
+from palm_cache.extraction.datasets.listing import (
     Listing,
     below,
     ending,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets import palm_layout
-from palm_cache.extraction.datasets.files import list_files
+from palm_cache.extraction.datasets.listing import list_files
 from palm_cache.extraction.datasets.tables import Folds, Row, read_rows
 from palm_cache.types import ClipTable
 

@@ -9,8 +9,8 @@ import pandas as pd
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.evidence import ONE_SEED, Kind, Place
 from palm_cache.report.figures import accuracy_by_shots
+from palm_cache.report.means import span, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval
-from palm_cache.report.tables import span, summarise
 
 _HOW = (
     "Accuracy in %, mean over folds and seeds, then over the datasets that all heads have; best heads first. "

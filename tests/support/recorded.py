@@ -15,7 +15,7 @@ from torch import Tensor
 from pipelines.encoders.fill import fill
 from pipelines.encoders.parity import KEPT
 
-FOLDER = Path(__file__).parent / "extraction" / "encoders" / "parity"
+FOLDER = Path(__file__).parents[1] / "extraction" / "encoders" / "parity"
 
 
 class Record:

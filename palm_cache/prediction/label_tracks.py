@@ -10,7 +10,7 @@ from typing import Self
 
 from palm_cache.errors import ParameterError, visible
 from palm_cache.prediction.answers import printable
-from palm_cache.store.files import GrowingFile, keep_inputs
+from palm_cache.store.atomic import GrowingFile, keep_inputs
 
 
 class LabelTracks:

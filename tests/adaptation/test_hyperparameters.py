@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from palm_cache.adaptation.heads.choice import (
+from palm_cache.adaptation.heads.hyperparameters import (
     FOLDS,
     Grid,
     can_be_held_out,

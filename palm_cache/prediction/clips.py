@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from palm_cache.extraction.embedding import Outcome, Road
 from palm_cache.extraction.encoders.engine import default_batch
-from palm_cache.extraction.road import Outcome, Road
 from palm_cache.prediction.answers import Failure, Prediction, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.types import Clip, Progress, no_progress

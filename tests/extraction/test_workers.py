@@ -22,7 +22,7 @@ from palm_cache.errors import ClusterError, ParameterError
 from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import extract
-from palm_cache.extraction.spread import check_address
+from palm_cache.extraction.workers import check_address
 from palm_cache.params import Resources
 from palm_cache.store.features import FeatureStore
 
@@ -152,7 +152,7 @@ def test_a_cluster_that_is_not_there_is_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("palm_cache.extraction.spread.SECONDS_TO_CONNECT", 1)
+    monkeypatch.setattr("palm_cache.extraction.workers.SECONDS_TO_CONNECT", 1)
     with pytest.raises(ClusterError, match=r"dask://127\.0\.0\.1:9: cannot be reached; start one with"):
         extract(read(folder), "mini", tmp_path / "x.zarr", resources=Resources(cluster="dask://127.0.0.1:9"))
 

@@ -28,8 +28,8 @@ import torch
 from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
+from palm_cache.store.atomic import replacing, write_errors
 from palm_cache.store.features import CHUNK_ROWS, FeatureStore
-from palm_cache.store.files import replacing, write_errors
 from palm_cache.store.header import Rows, check_format, read_header
 from palm_cache.store.places import folder, opened
 from palm_cache.store.writing import publish, write_store

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from palm_cache.cli.rows import Rows, TableRows, Telling, csv_rows, json_rows
-from palm_cache.cli.stage_one import DeviceOption, SameEncoderOption, TokenizerOption, choice
+from palm_cache.cli.extraction import DeviceOption, SameEncoderOption, TokenizerOption, choice
+from palm_cache.cli.results import Rows, TableRows, Telling, csv_rows, json_rows
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.errors import DataError
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.prediction.answers import Failure, Prediction, Stretch, printable
-from palm_cache.store.files import keep_inputs
+from palm_cache.store.atomic import keep_inputs
 
 if TYPE_CHECKING:
     from palm_cache.prediction.classifier import Classifier
@@ -130,7 +130,7 @@ def predict(
                 stretches = join(stretches, lambda stretch: telling.label(stretch.probabilities))
             results = _labelled(stretches, telling, audacity, found) if audacity else stretches
         else:
-            from palm_cache.prediction.files import predict_files
+            from palm_cache.prediction.clips import predict_files
 
             results = predict_files(classifier, found, batch_size=batch_size, progress=progress)
         about = _about(heads, classifier, telling) if as_json else None
@@ -324,7 +324,7 @@ def _labelled(
     results: Iterator[Stretch | Failure], telling: Telling, target: Path, found: Sequence[Path | Failure]
 ) -> Iterator[Stretch | Failure]:
     """Write label tracks while results pass."""
-    from palm_cache.prediction.labels import LabelTracks
+    from palm_cache.prediction.label_tracks import LabelTracks
 
     with LabelTracks(target, [entry for entry in found if isinstance(entry, Path)]) as tracks:
         for result in results:

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from palm_cache.extraction.audio import open_regular, read_views, slide
-from palm_cache.extraction.hearing import CONSTANT, SILENT, SINGLE, Heard, is_silent
+from palm_cache.extraction.downmix import CONSTANT, SILENT, SINGLE, Heard, is_silent
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).standard_normal((6 * RATE, 4)).astype(np.float32) / 10

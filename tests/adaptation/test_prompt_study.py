@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
-from palm_cache.adaptation.prompts import ENSEMBLE, score_prompts, study_prompts
+from palm_cache.adaptation.prompt_study import ENSEMBLE, score_prompts, study_prompts
 from palm_cache.errors import DataError
 from palm_cache.params import FitParams
 from palm_cache.store.scores import read_prompts

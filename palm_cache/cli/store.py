@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.datasets import complete_dataset
-from palm_cache.cli.stage_one import (
+from palm_cache.cli.extraction import (
     PANEL,
     DeviceOption,
     FeaturesOption,
@@ -163,14 +163,12 @@ def _hold_against(
     tokenizer: str | None,
 ) -> tuple[list[str], Recomputation | None]:
     """Hold a store against its dataset and its encoder."""
+    from palm_cache.extraction.embedding import Road
     from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
-    from palm_cache.extraction.road import Road
     from palm_cache.extraction.verify import dataset_problems, recompute
 
     how, recipe = override(Resources(), device=device), override(Recipe(), tokenizer=tokenizer)
-    encoder = load_encoder_of(
-        opened.header, device=how.devices[0], tokenizer=recipe.tokenizer, named=named
-    )
+    encoder = load_encoder_of(opened.header, device=how.devices[0], tokenizer=recipe.tokenizer, named=named)
     problems: list[str] = []
     with Road(encoder, recipe_of(opened.header.recipe)) as road, progress_bar("clips") as progress:
         if compare:
@@ -201,7 +199,7 @@ def store_export(
 
     Example: palm-cache store export data/features/demo/mini.zarr demo.h5
     """
-    from palm_cache.store.export import export
+    from palm_cache.store.conversion import export
     from palm_cache.store.places import place
 
     with one_line_errors(), progress_bar("clips") as progress:

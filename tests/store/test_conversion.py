@@ -13,8 +13,8 @@ from samples import assert_same, flip_bit, make_features, read_arrays, write_sam
 from upath import UPath
 
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
-from palm_cache.store import export as exporting
-from palm_cache.store.export import export
+from palm_cache.store import conversion as exporting
+from palm_cache.store.conversion import export
 from palm_cache.store.features import ROOT, FeatureStore
 from palm_cache.store.places import place
 from palm_cache.store.places.remote import RemoteFolder

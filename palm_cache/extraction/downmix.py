@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palm_cache.errors import AudioError
-from palm_cache.extraction.sound import Sound
+from palm_cache.extraction.decoding import Sound
 
 SILENT_PEAK = 1e-4
 """-80 dB of full scale, three steps of 16 bit: nothing but dither below it."""
