@@ -10,7 +10,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from palm_cache.extraction.audio import Excerpt, content_hash, open_regular
-from palm_cache.extraction.sound import decoding
+from palm_cache.extraction.decoding import decoding
 from palm_cache.types import Place
 
 LONGEST = 30.0

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
-from palm_cache.extraction.datasets.files import find_files, is_folder
+from palm_cache.extraction.datasets.listing import find_files, is_folder
 from palm_cache.extraction.datasets.members import members_root
 from palm_cache.extraction.datasets.registry import default_root, find_card
 from palm_cache.store.header import StoreHeader
