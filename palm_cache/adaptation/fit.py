@@ -22,6 +22,7 @@ from palm_cache.adaptation.heads.base import (
     need_words,
     unit,
 )
+from palm_cache.adaptation.heads.prototype import class_means
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
@@ -41,6 +42,9 @@ from palm_cache.types import (
     TextTower,
     no_progress,
 )
+
+FROM_SHOTS = "class means"
+"""Stands for a template where the class means of a run's shots stood in for prompts."""
 
 LoadTower = Callable[[StoreHeader], TextTower]
 """Loads the text tower of the encoder that made a store; called only where a head needs it."""
@@ -88,7 +92,7 @@ def fit_store(
     UnknownNameError
         If the store does not hold the template.
     DataError
-        If a fold has training clips of one class only.
+        If a fold has training clips of one class only, or a head reads prompts and the store holds no text.
     OutputError
         If the heads cannot be written.
     """
@@ -97,6 +101,8 @@ def fit_store(
     wordy = [head for head in params.heads if find_head(head).needs_text_tower]
     if wordy and partners:
         raise ParameterError(f"head {wordy[0]!r} learns words of one encoder: fit it on one --encoder")
+    for name in wordy:  # before anything is loaded
+        _need_text(features, find_head(name))
     tower = load_tower(FeatureStore(store).header) if wordy and load_tower else None
     fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
     header = FeatureStore(store).header
@@ -130,14 +136,16 @@ def fit_runs(
     tasks = {run: few_shot(features, fold=run.fold, shots=run.shots, seed=run.seed) for run in runs}
     _check_classes(features, tasks)
     words = Words(tower, features.class_names) if tower else None
-    batches: dict[tuple[str, int, int], list[Run]] = {}
-    for run in runs:
-        batches.setdefault((run.head, run.shots, len(tasks[run].train)), []).append(run)
     heads = {name: find_head(name)(params.template, params.training) for name in params.heads}
     for head in heads.values():  # before anything is trained for nothing
         need_encoders(features.parts, type(head))
+        _need_text(features, type(head))
         if head.needs_text_tower:
             need_words(words, type(head))
+    batches: dict[tuple[str, int, int, int], list[Run]] = {}
+    for number, run in enumerate(runs):
+        alone = number if _starts_from_shots(features, heads[run.head]) else -1
+        batches.setdefault((run.head, run.shots, len(tasks[run].train), alone), []).append(run)
     n_views = features.audio.shape[1]
     done, total = 0, sum(heads[run.head].n_steps(n_views * len(tasks[run].train)) for run in runs)
     fitted: dict[Run, FittedHead] = {}
@@ -153,7 +161,8 @@ def fit_runs(
         of_runs = {name: value.expand(len(batch), *value.shape) for name, value in (chosen or {}).items()}
         for result in _fit_batch(features, head, batch, of_batch, params.test_views, words, tick, of_runs):
             fitted[result.run] = result
-    return [fitted[run] for run in runs], _notes(features, tasks)
+    from_shots = [name for name, head in heads.items() if _starts_from_shots(features, head)]
+    return [fitted[run] for run in runs], [*_notes(features, tasks), *_stand_in_notes(features, from_shots)]
 
 
 def text_of(features: Features, template: str) -> Tensor:
@@ -167,11 +176,7 @@ def text_of(features: Features, template: str) -> Tensor:
         If it holds others.
     """
     if not features.templates:
-        blind = ", ".join(name for name, head in HEADS.items() if not head.reads_text)
-        raise DataError(
-            f"{features.dataset}: the {features.encoder} store holds no text embeddings, and this head reads "
-            f"prompts; heads that read none: {blind}"
-        )
+        raise DataError(f"{features.dataset}: the {features.encoder} store holds no text embeddings")
     if template not in features.templates:
         raise UnknownNameError.among("template", template, [repr(known) for known in features.templates])
     return unit(features.text[:, features.templates.index(template)])
@@ -190,11 +195,18 @@ def _fit_batch(
     """Fit runs whose draws have one size."""
     rows = torch.stack([task.train for task in tasks])
     n_views = features.audio.shape[1]
+    # Every view of a clip is a training example of its own.
+    audio, labels = (
+        unit(features.audio[rows]).flatten(1, 2),
+        features.labels[rows].repeat_interleave(n_views, dim=1),
+    )
+    from_shots = _starts_from_shots(features, head)
     shots = Shots(
-        # Every view of a clip is a training example of its own.
-        audio=unit(features.audio[rows]).flatten(1, 2),
-        labels=features.labels[rows].repeat_interleave(n_views, dim=1),
-        text=_prompts(features, head),
+        audio=audio,
+        labels=labels,
+        text=class_means(audio[0], labels[0], len(features.class_names))
+        if from_shots
+        else _prompts(features, head),
         seeds=tuple(run.seed for run in runs),
         words=words,
         views=n_views,
@@ -214,7 +226,7 @@ def _fit_batch(
             run=run,
             state={name: value[number].clone() for name, value in states.items()},
             class_names=features.class_names,
-            template=head.template,
+            template=FROM_SHOTS if from_shots else head.template,
             hyperparameters={
                 **head.hyperparameters,
                 **{name: states[name][number].tolist() for name in head.chooses},
@@ -239,6 +251,30 @@ def _check_classes(features: Features, tasks: Mapping[Run, Task]) -> None:
                 f"{features.dataset}, fold {run.fold}: all training clips are of class {only!r}, and a head "
                 "needs two classes to tell apart; choose other folds with --folds"
             )
+
+
+def _need_text(features: Features, head: type[Head]) -> None:
+    if features.templates or not head.reads_text or head.can_start_from_shots:
+        return
+    blind = [name for name, kind in HEADS.items() if not kind.reads_text]
+    starting = [name for name, kind in HEADS.items() if kind.can_start_from_shots]
+    raise DataError(
+        f"{features.dataset}: the {features.encoder} store holds no text embeddings, and {head.name} reads "
+        f"prompts; heads that read none: {', '.join(blind)}; {', '.join(starting)} start from class means"
+    )
+
+
+def _starts_from_shots(features: Features, head: Head) -> bool:
+    return not features.templates and head.reads_text and head.can_start_from_shots
+
+
+def _stand_in_notes(features: Features, heads: Sequence[str]) -> list[str]:
+    if not heads:
+        return []
+    return [
+        f"{features.dataset}: the {features.encoder} store holds no text embeddings: class means of the "
+        f"shots stand in for the prompts of {' and '.join(heads)}"
+    ]
 
 
 def _prompts(features: Features, head: Head) -> Tensor:

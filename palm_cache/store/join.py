@@ -22,12 +22,13 @@ def read_features(stores: Sequence[Place]) -> Features:
     Parameters
     ----------
     stores : sequence of Place
-        Of one dataset, each from another encoder.
+        Of one dataset, each from another encoder. Of encoders that read no text the text embeddings are
+        zeros; those that read some go first.
 
     Raises
     ------
     StoreError
-        If a store is missing, or the stores do not belong together.
+        If a store is missing, or the stores do not belong together or come in the wrong order.
     """
     opened = [FeatureStore(path) for path in stores]
     joined = opened[0].read()
@@ -45,11 +46,19 @@ def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Feat
     usable.
     """
     found = other.read()
+    if found.templates and not features.templates:
+        raise StoreError(
+            f"{lead.path} holds no text embeddings, {other.path} does: heads read the first encoder's; give "
+            f"--encoder {found.encoder} before --encoder {features.encoder}"
+        )
+    if not found.templates:
+        nothing = torch.zeros(len(found.class_names), len(features.templates), found.text.shape[2])
+        found = replace(found, templates=features.templates, text=nothing)
     for what in ("class_names", "templates"):
         if getattr(found, what) != getattr(features, what):
             raise StoreError(
                 f"{other.path}: other {what.replace('_', ' ')} than {lead.path}; join stores of one dataset, "
-                "both made by this palm-cache"
+                "extracted with the same prompts"
             )
     if found.audio.shape[1] != features.audio.shape[1]:
         raise StoreError(

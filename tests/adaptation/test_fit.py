@@ -4,17 +4,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import zarr
 from samples import make_features, write_sample
 
+from palm_cache.adaptation.calibration import calibrate
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_runs, fit_store
 from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import HEADS
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError, StaleStoreError, UnknownNameError
+from palm_cache.estimators import HeadClassifier
 from palm_cache.params import FitParams
 from palm_cache.store.heads import read_heads
 from palm_cache.store.scores import read_scores
@@ -111,11 +114,32 @@ def test_a_store_without_text_serves_the_heads_that_read_none(tmp_path: Path, fe
     assert blind == ["prototype", "knn", "linear-probe", "kernel-ridge"]
     done = fit_store(store, tmp_path, FitParams(heads=tuple(blind), shots=(4,), seeds=(0,), folds=(1,)))
     assert len(done.fitted) == 4
-    with pytest.raises(
-        DataError,
-        match=r"mini store holds no text embeddings.*read none: prototype, knn, linear-probe, kernel-",
-    ):
-        fit_store(store, tmp_path, FitParams(heads=("palm",)))
+    for reading in ("zero-shot", "palm-tuned", "proker", "coop"):
+        with pytest.raises(DataError, match=f"mini store holds no text embeddings, and {reading}") as caught:
+            fit_store(store, tmp_path, FitParams(heads=("palm", reading)))
+        assert "read none: prototype, knn, linear-probe, kernel-ridge; palm, palm-" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["palm", "palm-prototype"])
+def test_without_text_palm_starts_from_the_class_means_of_every_draw_as_its_estimator_does(
+    features: Features, name: str
+) -> None:
+    mute = replace(features, text=features.text[:, :0], templates=())
+    params = FitParams(heads=(name,), shots=(4,), seeds=(0, 1), folds=(1, 2), training=QUICK)
+    fitted, notes = fit_runs(mute, params)
+    assert notes == [
+        "clusters: the mini store holds no text embeddings: class means of the shots stand in for the "
+        f"prompts of {name}"
+    ]
+    for head in fitted:
+        draw = few_shot(mute, fold=head.run.fold, shots=4, seed=head.run.seed)
+        alone = HeadClassifier(name, epochs=QUICK.epochs, random_state=head.run.seed)
+        alone.fit(mute.audio[draw.train, 0].numpy(), mute.labels[draw.train].numpy())
+        np.testing.assert_allclose(
+            head.state["class_embeddings"], alone.state_["class_embeddings"], atol=1e-6
+        )
+        assert head.template == "class means"
+    calibrate(mute, fitted[0])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -7,7 +7,9 @@ import pytest
 import torch
 from samples import make_features, write_sample
 
+from palm_cache.adaptation.fit import fit_runs
 from palm_cache.errors import StoreError
+from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path, slug
@@ -123,6 +125,22 @@ def test_stores_of_other_classes_or_templates_are_refused(
     ]
     with pytest.raises(StoreError, match=message):
         read_features(stores)
+
+
+def test_an_encoder_that_reads_no_text_joins_behind_one_that_does(tmp_path: Path, features: Features) -> None:
+    mute = other_encoder(features, torch.arange(120))
+    mute = replace(mute, text=mute.text[:, :0], templates=())
+    stores = write_sample(tmp_path / "a.zarr", features), write_sample(tmp_path / "b.zarr", mute)
+    joined = read_features(stores)
+    assert joined.templates == features.templates
+    torch.testing.assert_close(joined.text[..., :24], torch.nn.functional.normalize(features.text, dim=-1))
+    assert not joined.text[..., 24:].any()
+    heads, _ = fit_runs(joined, FitParams(heads=("muka-first", "muka", "proker"), shots=(4,), seeds=(0,)))
+    assert all(value.isfinite().all() for head in heads for value in head.state.values())
+    with pytest.raises(StoreError, match="give --encoder mini before --encoder clap:some/other"):
+        read_features(stores[::-1])
+    blind = read_features([stores[1], stores[1]])
+    assert blind.text.shape == (4, 0, 20)
 
 
 def test_stores_with_other_views_are_refused(tmp_path: Path) -> None:

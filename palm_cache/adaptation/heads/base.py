@@ -98,6 +98,8 @@ class Head(ABC):
     """True for heads that learn words: they train through the frozen text tower."""
     reads_text: ClassVar[bool] = True
     """False for heads that look at clips alone."""
+    can_start_from_shots: ClassVar[bool] = False
+    """True where the class means of a run's shots can stand in for prompts that a store does not hold."""
     n_encoders: ClassVar[int] = 1
     """How many encoders' features it needs at least."""
     chooses: ClassVar[tuple[str, ...]] = ()

@@ -73,6 +73,7 @@ class Palm(CosineHead):
 
     name: ClassVar[str] = "palm"
     learns: ClassVar[str] = "a context vector and a gate per class: classes x (dim + 1)"
+    can_start_from_shots: ClassVar[bool] = True
     source: ClassVar[str] = "Hanif et al., EMNLP 2024, arXiv:2409.19806"
 
     def __init__(self, template: str, training: Training) -> None:

@@ -67,6 +67,8 @@ class PalmTuned(Palm):
 
     name: ClassVar[str] = "palm-tuned"
     learns: ClassVar[str] = "as palm, from the prompts, as far and as fast as held-out shots allow"
+    # It starts from the prompts, and class means would betray the clips that it holds out to choose.
+    can_start_from_shots: ClassVar[bool] = False
     chooses: ClassVar[tuple[str, ...]] = ("learning_rate", "scale", "passes", "held_out")
     source: ClassVar[str] = "ours, after Hanif et al., EMNLP 2024, arXiv:2409.19806"
 
