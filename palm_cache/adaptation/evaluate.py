@@ -15,6 +15,7 @@ from palm_cache.adaptation.fit import LoadTower
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
 from palm_cache.adaptation.metrics import measure
+from palm_cache.adaptation.scorer import clip_logits
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import StaleStoreError, StoreError
 from palm_cache.store.atomic import alone_in
@@ -129,19 +130,11 @@ def evaluate_head(
     """
     run = head.run
     test = few_shot(features, fold=run.fold, shots=0, seed=run.seed).test
-    logits, labels = clip_logits(features, head, test, words), features.labels[test]
+    logits, labels = clip_logits(head, features.audio[test], words), features.labels[test]
     prediction = Prediction(
         run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
     )
     return score_row(head, logits, labels), prediction
-
-
-def clip_logits(features: Features, head: FittedHead, rows: Tensor, words: Words | None = None) -> Tensor:
-    """Return a head's logits of some clips, (n_clips, n_classes): of the first view or the mean of all."""
-    n_views = 1 if head.test_views == "first" else features.audio.shape[1]
-    views = features.audio[rows, :n_views]
-    of_views = find_head(head.run.head).logits(head.state, views.flatten(0, 1), words)
-    return of_views.view(len(rows), n_views, -1).mean(dim=1)
 
 
 def score_row(head: FittedHead, logits: Tensor, labels: Tensor) -> dict[str, object]:

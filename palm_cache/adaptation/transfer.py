@@ -9,10 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.evaluate import check_fresh, clip_logits, score_row
+from palm_cache.adaptation.evaluate import check_fresh, score_row
 from palm_cache.adaptation.fit import LoadTower
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
+from palm_cache.adaptation.scorer import clip_logits
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, StaleStoreError
 from palm_cache.store.features import FeatureStore
@@ -82,7 +83,7 @@ def transfer_heads(
         clips = torch.tensor([row for row in tested.tolist() if asked[row] not in learned], dtype=torch.int64)
         if not len(clips):
             raise DataError(f"{target.dataset}: no test clip of a common class that {source.dataset} has not")
-        logits = clip_logits(target, head, clips, words)[:, ours]
+        logits = clip_logits(head, target.audio[clips], words)[:, ours]
         row = score_row(head, logits, label[target.labels[clips]])
         rows.append({**row, "dataset": f"{source.dataset} -> {target.dataset}"})
     progress("evaluating", len(heads), len(heads))

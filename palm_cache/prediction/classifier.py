@@ -6,12 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads import find_head
-from palm_cache.adaptation.heads.base import Words
-from palm_cache.errors import DamagedStoreError, EncoderError
+from palm_cache.adaptation.scorer import Scorer
+from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_same_encoder, recipe_of
 from palm_cache.params import CLIP_TOKENIZER, Recipe
@@ -45,10 +43,7 @@ class Classifier:
         # A head that is scored by the first view needs no other.
         self.recipe = recipe if head.test_views == "mean" else replace(recipe, views=1)
         self.class_names = head.class_names
-        self._kind = find_head(head.run.head)
-        tower = encoder.text_tower() if self._kind.needs_text_tower else None
-        self._words = Words(tower, head.class_names) if tower is not None else None
-        self._check()
+        self.scorer = Scorer(head, encoder.dim, encoder.text_tower())
 
     @classmethod
     def load(
@@ -114,38 +109,7 @@ class Classifier:
         -------
         Tensor, shape (batch, n_classes)
         """
-        return self.score(self.encoder.embed_audio(windows))
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Turn logits (..., n_classes) into probabilities, float64: calibrated if the head is."""
-        return (logits.double() / temperature_of(self.head)).softmax(dim=-1)
-
-    @torch.no_grad()
-    def score(self, embeddings: Tensor) -> Tensor:
-        """Score embeddings as the encoder gives them, (batch, dim) -> (batch, n_classes)."""
-        return self._kind.logits(self.head.state, embeddings, self._words)
-
-    def _check(self) -> None:
-        name = run_name(self.head.run)
-        try:
-            scores = self.score(torch.ones(1, self.encoder.dim))
-        except (RuntimeError, KeyError) as error:
-            raise DamagedStoreError(
-                f"run {name}: its arrays do not fit {self.encoder.dim}-d embeddings of "
-                f"{self.encoder.spec} ({error}); fit again with: palm-cache fit"
-            ) from error
-        if not torch.isfinite(scores).all():
-            raise DamagedStoreError(f"run {name}: its scores are not finite; fit again with: palm-cache fit")
-        if scores.shape != (1, len(self.class_names)):
-            raise DamagedStoreError(
-                f"run {name}: it scores {scores.shape[-1]} classes but names {len(self.class_names)}; "
-                "fit again with: palm-cache fit"
-            )
-
-
-def temperature_of(head: FittedHead) -> float:
-    """Return what a head's logits are divided by before the softmax: 1 where it is not calibrated."""
-    return head.calibration.temperature if head.calibration else 1.0
+        return self.scorer.logits(self.encoder.embed_audio(windows))
 
 
 def refuse_joined(head: FittedHead) -> None:

@@ -74,7 +74,7 @@ def _result(classifier: Classifier, path: Path | Failure, outcome: Outcome) -> P
     if outcome.heard.silence:
         where = f" in the {longest:g} s at its centre" if unheard else ""
         return Failure(name, f"{outcome.heard.silence}{where}")
-    logits = classifier.score(torch.from_numpy(outcome.vectors)).mean(dim=0)
+    logits = classifier.scorer.logits(torch.from_numpy(outcome.vectors)).mean(dim=0)
     if not torch.isfinite(logits).all():
         return Failure(name, NOT_FINITE)
-    return Prediction(name, logits, classifier.probabilities(logits), unheard, outcome.heard.remarks)
+    return Prediction(name, logits, classifier.scorer.probabilities(logits), unheard, outcome.heard.remarks)

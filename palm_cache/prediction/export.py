@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import SCALE, CosineHead
+from palm_cache.adaptation.scorer import temperature_of
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
 from palm_cache.extraction.datasets.registry import find_card
 from palm_cache.extraction.encoders.registry import find_card as find_encoder
-from palm_cache.prediction.classifier import refuse_joined, temperature_of
+from palm_cache.prediction.classifier import refuse_joined
 from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.hdf5 import reason
 from palm_cache.store.heads import Origin, choose_run, read_head, read_runs, run_name

@@ -209,7 +209,7 @@ def _score(classifier: Classifier, batch: list[tuple[int, Tensor]]) -> Iterator[
         logits = classifier.logits(torch.stack([cut_windows(waveform, window) for waveform in loud]))
         if not torch.isfinite(logits).all():
             raise AudioError(NOT_FINITE)
-        probabilities = iter(classifier.probabilities(logits))
+        probabilities = iter(classifier.scorer.probabilities(logits))
     for start, waveform in taken:
         told = None if is_silent(waveform) else next(probabilities)
         yield _Scored(start, start + len(waveform), told)

@@ -83,7 +83,7 @@ def test_it_equals_a_plain_loop_over_the_recording_read_whole(
     assert len(results) == len(starts)
     for result, start in zip(results, starts, strict=True):
         windows = cut_windows(whole[start : start + samples], SpectrumEncoder().window)
-        expected = classifier.probabilities(classifier.logits(windows[None]))[0]
+        expected = classifier.scorer.probabilities(classifier.logits(windows[None]))[0]
         torch.testing.assert_close(result.probabilities, expected, atol=1e-3, rtol=0)
         middle = (start + samples / 2) / RATE
         assert result.start <= middle <= result.end

@@ -1,0 +1,85 @@
+"""A fitted head at work on embeddings: logits, and the probabilities that they stand for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from palm_cache.adaptation.heads import find_head
+from palm_cache.adaptation.heads.base import Words
+from palm_cache.errors import DamagedStoreError, EncoderError
+from palm_cache.store.heads import run_name
+from palm_cache.types import FittedHead, TextTower
+
+
+class Scorer:
+    """Says what is in clips by their embeddings.
+
+    Parameters
+    ----------
+    head : FittedHead
+    dim : int
+        Length of the embeddings.
+    tower : TextTower, optional
+        For heads that look at every clip through the text tower.
+
+    Raises
+    ------
+    EncoderError
+        If the head needs the text tower and there is none.
+    DamagedStoreError
+        If the head does not fit the embeddings, or scores other classes than it names.
+    """
+
+    def __init__(self, head: FittedHead, dim: int, tower: TextTower | None = None) -> None:
+        self.head, self.class_names = head, head.class_names
+        self.kind = find_head(head.run.head)
+        if self.kind.needs_text_tower and tower is None:
+            raise EncoderError(f"run {run_name(head.run)}: learned words, which only a text tower can read")
+        self._words = (
+            Words(tower, head.class_names) if tower is not None and self.kind.needs_text_tower else None
+        )
+        self._check(dim)
+
+    @torch.no_grad()
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """Score embeddings as an encoder gives them, (n, dim) -> (n, n_classes)."""
+        return self.kind.logits(self.head.state, embeddings, self._words)
+
+    @torch.no_grad()
+    def clip_logits(self, clips: Tensor) -> Tensor:
+        """Score clips by their first view or the mean of all, (n, views, dim) -> (n, n_classes)."""
+        return clip_logits(self.head, clips, self._words)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn logits (..., n_classes) into probabilities, float64: calibrated if the head is."""
+        return (logits.double() / temperature_of(self.head)).softmax(dim=-1)
+
+    def _check(self, dim: int) -> None:
+        name = run_name(self.head.run)
+        try:
+            scores = self.logits(torch.ones(1, dim))
+        except (RuntimeError, KeyError) as error:
+            raise DamagedStoreError(
+                f"run {name}: its arrays do not fit {dim}-d embeddings of {self.head.run.encoder} ({error}); "
+                "fit again with: palm-cache fit"
+            ) from error
+        if not torch.isfinite(scores).all():
+            raise DamagedStoreError(f"run {name}: its scores are not finite; fit again with: palm-cache fit")
+        if scores.shape != (1, len(self.class_names)):
+            raise DamagedStoreError(
+                f"run {name}: it scores {scores.shape[-1]} classes but names {len(self.class_names)}; "
+                "fit again with: palm-cache fit"
+            )
+
+
+def clip_logits(head: FittedHead, clips: Tensor, words: Words | None = None) -> Tensor:
+    """Return logits (n, n_classes) of clips (n, views, dim): of the first view or the mean of all."""
+    n_views = 1 if head.test_views == "first" else clips.shape[1]
+    of_views = find_head(head.run.head).logits(head.state, clips[:, :n_views].flatten(0, 1), words)
+    return of_views.view(len(clips), n_views, -1).mean(dim=1)
+
+
+def temperature_of(head: FittedHead) -> float:
+    """Return what a head's logits are divided by before the softmax: 1 where it is not calibrated."""
+    return head.calibration.temperature if head.calibration else 1.0
