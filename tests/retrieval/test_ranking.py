@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from samples import make_features, write_sample
 
 from palm_cache.errors import ParameterError
-from palm_cache.search import ranking
-from palm_cache.search.ranking import diverse, highest, nearest, uncertainty
+from palm_cache.retrieval import ranking
+from palm_cache.retrieval.ranking import diverse, highest, nearest, uncertainty
 from palm_cache.store.features import FeatureStore
 
 
