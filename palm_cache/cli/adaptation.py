@@ -137,8 +137,8 @@ def fit(
 
     Without --dataset it takes every feature store that is present. Heads that learn words (coop, cocoop)
     load the encoder's text tower; --device and --tokenizer are for them. --epochs, --lr, --momentum and
-    --batch-size are for palm, palm-prototype, coop and cocoop. Other heads choose what they need to know from
-    the shots alone, run by run; scores.csv records it.
+    --batch-size are for palm, palm-prototype, malp, coop and cocoop, all but --lr for subt. Other heads choose
+    what they need to know from the shots alone, run by run; scores.csv records it.
 
     Example: palm-cache fit --shots 8
     """

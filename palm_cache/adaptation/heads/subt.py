@@ -1,0 +1,130 @@
+"""SubT: the text embeddings of all classes turned together, within the space that they span."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from palm_cache.adaptation.heads.base import (
+    CosineHead,
+    Shots,
+    Tick,
+    cosine_logits,
+    generators,
+    no_tick,
+    one_hot,
+    sgd_steps,
+    unit,
+)
+from palm_cache.adaptation.train import draw_orders, sgd
+
+LEARNING_RATE = 0.0125
+
+LEAST_SHARE = 1e-5
+"""Singular values below this share of the largest are rounding: prompts of some classes are the same."""
+
+
+def turned_embeddings(text: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Return the embeddings (..., n_classes, dim) of the classes that span the space; see :class:`SubT`."""
+    weights = text @ before  # U S
+    return unit(text + unit(weights @ after.transpose(-1, -2)))
+
+
+def new_class_embeddings(text: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    r"""Turn the prompts of classes without a clip as those of the others were turned.
+
+    .. math:: w = \mathrm{unit}\big(t + b\,\mathrm{unit}(t R)\big), \qquad
+              R = V_0 V^T, \qquad b = \lVert V_0^T t \rVert
+
+    Parameters
+    ----------
+    text : Tensor, shape (n_new, dim)
+        Unit length per row.
+    before, after : Tensor, shape (..., dim, rank)
+        :math:`V_0`, orthonormal columns, and :math:`V`.
+
+    Returns
+    -------
+    Tensor, shape (..., n_new, dim)
+    """
+    inside = text @ before  # (..., n_new, rank)
+    share = torch.linalg.vector_norm(inside, dim=-1, keepdim=True)
+    return unit(text + share * unit(inside @ after.transpose(-1, -2)))
+
+
+class SubT(CosineHead):
+    r"""Subspace tuning: of the prompts' singular value decomposition only the directions learn.
+
+    .. math:: T = U S V_0^T, \qquad
+              w = \mathrm{unit}\big(\mathrm{unit}(U S V_0^T) + \mathrm{unit}(U S V^T)\big)
+
+    from :math:`V = V_0`, where every class is its prompt. Classes without a clip take no part; their prompts
+    are turned as the others were, as far as they lie in the space that those span. Its learning rate is the
+    authors'; epochs, momentum and batch size are those asked for, and 50 epochs are the authors', too.
+
+    References
+    ----------
+    arXiv:2606.18560; official code jhyukjang/SubT. Read in a digest.
+    """
+
+    name: ClassVar[str] = "subt"
+    learns: ClassVar[str] = "the directions that all prompts span together: rank x dim"
+    source: ClassVar[str] = "SubT, arXiv:2606.18560"
+
+    @property
+    def hyperparameters(self) -> dict[str, object]:
+        """Return the training protocol."""
+        asked = {name: getattr(self.training, name) for name in ("epochs", "momentum", "batch_size")}
+        return {**asked, "learning_rate": LEARNING_RATE}
+
+    @staticmethod
+    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
+        """Return the numbers of the directions, of which there are as many as classes at most."""
+        return min(n_classes, dim) * dim
+
+    def n_steps(self, n_examples: int) -> int:
+        """Return the steps of gradient descent."""
+        return sgd_steps(self.training, n_examples)
+
+    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+        """Train the runs that know the same classes together; shuffling follows from a run's seed alone."""
+        embeddings = shots.text.repeat(len(shots.seeds), 1, 1)
+        present = one_hot(shots.labels, len(shots.text)).any(dim=1)
+        known, of_run = torch.unique(present, dim=0, return_inverse=True)
+        for number, classes in enumerate(known):
+            runs = (of_run == number).nonzero()[:, 0]
+            seen, unseen = (kind.nonzero()[:, 0] for kind in (classes, ~classes))
+            before, learned = self._turn(shots, runs, seen, tick)
+            embeddings[runs[:, None], seen] = turned_embeddings(shots.text[seen], before, learned)
+            embeddings[runs[:, None], unseen] = new_class_embeddings(shots.text[unseen], before, learned)
+        return {"class_embeddings": embeddings}
+
+    def _turn(self, shots: Shots, runs: Tensor, seen: Tensor, tick: Tick) -> tuple[Tensor, Tensor]:
+        """Return the directions of the seen prompts, (dim, rank), and what the runs made of them."""
+        text = shots.text[seen]
+        _, sizes, directions = torch.linalg.svd(text, full_matrices=False)
+        before = directions[sizes > LEAST_SHARE * sizes[0]].T
+        place = torch.zeros(len(shots.text), dtype=torch.int64).index_put((seen,), torch.arange(len(seen)))
+        seeds = tuple(shots.seeds[run] for run in runs.tolist())
+        orders = [
+            draw_orders(shots.labels.shape[1], self.training.epochs, generator)
+            for generator in generators(seeds)
+        ]
+
+        def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
+            return cosine_logits(turned_embeddings(text, before, parameters["directions"]), audio)
+
+        learned, _ = sgd(
+            {"directions": before.repeat(len(runs), 1, 1)},
+            logits,
+            shots.audio[runs],
+            place[shots.labels[runs]],
+            torch.stack(orders),
+            replace(self.training, lr=LEARNING_RATE),
+            tick=tick,
+        )
+        return before, learned["directions"]
