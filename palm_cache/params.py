@@ -21,10 +21,11 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.types import MAX_VIEWS, ZERO_SHOT_TEMPLATE, Training
+from palm_cache.types import ALL_SHOTS, MAX_VIEWS, ZERO_SHOT_TEMPLATE, Training
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Runtime = Literal["torch", "openvino"]
@@ -34,6 +35,7 @@ OnStale = Literal["refuse", "rebuild"]
 Check = Literal["stat", "content"]
 TestViews = Literal["first", "mean"]
 Layout = Literal["auto", "palm", "folders", "table", "flat", "audacity", "raven", "parquet", "webdataset"]
+Classes = Literal["all", "base-novel"]
 TestRows = Literal["folds", "none"]
 
 MAX_BATCH, MAX_JOBS = 65_536, 1_024
@@ -253,8 +255,8 @@ class FitParams:
     """Which heads are fitted: heads x shots x folds x seeds on every dataset."""
 
     heads: tuple[str, ...] = ("zero-shot", "palm")
-    shots: tuple[int, ...] = (16,)
-    """Clips per class."""
+    shots: tuple[int | Literal["all"], ...] = (16,)
+    """Clips per class; ``"all"`` is all training clips of a fold."""
     seeds: tuple[int, ...] = (0, 1, 2)
     folds: tuple[int, ...] = ()
     """Counted from 1; none given is all of them."""
@@ -262,15 +264,20 @@ class FitParams:
     """Prompt of the heads that let it be chosen; PALM always reads the bare class name."""
     test_views: TestViews = "first"
     """Test clips are scored by their first view, the centre, or by the mean of all views' logits."""
+    split: Classes = "all"
+    """``base-novel`` trains on the first half of the sorted classes alone and scores the other half, too."""
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
         if not (self.heads and self.shots and self.seeds):
             raise ParameterError("heads, shots and seeds: give at least one of each")
-        for name, least in (("shots", 1), ("seeds", 0), ("folds", 1)):
+        for name, least in (("seeds", 0), ("folds", 1)):
             for number in getattr(self, name):
                 if not least <= number < 2**32:
                     raise ParameterError(f"{name}: {number} is not a whole number from {least} to 2^32 - 1")
+        for shots in self.shots:
+            if shots != "all" and not (isinstance(shots, int) and 1 <= shots < ALL_SHOTS):
+                raise ParameterError(f"shots: {shots} is neither a whole number from 1 to 2^31 - 2 nor all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +397,9 @@ def _convert(wanted: Any, value: object, file: str, key: str) -> Any:
     if get_origin(wanted) is tuple:
         items = value if isinstance(value, list) else [value]
         return tuple(_convert(get_args(wanted)[0], item, file, key) for item in items)
+    if get_origin(wanted) is UnionType:  # a number, or a word in its place
+        number, word = get_args(wanted)
+        return _convert(word if isinstance(value, str) else number, value, file, key)
     if get_origin(wanted) is Literal:
         if value not in get_args(wanted):
             said = value if isinstance(value, str) else reprlib.repr(value)

@@ -179,6 +179,9 @@ class Features:
     folds: tuple[Fold, ...]
     parts: tuple[int, ...] = ()
     """How many of the ``dim`` numbers are which encoder's, where features of several were joined."""
+    groups: Tensor | None = None
+    """(n_clips,) int64, equal for clips of one file, content or group that the dataset names; ``None`` if
+    every clip is by itself."""
 
     def __post_init__(self) -> None:
         n_clips, _, dim = self.audio.shape
@@ -189,6 +192,8 @@ class Features:
             )
         if self.labels.shape != (n_clips,) or self.usable.shape != (n_clips,):
             raise DataError(f"{self.dataset}: labels or usable do not match {n_clips} clips")
+        if self.groups is not None and self.groups.shape != (n_clips,):
+            raise DataError(f"{self.dataset}: groups do not match {n_clips} clips")
         if self.parts and sum(self.parts) != dim:
             raise DataError(f"{self.dataset}: parts {self.parts} do not add up to {dim}")
         self._check_finite()
@@ -263,6 +268,37 @@ def method(head: str, variant: str) -> str:
     return f"{head}@{variant}" if variant else head
 
 
+ALL_SHOTS = 2**31 - 1
+"""Clips per class of a run that learns from every training clip: more than any class has. Users say "all"."""
+
+
+def spell_shots(shots: int) -> str:
+    """Return a number of shots as users read it: ``"16"`` or ``"all"``."""
+    return "all" if shots == ALL_SHOTS else str(shots)
+
+
+def parse_shots(text: str) -> int:
+    """Return the number of shots that users write: the inverse of :func:`spell_shots`.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a whole number nor ``"all"``.
+    """
+    if text != "all" and not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r} is neither a whole number nor all")
+    return ALL_SHOTS if text == "all" else int(text)
+
+
+BASE_NOVEL = "base-novel"
+"""The split of classes in which heads learn from one half and are scored on both."""
+
+
+def is_base_only(variant: str) -> bool:
+    """Tell by its variant whether a run learned from base classes alone."""
+    return f"split={BASE_NOVEL}" in variant.split(",")
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One cell of the experiment grid: a head fitted once."""
@@ -271,7 +307,7 @@ class Run:
     encoder: str
     head: str
     shots: int
-    """Clips per class; 0 for heads that learn nothing."""
+    """Clips per class; 0 for heads that learn nothing, :data:`ALL_SHOTS` for all that the fold trains on."""
     fold: int
     """Counted from 1."""
     seed: int
@@ -282,6 +318,11 @@ class Run:
     def method(self) -> str:
         """What competes: the head, with its variant if it is one, ``palm@lr=0.005``."""
         return method(self.head, self.variant)
+
+    @property
+    def base_only(self) -> bool:
+        """Whether it learns from the base classes alone: the first half of the sorted ones."""
+        return is_base_only(self.variant)
 
 
 @dataclass(frozen=True, slots=True)

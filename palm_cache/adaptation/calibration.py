@@ -30,7 +30,8 @@ from palm_cache.adaptation.evaluate import check_fresh, evaluate_head
 from palm_cache.adaptation.fit import LoadTower, fit_runs
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words, need_words
-from palm_cache.adaptation.tasks import few_shot
+from palm_cache.adaptation.heads.hyperparameters import deal, first_of_group
+from palm_cache.adaptation.tasks import draw
 from palm_cache.errors import DataError, PalmCacheError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
@@ -161,8 +162,9 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
     words = Words(tower, features.class_names) if tower else None
     if kind.needs_text_tower:
         need_words(words, kind)
-    shots = few_shot(features, fold=run.fold, shots=run.shots, seed=run.seed).train
-    splits = hold_out(shots, features.labels[shots])
+    shots = draw(features, run).train
+    groups = None if features.groups is None else features.groups[shots]
+    splits = hold_out(shots, features.labels[shots], groups=groups)
     if not splits:
         raise DataError(
             f"{run_name(run)}: no shots to hold out: a class needs two to calibrate on; fit with more --shots"
@@ -193,38 +195,47 @@ def _as_fitted(head: FittedHead, shots: int) -> FitParams:
         seeds=(head.run.seed,),
         template=head.template,
         test_views=cast("TestViews", head.test_views),
+        split="base-novel" if head.run.base_only else "all",
         training=Training(
             **{name: cast("Any", value) for name, value in head.hyperparameters.items() if name in protocol}
         ),
     )
 
 
-def hold_out(shots: Tensor, labels: Tensor, n_splits: int = N_SPLITS) -> tuple[Fold, ...]:
-    """Split shots so that every class is held out in equal parts; a class's only shot never is.
+def hold_out(
+    shots: Tensor, labels: Tensor, n_splits: int = N_SPLITS, groups: Tensor | None = None
+) -> tuple[Fold, ...]:
+    """Split shots so that every class is held out in equal parts, and groups whole.
 
     Parameters
     ----------
     shots, labels : Tensor, shape (n_train,)
         int64 rows and their classes.
     n_splits : int
-        At most; never more than the shots of the smallest class that has two.
+        At most; never more than the groups of the smallest class that has two.
+    groups : Tensor, shape (n_train,)
+        Equal for shots of one recording; by default each is a group of its own.
 
     Returns
     -------
     tuple of Fold
-        ``train`` and ``test`` rows of every part, all of ``shots``; empty where nothing can be held out.
+        ``train`` and ``test`` rows of every part, all of ``shots``; empty where nothing can be held out. A
+        shot without another group of its class is in no ``test``.
     """
-    counts = torch.bincount(labels)
+    n_classes = int(labels.max()) + 1
+    own = (torch.arange(len(shots)) if groups is None else groups)[None]
+    kinds = torch.unique(first_of_group(own)[0] * n_classes + labels)
+    counts = torch.bincount(kinds % n_classes)
     divisible = counts[counts > 1]
     if not len(divisible):
         return ()
     n_splits = min(n_splits, int(divisible.min()))
-    part = torch.full_like(labels, -1)
-    for label in torch.unique(labels).tolist():
-        members = labels == label
-        if counts[label] > 1:
-            part[members] = torch.arange(int(counts[label])) % n_splits
-    return tuple(Fold(shots[part != number], shots[part == number]) for number in range(n_splits))
+    part = deal(labels[None], n_classes, own, n_splits)[0]
+    return tuple(
+        Fold(shots[part != number], shots[part == number])
+        for number in range(n_splits)
+        if (part == number).any()
+    )
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, coldest: float = COLDEST) -> float:

@@ -16,8 +16,8 @@ from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
 from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.scorer import clip_logits
-from palm_cache.adaptation.tasks import few_shot
-from palm_cache.errors import StaleStoreError, StoreError
+from palm_cache.adaptation.tasks import draw, n_base_classes
+from palm_cache.errors import DataError, StaleStoreError, StoreError
 from palm_cache.store.atomic import alone_in
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads, run_name
@@ -33,7 +33,7 @@ from palm_cache.store.scores import (
     write_predictions,
     write_scores,
 )
-from palm_cache.types import Features, FittedHead, Place, Progress, no_progress
+from palm_cache.types import Features, FittedHead, Place, Progress, no_progress, spell_shots
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +129,45 @@ def evaluate_head(
     Clips are scored by their view 0, the centre crop, or by the mean of all views' logits.
     """
     run = head.run
-    test = few_shot(features, fold=run.fold, shots=0, seed=run.seed).test
+    test = draw(features, run).test
     logits, labels = clip_logits(head, features.audio[test], words), features.labels[test]
     prediction = Prediction(
         run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
     )
-    return score_row(head, logits, labels), prediction
+    row = score_row(head, logits, labels)
+    if run.base_only:
+        row |= base_and_novel(logits, labels, n_base_classes(features))
+    return row, prediction
+
+
+def base_and_novel(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, float]:
+    """Return the accuracy on clips of the first ``n_base`` classes, among those, and likewise of the others.
+
+    NaN where there is no such clip.
+    """
+    base = labels < n_base
+    right = {
+        "base_accuracy": logits[base, :n_base].argmax(dim=1) == labels[base],
+        "novel_accuracy": logits[~base, n_base:].argmax(dim=1) + n_base == labels[~base],
+    }
+    return {name: float(answers.double().mean()) for name, answers in right.items()}
 
 
 def score_row(head: FittedHead, logits: Tensor, labels: Tensor) -> dict[str, object]:
-    """Return a head's row of ``scores.csv``."""
+    """Return a head's row of ``scores.csv``.
+
+    Raises
+    ------
+    DataError
+        If a logit is not finite: a head that says nothing must not pass for one that guesses.
+    """
     run = head.run
+    silent = int((~logits.isfinite().all(dim=1)).sum())
+    if silent:
+        raise DataError(
+            f"{run.dataset}, {run_name(run)}: its logits of {silent} clip(s) are not finite; fit it again "
+            f"with: palm-cache fit --head {run.head}"
+        )
     return {
         "dataset": run.dataset,
         "encoder": slug(run.encoder),
@@ -168,7 +196,7 @@ def mean_scores(scores: pd.DataFrame) -> dict[str, object]:
     per_seed = tell_apart(scores)[0].groupby([*keys, "seed"])[["accuracy", "macro_f1"]].mean()
     for key, mean in per_seed.groupby(level=keys).mean().iterrows():
         dataset, encoder, head, shots = cast("tuple[str, str, str, int]", key)
-        kind = f"{head}-{shots}shots" if shots else head
+        kind = f"{head}-{spell_shots(shots)}shots" if shots else head
         means.setdefault(dataset, {}).setdefault(encoder, {})[kind] = {
             "accuracy": float(mean["accuracy"]),
             "macro_f1": float(mean["macro_f1"]),

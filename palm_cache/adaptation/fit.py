@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from palm_cache.adaptation.heads.base import (
     unit,
 )
 from palm_cache.adaptation.heads.prototype import class_means
-from palm_cache.adaptation.tasks import few_shot
+from palm_cache.adaptation.tasks import draw
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
@@ -33,6 +33,7 @@ from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
 from palm_cache.types import (
     BARE_TEMPLATE,
+    BASE_NOVEL,
     Features,
     FittedHead,
     Place,
@@ -133,10 +134,12 @@ def fit_runs(
         What the user should know: clips left out, classes with fewer clips than shots.
     """
     runs = plan_runs(features, params)
-    tasks = {run: few_shot(features, fold=run.fold, shots=run.shots, seed=run.seed) for run in runs}
+    heads = {name: find_head(name)(params.template, params.training) for name in params.heads}
+    if params.split == BASE_NOVEL:
+        _need_prompts(features, heads.values())
+    tasks = {run: draw(features, run) for run in runs}
     _check_classes(features, tasks)
     words = Words(tower, features.class_names) if tower else None
-    heads = {name: find_head(name)(params.template, params.training) for name in params.heads}
     for head in heads.values():  # before anything is trained for nothing
         need_encoders(features.parts, type(head))
         _need_text(features, type(head))
@@ -211,6 +214,7 @@ def _fit_batch(
         words=words,
         views=n_views,
         parts=features.parts,
+        groups=None if features.groups is None else features.groups[rows].repeat_interleave(n_views, dim=1),
         chosen=chosen,
     )
     started = time.perf_counter()
@@ -240,6 +244,20 @@ def _fit_batch(
         )
         for number, run in enumerate(runs)
     ]
+
+
+def _need_prompts(features: Features, heads: Iterable[Head]) -> None:
+    if not features.templates:
+        raise DataError(
+            f"{features.dataset}: the {features.encoder} store holds no text embeddings, and without prompts "
+            f"nothing is known of classes without clips: --split {BASE_NOVEL} needs an encoder that reads text"
+        )
+    blind = [head.name for head in heads if not head.reads_text]
+    if blind:
+        raise ParameterError(
+            f"head {blind[0]!r} reads no prompt, so it knows nothing of classes without clips: "
+            f"leave it out of --split {BASE_NOVEL}"
+        )
 
 
 def _check_classes(features: Features, tasks: Mapping[Run, Task]) -> None:

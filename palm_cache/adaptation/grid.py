@@ -8,7 +8,7 @@ import re
 from palm_cache.adaptation.heads import find_head
 from palm_cache.errors import DataError
 from palm_cache.params import FitParams
-from palm_cache.types import Features, Run
+from palm_cache.types import Features, Run, parse_shots
 
 
 def plan_runs(features: Features, params: FitParams) -> list[Run]:
@@ -28,7 +28,7 @@ def plan_runs(features: Features, params: FitParams) -> list[Run]:
     runs = []
     for head in params.heads:
         trained, variant = find_head(head).trained, variant_of(head, params)
-        for shots in params.shots if trained else (0,):
+        for shots in map(parse_shots, map(str, params.shots)) if trained else (0,):
             for fold in folds:
                 for seed in params.seeds if trained else (0,):
                     runs.append(Run(features.dataset, features.encoder, head, shots, fold, seed, variant))
@@ -48,7 +48,12 @@ def variant_of(head: str, params: FitParams) -> str:
 
 def _options(head: str, params: FitParams) -> dict[str, object]:
     made = find_head(head)(params.template, params.training)
-    return {**made.hyperparameters, "template": made.template, "test_views": params.test_views}
+    return {
+        **made.hyperparameters,
+        "template": made.template,
+        "test_views": params.test_views,
+        "split": params.split,
+    }
 
 
 def _short(value: object) -> str:

@@ -7,10 +7,32 @@ import torch
 from numpy.typing import NDArray
 
 from palm_cache.errors import DataError
-from palm_cache.types import Features, Task
+from palm_cache.types import ALL_SHOTS, Features, Run, Task
 
 
-def few_shot(features: Features, *, fold: int, shots: int, seed: int) -> Task:
+def draw(features: Features, run: Run) -> Task:
+    """Draw the clips that a run learns from and is scored on: see :func:`few_shot`."""
+    n_classes = n_base_classes(features) if run.base_only else None
+    return few_shot(features, fold=run.fold, shots=run.shots, seed=run.seed, n_classes=n_classes)
+
+
+def n_base_classes(features: Features) -> int:
+    """Return how many of the sorted classes are base classes: half of them, rounded up.
+
+    Raises
+    ------
+    DataError
+        If either half has a single class: there is nothing to tell apart.
+    """
+    n_classes = len(features.class_names)
+    if n_classes < 4:
+        raise DataError(
+            f"{features.dataset}: {n_classes} classes cannot be split into base and novel ones; it takes four"
+        )
+    return -(-n_classes // 2)
+
+
+def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes: int | None = None) -> Task:
     """Draw ``shots`` training clips per class from one fold.
 
     The same clips as the authors' code draws from the same table: classes in sorted order, one
@@ -24,9 +46,11 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int) -> Task:
     fold : int
         Counted from 1.
     shots : int
-        Clips per class; 0 draws none.
+        Clips per class; 0 draws none, :data:`ALL_SHOTS` all of them, in the order of the fold's table.
     seed : int
         0 to 2**32 - 1.
+    n_classes : int, optional
+        Draw from so many classes alone, the first ones.
 
     Raises
     ------
@@ -51,10 +75,13 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int) -> Task:
     drawn: list[NDArray[np.int64]] = []
     short: list[str] = []
     absent: list[str] = []
-    for label, name in enumerate(features.class_names):
+    for label, name in enumerate(features.class_names[:n_classes]):
         candidates = np.flatnonzero(labels == label)
         if len(candidates) < shots:
-            (short if len(candidates) else absent).append(name)
+            if not len(candidates):
+                absent.append(name)
+            elif shots < ALL_SHOTS:
+                short.append(name)
             drawn.append(candidates)
         else:
             drawn.append(candidates[random.permutation(len(candidates))[:shots]])

@@ -41,6 +41,8 @@ def sgd(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Minimise the cross entropy of all runs at once by SGD with momentum.
 
+    A class without a clip takes no part: softmax is over the others.
+
     Parameters
     ----------
     parameters : mapping of Tensor, shape (runs, ...)
@@ -72,7 +74,7 @@ def sgd(
     optimiser = torch.optim.SGD(learned.values(), lr=training.lr, momentum=training.momentum)
     n_runs, epochs, n_clips = orders.shape
     run = torch.arange(n_runs)[:, None]
-    losses = []
+    losses, absent = [], None
     for epoch in range(epochs):
         for start in range(0, n_clips, training.batch_size):
             batch = orders[:, epoch, start : start + training.batch_size]
@@ -80,6 +82,9 @@ def sgd(
             loss = torch.zeros(n_runs, dtype=audio.dtype)
             for clips in torch.split(batch, most_clips or batch.shape[1], dim=1):
                 scores = logits(learned, audio[run, clips])
+                if absent is None:
+                    absent = ~present_classes(labels, scores.shape[-1])[:, None]
+                scores = scores.masked_fill(absent, -torch.inf)
                 part = _cross_entropy(scores, labels[run, clips]) / batch.shape[1]
                 part.sum().backward()  # type: ignore[no-untyped-call]
                 loss += part.detach()
@@ -87,6 +92,11 @@ def sgd(
             losses.append(loss)
             tick(n_runs)
     return {name: value.detach() for name, value in learned.items()}, torch.stack(losses, dim=1)
+
+
+def present_classes(labels: Tensor, n_classes: int) -> Tensor:
+    """Say which classes are among labels (..., n), (..., n_classes) bool."""
+    return torch.nn.functional.one_hot(labels, n_classes).any(dim=-2)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from palm_cache.adaptation.evaluate import check_fresh, score_row
 from palm_cache.adaptation.fit import LoadTower
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
 from palm_cache.adaptation.scorer import clip_logits
-from palm_cache.adaptation.tasks import few_shot
+from palm_cache.adaptation.tasks import draw
 from palm_cache.errors import DataError, StaleStoreError
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads
 from palm_cache.store.join import read_features
 from palm_cache.store.scores import COLUMNS
-from palm_cache.types import Features, FittedHead, Place, Progress, no_progress
+from palm_cache.types import Place, Progress, no_progress
 
 
 def transfer_heads(
@@ -79,7 +78,7 @@ def transfer_heads(
         check_fresh(head, source, heads_file)
         if words is None and load_tower and find_head(head.run.head).needs_text_tower:
             words = Words(load_tower(FeatureStore(origin[0]).header), source.class_names)
-        learned = {known[row] for row in _shots(source, head).tolist()}
+        learned = {known[row] for row in draw(source, head.run).train.tolist()}
         clips = torch.tensor([row for row in tested.tolist() if asked[row] not in learned], dtype=torch.int64)
         if not len(clips):
             raise DataError(f"{target.dataset}: no test clip of a common class that {source.dataset} has not")
@@ -125,8 +124,3 @@ def shared_classes(
 
 def _plain(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
-
-
-def _shots(features: Features, head: FittedHead) -> Tensor:
-    """Return the rows that a run learned from."""
-    return few_shot(features, fold=head.run.fold, shots=head.run.shots, seed=head.run.seed).train

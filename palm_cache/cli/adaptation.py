@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,6 +23,7 @@ from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_tab
 from palm_cache.params import FitParams, Params, override, read_params
 from palm_cache.store.layout import RUNS, joined_spec, slug, store_path, stores_present
 from palm_cache.store.places import place, reaching
+from palm_cache.types import ALL_SHOTS, spell_shots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,7 @@ def heads(
     features: FeaturesOption = None,
     shots: Annotated[
         int, typer.Option(min=1, help="Clips per class, for heads whose parameters are counted by them.")
-    ] = FitParams().shots[0],
+    ] = 16,
     as_json: Json = False,
 ) -> None:
     """List the heads: what each learns, which paper it is from, how many parameters it has."""
@@ -100,12 +101,22 @@ def fit(
         ),
     ] = None,
     shots: Annotated[
-        str | None, typer.Option(help="Clips per class, comma-separated.", show_default="16")
+        str | None,
+        typer.Option(
+            help="Clips per class, comma-separated; all takes every training clip.", show_default="16"
+        ),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Seeds of draw and start, comma-separated.", show_default="0,1,2")
     ] = None,
     folds: Annotated[str | None, typer.Option(help="Folds, comma-separated.", show_default="all")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Classes to learn from: all, or the first half (base-novel), to be scored on both halves.",
+            show_default="all",
+        ),
+    ] = None,
     template: Annotated[
         str | None,
         typer.Option(
@@ -137,8 +148,8 @@ def fit(
 
     Without --dataset it takes every feature store that is present. Heads that learn words (coop, cocoop)
     load the encoder's text tower; --device and --tokenizer are for them. --epochs, --lr, --momentum and
-    --batch-size are for palm, palm-prototype, malp, coop and cocoop, all but --lr for subt. Other heads choose
-    what they need to know from the shots alone, run by run; scores.csv records it.
+    --batch-size are for palm, palm-prototype, malp, coop and cocoop, and all but --lr for subt. Other heads
+    choose what they need to know from the shots alone, run by run; scores.csv records it.
 
     Example: palm-cache fit --shots 8
     """
@@ -147,9 +158,10 @@ def fit(
         how = override(
             wanted.fit,
             heads=_names(head),
-            shots=_numbers("--shots", shots),
+            shots=_shots(shots),
             seeds=_numbers("--seeds", seeds),
             folds=_numbers("--folds", folds),
+            split=choice("--split", split, ("all", "base-novel")),
             template=template,
             test_views=choice("--test-views", test_views, ("first", "mean")),
             training=override(
@@ -415,19 +427,37 @@ def _numbers(option: str, value: str | None) -> tuple[int, ...] | None:
         ) from None
 
 
+def _shots(value: str | None) -> tuple[int | Literal["all"], ...] | None:
+    if value is None:
+        return None
+    given = [one.strip() for one in value.split(",")]
+    try:
+        return tuple("all" if one == "all" else int(one) for one in given)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{value!r} is not a comma-separated list of whole numbers and all", param_hint="--shots"
+        ) from None
+
+
 def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
     """Print the means of some runs."""
+    from palm_cache.report.base_novel import HEADINGS, base_novel_rows, base_to_novel
     from palm_cache.report.means import summarise
     from palm_cache.store.scores import tell_apart
 
     _print_summary(summarise(tell_apart(scores)[0]), as_json)
+    halves = base_to_novel(scores)
+    if not (as_json or halves.empty):
+        print_table(HEADINGS, base_novel_rows(halves))
 
 
 def _print_summary(summary: pd.DataFrame, as_json: bool) -> None:
     from palm_cache.report.means import HEADINGS, format_rows
 
     if as_json:
-        rows = summary.astype(object).where(summary.notna(), None).to_dict("records")
+        said = summary["shots"].astype(object).where(summary["shots"] < ALL_SHOTS, spell_shots(ALL_SHOTS))
+        shown = summary.assign(shots=said)
+        rows = shown.astype(object).where(shown.notna(), None).to_dict("records")
         print_json(rows)
     else:
         print_table(HEADINGS, format_rows(summary))

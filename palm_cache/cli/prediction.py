@@ -19,6 +19,7 @@ from palm_cache.errors import DataError
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.prediction.answers import Failure, Prediction, Stretch, printable
 from palm_cache.store.atomic import keep_inputs
+from palm_cache.types import spell_shots
 
 if TYPE_CHECKING:
     from palm_cache.prediction.classifier import Classifier
@@ -369,6 +370,6 @@ def _kinds(runs: Iterable[Run]) -> str:
     for run in runs:
         shots.setdefault(run.method, set()).add(run.shots)
     return "; ".join(
-        f"{head} {', '.join(map(str, sorted(of_head)))} shots" if any(of_head) else head
+        f"{head} {', '.join(map(spell_shots, sorted(of_head)))} shots" if any(of_head) else head
         for head, of_head in sorted(shots.items())
     )

@@ -344,6 +344,7 @@ def _rows(table: ClipTable, survey: Survey, errors: dict[int, str]) -> Rows:
         contents=survey.contents,
         errors=errors,
         folds=table.folds,
+        groups=table.groups,
     )
 
 

@@ -24,6 +24,7 @@ from palm_cache.report.statistics import (
 )
 from palm_cache.store.heads import split_run_name
 from palm_cache.store.scores import Prediction
+from palm_cache.types import spell_shots
 
 REFERENCE = "palm"
 """The head that the others are held against, where it is there and no other is asked for."""
@@ -57,7 +58,7 @@ class Kind:
     """By (fold, seed)."""
 
     def __str__(self) -> str:
-        return f"{self.head}, {self.shots} shots" if self.shots else self.head
+        return f"{self.head}, {spell_shots(self.shots)} shots" if self.shots else self.head
 
     @property
     def outcomes(self) -> Outcomes:

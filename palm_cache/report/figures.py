@@ -15,6 +15,7 @@ from scipy.optimize import isotonic_regression
 
 from palm_cache.errors import visible
 from palm_cache.report.content import Figure
+from palm_cache.types import ALL_SHOTS, spell_shots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,6 +103,10 @@ def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
     means = 100 * summary.groupby([series.rename("series"), "shots"])["accuracy"].mean().unstack("shots")
     order = means.max(axis=1).sort_values().index
     shots = sorted({int(number) for number in summary["shots"] if number > 0})
+    # All clips, which are more in one class than in another, stand where twice the most shots would.
+    place_of = {
+        number: 2 * shots[-2] if number == ALL_SHOTS and len(shots) > 1 else number for number in shots
+    }
     low, high = max(0.0, means.min().min() - 3), min(100.0, means.max().max() + 3)
     height = max(3.6, 0.2 * len(order) + 1.2)
 
@@ -118,11 +123,11 @@ def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
                 axes.axhline(ends[name], **style)
             else:
                 style |= {"marker": MARKERS[place % len(MARKERS)], "markersize": 5}
-                axes.plot(mean.index.to_numpy(), mean.to_numpy(), **style)
+                axes.plot([place_of[number] for number in mean.index], mean.to_numpy(), **style)
             styles[name] = style
         if shots:
             axes.set_xscale("log", base=2)
-            axes.set_xticks(shots, [str(number) for number in shots])
+            axes.set_xticks(list(place_of.values()), [spell_shots(number) for number in shots])
         else:
             axes.set_xticks([])
         axes.set_xlabel("shots (clips per class)")
@@ -236,4 +241,4 @@ def _short(name: str) -> str:
 
 
 def _label(head: str, shots: list[int]) -> str:
-    return head if shots == [0] else f"{head}, {'/'.join(map(str, shots))} shots"
+    return head if shots == [0] else f"{head}, {'/'.join(map(spell_shots, shots))} shots"

@@ -6,6 +6,8 @@ import math
 
 import pandas as pd
 
+from palm_cache.types import spell_shots
+
 KIND = ["dataset", "encoder", "head", "shots"]
 """What makes two runs comparable repetitions of one another."""
 
@@ -41,7 +43,7 @@ def format_rows(table: pd.DataFrame) -> list[list[str]]:
             str(row["dataset"]),
             str(row["encoder"]),
             str(row["head"]),
-            str(row["shots"]) if row["shots"] else "-",
+            spell_shots(row["shots"]) if row["shots"] else "-",
             percent(row["accuracy"], row["accuracy_sd"]),
             percent(row["macro_f1"], row["macro_f1_sd"]),
             str(row["folds"]),
@@ -71,6 +73,11 @@ def percent(mean: float, deviation: float = math.nan) -> str:
         return "-"
     spread = "" if pd.isna(deviation) else f" ± {100 * deviation:.2f}"
     return f"{100 * mean:.2f}{spread}"
+
+
+def count_shots(shots: int) -> str:
+    """Return a number of shots as people say it: ``1 shot``, ``16 shots``, ``all shots``."""
+    return f"{spell_shots(shots)} shot{'s' * (shots != 1)}"
 
 
 def span(numbers: pd.Series[int]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from palm_cache.report.evidence import Kind, Place
-from palm_cache.report.means import summarise
+from palm_cache.report.means import count_shots, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval, compare, difference, holm
 from palm_cache.report.which_head import datasets_of_all_heads, of_all, on_all_datasets
 
@@ -36,7 +36,7 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> str:
     of_datasets = {name: kinds.get((name, encoder), []) for name in datasets}
     head, shots = str(means.index[0][0]), int(means.index[0][1])
     mean = f"{100 * means.iloc[0]:.1f} %{_bounds(of_datasets, head, shots)}"
-    at = f" at {shots} shot{'s' * (shots > 1)}" if shots else ""
+    at = f" at {count_shots(shots)}" if shots else ""
     where = f"on {_listed(datasets)} with {encoder}{at}"
     if len(means) == 1:
         return f"{head} reaches {mean} {where}."

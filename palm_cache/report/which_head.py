@@ -9,7 +9,7 @@ import pandas as pd
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.evidence import ONE_SEED, Kind, Place
 from palm_cache.report.figures import accuracy_by_shots
-from palm_cache.report.means import span, summarise
+from palm_cache.report.means import count_shots, span, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 
 _HOW = (
@@ -83,7 +83,7 @@ def _table(encoder: str, summary: pd.DataFrame, runs: pd.DataFrame, kinds: Mappi
         ]
         cost = (duration(float(mine["fit_seconds"].mean())), span(mine["n_params"]))
         rows.append((head, *accuracies, *cost))
-    shots = [f"{number} shots" if number != 1 else "1 shot" for number in map(int, means.columns)]
+    shots = [count_shots(int(number)) for number in means.columns]
     caption = f"{encoder}, on {', '.join(kinds)}"
     return Table(("head", *shots, "time of a fit", "parameters"), tuple(rows), caption)
 

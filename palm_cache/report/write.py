@@ -10,6 +10,7 @@ from typing import cast
 
 import pandas as pd
 
+from palm_cache.report.base_novel import base_novel_section
 from palm_cache.report.comparison import compare_with_paper, deviations
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.evidence import HOW, ONE_SEED, Kind, Place, by_kind, certainty, errors, reference_head
@@ -23,7 +24,7 @@ from palm_cache.report.which_head import which_head
 from palm_cache.store.atomic import replacing
 from palm_cache.store.fingerprint import library_versions
 from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
-from palm_cache.types import Training
+from palm_cache.types import ALL_SHOTS, Training, is_base_only, spell_shots
 
 _READING = (
     "Accuracy and macro F1 on each fold's test clips, scored once after training: mean over folds, then "
@@ -67,9 +68,11 @@ def write_report(
         If the report cannot be written.
     """
     stored = out / "predictions.h5"
-    scores, predictions = tell_apart(
-        read_scores(out / "scores.csv"), read_predictions(stored) if stored.exists() else ()
-    )
+    every = read_scores(out / "scores.csv")
+    split = every["variant"].map(is_base_only)
+    # What learned from some classes alone is no rival of what learned from all; alone it has them to itself.
+    rivals = every if split.all() else every[~split]
+    scores, predictions = tell_apart(rivals, read_predictions(stored) if stored.exists() else ())
     summary = summarise(scores)
     missing = []
     kinds: dict[Place, list[Kind]] = {}
@@ -80,6 +83,8 @@ def write_report(
     reference = reference_head(kinds, against)
     choice = which_head(scores, kinds)
     sections = [*([choice] if choice else []), _results(summary, kinds), *_beside_the_paper(scores)]
+    novel = base_novel_section(every)
+    sections += [novel] if novel else []
     if (out / "prompts.csv").exists():
         sections.append(_prompts(read_prompts(out / "prompts.csv")))
     else:
@@ -112,7 +117,7 @@ def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> Sectio
             cells.append(
                 (
                     str(row["head"]),
-                    str(row["shots"] or "-"),
+                    spell_shots(row["shots"]) if row["shots"] else "-",
                     *([accuracy, _interval(kind)] if of_place else [accuracy]),
                     percent(row["macro_f1"], row["macro_f1_sd"]),
                     str(row["folds"]),
@@ -168,7 +173,7 @@ def _short_draws(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> lis
     for place, of_place in kinds.items():
         n_classes = len(next(iter(of_place[0].runs.values())).class_names)
         runs = scores[(scores["dataset"] == place[0]) & (scores["encoder"] == place[1])]
-        for shots, drawn in runs.groupby("shots")["n_train"]:
+        for shots, drawn in runs[runs["shots"] < ALL_SHOTS].groupby("shots")["n_train"]:
             wanted = int(cast("int", shots)) * n_classes
             if drawn.min() < wanted:
                 said.append(f"{', '.join(place)}: {span(drawn)} of {wanted:,} clips at {shots} shots")

@@ -114,6 +114,7 @@ def _to_hdf5(store: FeatureStore, target: Place, progress: Progress) -> None:
         "errors/reason": list(rows.errors.values()),
         "class_names": header.class_names,
         "templates": header.templates,
+        **({} if rows.groups is None else {"group": rows.groups}),
     }
     with replacing(target) as temporary, h5py.File(temporary, "w") as file:
         file["header"] = json.dumps(asdict(header))
@@ -161,6 +162,7 @@ def _rebuild(file: h5py.File, source: Place, target: Place, progress: Progress) 
         contents=_numbers(file, "content_sha256"),
         errors=dict(zip(_numbers(file, "errors/row").tolist(), reasons, strict=True)),
         folds=folds,
+        groups=_member(file, "group").asstr()[:].tolist() if "group" in file else None,
     )
     audio = _stored(_member(file, "audio"))
     text = _numbers(file, "text")

@@ -9,6 +9,7 @@ Layout (Zarr v3, readable with plain ``zarr.open``)::
     ├── text            (classes, templates, dim) float32
     ├── path, label     (rows,) string, int64          label -1: unlabelled
     ├── start, end      (rows,) float64                seconds; an end of NaN is the file's
+    ├── group           (rows,) string                 only where the dataset names groups
     └── folds/K/train, folds/K/test   row numbers, in the order of the dataset's tables
 
 A store is written whole by :mod:`palm_cache.store.writing` and replaced as a whole; nothing in it is changed.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Literal
@@ -28,6 +29,8 @@ import numpy as np
 import torch
 import zarr
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
@@ -154,6 +157,10 @@ class FeatureStore:
         """Return start and end of every row in seconds, (rows,) each; NaN is the end of the file."""
         return np.asarray(self._read("start")), np.asarray(self._read("end"))
 
+    def groups(self) -> list[str] | None:
+        """Return the group of every row, ``None`` where none are named."""
+        return [str(name) for name in self._read("group")] if f"group/{ROOT}" in self._files else None
+
     def labels(self) -> Tensor:
         """Return the label of every row, (rows,) int64; -1 is unlabelled."""
         return torch.from_numpy(np.asarray(self._read("label"), np.int64))
@@ -191,7 +198,15 @@ class FeatureStore:
     def rows(self) -> Rows:
         """Return everything of the rows but their embeddings."""
         labels, contents = self.labels().numpy(), self.contents()
-        return Rows(self.clip_names(), *self.stretches(), labels, contents, self.errors(), self.folds())
+        return Rows(
+            self.clip_names(),
+            *self.stretches(),
+            labels,
+            contents,
+            self.errors(),
+            self.folds(),
+            self.groups(),
+        )
 
     def audio(self, rows: slice = slice(None)) -> NDArray[np.float32]:
         """Return the embeddings of rows, (rows, views, dim)."""
@@ -229,6 +244,7 @@ class FeatureStore:
                 class_names=header.class_names,
                 templates=header.templates,
                 folds=self.folds(),
+                groups=_together(self.contents(), self.groups()),
             )
         finally:
             self.check_steady()
@@ -276,6 +292,23 @@ class FeatureStore:
             raise DamagedStoreError(f"{self.path}: {name} is damaged ({error}); {ANEW}") from error
         except OSError as error:
             raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
+
+
+def _together(contents: NDArray[np.uint8], groups: Sequence[str] | None) -> Tensor | None:
+    """Number what belongs together, rows of one content or group: (rows,) int64, ``None`` if nothing does.
+
+    Rows of one file have its content; a row whose group is "" has none.
+    """
+    _, content = np.unique(contents[:, :8].copy().view(np.uint64)[:, 0], return_inverse=True)
+    if groups is None:
+        number = content
+    else:
+        own = [name or f"\0{row}" for row, name in enumerate(groups)]
+        _, group = np.unique(np.array(own), return_inverse=True)
+        n_rows, ends = len(group), (content, content.max() + 1 + group)
+        edges = coo_array((np.ones(n_rows, bool), ends), shape=(ends[1].max() + 1,) * 2)
+        number = connected_components(edges, directed=False)[1][content]
+    return torch.from_numpy(number.astype(np.int64)) if len(np.unique(number)) < len(number) else None
 
 
 def exists(path: Place) -> bool:

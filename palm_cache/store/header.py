@@ -105,6 +105,8 @@ class Rows:
     errors: Mapping[int, str]
     """Why a row has no embedding."""
     folds: tuple[Fold, ...]
+    groups: Sequence[str] | None = None
+    """What no split may tear apart, such as a recording or a speaker; ``None`` where none are named."""
 
     def sha256(self, class_names: Sequence[str]) -> str:
         """Return a hash of all of it and of the class names."""
@@ -112,6 +114,8 @@ class Rows:
         tables = [list(class_names), sorted(self.errors.items()), len(self.names)]
         digest.update(json.dumps(tables).encode())
         digest.update("\0".join(self.names).encode("utf-8", "surrogatepass"))
+        if self.groups is not None:
+            digest.update("\0".join(self.groups).encode("utf-8", "surrogatepass"))
         for array in (self.start, self.end, self.labels, self.contents):
             digest.update(np.ascontiguousarray(array).tobytes())
         for fold in self.folds:

@@ -34,7 +34,7 @@ from palm_cache.store.hdf5 import (
 )
 from palm_cache.store.layout import check_name, slug
 from palm_cache.store.places import place
-from palm_cache.types import MAX_VIEWS, Calibration, FittedHead, Place, Run
+from palm_cache.types import MAX_VIEWS, Calibration, FittedHead, Place, Run, parse_shots, spell_shots
 
 FORMAT_VERSION = 2
 
@@ -69,20 +69,20 @@ class Origin:
 
 def run_name(run: Run) -> str:
     """Return the name of a run inside its dataset and encoder, e.g. ``palm-16shots-fold1-seed0``."""
-    return f"{run.method}-{run.shots}shots-fold{run.fold}-seed{run.seed}"
+    return f"{run.method}-{spell_shots(run.shots)}shots-fold{run.fold}-seed{run.seed}"
 
 
 def split_run_name(name: str) -> tuple[str, int, int, int]:
     """Return method, shots, fold and seed of a run's name: the inverse of :func:`run_name`."""
-    match = re.fullmatch(r"(.+)-(\d+)shots-fold(\d+)-seed(\d+)", name, re.ASCII)
+    match = re.fullmatch(r"(.+)-(\d+|all)shots-fold(\d+)-seed(\d+)", name, re.ASCII)
     if match is None:
         raise ValueError(f"{name!r} is not the name of a run")
-    return match[1], int(match[2]), int(match[3]), int(match[4])
+    return match[1], parse_shots(match[2]), int(match[3]), int(match[4])
 
 
 def without_variant(name: str) -> str:
     """Return a run's name, or what of it is given, without its variant."""
-    return re.sub(r"@.*?(?=-\d+shots|$)", "", name)
+    return re.sub(r"@.*?(?=-(?:\d+|all)shots|$)", "", name)
 
 
 def write_heads(
@@ -272,7 +272,7 @@ def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
         fitting = of_head or named or plain
     if not fitting:
         names = {run: run.method if "@" in str(wanted) else run.head for run in runs}
-        kinds = {f"{name}-{run.shots}shots" for run, name in names.items()}
+        kinds = {f"{name}-{spell_shots(run.shots)}shots" for run, name in names.items()}
         known = kinds if "shot" in str(wanted) else set(names.values())
         raise UnknownNameError.among("run", str(wanted), sorted(known))
     return min(fitting, key=_preference)

@@ -21,7 +21,7 @@ from palm_cache.store.atomic import replacing
 from palm_cache.store.hdf5 import DAMAGE, members, reading, reason, tensor, writing
 from palm_cache.store.heads import split_run_name
 from palm_cache.store.layout import check_name
-from palm_cache.types import method
+from palm_cache.types import ALL_SHOTS, method, spell_shots
 
 Cell = Callable[[str], object]
 """Makes a value of a table's cell; raises ``ValueError`` where it is none."""
@@ -41,6 +41,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _shots(text: str) -> int:
+    return ALL_SHOTS if text == spell_shots(ALL_SHOTS) else _count(text)
+
+
 def _number(text: str) -> float:
     if not 0 <= (value := float(text)) < math.inf:
         raise ValueError("not a number from 0")
@@ -53,6 +57,10 @@ def _share(text: str) -> float:
     return value
 
 
+def _share_or_none(text: str) -> float:
+    return _share(text) if text else math.nan
+
+
 def _settings(text: str) -> str:
     if not isinstance(json.loads(text), dict):
         raise ValueError("not a JSON object")
@@ -63,7 +71,7 @@ _SCORES: Mapping[str, Cell] = {
     "dataset": _name,
     "encoder": _name,
     "head": _name,
-    "shots": _count,
+    "shots": _shots,
     "fold": _count,
     "seed": _count,
     "variant": _variant,
@@ -75,6 +83,8 @@ _SCORES: Mapping[str, Cell] = {
     "macro_precision": _share,
     "macro_recall": _share,
     "loss": _number,
+    "base_accuracy": _share_or_none,
+    "novel_accuracy": _share_or_none,
     "fit_seconds": _number,
     "template": str,
     "hyperparameters": _settings,
@@ -87,7 +97,7 @@ COLUMNS = tuple(_SCORES)
 KEYS = COLUMNS[:7]
 """Columns that tell runs apart."""
 
-_ADDED: Mapping[str, str] = {"variant": ""}
+_ADDED: Mapping[str, str] = {"variant": "", "base_accuracy": "", "novel_accuracy": ""}
 """Columns that earlier versions did not write, and what they would have held."""
 
 _PROMPTS: Mapping[str, Cell] = {
@@ -128,7 +138,7 @@ class Prediction:
 
 def write_scores(path: Path, scores: pd.DataFrame) -> None:
     """Write ``scores.csv`` at full float precision, whole or not at all."""
-    _write_table(path, scores, COLUMNS)
+    _write_table(path, scores.assign(shots=scores["shots"].map(spell_shots)), COLUMNS)
 
 
 def read_scores(path: Path) -> pd.DataFrame:

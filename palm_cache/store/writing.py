@@ -29,7 +29,7 @@ from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import unfinished
 from palm_cache.types import Place
 
-_MEMBERS = "audio|content_sha256|errors?|text|path|label|start|end|folds"
+_MEMBERS = "audio|content_sha256|errors?|text|path|label|start|end|group|folds"
 _OF_A_STORE = re.compile(
     rf"zarr\.json|({_MEMBERS})(/(row|reason|\d+|train|test))*/(zarr\.json|c(/\d+)+(\.\w+\.partial)?)"
 )
@@ -203,6 +203,8 @@ def _write_arrays(
         "start": rows.start,
         "end": rows.end,
     }
+    if rows.groups is not None:
+        arrays["group"] = np.array(rows.groups, strings)
     if text.size:
         arrays["text"] = text
     for number, fold in enumerate(rows.folds, start=1):

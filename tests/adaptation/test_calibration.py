@@ -127,6 +127,12 @@ def test_every_shot_is_held_out_once_and_no_class_is_ever_without_one(
         assert {class_of[row] for row in split.train.tolist()} == set(range(len(counts)))
 
 
+def test_shots_of_one_recording_are_held_out_together() -> None:
+    labels, groups = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([5, 5, 6, 7, 8, 7])
+    splits = hold_out(torch.arange(6), labels, groups=groups)
+    assert [split.test.tolist() for split in splits] == [[0, 1, 3, 5], [2, 4]]
+
+
 def test_it_equals_a_plain_loop_over_the_parts(features: Features) -> None:
     head = fit_one(features)
     shots = few_shot(features, fold=2, shots=8, seed=1).train

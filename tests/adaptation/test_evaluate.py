@@ -12,7 +12,7 @@ from samples import make_features, write_sample
 
 from palm_cache.adaptation.evaluate import evaluate_files, evaluate_head, mean_scores
 from palm_cache.adaptation.fit import fit_runs, fit_store
-from palm_cache.errors import StaleStoreError, StoreError
+from palm_cache.errors import DataError, StaleStoreError, StoreError
 from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads
@@ -123,3 +123,12 @@ def test_clips_are_scored_by_their_centre_crop(features: Features) -> None:
 def test_nothing_to_evaluate_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no heads below this folder; fit some with: palm-cache fit --out"):
         evaluate_files(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_logit_that_is_not_finite_is_an_error_that_names_the_run(value: float) -> None:
+    features = make_features()
+    head = fit_runs(features, FitParams(heads=("palm-dagger",), folds=(1,)))[0][0]
+    head.state["class_embeddings"][2] = value
+    with pytest.raises(DataError, match="clusters, palm-dagger-0shots-fold1-seed0: its logits of 40 clip"):
+        evaluate_head(features, head)

@@ -57,13 +57,28 @@ def test_leave_one_out_equals_refits_without_the_clip(views: int) -> None:
     audio = torch.randn(12, 5, generator=generator, dtype=torch.float64).numpy()
     targets = torch.randn(12, 3, generator=generator, dtype=torch.float64)
     inverse = torch.linalg.inv(torch.from_numpy(rbf_kernel(audio, gamma=0.3)) + 0.1 * torch.eye(12))
-    residuals = held_out_residuals(inverse, targets, views)
+    residuals = held_out_residuals(inverse, targets, torch.arange(12) // views)
     for first in range(0, 12, views):
         own = np.arange(first, first + views)
         rest = np.setdiff1d(np.arange(12), own)
         model = SklearnKernelRidge(kernel="rbf", gamma=0.3, alpha=0.1).fit(audio[rest], targets[rest].numpy())
         expected = targets[own].numpy() - model.predict(audio[own])
         np.testing.assert_allclose(residuals[own], expected, atol=1e-10)
+
+
+def test_a_recording_is_held_out_as_a_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    audio = torch.randn(9, 5, generator=generator, dtype=torch.float64).numpy()
+    targets = torch.randn(9, 3, generator=generator, dtype=torch.float64)
+    inverse = torch.linalg.inv(torch.from_numpy(rbf_kernel(audio, gamma=0.3)) + 0.1 * torch.eye(9))
+    groups = torch.tensor([4, 1, 4, 2, 0, 1, 4, 3, 0])
+    residuals = held_out_residuals(inverse, targets, groups)
+    for group in range(5):
+        own, rest = ((groups == group).numpy(), (groups != group).numpy())
+        model = SklearnKernelRidge(kernel="rbf", gamma=0.3, alpha=0.1).fit(audio[rest], targets[rest].numpy())
+        np.testing.assert_allclose(
+            residuals[own], targets[own].numpy() - model.predict(audio[own]), atol=1e-10
+        )
 
 
 def refit_losses(kernel: Callable[..., Array], prior: Callable[..., Array], audio: Array, labels: Tensor):
@@ -324,7 +339,7 @@ def test_widths_of_many_encoders_are_chosen_one_after_the_other() -> None:
 def test_a_shot_is_no_part_of_the_mean_that_proker_hybrid_holds_it_against() -> None:
     shots = make_shots(runs=2, clips_per_class=3, views=2, noise=2.0)
     audio, text = shots.audio.double(), shots.text.double()
-    cosines = make_head(ProkerHybrid).cosines_of_shots(audio, shots.labels, shots)
+    cosines = make_head(ProkerHybrid).cosines_of_shots(audio, shots.labels, shots.together, shots)
     for run, blend, clip in itertools.product(range(2), range(4), range(12)):
         share = kernels.BLENDS[blend]
         for label in range(4):

@@ -40,7 +40,11 @@ def draw_start(shots: Shots) -> tuple[dict[str, Tensor], Tensor]:
         contexts.append(CONTEXT_STD * torch.randn(shots.text.shape, generator=generator))
         gates.append(torch.rand(len(shots.text), generator=generator))
         orders.append(draw_orders(shots.labels.shape[1], QUICK.epochs, generator))
-    start = {"context": torch.stack(contexts).to(shots.audio), "gate": torch.stack(gates).to(shots.audio)}
+    known = torch.nn.functional.one_hot(shots.labels, len(shots.text)).any(dim=1)
+    start = {
+        "context": (torch.stack(contexts) * known[..., None]).to(shots.audio),
+        "gate": torch.stack(gates).to(shots.audio),
+    }
     return start, torch.stack(orders)
 
 

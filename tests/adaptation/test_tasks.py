@@ -13,7 +13,7 @@ from samples import make_features
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.types import TEMPLATES, ClipTable, Features
+from palm_cache.types import ALL_SHOTS, TEMPLATES, ClipTable, Features
 
 
 def features_of(table: ClipTable, failed: tuple[int, ...] = ()) -> Features:
@@ -106,3 +106,12 @@ def test_a_fold_without_a_usable_test_clip_is_refused() -> None:
     features = make_features(failed=range(120))
     with pytest.raises(DataError, match="no test clip has an embedding"):
         few_shot(features, fold=1, shots=1, seed=0)
+
+
+def test_all_shots_are_every_usable_training_clip_and_no_class_is_short() -> None:
+    features = make_features(failed=[0, 5])
+    task = few_shot(features, fold=1, shots=ALL_SHOTS, seed=3)
+    train = features.folds[0].train
+    assert sorted(task.train.tolist()) == sorted(train[features.usable[train]].tolist())
+    assert task.short_classes == ()
+    assert torch.equal(task.train, few_shot(features, fold=1, shots=ALL_SHOTS, seed=4).train)

@@ -38,6 +38,8 @@ ROW: dict[str, object] = {
     "macro_precision": 0.5,
     "macro_recall": 0.5,
     "loss": 1e-17 / 7,
+    "base_accuracy": 0.25,
+    "novel_accuracy": 1.0,
     "fit_seconds": 0.1,
     "template": "a {c}, not quite",
     "hyperparameters": '{"lr": 0.05}',
@@ -98,7 +100,7 @@ def test_a_ragged_row_is_named(tmp_path: Path, change: object) -> None:
     write_scores(file, pd.DataFrame([{**ROW, "template": "{c}"}]))
     heading, row = file.read_text().splitlines()
     file.write_text(f"{heading}\n{row}\n{change(row)}\n")  # type: ignore[operator]
-    with pytest.raises(DataError, match=r"row 2 has \d+ cells, there are 19 columns"):
+    with pytest.raises(DataError, match=r"row 2 has \d+ cells, there are 21 columns"):
         read_scores(file)
 
 

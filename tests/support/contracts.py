@@ -180,7 +180,9 @@ def check_blindness(kind: type[Head]) -> None:
     labels[test], audio[test] = labels[test].roll(1), audio[test].flip(0)
     assert not torch.equal(labels, features.labels)
     others = [replace(features, labels=labels), replace(features, audio=audio)]
-    if not kind.reads_text:
+    if kind.reads_text:
+        _check_blindness_to_names(kind)
+    else:
         others.append(replace(features, text=-features.text))
     tower = LetterTower(24)
     honest, _ = fit_runs(features, params, tower=tower)
@@ -201,6 +203,27 @@ def _check_absent_class(kind: type[Head]) -> None:
     assert torch.isfinite(logits).all()
     if not kind.reads_text:
         assert set(logits.argmax(dim=-1).flatten().tolist()) == {0, 1}
+
+
+def _check_blindness_to_names(kind: type[Head]) -> None:
+    """The name of a class without a clip changes nothing that is learned of the others."""
+    generator = torch.Generator().manual_seed(2)
+    audio = unit(torch.randn(2, 24, 24, generator=generator))
+    labels = torch.arange(24).repeat(2, 1) % 4
+    text = unit(torch.randn(5, 24, generator=generator))
+    states = []
+    for new, name in ((text[4], "siren"), (-text[1], "xylophone")):
+        words = Words(LetterTower(24), ("dog", "church bell", "rain", "wind", name))
+        prompts = torch.cat([text[:4], new[None]])
+        shots = Shots(audio, labels, prompts, (5, 6), words, parts=parts_for(kind))
+        states.append(kind(BARE_TEMPLATE, Training(epochs=3)).fit(shots))
+    for name in states[0]:
+        one, other = states[0][name], states[1][name]
+        for axis in (axis for axis, size in enumerate(one.shape) if size == 5):
+            one, other = one.narrow(axis, 0, 4), other.narrow(axis, 0, 4)
+        torch.testing.assert_close(
+            one, other, atol=1e-5, rtol=1e-5, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
 def _check_batching(kind: type[Head]) -> None:

@@ -54,7 +54,7 @@ class Auto(Head):
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the state of every candidate, under its name, and which is taken."""
         heads = [kind(self.template, self.training) for kind in CANDIDATES]
-        folds = cross_validation_folds(shots.labels, len(shots.text), shots.views, FOLDS)
+        folds = cross_validation_folds(shots.labels, len(shots.text), shots.together, FOLDS)
         losses = torch.stack([_held_out_losses(head, shots, folds) for head in heads], dim=1)
         grid = Grid(tuple(float(place) for place in range(len(heads))), default=0.0)
         chosen = choose(losses, {"choice": grid}, folds >= 0, shots.views)
@@ -81,20 +81,26 @@ class Auto(Head):
 
 
 def _held_out_losses(head: Head, shots: Shots, folds: Tensor) -> Tensor:
-    """Return the loss of every run's shots from heads fitted without them, (runs,)."""
+    """Return the loss of every run's shots from heads fitted without them, (runs,).
+
+    They are asked about the classes that a run has shots of, and know of no other.
+    """
     scores = torch.zeros(*shots.labels.shape, len(shots.text), dtype=torch.float64)
     for run, own in enumerate(folds):
+        present, labels = torch.unique(shots.labels[run], return_inverse=True)
         for fold in range(int(own.max()) + 1):
             kept = own != fold
             part = Shots(
                 shots.audio[run, kept][None],
-                shots.labels[run, kept][None],
-                shots.text,
+                labels[kept][None],
+                shots.text[present],
                 shots.seeds[run : run + 1],
                 views=shots.views,
                 parts=shots.parts,
+                groups=shots.together[run, kept][None],
             )
             state = {name: value[0] for name, value in head.fit(part).items()}
-            scores[run, ~kept] = head.logits(state, shots.audio[run, ~kept]).double()
+            out = (~kept).nonzero()
+            scores[run, out, present] = head.logits(state, shots.audio[run, ~kept]).double()
     each = [held_out_loss(factor * scores, shots.labels, folds >= 0) for factor in FACTORS]
     return torch.stack(each).amin(dim=0)

@@ -58,9 +58,12 @@ class Shots:
     words: Words | None = None
     """Given to heads that need the text tower."""
     views: int = 1
-    """So many examples in a row are views of one clip: what is held out is held out clip by clip."""
+    """So many examples in a row are views of one clip."""
     parts: tuple[int, ...] = ()
     """How many of the ``dim`` numbers are which encoder's, where features of several were joined."""
+    groups: Tensor | None = None
+    """(runs, n_train) int64, equal for examples that are held out together: those of one recording, say. By
+    default the views of a clip."""
     chosen: Mapping[str, Tensor] = field(default_factory=dict)
     """(runs, ...) by the names in ``Head.chooses``: what the head would choose by itself, given instead."""
 
@@ -71,11 +74,20 @@ class Shots:
                 f"shots do not fit together: audio {tuple(self.audio.shape)}, labels "
                 f"{tuple(self.labels.shape)}, text {tuple(self.text.shape)}, {len(self.seeds)} seeds"
             )
+        if self.groups is not None and self.groups.shape != (runs, n_train):
+            raise DataError(f"groups {tuple(self.groups.shape)} do not fit {n_train} examples of {runs} runs")
         if n_train % self.views or (self.parts and sum(self.parts) != dim):
             raise DataError(
                 f"shots do not fit together: {n_train} examples of {self.views} views, {dim} numbers of "
                 f"parts {self.parts}"
             )
+
+    @property
+    def together(self) -> Tensor:
+        """(runs, n_train) int64, equal for examples that are held out together."""
+        if self.groups is not None:
+            return self.groups
+        return (torch.arange(self.labels.shape[1]) // self.views).expand_as(self.labels)
 
 
 class Head(ABC):

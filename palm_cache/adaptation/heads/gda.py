@@ -93,7 +93,7 @@ class Gda(Head):
         """Choose how much the discriminant counts, and solve with all shots."""
         n_classes, audio = len(shots.text), shots.audio.double()
         zero_shot = cosine_logits(shots.text.double(), audio)
-        folds = cross_validation_folds(shots.labels, n_classes, shots.views, FOLDS)
+        folds = cross_validation_folds(shots.labels, n_classes, shots.together, FOLDS)
         scores = torch.zeros_like(zero_shot)
         for fold in range(FOLDS):
             out = folds == fold

@@ -1,12 +1,13 @@
 """How heads choose hyperparameters for a run from its shots alone: no test clip is ever looked at.
 
-A clip is held out, all its views with it, scored by a head that was fitted without it, and the cross
-entropy of the scores is compared. Cross entropy and not accuracy: few clips are held out, so many
-candidates tie in accuracy, and a proper score also says at which scale logits mean probabilities.
+A clip is held out, with all its views and all of its recording or group, scored by a head that was fitted
+without them, and the cross entropy of the scores is compared. Cross entropy and not accuracy: few clips are
+held out, so many candidates tie in accuracy, and a proper score also says at which scale logits mean
+probabilities.
 
 Where a head is solved in closed form, every clip is held out once, exactly and at no cost
-(leave-one-out); elsewhere in turns (stratified cross-validation). A clip whose class has no other clip
-cannot judge anything, because without it nothing is known of its class: it is never held out. With one
+(leave-one-out); elsewhere in turns (stratified cross-validation). A clip whose class has no clip of another
+group cannot judge anything, because without it nothing is known of its class: it is never held out. With one
 clip per class nothing can be held out, and documented defaults are taken.
 """
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import one_hot
+from palm_cache.adaptation.train import present_classes
 
 FOLDS = 5
 """Folds of cross-validation, fewer where a class has fewer clips. Four fifths of the clips train, which
@@ -45,44 +47,81 @@ class Grid:
         return torch.tensor(self.values, dtype=torch.float64)
 
 
-def can_be_held_out(labels: Tensor, n_classes: int, views: int) -> Tensor:
-    """Say which examples have a clip of their class beside their own.
+def can_be_held_out(labels: Tensor, n_classes: int, groups: Tensor) -> Tensor:
+    """Say which examples have one of their class beside those that are held out with them.
 
     Parameters
     ----------
     labels : Tensor, shape (runs, n_examples)
-        The views of a clip stand side by side.
-    views : int
-        Per clip.
+    groups : Tensor, shape (runs, n_examples)
+        Equal for what is held out together: the views of a clip, the clips of a recording.
 
     Returns
     -------
     Tensor, shape (runs, n_examples)
         bool. None of a run where fewer than two classes could be told apart.
     """
-    counts = torch.nn.functional.one_hot(labels, n_classes).sum(dim=1)
-    enough = counts > views
-    return enough.gather(1, labels) & (enough.sum(dim=1, keepdim=True) > 1)
+    kinds = first_of_group(groups) * n_classes + labels
+    of_kind = torch.zeros(len(labels), labels.shape[1] * n_classes, dtype=torch.int64)
+    of_kind.scatter_add_(1, kinds, torch.ones_like(kinds))
+    counts = torch.nn.functional.one_hot(labels, n_classes).sum(dim=1).gather(1, labels)
+    fellows = counts > of_kind.gather(1, kinds)
+    return fellows & _two_classes(labels, n_classes, fellows)
 
 
-def same_clip(n_examples: int, views: int) -> Tensor:
-    """Say which examples are views of one clip, (n_examples, n_examples) bool."""
-    clip = torch.arange(n_examples) // views
-    return clip[:, None] == clip
+def _two_classes(labels: Tensor, n_classes: int, held_out: Tensor) -> Tensor:
+    """Say in which runs examples of two classes or more are held out, (runs, 1) bool."""
+    members = torch.nn.functional.one_hot(labels, n_classes).bool() & held_out[..., None]
+    return members.any(dim=1).sum(dim=1, keepdim=True) > 1
 
 
-def cross_validation_folds(labels: Tensor, n_classes: int, views: int, n_folds: int = FOLDS) -> Tensor:
-    """Deal the clips of every class out to so many folds, in their order, which was drawn at random.
+def first_of_group(groups: Tensor) -> Tensor:
+    """Return the place of the first example of every example's group, (runs, n_examples) int64."""
+    place, first = torch.arange(groups.shape[1]), torch.empty_like(groups)
+    for run, own in enumerate(groups):
+        _, number = torch.unique(own, return_inverse=True)
+        leaders = place.new_full((int(number.max()) + 1,), len(place))
+        first[run] = leaders.scatter_reduce(0, number, place, "amin")[number]
+    return first
+
+
+def same_group(groups: Tensor) -> Tensor:
+    """Say which examples are held out together, (runs, n_examples, n_examples) bool."""
+    return groups[:, :, None] == groups[:, None, :]
+
+
+def cross_validation_folds(labels: Tensor, n_classes: int, groups: Tensor, n_folds: int = FOLDS) -> Tensor:
+    """Deal groups out to folds as :func:`deal` does, where two classes or more can be told apart.
 
     Returns
     -------
     Tensor, shape (runs, n_examples)
         int64, the fold in which an example is held out; -1 where it never is. Fewer folds are used where
-        no class has as many clips.
+        no class has as many groups.
     """
-    counted = torch.nn.functional.one_hot(labels, n_classes).cumsum(dim=1)
-    turn = (counted.gather(2, labels[..., None])[..., 0] - 1) // views
-    return torch.where(can_be_held_out(labels, n_classes, views), turn % n_folds, -1)
+    dealt = deal(labels, n_classes, groups, n_folds)
+    return torch.where(_two_classes(labels, n_classes, dealt >= 0), dealt, -1)
+
+
+def deal(labels: Tensor, n_classes: int, groups: Tensor, n_folds: int) -> Tensor:
+    """Deal the groups of every class out to so many folds, in their order, which was drawn at random.
+
+    A group of several classes goes where its first example does.
+
+    Returns
+    -------
+    Tensor, shape (runs, n_examples)
+        int64; -1 where an example, or one of its group, would leave its class without any.
+    """
+    first, place = first_of_group(groups), torch.arange(labels.shape[1])
+    leads = torch.nn.functional.one_hot(labels, n_classes) * (first == place)[..., None]
+    turn = (leads.cumsum(dim=1).gather(2, labels[..., None])[..., 0] - 1).gather(1, first) % n_folds
+    in_fold = one_hot(labels, n_classes).transpose(-1, -2) @ one_hot(turn, n_folds)  # (runs, classes, folds)
+    left = in_fold.sum(dim=2, keepdim=True) - in_fold
+    alone = left.flatten(1).gather(1, labels * n_folds + turn) == 0
+    # What cannot be held out takes its group with it: nothing of a group learns while the rest is held out.
+    bound = torch.zeros_like(labels).scatter_reduce(1, first, alone.long(), "amax").gather(1, first) > 0
+    return torch.where(bound, -1, turn)
 
 
 def held_out_loss(scores: Tensor, labels: Tensor, held_out: Tensor) -> Tensor:
@@ -108,6 +147,9 @@ def held_out_loss(scores: Tensor, labels: Tensor, held_out: Tensor) -> Tensor:
 def example_losses(scores: Tensor, labels: Tensor) -> Tensor:
     """Return the cross entropy of every example, (runs, ..., n_examples): see :func:`held_out_loss`."""
     runs, n_examples = labels.shape
+    absent = ~present_classes(labels, scores.shape[-1])
+    if absent.any():  # nothing is known of them that could be compared
+        scores = scores.masked_fill(absent.view(runs, *(1,) * (scores.ndim - 2), -1), -torch.inf)
     wanted = labels.view(runs, *(1,) * (scores.ndim - 3), n_examples, 1).expand(*scores.shape[:-1], 1)
     return scores.logsumexp(dim=-1) - scores.gather(-1, wanted)[..., 0]
 

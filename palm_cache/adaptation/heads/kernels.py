@@ -9,7 +9,7 @@ where the diagonal :math:`D` holds the weights of the squared errors, which let 
 they are 1 where classes have equally many clips.
 
 What they would miss on a clip had they been fitted without it is known in closed form too. For the
-examples :math:`B` of one clip, its views,
+examples :math:`B` of one clip, its views, or of one recording,
 
 .. math:: Y_B - f_{\setminus B}(B) = (G_{BB})^{-1}\,W_B
 
@@ -43,8 +43,9 @@ from palm_cache.adaptation.heads.hyperparameters import (
     choose,
     first_of_best,
     held_out_loss,
-    same_clip,
+    same_group,
 )
+from palm_cache.adaptation.train import present_classes
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Kernel widths: the kernel's exponent at the mean squared distance of the shots. Relative to it, because
@@ -71,6 +72,10 @@ SCALES = (2.0, 5.0, 10.0, 20.0, 50.0)
 """Logit scales of scores that lie about 0 and 1: from doubt to near certainty. Where no clip that is held out
 is missed, any scale is better than the one before it; few clips do not prove more than the last of these."""
 
+FAR = -1e4
+"""Cosine with a class without a shot, as the base predictor sees it while the shots are fitted: whatever the
+scale, it is not thought of. The shots say nothing for or against such a class; its prompt does."""
+
 MOST_NUMBERS = 2**24
 """Numbers of one batch of kernel matrices, 128 MiB."""
 
@@ -80,32 +85,30 @@ def squared_distances(left: Tensor, right: Tensor) -> Tensor:
     return (2 - 2 * left @ right.transpose(-1, -2)).clamp(min=0)
 
 
-def held_out_residuals(inverse: Tensor, targets: Tensor, views: int) -> Tensor:
-    r"""Return what ridge regression would miss on every clip if it were fitted without that clip.
+def held_out_residuals(inverse: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+    r"""Return what ridge regression would miss on every group if it were fitted without that group.
 
-    .. math:: (G_{BB})^{-1} (G\,Y)_B \quad\text{for the views } B \text{ of every clip}
+    .. math:: (G_{BB})^{-1} (G\,Y)_B \quad\text{for the examples } B \text{ of every group}
 
     Parameters
     ----------
     inverse : Tensor, shape (..., n_examples, n_examples)
         :math:`G = (K + \lambda I)^{-1}`.
     targets : Tensor, shape (..., n_examples, n_targets)
-    views : int
-        So many examples in a row are one clip.
+    groups : Tensor, shape (..., n_examples)
+        Equal for what is held out together.
 
     Returns
     -------
     Tensor, shape (..., n_examples, n_targets)
     """
     weights = inverse @ targets
-    if views == 1:
+    same = groups[..., :, None] == groups[..., None, :]
+    if same.sum() == groups.numel():  # each by itself
         return weights / inverse.diagonal(dim1=-2, dim2=-1)[..., None]
-    *leading, n_examples, n_targets = weights.shape
-    n_clips = n_examples // views
-    blocks = inverse.reshape(*inverse.shape[:-2], n_clips, views, n_clips, views)
-    own = blocks.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)  # (..., n_clips, views, views)
-    residuals: Tensor = torch.linalg.solve(own, weights.reshape(*leading, n_clips, views, n_targets))
-    return residuals.flatten(-3, -2)
+    # The blocks of all groups lie apart from one another, so that one solution is that of each.
+    residuals: Tensor = torch.linalg.solve(inverse * same, weights)
+    return residuals
 
 
 class KernelMachine(Head):
@@ -142,7 +145,7 @@ class KernelMachine(Head):
         """Return the base predictor of cosines (..., n, n_classes): nothing."""
         return torch.zeros_like(cosines * scale[..., None, None])
 
-    def cosines_of_shots(self, audio: Tensor, labels: Tensor, shots: Shots) -> Tensor:
+    def cosines_of_shots(self, audio: Tensor, labels: Tensor, groups: Tensor, shots: Shots) -> Tensor:
         """Return the cosines of every blend of prompt and shots, (runs, blends, n_examples, n_classes)."""
         return self.cosines(audio, shots.text.double(), shots.parts)[:, None]
 
@@ -163,13 +166,12 @@ class KernelMachine(Head):
         solved = []
         for some in torch.split(torch.arange(runs), together):
             given = {name: value[some] for name, value in shots.chosen.items()}
-            solved.append(self._solve_some(shots.audio[some].double(), shots.labels[some], shots, given))
+            solved.append(self._solve_some(some, shots, given))
         return {name: torch.cat([part[name] for part in solved]) for name in solved[0]}
 
-    def _solve_some(
-        self, audio: Tensor, labels: Tensor, shots: Shots, given: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Choose and solve for some of the runs: audio (runs, n_examples, dim) and labels of theirs."""
+    def _solve_some(self, some: Tensor, shots: Shots, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Choose and solve for some of the runs."""
+        audio, labels, groups = shots.audio[some].double(), shots.labels[some], shots.together[some]
         n_classes = len(shots.text)
         targets, weights = one_hot(labels, n_classes), class_weights(labels, n_classes)
         surplus = weights.log()[..., None] * targets  # of an example's own class alone
@@ -178,16 +180,21 @@ class KernelMachine(Head):
         distances = self.distances(audio, audio, shots.parts)
         n_pairs = labels.shape[1] * max(1, labels.shape[1] - 1)
         spread = (distances.sum(dim=(-2, -1)) / n_pairs).clamp(min=1e-12)  # all shots may be one and the same
-        cosines = self.cosines_of_shots(audio, labels, shots)
+        present = present_classes(labels, n_classes)[:, None]
+        cosines = self.cosines_of_shots(audio, labels, groups, shots).masked_fill(~present[:, None], FAR)
         priors = self.prior(cosines[:, :, None], self.prior_scales.candidates)
-        missing = targets[:, None, None] - priors  # (runs, blends, prior scales, n_examples, n_classes)
-        held_out = can_be_held_out(labels, n_classes, shots.views)
+        missing = (targets[:, None, None] - priors) * present[
+            :, None, None
+        ]  # (runs, blends, prior scales, n_examples, n_classes)
+        held_out = can_be_held_out(labels, n_classes, groups)
 
         def losses(widths: Tensor) -> Tensor:
             kernel, of_ridges = self.kernel(distances, widths / spread), []
             for ridge in self.ridges.candidates:
                 inverse = _inverse(kernel, ridge / weights)[:, None, None]
-                predicted = targets[:, None, None] - held_out_residuals(inverse, missing, shots.views)
+                predicted = targets[:, None, None] - held_out_residuals(
+                    inverse, missing, groups[:, None, None]
+                )
                 each = [
                     held_out_loss(
                         scale * predicted + balance * surplus[:, None, None, None], labels, held_out
@@ -212,7 +219,7 @@ class KernelMachine(Head):
         chosen |= given
         blend = (self.blends.candidates == chosen["blend"][:, None]).int().argmax(dim=1)
         own = cosines[torch.arange(len(blend)), blend]
-        missing = targets - self.prior(own, chosen["prior_scale"])
+        missing = (targets - self.prior(own, chosen["prior_scale"])) * present
         inverse = _inverse(self.kernel(distances, chosen["gamma"]), chosen["ridge"][:, None] / weights)
         return {
             "clips": unit(audio).float(),
@@ -342,12 +349,12 @@ class ProkerHybrid(Proker):
         """Return the mean kernel of the inverse widths (..., 2)."""
         return torch.exp(-gamma[..., None, None] * distances).mean(dim=-3)
 
-    def cosines_of_shots(self, audio: Tensor, labels: Tensor, shots: Shots) -> Tensor:
-        """Return the cosines of every blend, where no clip is part of the mean that it is held against."""
+    def cosines_of_shots(self, audio: Tensor, labels: Tensor, groups: Tensor, shots: Shots) -> Tensor:
+        """Return the cosines of every blend, where no group is part of the mean that it is held against."""
         text = shots.text.double()
         sums = one_hot(labels, len(text)).transpose(-1, -2) @ audio
-        same = same_clip(labels.shape[1], shots.views).double()
-        others = sums.gather(1, labels[..., None].expand_as(audio)) - same @ audio
+        own_share = (same_group(groups) & same_group(labels)).double() @ audio
+        others = sums.gather(1, labels[..., None].expand_as(audio)) - own_share
         share = self.blends.candidates[:, None, None]
         cosines = unit(audio)[:, None] @ blended(text, sums[:, None], share).transpose(-1, -2)
         own = (unit(audio)[:, None] * blended(text[labels][:, None], others[:, None], share)).sum(dim=-1)

@@ -84,7 +84,7 @@ class LinearProbe(Head):
 
     def _choose(self, shots: Shots, features: Tensor, tick: Tick) -> Mapping[str, Tensor]:
         n_classes = len(shots.text)
-        folds = cross_validation_folds(shots.labels, n_classes, shots.views)
+        folds = cross_validation_folds(shots.labels, n_classes, shots.together)
         scores = []
         for run in range(len(folds)):
             scores.append(_held_out_scores(features[run], shots.labels[run], folds[run], n_classes))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads.base import SCALE, Shots, Tick, Words, generators, no_tick, unit
 from palm_cache.adaptation.heads.palm import CONTEXT_STD, Palm, mix_context
-from palm_cache.adaptation.train import draw_orders, sgd
+from palm_cache.adaptation.train import draw_orders, present_classes, sgd
 
 SHARE = 0.2
 """How much of the vectors for audio and for text is added before training."""
@@ -52,7 +52,8 @@ class Malp(Palm):
             gates.append(gate)
             prompts.append(CONTEXT_STD * torch.randn(len(PROMPTS), context.shape[1], generator=generator))
             orders.append(draw_orders(shots.labels.shape[1], self.training.epochs, generator))
-        start = {"context": torch.stack(contexts), "gate": torch.stack(gates)}
+        present = present_classes(shots.labels, len(shots.text))
+        start = {"context": torch.stack(contexts) * present[..., None], "gate": torch.stack(gates)}
         start |= dict(zip(PROMPTS, torch.stack(prompts).unbind(dim=1), strict=True))
         start |= {name: torch.full((len(orders),), SHARE) for name in SHARES}
         start = {name: value.to(shots.audio) for name, value in start.items()}

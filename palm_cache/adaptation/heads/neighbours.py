@@ -14,7 +14,7 @@ from palm_cache.adaptation.heads.hyperparameters import (
     can_be_held_out,
     choose,
     held_out_loss,
-    same_clip,
+    same_group,
 )
 
 NEIGHBOURS = Grid((1, 2, 3, 5, 7, 10, 15, 20), default=1)
@@ -86,10 +86,8 @@ class Neighbours(Head):
         n_classes = len(shots.text)
         audio = shots.audio.double()
         targets = one_hot(shots.labels, n_classes) * class_weights(shots.labels, n_classes)[..., None]
-        held_out = can_be_held_out(shots.labels, n_classes, shots.views)
-        others = (audio @ audio.transpose(-1, -2)).masked_fill(
-            same_clip(audio.shape[1], shots.views), -torch.inf
-        )
+        held_out = can_be_held_out(shots.labels, n_classes, shots.together)
+        others = (audio @ audio.transpose(-1, -2)).masked_fill(same_group(shots.together), -torch.inf)
         losses = [
             held_out_loss(vote_logits(votes(others, targets, torch.tensor(k))), shots.labels, held_out)
             for k in NEIGHBOURS.values

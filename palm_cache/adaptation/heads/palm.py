@@ -18,7 +18,7 @@ from palm_cache.adaptation.heads.base import (
     unit,
 )
 from palm_cache.adaptation.heads.palm_descent import descend
-from palm_cache.adaptation.train import draw_orders
+from palm_cache.adaptation.train import draw_orders, present_classes
 from palm_cache.errors import DataError
 from palm_cache.types import BARE_TEMPLATE, Training
 
@@ -106,8 +106,10 @@ class Palm(CosineHead):
             contexts.append(context)
             gates.append(gate)
             orders.append(draw_orders(shots.labels.shape[1], self.training.epochs, generator))
+        present = present_classes(shots.labels, len(shots.text))
         start = {
-            "context": torch.stack(contexts).to(shots.audio),
+            # Without a context, where the gate cancels, a class without a clip is its prompt, and stays it.
+            "context": (torch.stack(contexts) * present[..., None]).to(shots.audio),
             "gate": torch.stack(gates).to(shots.audio),
         }
         learned, likelihoods = descend(

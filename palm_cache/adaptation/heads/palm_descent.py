@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick, unit
+from palm_cache.adaptation.train import present_classes
 from palm_cache.types import Training
 
 SHORTEST = 1e-24
@@ -117,7 +118,8 @@ def descend(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Train PALM's context and gate in all runs at once.
 
-    Equal, up to rounding, to :func:`palm_cache.adaptation.train.sgd` on the logits of ``mix_context``.
+    Equal, up to rounding, to :func:`palm_cache.adaptation.train.sgd` on the logits of ``mix_context``. A
+    class without a clip stays as it starts.
 
     Parameters
     ----------
@@ -151,7 +153,8 @@ def descend(
         of ``orders``.
     """
     space = coordinates(audio, text, parameters["context"])
-    descent = _Descent(space, parameters["gate"], training, variants)
+    absent = ~present_classes(labels, text.shape[0])
+    descent = _Descent(space, parameters["gate"], absent, training, variants)
     orders = orders.repeat_interleave(descent.n_variants, dim=0)
     labels = labels.repeat_interleave(descent.n_variants, dim=0)
     n_runs, _, n_clips = orders.shape
@@ -190,12 +193,19 @@ class _Descent:
     space : Coordinates
         Its context is moved in place.
     gate : Tensor, shape (runs, n_classes)
+    absent : Tensor, shape (runs, n_classes)
+        bool, the classes that take no part.
     training : Training
     variants : Variants, optional
     """
 
     def __init__(
-        self, space: Coordinates, gate: Tensor, training: Training, variants: Variants | None = None
+        self,
+        space: Coordinates,
+        gate: Tensor,
+        absent: Tensor,
+        training: Training,
+        variants: Variants | None = None,
     ) -> None:
         n_runs, n_clips, self.width = space.clips.shape
         self.n_variants = len(variants.rates) // n_runs if variants else 1
@@ -217,6 +227,7 @@ class _Descent:
         self.momentum, self.rate, self.logit_scale, self.one, self.minus_one = gate.new_tensor(
             (training.momentum, training.lr, SCALE, 1, -1)
         )
+        self.absent = self.of_variants(absent[..., None]) if absent.any() else None
         self.weights = None
         if variants:
             self.rate, self.logit_scale = variants.rates[:, None, None], variants.scales[:, None, None]
@@ -266,7 +277,10 @@ class _Descent:
         square = square.mul_(trust).addcmul_(share, along).clamp_(min=SHORTEST)
         products = torch.bmm(self.rest, clips.mT).mul_(trust).addcmul_(share, prompts)  # w . clip
         scale = square.rsqrt().mul_(self.logit_scale)
-        slopes = (products * scale).softmax(dim=1)
+        logits = products * scale
+        if self.absent is not None:
+            logits.masked_fill_(self.absent, -torch.inf)
+        slopes = logits.softmax(dim=1)
         likelihoods = slopes.gather(1, targets)
         slopes.scatter_add_(1, targets, self.minus_one.expand_as(targets))
         slopes *= scale.div_(batch.shape[1])  # rho

@@ -90,7 +90,7 @@ class PalmTuned(Palm):
             orders.append(draw_orders(shots.labels.shape[1], longest, generator))
         start = {"gate": torch.stack(gates).to(shots.audio)}
         start["context"] = torch.zeros(len(gates), *shots.text.shape).to(shots.audio)
-        dealt = cross_validation_folds(shots.labels, len(shots.text), shots.views, FOLDS)
+        dealt = cross_validation_folds(shots.labels, len(shots.text), shots.together, FOLDS)
         losses = self._search(shots, start, torch.stack(orders), dealt)
         shares = held_out_weights(shots.labels, dealt >= 0, len(shots.text))
         rates, scales = RECIPES.candidates.unbind(dim=1)

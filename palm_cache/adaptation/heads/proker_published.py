@@ -10,6 +10,7 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, need_encoders, no_tick, one_hot
 from palm_cache.adaptation.heads.muka import split_encoders
+from palm_cache.adaptation.train import present_classes
 
 CONSTANTS = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16: (1.7, 0.1)}
 """The authors' beta and lambda by shots; between them, those of fewer shots are taken."""
@@ -53,6 +54,7 @@ class ProkerPublished(Head):
         need_encoders(shots.parts, type(self))
         parts = torch.tensor(shots.parts or (shots.audio.shape[2],)).repeat(len(shots.seeds), 1)
         targets = one_hot(shots.labels, len(shots.text))
+        present = present_classes(shots.labels, len(shots.text))[:, None]
         most = targets.sum(dim=1).amax(dim=1) / shots.views
         beta, ridge = torch.tensor(
             [CONSTANTS[max(known for known in CONSTANTS if known <= count)] for count in most.tolist()],
@@ -63,7 +65,9 @@ class ProkerPublished(Head):
         exact = {name: value.double() for name, value in state.items()}
         prior, kernel = self.looked_up({**exact, "parts": parts}, shots.audio.double())
         identity = torch.eye(kernel.shape[-1], dtype=torch.float64)
-        weights = torch.linalg.solve(kernel / state["ridge"][:, None, None] + identity, targets - prior)
+        weights = torch.linalg.solve(
+            kernel / state["ridge"][:, None, None] + identity, (targets - prior) * present
+        )
         return {**state, "text": state["text"].clone(), "weights": weights.float()}
 
     @classmethod

@@ -16,11 +16,10 @@ from palm_cache.adaptation.heads.base import (
     cosine_logits,
     generators,
     no_tick,
-    one_hot,
     sgd_steps,
     unit,
 )
-from palm_cache.adaptation.train import draw_orders, sgd
+from palm_cache.adaptation.train import draw_orders, present_classes, sgd
 
 LEARNING_RATE = 0.0125
 
@@ -93,7 +92,7 @@ class SubT(CosineHead):
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train the runs that know the same classes together; shuffling follows from a run's seed alone."""
         embeddings = shots.text.repeat(len(shots.seeds), 1, 1)
-        present = one_hot(shots.labels, len(shots.text)).any(dim=1)
+        present = present_classes(shots.labels, len(shots.text))
         known, of_run = torch.unique(present, dim=0, return_inverse=True)
         for number, classes in enumerate(known):
             runs = (of_run == number).nonzero()[:, 0]

@@ -27,9 +27,9 @@ from palm_cache.adaptation.heads.hyperparameters import (
     can_be_held_out,
     choose,
     held_out_loss,
-    same_clip,
+    same_group,
 )
-from palm_cache.adaptation.train import draw_orders
+from palm_cache.adaptation.train import draw_orders, present_classes
 
 BETAS = (1.0, 2.0, 5.5, 10.0, 20.0, 50.0)
 """Sharpness: 5.5 is the authors' first guess; they search up to 50 where classes are fine-grained."""
@@ -101,9 +101,9 @@ class TipAdapter(Head):
         n_classes = len(shots.text)
         audio, weights = shots.audio.double(), class_weights(shots.labels, n_classes)
         values = one_hot(shots.labels, n_classes) * weights[..., None]
-        held_out = can_be_held_out(shots.labels, n_classes, shots.views)
+        held_out = can_be_held_out(shots.labels, n_classes, shots.together)
         affinity = audio @ audio.transpose(-1, -2)
-        others = affinity.masked_fill(same_clip(audio.shape[1], shots.views), -torch.inf)
+        others = affinity.masked_fill(same_group(shots.together), -torch.inf)
         zero_shot = cosine_logits(shots.text.double(), audio)[:, None]
         alphas = torch.tensor(ALPHAS, dtype=torch.float64)[:, None, None]
         losses = []
@@ -180,14 +180,16 @@ def fine_tune(state: Mapping[str, Tensor], shots: Shots, tick: Tick = no_tick) -
     alpha, beta = state["alpha"].float()[:, None, None], state["beta"].float()
     zero_shot = cosine_logits(shots.text, shots.audio)
     weights = class_weights(shots.labels, len(shots.text)).to(shots.audio)
+    absent = ~present_classes(shots.labels, len(shots.text))[:, None]
     for epoch in range(EPOCHS):
         for batch in torch.split(orders[:, epoch], BATCH_SIZE, dim=1):
             optimiser.zero_grad()
             affinity = shots.audio[run, batch] @ keys.transpose(-1, -2)
-            own = batch[..., None] // shots.views == torch.arange(n_examples) // shots.views
+            own = shots.together.gather(1, batch)[..., None] == shots.together[:, None]
             scores = zero_shot[run, batch] + alpha * cache_logits(
                 affinity.masked_fill(own, -torch.inf), state["values"], beta
             )
+            scores = scores.masked_fill(absent, -torch.inf)
             each = cross_entropy(
                 scores.flatten(0, 1), shots.labels[run, batch].flatten(), reduction="none"
             ).view_as(batch)

@@ -1,0 +1,68 @@
+"""Runs of all shots and of base classes from the fit to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from samples import make_features, write_sample
+
+from palm_cache.adaptation.evaluate import evaluate_files
+from palm_cache.adaptation.fit import fit_store
+from palm_cache.params import FitParams
+from palm_cache.report.base_novel import base_to_novel
+from palm_cache.report.write import write_report
+from palm_cache.store.heads import choose_run, read_runs, run_name, split_run_name
+from palm_cache.store.scores import read_scores
+from palm_cache.types import ALL_SHOTS
+
+HEADS = ("prototype", "tip-adapter")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of 4 and of all shots, and of base classes beside them."""
+    out = tmp_path_factory.mktemp("results")
+    store = write_sample(out / "features.zarr", make_features(noise=0.9))
+    fit_store(store, out, FitParams(heads=HEADS, shots=("all", 4), seeds=(0, 1)))
+    split = FitParams(heads=("zero-shot", "tip-adapter"), shots=(4,), seeds=(0, 1), split="base-novel")
+    fit_store(store, out, split)
+    evaluate_files(out)
+    write_report(out)
+    return out
+
+
+def test_all_is_what_users_read_and_more_than_any_number(out: Path) -> None:
+    runs = read_runs(out / "clusters" / "mini" / "heads.h5")
+    first = choose_run(runs, "prototype")
+    assert run_name(first) == "prototype-allshots-fold1-seed0"
+    assert split_run_name(run_name(first)) == ("prototype", ALL_SHOTS, 1, 0)
+    assert run_name(choose_run(runs, "prototype-allshots-fold2")) == "prototype-allshots-fold2-seed0"
+    assert run_name(choose_run(runs, "prototype-4shots")) == "prototype-4shots-fold1-seed0"
+    text = (out / "scores.csv").read_text()
+    assert ",prototype,all,1,0," in text
+    assert str(ALL_SHOTS) not in text
+    assert set(read_scores(out / "scores.csv")["shots"]) == {0, 4, ALL_SHOTS}
+
+
+def test_the_report_has_a_column_of_all_shots_and_a_mark_beyond_the_others(out: Path) -> None:
+    report = (out / "report" / "report.md").read_text()
+    assert str(ALL_SHOTS) not in report
+    assert "| head | 4 shots | all shots |" in report.split("## Which head?")[1]
+    figure = (out / "report" / "accuracy_by_shots.svg").read_text()
+    assert ">all<" in figure
+
+
+def test_base_and_novel_have_a_table_of_their_own(out: Path) -> None:
+    scores = read_scores(out / "scores.csv")
+    table = base_to_novel(scores)
+    assert list(table["head"]) in (["tip-adapter", "zero-shot"], ["zero-shot", "tip-adapter"])
+    mine = scores[scores["variant"] == "split=base-novel"].groupby("head")
+    for row in table.to_dict("records"):
+        base, novel = (mine.get_group(row["head"])[f"{half}_accuracy"].mean() for half in ("base", "novel"))
+        assert (row["base"], row["novel"]) == pytest.approx((base, novel))
+        assert row["harmonic_mean"] == pytest.approx(2 / (1 / base + 1 / novel))
+    assert scores.loc[scores["variant"] == "", "base_accuracy"].isna().all()
+    report = (out / "report" / "report.md").read_text()
+    assert "base %" in report.split("## Base to novel")[1]
+    assert "split=base-novel" not in report.split("## Results")[1].split("## Base to novel")[0]
