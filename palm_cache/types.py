@@ -262,6 +262,21 @@ class TextTower(Protocol):
         """
         ...
 
+    def encode_behind(self, context: Tensor, tokens: PromptTokens) -> Tensor:
+        """Encode every prompt with a context in its open places, differentiable in the context.
+
+        Parameters
+        ----------
+        context : Tensor, shape (..., n_context, token_dim)
+        tokens : PromptTokens
+
+        Returns
+        -------
+        Tensor, shape (..., n_prompts, dim)
+            Of any length; their directions are those of :meth:`encode` for prompts that are filled so.
+        """
+        ...
+
 
 def method(head: str, variant: str) -> str:
     """Return the name of a head with its variant, ``palm@lr=0.005``; without one that of the head."""

@@ -222,6 +222,8 @@ def hold_out(
         ``train`` and ``test`` rows of every part, all of ``shots``; empty where nothing can be held out. A
         shot without another group of its class is in no ``test``.
     """
+    if not len(shots):
+        return ()
     n_classes = int(labels.max()) + 1
     own = (torch.arange(len(shots)) if groups is None else groups)[None]
     kinds = torch.unique(first_of_group(own)[0] * n_classes + labels)

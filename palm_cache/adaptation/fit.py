@@ -249,8 +249,8 @@ def _fit_batch(
 def _need_prompts(features: Features, heads: Iterable[Head]) -> None:
     if not features.templates:
         raise DataError(
-            f"{features.dataset}: the {features.encoder} store holds no text embeddings, and without prompts "
-            f"nothing is known of classes without clips: --split {BASE_NOVEL} needs an encoder that reads text"
+            f"{features.dataset}: the {features.encoder} store holds no text embeddings, and nothing else is "
+            f"known of classes without clips: --split {BASE_NOVEL} needs an encoder that reads text"
         )
     blind = [head.name for head in heads if not head.reads_text]
     if blind:

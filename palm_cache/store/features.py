@@ -299,7 +299,7 @@ def _together(contents: NDArray[np.uint8], groups: Sequence[str] | None) -> Tens
 
     Rows of one file have its content; a row whose group is "" has none.
     """
-    _, content = np.unique(contents[:, :8].copy().view(np.uint64)[:, 0], return_inverse=True)
+    _, content = np.unique(np.ascontiguousarray(contents[:, -8:]).view(np.uint64)[:, 0], return_inverse=True)
     if groups is None:
         number = content
     else:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from palm_cache.store.export import export
 from samples import make_shots, write_tone
 
 from palm_cache.adaptation.heads import HEADS
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.extract import extract
 from palm_cache.params import ReadingParams
+from palm_cache.store.conversion import export
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import BARE_TEMPLATE, Training
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,13 @@ from torch import Tensor
 from palm_cache.adaptation.heads import kernels
 from palm_cache.adaptation.heads.base import SCALE, unit
 from palm_cache.adaptation.heads.hyperparameters import Grid
-from palm_cache.adaptation.heads.kernels import KernelRidge, Proker, ProkerHybrid, held_out_residuals
+from palm_cache.adaptation.heads.kernels import (
+    KernelRidge,
+    Proker,
+    ProkerHybrid,
+    held_out_residuals,
+    squared_distances,
+)
 from palm_cache.adaptation.heads.muka import Muka, MukaCosine, MukaFirst, MukaFirstCosine
 from palm_cache.adaptation.heads.proker_published import MukaCrossed, MukaPublished, ProkerPublished
 from palm_cache.errors import ParameterError
@@ -70,7 +77,9 @@ def test_a_recording_is_held_out_as_a_whole() -> None:
     generator = torch.Generator().manual_seed(0)
     audio = torch.randn(9, 5, generator=generator, dtype=torch.float64).numpy()
     targets = torch.randn(9, 3, generator=generator, dtype=torch.float64)
-    inverse = torch.linalg.inv(torch.from_numpy(rbf_kernel(audio, gamma=0.3)) + 0.1 * torch.eye(9))
+    inverse = torch.linalg.inv(
+        torch.from_numpy(rbf_kernel(audio, gamma=0.3)) + 0.1 * torch.eye(9, dtype=torch.float64)
+    )
     groups = torch.tensor([4, 1, 4, 2, 0, 1, 4, 3, 0])
     residuals = held_out_residuals(inverse, targets, groups)
     for group in range(5):
@@ -303,9 +312,29 @@ def test_mukas_priors_are_those_that_their_names_say() -> None:
     ):  # fmt: skip
         state = {**make_head(kind).fit(shots), "prior_scale": torch.tensor([2.0], dtype=torch.float64)}
         state["weights"] = torch.zeros_like(state["weights"])
-        seen = cosines[0] if first else shots.audio[0] @ shots.text.T
+        seen = cosines[0] if first else (cosines[0] + cosines[1]) / 2
         expected = torch.softmax(2 * seen, dim=1) if softly else 2 * seen
         torch.testing.assert_close(kind.logits(state, shots.audio)[0], state["scale"].float() * expected)
+
+
+@pytest.mark.parametrize(("kind", "softly"), [(Muka, True), (MukaCosine, False)])
+def test_an_encoder_without_text_is_a_factor_of_mukas_kernel_and_no_part_of_its_prior(
+    kind: type[Muka], softly: bool
+) -> None:
+    shots = make_shots(runs=1, noise=2.0, parts=(8, 8, 8))
+    text = shots.text.clone()
+    text[:, 8:16] = 0
+    state = make_head(kind).fit(replace(shots, text=unit(text)))
+    (left, speech, right), prompts = (torch.split(side, 8, dim=-1) for side in (shots.audio[0], text))
+    seen = (unit(left) @ unit(prompts[0]).T + unit(right) @ unit(prompts[2]).T) / 2
+    scale = float(state["prior_scale"])
+    prior = torch.softmax(scale * seen, dim=1) if softly else scale * seen
+    clips = [unit(left), unit(speech), unit(right)]
+    exponents = sum(
+        gamma * squared_distances(part, part) for gamma, part in zip(state["gamma"][0], clips, strict=True)
+    )
+    logits = state["scale"].float() * (prior + torch.exp(-exponents).float() @ state["weights"][0])
+    torch.testing.assert_close(kind.logits(state, shots.audio)[0], logits, atol=1e-4, rtol=0)
 
 
 def test_one_clip_per_class_gives_every_encoder_the_same_share() -> None:

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, normalize
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.heads.base import Shots, Words, cosine_logits, unit
 from palm_cache.adaptation.heads.cocoop import Cocoop, conditional_logits
-from palm_cache.adaptation.heads.coop import Coop, class_embeddings, prompt_tokens
+from palm_cache.adaptation.heads.coop import Coop, prompt_tokens
 from palm_cache.adaptation.heads.palm import Palm
 from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.errors import ParameterError
@@ -82,7 +82,7 @@ def test_coop_has_the_authors_losses_and_gradients(golden: Path, two_layers: Pen
     tokens = prompt_tokens(words)
 
     def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
-        return cosine_logits(class_embeddings(parameters["context"], tokens, words), audio)
+        return cosine_logits(unit(words.tower.encode_behind(parameters["context"], tokens)), audio)
 
     start = {"context": record["init_ctx"][None]}
     check_against_record(record, start, {"context": record["grad0_ctx"]}, logits, None)

@@ -109,6 +109,14 @@ def check_text_tower(encoder: Encoder, tolerance: float) -> None:
     filled[:, :, tokens.context] = context
     features = tower.encode(filled, tokens)
     assert features.shape == (2, len(PROMPTS), encoder.dim)
+    behind = tower.encode_behind(context[:, 0], tokens)
+    torch.testing.assert_close(unit(behind), unit(features), atol=tolerance, rtol=0)
+    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
+    slopes = [
+        torch.autograd.grad((weights * unit(one)).sum(), context, retain_graph=True)[0]
+        for one in (behind, features)
+    ]
+    torch.testing.assert_close(*slopes, atol=tolerance * float(slopes[1].abs().max()) * 10, rtol=0)
     assert not torch.allclose(features[0], features[1], atol=1e-4)
     # Alone, without companions and their padding, a prompt has the same features.
     for row, prompt in enumerate(PROMPTS):

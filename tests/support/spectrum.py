@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window
 from palm_cache.extraction.encoders.engine import CPU
-from palm_cache.extraction.encoders.text import embed_prompts
+from palm_cache.extraction.encoders.text import embed_prompts, fill
 from palm_cache.types import PromptTokens
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class LetterTower:
         share = tokens.mask / tokens.mask.sum(dim=1, keepdim=True).clamp(min=1)
         pooled = (embeddings * share[..., None].to(self.dtype)).sum(dim=-2)
         return torch.tanh(3 * pooled) @ self.weight
+
+    def encode_behind(self, context: Tensor, tokens: PromptTokens) -> Tensor:
+        return self.encode(fill(context, tokens), tokens)
 
 
 class Bands(torch.nn.Module):

@@ -27,11 +27,13 @@ from palm_cache.adaptation.heads.coop import (
     LEARNED_TEMPLATE,
     N_CONTEXT,
     Coop,
-    class_embeddings,
     prompt_tokens,
 )
 from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.types import PromptTokens, Training
+
+SHORTEST = 1e-12
+"""Least length that is divided by, as in :func:`torch.nn.functional.normalize`."""
 
 NARROWING = 16
 """The network's middle layer is narrower than the audio embedding by this factor."""
@@ -59,8 +61,10 @@ def conditional_logits(
     hidden = torch.relu(_affine(clips, state["meta_weight1"], state["meta_bias1"]))
     shift = _affine(hidden, state["meta_weight2"], state["meta_bias2"])  # (..., n_clips, token_dim)
     context = state["context"][..., None, :, :] + shift[..., None, :]
-    embeddings = class_embeddings(context, tokens, words)  # (..., n_clips, n_classes, dim)
-    return SCALE * (embeddings @ clips[..., None])[..., 0]
+    embeddings = words.tower.encode_behind(context, tokens)  # (..., n_clips, n_classes, dim)
+    # Divided at the end: that takes a number per clip and class, where unit vectors take as many as dim.
+    lengths = torch.linalg.vector_norm(embeddings, dim=-1).clamp(min=SHORTEST)
+    return SCALE * (embeddings @ clips[..., None])[..., 0] / lengths
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -40,29 +40,6 @@ def prompt_tokens(words: Words) -> PromptTokens:
     return words.tower.tokens([SUFFIX.replace("{c}", name) for name in words.class_names], N_CONTEXT)
 
 
-def class_embeddings(context: Tensor, tokens: PromptTokens, words: Words) -> Tensor:
-    """Encode every class's prompt behind a context.
-
-    Parameters
-    ----------
-    context : Tensor, shape (..., N_CONTEXT, token_dim)
-    tokens : PromptTokens
-        Of all classes.
-
-    Returns
-    -------
-    Tensor, shape (..., n_classes, dim)
-        Unit length per row.
-    """
-    leading = context.shape[:-2]
-    n_classes = len(tokens.mask)
-    shared = context[..., None, :, :].expand(*leading, n_classes, *context.shape[-2:])
-    own = tokens.embeddings.to(context.dtype).expand(*leading, *tokens.embeddings.shape)
-    before, behind = tokens.context.start, tokens.context.stop
-    filled = torch.cat([own[..., :before, :], shared, own[..., behind:, :]], dim=-2)
-    return unit(words.tower.encode(filled, tokens))
-
-
 class Coop(CosineHead):
     """Context optimisation: one learned context before every class name.
 
@@ -105,7 +82,7 @@ class Coop(CosineHead):
             orders.append(draw_orders(n_train, self.training.epochs, generator))
 
         def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
-            return cosine_logits(class_embeddings(parameters["context"], tokens, words), audio)
+            return cosine_logits(unit(words.tower.encode_behind(parameters["context"], tokens)), audio)
 
         start = torch.stack(contexts).to(shots.audio)
         together = max(1, words.tower.most_prompts // len(tokens.mask))
@@ -121,6 +98,6 @@ class Coop(CosineHead):
                 tick=tick,
             )
             with torch.no_grad():
-                embeddings = class_embeddings(state["context"], tokens, words)
+                embeddings = unit(words.tower.encode_behind(state["context"], tokens))
             learned.append({**state, "class_embeddings": embeddings})
         return {name: torch.cat([part[name] for part in learned]) for name in learned[0]}

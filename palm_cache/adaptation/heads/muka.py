@@ -37,9 +37,9 @@ class Muka(Proker):
 
     .. math:: k(x, x') = \prod_e \exp(-\gamma_e \lVert x_e - x'_e \rVert^2)
 
-    Two clips are alike only where all encoders find them so. The zero-shot prediction is that of the joined
-    embeddings: the mean of the encoders' cosines. Widths are chosen encoder by encoder, so that the effort
-    grows with their number and not with its power.
+    Two clips are alike only where all encoders find them so. The zero-shot prediction is the mean of the
+    cosines of those encoders that read text; others, of speech, say, are factors of the kernel alone. Widths
+    are chosen encoder by encoder, so that the effort grows with their number and not with its power.
 
     References
     ----------
@@ -69,6 +69,14 @@ class Muka(Proker):
                 tables.append(least.where(tried.any(dim=1), torch.inf))  # one encoder at least must speak
             widths[:, encoder] = self.widths.candidates[first_of_best(torch.stack(tables, dim=1))]
         return widths
+
+    @staticmethod
+    def cosines(audio: Tensor, text: Tensor, parts: tuple[int, ...]) -> Tensor:
+        """Return the mean of the cosines of the encoders that read text: that of others is zero."""
+        prompts = split_encoders(text, parts)
+        readers = sum(bool(of_encoder.any()) for of_encoder in prompts)
+        pairs = zip(split_encoders(audio, parts), prompts, strict=True)
+        return torch.stack([clips @ of.transpose(-1, -2) for clips, of in pairs]).sum(dim=0) / readers
 
     @staticmethod
     def distances(left: Tensor, right: Tensor, parts: tuple[int, ...]) -> Tensor:

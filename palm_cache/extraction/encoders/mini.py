@@ -259,12 +259,44 @@ class TextTower(nn.Module):
         Tensor, shape (batch, CNN_DIM)
             Not normalised.
         """
+        shares = self.shares(tokens, mask, context)
+        return cast(Tensor, self.head((shares.unsqueeze(1) @ tokens).squeeze(1)))
+
+    def shares(self, tokens: Tensor, mask: Tensor, context: slice) -> Tensor:
+        """Return the shares of words in their bags, (batch, n_words): see :meth:`pool`."""
         learned = torch.zeros(mask.shape[1], dtype=torch.bool, device=mask.device)
         learned[context] = True
         scores = self.weight(tokens).squeeze(-1).masked_fill(learned, CONTEXT_SCORE)
-        scores = scores.masked_fill(~mask, -torch.inf)
-        shares = scores.softmax(dim=1).unsqueeze(1)  # (B, 1, W)
-        return cast(Tensor, self.head((shares @ tokens).squeeze(1)))
+        return scores.masked_fill(~mask, -torch.inf).softmax(dim=1)
+
+    def pool_behind(self, context: Tensor, tokens: Tensor, mask: Tensor, places: slice) -> Tensor:
+        r"""Do as :meth:`pool` for every bag with every context in its open places.
+
+        All of a context has one share :math:`s` of a bag, whatever it is, so that it comes in by its sum and
+        what comes from the words is known before: with the first layer :math:`W`
+
+        .. math:: W \sum_i s_i w_i = W \sum_{i \text{ a word}} s_i w_i + s\,W \sum_j v_j
+
+        Parameters
+        ----------
+        context : Tensor, shape (..., n_context, TOKEN_DIM)
+        tokens, mask : Tensor
+            Of the bags; what stands in the open places is of no account.
+        places : slice
+            The open places.
+
+        Returns
+        -------
+        Tensor, shape (..., batch, CNN_DIM)
+        """
+        shares = self.shares(tokens, mask, places)
+        words = torch.cat([shares[:, : places.start], shares[:, places.stop :]], dim=1).unsqueeze(1)
+        bags = torch.cat([tokens[:, : places.start], tokens[:, places.stop :]], dim=1)
+        first, activation, second = self.head
+        known = first((words @ bags).squeeze(1))  # (B, 256)
+        added = functional.linear(context.sum(dim=-2), first.weight)  # (..., 256)
+        hidden = torch.addcmul(known, shares[:, places.start, None], added.unsqueeze(-2))
+        return cast(Tensor, second(activation(hidden)))
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
         """Embed prompts, -> (n_prompts, CNN_DIM), not normalised."""
@@ -311,6 +343,15 @@ class MiniTextTower(PromptTower):
         """Pool bags of word vectors, -> (rows, dim); zeros stand where audio has its statistics."""
         text = functional.normalize(self._text.pool(embeddings, mask, context), dim=-1)
         return functional.pad(text, (0, STATISTICS_DIM))
+
+    def encode_behind(self, context: Tensor, tokens: PromptTokens) -> Tensor:
+        """Encode every prompt behind a context: no bag is filled, and lengths are left as they are."""
+        context, words, mask = (
+            value.to(self.engine.device) for value in (context, tokens.embeddings, tokens.mask)
+        )
+        with self.engine.lowered():
+            text = self._text.pool_behind(context, words, mask, tokens.context)
+            return functional.pad(text, (0, STATISTICS_DIM)).float().cpu()
 
 
 class MiniTowers(nn.Module):

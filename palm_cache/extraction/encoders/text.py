@@ -53,6 +53,19 @@ class PromptTower(ABC):
             )
         return features.float().cpu().view(*rows, self.dim)
 
+    def encode_behind(self, context: Tensor, tokens: PromptTokens) -> Tensor:
+        """Encode every prompt behind a context (..., n_context, token_dim) -> (..., n_prompts, dim)."""
+        return self.encode(fill(context, tokens), tokens)
+
+
+def fill(context: Tensor, tokens: PromptTokens) -> Tensor:
+    """Write contexts (..., n_context, token_dim) into prompts, (..., n_prompts, length, token_dim)."""
+    leading, n_prompts = context.shape[:-2], len(tokens.mask)
+    shared = context[..., None, :, :].expand(*leading, n_prompts, *context.shape[-2:])
+    own = tokens.embeddings.to(context.dtype).expand(*leading, *tokens.embeddings.shape)
+    before, behind = tokens.context.start, tokens.context.stop
+    return torch.cat([own[..., :before, :], shared, own[..., behind:, :]], dim=-2)
+
 
 @torch.inference_mode()
 def embed_prompts(tower: TextTower, prompts: Sequence[str]) -> Tensor:
