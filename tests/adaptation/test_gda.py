@@ -41,7 +41,7 @@ def test_one_clip_a_class_is_the_nearest_class_mean() -> None:
 def test_alpha_is_the_best_of_cross_validation() -> None:
     shots = make_shots(runs=2, noise=2.5)
     state = Gda(BARE_TEMPLATE, Training()).fit(shots)
-    folds = cross_validation_folds(shots.labels, 4, 1)
+    folds = cross_validation_folds(shots.labels, 4, shots.together)
     for run in range(2):
         audio, labels = shots.audio[run].double(), shots.labels[run]
         scores = torch.zeros(32, 4, dtype=torch.float64)

@@ -68,7 +68,7 @@ def test_what_is_chosen_is_the_slowest_that_is_not_clearly_worse_than_the_best()
     shots = make_shots(runs=2, clips_per_class=6, noise=2.0)
     head = PalmTuned(BARE_TEMPLATE, Training())
     state = head.fit(shots)
-    dealt = cross_validation_folds(shots.labels, 4, 1, FOLDS)
+    dealt = cross_validation_folds(shots.labels, 4, shots.together, FOLDS)
     for run, generator in enumerate(generators(shots.seeds)):
         gate = torch.rand(4, generator=generator)[None]
         orders = draw_orders(24, 30, generator)[None]
@@ -99,6 +99,17 @@ def test_what_is_chosen_is_the_slowest_that_is_not_clearly_worse_than_the_best()
         slowest = min((pace, place) for place, pace in enumerate(paces) if not worse[place])[1]
         chosen = (float(state["learning_rate"][run]), float(state["scale"][run]), int(state["passes"][run]))
         assert torch.allclose(torch.tensor(chosen), torch.tensor(candidates[slowest]))
+
+
+def test_class_embeddings_go_half_of_the_way_back_to_the_prompts() -> None:
+    shots = make_shots(runs=2, clips_per_class=6, wrong_text=True)
+    state = PalmTuned(BARE_TEMPLATE, Training()).fit(shots)
+    tuned = mix_context(shots.text, state["context"], state["gate"])
+    found = state["class_embeddings"]
+    torch.testing.assert_close((found * tuned).sum(dim=2), (found * shots.text).sum(dim=2))
+    torch.testing.assert_close(found.norm(dim=2), torch.ones(2, 4))
+    assert (tuned * shots.text).sum(dim=2).min() < 0.99
+    assert ((found * tuned).sum(dim=2) > (tuned * shots.text).sum(dim=2) - 1e-6).all()
 
 
 def test_few_clips_prove_nothing_and_many_do() -> None:

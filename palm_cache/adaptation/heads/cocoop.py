@@ -63,8 +63,9 @@ def conditional_logits(
     context = state["context"][..., None, :, :] + shift[..., None, :]
     embeddings = words.tower.encode_behind(context, tokens)  # (..., n_clips, n_classes, dim)
     # Divided at the end: that takes a number per clip and class, where unit vectors take as many as dim.
-    lengths = torch.linalg.vector_norm(embeddings, dim=-1).clamp(min=SHORTEST)
-    return SCALE * (embeddings @ clips[..., None])[..., 0] / lengths
+    lengths: Tensor = torch.linalg.vector_norm(embeddings, dim=-1).clamp(min=SHORTEST)
+    products = (embeddings @ clips[..., None])[..., 0]
+    return SCALE * products / lengths
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

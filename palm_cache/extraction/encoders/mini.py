@@ -267,7 +267,7 @@ class TextTower(nn.Module):
         learned = torch.zeros(mask.shape[1], dtype=torch.bool, device=mask.device)
         learned[context] = True
         scores = self.weight(tokens).squeeze(-1).masked_fill(learned, CONTEXT_SCORE)
-        return scores.masked_fill(~mask, -torch.inf).softmax(dim=1)
+        return cast(Tensor, scores.masked_fill(~mask, -torch.inf).softmax(dim=1))
 
     def pool_behind(self, context: Tensor, tokens: Tensor, mask: Tensor, places: slice) -> Tensor:
         r"""Do as :meth:`pool` for every bag with every context in its open places.
@@ -294,7 +294,7 @@ class TextTower(nn.Module):
         bags = torch.cat([tokens[:, : places.start], tokens[:, places.stop :]], dim=1)
         first, activation, second = self.head
         known = first((words @ bags).squeeze(1))  # (B, 256)
-        added = functional.linear(context.sum(dim=-2), first.weight)  # (..., 256)
+        added = functional.linear(context.sum(dim=-2), cast(Tensor, first.weight))  # (..., 256)
         hidden = torch.addcmul(known, shares[:, places.start, None], added.unsqueeze(-2))
         return cast(Tensor, second(activation(hidden)))
 
