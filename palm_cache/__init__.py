@@ -10,11 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from palm_cache.api import FitResult, OpenFeatures, extract, fit, open_features
+    from palm_cache.api import (
+        FitResult,
+        OpenFeatures,
+        PredictResult,
+        calibrate,
+        evaluate,
+        extract,
+        fit,
+        open_features,
+        predict,
+    )
     from palm_cache.errors import PalmCacheError
     from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
     from palm_cache.params import FitParams, ReadingParams, Recipe, Resources
-    from palm_cache.prediction.table import PredictResult, predict
     from palm_cache.types import Training
 
 __version__ = "0.1.0"
@@ -32,6 +41,8 @@ __all__ = [
     "Resources",
     "Training",
     "ZeroShotClassifier",
+    "calibrate",
+    "evaluate",
     "extract",
     "fit",
     "open_features",
@@ -39,11 +50,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("FitResult", "OpenFeatures", "extract", "fit", "open_features"),
+    "api": (
+        *("FitResult", "OpenFeatures", "PredictResult"),
+        *("calibrate", "evaluate", "extract", "fit", "open_features", "predict"),
+    ),
     "errors": ("PalmCacheError",),
     "estimators": ("HeadClassifier", "PalmClassifier", "ZeroShotClassifier"),
     "params": ("FitParams", "ReadingParams", "Recipe", "Resources"),
-    "prediction.table": ("PredictResult", "predict"),
     "types": ("Training",),
 }
 """Module of every public name; it is imported when the name is first asked for."""

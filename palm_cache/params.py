@@ -25,7 +25,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.types import ALL_SHOTS, MAX_VIEWS, ZERO_SHOT_TEMPLATE, Training
+from palm_cache.types import ALL_SHOTS, MAX_VIEWS, ZERO_SHOT_TEMPLATE, Help, Training
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Runtime = Literal["torch", "openvino"]
@@ -37,8 +37,10 @@ TestViews = Literal["first", "mean"]
 Layout = Literal["auto", "palm", "folders", "table", "flat", "audacity", "raven", "parquet", "webdataset"]
 Classes = Literal["all", "base-novel"]
 TestRows = Literal["folds", "none"]
+ExportFormat = Literal["safetensors", "onnx"]
+MapMethod = Literal["tsne", "pca", "umap"]
 
-MAX_BATCH, MAX_JOBS = 65_536, 1_024
+MAX_BATCH, MAX_PREDICT_BATCH, MAX_JOBS = 65_536, 4_096, 1_024
 """Beyond these a number is a slip of the finger."""
 
 COLUMN_FIELDS = ("path", "label", "start", "end", "duration", "fold", "split")
@@ -49,23 +51,11 @@ CLIP_TOKENIZER = "openai/clip-vit-base-patch32"
 
 
 @dataclass(frozen=True, slots=True)
-class Help:
-    """What the command line says of a field that is annotated with it."""
-
-    text: str
-    metavar: str | None = None
-    shown: str | None = None
-    """What help shows in place of the default."""
-    option: str | None = None
-    """Its name on the command line, where that is not the field's."""
-
-
-@dataclass(frozen=True, slots=True)
 class SynthesiseParams:
     """What the demo dataset is made of."""
 
-    clips_per_class: int = 40
-    seed: int = 0
+    clips_per_class: Annotated[int, Help("Clips of each of the ten classes.")] = 40
+    seed: Annotated[int, Help("Another seed, other sounds.")] = 0
 
     def __post_init__(self) -> None:
         if self.clips_per_class < 5:
@@ -250,34 +240,106 @@ def _check_bounds(params: object, **bounds: tuple[int, int]) -> None:
             raise ParameterError(f"{name}: {value} is not a whole number from {lowest} to {highest}")
 
 
+RECOMMENDED_HEAD = "proker"
+"""The head to take first: see ``docs/pages/heads.md``."""
+
+
 @dataclass(frozen=True, slots=True)
 class FitParams:
-    """Which heads are fitted: heads x shots x folds x seeds on every dataset."""
+    """Which heads are fitted: heads x shots x folds x seeds. A single value may stand alone."""
 
-    heads: tuple[str, ...] = ("zero-shot", "palm")
-    shots: tuple[int | Literal["all"], ...] = (16,)
+    heads: Annotated[
+        tuple[str, ...],
+        Help("Heads, comma-separated (see: palm-cache heads).", metavar="HEAD,...", option="--head"),
+    ] = ("zero-shot", "palm", RECOMMENDED_HEAD)
+    shots: Annotated[
+        tuple[int | Literal["all"], ...],
+        Help("Clips per class, comma-separated; all takes every training clip.", metavar="N,..."),
+    ] = (16,)
     """Clips per class; ``"all"`` is all training clips of a fold."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    folds: tuple[int, ...] = ()
+    seeds: Annotated[tuple[int, ...], Help("Seeds of draw and start, comma-separated.", metavar="N,...")] = (
+        0,
+        1,
+        2,
+    )
+    folds: Annotated[tuple[int, ...], Help("Folds, comma-separated.", metavar="N,...", shown="all")] = ()
     """Counted from 1; none given is all of them."""
-    template: str = ZERO_SHOT_TEMPLATE
+    template: Annotated[
+        str,
+        Help(
+            "Prompt of zero-shot and of heads that build on it, with {c} for the class.",
+            shown="the paper's",
+        ),
+    ] = ZERO_SHOT_TEMPLATE
     """Prompt of the heads that let it be chosen; PALM always reads the bare class name."""
-    test_views: TestViews = "first"
+    test_views: Annotated[TestViews, Help("Score test clips by their first view or by the mean of all.")] = (
+        "first"
+    )
     """Test clips are scored by their first view, the centre, or by the mean of all views' logits."""
-    split: Classes = "all"
+    split: Annotated[
+        Classes,
+        Help("Classes to learn from: all, or the first half (base-novel), to be scored on both halves."),
+    ] = "all"
     """``base-novel`` trains on the first half of the sorted classes alone and scores the other half, too."""
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
+        _tuples_of_single_values(self)
         if not (self.heads and self.shots and self.seeds):
             raise ParameterError("heads, shots and seeds: give at least one of each")
-        for name, least in (("seeds", 0), ("folds", 1)):
+        for name, minimum in (("seeds", 0), ("folds", 1)):
             for number in getattr(self, name):
-                if not least <= number < 2**32:
-                    raise ParameterError(f"{name}: {number} is not a whole number from {least} to 2^32 - 1")
+                if not minimum <= number < 2**32:
+                    raise ParameterError(f"{name}: {number} is not a whole number from {minimum} to 2^32 - 1")
         for shots in self.shots:
             if shots != "all" and not (isinstance(shots, int) and 1 <= shots < ALL_SHOTS):
                 raise ParameterError(f"shots: {shots} is neither a whole number from 1 to 2^31 - 2 nor all")
+
+
+def _tuples_of_single_values(params: object) -> None:
+    """Let ``shots=8`` and ``heads="palm"`` stand for tuples of one."""
+    for name, annotation in get_type_hints(type(params)).items():
+        value = getattr(params, name)
+        if get_origin(annotation) is tuple and not isinstance(value, tuple):
+            values = (value,) if isinstance(value, str | int) else tuple(value)
+            object.__setattr__(params, name, values)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadingParams:
+    """How an encoder that embedded before is loaded again."""
+
+    device: Annotated[str, Help("auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    tokenizer: Annotated[
+        str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")
+    ] = CLIP_TOKENIZER
+
+
+@dataclass(frozen=True, slots=True)
+class PredictParams:
+    """How recordings are listened to."""
+
+    threshold: Annotated[
+        float, Help('Say "none of these" where no class is as probable.', metavar="PROBABILITY")
+    ] = 0.0
+    timeline: Annotated[bool, Help("Slide a window over recordings of any length.")] = False
+    window: Annotated[
+        float | None, Help("Seconds heard at once.", metavar="SECONDS", shown="the encoder's window")
+    ] = None
+    hop: Annotated[
+        float | None, Help("Seconds from one window to the next.", metavar="SECONDS", shown="the window")
+    ] = None
+    batch_size: Annotated[
+        int,
+        Help("Clips or windows per encoder call; 0 is what suits the device.", shown="as many as suit it"),
+    ] = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ParameterError(f"threshold: {self.threshold} is not a probability from 0 to 1")
+        if not self.timeline and (self.window, self.hop) != (None, None):
+            raise ParameterError("window and hop: go with timeline")
+        _check_bounds(self, batch_size=(0, MAX_PREDICT_BATCH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +347,13 @@ class Params:
     """One experiment: some datasets, one encoder."""
 
     datasets: tuple[str, ...] = ("demo",)
-    encoder: str = "mini"
-    features: str = "data/features"
+    encoder: Annotated[
+        str,
+        Help("mini; clap: with a hub id or a directory behind it; pengi: with a checkpoint file.", "SPEC"),
+    ] = "mini"
+    features: Annotated[
+        str, Help("The folder of feature stores, or a URL such as s3://bucket/features.", metavar="PLACE")
+    ] = "data/features"
     """Folder of the feature stores, each at ``<dataset>/<encoder>.zarr`` below it."""
     reading: ReadingParams = field(default_factory=ReadingParams)
     synthesise: SynthesiseParams = field(default_factory=SynthesiseParams)
@@ -299,16 +366,27 @@ class Params:
             raise ParameterError("datasets: give at least one")
 
 
-MOST_BYTES = 1_000_000
+MAX_BYTES = 1_000_000
 """Longest parameter file that is read."""
 
-DEEPEST = 20
+MAX_DEPTH = 20
 """Collections within each other in a parameter file, at most."""
 
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 """Values in a parameter file, at most, those that aliases repeat included."""
 
-P = TypeVar("P", Params, ReadingParams, SynthesiseParams, Recipe, Resources, FitParams, Training)
+P = TypeVar(
+    "P",
+    Params,
+    ReadingParams,
+    SynthesiseParams,
+    Recipe,
+    Resources,
+    FitParams,
+    Training,
+    LoadingParams,
+    PredictParams,
+)
 
 
 def override(params: P, **values: Any) -> P:
@@ -330,9 +408,9 @@ def read_params(file: Path) -> Params:
 
     try:
         with file.open("rb") as opened:
-            text = opened.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+            text = opened.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
         _check_size(text)
         content = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -360,14 +438,14 @@ def _check_size(text: bytes) -> None:
             anchor, size = opened.pop()
         elif isinstance(event, yaml.AliasEvent):
             # What it stands for is not whole yet where it lies in itself.
-            anchor, size = None, sizes.get(str(event.anchor), MOST_VALUES + 1)
+            anchor, size = None, sizes.get(str(event.anchor), MAX_VALUES + 1)
         else:
             anchor, size = getattr(event, "anchor", None), 1
         if anchor:
             sizes[anchor] = size
         if opened:
             opened[-1][1] += size
-        if len(opened) > DEEPEST or size > MOST_VALUES:
+        if len(opened) > MAX_DEPTH or size > MAX_VALUES:
             raise ValueError("it is nested too deeply, or repeats itself too often")
 
 

@@ -14,7 +14,7 @@ from math import inf
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
 
 from palm_cache.errors import DataError, ParameterError
 
@@ -37,6 +37,18 @@ Progress = Callable[[str, int, int], None]
 
 def no_progress(what: str, done: int, total: int) -> None:
     """Report to nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """What the command line says of a field that is annotated with it."""
+
+    text: str
+    metavar: str | None = None
+    shown: str | None = None
+    """What help shows in place of the default."""
+    option: str | None = None
+    """Its name on the command line, where that is not the field's."""
 
 
 BARE_TEMPLATE = "{c}"
@@ -357,7 +369,7 @@ class Task:
 MAX_VIEWS = 1000
 """Crops of a clip, at most."""
 
-MOST_EPOCHS = 100_000
+MAX_EPOCHS = 100_000
 """Passes over its shots that a run can be asked for."""
 
 
@@ -365,20 +377,20 @@ MOST_EPOCHS = 100_000
 class Training:
     """How context is learned; the defaults are the paper's protocol."""
 
-    epochs: int = 50
-    lr: float = 0.05
-    momentum: float = 0.9
-    batch_size: int = 16
+    epochs: Annotated[int, Help("Passes over the shots.")] = 50
+    lr: Annotated[float, Help("Learning rate.")] = 0.05
+    momentum: Annotated[float, Help("Momentum of SGD.")] = 0.9
+    batch_size: Annotated[int, Help("Clips per step.")] = 16
     """Clips per step; the last batch of an epoch is kept however small it is."""
 
     def __post_init__(self) -> None:
         whole = isinstance(self.epochs, Integral) and isinstance(self.batch_size, Integral)
         if not (whole and isinstance(self.lr, Real) and isinstance(self.momentum, Real)):
             raise ParameterError("epochs and batch size must be whole numbers, lr and momentum numbers")
-        if not (1 <= self.epochs <= MOST_EPOCHS and 1 <= self.batch_size < 2**31):
+        if not (1 <= self.epochs <= MAX_EPOCHS and 1 <= self.batch_size < 2**31):
             raise ParameterError(
                 f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1, and epochs at "
-                f"most {MOST_EPOCHS:,}"
+                f"most {MAX_EPOCHS:,}"
             )
         if not 0 < self.lr < math.inf or not 0 <= self.momentum < 1:
             raise ParameterError(

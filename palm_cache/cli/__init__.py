@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from palm_cache import __version__
-from palm_cache.cli import adaptation, bench, explore, extraction, prediction, store, transfer
+from palm_cache.cli import adaptation, bench, explore, extraction, prediction, report, store
 from palm_cache.cli.terminal import Commands
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ def main(
 extraction.register(app)
 store.register(app)
 adaptation.register(app)
-transfer.register(app)
+report.register(app)
 prediction.register(app)
 explore.register(app)
 bench.register(app)

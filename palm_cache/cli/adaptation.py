@@ -1,63 +1,62 @@
-"""Commands around adaptation: heads, fit, evaluate, report."""
+"""Commands around adaptation: heads, fit, evaluate, calibrate, prompts, transfer."""
 
 from __future__ import annotations
 
-import glob
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.copies import without_copies
-from palm_cache.cli.extraction import (
+from palm_cache.cli.completion import complete_dataset
+from palm_cache.cli.options import (
+    STAGE_TWO,
+    USE,
     DatasetsOption,
-    DeviceOption,
-    EncoderOption,
     EncodersOption,
-    FeaturesOption,
+    HeadsArgument,
+    HeadsOption,
+    OutOption,
     ParamsOption,
-    TokenizerOption,
-    choice,
+    RunOption,
+    SameEncoderOption,
+    StoreArgument,
+    StoreOption,
+    takes,
 )
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
-from palm_cache.params import FitParams, Params, override, read_params
-from palm_cache.store.layout import RUNS, joined_spec, slug, store_path, stores_present
-from palm_cache.store.places import place, reaching
-from palm_cache.types import ALL_SHOTS, spell_shots
+from palm_cache.cli.terminal import (
+    Json,
+    command,
+    one_line_errors,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    tell,
+)
+from palm_cache.params import FitParams, LoadingParams, Params, override, read_params
+from palm_cache.store.layout import RUNS
+from palm_cache.types import ALL_SHOTS, Training, spell_shots
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from palm_cache.adaptation.fit import LoadTower
     from palm_cache.types import Place
 
-OutOption = Annotated[Path, typer.Option("--out", help="Where heads, scores and report lie.")]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        "--store", help="A feature store that is not at its default place: a folder or URL.", metavar="PLACE"
-    ),
-]
+FIT_UNITS = {"training": "steps", "calibrating": "runs", "evaluating": "stores"}
 
 
-def complete_heads(incomplete: str) -> list[str]:
-    """Complete the last name of a comma-separated list of heads."""
-    from palm_cache.adaptation.heads import HEADS
-
-    before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in HEADS if name.startswith(last)]
-
-
+@takes(params=(Params, ("encoder", "features")), fit=(FitParams, ("shots",)))
 def heads(
+    params: dict[str, object],
+    fit: dict[str, object],
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="Count the learnable parameters for this dataset's store."),
+        typer.Option(
+            "--dataset",
+            help="Count the learnable parameters for this dataset's store.",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
-    encoder: EncoderOption = None,
-    features: FeaturesOption = None,
-    shots: Annotated[
-        int, typer.Option(min=1, help="Clips per class, for heads whose parameters are counted by them.")
-    ] = 16,
     as_json: Json = False,
 ) -> None:
     """List the heads: what each learns, which paper it is from, how many parameters it has."""
@@ -68,13 +67,17 @@ def heads(
         for head in HEADS.values()
     ]
     if dataset is not None:
+        from palm_cache.api import find_stores
         from palm_cache.store.features import FeatureStore
 
         with one_line_errors():
-            wanted = override(Params(), features=features)
-            header = FeatureStore(_stores(wanted, [dataset], encoder)[0]).header
+            where, (shots, *_) = override(Params(), **params), override(FitParams(), **fit).shots
+            if isinstance(shots, str):
+                raise typer.BadParameter("say how many", param_hint="--shots")
+            ((store,), *_), _ = find_stores([dataset], [where.encoder], features=where.features)
+            header = FeatureStore(store).header
+        n_classes = len(header.class_names)
         for row, head in zip(rows, HEADS.values(), strict=True):
-            n_classes = len(header.class_names)
             n_examples = n_classes * shots * header.views
             row["parameters"] = head.n_params(n_classes, header.dim, header.token_dim, n_examples)
     if as_json:
@@ -87,55 +90,15 @@ def heads(
     )
 
 
+@takes(where=(Params, ("features",)), fit=FitParams, training=Training, loading=LoadingParams)
 def fit(
+    where: dict[str, object],
+    fit: dict[str, object],
+    training: dict[str, object],
+    loading: dict[str, object],
     dataset: DatasetsOption = None,
     encoder: EncodersOption = None,
-    features: FeaturesOption = None,
     store: StoreOption = None,
-    head: Annotated[
-        str | None,
-        typer.Option(
-            help="Heads, comma-separated (see: palm-cache heads).",
-            show_default="zero-shot,palm",
-            autocompletion=complete_heads,
-        ),
-    ] = None,
-    shots: Annotated[
-        str | None,
-        typer.Option(
-            help="Clips per class, comma-separated; all takes every training clip.", show_default="16"
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="Seeds of draw and start, comma-separated.", show_default="0,1,2")
-    ] = None,
-    folds: Annotated[str | None, typer.Option(help="Folds, comma-separated.", show_default="all")] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Classes to learn from: all, or the first half (base-novel), to be scored on both halves.",
-            show_default="all",
-        ),
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt of zero-shot and of heads that build on it, with {c} for the class.",
-            show_default="the paper's",
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the shots.", show_default="50")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="0.05")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Of SGD.", show_default="0.9")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Clips per step.", show_default="16")] = None,
-    test_views: Annotated[
-        str | None,
-        typer.Option(
-            help="Score test clips by their first view or by the mean of all.", show_default="first"
-        ),
-    ] = None,
-    device: DeviceOption = None,
-    tokenizer: TokenizerOption = None,
     out: OutOption = RUNS,
     evaluate: Annotated[bool, typer.Option(help="Score the heads on their test clips and print it.")] = True,
     calibrate: Annotated[
@@ -149,58 +112,56 @@ def fit(
     Without --dataset it takes every feature store that is present. Heads that learn words (coop, cocoop)
     load the encoder's text tower; --device and --tokenizer are for them. --epochs, --lr, --momentum and
     --batch-size are for palm, palm-prototype, malp, coop and cocoop, and all but --lr for subt. Other heads
-    choose what they need to know from the shots alone, run by run; scores.csv records it.
+    choose their settings from the shots alone, run by run; scores.csv records them.
 
     Example: palm-cache fit --shots 8
     """
     with one_line_errors("the heads of finished datasets are kept"):
-        wanted = override(read_params(params) if params else Params(), features=features)
-        how = override(
-            wanted.fit,
-            heads=_names(head),
-            shots=_shots(shots),
-            seeds=_numbers("--seeds", seeds),
-            folds=_numbers("--folds", folds),
-            split=choice("--split", split, ("all", "base-novel")),
-            template=template,
-            test_views=choice("--test-views", test_views, ("first", "mean")),
-            training=override(
-                wanted.fit.training, epochs=epochs, lr=lr, momentum=momentum, batch_size=batch_size
-            ),
-        )
+        settings = override(read_params(params) if params else Params(), **where)
+        how = override(settings.fit, **fit, training=override(settings.fit.training, **training))
+        loaded = loading_of(settings, loading)
         if params:
-            dataset, encoder = dataset or list(wanted.datasets), encoder or [wanted.encoder]
-        specs = list(dict.fromkeys(encoder)) if encoder else [None]
-        stores = [[place(store)]] if store else _joined([_stores(wanted, dataset, spec) for spec in specs])
-        tower = tower_loader(wanted, device, tokenizer, encoder)
-        files = _fit_all(stores, out, how, tower, calibrate)
-        if not evaluate:
-            if as_json:
-                print_json([str(file) for file in files])
-            else:
-                for file in files:
-                    tell(f"heads -> {file}")
-            return
-        from palm_cache.adaptation.evaluate import evaluate_files
+            dataset, encoder = dataset or list(settings.datasets), encoder or [settings.encoder]
+        from palm_cache import api
 
-        with progress_bar("stores") as progress:
-            done = evaluate_files(out, files, load_tower=tower, progress=progress)
-    keys = zip(done.scores["dataset"], done.scores["encoder"], strict=True)
-    print_scores(done.scores[[key in done.renewed for key in keys]], as_json)
-    if not as_json:
-        tell(f"scores -> {out / 'scores.csv'}")
+        groups = [(store,)] if store else _find_stores(settings, dataset, encoder)
+        fitted = []
+        for stores in groups:
+            with progress_bar("steps", FIT_UNITS) as progress:
+                result = api.fit(
+                    stores,
+                    how,
+                    out=out,
+                    calibrate=calibrate,
+                    evaluate=evaluate,
+                    encoder=encoder[0] if encoder and len(encoder) == 1 else None,
+                    device=loaded.device,
+                    tokenizer=loaded.tokenizer,
+                    progress=progress,
+                )
+            for note in result.notes:
+                say(f"note: {note}")
+            fitted.append(result)
+    if evaluate:
+        import pandas as pd
+
+        print_scores(pd.concat([result.scores for result in fitted]), as_json)
+        if not as_json:
+            tell(f"scores -> {out / 'scores.csv'}")
+    elif as_json:
+        print_json([str(result.heads) for result in fitted])
+    else:
+        tell(*(f"heads -> {result.heads}" for result in fitted))
 
 
+@takes(loading=LoadingParams)
 def evaluate(
+    loading: dict[str, object],
     out: OutOption = RUNS,
-    heads: Annotated[
-        Path | None, typer.Option(help="Where the heads lie, if elsewhere.", show_default="--out")
-    ] = None,
+    heads: HeadsOption = None,
     dataset: DatasetsOption = None,
     encoder: EncodersOption = None,
     store: StoreOption = None,
-    device: DeviceOption = None,
-    tokenizer: TokenizerOption = None,
     params: ParamsOption = None,
     as_json: Json = False,
 ) -> None:
@@ -208,36 +169,91 @@ def evaluate(
 
     Without --dataset it takes every heads file below --heads.
     """
-    from palm_cache.adaptation.evaluate import evaluate_files
-
     with one_line_errors("the scores of earlier evaluations are kept"):
-        where, wanted = heads or out, read_params(params) if params else Params()
-        features = place(wanted.features)
-        # A name is no pattern: a folder may be called "birds[1]".
-        names = [glob.escape(_known_name(features, name, where)) for name in dataset] if dataset else ["*"]
-        spec = glob.escape(slug(joined_spec(encoder))) if encoder else "*"
-        files = sorted({file for name in names for file in where.glob(f"{name}/{spec}/heads.h5")})
-        tower = tower_loader(wanted, device, tokenizer, encoder)
+        settings = read_params(params) if params else Params()
+        loaded = loading_of(settings, loading)
+        from palm_cache import api
+
         with progress_bar("heads files") as progress:
-            done = evaluate_files(
+            scores = api.evaluate(
                 out,
-                files,
-                heads=where,
-                store=place(store) if store else None,
-                load_tower=tower,
+                heads=heads,
+                datasets=dataset,
+                encoders=encoder,
+                store=store,
+                features=settings.features,
+                device=loaded.device,
+                tokenizer=loaded.tokenizer,
                 progress=progress,
             )
-    print_scores(done.scores, as_json)
+    print_scores(scores, as_json)
     if not as_json:
         tell(f"scores -> {out / 'scores.csv'}")
 
 
-def prompts(
-    dataset: DatasetsOption = None,
-    encoder: EncoderOption = None,
-    features: FeaturesOption = None,
+@takes(loading=LoadingParams)
+def calibrate(
+    loading: dict[str, object],
+    heads: HeadsArgument,
+    run: RunOption = None,
+    all_runs: Annotated[bool, typer.Option("--all", help="Every run of the file.")] = False,
     store: StoreOption = None,
-    folds: Annotated[str | None, typer.Option(help="Folds, comma-separated.", show_default="all")] = None,
+    encoder: SameEncoderOption = None,
+    as_json: Json = False,
+) -> None:
+    """Fit the temperature that turns a run's logits into probabilities, on its own shots, held out.
+
+    The run's shots are split into four parts; a head fitted like the run's on three of them scores the
+    fourth, and so on. Test clips take no part. palm-cache fit does this by itself for one run of every head,
+    unless the head learns words.
+
+    Example: palm-cache calibrate runs/demo/mini/heads.h5 --run coop
+    """
+    if all_runs and run is not None:
+        raise typer.BadParameter("give --run or --all, not both", param_hint="--all")
+    with one_line_errors("nothing was changed"), progress_bar("runs") as progress:
+        from palm_cache import api
+        from palm_cache.store.heads import run_name
+
+        loaded = override(LoadingParams(), **loading)
+        calibrated = api.calibrate(
+            heads,
+            run,
+            all_runs=all_runs,
+            store=store,
+            encoder=encoder,
+            device=loaded.device,
+            tokenizer=loaded.tokenizer,
+            progress=progress,
+        )
+    for item in calibrated:
+        if item.problem:
+            say(f"note: not calibrated: {item.problem}")
+    calibrations = {run_name(item.run): item.calibration for item in calibrated if item.calibration}
+    if as_json:
+        print_json({name: asdict(calibration) for name, calibration in calibrations.items()})
+        return
+    print_table(
+        ("run", "temperature", "held-out shots", "loss before", "loss"),
+        [
+            [
+                name,
+                f"{calibration.temperature:.3f}",
+                str(calibration.n_clips),
+                f"{calibration.loss_before:.3f}",
+                f"{calibration.loss:.3f}",
+            ]
+            for name, calibration in calibrations.items()
+        ],
+    )
+
+
+@takes(where=(Params, ("encoder", "features")), fit=(FitParams, ("folds",)))
+def prompts(
+    where: dict[str, object],
+    fit: dict[str, object],
+    dataset: DatasetsOption = None,
+    store: StoreOption = None,
     out: OutOption = RUNS,
     params: ParamsOption = None,
     as_json: Json = False,
@@ -248,16 +264,21 @@ def prompts(
 
     Example: palm-cache prompts --dataset demo
     """
-    from palm_cache.adaptation.prompt_study import study_prompts
-
     with one_line_errors():
-        wanted = override(read_params(params) if params else Params(), features=features)
+        settings = override(read_params(params) if params else Params(), **where)
+        chosen = override(FitParams(), **fit).folds
+        named = where["encoder"] is not None or params is not None
         if params:
-            dataset, encoder = dataset or list(wanted.datasets), encoder or wanted.encoder
-        stores = [place(store)] if store else _stores(wanted, dataset, encoder)
+            dataset = dataset or list(settings.datasets)
+        from palm_cache import api
+
+        groups = (
+            [(store,)] if store else _find_stores(settings, dataset, [settings.encoder] if named else None)
+        )
+        stores = [place for (place,) in groups]
         with progress_bar("stores") as progress:
-            scored = study_prompts(stores, out, folds=_numbers("--folds", folds) or (), progress=progress)
-    means = scored.groupby(["dataset", "encoder", "template"], sort=False)["accuracy"].mean().reset_index()
+            scores = api.prompts(stores, out=out, folds=chosen, progress=progress)
+    means = scores.groupby(["dataset", "encoder", "template"], sort=False)["accuracy"].mean().reset_index()
     if as_json:
         print_json(means.to_dict("records"))
         return
@@ -269,195 +290,86 @@ def prompts(
     tell(f"scores of prompts -> {out / 'prompts.csv'}")
 
 
-def report(
-    out: OutOption = RUNS,
-    against: Annotated[
-        str | None,
+@takes(loading=LoadingParams)
+def transfer(
+    loading: dict[str, object],
+    heads: HeadsArgument,
+    store: StoreArgument,
+    same: Annotated[
+        list[str] | None,
         typer.Option(
-            help="The head that the others are compared with.",
-            show_default="palm",
-            metavar="HEAD",
-            autocompletion=complete_heads,
+            help="Two names of one class: the heads' and the store's. Can be repeated.", metavar="NAME=NAME"
         ),
     ] = None,
-    heads: Annotated[
-        Path | None,
-        typer.Option(help="Where the heads lie, to look inside.", show_default="--out"),
-    ] = None,
+    encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
-    """Turn scores into tables and figures: OUT/report/index.html, one page that needs nothing else.
+    """Score fitted heads on the test clips of another dataset, among the classes that both have.
 
-    The same in Markdown is in OUT/report/report.md. Where datasets are the PALM paper's, the published
-    numbers stand beside ours.
+    Both need features of the same encoder. Clips that a head learned from are left out. The scores are
+    shown and not kept.
 
-    Example: palm-cache report --against proker
+    Example: palm-cache transfer runs/CREMA-D/mini data/features/RAVDESS/mini.zarr --same anger=angry
     """
-    from palm_cache.report.write import write_report
+    names = dict(pair.partition("=")[::2] for pair in same or ())
+    if not all(names.values()):
+        raise typer.BadParameter("two names with = between are needed", param_hint="--same")
+    with one_line_errors(), progress_bar("heads") as progress:
+        from palm_cache import api
 
-    with one_line_errors():
-        page, summary = write_report(out, against=against, heads=heads)
-    _print_summary(summary, as_json)
-    if not as_json:
-        tell(f"report -> {page}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of stage two."""
-    panel = "Stage two: embeddings to scores"
-    for command in (heads, fit, evaluate, prompts, report):
-        app.command(rich_help_panel=panel)(command)
-
-
-def tower_loader(
-    wanted: Params, device: str | None, tokenizer: str | None, named: list[str] | None = None
-) -> LoadTower:
-    """Return what loads a text tower: the one place where adaptation is handed a part of an encoder.
-
-    Parameters
-    ----------
-    named : list of str, optional
-        The encoders that the user gave: code of somebody's own is run for those alone.
-    """
-    from palm_cache.extraction.encoders.registry import load_text_tower
-
-    chosen = device or wanted.resources.devices[0]
-    return lambda header: load_text_tower(
-        header,
-        device=chosen,
-        tokenizer=tokenizer or wanted.extract.tokenizer,
-        named=header.encoder if named and header.encoder in named else None,
-    )
-
-
-def _fit_all(
-    stores: list[list[Place]], out: Path, how: FitParams, tower: LoadTower, calibrate: bool
-) -> list[Path]:
-    from palm_cache.adaptation.calibration import calibrate_file, runs_to_calibrate
-    from palm_cache.adaptation.fit import fit_store
-
-    files = []
-    for path, *partners in stores:
-        with progress_bar("steps") as progress:
-            done = fit_store(path, out, how, partners=partners, load_tower=tower, progress=progress)
-        if calibrate:
-            with progress_bar("runs") as progress:
-                runs = runs_to_calibrate(done.heads_file)
-                calibrated = calibrate_file(done.heads_file, runs, progress=progress)
-            for one in calibrated:
-                if one.problem:
-                    say(f"note: not calibrated: {one.problem}")
-        files.append(done.heads_file)
-        for note in done.notes:
-            say(f"note: {note}")
-    return files
-
-
-def _stores(wanted: Params, datasets: list[str] | None, encoder: str | None) -> list[Place]:
-    """Return the stores of some datasets and an encoder, or all that are present.
-
-    Of several datasets those without a store are named and passed over.
-    """
-    from palm_cache.errors import StoreError
-    from palm_cache.store.features import exists
-
-    features = place(wanted.features)
-    if datasets is None:
-        present = without_copies(stores_present(features, encoder))
-    else:
-        names = list(dict.fromkeys(_known_name(features, dataset) for dataset in datasets))
-        present = [store_path(features, name, encoder or wanted.encoder) for name in names]
-    if len(present) == 1:
-        return present
-    for path in present:
-        if not exists(path):
-            say(f"note: passed over: no feature store at {path}")
-    present = [path for path in present if exists(path)]
-    if not present:
-        which = f" of encoder {encoder}" if encoder else ""
-        raise StoreError(
-            f"{features}: no feature store{which} here; "
-            "make one with: palm-cache extract --dataset NAME_OR_DIR"
+        loaded = override(LoadingParams(), **loading)
+        scores = api.transfer(
+            heads,
+            store,
+            same=names,
+            encoder=encoder,
+            device=loaded.device,
+            tokenizer=loaded.tokenizer,
+            progress=progress,
         )
-    return present
+    print_scores(scores, as_json)
 
 
-def _joined(of_encoders: list[list[Place]]) -> list[list[Place]]:
-    """Return the stores of every dataset that has one of each encoder, in the order of the encoders."""
-    from palm_cache.errors import StoreError
-
-    by_dataset = [{path.parent.name: path for path in stores} for stores in of_encoders]
-    common = [name for name in by_dataset[0] if all(name in stores for stores in by_dataset)]
-    if len(of_encoders) == 1:
-        return [[path] for path in of_encoders[0]]
-    if not common:
-        raise StoreError("no dataset has a store of each encoder; make them with: palm-cache extract")
-    return [[stores[name] for stores in by_dataset] for name in common]
+def loading_of(settings: Params, loading: dict[str, object]) -> LoadingParams:
+    """Return how an encoder is loaded: as the command line says, else as a parameter file does."""
+    of_file = LoadingParams(settings.resources.devices[0], settings.extract.tokenizer)
+    return override(of_file, **loading)
 
 
-def _known_name(features: Place, dataset: str, results: Place | None = None) -> str:
-    """Return the name that a dataset has among stores and results; where it has some, it need not be here."""
-    from palm_cache.extraction.datasets.registry import dataset_name
-    from palm_cache.store.find import dataset_folder
+def _find_stores(
+    settings: Params, datasets: list[str] | None, encoders: list[str] | None
+) -> list[tuple[Place, ...]]:
+    from palm_cache.api import find_stores
 
-    folder = Path(dataset)
-    with reaching(features):
-        places = [features] if results is None else [features, results]
-        plain = folder.name == dataset and not folder.is_dir()
-        if plain and any((place / dataset).is_dir() for place in places):
-            return dataset
-    source = str(folder.absolute()) if folder.is_dir() else ""
-    return dataset_folder(features, dataset_name(dataset), source)
-
-
-def _names(value: str | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-def _numbers(option: str, value: str | None) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    try:
-        return tuple(int(number) for number in value.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{value!r} is not a comma-separated list of whole numbers", param_hint=option
-        ) from None
-
-
-def _shots(value: str | None) -> tuple[int | Literal["all"], ...] | None:
-    if value is None:
-        return None
-    given = [one.strip() for one in value.split(",")]
-    try:
-        return tuple("all" if one == "all" else int(one) for one in given)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{value!r} is not a comma-separated list of whole numbers and all", param_hint="--shots"
-        ) from None
+    stores, notes = find_stores(datasets, encoders, features=settings.features)
+    for note in notes:
+        say(f"note: {note}")
+    return stores
 
 
 def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
     """Print the means of some runs."""
-    from palm_cache.report.base_novel import HEADINGS, base_novel_rows, base_to_novel
     from palm_cache.report.means import summarise
     from palm_cache.store.scores import tell_apart
 
-    _print_summary(summarise(tell_apart(scores)[0]), as_json)
-    halves = base_to_novel(scores)
-    if not (as_json or halves.empty):
-        print_table(HEADINGS, base_novel_rows(halves))
+    print_summary(summarise(tell_apart(scores)[0]), as_json)
 
 
-def _print_summary(summary: pd.DataFrame, as_json: bool) -> None:
+def print_summary(summary: pd.DataFrame, as_json: bool) -> None:
+    """Print a table of means."""
     from palm_cache.report.means import HEADINGS, format_rows
 
     if as_json:
-        said = summary["shots"].astype(object).where(summary["shots"] < ALL_SHOTS, spell_shots(ALL_SHOTS))
-        shown = summary.assign(shots=said)
+        shots = summary["shots"].astype(object).where(summary["shots"] < ALL_SHOTS, spell_shots(ALL_SHOTS))
+        shown = summary.assign(shots=shots)
         rows = shown.astype(object).where(shown.notna(), None).to_dict("records")
         print_json(rows)
     else:
         print_table(HEADINGS, format_rows(summary))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for function in (heads, fit, evaluate, prompts, transfer):
+        command(app, function, STAGE_TWO)
+    command(app, calibrate, USE)

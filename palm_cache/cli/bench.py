@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from palm_cache.cli.extraction import EncoderOption, TokenizerOption, choice
+from palm_cache.cli.options import takes
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
-from palm_cache.params import Recipe, override
+from palm_cache.params import LoadingParams, Params, Precision, Recipe, Runtime, override
 
 if TYPE_CHECKING:
     from palm_cache.bench.extraction import Result
@@ -29,8 +29,10 @@ HEADINGS = (
 )
 
 
+@takes(where=(Params, ("encoder",)), loading=(LoadingParams, ("tokenizer",)))
 def extract(
-    encoder: EncoderOption = None,
+    where: dict[str, object],
+    loading: dict[str, object],
     files: Annotated[Path, typer.Option(help="Folder with audio, at any depth.")] = Path("data/raw/demo"),
     clips: Annotated[int, typer.Option(min=1, help="Files to embed, spread over the folder.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Times that each way embeds them.")] = 3,
@@ -50,27 +52,26 @@ def extract(
     batch_size: Annotated[
         int | None, typer.Option(help="Clips per encoder call.", show_default="as extract takes them")
     ] = None,
-    tokenizer: TokenizerOption = None,
     as_json: Json = False,
 ) -> None:
     """Time extraction against a plain loop over the same files, and against the encoder alone.
 
     The plain loop is transformers' processor and model, file by file, on the CPU. "of ceiling" is what part
     of the speed of the audio tower alone, on log-mel that lies ready, is reached; cosines compare embeddings
-    with those of palm-cache's first way. What cannot be measured here is left out, and said.
+    with those of palm-cache's first way. Ways that cannot be measured here are left out and reported.
 
     Example: palm-cache bench extract --encoder clap:laion/clap-htsat-unfused --files recordings
     """
-    precisions = _several("--precision", precision, ("fp32", "bf16"))
-    runtimes = _several("--runtime", runtime, ("torch", "openvino"))
+    precisions = _several("--precision", precision, get_args(Precision))
+    runtimes = _several("--runtime", runtime, get_args(Runtime))
     from palm_cache.bench.extraction import bench_extraction, contenders
     from palm_cache.bench.runners import Way
 
     with one_line_errors(), progress_bar("turns") as progress:
-        recipe = override(Recipe(compile=compiled), tokenizer=tokenizer)
+        recipe = override(Recipe(compile=compiled), **loading)
         how = Way(recipe, device or "cpu", batch_size or 0)
         done = bench_extraction(
-            encoder or "mini",
+            override(Params(), **where).encoder,
             files,
             contenders(how, cast(Any, precisions), cast(Any, runtimes)),
             n_clips=clips,
@@ -107,7 +108,8 @@ def _several(option: str, value: str, known: tuple[str, ...]) -> list[str]:
     """Return a comma-separated option's values, all of them known."""
     values = [word.strip() for word in value.split(",")]
     for word in values:
-        choice(option, word, known)
+        if word not in known:
+            raise typer.BadParameter(f"{word!r} is not one of {', '.join(known)}", param_hint=option)
     return values
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palm_cache.cli.options import takes
+from palm_cache.cli.completion import complete_dataset
+from palm_cache.cli.options import RootOption, takes
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import ReadingParams, override
 
@@ -21,21 +22,6 @@ if TYPE_CHECKING:  # imported inside commands, so that --help is instant
 
 FILES_LISTED = 20
 """Missing files that ``datasets --check`` lists; ``--json`` lists all."""
-
-
-def complete_dataset(incomplete: str) -> list[str]:
-    """Return the known datasets that begin like this."""
-    from palm_cache.extraction.datasets.registry import CARDS
-
-    return [card.name for card in CARDS if card.name.lower().startswith(incomplete.lower())]
-
-
-RootOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Where the dataset lies: a folder or a URL.", metavar="PLACE", show_default="data/raw/<Name>"
-    ),
-]
 
 
 @takes(reading=ReadingParams)
@@ -243,7 +229,7 @@ def _check_facts(check: Check, found: Survey) -> dict[str, Any]:
 def _check_lines(check: Check, found: Survey) -> Iterator[str]:
     table = check.table
     counts = f"{len(table.clips):,} clips, {len(table.class_names)} classes, {len(table.folds)} fold(s)"
-    verdict = "sound" if check.sound else "not as it should be"
+    verdict = "OK" if check.sound else "not as it should be"
     yield f"{table.dataset} in {check.folder}: {verdict}; {counts}"
     yield from (f"  {difference}" for difference in check.differences)
     yield from _some([f"missing or empty: {file}" for file in check.missing])

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
-from palm_cache.cli.extraction import choice
-from palm_cache.cli.store import StoreArgument
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, progress_bar, say, tell
-from palm_cache.explore import METHODS, Method
-from palm_cache.store.layout import RUNS
-
-PREDICTIONS = RUNS / "predictions.h5"
-
-
-def complete_run(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the runs in the predictions that begin like this, all folds of one together."""
-    from palm_cache.errors import StoreError
-    from palm_cache.explore.verdicts import across_folds
-    from palm_cache.store.scores import read_predictions
-
-    try:
-        runs = [one.run for one in read_predictions(context.params.get("predictions") or PREDICTIONS)]
-    except StoreError:
-        return []
-    return [run for run in across_folds(runs) if run.startswith(incomplete)]
+from palm_cache.cli.completion import PREDICTIONS, complete_predicted_run
+from palm_cache.cli.options import USE, StoreArgument
+from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, progress_bar, say, tell
+from palm_cache.params import MapMethod
 
 
 def explore(
@@ -34,9 +18,10 @@ def explore(
     run: Annotated[
         str | None,
         typer.Option(
-            help="Show what this run said, e.g. palm-16shots-seed0 (all folds) or palm-16shots-fold1-seed0.",
+            help="Show what this run says of every clip: palm, palm-16shots, palm-16shots-seed0 (all folds "
+            "together) or palm-16shots-fold1-seed0.",
             metavar="NAME",
-            autocompletion=complete_run,
+            autocompletion=complete_predicted_run,
         ),
     ] = None,
     predictions: Annotated[
@@ -44,11 +29,8 @@ def explore(
         typer.Option(help="Where the run's predictions lie.", show_default=str(PREDICTIONS), metavar="FILE"),
     ] = None,
     method: Annotated[
-        str,
-        typer.Option(
-            help="How the map is made: tsne, pca (instant) or umap (if umap-learn is installed).",
-            autocompletion=lambda incomplete: [name for name in METHODS if name.startswith(incomplete)],
-        ),
+        MapMethod,
+        typer.Option(help="How the map is made; pca is instant, umap needs umap-learn."),
     ] = "tsne",
     audio: Annotated[
         Path | None,
@@ -66,7 +48,6 @@ def explore(
 
     Example: palm-cache explore data/features/demo/mini.zarr --run palm-16shots-seed0 --audio data/raw/demo
     """
-    wanted = cast("Method", choice("--method", method, METHODS))
     if predictions is None and run is not None:
         predictions = PREDICTIONS
     with one_line_errors():
@@ -77,7 +58,7 @@ def explore(
             page = write_page(
                 place(store),
                 out,
-                method=wanted,
+                method=method,
                 predictions=predictions,
                 run=run,
                 audio=audio,
@@ -93,4 +74,4 @@ def explore(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(rich_help_panel="Use")(explore)
+    command(app, explore, USE)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.datasets import complete_dataset, datasets, download
-from palm_cache.cli.options import takes
+from palm_cache.cli.completion import complete_encoder
+from palm_cache.cli.datasets import datasets, download
+from palm_cache.cli.options import STAGE_ONE, DatasetsOption, ParamsOption, RootOption, takes
 from palm_cache.cli.terminal import (
     Json,
+    command,
     one_line_errors,
     print_json,
     print_table,
@@ -22,104 +24,25 @@ from palm_cache.cli.terminal import (
     tell,
 )
 from palm_cache.errors import AbsentDatasetError
-from palm_cache.params import CLIP_TOKENIZER, Params, ReadingParams, Recipe, Resources, override, read_params
+from palm_cache.params import (
+    Params,
+    ReadingParams,
+    Recipe,
+    Resources,
+    SynthesiseParams,
+    override,
+    read_params,
+)
 
 if TYPE_CHECKING:
     from palm_cache.extraction.extract import Extractor
     from palm_cache.types import ClipTable, Place
-
-PANEL = "Stage one: audio to embeddings"
-"""Where help lists these commands."""
 
 FAILURES_LISTED = 20
 """Failed clips that ``extract`` lists; ``store info`` lists all."""
 
 CLIPS_NAMED = 3
 """Clips of a group that ``extract --dry-run`` names; with ``--json`` it names all."""
-
-
-def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
-    """Return the names of encoders that begin like this; nothing is imported."""
-    from palm_cache.extraction.encoders.registry import encoder_names
-
-    return [(name, "") for name in encoder_names() if name.startswith(incomplete)]
-
-
-DatasetsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dataset",
-        help="A known dataset (see: palm-cache datasets) or a folder with audios/, train.csv and test.csv; "
-        "give it again for more.",
-        metavar="NAME_OR_DIR",
-        autocompletion=complete_dataset,
-    ),
-]
-RootOption = Annotated[
-    str | None,
-    typer.Option(
-        "--root",
-        help="Where a dataset known by name lies: a folder or a URL.",
-        metavar="PLACE",
-        show_default="data/raw/<Name>",
-    ),
-]
-EncoderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder",
-        help="mini; clap: with a hub id or a directory behind it; pengi: with a checkpoint file.",
-        metavar="SPEC",
-        show_default="mini",
-        autocompletion=complete_encoder,
-    ),
-]
-SameEncoderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder",
-        help="Where the encoder's weights lie now; they must be those of the extraction. One that is code of "
-        "somebody's own (python:...) runs only if it is named here.",
-        metavar="SPEC",
-        show_default="as at extraction",
-        autocompletion=complete_encoder,
-    ),
-]
-EncodersOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--encoder",
-        help="As of extract; give it twice to join the features of two encoders, e.g. for muka.",
-        metavar="SPEC",
-        show_default="mini",
-        autocompletion=complete_encoder,
-    ),
-]
-FeaturesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--features",
-        help="The folder of feature stores, or a URL such as s3://bucket/features.",
-        metavar="PLACE",
-        show_default=Params().features,
-    ),
-]
-TokenizerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--tokenizer",
-        help="CLIP's tokenizer for pengi: a hub id or a directory.",
-        metavar="ID_OR_DIR",
-        show_default=CLIP_TOKENIZER,
-    ),
-]
-DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default="auto")
-]
-ParamsOption = Annotated[
-    Path | None,
-    typer.Option("--params", help="Take options from this YAML file; the command line wins.", metavar="FILE"),
-]
 
 
 def encoders(
@@ -152,38 +75,34 @@ def encoders(
         )
 
 
+@takes(sounds=SynthesiseParams)
 def synthesise(
+    sounds: dict[str, object],
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/raw/demo"),
-    clips_per_class: Annotated[
-        int | None, typer.Option(help="Clips of each of the ten classes.", show_default="40")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed, other sounds.", show_default="0")] = None,
     params: ParamsOption = None,
 ) -> None:
     """Make the demo dataset: synthetic city sounds in UrbanSound8K's own layout."""
     from palm_cache.extraction.datasets.demo import synthesise as make
 
     with one_line_errors(), progress_bar("clips") as progress:
-        wanted = (read_params(params) if params else Params()).synthesise
-        what = override(wanted, clips_per_class=clips_per_class, seed=seed)
+        settings = override((read_params(params) if params else Params()).synthesise, **sounds)
         make(
             out,
-            clips_per_class=what.clips_per_class,
-            seed=what.seed,
+            clips_per_class=settings.clips_per_class,
+            seed=settings.seed,
             progress=lambda done, total: progress("synthesising", done, total),
         )
-    tell(f"{10 * what.clips_per_class} clips -> {out}")
+    tell(f"{10 * settings.clips_per_class} clips -> {out}")
 
 
-@takes(reading=ReadingParams, recipe=Recipe, resources=Resources)
+@takes(where=(Params, ("encoder", "features")), reading=ReadingParams, recipe=Recipe, resources=Resources)
 def extract(
+    where: dict[str, object],
     reading: dict[str, object],
     recipe: dict[str, object],
     resources: dict[str, object],
     dataset: DatasetsOption = None,
     root: RootOption = None,
-    encoder: EncoderOption = None,
-    features: FeaturesOption = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -212,25 +131,22 @@ def extract(
     """
     if dataset is None and params is None:
         raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="--dataset")
-    kept = "what is embedded is kept; run the same command again to go on"
+    kept = "what is embedded is kept; run the same command again to resume"
     with one_line_errors(kept), sigterm_as_ctrl_c():
-        wanted = override(
-            read_params(params) if params else Params(),
+        settings = read_params(params) if params else Params()
+        settings = override(
+            settings,
             datasets=tuple(dataset) if dataset else None,
-            encoder=encoder,
-            features=features,
+            reading=override(settings.reading, **reading),
+            extract=override(settings.extract, **recipe),
+            resources=override(settings.resources, **resources),
+            **where,
         )
-        wanted = override(
-            wanted,
-            reading=override(wanted.reading, **reading),
-            extract=override(wanted.extract, **recipe),
-            resources=override(wanted.resources, **resources),
-        )
-        several = len(wanted.datasets) > 1
+        several = len(settings.datasets) > 1
         if several and (root or out):
             raise typer.BadParameter("goes with one dataset", param_hint="--root" if root else "--out")
-        tables, absent = read_tables(wanted.datasets, root, strict, wanted.reading)
-        shown = _extract_all(tables, wanted, out, dry_run, as_json)
+        tables, absent = read_tables(settings.datasets, root, strict, settings.reading)
+        shown = _extract_all(tables, settings, out, dry_run, as_json)
     if as_json:
         print_json({"stores": shown, "absent": absent} if several else shown[0])
     if any(map(_all_failed, shown)):
@@ -239,7 +155,7 @@ def extract(
 
 
 def _extract_all(
-    tables: list[ClipTable], wanted: Params, out: str | None, dry_run: bool, as_json: bool
+    tables: list[ClipTable], settings: Params, out: str | None, dry_run: bool, as_json: bool
 ) -> list[dict[str, object]]:
     """Extract datasets, or say what would be done, with one loaded encoder."""
     from palm_cache.extraction.datasets.registry import identity_of
@@ -247,16 +163,16 @@ def _extract_all(
     from palm_cache.store.find import address_of
     from palm_cache.store.places import place
 
-    features, shown = place(wanted.features), []
-    with Extractor(wanted.encoder, wanted.extract, wanted.resources) as extractor:
+    features, shown = place(settings.features), []
+    with Extractor(settings.encoder, settings.extract, settings.resources) as extractor:
         for table in tables:
             where = address_of(
                 table.dataset,
                 identity_of(table),
-                wanted.encoder,
+                settings.encoder,
                 features=features,
                 out=place(out) if out else None,
-                cache=wanted.resources.cache,
+                cache=settings.resources.cache,
             )
             if where.dataset != table.dataset:
                 say(f"note: another dataset is called {table.dataset}; this one is {where.dataset}")
@@ -285,7 +201,7 @@ def read_tables(
         except AbsentDatasetError as error:
             if len(names) == 1:
                 raise
-            say(f"note: passed over: {error}")
+            say(f"note: skipped: {error}")
             absent.append(name)
     if not tables:
         raise AbsentDatasetError(f"none of the {len(names)} datasets is here: {', '.join(names)}")
@@ -299,18 +215,21 @@ def _extract_table(
     for note in table.notes:
         say(f"note: {note}")
     with progress_bar("clips") as progress:
-        done = extractor.extract(table, out, cache, progress)
-    for note in done.notes[len(table.notes) :]:  # those of the table were told before the work
+        extraction = extractor.extract(table, out, cache, progress)
+    for note in extraction.notes[len(table.notes) :]:  # those of the table were told before the work
         say(f"note: {note}")
-    for name, reason in done.failures[:FAILURES_LISTED]:
+    for name, reason in extraction.failures[:FAILURES_LISTED]:
         say(f"skipped {name}: {reason}")
-    if len(done.failures) > FAILURES_LISTED:
-        more = len(done.failures) - FAILURES_LISTED
+    if len(extraction.failures) > FAILURES_LISTED:
+        more = len(extraction.failures) - FAILURES_LISTED
         say(f"and {more} more; all of them: palm-cache store info {out}")
-    failed = f", {len(done.failures)} skipped" if done.failures else ""
-    kept = done.n_clips - done.embedded - len(done.failures)
-    counts = f"{done.embedded} embedded now, {kept} known{failed}"
-    return [f"{done.n_clips} clips -> {done.store} ({counts})"], {**asdict(done), "store": str(done.store)}
+    failed = f", {len(extraction.failures)} skipped" if extraction.failures else ""
+    kept = extraction.n_clips - extraction.embedded - len(extraction.failures)
+    counts = f"{extraction.embedded} embedded now, {kept} known{failed}"
+    return [f"{extraction.n_clips} clips -> {extraction.store} ({counts})"], {
+        **asdict(extraction),
+        "store": str(extraction.store),
+    }
 
 
 def _all_failed(extracted: Mapping[str, object]) -> bool:
@@ -326,7 +245,7 @@ def _plan_table(
         plan = extractor.plan(table, out, cache, progress)
     lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
     if plan.stale:
-        lines.append(f"  stale: {plan.stale}; only --on-stale rebuild goes on from here")
+        lines.append(f"  stale: {plan.stale}; --on-stale rebuild makes it anew")
     groups: dict[str, tuple[str, ...]] = {str(why): names for why, names in plan.groups.items()}
     if plan.gone:
         groups["in the store, no more in the dataset"] = plan.gone
@@ -338,13 +257,6 @@ def _plan_table(
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of stage one."""
-    for command in (datasets, download, encoders, synthesise, extract):
-        app.command(rich_help_panel=PANEL)(command)
-
-
-def choice(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
-    """Return an option's value if it is one of those known."""
-    if value is not None and value not in known:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}", param_hint=option)
-    return value
+    """Add the commands."""
+    for function in (datasets, download, encoders, synthesise, extract):
+        command(app, function, STAGE_ONE)

@@ -1,47 +1,161 @@
-"""Options of commands, made of the dataclasses that hold them; names, choices and help are there."""
+"""Options of commands, made of the dataclasses that hold their names, choices, defaults and help."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import fields
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from functools import cache, wraps
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from palm_cache.params import Help, ReadingParams, Recipe, Resources
+from palm_cache.cli.completion import (
+    complete_dataset,
+    complete_encoder,
+    complete_heads,
+    complete_run,
+    complete_store,
+)
+from palm_cache.params import (
+    FitParams,
+    LoadingParams,
+    Params,
+    PredictParams,
+    ReadingParams,
+    Recipe,
+    Resources,
+)
+from palm_cache.types import Help, Training
 
-PANELS: dict[type, str] = {
+STAGE_ONE = "Stage one: audio to embeddings"
+STAGE_TWO = "Stage two: embeddings to scores"
+USE = "Using heads and stores"
+"""Where help lists the commands."""
+
+PANELS: Mapping[type, str] = {
     ReadingParams: "Reading the dataset",
     Recipe: "The recipe: what decides the numbers",
     Resources: "Resources: what decides none",
+    FitParams: "What is fitted",
+    Training: "Training of palm, palm-prototype, coop and cocoop",
+    LoadingParams: "Loading the encoder",
+    PredictParams: "Listening",
 }
 """Where help lists the options of a dataclass."""
 
+COMPLETIONS: Mapping[tuple[type, str], Callable[[str], Any]] = {
+    (Params, "encoder"): complete_encoder,
+    (FitParams, "heads"): complete_heads,
+}
+"""What completes the values of a field."""
 
-def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every field of some dataclasses.
+DatasetsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dataset",
+        help="A known dataset (see: palm-cache datasets) or a folder with audios/, train.csv and test.csv; "
+        "give it again for more.",
+        metavar="NAME_OR_DIR",
+        autocompletion=complete_dataset,
+    ),
+]
+RootOption = Annotated[
+    str | None,
+    typer.Option(
+        "--root",
+        help="Where a dataset known by name lies: a folder or a URL.",
+        metavar="PLACE",
+        show_default="data/raw/<Name>",
+    ),
+]
+SameEncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="Where the encoder's weights lie now; they must be those of the extraction. An encoder that is "
+        "your own code (python:...) runs only if it is named here.",
+        metavar="SPEC",
+        show_default="as at extraction",
+        autocompletion=complete_encoder,
+    ),
+]
+EncodersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encoder",
+        help="As of extract; give it twice to join the features of two encoders, e.g. for muka.",
+        metavar="SPEC",
+        show_default=Params().encoder,
+        autocompletion=complete_encoder,
+    ),
+]
+ParamsOption = Annotated[
+    Path | None,
+    typer.Option("--params", help="Take options from this YAML file; the command line wins.", metavar="FILE"),
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Where heads, scores and report lie.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="A feature store that is not at its default place: a folder or URL.",
+        metavar="PLACE",
+        autocompletion=complete_store,
+    ),
+]
+StoreArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A feature store, e.g. data/features/demo/mini.zarr or s3://bucket/features/demo/mini.zarr.",
+        metavar="STORE",
+        autocompletion=complete_store,
+    ),
+]
+HeadsArgument = Annotated[Path, typer.Argument(help="A heads.h5 file, or the folder that it lies in.")]
+HeadsOption = Annotated[
+    Path | None, typer.Option("--heads", help="Where the heads lie, if elsewhere.", show_default="--out")
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        help="A run of the file, by its name or the beginning of it: palm, palm-16shots.",
+        metavar="NAME",
+        show_default="the best on its held-out shots",
+        autocompletion=complete_run,
+    ),
+]
 
-    The command has a parameter for each of them; it is handed the given values by name, ``None`` for those
+Fields = tuple[type, tuple[str, ...]]
+"""A dataclass and those of its fields that a command takes."""
+
+
+def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every field of some dataclasses that is annotated with its help.
+
+    The command has a parameter for each dataclass; it is handed the given values by name, ``None`` for those
     that were not given, as :func:`palm_cache.params.override` takes them.
 
     Parameters
     ----------
-    **groups : type
-        Dataclass by the name of the command's parameter; its fields are annotated with
-        :class:`~palm_cache.params.Help`.
+    **groups : type, or type and names of fields
+        Dataclass by the name of the command's parameter.
     """
+    kinds = {name: group if isinstance(group, tuple) else (group, ()) for name, group in groups.items()}
+    taken = {name: dict.fromkeys(_optional(kind, only), kind) for name, (kind, only) in kinds.items()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
-        made = [_parameter(kind, field.name) for kind in groups.values() for field in fields(kind)]
+        made = [_parameter(kind, name) for group in taken.values() for name, kind in group.items()]
 
         @wraps(command)
         def run(**values: Any) -> None:
             picked = {
-                group: {one.name: _listed(kind, one.name, values.pop(one.name)) for one in fields(kind)}
-                for group, kind in groups.items()
+                group: {name: _listed(kind, name, values.pop(name)) for name, kind in members.items()}
+                for group, members in taken.items()
             }
             command(**values, **picked)
 
@@ -52,10 +166,16 @@ def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]
         ]
         signature = own.replace(parameters=[*kept, *made])
         run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+        run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
         return run
 
     return decorate
+
+
+def _optional(kind: type, only: tuple[str, ...]) -> list[str]:
+    """Return the fields that are options: those with help."""
+    names = [field.name for field in fields(kind) if _help(kind, field.name)]
+    return [name for name in names if name in only] if only else names
 
 
 @cache
@@ -63,28 +183,59 @@ def _annotations(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
+def _help(kind: type, name: str) -> Help | None:
+    metadata = getattr(_annotations(kind)[name], "__metadata__", ())
+    return next((item for item in metadata if isinstance(item, Help)), None)
+
+
 def _listed(kind: type, name: str, given: Any) -> Any:
     """Part what was given for a field that holds several values, with commas between."""
-    wanted = get_args(_annotations(kind)[name])[0]
-    if given is None or get_origin(wanted) is not tuple:
+    annotation = get_args(_annotations(kind)[name])[0]
+    if given is None or get_origin(annotation) is not tuple:
         return given
-    return tuple(map(get_args(wanted)[0], given.split(",")))
+    of_item = get_args(annotation)[0]
+    words = [word.strip() for word in given.split(",")]
+    choices = [choice for kind in get_args(of_item) for choice in get_args(kind)]
+    make = int if choices else of_item
+    try:
+        return tuple(word if word in choices else make(word) for word in words if word)
+    except ValueError:
+        option, numbers = _option(kind, name), ",".join(given.replace(",", " ").split())
+        meant = f"; did you mean {option} {numbers}?" if re.fullmatch(r"[\d,]+", numbers) else ""
+        others = f" or {', '.join(choices)}" if choices else ""
+        message = f"{given!r} is not a comma-separated list of whole numbers{others}{meant}"
+        raise typer.BadParameter(message, param_hint=option) from None
+
+
+def _option(kind: type, name: str) -> str:
+    text = _help(kind, name)
+    return (text and text.option) or f"--{name.replace('_', '-')}"
 
 
 def _parameter(kind: type, name: str) -> inspect.Parameter:
-    annotated = _annotations(kind)[name]
-    said = next(one for one in annotated.__metadata__ if isinstance(one, Help))
-    wanted: Any = get_args(annotated)[0]
-    wanted = str if get_origin(wanted) is tuple else wanted
-    default = next(field.default for field in fields(kind) if field.name == name)
-    option = said.option or f"--{name.replace('_', '-')}"
+    text = _help(kind, name) or Help("")
+    annotation: Any = get_args(_annotations(kind)[name])[0]
+    annotation = str if get_origin(annotation) is tuple else annotation
+    option = _option(kind, name)
     info = typer.Option(
-        f"{option}/--no-{option[2:]}" if wanted is bool else option,
-        help=said.text.replace("[", r"\["),
-        metavar=said.metavar,
-        show_default=said.shown or ("no" if default is False else str(default or "") or False),
+        f"{option}/--no-{option[2:]}" if annotation is bool else option,
+        help=text.text.replace("[", r"\["),
+        metavar=text.metavar,
+        show_default=text.shown or _shown_default(kind, name),
         rich_help_panel=PANELS.get(kind),
+        autocompletion=COMPLETIONS.get((kind, name)),
     )
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[wanted | None, info]
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation | None, info]
     )
+
+
+def _shown_default(kind: type, name: str) -> str | bool:
+    default = next(field.default for field in fields(kind) if field.name == name)
+    if default is MISSING or default is None:
+        return False
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or False
+    return str(default) or False

@@ -1,4 +1,4 @@
-"""Commands around fitted heads: predict, calibrate, export."""
+"""Commands that use fitted heads: predict, export."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.extraction import DeviceOption, SameEncoderOption, TokenizerOption, choice
-from palm_cache.cli.results import Rows, TableRows, Telling, csv_rows, json_rows
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
-from palm_cache.errors import DataError
-from palm_cache.params import CLIP_TOKENIZER
-from palm_cache.prediction.answers import Failure, Prediction, Stretch, printable
+from palm_cache.cli.options import USE, HeadsArgument, RunOption, SameEncoderOption, takes
+from palm_cache.cli.results import ResultFormat, Rows, TableRows, csv_rows, json_rows
+from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, progress_bar, say, tell
+from palm_cache.errors import ParameterError
+from palm_cache.params import ExportFormat, LoadingParams, PredictParams, override
+from palm_cache.prediction.answers import Failure, Prediction, Stretch, label_of, printable
 from palm_cache.store.atomic import keep_inputs
 from palm_cache.types import spell_shots
 
 if TYPE_CHECKING:
     from palm_cache.prediction.classifier import Classifier
-    from palm_cache.prediction.export import Form
     from palm_cache.types import Run
 
 SOME_FAILED = 3
@@ -32,52 +30,31 @@ SOME_FAILED = 3
 UNHEARD_SECONDS = 0.1
 """What the crop may leave out of a file before the user is told."""
 
-MOST_AT_ONCE = 4096
-"""Clips or windows that are held in memory for one encoder call."""
 
-FORMS = ("safetensors", "onnx", "torchscript")
-
-
-def complete_forms(incomplete: str) -> list[str]:
-    """Return the forms of export that begin like this."""
-    return [name for name in FORMS if name.startswith(incomplete)]
-
-
-HeadsArgument = Annotated[Path, typer.Argument(help="A heads.h5 file, or the folder that it lies in.")]
-RunOption = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        help="A run of the file, by its name or the beginning of it: palm, palm-16shots.",
-        metavar="NAME",
-        show_default="palm, else a head that learns; most shots, first fold and seed",
-    ),
-]
-
-
+@takes(params=PredictParams, loading=LoadingParams)
 def predict(
-    heads: HeadsArgument,
-    audio: Annotated[
+    params: dict[str, object],
+    loading: dict[str, object],
+    inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Files; folders, searched for audio; patterns in quotes; - for paths on standard input, "
-            "one a line or NUL-ended.",
+            help="A heads.h5 file or the folder that it lies in (none with --classes), then what to listen "
+            "to: files; folders, searched for audio; patterns in quotes; - for paths on standard input, one "
+            "a line or NUL-ended.",
+            metavar="HEADS AUDIO...",
         ),
     ],
     run: RunOption = None,
-    top: Annotated[int, typer.Option(help="Name so many classes.", min=1)] = 1,
-    threshold: Annotated[
-        float, typer.Option(help='Say "none of these" where no class is as probable.', min=0, max=1)
-    ] = 0.0,
-    timeline: Annotated[
-        bool, typer.Option("--timeline", help="Slide a window over recordings of any length.")
-    ] = False,
-    window: Annotated[
-        float | None, typer.Option(help="Seconds heard at once.", show_default="the encoder's window")
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--classes",
+            help="Tell these classes apart by their names alone, without fitted heads: zero-shot, with the "
+            "encoder of --encoder or mini.",
+            metavar="NAME,...",
+        ),
     ] = None,
-    hop: Annotated[
-        float | None, typer.Option(help="Seconds from window to window.", show_default="the window")
-    ] = None,
+    top: Annotated[int, typer.Option(help="How many classes to show, likeliest first.", min=1)] = 1,
     merge: Annotated[bool, typer.Option(help="Join neighbouring windows of one label.")] = True,
     audacity: Annotated[
         Path | None,
@@ -89,131 +66,51 @@ def predict(
         Path | None,
         typer.Option("--csv", help="Write CSV to this file; - is standard output.", metavar="FILE"),
     ] = None,
-    as_json: Json = False,
     encoder: SameEncoderOption = None,
-    tokenizer: TokenizerOption = None,
-    device: DeviceOption = None,
-    batch_size: Annotated[
-        int, typer.Option(help="Clips or windows per encoder call.", min=1, max=MOST_AT_ONCE)
-    ] = 16,
+    as_json: Json = False,
 ) -> None:
-    """Say what is heard in audio files, with a fitted head.
+    """Say what is heard in audio files, with a fitted head, or by the names of --classes.
 
     One answer per file: of what is longer than the encoder reads at once, the centre counts, as in training.
     With --timeline every second is heard: start, end and label of each stretch, in flat memory.
-    Files that cannot be read, and silence, are named; the rest goes on, and the exit code is 3.
+    Files that cannot be read, and silence, are reported; the rest goes on, and the exit code is 3.
 
     Examples: palm-cache predict runs/demo/mini/heads.h5 recordings/ --top 3 --threshold 0.5
 
     palm-cache predict runs/demo/mini/heads.h5 night.flac --timeline --hop 1 --audacity night.txt
+
+    palm-cache predict --classes "dog bark,siren" recordings/
     """
-    _check_options(timeline, {"--window": window, "--hop": hop, "--audacity": audacity}, csv, as_json)
-    if not threshold >= 0:  # click lets NaN pass its bounds
-        raise typer.BadParameter(f"{threshold} is not a probability", param_hint="--threshold")
+    sliding = {"--window": params["window"], "--hop": params["hop"], "--audacity": audacity}
+    _check_options(params["timeline"] is True, sliding, csv, as_json)
+    heads, audio = _heads_and_audio(inputs, classes, run)
     with one_line_errors("what was printed or written stands"), ExitStack() as stack:
+        settings = _settings(params)
         from palm_cache.prediction.inputs import find_recordings
+        from palm_cache.prediction.table import classify
 
-        classifier = _load(heads, run, encoder, device, tokenizer)
-        found = find_recordings(audio, _read_stdin)
-        recordings = [entry for entry in found if isinstance(entry, Path)]
+        classifier = _load(heads, run, classes, encoder, override(LoadingParams(), **loading))
+        entries = find_recordings(audio, _read_stdin)
+        recordings = [entry for entry in entries if isinstance(entry, Path)]
+        protected = [*recordings, *([heads] if heads else [])]
         for option, output in (("--csv", csv), ("--audacity", audacity)):
-            keep_inputs([output] if output else [], [_file(heads), *recordings], option)
+            keep_inputs([output] if output else [], protected, option)
         top = min(top, len(classifier.class_names))
-        telling = Telling(classifier.class_names, top, threshold, over_time=timeline)
-        progress = stack.enter_context(progress_bar("seconds" if timeline else "files"))
-        results: Iterator[Prediction | Stretch | Failure]
-        if timeline:
-            from palm_cache.prediction.timeline import Sliding, join, listen
-
-            sliding = Sliding.over(classifier, window, hop)
-            stretches = listen(classifier, found, sliding, batch_size=batch_size, progress=progress)
-            if merge:
-                stretches = join(stretches, lambda stretch: telling.label(stretch.probabilities))
-            results = _labelled(stretches, telling, audacity, found) if audacity else stretches
-        else:
-            from palm_cache.prediction.clips import predict_files
-
-            results = predict_files(classifier, found, batch_size=batch_size, progress=progress)
-        about = _about(heads, classifier, telling) if as_json else None
-        failed = _tell(results, telling, _rows(stack, telling, found, csv, about), classifier)
-    if failed:
-        say(f"{failed} of {len(found)} input(s) failed")
+        shape = ResultFormat(classifier.class_names, top, settings.threshold, over_time=settings.timeline)
+        progress = stack.enter_context(progress_bar("seconds" if settings.timeline else "files"))
+        results = classify(classifier, entries, settings, merge=merge, progress=progress)
+        if audacity:
+            results = _with_labels(results, shape, audacity, recordings)
+        about = _about(heads, classifier, shape) if as_json else None
+        n_failed = _show(results, shape, _rows(stack, shape, entries, csv, about), classifier)
+    if n_failed:
+        say(f"{n_failed} of {len(entries)} input(s) failed")
         raise typer.Exit(SOME_FAILED)
-
-
-def calibrate(
-    heads: HeadsArgument,
-    run: RunOption = None,
-    all_runs: Annotated[bool, typer.Option("--all", help="Every run of the file.")] = False,
-    store: Annotated[
-        str | None,
-        typer.Option(help="The feature store, if it is no longer where the heads were fitted on it."),
-    ] = None,
-    encoder: SameEncoderOption = None,
-    device: DeviceOption = None,
-    tokenizer: TokenizerOption = None,
-    as_json: Json = False,
-) -> None:
-    """Fit the temperature that turns a run's logits into probabilities, on its own shots, held out.
-
-    The run's shots are split into four parts; a head fitted like the run's on three of them scores the
-    fourth, and so on. Test clips take no part. palm-cache fit does this by itself for the run that predict
-    takes first, unless the head learns words.
-
-    Example: palm-cache calibrate runs/demo/mini/heads.h5 --run coop
-    """
-    if all_runs and run is not None:
-        raise typer.BadParameter("give --run or --all, not both", param_hint="--all")
-    with one_line_errors("nothing was changed"):
-        from palm_cache.adaptation.calibration import calibrate_file
-        from palm_cache.extraction.encoders.registry import load_text_tower
-        from palm_cache.store.heads import choose_run, read_runs, run_name
-        from palm_cache.store.places import place
-
-        file = _file(heads)
-        runs = read_runs(file)
-        with progress_bar("runs") as progress:
-            done = calibrate_file(
-                file,
-                runs if all_runs else [choose_run(runs, run)],
-                store=place(store) if store else None,
-                load_tower=partial(
-                    load_text_tower,
-                    device=device or "auto",
-                    tokenizer=tokenizer or CLIP_TOKENIZER,
-                    named=encoder,
-                ),
-                progress=progress,
-            )
-        if not any(one.calibration for one in done):
-            raise DataError(done[0].problem)
-    for one in done:
-        if one.problem:
-            say(f"note: not calibrated: {one.problem}")
-    known = {run_name(one.run): one.calibration for one in done if one.calibration}
-    if as_json:
-        print_json({name: asdict(found) for name, found in known.items()})
-        return
-    print_table(
-        ("run", "temperature", "held-out shots", "loss before", "loss"),
-        [
-            [
-                name,
-                f"{found.temperature:.3f}",
-                str(found.n_clips),
-                f"{found.loss_before:.3f}",
-                f"{found.loss:.3f}",
-            ]
-            for name, found in known.items()
-        ],
-    )
 
 
 def export(
     heads: HeadsArgument,
-    to: Annotated[
-        str, typer.Option("--to", help=f"{', '.join(FORMS)}.", metavar="FORM", autocompletion=complete_forms)
-    ],
+    to: Annotated[ExportFormat, typer.Option("--to", help="The format.")],
     run: RunOption = None,
     out: Annotated[
         Path | None, typer.Option(help="The file to write.", show_default="named after the run, beside HEADS")
@@ -222,30 +119,51 @@ def export(
 ) -> None:
     """Write a fitted head for other programs, with a card in JSON that says what it is.
 
-    safetensors: class embeddings, scale and temperature (other heads: their state). onnx, torchscript: a
-    graph from embeddings to logits and probabilities, compared with the head before it is called done. The
-    card names classes, encoder, fingerprint, window, scores and licences.
+    safetensors: class embeddings, scale and temperature (other heads: their state). onnx: a graph from
+    embeddings to logits and probabilities, compared with the head before it is kept. The card names classes,
+    encoder, fingerprint, window, scores and licences.
 
     Example: palm-cache export runs/demo/mini/heads.h5 --to onnx --out demo.onnx
     """
-    form = cast("Form", choice("--to", to, FORMS))
     with one_line_errors():
         from palm_cache.prediction.export import export_head
 
-        done = export_head(_file(heads), form, run, out)
+        written = export_head(heads, to, run, out)
     if as_json:
-        print_json({"file": str(done.file), "card_file": str(done.card_file), "card": done.card})
+        print_json({"file": str(written.file), "card_file": str(written.card_file), "card": written.card})
         return
-    tell(f"{done.card['run']} -> {done.file}, {done.card_file}")
-    if form == "torchscript":
-        say("note: torch calls TorchScript deprecated; ONNX is the form to build on")
+    tell(f"{written.card['run']} -> {written.file}, {written.card_file}")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands that use fitted heads."""
-    panel = "Using a head"
-    for command in (predict, calibrate, export):
-        app.command(rich_help_panel=panel)(command)
+    """Add the commands."""
+    for function in (predict, export):
+        command(app, function, USE)
+
+
+def _heads_and_audio(
+    inputs: Sequence[str], classes: str | None, run: str | None
+) -> tuple[Path | None, Sequence[str]]:
+    """Part what was given into the heads, which --classes needs none of, and what to listen to."""
+    if classes is not None:
+        if run is not None:
+            raise typer.BadParameter("give --run or --classes, not both", param_hint="--run")
+        return None, inputs
+    if len(inputs) < 2:
+        raise typer.BadParameter(
+            'give a heads file and what to listen to (or --classes "NAME,NAME" instead of the heads)',
+            param_hint="HEADS AUDIO...",
+        )
+    from palm_cache.store.heads import heads_file
+
+    return heads_file(Path(inputs[0])), inputs[1:]
+
+
+def _settings(params: Mapping[str, object]) -> PredictParams:
+    try:
+        return override(PredictParams(), **params)
+    except ParameterError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _check_options(timeline: bool, sliding: Mapping[str, object], csv: Path | None, as_json: bool) -> None:
@@ -263,53 +181,68 @@ def _read_stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _file(heads: Path) -> Path:
-    return heads / "heads.h5" if heads.is_dir() else heads
-
-
 def _load(
-    heads: Path, run: str | None, encoder: str | None, device: str | None, tokenizer: str | None
+    heads: Path | None, run: str | None, classes: str | None, encoder: str | None, loading: LoadingParams
 ) -> Classifier:
     """Load head and encoder, and say which run it is and what its probabilities are worth."""
-    from palm_cache.prediction.classifier import Classifier
+    from palm_cache.prediction.table import load_classifier
     from palm_cache.store.heads import read_runs, run_name
 
-    file = _file(heads)
-    classifier = Classifier.load(
-        file, run, encoder=encoder, device=device or "auto", tokenizer=tokenizer or CLIP_TOKENIZER
+    classifier = load_classifier(
+        heads,
+        run,
+        classes=None if classes is None else classes.split(","),
+        encoder=encoder,
+        device=loading.device,
+        tokenizer=loading.tokenizer,
     )
-    head, runs = classifier.head, read_runs(file)
+    head = classifier.head
+    if heads is None:
+        say(f"note: zero-shot with {classifier.encoder.spec}; probabilities are not calibrated")
+        return classifier
+    runs = read_runs(heads)
     name, calibration = run_name(head.run), head.calibration
     if calibration:
         worth = f"probabilities calibrated on {calibration.n_clips} held-out shots"
     elif head.run.shots:
-        worth = f"probabilities are not calibrated: palm-cache calibrate {file} --run {name}"
+        worth = f"probabilities are not calibrated: palm-cache calibrate {heads} --run {name}"
     else:
         worth = "probabilities are not calibrated: it learned from no shots that could be held out"
-    others = f", one of {len(runs)} runs ({_kinds(runs)}; choose with --run)" if len(runs) > 1 else ""
-    say(f"note: {name}{others if run is None else ''}; {worth}")
+    reason = f", {_why_default(heads, runs)}" if run is None and len(runs) > 1 else ""
+    say(f"note: {name}{reason}; {worth}")
     return classifier
 
 
-def _about(heads: Path, classifier: Classifier, telling: Telling) -> dict[str, object]:
+def _why_default(heads: Path, runs: Sequence[Run]) -> str:
+    """Say why a run is taken where nobody named one."""
+    from palm_cache.store.heads import default_run
+
+    calibration = default_run(heads)[1]
+    others = f"of {len(runs)} runs ({_kinds(runs)}; choose with --run)"
+    if calibration is None:
+        return f"one {others}"
+    return f"the best on held-out shots (loss {calibration.loss:.3f}) {others}"
+
+
+def _about(heads: Path | None, classifier: Classifier, shape: ResultFormat) -> dict[str, object]:
     """Return what a JSON document says before its results."""
     from palm_cache.store.heads import run_name
 
     head = classifier.head
     return {
-        "heads": str(_file(heads)),
-        "run": run_name(head.run),
+        "heads": str(heads) if heads else None,
+        "run": run_name(head.run) if heads else head.run.head,
         "encoder": classifier.encoder.spec,
         "classes": list(head.class_names),
         "calibration": asdict(head.calibration) if head.calibration else None,
-        "threshold": telling.threshold,
+        "threshold": shape.threshold,
     }
 
 
 def _rows(
     stack: ExitStack,
-    telling: Telling,
-    found: Sequence[Path | Failure],
+    shape: ResultFormat,
+    entries: Sequence[Path | Failure],
     csv: Path | None,
     about: Mapping[str, object] | None,
 ) -> Rows:
@@ -317,33 +250,39 @@ def _rows(
     if about is not None:
         return stack.enter_context(json_rows(about))
     if csv is not None:
-        return stack.enter_context(csv_rows(telling, csv))
-    return TableRows(telling, [printable(entry) for entry in found if isinstance(entry, Path)])
+        return stack.enter_context(csv_rows(shape, csv))
+    return TableRows(shape, [printable(entry) for entry in entries if isinstance(entry, Path)])
 
 
-def _labelled(
-    results: Iterator[Stretch | Failure], telling: Telling, target: Path, found: Sequence[Path | Failure]
-) -> Iterator[Stretch | Failure]:
+def _with_labels(
+    results: Iterator[Prediction | Stretch | Failure],
+    shape: ResultFormat,
+    target: Path,
+    recordings: Sequence[Path],
+) -> Iterator[Prediction | Stretch | Failure]:
     """Write label tracks while results pass."""
     from palm_cache.prediction.label_tracks import LabelTracks
 
-    with LabelTracks(target, [entry for entry in found if isinstance(entry, Path)]) as tracks:
+    with LabelTracks(target, recordings) as tracks:
         for result in results:
             if isinstance(result, Stretch):
-                label = telling.label(result.probabilities)
-                named = label if label in telling.class_names else None
+                label = label_of(result.probabilities, shape.class_names, shape.threshold)
+                named = label if label in shape.class_names else None
                 tracks.write(result.path, result.start, result.end, named)
             yield result
 
 
-def _tell(
-    results: Iterator[Prediction | Stretch | Failure], telling: Telling, rows: Rows, classifier: Classifier
+def _show(
+    results: Iterator[Prediction | Stretch | Failure],
+    shape: ResultFormat,
+    rows: Rows,
+    classifier: Classifier,
 ) -> int:
     """Show results as they come; return how many inputs failed."""
     failed = cropped = 0
     remarks: dict[str, list[str]] = {}
     for result in results:
-        rows.write(telling.row(result))
+        rows.write(shape.row(result))
         if isinstance(result, Failure):
             failed += 1
             say(f"failed {result.path}: {result.reason}")

@@ -7,27 +7,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from palm_cache.cli.terminal import as_json, put, tell
 from palm_cache.errors import visible
 from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
 from palm_cache.store.atomic import GrowingFile
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Row = Mapping[str, Any]
 """A result as JSON tells it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """How results are told."""
+class ResultFormat:
+    """How results are shown."""
 
     class_names: tuple[str, ...]
     top: int
-    """Classes to name, at most all."""
+    """How many classes to name, at most all."""
     threshold: float
     """Below it an answer is none of the classes."""
     over_time: bool
@@ -40,38 +37,30 @@ class Telling:
         further = (f"{what}_{rank}" for rank in range(2, self.top + 1) for what in ("label", "probability"))
         return ("path", *times, "label", "probability", *further, "error")
 
-    def label(self, probabilities: Tensor | None) -> str:
-        """Return what a result is called: a class, none of them, or silence."""
-        return SILENCE if probabilities is None else self._answer(probabilities)[0] or NONE_OF_THESE
-
     def row(self, result: Prediction | Stretch | Failure) -> Row:
         """Return a result as JSON tells it."""
         if isinstance(result, Failure):
             return {"path": result.path, "error": result.reason}
-        place: dict[str, object] = {"path": result.path}
+        source: dict[str, object] = {"path": result.path}
         if isinstance(result, Stretch):
-            place |= {"start": result.start, "end": result.end}
+            source |= {"start": result.start, "end": result.end}
         if result.probabilities is None:
-            return {**place, "label": None, "silent": True}
-        label, top = self._answer(result.probabilities)
-        named = [{"label": name, "probability": value} for name, value in top]
-        return {**place, "label": label, "probability": top[0][1], "top": named}
+            return {**source, "label": None, "silent": True}
+        named = answer(result.probabilities, self.class_names, top=self.top, threshold=self.threshold)
+        likeliest = [{"label": name, "probability": value} for name, value in named.top]
+        return {**source, "label": named.label, "probability": named.probability, "top": likeliest}
 
     def cells(self, row: Row) -> list[object]:
         """Return a result in the columns of CSV."""
         ranked = row.get("top", ())
         # Where the likeliest class is not named, it is the first of the others.
         others = ranked[1:] if row.get("label") else ranked[:-1]
-        known = dict(row)
+        values = {name: value for name, value in row.items() if value is not None}
         if "error" not in row:
-            known["label"] = SILENCE if row.get("silent") else row["label"] or NONE_OF_THESE
+            values["label"] = SILENCE if row.get("silent") else row["label"] or NONE_OF_THESE
         for rank, other in enumerate(others, start=2):
-            known |= {f"{what}_{rank}": value for what, value in other.items()}
-        return [known.get(column, "") for column in self.columns]
-
-    def _answer(self, probabilities: Tensor) -> tuple[str | None, tuple[tuple[str, float], ...]]:
-        told = answer(probabilities, self.class_names, top=self.top, threshold=self.threshold)
-        return told.label, told.top
+            values |= {f"{key}_{rank}": value for key, value in other.items()}
+        return [values.get(column, "") for column in self.columns]
 
 
 class Rows(Protocol):
@@ -87,20 +76,20 @@ class TableRows:
 
     Parameters
     ----------
-    telling : Telling
+    result_format : ResultFormat
     paths : sequence of str
         All that will come.
     """
 
-    def __init__(self, telling: Telling, paths: Sequence[str]) -> None:
+    def __init__(self, result_format: ResultFormat, paths: Sequence[str]) -> None:
         from rich.cells import cell_len
 
-        self._telling = telling
-        name = max(map(cell_len, (*map(visible, telling.class_names), NONE_OF_THESE)))
+        self._format = result_format
+        name = max(map(cell_len, (*map(visible, result_format.class_names), NONE_OF_THESE)))
         widths = {"path": max(map(cell_len, paths), default=0), "start": 10, "end": 10, "probability": 6}
         self._columns = {
             column: max(widths.get(column.partition("_")[0], name), len(heading))
-            for column in telling.columns[:-1]
+            for column in result_format.columns[:-1]
             for heading in [column.replace("_", " ")]
         }
         self._line([column.replace("_", " ") for column in self._columns])
@@ -109,7 +98,7 @@ class TableRows:
     def write(self, row: Row) -> None:
         """Print one line."""
         if "error" not in row:
-            cells = self._telling.cells(row)[:-1]
+            cells = self._format.cells(row)[:-1]
             self._line([_text(column, cell) for column, cell in zip(self._columns, cells, strict=True)])
 
     def _line(self, texts: Sequence[str]) -> None:
@@ -144,18 +133,18 @@ class CsvRows:
 
     Parameters
     ----------
-    telling : Telling
+    result_format : ResultFormat
     target : Writable
     """
 
-    def __init__(self, telling: Telling, target: Writable) -> None:
-        self._telling = telling
+    def __init__(self, result_format: ResultFormat, target: Writable) -> None:
+        self._format = result_format
         self._writer = csv.writer(target, lineterminator="\n")
-        self._writer.writerow(telling.columns)
+        self._writer.writerow(result_format.columns)
 
     def write(self, row: Row) -> None:
         """Write one row."""
-        cells = self._telling.cells(row)
+        cells = self._format.cells(row)
         self._writer.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
 
 
@@ -201,7 +190,7 @@ def json_rows(about: Mapping[str, object]) -> Iterator[JsonRows]:
 
 
 @contextmanager
-def csv_rows(telling: Telling, file: Path) -> Iterator[CsvRows]:
+def csv_rows(result_format: ResultFormat, file: Path) -> Iterator[CsvRows]:
     """Write a CSV file, or to stdout where the file is ``-``.
 
     Raises
@@ -210,10 +199,10 @@ def csv_rows(telling: Telling, file: Path) -> Iterator[CsvRows]:
         If the file cannot be written.
     """
     if str(file) == "-":
-        yield CsvRows(telling, Stdout())
+        yield CsvRows(result_format, Stdout())
         return
     target = GrowingFile(file)
     try:
-        yield CsvRows(telling, target)
+        yield CsvRows(result_format, target)
     finally:
         target.close()

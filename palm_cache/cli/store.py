@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.datasets import complete_dataset
-from palm_cache.cli.extraction import (
-    PANEL,
-    DeviceOption,
-    FeaturesOption,
-    RootOption,
-    SameEncoderOption,
-    TokenizerOption,
-    read_tables,
-)
+from palm_cache.cli.completion import complete_dataset, complete_store
+from palm_cache.cli.extraction import read_tables
+from palm_cache.cli.options import STAGE_ONE, RootOption, SameEncoderOption, StoreArgument, takes
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
-from palm_cache.params import Params, Recipe, Resources, override
+from palm_cache.params import LoadingParams, Params, Resources, override
 
 if TYPE_CHECKING:
     from palm_cache.extraction.verify import Recomputation
     from palm_cache.store.features import FeatureStore
-    from palm_cache.store.prune import Known, Waste
+    from palm_cache.store.prune import CachedRecipe, Waste
     from palm_cache.types import ClipTable, Place
-
-
-def complete_store(incomplete: str) -> list[str]:
-    """Return the stores at their default places that begin like this."""
-    from palm_cache.store.layout import stores_present
-
-    present = map(str, stores_present(Path(Params().features)))
-    return [store for store in present if store.startswith(incomplete)]
-
-
-StoreArgument = Annotated[
-    str,
-    typer.Argument(
-        help="A feature store, e.g. data/features/demo/mini.zarr or s3://bucket/features/demo/mini.zarr.",
-        metavar="STORE",
-        autocompletion=complete_store,
-    ),
-]
 
 
 def store_info(store: StoreArgument, as_json: Json = False) -> None:
@@ -88,7 +62,9 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
         tell(f"    {name}: {reason}")
 
 
+@takes(loading=LoadingParams)
 def store_verify(
+    loading: dict[str, object],
     store: StoreArgument,
     dataset: Annotated[
         str | None,
@@ -109,16 +85,14 @@ def store_verify(
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other clips to embed again.")] = 0,
     encoder: SameEncoderOption = None,
-    tokenizer: TokenizerOption = None,
-    device: DeviceOption = None,
     as_json: Json = False,
 ) -> None:
     """Check every file and row of a feature store: checksums, finite values, zero vectors.
 
     Exit 1 if anything is wrong.
 
-    Where the audio is, the store can also be held against it (--dataset) and against its encoder
-    (--recompute; without --dataset the audio is that of the dataset whose name the store bears).
+    Where the audio is here, the store can also be compared with it (--dataset) and with its encoder
+    (--recompute; without --dataset the audio is that of the dataset whose name the store has).
 
     Example: palm-cache store verify data/features/demo/mini.zarr --dataset demo --recompute 32
     """
@@ -132,7 +106,8 @@ def store_verify(
         if not problems and (dataset is not None or recompute):
             table = read_tables((dataset or opened.header.dataset,), root)[0][0]
             compare = dataset is not None
-            more, again = _hold_against(opened, table, compare, recompute, seed, encoder, device, tokenizer)
+            loaded = override(LoadingParams(), **loading)
+            more, again = _hold_against(opened, table, compare, recompute, seed, encoder, loaded)
             problems += more
     if as_json:
         document = {"store": str(store), "sound": not problems, "problems": problems}
@@ -159,16 +134,14 @@ def _hold_against(
     count: int,
     seed: int,
     named: str | None,
-    device: str | None,
-    tokenizer: str | None,
+    loading: LoadingParams,
 ) -> tuple[list[str], Recomputation | None]:
-    """Hold a store against its dataset and its encoder."""
+    """Compare a store with its dataset and its encoder."""
     from palm_cache.extraction.embedding import Road
     from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
     from palm_cache.extraction.verify import dataset_problems, recompute
 
-    how, recipe = override(Resources(), device=device), override(Recipe(), tokenizer=tokenizer)
-    encoder = load_encoder_of(opened.header, device=how.devices[0], tokenizer=recipe.tokenizer, named=named)
+    encoder = load_encoder_of(opened.header, device=loading.device, tokenizer=loading.tokenizer, named=named)
     problems: list[str] = []
     with Road(encoder, recipe_of(opened.header.recipe)) as road, progress_bar("clips") as progress:
         if compare:
@@ -211,15 +184,10 @@ def store_export(
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Remove without asking.")]
-CacheOption = Annotated[
-    str | None,
-    typer.Option(
-        "--cache", help="The cache: a folder or a URL.", metavar="PLACE", show_default="<features>/.cache"
-    ),
-]
 
 
-def store_gc(features: FeaturesOption = None, yes: YesOption = False, as_json: Json = False) -> None:
+@takes(where=(Params, ("features",)))
+def store_gc(where: dict[str, object], yes: YesOption = False, as_json: Json = False) -> None:
     """List feature stores that cannot be read and what killed processes left, and remove it if told to.
 
     Only what palm-cache wrote is ever removed, file by file. A store whose audio or checkpoint is not here
@@ -231,10 +199,11 @@ def store_gc(features: FeaturesOption = None, yes: YesOption = False, as_json: J
     from palm_cache.store.prune import store_waste
 
     with one_line_errors("what was removed is gone, the rest stays"):
-        _clear_out(store_waste(place(features or Params().features)), yes, as_json)
+        _clear_out(store_waste(place(override(Params(), **where).features)), yes, as_json)
 
 
-def cache_info(features: FeaturesOption = None, cache: CacheOption = None, as_json: Json = False) -> None:
+@takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))
+def cache_info(where: dict[str, object], resources: dict[str, object], as_json: Json = False) -> None:
     """Show what the cache knows: contents by recipe, their size, and the stores made of them.
 
     Example: palm-cache cache info
@@ -242,23 +211,30 @@ def cache_info(features: FeaturesOption = None, cache: CacheOption = None, as_js
     from palm_cache.store.prune import known_recipes
 
     with one_line_errors():
-        stores, where = _features_and_cache(features, cache)
-        known = known_recipes(where, stores)
+        stores, folder = _features_and_cache(where, resources)
+        recipes = known_recipes(folder, stores)
     if as_json:
-        print_json({"cache": str(where), "recipes": [asdict(one) for one in known]})
+        print_json({"cache": str(folder), "recipes": [asdict(recipe) for recipe in recipes]})
         return
     print_table(
         ("recipe", "encoder", "contents", "size", "stores"),
         [
-            [one.name[:14], _words(one), f"{one.contents:,}", megabytes(one.bytes), ", ".join(one.used_by)]
-            for one in known
+            [
+                recipe.name[:14],
+                _describe(recipe),
+                f"{recipe.contents:,}",
+                megabytes(recipe.bytes),
+                ", ".join(recipe.used_by),
+            ]
+            for recipe in recipes
         ],
     )
-    tell(f"{len(known)} recipes, {megabytes(sum(one.bytes for one in known))} -> {where}")
+    tell(f"{len(recipes)} recipes, {megabytes(sum(recipe.bytes for recipe in recipes))} -> {folder}")
 
 
+@takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))
 def cache_prune(
-    features: FeaturesOption = None, cache: CacheOption = None, yes: YesOption = False, as_json: Json = False
+    where: dict[str, object], resources: dict[str, object], yes: YesOption = False, as_json: Json = False
 ) -> None:
     """List what no store in the folder of stores is made of, and remove it from the cache if told to.
 
@@ -269,20 +245,20 @@ def cache_prune(
     from palm_cache.store.prune import cache_waste, known_recipes
 
     with one_line_errors("what was removed is gone, the rest stays"):
-        stores, where = _features_and_cache(features, cache)
-        _clear_out(cache_waste(known_recipes(where, stores), where), yes, as_json)
+        stores, folder = _features_and_cache(where, resources)
+        _clear_out(cache_waste(known_recipes(folder, stores), folder), yes, as_json)
 
 
-def _features_and_cache(features: str | None, cache: str | None) -> tuple[Place, Place]:
+def _features_and_cache(where: dict[str, object], resources: dict[str, object]) -> tuple[Place, Place]:
     from palm_cache.store.layout import CACHE
     from palm_cache.store.places import place
 
-    stores = place(features or Params().features)
-    return stores, place(cache) if cache else stores / CACHE
+    stores, cache = place(override(Params(), **where).features), resources["cache"]
+    return stores, place(str(cache)) if cache else stores / CACHE
 
 
-def _words(known: Known) -> str:
-    recipe = known.recipe
+def _describe(cached: CachedRecipe) -> str:
+    recipe = cached.recipe
     options = [str(recipe[key]) for key in ("precision", "runtime") if key in recipe]
     usual = {"views": 1, "long": "crop"}
     more = [f"{key} {recipe[key]}" for key in usual if recipe.get(key, usual[key]) != usual[key]]
@@ -334,8 +310,8 @@ def register(app: typer.Typer) -> None:
     store.command("verify")(store_verify)
     store.command("export")(store_export)
     store.command("gc")(store_gc)
-    app.add_typer(store, name="store", rich_help_panel=PANEL)
+    app.add_typer(store, name="store", rich_help_panel=STAGE_ONE)
     cache = typer.Typer(no_args_is_help=True, help="Look at and clear out what is known of every content.")
     cache.command("info")(cache_info)
     cache.command("prune")(cache_prune)
-    app.add_typer(cache, name="cache", rich_help_panel=PANEL)
+    app.add_typer(cache, name="cache", rich_help_panel=STAGE_ONE)

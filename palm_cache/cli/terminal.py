@@ -10,13 +10,13 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from palm_cache.errors import PalmCacheError, visible, without_credentials
 from palm_cache.types import Progress
@@ -59,6 +59,48 @@ class Commands(TyperGroup):
             if not _stdout_fails():
                 raise
             _fail(f"standard output: cannot write: {reason}; send it elsewhere")
+
+
+class Command(TyperCommand):
+    """A command that says what was meant by a word too many."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Parse; a word that belongs to no option is often the value of one."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            if "unexpected extra argument" in error.message and (meant := self._meant(words)):
+                error.message += f"; did you mean {meant}?"
+            raise
+
+    def _meant(self, words: Sequence[str]) -> str:
+        """Return the option that a word too many belongs to, with its value."""
+        options = {name: option for option in self.params for name in option.opts}
+        previous = ""
+        for number, word in enumerate(words):
+            option = options.get(previous)
+            is_value = option is not None and not getattr(option, "is_flag", False)
+            if is_value and not word.startswith("-"):
+                extra = [word]
+                for further in words[number + 1 :]:
+                    if further.startswith("-"):
+                        break
+                    extra.append(further)
+                if len(extra) > 1:
+                    return f"{previous} {','.join(extra)}"
+            elif not word.startswith("-") and "--dataset" in options and "--dataset" not in words:
+                return f"--dataset {word}"
+            previous = word
+        return ""
+
+
+UsageError: Any = typer.BadParameter.__base__
+
+
+def command(app: typer.Typer, function: Callable[..., None], panel: str | None = None) -> None:
+    """Add a command to an app, in a panel of its help."""
+    app.command(cls=Command, rich_help_panel=panel)(function)
 
 
 def _stdout_fails() -> bool:
@@ -132,21 +174,24 @@ def _shown(text: str) -> str:
 
 
 @contextmanager
-def progress_bar(unit: str) -> Iterator[Progress]:
+def progress_bar(unit: str, units: Mapping[str, str] | None = None) -> Iterator[Progress]:
     """Show progress with rate and remaining time on stderr.
 
     Parameters
     ----------
     unit : str
         What is counted, in the plural.
+    units : mapping, optional
+        What is counted in some parts of the work, by their names.
     """
+    units = units or {}
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _line_progress(unit)
+        yield _line_progress(unit, units)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -163,13 +208,13 @@ def progress_bar(unit: str) -> Iterator[Progress]:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total, rate="")
             speed = next(task.speed for task in bar.tasks if task.id == tasks[what])
-            rate = f"{speed:.0f} {unit}/s" if speed else ""
+            rate = f"{speed:.0f} {units.get(what, unit)}/s" if speed else ""
             bar.update(tasks[what], completed=done, rate=rate)
 
         yield report
 
 
-def _line_progress(unit: str) -> Progress:
+def _line_progress(unit: str, units: Mapping[str, str]) -> Progress:
     """Report in plain lines, not too often, for logs."""
     started: dict[str, float] = {}
     last = [time.monotonic()]
@@ -181,7 +226,8 @@ def _line_progress(unit: str) -> Progress:
             last[0] = now
             rate = done / max(now - begin, 1e-9)
             left = (total - done) / max(rate, 1e-9)
-            typer.echo(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left", err=True)
+            count = units.get(what, unit)
+            typer.echo(f"{what}: {done}/{total} {count}, {rate:.1f} {count}/s, {left:.0f} s left", err=True)
 
     return report
 

@@ -15,14 +15,14 @@ import numpy as np
 from markupsafe import Markup
 
 from palm_cache.errors import DataError
-from palm_cache.explore import Method
 from palm_cache.explore.projection import project
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
+from palm_cache.params import MapMethod
 from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Features, Place, Progress, no_progress
 
-METHOD_NAMES: dict[Method, str] = {"tsne": "t-SNE", "pca": "principal components", "umap": "UMAP"}
+METHOD_NAMES: dict[MapMethod, str] = {"tsne": "t-SNE", "pca": "principal components", "umap": "UMAP"}
 
 TEMPLATE = Path(__file__).with_name("template")
 
@@ -40,7 +40,7 @@ def write_page(
     store: Place,
     out: Path,
     *,
-    method: Method = "tsne",
+    method: MapMethod = "tsne",
     predictions: Path | None = None,
     run: str | None = None,
     audio: Path | None = None,
@@ -97,7 +97,7 @@ def write_page(
 
 
 def _render(
-    features: Features, verdicts: Verdicts, method: Method, paths: Sequence[str], data: dict[str, object]
+    features: Features, verdicts: Verdicts, method: MapMethod, paths: Sequence[str], data: dict[str, object]
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE),

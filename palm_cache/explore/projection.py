@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from palm_cache.errors import DataError, ParameterError
-from palm_cache.explore import Method
+from palm_cache.params import MapMethod
 from palm_cache.types import Progress, no_progress
 
 DENSE_DIM = 50
@@ -27,7 +27,7 @@ ITERATIONS = 1000
 
 
 def project(
-    embeddings: NDArray[np.float32], method: Method, *, seed: int = 0, progress: Progress = no_progress
+    embeddings: NDArray[np.float32], method: MapMethod, *, seed: int = 0, progress: Progress = no_progress
 ) -> NDArray[np.float64]:
     """Lay clips out in the plane; the same input gives the same map, however many cores there are.
 

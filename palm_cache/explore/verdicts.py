@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
-from palm_cache.store.heads import without_variant
+from palm_cache.store.heads import choose_run, run_named, without_variant
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import Prediction, read_predictions
 from palm_cache.types import Features
@@ -148,9 +148,16 @@ def _members(names: list[str], wanted: str | None, file: Path) -> tuple[str, lis
     plain = [name for name in groups if without_variant(name) == wanted]
     if len(plain) == 1:
         return plain[0], sorted(groups[plain[0]])
-    raise UnknownNameError.among(
-        "run", wanted, dict.fromkeys([*map(without_variant, groups), *groups, *names])
-    )
+    # As predict understands it: a head, or the beginning of a run's name.
+    runs = {run_named(name, "", ""): name for name in names}
+    try:
+        chosen = runs[choose_run(runs, wanted)]
+    except UnknownNameError:
+        known = dict.fromkeys([*map(without_variant, groups), *groups, *names])
+        raise UnknownNameError.among("run", wanted, known) from None
+    if "-fold" in wanted:
+        return chosen, [chosen]
+    return next((name, sorted(members)) for name, members in groups.items() if chosen in members)
 
 
 def _fill(

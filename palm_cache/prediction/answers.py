@@ -64,8 +64,8 @@ class Answer:
 
     label: str | None
     """The likeliest class; ``None`` where even that is less probable than the threshold."""
-    probability: float
-    """Of the likeliest class, also where it is not named."""
+    probability: float | None
+    """Of that class; ``None`` where none is named."""
     top: tuple[tuple[str, float], ...]
     """The likeliest classes and their probabilities, best first."""
 
@@ -78,9 +78,9 @@ def answer(
     Parameters
     ----------
     top : int
-        Classes to name, at most all.
+        How many classes to name, at most all.
     threshold : float
-        Below it the label is ``None``.
+        Below it no class is named.
     """
     values, order = probabilities.sort(descending=True, stable=True)
     best = [
@@ -88,7 +88,16 @@ def answer(
         for number, value in zip(order[:top].tolist(), values[:top].tolist(), strict=True)
     ]
     label, probability = best[0]
-    return Answer(label if probability >= threshold else None, probability, tuple(best))
+    if probability < threshold:
+        return Answer(None, None, tuple(best))
+    return Answer(label, probability, tuple(best))
+
+
+def label_of(probabilities: Tensor | None, class_names: Sequence[str], threshold: float = 0.0) -> str:
+    """Return what a result is called: a class, none of them, or, without probabilities, silence."""
+    if probabilities is None:
+        return SILENCE
+    return answer(probabilities, class_names, threshold=threshold).label or NONE_OF_THESE
 
 
 def printable(path: Path | str) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from torch import Tensor
 
+from palm_cache.adaptation.heads.base import unit
+from palm_cache.adaptation.heads.zero_shot import ZeroShot
 from palm_cache.adaptation.scorer import Scorer
-from palm_cache.errors import EncoderError
+from palm_cache.errors import EncoderError, ParameterError
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.registry import load_same_encoder, recipe_of
+from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder, recipe_of
+from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import CLIP_TOKENIZER, Recipe
-from palm_cache.store.heads import choose_run, read_head, read_runs, run_name
-from palm_cache.types import FittedHead
+from palm_cache.store.fingerprint import fingerprint
+from palm_cache.store.heads import chosen_run, read_head, run_name
+from palm_cache.types import ZERO_SHOT_TEMPLATE, FittedHead, Run
 
 BATCH_SIZE = 16
 """Views or windows that go through the encoder at once."""
@@ -62,7 +67,7 @@ class Classifier:
         path : Path
             The heads file.
         run : str, optional
-            See :func:`~palm_cache.store.heads.choose_run`.
+            See :func:`~palm_cache.store.heads.choose_run`; by default the best on its held-out shots.
         encoder : str, optional
             Spec of where the encoder's weights lie now, if not where they lay.
         device, tokenizer : str
@@ -77,7 +82,7 @@ class Classifier:
         StaleStoreError
             If the encoder is not the one that the head was fitted on.
         """
-        head, origin = read_head(path, choose_run(read_runs(path), run))
+        head, origin = read_head(path, chosen_run(path, run))
         refuse_joined(head)
         # Format 1 does not count views among what decides the encoder's numbers.
         recorded = {"views": origin.views, **origin.identity}
@@ -92,6 +97,57 @@ class Classifier:
             named=encoder,
         )
         return cls(head, loaded, recipe_of(recorded))
+
+    @classmethod
+    def zero_shot(
+        cls,
+        class_names: Sequence[str],
+        encoder: str,
+        *,
+        template: str = ZERO_SHOT_TEMPLATE,
+        device: str = "auto",
+        tokenizer: str = CLIP_TOKENIZER,
+    ) -> Self:
+        """Load an encoder that tells classes apart by their prompts alone; nothing is fitted.
+
+        Parameters
+        ----------
+        class_names : sequence of str
+            Two or more, each once.
+        encoder : str
+            Spec of an encoder that reads text.
+        template : str
+            Prompt, with ``{c}`` for the class.
+        device, tokenizer : str
+            See :func:`~palm_cache.extraction.encoders.registry.load_encoder`.
+
+        Raises
+        ------
+        ParameterError
+            If there are fewer than two classes, or one is named twice.
+        UnknownNameError, EncoderError
+            If the encoder cannot be loaded, or reads no text.
+        """
+        names = tuple(name.strip() for name in class_names)
+        if len(names) < 2 or "" in names or len(set(names)) < len(names):
+            raise ParameterError(f"classes: give two or more, each once, not {', '.join(names)!r}")
+        recipe = Recipe(tokenizer=tokenizer)
+        loaded = load_encoder(encoder, recipe, device=device)
+        embeddings = unit(loaded.embed_text([template.replace("{c}", name) for name in names]))
+        head = FittedHead(
+            run=Run("", encoder, ZeroShot.name, shots=0, fold=1, seed=0),
+            state={"class_embeddings": embeddings},
+            class_names=names,
+            template=template,
+            hyperparameters={},
+            test_views="first",
+            fingerprint=fingerprint(audio_recipe(loaded, recipe)),
+            digest="",
+            n_train=0,
+            n_params=0,
+            fit_seconds=0.0,
+        )
+        return cls(head, loaded, recipe)
 
     @property
     def longest(self) -> int:

@@ -1,4 +1,4 @@
-"""Fitted heads for other programs: safetensors, ONNX or TorchScript, each with a card that explains it.
+"""Fitted heads for other programs: safetensors or ONNX, each with a card that explains it.
 
 A graph is the head alone: embeddings of the encoder that the card names, to logits and probabilities. It is
 read back and compared with the head before it is called done.
@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -28,17 +27,16 @@ from palm_cache.adaptation.scorer import temperature_of
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
 from palm_cache.extraction.datasets.registry import find_card
 from palm_cache.extraction.encoders.registry import find_card as find_encoder
+from palm_cache.params import ExportFormat
 from palm_cache.prediction.classifier import refuse_joined
 from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.hdf5 import reason
-from palm_cache.store.heads import Origin, choose_run, read_head, read_runs, run_name
+from palm_cache.store.heads import Origin, chosen_run, heads_file, read_head, run_name
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import KEYS, read_scores
-from palm_cache.types import FittedHead
+from palm_cache.types import AnyPath, FittedHead
 
-Form = Literal["safetensors", "onnx", "torchscript"]
-FORMS: tuple[Form, ...] = get_args(Form)
-ENDINGS: Mapping[Form, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torchscript": ".pt"}
+ENDINGS: Mapping[ExportFormat, str] = {"safetensors": ".safetensors", "onnx": ".onnx"}
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -82,17 +80,19 @@ class HeadGraph(nn.Module):
         return logits, (logits / self._temperature).softmax(dim=-1)
 
 
-def export_head(path: Path, form: Form, run: str | None = None, out: Path | None = None) -> Export:
+def export_head(
+    heads: AnyPath, form: ExportFormat, run: str | None = None, out: AnyPath | None = None
+) -> Export:
     """Write one head of a heads file in a form that other programs read, and a card beside it.
 
     Parameters
     ----------
-    path : Path
-        The heads file.
-    form : {"safetensors", "onnx", "torchscript"}
+    heads : path
+        A ``heads.h5``, or the folder that it lies in.
+    form : {"safetensors", "onnx"}
     run : str, optional
-        See :func:`~palm_cache.store.heads.choose_run`.
-    out : Path, optional
+        See :func:`~palm_cache.store.heads.choose_run`; by default the best on its held-out shots.
+    out : path, optional
         The file to write; by default named after the run, beside the heads file. The card's name is
         that of the file with ``.json`` behind it.
 
@@ -105,9 +105,10 @@ def export_head(path: Path, form: Form, run: str | None = None, out: Path | None
     OutputError
         If it cannot be written, a package is missing, or what was written does not agree with the head.
     """
-    head, origin = read_head(path, choose_run(read_runs(path), run))
+    path = heads_file(Path(heads))
+    head, origin = read_head(path, chosen_run(path, run))
     refuse_joined(head)
-    file = out or path.with_name(run_name(head.run) + ENDINGS[form])
+    file = Path(out) if out else path.with_name(run_name(head.run) + ENDINGS[form])
     card_file = Path(f"{file}.json")
     keep_inputs((file, card_file), [path], "--out")
     card = {"format": form, **describe(head, origin, path)}
@@ -119,8 +120,7 @@ def export_head(path: Path, form: Form, run: str | None = None, out: Path | None
         with _damage(head):
             clips = torch.randn(2, _dim(head, origin, path), generator=torch.Generator().manual_seed(0))
             _check_graph(graph, clips, head)
-        make = _as_onnx if form == "onnx" else _as_torchscript
-        content, run_again = make(graph, clips, card)
+        content, run_again = _as_onnx(graph, clips, card)
         added = _checked(run_again, graph, clips)
     card |= added
     # Both are on the disk before one is in its place. The exporters' own writers do not survive a full one.
@@ -254,18 +254,6 @@ def _as_onnx(
     return content, run
 
 
-def _as_torchscript(
-    graph: HeadGraph, clips: Tensor, card: Mapping[str, object]
-) -> tuple[bytes, Callable[[Tensor], Outputs]]:
-    with _quiet():
-        traced: Any = torch.jit.trace(graph, clips)  # type: ignore[no-untyped-call]
-        buffer = BytesIO()
-        torch.jit.save(traced, buffer, _extra_files={"card.json": json.dumps(card)})
-        buffer.seek(0)
-        loaded: Callable[[Tensor], Outputs] = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
-    return buffer.getvalue(), loaded
-
-
 def _checked(written: Callable[[Tensor], Outputs], graph: HeadGraph, clips: Tensor) -> dict[str, object]:
     """Compare what was written with the head, on another number of clips than it was traced with.
 
@@ -292,10 +280,7 @@ def _checked(written: Callable[[Tensor], Outputs], graph: HeadGraph, clips: Tens
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep exporters from talking: TorchScript is deprecated, ONNX lists operators that it lacks.
-
-    What they write is compared with the head all the same.
-    """
+    """Silence the exporter, which lists operators that it lacks; what it writes is compared with the head."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

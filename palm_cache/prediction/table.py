@@ -1,24 +1,26 @@
-"""The verb ``predict`` of the Python interface: what is heard in files, as a table."""
+"""What is heard in files: result by result as it comes, or all of it as a table."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from palm_cache.params import CLIP_TOKENIZER
-from palm_cache.prediction.answers import Failure, Prediction, Stretch, answer
-from palm_cache.prediction.classifier import Classifier
+from palm_cache.errors import ParameterError
+from palm_cache.params import CLIP_TOKENIZER, Params, PredictParams
+from palm_cache.prediction.answers import Failure, Prediction, Stretch, answer, label_of
+from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.inputs import find_recordings
 from palm_cache.prediction.timeline import Sliding, join, listen
-from palm_cache.store.heads import run_name
+from palm_cache.store.heads import heads_file, run_name
 from palm_cache.types import AnyPath, Progress, no_progress
 
 
@@ -29,7 +31,7 @@ class PredictResult:
     table: pd.DataFrame
     """One row per file, or per stretch of a recording: ``path``, with ``timeline`` ``start`` and ``end`` in
     seconds, ``label`` (missing where no class reaches the threshold, in silence and where ``error`` says why
-    nothing can be said), ``probability`` of the likeliest class, and ``error``."""
+    nothing can be said), ``probability`` of that class (NaN where there is none), and ``error``."""
     probabilities: NDArray[np.float64]
     """(n_rows, n_classes) of every class; NaN in silence and where there is an error."""
     class_names: tuple[str, ...]
@@ -39,15 +41,20 @@ class PredictResult:
     """Whether the probabilities are: ``palm-cache fit`` and ``palm-cache calibrate`` see to that."""
 
 
+_DEFAULTS = PredictParams()
+
+
 def predict(
-    heads: AnyPath,
+    heads: AnyPath | None,
     audio: AnyPath | Iterable[AnyPath],
     *,
     run: str | None = None,
-    threshold: float = 0.0,
-    timeline: bool = False,
-    window: float | None = None,
-    hop: float | None = None,
+    classes: Sequence[str] | None = None,
+    threshold: float = _DEFAULTS.threshold,
+    timeline: bool = _DEFAULTS.timeline,
+    window: float | None = _DEFAULTS.window,
+    hop: float | None = _DEFAULTS.hop,
+    batch_size: int = _DEFAULTS.batch_size,
     encoder: str | None = None,
     device: str = "auto",
     tokenizer: str = CLIP_TOKENIZER,
@@ -57,21 +64,27 @@ def predict(
 
     Parameters
     ----------
-    heads : path
-        A ``heads.h5``.
+    heads : path or None
+        A ``heads.h5``, or the folder that it lies in; ``None`` where ``classes`` are given instead.
     audio : path or several
         Files, folders, which are searched for audio, or patterns such as ``"night/*.flac"``.
     run : str, optional
-        A run of the file, by its name or the beginning of it; by default PALM's with most shots.
+        A run of the file, by its name or the beginning of it; by default, of the calibrated runs with most
+        shots, the one with the least loss on its held-out shots.
+    classes : sequence of str, optional
+        Names of classes to tell apart by their prompts alone, zero-shot, without any fitted head.
     threshold : float
-        Where no class is as probable, none is named.
+        Probability below which no class is named.
     timeline : bool
         Slide a window over recordings of any length instead of hearing each at its centre; neighbouring
         windows of one label are joined.
     window, hop : float, optional
         Seconds heard at once and from window to window; by default the encoder's window, without overlap.
+    batch_size : int
+        Clips or windows per encoder call; 0 is what suits the device.
     encoder : str, optional
-        Where the encoder's weights lie now, if not where they lay.
+        Where the encoder's weights lie now, if they have moved; with ``classes`` which encoder, ``mini`` by
+        default.
     device, tokenizer : str
         Of the encoder.
     progress : callable
@@ -87,7 +100,7 @@ def predict(
     --------
     >>> import palm_cache
     >>> features = palm_cache.extract("Tones")
-    >>> fitted = palm_cache.fit(features, palm_cache.FitParams(shots=(4,)))
+    >>> fitted = palm_cache.fit(features, palm_cache.FitParams(heads="palm", shots=4))
     >>> heard = palm_cache.predict(fitted.heads, "Tones/audios")
     >>> heard.run
     'palm-4shots-fold1-seed0'
@@ -96,17 +109,71 @@ def predict(
     >>> list(heard.table.columns)
     ['path', 'label', 'probability', 'error']
     """
+    params = PredictParams(threshold, timeline, window, hop, batch_size)
     paths = [audio] if isinstance(audio, str | PathLike) else audio
-    classifier = Classifier.load(Path(heads), run, encoder=encoder, device=device, tokenizer=tokenizer)
-    found = find_recordings([os.fspath(path) for path in paths], _no_list)
-    results: Iterator[Prediction | Stretch | Failure]
-    if timeline:
-        sliding = Sliding.over(classifier, window, hop)
-        stretches = listen(classifier, found, sliding, progress=progress)
-        results = join(stretches, lambda stretch: _row(stretch, classifier, threshold)["label"])
-    else:
-        results = predict_files(classifier, found, progress=progress)
+    classifier = load_classifier(
+        heads, run, classes=classes, encoder=encoder, device=device, tokenizer=tokenizer
+    )
+    recordings = find_recordings([os.fspath(path) for path in paths], _no_list)
+    results = classify(classifier, recordings, params, progress=progress)
     return _collect(results, classifier, threshold, over_time=timeline)
+
+
+def load_classifier(
+    heads: AnyPath | None,
+    run: str | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    encoder: str | None = None,
+    device: str = "auto",
+    tokenizer: str = CLIP_TOKENIZER,
+) -> Classifier:
+    """Load a fitted head with its encoder, or an encoder that tells classes apart by their names.
+
+    Raises
+    ------
+    ParameterError
+        If neither heads nor classes are given, or both.
+    PalmCacheError
+        If either cannot be loaded.
+    """
+    if (heads is None) == (classes is None):
+        raise ParameterError("heads and classes: give one of them")
+    if classes is not None:
+        spec = encoder or Params().encoder
+        return Classifier.zero_shot(classes, spec, device=device, tokenizer=tokenizer)
+    file = heads_file(Path(cast("AnyPath", heads)))
+    return Classifier.load(file, run, encoder=encoder, device=device, tokenizer=tokenizer)
+
+
+def classify(
+    classifier: Classifier,
+    recordings: Sequence[Path | Failure],
+    params: PredictParams,
+    *,
+    merge: bool = True,
+    progress: Progress = no_progress,
+) -> Iterator[Prediction | Stretch | Failure]:
+    """Classify files, or the stretches of recordings, in their order and as they come.
+
+    Parameters
+    ----------
+    recordings : sequence of Path or Failure
+        From :func:`~palm_cache.prediction.inputs.find_recordings`.
+    merge : bool
+        Join neighbouring windows of one label.
+    """
+    if not params.timeline:
+        return predict_files(classifier, recordings, batch_size=params.batch_size, progress=progress)
+    sliding = Sliding.over(classifier, params.window, params.hop)
+    batch_size = params.batch_size or BATCH_SIZE
+    stretches = listen(classifier, recordings, sliding, batch_size=batch_size, progress=progress)
+    if not merge:
+        return stretches
+    return join(
+        stretches,
+        lambda stretch: label_of(stretch.probabilities, classifier.class_names, params.threshold),
+    )
 
 
 def _no_list() -> bytes:
@@ -147,5 +214,7 @@ def _row(
         row |= {"start": result.start, "end": result.end}
     if result.probabilities is None:
         return row
-    told = answer(result.probabilities, classifier.class_names, threshold=threshold)
-    return {**row, "label": told.label, "probability": told.probability}
+    named = answer(result.probabilities, classifier.class_names, threshold=threshold)
+    if named.label is None:
+        return row
+    return {**row, "label": named.label, "probability": named.probability}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,18 @@ def split_run_name(name: str) -> tuple[str, int, int, int]:
 def without_variant(name: str) -> str:
     """Return a run's name, or what of it is given, without its variant."""
     return re.sub(r"@.*?(?=-(?:\d+|all)shots|$)", "", name)
+
+
+def heads_file(path: Path) -> Path:
+    """Return the heads file that is meant: itself, or the one in a folder."""
+    return path / "heads.h5" if path.is_dir() else path
+
+
+def run_named(name: str, dataset: str, encoder: str) -> Run:
+    """Return the run of a name: the inverse of :func:`run_name`."""
+    method, shots, fold, seed = split_run_name(name)
+    head, _, variant = method.partition("@")
+    return Run(dataset, encoder, head, shots, fold, seed, variant)
 
 
 def write_heads(
@@ -278,6 +290,38 @@ def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
     return min(fitting, key=_preference)
 
 
+def default_run(path: Path) -> tuple[Run, Calibration | None]:
+    """Return the run that is taken where nobody names one.
+
+    Of the calibrated runs with most shots, on the first fold and seed that has some, the one with the least
+    loss on its held-out shots; where none is calibrated, the one that :func:`choose_run` prefers.
+
+    Returns
+    -------
+    run : Run
+    calibration : Calibration, optional
+        What was held out, and the loss; ``None`` where that did not decide.
+
+    Raises
+    ------
+    StoreError, DamagedStoreError
+        If the file cannot be read.
+    """
+    with _open(path) as opened:
+        runs, calibrations = opened.runs(), opened.calibrations()
+    if not calibrations:
+        return choose_run(runs), None
+    fold_of_most_shots = min((-run.shots, run.fold, run.seed) for run in calibrations)
+    comparable = [run for run in calibrations if (-run.shots, run.fold, run.seed) == fold_of_most_shots]
+    best = min(comparable, key=lambda run: (calibrations[run].loss, _preference(run)))
+    return best, calibrations[best]
+
+
+def chosen_run(path: Path, name: str | None) -> Run:
+    """Return the run of a heads file that a name means, as :func:`choose_run`, or the default one."""
+    return default_run(path)[0] if name is None else choose_run(read_runs(path), name)
+
+
 def _preference(run: Run) -> tuple[object, ...]:
     learned_first = (run.shots == 0, run.head != PREFERRED_HEAD, run.head)
     return (*learned_first, -run.shots, run.variant, run.fold, run.seed)
@@ -329,7 +373,18 @@ class _Opened:
         if damaged and not found:
             raise ValueError("no run of it can be read")
         # Of a damaged one the name tells what it was; in a file all are of one dataset and encoder.
-        return [*found, *(_named(name, found[0]) for name in damaged)]
+        return [*found, *(run_named(name, found[0].dataset, found[0].encoder) for name in damaged)]
+
+    def calibrations(self) -> dict[Run, Calibration]:
+        """Return the calibration of every run that has one and can be read."""
+        calibrated = {}
+        for name, group in self._groups.items():
+            with suppress(*DAMAGE, DataError):
+                values = attributes(group)
+                sound = self.intact or group.attrs[DIGEST] == digest(group)
+                if sound and (calibration := _read_calibration(values)):
+                    calibrated[_read_run(name, values)] = calibration
+        return calibrated
 
     def head(self, name: str) -> FittedHead:
         """Read the head of that name.
@@ -371,16 +426,9 @@ def _read_run(name: str, said: Mapping[str, Any]) -> Run:
     run = Run(**{field: known[field] for field in Run.__dataclass_fields__})
     check_name(run.dataset, "dataset")
     check_name(slug(run.encoder), "encoder")
-    if _named(name, run) != run:
+    if run_named(name, run.dataset, run.encoder) != run:
         raise ValueError(f"it calls itself {run_name(run)}")
     return run
-
-
-def _named(name: str, other: Run) -> Run:
-    """Return the run of a name in the file of another run."""
-    method, shots, fold, seed = split_run_name(name)
-    head, _, variant = method.partition("@")
-    return Run(other.dataset, other.encoder, head, shots, fold, seed, variant)
 
 
 def _read_head(name: str, group: h5py.Group) -> FittedHead:
@@ -388,12 +436,16 @@ def _read_head(name: str, group: h5py.Group) -> FittedHead:
     for key, kind in _PLAIN.items():
         if not isinstance(said[key], kind):
             raise ValueError(f"{key} is {said[key]!r}")
-    calibration = json.loads(said.get("calibration", "null"))
     return FittedHead(
         run=_read_run(name, said),
         state={key: tensor(values) for key, values in members(group).items()},
         class_names=tuple(str(one) for one in said["class_names"]),
         hyperparameters=dict(json.loads(said["hyperparameters"])),
-        calibration=Calibration(**calibration) if calibration else None,
+        calibration=_read_calibration(said),
         **{key: said[key] for key in _PLAIN},
     )
+
+
+def _read_calibration(values: Mapping[str, Any]) -> Calibration | None:
+    calibration = json.loads(values.get("calibration", "null"))
+    return Calibration(**calibration) if calibration else None

@@ -26,7 +26,7 @@ from palm_cache.types import Place
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CachedRecipe:
     """What a cache knows by one recipe."""
 
     name: str
@@ -57,7 +57,7 @@ class Waste:
     why: str
 
 
-def known_recipes(cache: Place, features: Place) -> list[Known]:
+def known_recipes(cache: Place, features: Place) -> list[CachedRecipe]:
     """Return what a cache knows, recipe by recipe.
 
     Parameters
@@ -78,7 +78,7 @@ def known_recipes(cache: Place, features: Place) -> list[Known]:
 
 def _describe(
     where: Folder, name: str, files: Mapping[str, int], used: Mapping[str, list[str]]
-) -> Known | None:
+) -> CachedRecipe | None:
     try:
         words = json.loads(where.read(f"{name}/{RECIPE}"))
         recipe, kind = words["recipe"], words["kind"]
@@ -92,7 +92,9 @@ def _describe(
     size = sum(files[file] for file in segments)
     damaged = tuple(f"{name}/{file}" for file, count in counts.items() if count is None)
     contents = sum(count or 0 for count in counts.values())
-    return Known(name, kind, recipe, contents, size, own, damaged, tuple(used.get(fingerprint(recipe), ())))
+    return CachedRecipe(
+        name, kind, recipe, contents, size, own, damaged, tuple(used.get(fingerprint(recipe), ()))
+    )
 
 
 def _count(where: Folder, name: str) -> int | None:
@@ -126,7 +128,7 @@ def _stores(features: Place) -> Iterator[Place]:
             yield features / match[1]
 
 
-def cache_waste(known: list[Known], cache: Place) -> list[Waste]:
+def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
     """Return what of a cache no store is made of, and what of it cannot be read."""
     waste = []
     sizes = folder(cache).files()

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from samples import write_palm_folder
 from typer.testing import CliRunner, Result
 
 from palm_cache.cli import app
-from palm_cache.cli.explore import METHODS
+from palm_cache.params import MapMethod
 
 STORE = "data/features/Tones/mini.zarr"
 
@@ -101,4 +102,4 @@ def test_runs_and_methods_are_completed() -> None:
     assert complete("--run", "palm") == ["palm@epochs=2-2shots-seed0", "palm@epochs=2-2shots-seed1"]
     assert complete("--predictions", "none.h5", "--run", "palm") == []
     assert complete("--method", "p") == ["pca"]
-    assert set(METHODS) == {"tsne", "pca", "umap"}
+    assert set(get_args(MapMethod)) == {"tsne", "pca", "umap"}

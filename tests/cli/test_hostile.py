@@ -346,7 +346,7 @@ def test_what_finds_no_room_leaves_nothing_half_written(
     for words in (
         ("fit", "--store", str(workshop.store), "--shots", "1", "--seeds", "0", "--epochs", "1"),
         ("export", heads, "--to", "safetensors", "--out", "head.safetensors"),
-        ("export", heads, "--to", "torchscript", "--out", "head.pt"),
+        ("export", heads, "--to", "onnx", "--run", "palm", "--out", "head.onnx"),
         ("predict", heads, clips, *sliding, "--csv", "answers.csv"),
         ("predict", heads, long, *sliding, "--audacity", "labels.txt"),
         ("explore", str(workshop.store), "--method", "pca", "--out", "page.html"),

@@ -9,8 +9,9 @@ from sklearn.manifold import TSNE, trustworthiness
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from palm_cache.errors import DataError, ParameterError
-from palm_cache.explore import Method, projection
+from palm_cache.explore import projection
 from palm_cache.explore.projection import ITERATIONS, project
+from palm_cache.params import MapMethod
 
 FEATURES = make_features(noise=0.3)
 EMBEDDINGS = FEATURES.audio[:, 0].numpy()
@@ -28,7 +29,7 @@ def test_principal_components_keep_as_much_variance_as_two_axes_can() -> None:
 
 
 @pytest.mark.parametrize("method", ["tsne", "pca"])
-def test_the_map_fills_the_unit_square_and_does_not_look_at_lengths(method: Method) -> None:
+def test_the_map_fills_the_unit_square_and_does_not_look_at_lengths(method: MapMethod) -> None:
     laid_out = project(EMBEDDINGS, method)
     assert laid_out.shape == (120, 2)
     extent = laid_out.max(axis=0) - laid_out.min(axis=0)
@@ -66,7 +67,7 @@ def test_the_map_is_made_on_one_thread_because_tsne_depends_on_their_number(
 
 
 @pytest.mark.parametrize("method", ["tsne", "pca"])
-def test_three_clips_or_clips_that_are_all_alike_still_make_a_map(method: Method) -> None:
+def test_three_clips_or_clips_that_are_all_alike_still_make_a_map(method: MapMethod) -> None:
     assert np.isfinite(project(EMBEDDINGS[:3], method)).all()
     assert np.isfinite(project(EMBEDDINGS[:8, :1], method)).all()
     np.testing.assert_array_equal(project(np.ones((5, 4), dtype=np.float32), "pca"), 0.5)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from palm_cache.errors import (
     StoreError,
     UnknownNameError,
 )
-from palm_cache.params import FitParams
+from palm_cache.params import ExportFormat, FitParams
 from palm_cache.prediction import export
 from palm_cache.prediction.export import export_head
 from palm_cache.store.heads import read_head, read_heads, run_name, write_heads
@@ -80,21 +79,14 @@ def test_onnx_gives_what_the_head_gives(heads: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in OF_ONE_ENCODER if name != "cocoop"])
-def test_torchscript_gives_what_the_head_gives(heads: Path, tmp_path: Path, name: str) -> None:
-    done = export_head(heads, "torchscript", name, tmp_path / "head.pt")
-    extra = {"card.json": ""}
-    graph = load_torchscript(done.file, extra)
-    for count in (1, 9):
+def test_the_graph_of_every_head_can_be_traced_and_gives_what_the_head_gives(heads: Path, name: str) -> None:
+    graph = export.HeadGraph(one(heads, name)).eval()
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(graph, (some_clips(3),), dynamic_shapes={"embedding": batch}).module()
+    for count in (2, 9):
         wanted = expected(one(heads, name), some_clips(count))
-        for found, value in zip(graph(some_clips(count)), wanted, strict=True):
-            np.testing.assert_allclose(found.numpy(), value, atol=1e-4)
-    assert json.loads(extra["card.json"])["head"] == name
-
-
-def load_torchscript(file: Path, extra: dict[str, str]) -> torch.jit.ScriptModule:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch calls all of TorchScript deprecated
-        return torch.jit.load(str(file), _extra_files=extra)
+        for found, value in zip(program(some_clips(count)), wanted, strict=True):
+            np.testing.assert_allclose(found.detach().numpy(), value, atol=1e-4)
 
 
 def test_the_formula_of_the_card_gives_the_probabilities(heads: Path, tmp_path: Path) -> None:
@@ -117,9 +109,8 @@ def test_the_formula_of_the_card_gives_the_probabilities(heads: Path, tmp_path: 
 
 
 def test_a_head_without_a_graph_of_its_own_says_what_works(heads: Path, tmp_path: Path) -> None:
-    for form in ("onnx", "torchscript"):
-        with pytest.raises(ParameterError, match=r"'cocoop' learns words.* --to safetensors keeps its state"):
-            export_head(heads, form, "cocoop", tmp_path / "head")
+    with pytest.raises(ParameterError, match=r"'cocoop' learns words.* --to safetensors keeps its state"):
+        export_head(heads, "onnx", "cocoop", tmp_path / "head")
     assert list(tmp_path.iterdir()) == []
     done = export_head(heads, "safetensors", "cocoop", tmp_path / "head.safetensors")
     with safe_open(done.file, "pt") as file:
@@ -129,7 +120,7 @@ def test_a_head_without_a_graph_of_its_own_says_what_works(heads: Path, tmp_path
 
 
 def test_the_card_says_what_the_head_is_and_how_good(heads: Path, tmp_path: Path) -> None:
-    done = export_head(heads, "safetensors", None, tmp_path / "head.safetensors")
+    done = export_head(heads, "safetensors", "palm", tmp_path / "head.safetensors")
     card = json.loads(done.card_file.read_text())
     assert done.card_file.name == "head.safetensors.json"
     head = one(heads)
@@ -150,9 +141,9 @@ def test_scores_of_another_fit_are_not_taken_for_the_heads_own(heads: Path, tmp_
     path = tmp_path / "runs" / "clusters" / "mini" / "heads.h5"
     found, where = read_heads(path)
     write_heads(path, [replace(head, fingerprint="e" * 64) for head in found], *where)
-    assert export_head(path, "safetensors").card["scores"] is None
+    assert export_head(path, "safetensors", "palm").card["scores"] is None
     (tmp_path / "runs" / "scores.csv").unlink()
-    done = export_head(path, "safetensors")
+    done = export_head(path, "safetensors", "palm")
     assert done.card["scores"] is None
     assert done.file == path.with_name("palm@epochs=2-4shots-fold1-seed0.safetensors")
 
@@ -163,9 +154,9 @@ def test_a_graph_that_does_not_agree_is_not_written(
     def make_wrongly(graph: export.HeadGraph, *rest: object) -> object:
         return b"wrong", lambda clips: [value + 0.01 for value in graph(clips)]
 
-    monkeypatch.setattr(export, "_as_torchscript", make_wrongly)
+    monkeypatch.setattr(export, "_as_onnx", make_wrongly)
     with pytest.raises(OutputError, match=r"differ by 0\.01 in a probability; nothing was written"):
-        export_head(heads, "torchscript", None, tmp_path / "head.pt")
+        export_head(heads, "onnx", None, tmp_path / "head.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,21 +184,15 @@ def test_a_head_that_does_not_say_how_long_embeddings_are_has_no_graph(heads: Pa
     head, origin = read_head(heads, one(heads).run)
     write_heads(tmp_path / "heads.h5", [replace(head, state={"weight": torch.ones(4, 24)})], origin.store)
     with pytest.raises(StoreError, match="does not say how long embeddings are; fit again"):
-        export_head(tmp_path / "heads.h5", "torchscript")
+        export_head(tmp_path / "heads.h5", "onnx")
 
 
-@pytest.mark.parametrize("form", ["safetensors", "torchscript"])
+@pytest.mark.parametrize("form", ["safetensors", "onnx"])
 def test_a_head_whose_arrays_do_not_fit_together_is_damaged(
-    heads: Path, tmp_path: Path, form: export.Form
+    heads: Path, tmp_path: Path, form: ExportFormat
 ) -> None:
     head, origin = read_head(heads, one(heads).run)
     write_heads(tmp_path / "heads.h5", [replace(head, state={})], origin.store, identity={"dim": 24})
     with pytest.raises(DamagedStoreError, match=f"run {run_name(head.run)}: its arrays do not fit together"):
         export_head(tmp_path / "heads.h5", form)
     assert [file.name for file in tmp_path.iterdir()] == ["heads.h5"]
-
-
-def test_the_command_line_knows_all_forms() -> None:
-    from palm_cache.cli.prediction import FORMS
-
-    assert FORMS == export.FORMS

@@ -65,19 +65,16 @@ class Auto(Head):
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
         """Score clips with the candidate that was taken."""
-        taken = state["choice"]
-        scores = []
-        for place, kind in enumerate(CANDIDATES):
-            if taken.ndim or int(taken) == place:
-                own = {
-                    name.removeprefix(f"{kind.name}_"): value
-                    for name, value in state.items()
-                    if name.startswith(f"{kind.name}_")
-                }
-                scores.append(kind.logits(own, audio))
-        if not taken.ndim:
-            return scores[0]
-        return torch.stack(scores)[taken, torch.arange(len(taken))]
+        choice = state["choice"]
+        scores = torch.stack([kind.logits(_of_candidate(state, kind), audio) for kind in CANDIDATES])
+        if choice.ndim:
+            return scores[choice, torch.arange(len(choice))]
+        return scores.index_select(0, choice[None])[0]  # which an exporter can trace
+
+
+def _of_candidate(state: Mapping[str, Tensor], kind: type[Head]) -> dict[str, Tensor]:
+    prefix = f"{kind.name}_"
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _held_out_losses(head: Head, shots: Shots, folds: Tensor) -> Tensor:

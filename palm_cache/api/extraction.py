@@ -1,32 +1,22 @@
-"""Stage one, its result and stage two from Python: ``extract``, ``open_features``, ``fit``.
-
-What the commands of the same names do, with arrays at the end instead of a table. ``import palm_cache`` gives
-all of it, ``predict`` and the estimators, without importing anything heavy before it is used.
-"""
+"""Stage one from Python, and its result as arrays: ``extract`` and ``open_features``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from palm_cache.adaptation.evaluate import evaluate_files
-from palm_cache.adaptation.fit import fit_store, text_of
+from palm_cache.adaptation.fit import text_of
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.extraction.datasets.registry import identity_of, read_dataset
-from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract as extract_table
-from palm_cache.params import CLIP_TOKENIZER, FitParams, Params, ReadingParams, Recipe, Resources
+from palm_cache.params import Params, ReadingParams, Recipe, Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.find import address_of
-from palm_cache.store.layout import RUNS, slug
 from palm_cache.store.places import place
-from palm_cache.store.scores import KEYS
-from palm_cache.types import BARE_TEMPLATE, AnyPath, AnyPlace, Place, Progress, no_progress
+from palm_cache.types import BARE_TEMPLATE, AnyPlace, Place, Progress, no_progress
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(train, test) row numbers, as scikit-learn's ``cv`` takes a list of."""
@@ -159,18 +149,6 @@ class OpenFeatures:
         return pd.concat([table, numbers], axis=1)
 
 
-@dataclass(frozen=True, slots=True)
-class FitResult:
-    """What :func:`fit` made."""
-
-    heads: Path
-    """The file with the fitted heads."""
-    scores: pd.DataFrame
-    """One row per run of this fit, the columns of ``scores.csv``."""
-    notes: tuple[str, ...]
-    """What should be known: clips left out, classes with fewer clips than shots."""
-
-
 def open_features(store: AnyPlace) -> OpenFeatures:
     """Open a feature store that has been extracted.
 
@@ -251,54 +229,3 @@ def extract(
     named = replace(table, dataset=where.dataset)
     extract_table(named, encoder, where.store, recipe, resources, cache=where.cache, progress=progress)
     return open_features(where.store)
-
-
-def fit(
-    store: AnyPlace | OpenFeatures,
-    params: FitParams | None = None,
-    *,
-    out: AnyPath = RUNS,
-    encoder: str | None = None,
-    device: str = "auto",
-    tokenizer: str = CLIP_TOKENIZER,
-    progress: Progress = no_progress,
-) -> FitResult:
-    """Fit heads on a feature store, keep them in ``heads.h5`` and score them on their test clips.
-
-    Parameters
-    ----------
-    store : path or OpenFeatures
-    params : FitParams, optional
-        Heads, shots, seeds, folds, training; zero-shot and PALM at 16 shots by default.
-    out : path
-        Where heads, scores and predictions lie; what earlier fits left there stays.
-    encoder : str, optional
-        For heads that learn words: the spec of the store's encoder, where its weights do not lie where they
-        lay, or it is code of somebody's own (``python:...``), which runs only where it is named.
-    device, tokenizer : str
-        Of the text tower, for heads that learn words.
-    progress : callable
-        Told what is done, how many are, and of how many.
-
-    Raises
-    ------
-    PalmCacheError
-        As ``palm-cache fit`` tells it: an unfinished store, an unknown head ...
-
-    Examples
-    --------
-    >>> import palm_cache
-    >>> params = palm_cache.FitParams(heads=("palm",), shots=(2,), seeds=(0,))
-    >>> fitted = palm_cache.fit("data/features/demo/mini.zarr", params)
-    >>> fitted.heads.as_posix()
-    'runs/demo/mini/heads.h5'
-    >>> bool(fitted.scores["accuracy"].mean() > 0.5)
-    True
-    """
-    where = store.store if isinstance(store, OpenFeatures) else place(store)
-    tower = partial(load_text_tower, device=device, tokenizer=tokenizer, named=encoder)
-    done = fit_store(where, Path(out), params or FitParams(), load_tower=tower, progress=progress)
-    scores = evaluate_files(Path(out), [done.heads_file], load_tower=tower, progress=progress).scores
-    runs = [asdict(replace(head.run, encoder=slug(head.run.encoder))) for head in done.fitted]
-    mine = scores.merge(pd.DataFrame(runs)[list(KEYS)], on=list(KEYS))
-    return FitResult(done.heads_file, mine, done.notes)

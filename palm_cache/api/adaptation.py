@@ -1,0 +1,301 @@
+"""Stage two from Python: ``fit``, ``evaluate``, ``calibrate``, ``prompts``, ``transfer``."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from palm_cache.adaptation.calibration import Calibrated, calibrate_file, runs_to_calibrate
+from palm_cache.adaptation.evaluate import Evaluation, evaluate_files
+from palm_cache.adaptation.fit import LoadTower, fit_store
+from palm_cache.adaptation.prompt_study import study_prompts
+from palm_cache.adaptation.transfer import transfer_heads
+from palm_cache.api.extraction import OpenFeatures
+from palm_cache.api.stores import stored_name
+from palm_cache.errors import DataError
+from palm_cache.extraction.encoders.registry import load_text_tower
+from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
+from palm_cache.store.heads import chosen_run, heads_file, read_runs
+from palm_cache.store.layout import RUNS, joined_spec, slug
+from palm_cache.store.places import place
+from palm_cache.store.scores import COLUMNS, KEYS
+from palm_cache.types import AnyPath, AnyPlace, Place, Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What :func:`fit` made."""
+
+    heads: Path
+    """The file with the fitted heads."""
+    scores: pd.DataFrame
+    """One row per run of this fit, the columns of ``scores.csv``; none where nothing was evaluated."""
+    notes: tuple[str, ...]
+    """Clips left out, classes with fewer clips than shots, heads that could not be calibrated."""
+
+
+def fit(
+    store: AnyPlace | OpenFeatures | Iterable[AnyPlace | OpenFeatures],
+    params: FitParams | None = None,
+    *,
+    out: AnyPath = RUNS,
+    calibrate: bool = True,
+    evaluate: bool = True,
+    encoder: str | None = None,
+    device: str = "auto",
+    tokenizer: str = CLIP_TOKENIZER,
+    progress: Progress = no_progress,
+) -> FitResult:
+    """Fit heads on a feature store, keep them in ``heads.h5`` and score them on their test clips.
+
+    Parameters
+    ----------
+    store : path or OpenFeatures, or several
+        Several are stores of the same clips from several encoders; their features are joined, as ``muka``
+        wants them.
+    params : FitParams, optional
+        Heads, shots, seeds, folds, training.
+    out : path
+        Where heads, scores and predictions lie; what earlier fits left there stays.
+    calibrate : bool
+        Fit a temperature for the run of each head that is taken first, on its own shots, held out.
+    evaluate : bool
+        Score the heads.
+    encoder : str, optional
+        For heads that learn words: the spec of the store's encoder, if its weights have moved, or if it is
+        your own code (``python:...``), which runs only where it is named.
+    device, tokenizer : str
+        Of the text tower, for heads that learn words.
+    progress : callable
+        Told what is done, how many are, and of how many.
+
+    Raises
+    ------
+    PalmCacheError
+        As ``palm-cache fit`` tells it: an unfinished store, an unknown head ...
+
+    Examples
+    --------
+    >>> import palm_cache
+    >>> params = palm_cache.FitParams(heads="palm", shots=2, seeds=0)
+    >>> fitted = palm_cache.fit("data/features/demo/mini.zarr", params)
+    >>> fitted.heads.as_posix()
+    'runs/demo/mini/heads.h5'
+    >>> bool(fitted.scores["accuracy"].mean() > 0.5)
+    True
+    """
+    first, *partners = _places(store)
+    tower = _tower_loader(encoder, device, tokenizer)
+    result = fit_store(
+        first, Path(out), params or FitParams(), partners=partners, load_tower=tower, progress=progress
+    )
+    notes = list(result.notes)
+    if calibrate:
+        runs = runs_to_calibrate(result.heads_file)
+        calibrated = calibrate_file(result.heads_file, runs, progress=progress)
+        notes += [f"not calibrated: {item.problem}" for item in calibrated if item.problem]
+    scores = pd.DataFrame(columns=list(COLUMNS))
+    if evaluate:
+        every = evaluate_files(Path(out), [result.heads_file], load_tower=tower, progress=progress).scores
+        runs_now = [asdict(replace(head.run, encoder=slug(head.run.encoder))) for head in result.fitted]
+        scores = every.merge(pd.DataFrame(runs_now)[list(KEYS)], on=list(KEYS))
+    return FitResult(result.heads_file, scores, tuple(notes))
+
+
+def evaluate(
+    out: AnyPath = RUNS,
+    *,
+    heads: AnyPath | None = None,
+    datasets: Sequence[str] | None = None,
+    encoders: Sequence[str] | None = None,
+    store: AnyPlace | None = None,
+    features: AnyPlace | None = None,
+    device: str = "auto",
+    tokenizer: str = CLIP_TOKENIZER,
+    progress: Progress = no_progress,
+) -> pd.DataFrame:
+    """Score fitted heads on the test clips of their folds, and keep scores and predictions.
+
+    Parameters
+    ----------
+    out : path
+        Where results lie.
+    heads : path, optional
+        The folder below which heads lie; ``out`` by default.
+    datasets, encoders : sequence of str, optional
+        Whose heads; all below ``heads`` by default. Heads of several encoders, joined, are meant by all of
+        their specs.
+    store : path or URL, optional
+        The feature store, if it is no longer where the heads were fitted on it.
+    features : path or URL, optional
+        The folder of stores, which tells datasets of one name apart.
+    device, tokenizer : str
+        Of the text tower, for heads that learn words.
+
+    Returns
+    -------
+    DataFrame
+        Every row of ``scores.csv``, also of what was evaluated earlier.
+
+    Raises
+    ------
+    StoreError
+        If there are no heads, or a store is missing.
+    StaleStoreError
+        If a store has changed since the heads were fitted.
+    """
+    folder = Path(heads or out)
+    stores = place(features or Params().features)
+    # A name is no pattern: a folder may be called "birds[1]".
+    names = [glob.escape(stored_name(stores, name, folder)) for name in datasets] if datasets else ["*"]
+    spec = glob.escape(slug(joined_spec(encoders))) if encoders else "*"
+    files = sorted({file for name in names for file in folder.glob(f"{name}/{spec}/heads.h5")})
+    evaluation: Evaluation = evaluate_files(
+        Path(out),
+        files,
+        heads=folder,
+        store=None if store is None else place(store),
+        load_tower=_tower_loader(encoders[0] if encoders else None, device, tokenizer),
+        progress=progress,
+    )
+    return evaluation.scores
+
+
+def calibrate(
+    heads: AnyPath,
+    run: str | None = None,
+    *,
+    all_runs: bool = False,
+    store: AnyPlace | None = None,
+    encoder: str | None = None,
+    device: str = "auto",
+    tokenizer: str = CLIP_TOKENIZER,
+    progress: Progress = no_progress,
+) -> list[Calibrated]:
+    """Fit the temperature that turns a run's logits into probabilities, and keep it in the heads file.
+
+    Parameters
+    ----------
+    heads : path
+        A ``heads.h5``, or the folder that it lies in.
+    run : str, optional
+        A run of the file, by its name or the beginning of it; by default the one that ``predict`` takes.
+    all_runs : bool
+        Calibrate every run.
+    store : path or URL, optional
+        The feature store, if it is no longer where the heads were fitted on it.
+    encoder, device, tokenizer : str, optional
+        Of the text tower, for heads that learn words.
+
+    Raises
+    ------
+    DataError
+        If none of the runs can be calibrated: no shot can be held out.
+    StoreError
+        If heads or store cannot be read.
+    """
+    file = heads_file(Path(heads))
+    calibrated = calibrate_file(
+        file,
+        read_runs(file) if all_runs else [chosen_run(file, run)],
+        store=None if store is None else place(store),
+        load_tower=_tower_loader(encoder, device, tokenizer),
+        progress=progress,
+    )
+    if not any(item.calibration for item in calibrated):
+        raise DataError(calibrated[0].problem)
+    return calibrated
+
+
+def prompts(
+    store: AnyPlace | OpenFeatures | Iterable[AnyPlace | OpenFeatures],
+    *,
+    out: AnyPath = RUNS,
+    folds: int | Sequence[int] = (),
+    progress: Progress = no_progress,
+) -> pd.DataFrame:
+    """Score zero-shot under every prompt template of some stores, and under all of them together.
+
+    Parameters
+    ----------
+    folds : int or sequence of int
+        Counted from 1; all by default.
+
+    Returns
+    -------
+    DataFrame
+        One row per store, template and fold; kept in ``OUT/prompts.csv``.
+
+    Raises
+    ------
+    StoreError
+        If a store is missing, unfinished or damaged.
+    DataError
+        If a fold does not exist.
+    """
+    chosen = FitParams(folds=folds).folds  # type: ignore[arg-type]
+    return study_prompts(_places(store), Path(out), folds=chosen, progress=progress)
+
+
+def transfer(
+    heads: AnyPath,
+    store: AnyPlace | OpenFeatures,
+    *,
+    same: Mapping[str, str] | None = None,
+    encoder: str | None = None,
+    device: str = "auto",
+    tokenizer: str = CLIP_TOKENIZER,
+    progress: Progress = no_progress,
+) -> pd.DataFrame:
+    """Score fitted heads on the test clips of another dataset, among the classes that both have.
+
+    Parameters
+    ----------
+    heads : path
+        A ``heads.h5``, or the folder that it lies in.
+    store : path, URL or OpenFeatures
+        Features of the other dataset, from the encoder that the heads were fitted on.
+    same : mapping, optional
+        Names of one class that differ: the heads' -> the other dataset's.
+    encoder, device, tokenizer : str, optional
+        Of the text tower, for heads that learn words.
+
+    Returns
+    -------
+    DataFrame
+        Rows as in ``scores.csv``; ``dataset`` names both.
+
+    Raises
+    ------
+    StaleStoreError
+        If another encoder made the features, or the heads' own store has changed.
+    DataError
+        If fewer than two classes are common, or a name is not one of a class.
+    """
+    return transfer_heads(
+        heads_file(Path(heads)),
+        *_places(store),
+        same=same,
+        load_tower=_tower_loader(encoder, device, tokenizer),
+        progress=progress,
+    )
+
+
+def _places(
+    stores: AnyPlace | OpenFeatures | Iterable[AnyPlace | OpenFeatures],
+) -> tuple[Place, ...]:
+    if isinstance(stores, OpenFeatures):
+        return (stores.store,)
+    if isinstance(stores, str) or not isinstance(stores, Iterable):
+        return (place(stores),)
+    return tuple(item.store if isinstance(item, OpenFeatures) else place(item) for item in stores)
+
+
+def _tower_loader(encoder: str | None, device: str, tokenizer: str) -> LoadTower:
+    """Return what loads a text tower: where adaptation is handed a part of an encoder."""
+    return partial(load_text_tower, device=device, tokenizer=tokenizer, named=encoder)

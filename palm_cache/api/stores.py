@@ -1,0 +1,142 @@
+"""Which feature stores a dataset, an encoder or nothing at all stands for."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from palm_cache.errors import StoreError
+from palm_cache.extraction.datasets.registry import dataset_name
+from palm_cache.params import Params
+from palm_cache.store.features import FeatureStore, exists
+from palm_cache.store.find import dataset_folder
+from palm_cache.store.layout import slug, store_path, stores_present
+from palm_cache.store.places import place, reaching
+from palm_cache.types import AnyPlace, Place
+
+
+def find_stores(
+    datasets: Sequence[str] | None = None,
+    encoders: Sequence[str] | None = None,
+    *,
+    features: AnyPlace | None = None,
+) -> tuple[list[tuple[Place, ...]], list[str]]:
+    """Find the feature stores of some datasets, or all that are present.
+
+    Parameters
+    ----------
+    datasets : sequence of str, optional
+        Known names or folders; all that have a store by default.
+    encoders : sequence of str, optional
+        Their specs; with several every dataset has the stores of all of them, in their order.
+    features : path or URL, optional
+        The folder of stores.
+
+    Returns
+    -------
+    stores : list of tuple of Place
+        For every dataset its store, or one of each encoder.
+    notes : list of str
+        Which stores are skipped, and why.
+
+    Raises
+    ------
+    StoreError
+        If there are none.
+    UnknownNameError
+        If a dataset is neither a known name nor there.
+    """
+    folder = place(features or Params().features)
+    notes: list[str] = []
+    specs: list[str | None] = list(dict.fromkeys(encoders)) if encoders else [None]
+    of_encoders = [_of_encoder(folder, datasets, spec, notes) for spec in specs]
+    if len(of_encoders) == 1:
+        return [(store,) for store in of_encoders[0]], notes
+    by_dataset = [{store.parent.name: store for store in stores} for stores in of_encoders]
+    common = [name for name in by_dataset[0] if all(name in stores for stores in by_dataset)]
+    if not common:
+        commands = "; ".join(extract_command("NAME_OR_DIR", spec, folder) for spec in encoders or ())
+        raise StoreError(f"{folder}: no dataset has a store of each encoder; make them with: {commands}")
+    return [tuple(stores[name] for stores in by_dataset) for name in common], notes
+
+
+def extract_command(dataset: str, encoder: str | None = None, features: Place | None = None) -> str:
+    """Return the command that makes a store."""
+    defaults = Params()
+    words = ["palm-cache", "extract", "--dataset", dataset]
+    if encoder not in (None, defaults.encoder):
+        words += ["--encoder", str(encoder)]
+    if features is not None and str(features) != defaults.features:
+        words += ["--features", str(features)]
+    return shlex.join(words)
+
+
+def _of_encoder(
+    features: Place, datasets: Sequence[str] | None, encoder: str | None, notes: list[str]
+) -> list[Place]:
+    """Return the stores of one encoder; add to the notes which are skipped."""
+    if datasets is None:
+        present = _without_copies(stores_present(features, encoder), notes)
+        absent = []
+    else:
+        spec = encoder or Params().encoder
+        names = {stored_name(features, dataset): dataset for dataset in datasets}
+        stores = {name: store_path(features, name, spec) for name in names}
+        present = [store for store in stores.values() if exists(store)]
+        absent = [
+            f"no feature store at {store}; make it with: {extract_command(names[name], spec, features)}"
+            for name, store in stores.items()
+            if store not in present
+        ]
+    if present:
+        notes += [f"skipped: {reason}" for reason in absent]
+        return present
+    if len(absent) == 1:
+        raise StoreError(absent[0])
+    of_encoder = f" of encoder {encoder}" if encoder else ""
+    raise StoreError(
+        f"{features}: no feature store{of_encoder} here; make one with: "
+        f"{extract_command('NAME_OR_DIR', encoder, features)}"
+    )
+
+
+def stored_name(features: Place, dataset: str, results: Path | None = None) -> str:
+    """Return the name that a dataset has among stores and results; where it has some, it need not be here.
+
+    Parameters
+    ----------
+    results : Path, optional
+        Where heads lie; by default only stores count.
+    """
+    folder = Path(dataset)
+    with reaching(features):
+        folders = [features] if results is None else [features, results]
+        plain = folder.name == dataset and not folder.is_dir()
+        if plain and any((parent / dataset).is_dir() for parent in folders):
+            return dataset
+    source = str(folder.absolute()) if folder.is_dir() else ""
+    return dataset_folder(features, dataset_name(dataset), source)
+
+
+def _without_copies(stores: list[Place], notes: list[str]) -> list[Place]:
+    """Skip stores that cannot be read, and further ones of a dataset and encoder: copies of the first.
+
+    The first is the one that lies where such a store lies by default, where one does.
+    """
+    if len(stores) == 1:
+        return stores
+    keys: dict[Place, tuple[str, str]] = {}
+    for store in stores:
+        try:
+            header = FeatureStore(store).header
+        except StoreError as error:
+            notes.append(f"skipped: {error}")
+        else:
+            keys[store] = (header.dataset, f"{slug(header.encoder)}.zarr")
+    firsts: dict[tuple[str, str], Place] = {}
+    for store in sorted(keys, key=lambda store: (store.parent.name, store.name) != keys[store]):
+        first = firsts.setdefault(keys[store], store)
+        if first != store:
+            notes.append(f"skipped: {store} has the dataset and encoder of {first}; name it with --store")
+    return sorted(firsts.values(), key=str)

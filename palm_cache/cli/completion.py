@@ -1,0 +1,75 @@
+"""What a shell may complete: names that are known, and what lies here. Nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from palm_cache.params import Params
+from palm_cache.store.layout import RUNS
+
+PREDICTIONS = RUNS / "predictions.h5"
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Return the known datasets that begin like this."""
+    from palm_cache.extraction.datasets.registry import CARDS
+
+    return [card.name for card in CARDS if card.name.lower().startswith(incomplete.lower())]
+
+
+def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
+    """Return the names of encoders that begin like this."""
+    from palm_cache.extraction.encoders.registry import encoder_names
+
+    return [(name, "") for name in encoder_names() if name.startswith(incomplete)]
+
+
+def complete_heads(incomplete: str) -> list[str]:
+    """Complete the last name of a comma-separated list of heads."""
+    from palm_cache.adaptation.heads import HEADS
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in HEADS if name.startswith(last)]
+
+
+def complete_store(incomplete: str) -> list[str]:
+    """Return the stores at their default places that begin like this."""
+    from palm_cache.store.layout import stores_present
+
+    present = map(str, stores_present(Path(Params().features)))
+    return [store for store in present if store.startswith(incomplete)]
+
+
+def complete_run(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the runs of the heads file that was named before."""
+    from palm_cache.errors import PalmCacheError
+    from palm_cache.store.heads import heads_file, read_runs, run_name
+
+    inputs = context.params.get("inputs") or ()
+    path = context.params.get("heads") or (Path(inputs[0]) if inputs else None)
+    if path is None:
+        return []
+    try:
+        runs = read_runs(heads_file(path))
+    except PalmCacheError:
+        return []
+    names = dict.fromkeys(name for run in runs for name in (run.head, run_name(run)))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_predicted_run(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the runs in the predictions that begin like this, all folds of one together."""
+    from palm_cache.errors import StoreError
+    from palm_cache.explore.verdicts import across_folds
+    from palm_cache.store.scores import read_predictions
+
+    try:
+        runs = [
+            prediction.run
+            for prediction in read_predictions(context.params.get("predictions") or PREDICTIONS)
+        ]
+    except StoreError:
+        return []
+    return [run for run in across_folds(runs) if run.startswith(incomplete)]

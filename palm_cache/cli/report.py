@@ -1,0 +1,48 @@
+"""The command that turns scores into pages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from palm_cache.cli.adaptation import print_summary
+from palm_cache.cli.completion import complete_heads
+from palm_cache.cli.options import STAGE_TWO, HeadsOption, OutOption
+from palm_cache.cli.terminal import Json, command, one_line_errors, tell
+from palm_cache.store.layout import RUNS
+
+
+def report(
+    out: OutOption = RUNS,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="The head that the others are compared with.",
+            show_default="palm",
+            metavar="HEAD",
+            autocompletion=complete_heads,
+        ),
+    ] = None,
+    heads: HeadsOption = None,
+    as_json: Json = False,
+) -> None:
+    """Turn scores into tables and figures: OUT/report/index.html, one page that needs nothing else.
+
+    The same in Markdown is in OUT/report/report.md. Where datasets are the PALM paper's, the published
+    numbers stand beside ours.
+
+    Example: palm-cache report --against proker
+    """
+    from palm_cache.report.write import write_report
+
+    with one_line_errors():
+        page, summary = write_report(out, against=against, heads=heads)
+    print_summary(summary, as_json)
+    if not as_json:
+        tell(f"report -> {page}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, report, STAGE_TWO)
