@@ -35,6 +35,8 @@ class FitResult:
     """The file with the fitted heads."""
     scores: pd.DataFrame
     """One row per run of this fit, the columns of ``scores.csv``; none where nothing was evaluated."""
+    scores_with_earlier: pd.DataFrame
+    """The same of this fit and of earlier ones on the same dataset and encoder."""
     notes: tuple[str, ...]
     """Clips left out, classes with fewer clips than shots, heads that could not be calibrated."""
 
@@ -99,12 +101,14 @@ def fit(
         runs = runs_to_calibrate(result.heads_file)
         calibrated = calibrate_file(result.heads_file, runs, progress=progress)
         notes += [f"not calibrated: {item.problem}" for item in calibrated if item.problem]
-    scores = pd.DataFrame(columns=list(COLUMNS))
+    scores = of_store = pd.DataFrame(columns=list(COLUMNS))
     if evaluate:
         every = evaluate_files(Path(out), [result.heads_file], load_tower=tower, progress=progress).scores
-        runs_now = [asdict(replace(head.run, encoder=slug(head.run.encoder))) for head in result.fitted]
-        scores = every.merge(pd.DataFrame(runs_now)[list(KEYS)], on=list(KEYS))
-    return FitResult(result.heads_file, scores, tuple(notes))
+        keys = [replace(head.run, encoder=slug(head.run.encoder)) for head in result.fitted]
+        table = pd.DataFrame([asdict(run) for run in keys])
+        of_store = every.merge(table[["dataset", "encoder"]].drop_duplicates(), on=["dataset", "encoder"])
+        scores = every.merge(table[list(KEYS)], on=list(KEYS))
+    return FitResult(result.heads_file, scores, of_store, tuple(notes))
 
 
 def evaluate(

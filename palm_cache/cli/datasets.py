@@ -73,7 +73,7 @@ def download(
     from palm_cache.extraction.datasets.download import download as run
     from palm_cache.extraction.datasets.registry import default_root, read_dataset, require_card
 
-    with one_line_errors("what has arrived is kept; run the same command again to go on"):
+    with one_line_errors("what has arrived is kept; run the same command again to resume"):
         card = require_card(name)
         folder = root or default_root(card)
         with progress_bar("MB") as progress:

@@ -153,7 +153,7 @@ def test_json_is_one_document_and_nothing_else(workplace: Path) -> None:
     extracted = json.loads(succeed("extract", "--dataset", "Tones", "--json").stdout)
     assert (extracted["n_clips"], extracted["embedded"], extracted["failures"]) == (12, 12, [])
     fitted = json.loads(succeed("fit", "--shots", "2", "--seeds", "0", "--json").stdout)
-    assert {row["head"] for row in fitted} == {"palm", "zero-shot"}
+    assert {row["head"] for row in fitted} == {"palm", "proker", "zero-shot"}
     assert json.loads(succeed("evaluate", "--json").stdout) == fitted
     assert json.loads(succeed("report", "--json").stdout) == fitted
     prompts = json.loads(succeed("prompts", "--json").stdout)
@@ -197,11 +197,11 @@ def test_fit_takes_every_store_or_those_asked_for(workplace: Path) -> None:
     assert {row["dataset"] for row in rows} == {"Tones"}
 
 
-def test_of_several_datasets_those_that_are_not_here_are_named_and_passed_over(workplace: Path) -> None:
+def test_of_several_datasets_those_that_are_not_here_are_reported_and_skipped(workplace: Path) -> None:
     write_palm_folder(workplace / "More")
     several = ("--dataset", "Tones", "--dataset", "urbansound8k", "--dataset", "More")
     extracted = succeed("extract", *several, "--features", "stores")
-    assert "note: passed over: UrbanSound8K is not in data/raw/UrbanSound8K" in extracted.stderr
+    assert "note: skipped: UrbanSound8K is not in data/raw/UrbanSound8K" in extracted.stderr
     assert extracted.stdout.splitlines() == [
         "12 clips -> stores/Tones/mini.zarr (12 embedded now, 0 known)",
         "12 clips -> stores/More/mini.zarr (0 embedded now, 12 known)",  # the same clips
@@ -210,7 +210,7 @@ def test_of_several_datasets_those_that_are_not_here_are_named_and_passed_over(w
     assert [store["embedded"] for store in listed["stores"]] == [0, 0]
     assert listed["absent"] == ["urbansound8k"]
     fitted = succeed("fit", *several, "--features", "stores", "--head", "zero-shot", "--json")
-    assert "note: passed over: no feature store at stores/UrbanSound8K/mini.zarr" in fitted.stderr
+    assert "note: skipped: no feature store at stores/UrbanSound8K/mini.zarr" in fitted.stderr
     assert {row["dataset"] for row in json.loads(fitted.stdout)} == {"Tones", "More"}
     chosen = json.loads(succeed("evaluate", "--dataset", "More", "--json").stdout)
     assert {row["dataset"] for row in chosen} == {"Tones", "More"}  # the table is of all scores
@@ -263,7 +263,10 @@ def test_without_evaluation_only_heads_are_written(workplace: Path) -> None:
         (("extract", "--dataset", "Tones", "--jobs", "-1"), "jobs: -1 is not a whole number from 0"),
         (("extract", "--params", "nowhere.yaml"), "nowhere.yaml: cannot read the parameters"),
         (("fit",), "no feature store here; make one with: palm-cache extract"),
-        (("fit", "--dataset", "Tones"), "no feature store here; make it with: palm-cache extract"),
+        (
+            ("fit", "--dataset", "Tones"),
+            "no feature store at data/features/Tones/mini.zarr; make it with: palm-cache extract --dataset Tones",
+        ),
         (("fit", "--head", "plam", "--store", "x.zarr"), "x.zarr: no feature store here"),
         (("evaluate",), "no heads below this folder; fit some with: palm-cache fit"),
         (("report",), "no scores here; make them with: palm-cache fit"),
@@ -353,7 +356,7 @@ def test_ctrl_c_and_a_polite_end_keep_what_is_embedded_and_say_how_to_go_on(
     os.killpg(process.pid, sent)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "interrupted: what is embedded is kept; run the same command again to go on" in stderr
+    assert "interrupted: what is embedded is kept; run the same command again to resume" in stderr
     assert "Traceback" not in stderr
     recipes = json.loads(succeed("cache", "info", "--json").stdout)["recipes"]
     (known,) = [one for one in recipes if one["kind"] == "audio"]

@@ -262,7 +262,7 @@ def test_a_copy_of_a_store_and_a_damaged_one_are_passed_over(folder: Path) -> No
     (features / "broken" / "mini.zarr" / "zarr.json").write_text("{}")
     result = succeed("fit", "--head", "zero-shot", "--json")
     assert len(json.loads(result.stdout)) == 1
-    said = [line for line in result.stderr.splitlines() if line.startswith("note: passed over: ")]
+    said = [line for line in result.stderr.splitlines() if line.startswith("note: skipped: ")]
     assert len(said) == 3
     assert (
         sum("has the dataset and encoder of data/features/clusters/mini.zarr" in line for line in said) == 2

@@ -48,7 +48,7 @@ def test_a_dry_run_names_a_stale_store_and_does_not_fail(workplace: Path) -> Non
     assert (planned["to_embed"], planned["kept"], planned["stale"]) == (1, 11, "")
     assert planned["groups"] == {"changed content": ["audios/train_0_1.wav"]}
     stale = succeed(*words, "--views", "2").stdout
-    assert "  stale: views 1, now 2; only --on-stale rebuild goes on from here\n" in stale
+    assert "  stale: views 1, now 2; --on-stale rebuild makes it anew\n" in stale
     several = json.loads(succeed(*words, "--dataset", "urbansound8k", "--json").stdout)
     assert [plan["to_embed"] for plan in several["stores"]] == [1]
     assert several["absent"] == ["urbansound8k"]

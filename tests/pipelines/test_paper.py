@@ -51,7 +51,7 @@ def test_the_whole_experiment_runs_on_the_datasets_that_are_here(project: Path) 
     # Nothing has changed: only the extraction looks again.
     again = run(project, "dvc", "repro", "pipelines/paper/dvc.yaml")
     assert stages_run(again) == ["extract"]
-    assert f"note: passed over: {ABSENT} is not in" in again
+    assert f"note: skipped: {ABSENT} is not in" in again
 
     # The last dataset arrives: it alone is embedded, and everything behind it is to follow.
     write_miniature(ABSENT, project / "data" / "raw" / ABSENT)

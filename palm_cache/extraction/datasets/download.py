@@ -182,7 +182,7 @@ def _broken_off(repository: str) -> Iterator[None]:
             raise
         raise DataError(
             f"{repository}: the hub broke off ({reason(error)}); "
-            "what has arrived is kept: run the same command again to go on"
+            "what has arrived is kept: run the same command again to resume"
         ) from error
     finally:
         logging.set_verbosity(verbosity)

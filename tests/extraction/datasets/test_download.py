@@ -172,7 +172,7 @@ def test_a_hub_that_keeps_breaking_off_is_said_in_one_line_and_what_arrived_is_k
         run(zip_hub)
     message = str(caught.value)
     assert message.startswith("MahiA/SESA: the hub broke off (")
-    assert message.endswith("what has arrived is kept: run the same command again to go on")
+    assert message.endswith("what has arrived is kept: run the same command again to resume")
     assert "\n" not in message
     zip_hub.cut_at.clear()
     run(zip_hub)
