@@ -1,7 +1,8 @@
 """palm-cache: few-shot adaptation of frozen audio-language models on cached embeddings.
 
 :func:`extract` embeds a dataset once, :func:`open_features` gives what it stored as arrays, :func:`fit`
-trains and scores heads on it, :func:`predict` asks one of them what is heard in recordings;
+trains and scores heads on it, :func:`predict` asks one of them what is heard in recordings,
+:func:`search` finds rows by text or by example;
 :class:`PalmClassifier`, :class:`ZeroShotClassifier` and :class:`HeadClassifier` are scikit-learn estimators.
 Importing the package alone loads none of the heavy libraries.
 """
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
         FitResult,
         OpenFeatures,
         PredictResult,
+        SearchResult,
         calibrate,
         evaluate,
         extract,
         fit,
         open_features,
         predict,
+        search,
     )
     from palm_cache.errors import PalmCacheError
     from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
@@ -39,6 +42,7 @@ __all__ = [
     "ReadingParams",
     "Recipe",
     "Resources",
+    "SearchResult",
     "Training",
     "ZeroShotClassifier",
     "calibrate",
@@ -47,12 +51,13 @@ __all__ = [
     "fit",
     "open_features",
     "predict",
+    "search",
 ]
 
 _HOMES = {
     "api": (
-        *("FitResult", "OpenFeatures", "PredictResult"),
-        *("calibrate", "evaluate", "extract", "fit", "open_features", "predict"),
+        *("FitResult", "OpenFeatures", "PredictResult", "SearchResult"),
+        *("calibrate", "evaluate", "extract", "fit", "open_features", "predict", "search"),
     ),
     "errors": ("PalmCacheError",),
     "estimators": ("HeadClassifier", "PalmClassifier", "ZeroShotClassifier"),

@@ -38,6 +38,7 @@ Layout = Literal["auto", "palm", "folders", "table", "flat", "audacity", "raven"
 Classes = Literal["all", "base-novel"]
 TestRows = Literal["folds", "none"]
 ExportFormat = Literal["safetensors", "onnx"]
+Doubt = Literal["margin", "entropy"]
 MapMethod = Literal["tsne", "pca", "umap"]
 
 MAX_BATCH, MAX_PREDICT_BATCH, MAX_JOBS = 65_536, 4_096, 1_024

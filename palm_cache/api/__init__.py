@@ -15,11 +15,13 @@ from palm_cache.api.extraction import OpenFeatures, extract, open_features
 from palm_cache.api.stores import find_stores
 from palm_cache.prediction.export import export_head
 from palm_cache.prediction.table import PredictResult, predict
+from palm_cache.retrieval.find import SearchResult, search
 
 __all__ = [
     "FitResult",
     "OpenFeatures",
     "PredictResult",
+    "SearchResult",
     "calibrate",
     "evaluate",
     "export_head",
@@ -29,5 +31,6 @@ __all__ = [
     "open_features",
     "predict",
     "prompts",
+    "search",
     "transfer",
 ]

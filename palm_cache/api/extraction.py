@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.extraction.datasets.registry import identity_of, read_dataset
 from palm_cache.extraction.extract import extract as extract_table
 from palm_cache.params import Params, ReadingParams, Recipe, Resources
+from palm_cache.retrieval.find import SearchResult, search
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.find import address_of
 from palm_cache.store.places import place
@@ -112,6 +114,10 @@ class OpenFeatures:
         """
         task = few_shot(self._features, fold=fold, shots=shots, seed=seed)
         return task.train.numpy(), task.test.numpy()
+
+    def search(self, **asked: Any) -> SearchResult:
+        """Find rows of this store: see :func:`palm_cache.search`, which takes the same keywords."""
+        return search(self.store, **asked)
 
     def to_pandas(self, *, embeddings: bool = False) -> pd.DataFrame:
         """Return one row per clip.

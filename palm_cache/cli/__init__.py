@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from palm_cache import __version__
-from palm_cache.cli import adaptation, bench, explore, extraction, prediction, report, store
+from palm_cache.cli import adaptation, bench, explore, extraction, prediction, report, retrieval, store
 from palm_cache.cli.terminal import Commands
 
 app = typer.Typer(
@@ -50,5 +50,6 @@ store.register(app)
 adaptation.register(app)
 report.register(app)
 prediction.register(app)
+retrieval.register(app)
 explore.register(app)
 bench.register(app)

@@ -145,10 +145,11 @@ class CsvRows:
     def write(self, row: Row) -> None:
         """Write one row."""
         cells = self._format.cells(row)
-        self._writer.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
+        self._writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in cells])
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
+    """Return text that a spreadsheet shows and does not obey."""
     text = visible(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from palm_cache.errors import DataError
 from palm_cache.explore.projection import project
+from palm_cache.explore.rendering import render
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
 from palm_cache.params import MapMethod
 from palm_cache.store.atomic import keep_inputs, replacing
@@ -23,8 +20,6 @@ from palm_cache.store.features import FeatureStore
 from palm_cache.types import Features, Place, Progress, no_progress
 
 METHOD_NAMES: dict[MapMethod, str] = {"tsne": "t-SNE", "pca": "principal components", "umap": "UMAP"}
-
-TEMPLATE = Path(__file__).with_name("template")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +94,12 @@ def write_page(
 def _render(
     features: Features, verdicts: Verdicts, method: MapMethod, paths: Sequence[str], data: dict[str, object]
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # With Jinja's "tojson", "<", ">" and "&" of names cannot end the script element that holds them.
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": True}
-    style, script = (
-        "".join((TEMPLATE / name).read_text(encoding="utf-8") for name in names)
-        for names in (("page.css",), ("map.js", "page.js"))
-    )
     labels, said = features.labels.numpy(), verdicts.said
     place_of = np.cumsum(features.usable.numpy()) - 1  # of a row among the clips on the map
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
+        styles=("page.css",),
+        scripts=("map.js", "page.js"),
         features=features,
         verdicts=verdicts,
         confusions=confusions(verdicts, features),
@@ -125,16 +110,7 @@ def _render(
         paths=paths,
         place_of=place_of.tolist(),
         data=data,
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_source_hash(style),
-        script_hash=_source_hash(script),
     )
-
-
-def _source_hash(source: str) -> str:
-    """Return the hash under which a content security policy admits an inline style or script."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
 
 
 def _audio_address(audio: Path | None, out: Path, paths: Sequence[str]) -> tuple[str, list[str]]:

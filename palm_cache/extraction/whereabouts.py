@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
+from palm_cache.errors import PalmCacheError
 from palm_cache.extraction.datasets.listing import find_files, is_folder
 from palm_cache.extraction.datasets.members import members_root
 from palm_cache.extraction.datasets.registry import default_root, find_card
@@ -44,10 +45,13 @@ def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None)
     missing = {name: _on_disk(name) for name in names}
     found: dict[str, Place] = {}
     for folder in [root] if root is not None else roots_of(header):
-        if not missing or not is_folder(folder):
+        try:
+            if not missing or not is_folder(folder):
+                continue
+            files, _ = find_files(folder, set(missing.values()))
+            here = {name: files[path] for name, path in missing.items() if files[path].is_file()}
+        except (PalmCacheError, OSError):  # a disk or a network that is not there just now
             continue
-        files, _ = find_files(folder, set(missing.values()))
-        here = {name: files[path] for name, path in missing.items() if files[path].is_file()}
         found |= here
         missing = {name: path for name, path in missing.items() if name not in here}
     return found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import Protocol, TypeAlias, TypeVar, get_args
 
 import joblib
 import numpy as np
@@ -18,14 +18,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from palm_cache.errors import ParameterError
-
-Doubt = Literal["margin", "entropy"]
-"""How doubt is measured."""
-
-DOUBTS: tuple[Doubt, ...] = get_args(Doubt)
+from palm_cache.params import Doubt
 
 BLOCK_ROWS = 1024
-"""Rows that are looked at together: a file of a feature store."""
+"""Rows of an array that are looked at together."""
 
 PIECE_ROWS = 256
 """Rows whose length is measured while they are still in a core's own memory."""
@@ -46,6 +42,10 @@ class Rows(Protocol):
 
     def audio(self, rows: slice) -> NDArray[np.float32]:
         """Return the embeddings of some rows, (rows, views, dim)."""
+        ...
+
+    def spans(self) -> list[slice]:
+        """Return rows that are read together at least cost, all of them in their order."""
         ...
 
 
@@ -120,17 +120,28 @@ def highest(
     Ranking, shape (n_scores, k)
         Of equal scores the lower row comes first.
     """
+    nothing = np.zeros((n_scores, 0), np.int64), np.zeros((n_scores, 0))
+    least = np.full(n_scores, -np.inf)  # what a row must reach to come among the best so far
 
     def best_of(rows: slice) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        open_to = np.arange(rows.start, rows.stop) if among is None else rows.start + among[rows].nonzero()[0]
+        open_to = np.arange(rows.start, rows.stop)
+        open_to = open_to if among is None else open_to[among[rows]]
         if not len(open_to):
-            return np.zeros((n_scores, 0), np.int64), np.zeros((n_scores, 0))
-        scores = np.asarray(score(_read(embeddings, rows)), np.float64)[:, open_to - rows.start]
-        return _best(np.broadcast_to(open_to, scores.shape), scores, k)
+            return nothing
+        scores = score(_read(embeddings, rows))
+        if len(open_to) < scores.shape[1]:
+            scores = scores[:, open_to - rows.start]
+        able = np.flatnonzero((~(scores < least[:, None])).any(axis=0))
+        if not len(able):
+            return nothing
+        return _best(np.tile(open_to[able], (n_scores, 1)), np.asarray(scores[:, able], np.float64), k)
 
-    kept = np.zeros((n_scores, 0), np.int64), np.zeros((n_scores, 0))
+    kept = nothing
     for rows, scores in _over_blocks(embeddings, best_of):
-        kept = _best(np.hstack([kept[0], rows]), np.hstack([kept[1], scores]), k)
+        if rows.size:
+            kept = _best(np.hstack([kept[0], rows]), np.hstack([kept[1], scores]), k)
+        if 0 < k == kept[1].shape[1]:
+            least = np.where(np.isnan(kept[1][:, -1]), -np.inf, kept[1][:, -1])
     return Ranking(*kept)
 
 
@@ -176,7 +187,7 @@ def uncertainty(probabilities: NDArray[np.floating], by: Doubt = "margin") -> ND
     ----------
     Settles, "Active Learning Literature Survey", 2009, section 3.1.
     """
-    if by not in DOUBTS:
+    if by not in get_args(Doubt):
         raise ParameterError(f"uncertain by {by!r}; choose margin or entropy")
     shares = np.asarray(probabilities, np.float64)
     n_classes = shares.shape[-1]
@@ -262,8 +273,11 @@ def _mean(embeddings: Embeddings, among: NDArray[np.bool_]) -> NDArray[np.float3
 
 def _over_blocks(embeddings: Embeddings, work: Callable[[slice], T]) -> Iterator[T]:
     """Yield what comes of every block, in their order; several are worked on at once."""
-    n_rows = _count(embeddings)
-    blocks = [slice(start, min(start + BLOCK_ROWS, n_rows)) for start in range(0, n_rows, BLOCK_ROWS)]
+    if isinstance(embeddings, np.ndarray):
+        n_rows = len(embeddings)
+        blocks = [slice(start, min(start + BLOCK_ROWS, n_rows)) for start in range(0, n_rows, BLOCK_ROWS)]
+    else:
+        blocks = embeddings.spans()
     if len(blocks) < 2:
         yield from map(work, blocks)
         return

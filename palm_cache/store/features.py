@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Literal
 
+import google_crc32c
 import numpy as np
 import torch
 import zarr
@@ -135,11 +136,17 @@ class FeatureStore:
     @property
     def n_clips(self) -> int:
         """Number of rows, embedded or not."""
-        return int(self._array("audio").shape[0])
+        return self._audio_shape[0]
 
-    def clip_names(self) -> list[str]:
-        """Return the path of every row's file inside the dataset."""
-        return [str(name) for name in self._read("path")]
+    @cached_property
+    def _audio_shape(self) -> tuple[int, int, int]:
+        """Rows, views and length of an embedding."""
+        rows, views, dim = self._array("audio").shape
+        return rows, views, dim
+
+    def clip_names(self, rows: slice = slice(None)) -> list[str]:
+        """Return the path of every row's file inside the dataset, or of some rows'."""
+        return [str(name) for name in self._read("path", rows)]
 
     def contents(self) -> NDArray[np.uint8]:
         """Return the sha256 of every row's file, (rows, 32); zeros where it could not be read."""
@@ -153,9 +160,9 @@ class FeatureStore:
         """Return what every row is known by, (rows, 32): see :func:`row_keys`."""
         return row_keys(self.contents(), *self.stretches())
 
-    def stretches(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return start and end of every row in seconds, (rows,) each; NaN is the end of the file."""
-        return np.asarray(self._read("start")), np.asarray(self._read("end"))
+    def stretches(self, rows: slice = slice(None)) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return start and end of rows in seconds, (rows,) each; NaN is the end of the file."""
+        return np.asarray(self._read("start", rows)), np.asarray(self._read("end", rows))
 
     def groups(self) -> list[str] | None:
         """Return the group of every row, ``None`` where none are named."""
@@ -209,13 +216,49 @@ class FeatureStore:
         )
 
     def audio(self, rows: slice = slice(None)) -> NDArray[np.float32]:
-        """Return the embeddings of rows, (rows, views, dim)."""
-        return np.asarray(self._read("audio", rows), np.float32)
+        """Return the embeddings of rows, (rows, views, dim); not to be written to."""
+        start, stop, _ = rows.indices(self.n_clips)
+        files = range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS))
+        if len(files) == 1:
+            return self._chunk(files[0])[start - files[0] * CHUNK_ROWS : stop - files[0] * CHUNK_ROWS]
+        found: NDArray[np.float32] = np.empty((max(0, stop - start), *self._audio_shape[1:]), np.float32)
+
+        def take(file: int) -> None:
+            first = file * CHUNK_ROWS
+            block = self._chunk(file)[max(0, start - first) : stop - first]
+            found[max(0, first - start) :][: len(block)] = block
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(take, files))
+        return found
+
+    def _chunk(self, number: int) -> NDArray[np.float32]:
+        """Read a file of embeddings, (rows, views, dim), three times as fast as zarr does.
+
+        It holds nothing but the numbers and their crc32c; what is all zeros has no file.
+        """
+        name = f"audio/c/{number}/0/0"
+        shape = (min(CHUNK_ROWS, self.n_clips), *self._audio_shape[1:])
+        if name not in self._files:
+            return np.zeros(shape, np.float32)
+        try:
+            content = np.frombuffer(self._folder.read(name), np.uint8)
+            if google_crc32c.value(content[:-4]) != int.from_bytes(content[-4:].tobytes(), "little"):
+                raise ValueError("its checksum fails")
+            return content[:-4].view("<f4").reshape(shape)
+        except ValueError as error:
+            raise DamagedStoreError(f"{self.path}: audio is damaged ({name}: {error}); {ANEW}") from error
+        except OSError as error:
+            raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
+
+    def spans(self) -> list[slice]:
+        """Return the rows that lie in one file each."""
+        starts = range(0, self.n_clips, CHUNK_ROWS)
+        return [slice(start, min(start + CHUNK_ROWS, self.n_clips)) for start in starts]
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield rows and their embeddings, so that memory does not grow with the store."""
-        for start in range(0, self.n_clips, CHUNK_ROWS):
-            rows = slice(start, min(start + CHUNK_ROWS, self.n_clips))
+        for rows in self.spans():
             yield rows, self.audio(rows)
 
     def read(self) -> Features:
@@ -237,7 +280,7 @@ class FeatureStore:
                 encoder=header.encoder,
                 fingerprint=header.fingerprint,
                 digest=header.digest,
-                audio=torch.from_numpy(self.audio()),
+                audio=torch.from_numpy(np.require(self.audio(), requirements="W")),
                 text=torch.from_numpy(self.text()),
                 labels=self.labels(),
                 usable=usable,

@@ -56,8 +56,7 @@ def lay_out(
         if len(row) + n_context > limit:
             behind = f" behind {n_context} of context" if n_context else ""
             raise EncoderError(
-                f"prompt {text[:40]!r}... has {len(row)} tokens{behind}, {reader} reads {limit}; "
-                "shorten the class name"
+                f"prompt {text[:40]!r}... has {len(row)} tokens{behind}, {reader} reads {limit}; shorten it"
             )
     length = n_context + max(map(len, rows), default=0)
     ids = torch.full((len(rows), length), padding)

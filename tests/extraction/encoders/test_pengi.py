@@ -124,7 +124,7 @@ def test_prompts_become_byte_pairs_padded_to_forty(encoder: PengiEncoder, tmp_pa
 
 
 def test_a_class_name_that_is_too_long_is_named(encoder: PengiEncoder) -> None:
-    message = r"prompt 'dog dog .*'\.\.\. has 52 tokens, PENGI reads 40; shorten the class name"
+    message = r"prompt 'dog dog .*'\.\.\. has 52 tokens, PENGI reads 40; shorten it"
     with pytest.raises(EncoderError, match=message):
         encoder.embed_text(["cat", "dog " * 50])
     with pytest.raises(EncoderError, match="has 32 tokens behind 16 of context, PENGI reads 40"):

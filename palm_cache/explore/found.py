@@ -1,0 +1,54 @@
+"""What a search found as one page that needs nothing but a browser: sounds and spectrograms lie in it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from palm_cache.errors import AudioError
+from palm_cache.explore.rendering import render
+from palm_cache.extraction.snippets import as_flac, read_snippet, spectrogram
+from palm_cache.retrieval.find import SearchResult
+from palm_cache.store.atomic import keep_inputs, replacing
+from palm_cache.types import Place, Progress, no_progress
+
+
+def write_found(found: SearchResult, out: Path, progress: Progress = no_progress) -> None:
+    """Write the page; a row whose file is gone or cannot be read stays and says so.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or would take the place of a sound.
+    """
+    keep_inputs([out], [file for file in found.files if isinstance(file, Path)], "--html")
+    rows = []
+    for row, file in zip(found.records(), found.files, strict=True):
+        rows.append({**row, **_heard(row, file)})
+        progress("drawing", len(rows), len(found.files))
+    page = render(
+        "found.html.j2", styles=("page.css", "found.css"), query=found.query, measure=found.measure, rows=rows
+    )
+    with replacing(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _heard(row: dict[str, Any], file: Place | None) -> dict[str, str]:
+    """Return the sound and the picture of a row, or why there is none."""
+    start, end = row["start"], row["end"]
+    stretch = f", {start:g} s to {'the end' if end is None else f'{end:g} s'}" if start or end else ""
+    said = {"place": f"row {row['row']} of {row['dataset']}{stretch}", "sound": ""}
+    if file is None:
+        return said
+    try:
+        snippet = read_snippet(file, start, end)
+    except AudioError as error:
+        return {**said, "note": str(error)}
+    return {
+        **said,
+        "sound": base64.b64encode(as_flac(snippet)).decode(),
+        "picture": base64.b64encode(spectrogram(snippet)).decode(),
+        "seconds": f"{snippet.seconds:.1f}",
+        "top": f"{snippet.rate / 2000:g}",
+    }

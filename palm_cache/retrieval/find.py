@@ -1,0 +1,238 @@
+"""The verb ``search``: rows of feature stores by text, by example, by a fitted head, or unlike the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from upath import UPath
+
+from palm_cache.errors import ParameterError
+from palm_cache.extraction.whereabouts import locate
+from palm_cache.params import CLIP_TOKENIZER, Doubt
+from palm_cache.retrieval.queries import Loading, ask_head, file_query, row_query, text_query
+from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
+from palm_cache.retrieval.stores import Stores, Where
+from palm_cache.store.heads import heads_file
+from palm_cache.store.places import place
+from palm_cache.types import AnyPath, AnyPlace, Place
+
+COLUMNS = ("score", "dataset", "row", "path", "start", "end", "label", "note")
+
+GONE = "no such file now"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What :func:`search` found."""
+
+    table: pd.DataFrame
+    """Rows, the best first: ``score``, ``dataset``, ``row`` (its number in its store), ``path``, ``start``
+    and ``end`` in seconds (a missing end is the file's), ``label`` (missing where there is none) and
+    ``note``, which says so where the file is gone since extraction."""
+    query: str
+    """What was looked for, in words."""
+    measure: str
+    """What the score is: ``cosine``, ``probability``, ``doubt`` or ``distance``."""
+    files: tuple[Place | None, ...]
+    """Where the file of every row lies; ``None`` where it is gone."""
+    remarks: tuple[str, ...] = ()
+    """What should be known."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows of the table, with ``None`` for what is missing."""
+        rows = self.table.to_dict("records")
+        return [{str(name): None if value != value else value for name, value in row.items()} for row in rows]
+
+
+def search(
+    stores: AnyPlace | Sequence[AnyPlace],
+    *,
+    text: str | None = None,
+    like: AnyPath | None = None,
+    row: int | str | None = None,
+    head: AnyPath | None = None,
+    class_name: str | None = None,
+    uncertain: Doubt | None = None,
+    diverse: bool = False,
+    k: int = 10,
+    labels: Sequence[str] = (),
+    unlabelled: bool = False,
+    path: str = "",
+    datasets: Sequence[str] = (),
+    run: str | None = None,
+    audio: AnyPlace | None = None,
+    encoder: str | None = None,
+    device: str = "auto",
+    tokenizer: str = CLIP_TOKENIZER,
+) -> SearchResult:
+    """Find rows of feature stores: exactly, and in memory that does not grow with their number.
+
+    One of ``text``, ``like``, ``row``, ``head`` and ``diverse`` says what is looked for.
+
+    Parameters
+    ----------
+    stores : path or several
+        Of one encoder and the same options.
+    text : str
+        What is to be heard: its cosine with a row counts, averaged over the stores' prompt templates.
+    like : path
+        A sound file, or a stretch of it: ``"night.flac@12.5-15"``.
+    row : int or str
+        A row of the store; of several stores ``"DATASET:12"``.
+    head : path
+        A ``heads.h5``, with ``class_name`` for the rows that are most probably of that class, or with
+        ``uncertain``, ``"margin"`` or ``"entropy"``, for those that it is most in doubt about.
+    diverse : bool
+        Rows without a label, each as far as can be from all that have one and from those before it.
+    k : int
+        How many, at most.
+    labels, unlabelled, path, datasets
+        Only rows of these classes; without a label; whose path fits a pattern; of these datasets.
+    run : str, optional
+        A run of ``head``, by its name or the beginning of it.
+    audio : path, optional
+        Where the dataset's files lie now, if not where they lay.
+    encoder : str, optional
+        Where the encoder's weights lie now; a text, a file and some heads need them.
+    device, tokenizer : str
+        Of the encoder.
+
+    Raises
+    ------
+    PalmCacheError
+        As ``palm-cache search`` tells it: stores that cannot be compared, an encoder without text, a stretch
+        past the end of its file, an unknown class ...
+
+    Examples
+    --------
+    >>> import palm_cache
+    >>> features = palm_cache.extract("Tones")
+    >>> found = palm_cache.search(features.store, row=0, k=3)
+    >>> found.table["label"].tolist()
+    ['low tone', 'low tone', 'low tone']
+    """
+    opened = Stores(_places(stores))
+    if k < 1:
+        raise ParameterError(f"k: {k} is less than one row")
+    where = Where(tuple(labels), unlabelled, path, tuple(datasets))
+    asked = {"text": text, "like": like, "row": row, "head": head, "diverse": diverse or None}
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) != 1:
+        what = f"{' and '.join(given)} are" if given else "nothing is"
+        raise ParameterError(f"{what} asked for; give one of text, like, row, head and diverse")
+    if (class_name is not None or uncertain is not None or run is not None) and head is None:
+        raise ParameterError("class, uncertain and run go with head")
+    loading = Loading(encoder, device, tokenizer)
+    remarks: tuple[str, ...] = ()
+    if diverse:
+        ranking, query, measure = _diverse(opened, where, k), "unlike all that is labelled", "distance"
+    elif head is not None:
+        ranking, query, measure = _by_head(
+            opened, where, k, heads_file(Path(head)), class_name, uncertain, run, loading
+        )
+    else:
+        among = opened.among(where)
+        if text is not None:
+            vector, query = text_query(opened, text, loading), f"text: {text}"
+        elif like is not None:
+            vector, remarks = file_query(opened, str(like), loading)
+            query = f"like {like}"
+        else:
+            assert row is not None
+            vector, itself = row_query(opened, row)
+            among[itself] = False
+            query = f"like row {row}"
+        ranking, measure = nearest(opened, vector, k, among=among), "cosine"
+    table, files = describe(opened, ranking, place(audio) if audio is not None else None)
+    return SearchResult(table, query, measure, files, remarks)
+
+
+def _by_head(
+    stores: Stores,
+    where: Where,
+    k: int,
+    heads: Path,
+    class_name: str | None,
+    uncertain: Doubt | None,
+    run: str | None,
+    loading: Loading,
+) -> tuple[Ranking, str, str]:
+    if (class_name is None) == (uncertain is None):
+        raise ParameterError(
+            "head: give it a class to look for, or ask what it is uncertain about: one of both"
+        )
+    asked = ask_head(stores, heads, run, loading)
+    if class_name is not None:
+        label = asked.label(class_name)
+        score, query = asked.score(lambda shares: shares[:, label]), f"{class_name}, says {asked.run}"
+    else:
+        assert uncertain is not None
+        score, query = (
+            asked.score(partial(uncertainty, by=uncertain)),
+            f"{asked.run} is in doubt ({uncertain})",
+        )
+    found = highest(stores, score, k, among=stores.among(where))
+    measure = "probability" if class_name is not None else "doubt"
+    return Ranking(found.rows[0], found.scores[0]), query, measure
+
+
+def _diverse(stores: Stores, where: Where, k: int) -> Ranking:
+    known = np.flatnonzero((stores.labels >= 0) & stores.usable)
+    among = stores.among(where) & (stores.labels < 0)
+    if not among.any():
+        raise ParameterError("diverse: every row that was asked for has a label; nothing is left to propose")
+    return diverse(stores, known, k, among=among)
+
+
+def describe(
+    stores: Stores, ranking: Ranking, root: Place | None = None
+) -> tuple[pd.DataFrame, tuple[Place | None, ...]]:
+    """Return what is known of some rows, and where their files lie; a file that is gone leaves its row.
+
+    Parameters
+    ----------
+    root : Place, optional
+        Where the dataset lies now, if not where it lay.
+    """
+    origins = [stores.origin(row) for row in ranking.rows.tolist()]
+    records = [_record(stores, row, score) for row, score in zip(ranking.rows, ranking.scores, strict=True)]
+    found: dict[int, dict[str, Place]] = {}
+    for store in {id(store): store for store, _ in origins}.values():
+        names = {record["path"] for record, (of, _) in zip(records, origins, strict=True) if of is store}
+        found[id(store)] = locate(store.header, map(str, names), root)
+    files = tuple(
+        found[id(store)].get(str(record["path"])) for record, (store, _) in zip(records, origins, strict=True)
+    )
+    for record, file in zip(records, files, strict=True):
+        record["note"] = "" if file is not None else GONE
+    return pd.DataFrame(records, columns=list(COLUMNS)), files
+
+
+def _record(stores: Stores, row: int, score: float) -> dict[str, object]:
+    store, number = stores.origin(int(row))
+    here = slice(number, number + 1)
+    start, end = store.stretches(here)
+    label = int(stores.labels[row])
+    return {
+        "score": float(score),
+        "dataset": store.header.dataset,
+        "row": number,
+        "path": store.clip_names(here)[0],
+        "start": float(start[0]),
+        "end": float(end[0]),
+        "label": stores.class_names[label] if label >= 0 else None,
+    }
+
+
+def _places(stores: AnyPlace | Sequence[AnyPlace]) -> list[Place]:
+    several = [stores] if isinstance(stores, str | PathLike | UPath) else list(stores)
+    if not several:
+        raise ParameterError("stores: give at least one")
+    return [place(store) for store in several]

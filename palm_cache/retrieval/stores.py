@@ -1,0 +1,159 @@
+"""Several feature stores of one recipe as one table of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palm_cache.errors import ParameterError, StaleStoreError, UnknownNameError
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.header import StoreHeader
+from palm_cache.types import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which rows may be found; what is not given lets all pass."""
+
+    labels: tuple[str, ...] = ()
+    """Names of classes."""
+    unlabelled: bool = False
+    """Only rows without a label."""
+    path: str = ""
+    """A pattern with ``*``, ``?`` and ``[...]`` for the path inside the dataset; ``*`` fits a slash too."""
+    datasets: tuple[str, ...] = ()
+
+
+class Stores:
+    """Feature stores of one recipe; their rows are numbered through, the first store's first.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        At least one; one that is given twice is read once.
+
+    Raises
+    ------
+    StoreError
+        If there is no store.
+    StaleStoreError
+        If they were made by different recipes: their embeddings cannot be compared.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self.stores = [FeatureStore(place) for place in dict.fromkeys(places)]
+        first = self.stores[0]
+        for other in self.stores[1:]:
+            if other.header.fingerprint != first.header.fingerprint:
+                why = other.header.stale(first.header.recipe) or "another version made it"
+                raise StaleStoreError(
+                    f"{other.path} and {first.path} were not made alike ({why}), so their embeddings "
+                    "cannot be compared; extract both with one encoder and the same options"
+                )
+        counts = [store.n_clips for store in self.stores]
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+
+    @property
+    def header(self) -> StoreHeader:
+        """The first store's: what decides an embedding is the same in all."""
+        return self.stores[0].header
+
+    @property
+    def n_clips(self) -> int:
+        """Rows of all stores."""
+        return int(self._starts[-1])
+
+    def audio(self, rows: slice) -> NDArray[np.float32]:
+        """Return the embeddings of rows, (rows, views, dim)."""
+        parts = [
+            store.audio(slice(max(rows.start - start, 0), rows.stop - start))
+            for store, start in zip(self.stores, self._starts.tolist(), strict=False)
+            if rows.start < start + store.n_clips and rows.stop > start
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def spans(self) -> list[slice]:
+        """Return rows that are read together at least cost."""
+        return [
+            slice(start + span.start, start + span.stop)
+            for store, start in zip(self.stores, self._starts.tolist(), strict=False)
+            for span in store.spans()
+        ]
+
+    def origin(self, row: int) -> tuple[FeatureStore, int]:
+        """Return the store of a row and its number there."""
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.stores[number], row - int(self._starts[number])
+
+    def number(self, store: FeatureStore, row: int) -> int:
+        """Return the number of a store's row among all: the inverse of :meth:`origin`."""
+        return int(self._starts[self.stores.index(store)]) + row
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Of all stores, sorted."""
+        return tuple(sorted({name for store in self.stores for name in store.header.class_names}))
+
+    @cached_property
+    def usable(self) -> NDArray[np.bool_]:
+        """False for rows without an embedding, (rows,)."""
+        usable = np.ones(self.n_clips, bool)
+        for store, start in zip(self.stores, self._starts.tolist(), strict=False):
+            usable[[start + row for row in store.errors()]] = False
+        return usable
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Index into :attr:`class_names`, -1 for rows without a label, (rows,)."""
+        number = {name: place for place, name in enumerate(self.class_names)}
+        return np.concatenate(
+            [
+                np.array([*(number[name] for name in store.header.class_names), -1])[store.labels().numpy()]
+                for store in self.stores
+            ]
+        )
+
+    def among(self, where: Where) -> NDArray[np.bool_]:
+        """Return which rows have an embedding and pass a filter, (rows,).
+
+        Raises
+        ------
+        UnknownNameError
+            If a class or dataset does not exist.
+        ParameterError
+            If nothing passes.
+        """
+        _check(where.labels, self.class_names, "class")
+        _check(where.datasets, {store.header.dataset for store in self.stores}, "dataset")
+        kept = self.usable.copy()
+        if where.labels:
+            kept &= np.isin(self.labels, [self.class_names.index(name) for name in where.labels])
+        if where.unlabelled:
+            kept &= self.labels < 0
+        if where.datasets:
+            kept &= self._each(lambda store: np.full(store.n_clips, store.header.dataset in where.datasets))
+        if where.path:
+            kept &= self._each(lambda store: _fits(store.clip_names(), where.path))
+        if not kept.any():
+            raise ParameterError(
+                f"none of {self.n_clips:,} rows has an embedding and passes what was asked for; ask for less"
+            )
+        return kept
+
+    def _each(self, choose: Callable[[FeatureStore], NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        return np.concatenate([choose(store) for store in self.stores])
+
+
+def _fits(names: Iterable[str], pattern: str) -> NDArray[np.bool_]:
+    return np.array([fnmatchcase(name, pattern) for name in names], bool)
+
+
+def _check(given: Iterable[str], known: Iterable[str], kind: str) -> None:
+    for name in given:
+        if name not in known:
+            raise UnknownNameError.among(kind, name, sorted(known))
