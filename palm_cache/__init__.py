@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from palm_cache.errors import PalmCacheError
     from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
+    from palm_cache.extraction.prompts import Prompts
     from palm_cache.params import FitParams, ReadingParams, Recipe, Resources
     from palm_cache.types import Training
 
@@ -39,6 +40,7 @@ __all__ = [
     "PalmCacheError",
     "PalmClassifier",
     "PredictResult",
+    "Prompts",
     "ReadingParams",
     "Recipe",
     "Resources",
@@ -61,6 +63,7 @@ _HOMES = {
     ),
     "errors": ("PalmCacheError",),
     "estimators": ("HeadClassifier", "PalmClassifier", "ZeroShotClassifier"),
+    "extraction.prompts": ("Prompts",),
     "params": ("FitParams", "ReadingParams", "Recipe", "Resources"),
     "types": ("Training",),
 }

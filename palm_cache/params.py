@@ -7,7 +7,8 @@
     features: data/features   # where feature stores lie
     reading: {...}            # ReadingParams
     synthesise: {...}         # SynthesiseParams
-    extract: {...}            # Recipe: what decides the numbers
+    prompts: {...}            # PromptFiles: templates and descriptions of one's own
+extract: {...}            # Recipe: what decides the numbers
     resources: {...}          # Resources: what an extraction may use
     fit: {...}                # FitParams, with training: {...}
 
@@ -25,7 +26,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.types import ALL_SHOTS, MAX_VIEWS, ZERO_SHOT_TEMPLATE, Help, Training
+from palm_cache.types import ALL_SHOTS, MAX_VIEWS, Help, Training
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Runtime = Literal["torch", "openvino"]
@@ -129,6 +130,28 @@ class ReadingParams:
         """The columns by their fields."""
         pairs = (given.partition("=") for given in self.columns)
         return {field.strip(): column.strip() for field, _, column in pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFiles:
+    """Where the prompts of class names are written down: they decide text embeddings alone."""
+
+    templates: Annotated[
+        str,
+        Help(
+            "Prompts, one a line, with {c} for the class; the paper's two are held beside them.",
+            metavar="FILE",
+            shown="the paper's two and six more",
+        ),
+    ] = ""
+    descriptions: Annotated[
+        str,
+        Help(
+            "Texts that describe the classes: a CSV with the columns classname and text. Several of one "
+            "class are averaged; every class needs one.",
+            metavar="FILE",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,11 +291,12 @@ class FitParams:
     template: Annotated[
         str,
         Help(
-            "Prompt of zero-shot and of heads that build on it, with {c} for the class.",
-            shown="the paper's",
+            "Prompt that heads read or start from: one that the store holds (palm-cache prompts lists them), "
+            "all for the mean of all, or descriptions, those of extract --descriptions.",
+            metavar="TEXT",
+            shown="every head's own; palm's is {c}",
         ),
-    ] = ZERO_SHOT_TEMPLATE
-    """Prompt of the heads that let it be chosen; PALM always reads the bare class name."""
+    ] = ""
     test_views: Annotated[TestViews, Help("Score test clips by their first view or by the mean of all.")] = (
         "first"
     )
@@ -358,6 +382,7 @@ class Params:
     """Folder of the feature stores, each at ``<dataset>/<encoder>.zarr`` below it."""
     reading: ReadingParams = field(default_factory=ReadingParams)
     synthesise: SynthesiseParams = field(default_factory=SynthesiseParams)
+    prompts: PromptFiles = field(default_factory=PromptFiles)
     extract: Recipe = field(default_factory=Recipe)
     resources: Resources = field(default_factory=Resources)
     fit: FitParams = field(default_factory=FitParams)
@@ -381,6 +406,7 @@ P = TypeVar(
     Params,
     ReadingParams,
     SynthesiseParams,
+    PromptFiles,
     Recipe,
     Resources,
     FitParams,
@@ -471,7 +497,7 @@ def _build(kind: type[P], content: object, file: str, section: str) -> P:
 
 def _convert(wanted: Any, value: object, file: str, key: str) -> Any:
     """Return a YAML value as the type that a field declares."""
-    if wanted in (ReadingParams, SynthesiseParams, Recipe, Resources, FitParams, Training):
+    if wanted in (ReadingParams, SynthesiseParams, PromptFiles, Recipe, Resources, FitParams, Training):
         return _build(wanted, value, file, key)
     if get_origin(wanted) is tuple:
         items = value if isinstance(value, list) else [value]

@@ -52,7 +52,7 @@ class Help:
 
 
 BARE_TEMPLATE = "{c}"
-"""The class name alone: what PALM and PALM-dagger read."""
+"""The class name alone: what PALM starts from unless told otherwise, and what PALM-dagger reads."""
 
 ZERO_SHOT_TEMPLATE = "The is a recording of  {c}."
 """The authors' default prompt, with their typo and their two spaces."""
@@ -67,7 +67,14 @@ TEMPLATES = (
     "{c} can be heard in the background.",
     "an audio clip of {c}",
 )
-"""Prompt templates that every store holds; the first two are the paper's, the others ours."""
+"""Prompt templates that a store holds unless others are given; the first two are the paper's, the others
+ours."""
+
+ALL_TEMPLATES = "all"
+"""Stands for a template: the mean of the unit embeddings of all that a store holds, scaled to unit length."""
+
+DESCRIPTIONS = "descriptions"
+"""Stands for a template: of every class, the mean of the unit embeddings of its descriptions."""
 
 
 @dataclass(frozen=True, slots=True)

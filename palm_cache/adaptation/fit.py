@@ -32,8 +32,10 @@ from palm_cache.store.heads import add_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
 from palm_cache.types import (
+    ALL_TEMPLATES,
     BARE_TEMPLATE,
     BASE_NOVEL,
+    DESCRIPTIONS,
     Features,
     FittedHead,
     Place,
@@ -169,7 +171,7 @@ def fit_runs(
 
 
 def text_of(features: Features, template: str) -> Tensor:
-    """Return the unit text embeddings (n_classes, dim) of one prompt template.
+    """Return the unit text embeddings (n_classes, dim) of one prompt template, of all, or of descriptions.
 
     Raises
     ------
@@ -180,8 +182,16 @@ def text_of(features: Features, template: str) -> Tensor:
     """
     if not features.templates:
         raise DataError(f"{features.dataset}: the {features.encoder} store holds no text embeddings")
+    if template == ALL_TEMPLATES:
+        return unit(unit(features.text).mean(dim=1))
+    if template == DESCRIPTIONS and template not in features.templates:
+        raise UnknownNameError(
+            f"{features.dataset}: the {features.encoder} store holds no descriptions; add them with: "
+            "palm-cache extract --descriptions FILE"
+        )
     if template not in features.templates:
-        raise UnknownNameError.among("template", template, [repr(known) for known in features.templates])
+        known = [*(repr(known) for known in features.templates), ALL_TEMPLATES]
+        raise UnknownNameError.among("template", template, known)
     return unit(features.text[:, features.templates.index(template)])
 
 

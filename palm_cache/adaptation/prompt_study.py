@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from palm_cache.adaptation.fit import text_of
-from palm_cache.adaptation.heads.base import cosine_logits, unit
+from palm_cache.adaptation.heads.base import cosine_logits
 from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError
@@ -20,10 +20,7 @@ from palm_cache.store.atomic import alone_in
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import read_prompts, write_prompts
-from palm_cache.types import Features, Place, Progress, no_progress
-
-ENSEMBLE = "(all templates together)"
-"""Stands for the mean of the unit embeddings of all templates, scaled to unit length."""
+from palm_cache.types import ALL_TEMPLATES, Features, Place, Progress, no_progress
 
 
 def study_prompts(
@@ -68,12 +65,12 @@ def study_prompts(
 
 
 def score_prompts(features: Features, folds: Sequence[int] = ()) -> list[dict[str, object]]:
-    """Return one row per template and fold, the ensemble last."""
+    """Return one row per template and fold, the mean of all last."""
     absent = [fold for fold in folds if fold > len(features.folds)]
     if absent:
         raise DataError(f"{features.dataset}: no fold {absent[0]}; it has {len(features.folds)}")
-    texts: dict[str, Tensor] = {template: text_of(features, template) for template in features.templates}
-    texts[ENSEMBLE] = unit(unit(features.text).mean(dim=1))
+    templates = (*features.templates, ALL_TEMPLATES)
+    texts: dict[str, Tensor] = {template: text_of(features, template) for template in templates}
     rows: list[dict[str, object]] = []
     for fold in folds or range(1, len(features.folds) + 1):
         test = few_shot(features, fold=fold, shots=0, seed=0).test

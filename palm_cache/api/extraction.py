@@ -13,6 +13,7 @@ from palm_cache.adaptation.fit import text_of
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.extraction.datasets.registry import identity_of, read_dataset
 from palm_cache.extraction.extract import extract as extract_table
+from palm_cache.extraction.prompts import Prompts
 from palm_cache.params import Params, ReadingParams, Recipe, Resources
 from palm_cache.retrieval.find import SearchResult, search
 from palm_cache.store.features import FeatureStore
@@ -82,6 +83,8 @@ class OpenFeatures:
 
     def text(self, template: str = BARE_TEMPLATE) -> NDArray[np.float32]:
         """Return the unit text embedding of every class in one prompt template, (n_classes, dim).
+
+        ``all`` is the mean of all templates, ``descriptions`` that of every class's descriptions.
 
         Raises
         ------
@@ -185,6 +188,7 @@ def extract(
     root: AnyPlace | None = None,
     store: AnyPlace | None = None,
     reading: ReadingParams | None = None,
+    prompts: Prompts | None = None,
     recipe: Recipe | None = None,
     resources: Resources | None = None,
     progress: Progress = no_progress,
@@ -203,6 +207,8 @@ def extract(
         The store to write; ``data/features/<dataset>/<encoder>.zarr`` by default.
     reading : ReadingParams, optional
         How data of one's own is understood, split and cut.
+    prompts : Prompts, optional
+        What the text tower reads of every class: templates, and descriptions of classes.
     recipe : Recipe, optional
         Views, precision ...: what decides the numbers.
     resources : Resources, optional
@@ -233,5 +239,7 @@ def extract(
         cache=resources.cache,
     )
     named = replace(table, dataset=where.dataset)
-    extract_table(named, encoder, where.store, recipe, resources, cache=where.cache, progress=progress)
+    extract_table(
+        named, encoder, where.store, recipe, resources, prompts, cache=where.cache, progress=progress
+    )
     return open_features(where.store)

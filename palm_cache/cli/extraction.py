@@ -26,6 +26,7 @@ from palm_cache.cli.terminal import (
 from palm_cache.errors import AbsentDatasetError
 from palm_cache.params import (
     Params,
+    PromptFiles,
     ReadingParams,
     Recipe,
     Resources,
@@ -95,10 +96,17 @@ def synthesise(
     tell(f"{10 * settings.clips_per_class} clips -> {out}")
 
 
-@takes(where=(Params, ("encoder", "features")), reading=ReadingParams, recipe=Recipe, resources=Resources)
+@takes(
+    where=(Params, ("encoder", "features")),
+    reading=ReadingParams,
+    prompts=PromptFiles,
+    recipe=Recipe,
+    resources=Resources,
+)
 def extract(
     where: dict[str, object],
     reading: dict[str, object],
+    prompts: dict[str, object],
     recipe: dict[str, object],
     resources: dict[str, object],
     dataset: DatasetsOption = None,
@@ -138,13 +146,16 @@ def extract(
             settings,
             datasets=tuple(dataset) if dataset else None,
             reading=override(settings.reading, **reading),
+            prompts=override(settings.prompts, **prompts),
             extract=override(settings.extract, **recipe),
             resources=override(settings.resources, **resources),
             **where,
         )
         several = len(settings.datasets) > 1
-        if several and (root or out):
-            raise typer.BadParameter("goes with one dataset", param_hint="--root" if root else "--out")
+        of_one = {"--root": root, "--out": out, "--descriptions": settings.prompts.descriptions}
+        for option, value in of_one.items():
+            if several and value:
+                raise typer.BadParameter("goes with one dataset", param_hint=option)
         tables, absent = read_tables(settings.datasets, root, strict, settings.reading)
         shown = _extract_all(tables, settings, out, dry_run, as_json)
     if as_json:
@@ -160,11 +171,13 @@ def _extract_all(
     """Extract datasets, or say what would be done, with one loaded encoder."""
     from palm_cache.extraction.datasets.registry import identity_of
     from palm_cache.extraction.extract import Extractor
+    from palm_cache.extraction.prompts import Prompts
     from palm_cache.store.find import address_of
     from palm_cache.store.places import place
 
     features, shown = place(settings.features), []
-    with Extractor(settings.encoder, settings.extract, settings.resources) as extractor:
+    prompts = Prompts.read(settings.prompts)
+    with Extractor(settings.encoder, settings.extract, settings.resources, prompts) as extractor:
         for table in tables:
             where = address_of(
                 table.dataset,
@@ -246,6 +259,8 @@ def _plan_table(
     lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
     if plan.stale:
         lines.append(f"  stale: {plan.stale}; --on-stale rebuild makes it anew")
+    if plan.other_text:
+        lines.append(f"  {plan.other_text}: text is embedded again, no clip for it")
     groups: dict[str, tuple[str, ...]] = {str(why): names for why, names in plan.groups.items()}
     if plan.gone:
         groups["in the store, no more in the dataset"] = plan.gone

@@ -24,6 +24,7 @@ from palm_cache.params import (
     LoadingParams,
     Params,
     PredictParams,
+    PromptFiles,
     ReadingParams,
     Recipe,
     Resources,
@@ -37,6 +38,7 @@ USE = "Using heads and stores"
 
 PANELS: Mapping[type, str] = {
     ReadingParams: "Reading the dataset",
+    PromptFiles: "Prompts: what decides text alone",
     Recipe: "The recipe: what decides the numbers",
     Resources: "Resources: what decides none",
     FitParams: "What is fitted",

@@ -52,7 +52,9 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
     tell(f"  clips: {n_clips}")
     tell(f"  classes: {', '.join(header['class_names'])}")
     tell("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
-    tell("  templates: " + "; ".join(repr(template) for template in header["templates"]))
+    tell("  templates: " + ("; ".join(map(repr, header["templates"])) or "none; the encoder reads no text"))
+    for name, texts in header["descriptions"].items():
+        tell(f"  description of {name}: {'; '.join(texts)}")
     tell("  recipe:")
     for key, value in header["recipe"].items():
         tell(f"    {key.replace('_', ' ')}: {value}")

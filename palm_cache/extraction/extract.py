@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import soundfile
 import torch
 from numpy.typing import NDArray
 
-from palm_cache.errors import DataError, StaleStoreError
+from palm_cache.errors import DataError, ParameterError, StaleStoreError
 from palm_cache.extraction.collapse import collapse_note
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.known_files import Survey, file_cache
 from palm_cache.extraction.plan import Plan, Present, make_plan, twins
-from palm_cache.extraction.prompts import embed_prompts_of
+from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
 from palm_cache.extraction.run import ROUNDS, Run, take_in
 from palm_cache.extraction.takeover import take_over
@@ -35,10 +35,18 @@ from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
 from palm_cache.store.places import folder
 from palm_cache.store.writing import claimed_files, write_store
-from palm_cache.types import TEMPLATES, ClipTable, Place, Progress, no_progress
+from palm_cache.types import ClipTable, Place, Progress, no_progress
 
 SAMPLED_ROWS, LEAST_ROWS = 500, 20
 """Rows whose embeddings are compared with each other, at most; with fewer likeness is no sign."""
+
+TEXT_FIELDS = {
+    "text_recipe": "text tower or tokenizer",
+    "templates": "templates",
+    "descriptions": "descriptions",
+    "class_names": "class names",
+}
+"""Of a store's header what decides its text, in words."""
 
 MANY_MISSING = 0.5
 """Share of unreadable files above which that is said first."""
@@ -66,19 +74,26 @@ class Extractor:
         Which encoder.
     recipe : Recipe
     resources : Resources
+    prompts : Prompts, optional
+        What the text tower reads of every class.
 
     Raises
     ------
     UnknownNameError, EncoderError
         If the encoder cannot be loaded.
     ParameterError
-        If ``resources.cluster`` is no address of a cluster.
+        If ``resources.cluster`` is no address of a cluster, or prompts are given and the encoder reads none.
     """
 
-    def __init__(self, spec: str, recipe: Recipe, resources: Resources) -> None:
+    def __init__(
+        self, spec: str, recipe: Recipe, resources: Resources, prompts: Prompts | None = None
+    ) -> None:
         check_address(resources.cluster)
+        self.prompts = prompts or Prompts()
         self.spec, self.recipe, self.resources = spec, recipe, resources
         self.encoder: Encoder = load_encoder(spec, recipe, device=resources.devices[0])
+        if self.encoder.text_tower() is None and self.prompts != Prompts():
+            raise ParameterError(f"{spec}: embeds sound only; leave out --templates and --descriptions")
         self.audio_recipe = audio_recipe(self.encoder, recipe)
         self._close = ExitStack()
 
@@ -99,6 +114,7 @@ class Extractor:
         Files that are not known by their state are read.
         """
         table = self._limited(table)
+        self.prompts.check_classes(table.dataset, table.class_names)
         present = Present.at(out)
         survey = self._survey(table, file_cache(cache))
         unseen = self._numbered(table, ~survey.seen)
@@ -107,7 +123,7 @@ class Extractor:
             take_in(survey, Done(one.row, one.content, one.state, "known", one.error))
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
-        return make_plan(out, table, self._stale(present), survey, audio)
+        return make_plan(out, table, self._stale(present), survey, audio, self._other_text(present, table))
 
     def extract(
         self, table: ClipTable, out: Place, cache: Place, progress: Progress = no_progress
@@ -134,11 +150,14 @@ class Extractor:
         AudioError
             If a clip cannot be read and ``resources.on_error`` is ``"fail"``.
         DataError
-            If none of the files can be read.
+            If none of the files can be read, or descriptions are not of the dataset's classes.
+        EncoderError
+            If a prompt is longer than the text tower can read.
         OutputError
             If the store or the cache cannot be written.
         """
         table = self._limited(table)
+        self.prompts.check_classes(table.dataset, table.class_names)
         claimed_files(folder(named(out)))  # before hours of work: may the store be written here?
         present = Present.at(out)
         stale = self._stale(present)
@@ -146,6 +165,8 @@ class Extractor:
             raise StaleStoreError(
                 f"{out} is stale: {stale}; make it anew with --on-stale rebuild, or choose another --out"
             )
+        # Before hours of work: does the tower read all prompts?
+        text = self.prompts.embed(self.encoder, table.class_names, cache)
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         files = file_cache(cache)
         notes = []
@@ -177,7 +198,7 @@ class Extractor:
             self._refuse_nothing(table, survey)
             rows = _rows(table, survey, errors)
             try:
-                notes += self._write(out, present, stale, table, rows, survey.keys, audio, cache)
+                notes += self._write(out, present, stale, table, rows, survey.keys, audio, text)
                 break
             except UnknownContentError:  # what was damaged in the cache has been dropped: once more
                 if number == ROUNDS - 1:
@@ -264,14 +285,13 @@ class Extractor:
         rows: Rows,
         keys: NDArray[np.uint8],
         audio: Cache,
-        cache: Place,
+        text: NDArray[np.float32],
     ) -> list[str]:
         """Write the store, unless the one that is there is the same."""
         header = self.header(table, rows)
         why = self._why_write(present, header)
         if why is None:
             return []
-        text = embed_prompts_of(self.encoder, table.class_names, header.templates, cache)
 
         def blocks() -> Iterator[NDArray[np.float32]]:
             for start in range(0, len(table.clips), CHUNK_ROWS):
@@ -286,6 +306,8 @@ class Extractor:
             collapse_note("clips", _sample(audio, keys, rows)),
             collapse_note("class names", text[:, 0]) if text.size else None,
         )
+        other_text = self._other_text(present, table)
+        why = why or (f"{other_text}: text was embedded, no clip for it" if other_text else "")
         made_anew = [f"{out} was stale ({stale}) and has been made anew"] if stale else [why] if why else []
         seen = np.asarray(rows.contents.any(axis=1))
         alike = twins(np.where(seen[:, None], keys, 0), rows.labels, table)
@@ -296,12 +318,31 @@ class Extractor:
         if present.store is None or present.problem:
             return f"made anew: {present.problem}" if present.problem else ""
         old = present.store.header
-        same = ("dataset", "encoder", "fingerprint", "text_recipe", "templates", "class_names", "rows_sha256")
+        same = ("dataset", "encoder", "fingerprint", *TEXT_FIELDS, "rows_sha256")
         if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
             return ""
         thorough = self.resources.check == "content" or present.store.is_near
         problems = present.store.file_problems("everything") if thorough else []
         return f"made anew: {problems[0]}" if problems else None
+
+    def _other_text(self, present: Present, table: ClipTable) -> str:
+        """Say what of a dataset's text is other than in its store; "" if nothing is, or there is none."""
+        if present.store is None:
+            return ""
+        old, now = present.store.header, self._of_text(table)
+        return ", ".join(
+            f"other {what}" for name, what in TEXT_FIELDS.items() if getattr(old, name) != now[name]
+        )
+
+    def _of_text(self, table: ClipTable) -> dict[str, Any]:
+        """Return what a header says of text."""
+        reads = self.encoder.text_tower() is not None
+        return {
+            "text_recipe": text_recipe(self.encoder),
+            "templates": self.prompts.held if reads else (),
+            "descriptions": dict(self.prompts.descriptions),
+            "class_names": table.class_names,
+        }
 
     def header(self, table: ClipTable, rows: Rows) -> StoreHeader:
         """Return the header of the store of a dataset."""
@@ -314,14 +355,12 @@ class Extractor:
             encoder=encoder.spec,
             recipe=self.audio_recipe,
             fingerprint=fingerprint(self.audio_recipe),
-            text_recipe=text_recipe(encoder),
             dim=encoder.dim,
             token_dim=tower.token_dim if tower else 0,
             sample_rate=encoder.sample_rate,
             seconds=encoder.window.stretch / encoder.sample_rate,
             views=self.recipe.views,
-            templates=TEMPLATES if tower else (),
-            class_names=table.class_names,
+            **self._of_text(table),
             rows_sha256=rows.sha256(table.class_names),
             text_sha256="",
             made_with={**library_versions(), **_machine(encoder), **encoder.made_with},
@@ -374,10 +413,11 @@ def extract(
     out: Place,
     recipe: Recipe | None = None,
     resources: Resources | None = None,
+    prompts: Prompts | None = None,
     *,
     cache: Place | None = None,
     progress: Progress = no_progress,
 ) -> Extraction:
     """Embed one dataset: see :class:`Extractor`; the cache is ``.cache`` beside the store by default."""
-    with Extractor(spec, recipe or Recipe(), resources or Resources()) as extractor:
+    with Extractor(spec, recipe or Recipe(), resources or Resources(), prompts) as extractor:
         return extractor.extract(table, out, cache or out.parent / ".cache", progress)

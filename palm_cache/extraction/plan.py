@@ -74,6 +74,8 @@ class Plan:
     """Names of the clips without a known embedding, by reason; of a content that is there twice the first."""
     gone: tuple[str, ...]
     """Names of clips in the store that the dataset has no more."""
+    other_text: str = ""
+    """What of the text is other than in the store, "" if nothing is: text is embedded again, no clip is."""
 
     @property
     def to_embed(self) -> int:
@@ -87,13 +89,15 @@ class Plan:
         return self.n_clips - sum(map(len, self.groups.values()))
 
 
-def make_plan(out: Place, table: ClipTable, stale: str, survey: Survey, cache: Cache) -> Plan:
+def make_plan(
+    out: Place, table: ClipTable, stale: str, survey: Survey, cache: Cache, other_text: str = ""
+) -> Plan:
     """Say what is to be done about a dataset whose files have all been looked at.
 
     Parameters
     ----------
-    stale : str
-        How the recipe of the store at ``out`` differs.
+    stale, other_text : str
+        How the recipe and the text of the store at ``out`` differ.
     """
     known = cache.look_up(survey.keys)
     groups: dict[Why, list[str]] = {why: [] for why in Why}
@@ -108,7 +112,7 @@ def make_plan(out: Place, table: ClipTable, stale: str, survey: Survey, cache: C
     names = {clip.name for clip in table.clips}
     gone = tuple(name for name in before if name not in names)
     some = {why: tuple(clips) for why, clips in groups.items() if clips}
-    return Plan(out, len(table.clips), stale, some, gone)
+    return Plan(out, len(table.clips), stale, some, gone, other_text)
 
 
 def _key(survey: Survey, row: int) -> bytes:

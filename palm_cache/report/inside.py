@@ -87,13 +87,13 @@ def inside(kinds: Mapping[Place, list[Kind]], heads: Path) -> Section | None:
 
 
 def _read_texts(stores: Sequence[StorePlace]) -> Texts | None:
-    """Return the prompts of the store that heads were fitted on, if it is still there."""
+    """Return the prompts of the store that heads were fitted on, if it is still there and holds some."""
     if len(stores) > 1:
         return None
     try:
         store = FeatureStore(stores[0])
         vectors = normalize(torch.from_numpy(store.text()), dim=-1).numpy()
-        return Texts(vectors, store.header.templates)
+        return Texts(vectors, store.header.templates) if store.header.templates else None
     except PalmCacheError:
         return None
 
@@ -148,9 +148,13 @@ def _near(members: Sequence[FittedHead], names: Sequence[str], texts: Texts) -> 
         best = np.argsort(-of_names[label], kind="stable")[:NEAREST]
         found["nearest names"].append(", ".join(f"{names[one]} {of_names[label, one]:.2f}" for one in best))
         named, template = np.unravel_index(cosines[label].argmax(), cosines[label].shape)
-        prompt = texts.templates[template].replace("{c}", names[named])
+        prompt = _prompt(texts.templates[template], names[named])
         found["nearest prompt"].append(f"{prompt} {cosines[label].max():.2f}")
     return found
+
+
+def _prompt(template: str, name: str) -> str:
+    return template.replace("{c}", name) if "{c}" in template else f"{template} of {name}"
 
 
 def _losses(name: str, members: Sequence[FittedHead]) -> dict[str, NDArray[np.float32]]:

@@ -24,7 +24,7 @@ from palm_cache.report.which_head import which_head
 from palm_cache.store.atomic import replacing
 from palm_cache.store.fingerprint import library_versions
 from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
-from palm_cache.types import ALL_SHOTS, Training, is_base_only, spell_shots
+from palm_cache.types import ALL_SHOTS, ALL_TEMPLATES, Training, is_base_only, spell_shots
 
 _READING = (
     "Accuracy and macro F1 on each fold's test clips, scored once after training: mean over folds, then "
@@ -148,18 +148,19 @@ def _beside_the_paper(scores: pd.DataFrame) -> list[Section]:
 
 def _prompts(prompts: pd.DataFrame) -> Section:
     """Show zero-shot's accuracy under every wording of the prompt, mean over folds."""
-    wordings = list(prompts["template"].unique())
+    # Datasets may have been extracted with prompts of their own.
+    wordings = sorted(prompts["template"].unique(), key=lambda wording: wording == ALL_TEMPLATES)
     means = prompts.groupby(["dataset", "encoder", "template"])["accuracy"].mean().unstack("template")
     rows = []
     for key, of_place in means.iterrows():
         dataset, encoder = cast("tuple[str, str]", key)
-        single = of_place[wordings[:-1]]
+        single = of_place.drop(ALL_TEMPLATES, errors="ignore")
         spread = f"{100 * (single.max() - single.min()):.2f}"
         rows.append((dataset, encoder, *(percent(of_place[wording]) for wording in wordings), spread))
     headings = ("dataset", "encoder", *wordings, "best - worst")
     note = (
         "Zero-shot accuracy in %, mean over folds, under every prompt template, {c} standing for the "
-        "class name, and with the mean of all their embeddings (after paper Figure 2, which gives 43.3 "
+        "class name, and with all, the mean of their embeddings (after paper Figure 2, which gives 43.3 "
         "for {c} and 53.5 for the authors' prompt on ESC50 with PENGI)."
     )
     # A row per wording is what fits a page.

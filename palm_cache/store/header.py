@@ -6,7 +6,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import isnan
 from typing import Any
 
@@ -53,6 +53,8 @@ class StoreHeader:
     """Hash of the text embeddings."""
     made_with: Mapping[str, str]
     """Device, libraries, commit of the weights; provenance only."""
+    descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By class name, where ``"descriptions"`` is among the templates."""
 
     @property
     def digest(self) -> str:
@@ -170,7 +172,9 @@ def read_header(attributes: Mapping[str, Any]) -> StoreHeader:
     KeyError, TypeError, ValueError
         If something is missing or not what it must be.
     """
-    values = {field.name: attributes[field.name] for field in fields(StoreHeader)}
+    attributes = {"descriptions": {}, **attributes}  # the first stores of this format had none
+    values = {one.name: attributes[one.name] for one in fields(StoreHeader)}
+    values["descriptions"] = {str(name): tuple(texts) for name, texts in values["descriptions"].items()}
     for name in ("templates", "class_names"):
         values[name] = tuple(values[name])
         if not all(isinstance(text, str) for text in values[name]):

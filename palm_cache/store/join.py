@@ -51,11 +51,12 @@ def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Feat
             f"{lead.path} holds no text embeddings, {other.path} does: heads read the first encoder's; give "
             f"--encoder {found.encoder} before --encoder {features.encoder}"
         )
+    same = ["class_names", "templates", "descriptions"]
     if not found.templates:
         nothing = torch.zeros(len(found.class_names), len(features.templates), found.text.shape[2])
-        found = replace(found, templates=features.templates, text=nothing)
-    for what in ("class_names", "templates"):
-        if getattr(found, what) != getattr(features, what):
+        found, same = replace(found, templates=features.templates, text=nothing), same[:1]
+    for what in same:
+        if getattr(other.header, what) != getattr(lead.header, what):
             raise StoreError(
                 f"{other.path}: other {what.replace('_', ' ')} than {lead.path}; join stores of one dataset, "
                 "extracted with the same prompts"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from contracts import check_blindness, check_head
@@ -14,7 +16,7 @@ from palm_cache.adaptation.heads.palm import mix_context
 from palm_cache.adaptation.heads.prototype import Prototype
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams
-from palm_cache.types import BARE_TEMPLATE, Features, Training
+from palm_cache.types import BARE_TEMPLATE, Features, FittedHead, Training
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -62,6 +64,48 @@ def test_zero_shot_reads_any_template_of_the_store(features: Features) -> None:
         head = fit_runs(features, FitParams(heads=("zero-shot",), template=template))[0][0]
         assert head.template == template
         torch.testing.assert_close(head.state["class_embeddings"], text_of(features, template))
+
+
+@pytest.mark.parametrize("name", ["palm", "palm-prototype", "palm-tuned"])
+def test_palm_starts_from_the_prompt_that_is_asked_for_and_else_from_the_bare_name(
+    features: Features, name: str
+) -> None:
+    def fit(template: str, given: Features = features) -> FittedHead:
+        params = FitParams(
+            heads=(name,), template=template, folds=(1,), seeds=(0,), training=Training(epochs=2)
+        )
+        return fit_runs(given, params)[0][0]
+
+    published, bare = fit(""), fit(BARE_TEMPLATE)
+    assert published.template == BARE_TEMPLATE
+    assert published.run == bare.run
+    torch.testing.assert_close(published.state["class_embeddings"], bare.state["class_embeddings"])
+    for template in (features.templates[3], "all"):
+        started = fit(template)
+        assert started.template == template
+        assert "template=" in started.run.variant
+        # The same as where the store holds that text as the bare name's.
+        moved = features.text.clone()
+        moved[:, features.templates.index(BARE_TEMPLATE)] = text_of(features, template)
+        expected = fit("", replace(features, text=moved))
+        torch.testing.assert_close(started.state["class_embeddings"], expected.state["class_embeddings"])
+
+
+def test_the_mean_of_all_prompts_is_taken_of_unit_vectors(features: Features) -> None:
+    long = features.text * torch.arange(1, 9)[:, None]
+    expected = torch.nn.functional.normalize(features.text, dim=-1).mean(dim=1)
+    expected = torch.nn.functional.normalize(expected, dim=-1)
+    torch.testing.assert_close(text_of(replace(features, text=long), "all"), expected)
+    head = fit_runs(features, FitParams(heads=("zero-shot",), template="all"))[0][0]
+    torch.testing.assert_close(head.state["class_embeddings"], expected)
+
+
+def test_descriptions_that_the_store_lacks_are_missed_by_name(features: Features) -> None:
+    with pytest.raises(UnknownNameError, match=r"holds no descriptions; .* extract --descriptions FILE"):
+        fit_runs(features, FitParams(heads=("zero-shot",), template="descriptions"))
+    described = replace(features, templates=(*features.templates[:-1], "descriptions"))
+    head = fit_runs(described, FitParams(heads=("palm-dagger", "zero-shot"), template="descriptions"))[0][-1]
+    torch.testing.assert_close(head.state["class_embeddings"], unit(features.text[:, -1]))
 
 
 def test_palm_learns_from_its_shots() -> None:

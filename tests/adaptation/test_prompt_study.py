@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
-from palm_cache.adaptation.prompt_study import ENSEMBLE, score_prompts, study_prompts
+from palm_cache.adaptation.prompt_study import score_prompts, study_prompts
 from palm_cache.errors import DataError
 from palm_cache.params import FitParams
 from palm_cache.store.scores import read_prompts
@@ -31,7 +31,7 @@ def test_the_ensemble_is_the_mean_of_unit_embeddings(features: Features) -> None
     text /= text.norm(dim=-1, keepdim=True)
     test = features.folds[1].test
     predicted = (features.audio[test, 0] @ text.T).argmax(dim=1)
-    row = next(row for row in score_prompts(features, [2]) if row["template"] == ENSEMBLE)
+    row = next(row for row in score_prompts(features, [2]) if row["template"] == "all")
     assert row["accuracy"] == accuracy_score(features.labels[test], predicted)
 
 

@@ -19,7 +19,7 @@ from tiny_clap import save_tiny_clap
 from typer.testing import CliRunner
 
 from palm_cache.cli import app
-from palm_cache.extraction.datasets.demo import synthesise
+from palm_cache.extraction.datasets.demo import CARD, synthesise
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md")))
@@ -60,6 +60,9 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory, pengi_checkpoint: Path) 
     save_small_tokenizer(folder / "openai" / "clip-vit-base-patch32")
     (folder / "base.pth").symlink_to(pengi_checkpoint)
     write_example(folder)
+    (folder / "prompts.txt").write_text("{c} in the street\n{c}, far away\n")
+    described = [f"{name},the sound of a {name}" for name in CARD.class_names]
+    (folder / "descriptions.csv").write_text("\n".join(["classname,text", *described]) + "\n")
     write_tone(folder / "night.flac", 440, seconds=20)
     with contextlib.chdir(folder):  # what the quickstart leaves behind
         for line in (

@@ -13,6 +13,7 @@ from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extraction, extract
+from palm_cache.extraction.prompts import Prompts
 
 
 @pytest.fixture
@@ -52,9 +53,9 @@ def cache(tmp_path: Path) -> Path:
 def run(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Run:
     """Extract the folder as it is now; ``embedded`` of the encoder counts anew."""
 
-    def extract_folder(**params: object) -> Extraction:
+    def extract_folder(prompts: Prompts | None = None, **params: object) -> Extraction:
         encoder.embedded = 0
-        return extract(read(folder), "mini", out, *parted(**params), cache=cache)
+        return extract(read(folder), "mini", out, *parted(**params), prompts, cache=cache)
 
     return extract_folder
 

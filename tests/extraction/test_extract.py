@@ -23,6 +23,7 @@ from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction import reading, work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extraction, extract
+from palm_cache.extraction.prompts import Prompts
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import local
 from palm_cache.types import Clip, ClipTable
@@ -254,12 +255,14 @@ def test_other_templates_and_text_towers_embed_text_only(
     run: Run, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
-    monkeypatch.setattr(stage_one, "TEMPLATES", ("{c}", "The is a recording of  {c}.", "a {c}"))
-    assert run().embedded == 0
+    prompts = Prompts(("a {c}",))
+    done = run(prompts)
+    assert (done.embedded, done.notes) == (0, ("other templates: text was embedded, no clip for it",))
+    assert run(prompts).notes == ()
     assert FeatureStore(out).text().shape == (2, 3, 12)
     digest = FeatureStore(out).header.digest
     monkeypatch.setattr(SpectrumEncoder, "text_identity", {"encoder": "spectrum", "letters": 127})
-    assert run().embedded == 0
+    assert run(prompts).embedded == 0
     assert FeatureStore(out).header.digest != digest
 
 

@@ -8,10 +8,10 @@ import pytest
 from samples import parted, read_arrays, write_tone
 from spectrum import Run, SpectrumEncoder
 
-from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extractor
 from palm_cache.extraction.plan import Plan, Why
+from palm_cache.extraction.prompts import Prompts
 
 Look = Callable[..., Plan]
 
@@ -20,9 +20,9 @@ Look = Callable[..., Plan]
 def look(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Look:
     """Plan the extraction of the folder as it is now; nothing may be written."""
 
-    def plan(**params: object) -> Plan:
+    def plan(prompts: Prompts | None = None, **params: object) -> Plan:
         before = {file: file.stat().st_mtime_ns for file in out.parents[1].rglob("*") if file.is_file()}
-        with Extractor("mini", *parted(**params)) as extractor:
+        with Extractor("mini", *parted(**params), prompts) as extractor:
             found = extractor.plan(read(folder), out, cache)
         assert before == {
             file: file.stat().st_mtime_ns for file in out.parents[1].rglob("*") if file.is_file()
@@ -91,10 +91,10 @@ def test_a_content_that_is_there_twice_is_to_be_embedded_once(look: Look, run: R
     assert look().to_embed == run().embedded == 17
 
 
-def test_what_is_planned_is_what_is_done_after_a_change_of_the_text(
-    look: Look, run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_planned_is_what_is_done_after_a_change_of_the_text(look: Look, run: Run, out: Path) -> None:
     run()
-    monkeypatch.setattr(stage_one, "TEMPLATES", ("{c}", "a {c}"))
-    assert look().to_embed == run().embedded == 0
-    assert read_arrays(out)["text"].shape == (2, 2, 12)
+    assert look().other_text == ""
+    prompts = Prompts(("{c}", "a {c}"))
+    assert look(prompts).other_text == "other templates"
+    assert look(prompts).to_embed == run(prompts).embedded == 0
+    assert read_arrays(out)["text"].shape == (2, 3, 12)

@@ -71,6 +71,16 @@ def test_a_store_that_is_gone_leaves_out_what_only_it_knows(runs: Path) -> None:
     assert "| class | gate | zero-shot recall % | recall % |\n" in told
 
 
+def test_contexts_are_near_to_nothing_where_the_store_holds_no_text(tmp_path: Path) -> None:
+    features = make_features()
+    mute = replace(features, text=features.text[:, :0], templates=())
+    store = write_sample(tmp_path / "mute.zarr", mute)
+    params = FitParams(("palm",), shots=(2,), seeds=(0,), folds=(1,), training=Training(epochs=2))
+    fit_store(store, tmp_path / "runs", params)
+    evaluate_files(tmp_path / "runs")
+    assert "| class | gate | recall % |\n" in section(tmp_path / "runs")
+
+
 def test_heads_may_lie_elsewhere_or_nowhere(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     shutil.move(runs / "clusters", tmp_path / "elsewhere" / "clusters")

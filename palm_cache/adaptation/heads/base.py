@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from palm_cache.errors import DataError, ParameterError
-from palm_cache.types import TextTower, Training
+from palm_cache.types import ZERO_SHOT_TEMPLATE, TextTower, Training
 
 SCALE = 100.0
 """Logit scale of PALM and of all its rivals (the authors' fixed temperature of 0.01)."""
@@ -96,7 +96,7 @@ class Head(ABC):
     Parameters
     ----------
     template : str
-        Prompt template of the text embeddings it reads.
+        Prompt template of the text embeddings it reads; "" is :attr:`published_template`.
     training : Training
         How it learns, if it does.
     """
@@ -112,6 +112,8 @@ class Head(ABC):
     """False for heads that look at clips alone."""
     can_start_from_shots: ClassVar[bool] = False
     """True where the class means of a run's shots can stand in for prompts that a store does not hold."""
+    published_template: ClassVar[str] = ZERO_SHOT_TEMPLATE
+    """The prompt that its paper has."""
     n_encoders: ClassVar[int] = 1
     """How many encoders' features it needs at least."""
     chooses: ClassVar[tuple[str, ...]] = ()
@@ -122,7 +124,7 @@ class Head(ABC):
     """The paper it comes from."""
 
     def __init__(self, template: str, training: Training) -> None:
-        self.template = template
+        self.template = template or self.published_template
         self.training = training
 
     @property

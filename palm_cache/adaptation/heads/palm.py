@@ -20,7 +20,7 @@ from palm_cache.adaptation.heads.base import (
 from palm_cache.adaptation.heads.palm_descent import descend
 from palm_cache.adaptation.train import draw_orders, present_classes
 from palm_cache.errors import DataError
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE
 
 CONTEXT_STD = 0.02
 """Standard deviation of the context before training."""
@@ -74,10 +74,8 @@ class Palm(CosineHead):
     name: ClassVar[str] = "palm"
     learns: ClassVar[str] = "a context vector and a gate per class: classes x (dim + 1)"
     can_start_from_shots: ClassVar[bool] = True
+    published_template: ClassVar[str] = BARE_TEMPLATE
     source: ClassVar[str] = "Hanif et al., EMNLP 2024, arXiv:2409.19806"
-
-    def __init__(self, template: str, training: Training) -> None:
-        super().__init__(BARE_TEMPLATE, training)
 
     @property
     def hyperparameters(self) -> dict[str, object]:

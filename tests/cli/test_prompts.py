@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from command_line import call, fail, succeed
+
+STORE = "data/features/Tones/mini.zarr"
+
+
+def test_prompts_of_ones_own_go_from_their_files_to_a_fitted_head(workplace: Path) -> None:
+    Path("prompts.txt").write_text("{c}, far away\n")
+    Path("texts.csv").write_text("classname,text\nhigh tone,a whistle\nhigh tone,a flute\nlow tone,a hum\n")
+    succeed("extract", "--dataset", "Tones")
+    words = ("extract", "--dataset", "Tones", "--templates", "prompts.txt", "--descriptions", "texts.csv")
+    planned = succeed(*words, "--dry-run").stdout
+    assert "other templates, other descriptions: text is embedded again, no clip for it" in planned
+    assert "0 embedded now, 12 known" in succeed(*words).stdout
+    shown = succeed("store", "info", STORE).stdout
+    assert "description of high tone: a whistle; a flute" in shown
+    assert "OK; 12 clips" in succeed("store", "verify", STORE, "--recompute", "1").stdout
+    scored = json.loads(succeed("prompts", "--dataset", "Tones", "--json").stdout)
+    held = ["{c}", "The is a recording of  {c}.", "{c}, far away", "descriptions", "all"]
+    assert [row["template"] for row in scored] == held
+    fitting = ("fit", "--dataset", "Tones", "--shots", "2", "--seeds", "0", "--head", "zero-shot,palm")
+    for template in held[2:]:
+        succeed(*fitting, "--template", template, "--epochs", "2", "--no-calibrate")
+    assert "unknown template 'far away'" in fail(*fitting, "--template", "far away")
+    succeed("report")
+    assert "far away" in Path("runs/report/report.md").read_text()
+
+
+def test_descriptions_go_with_one_dataset_and_files_that_are_wrong_are_named(workplace: Path) -> None:
+    Path("texts.csv").write_text("classname,text\nhigh tone,a whistle\nhigh tnoe,a flute\n")
+    words = ("extract", "--dataset", "Tones", "--descriptions", "texts.csv")
+    assert "'high tnoe'; did you mean high tone" in fail(*words)
+    result = call(*words, "--dataset", "demo")
+    assert result.exit_code == 2
+    assert "goes with one dataset" in result.stderr
+    Path("prompts.txt").write_text("")
+    assert "prompts.txt: holds no template" in fail(
+        "extract", "--dataset", "Tones", "--templates", "prompts.txt"
+    )
+    Path("params.yaml").write_text("datasets: Tones\nprompts: {templates: prompts.txt}\n")
+    assert "prompts.txt: holds no template" in fail("extract", "--params", "params.yaml")
