@@ -22,6 +22,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
-from palm_cache.store.header import Rows, check_format, read_header, row_keys
+from palm_cache.store.header import Rows, check_format, read_header, read_source, row_keys
 from palm_cache.store.places import Folder, folder
 from palm_cache.types import Features, Fold, Place
 
@@ -78,7 +79,8 @@ class FeatureStore:
                 raise StoreError(f"{path}: no feature store here; make it with: palm-cache extract")
             attributes = root["attributes"]
             check_format(attributes, path)
-            self.header = read_header(attributes)
+            header = read_header(attributes)
+            self.header = replace(header, source=read_source(header.source, path.parent))
             self._files: dict[str, tuple[int, str]] = {
                 str(name): (int(size), str(sha256)) for name, (size, sha256) in attributes["files"].items()
             }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from palm_cache.errors import StoreError
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.header import written_source
 from palm_cache.store.layout import CACHE, store_path, stores_present
 from palm_cache.store.places import place
 from palm_cache.types import Place
@@ -59,10 +60,12 @@ def dataset_folder(features: Place, name: str, source: str) -> str:
     source : str
         Where the dataset lies; "" if that is not known.
     """
-    others = _sources(features / name) - {source, ""}
+    stores = features / name
+    others = _sources(stores) - {source, ""}
     if not source or not any(map(_is_there, others)):
         return name
-    return f"{name}-{hashlib.sha256(source.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
+    written = written_source(source, stores)
+    return f"{name}-{hashlib.sha256(written.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
 def _sources(stores: Place) -> set[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +126,32 @@ class Rows:
             for rows in (fold.train.numpy(), fold.test.numpy()):
                 digest.update(len(rows).to_bytes(8, "little") + rows.tobytes())
         return digest.hexdigest()
+
+
+def written_source(source: str, folder: Place) -> str:
+    """Return where a dataset lies as a store says it: from the store's folder on, if both lie in this one.
+
+    So a project's stores are the same, byte by byte, wherever the project lies.
+
+    Parameters
+    ----------
+    source : str
+        An absolute path or a URL; "" if it is not known.
+    folder : Place
+        In which the store lies.
+    """
+    project = Path.cwd()
+    if not isinstance(folder, Path) or not Path(source).is_relative_to(project):
+        return source
+    start = os.path.abspath(folder)  # noqa: PTH100  # links stay as they are named
+    return os.path.relpath(source, start) if Path(start).is_relative_to(project) else source
+
+
+def read_source(written: str, folder: Place) -> str:
+    """Return where a dataset lies, from what its store says of it; see :func:`written_source`."""
+    if not written or "://" in written or not isinstance(folder, Path):
+        return written
+    return os.path.abspath(folder / written)  # noqa: PTH100
 
 
 def row_keys(

@@ -24,7 +24,7 @@ from palm_cache.errors import OutputError
 from palm_cache.store.atomic import named, write_errors
 from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, file_hash, root_hash
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.header import Rows, StoreHeader
+from palm_cache.store.header import Rows, StoreHeader, written_source
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import unfinished
 from palm_cache.types import Place
@@ -62,6 +62,7 @@ def write_store(
     claimed_files(where)  # before the work: may the store be written here?
     header = replace(
         header,
+        source=written_source(header.source, path.parent),
         rows_sha256=rows.sha256(header.class_names),
         text_sha256=hashlib.sha256(np.ascontiguousarray(text).tobytes()).hexdigest(),
     )
