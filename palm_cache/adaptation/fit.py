@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,16 +153,20 @@ def fit_runs(
         alone = number if _starts_from_shots(features, heads[run.head]) else -1
         batches.setdefault((run.head, run.shots, len(tasks[run].train), alone), []).append(run)
     n_views = features.audio.shape[1]
-    done, total = 0, sum(heads[run.head].n_steps(n_views * len(tasks[run].train)) for run in runs)
+    done, total = Counter[str](), Counter[str]()
+    for run in runs:
+        total[run.head] += heads[run.head].n_steps(n_views * len(tasks[run].train))
     fitted: dict[Run, FittedHead] = {}
 
-    def tick(number: int) -> None:
-        nonlocal done
-        done += number
-        progress("training", done, total)
-
     for batch in batches.values():
-        head = heads[batch[0].head]
+        name = batch[0].head
+        head = heads[name]
+
+        # Head by head: a step of one may take a thousand times as long as a step of another.
+        def tick(number: int, name: str = name) -> None:
+            done[name] += number
+            progress(f"training {name}", done[name], total[name])
+
         of_batch = [tasks[run] for run in batch]
         of_runs = {name: value.expand(len(batch), *value.shape) for name, value in (chosen or {}).items()}
         for result in _fit_batch(features, head, batch, of_batch, params.test_views, words, tick, of_runs):

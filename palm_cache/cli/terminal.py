@@ -206,7 +206,8 @@ def progress_bar(unit: str, units: Mapping[str, str] | None = None) -> Iterator[
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total, rate="")
+                # What was done before is no work of this bar: its rate is of what follows.
+                tasks[what] = bar.add_task(what, total=total, completed=done, rate="")
             speed = next(task.speed for task in bar.tasks if task.id == tasks[what])
             rate = f"{speed:.0f} {units.get(what, unit)}/s" if speed else ""
             bar.update(tasks[what], completed=done, rate=rate)
@@ -216,15 +217,15 @@ def progress_bar(unit: str, units: Mapping[str, str] | None = None) -> Iterator[
 
 def _line_progress(unit: str, units: Mapping[str, str]) -> Progress:
     """Report in plain lines, not too often, for logs."""
-    started: dict[str, float] = {}
+    started: dict[str, tuple[float, int]] = {}
     last = [time.monotonic()]
 
     def report(what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        begin = started.setdefault(what, now)
-        if now - last[0] >= QUIET_SECONDS and done:
+        begin, known = started.setdefault(what, (now, done))
+        if now - last[0] >= QUIET_SECONDS and done > known:
             last[0] = now
-            rate = done / max(now - begin, 1e-9)
+            rate = (done - known) / max(now - begin, 1e-9)
             left = (total - done) / max(rate, 1e-9)
             count = units.get(what, unit)
             typer.echo(f"{what}: {done}/{total} {count}, {rate:.1f} {count}/s, {left:.0f} s left", err=True)
