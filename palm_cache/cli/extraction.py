@@ -87,13 +87,13 @@ def synthesise(
 
     with one_line_errors(), progress_bar("clips") as progress:
         settings = override((read_params(params) if params else Params()).synthesise, **sounds)
-        make(
+        new = make(
             out,
             clips_per_class=settings.clips_per_class,
             seed=settings.seed,
             progress=lambda done, total: progress("synthesising", done, total),
         )
-    tell(f"{10 * settings.clips_per_class} clips -> {out}")
+    tell(f"{10 * settings.clips_per_class} clips {'->' if new else 'are already in'} {out}")
 
 
 @takes(

@@ -112,8 +112,7 @@ def run_line(line: str, where: str) -> None:
         return
     assert words[0] == "palm-cache", f"{where}: {line}: neither palm-cache nor among what is tried elsewhere"
     if words[1] == "synthesise":
-        shutil.rmtree("data/raw/demo")  # the stand-in; the snippet makes the real one
-        words += ["--clips-per-class", "5"]
+        words += ["--clips-per-class", "5"]  # as the stand-in
     arguments = [name for word in words[1:] for name in expand(word)]
     result = CliRunner().invoke(app, arguments)
     if result.exception and not isinstance(result.exception, SystemExit):

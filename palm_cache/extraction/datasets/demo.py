@@ -52,7 +52,7 @@ def synthesise(
     folds: int = N_FOLDS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+) -> bool:
     """Make the demo dataset; the same arguments give the same bytes.
 
     Parameters
@@ -68,18 +68,25 @@ def synthesise(
     progress : callable, optional
         Told how many clips are done, and of how many.
 
+    Returns
+    -------
+    bool
+        False where it is there already, and nothing was made.
+
     Raises
     ------
     ParameterError
         If there are fewer than two folds, fewer clips than folds, or the seed is negative.
     OutputError
-        If there is something at ``root`` already or it cannot be written.
+        If there is something else at ``root`` or it cannot be written.
     """
     if folds < 2 or clips_per_class < folds or seed < 0:
         raise ParameterError(
             f"folds {folds}, clips_per_class {clips_per_class}, seed {seed}: at least 2 folds, "
             "a clip of each class for every fold, and a seed from 0 are needed"
         )
+    if _is_there(root, clips_per_class, folds, seed):
+        return False
     total = clips_per_class * len(SOUNDS)
     with _appearing_whole(root) as temporary:
         for fold in range(1, folds + 1):
@@ -87,11 +94,30 @@ def synthesise(
         lines = [HEADER]
         for number in range(clips_per_class):
             for class_id in range(len(SOUNDS)):
-                lines.append(_write_clip(temporary, class_id, number, folds, seed))
+                name, content, line = _encoded_clip(class_id, number, folds, seed)
+                (temporary / name).write_bytes(content)
+                lines.append(line)
                 if progress is not None:
                     progress(len(lines) - 1, total)
         (temporary / METADATA).parent.mkdir()
         (temporary / METADATA).write_bytes(("\n".join(lines) + "\n").encode())
+    return True
+
+
+def _is_there(root: Path, clips_per_class: int, folds: int, seed: int) -> bool:
+    """Tell whether a folder holds what would be made: so many files, the last of each class made again."""
+    try:
+        lines = (root / METADATA).read_text(encoding="utf-8").splitlines()[1:]
+        n_files = sum(1 for _ in root.glob("audio/*/*"))
+        if not n_files == len(lines) == clips_per_class * len(SOUNDS):
+            return False
+        for class_id in range(len(SOUNDS)):
+            name, content, line = _encoded_clip(class_id, clips_per_class - 1, folds, seed)
+            if lines[class_id - len(SOUNDS)] != line or (root / name).read_bytes() != content:
+                return False
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @contextmanager
@@ -117,8 +143,8 @@ def _appearing_whole(root: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_clip(root: Path, class_id: int, number: int, folds: int, seed: int) -> str:
-    """Write clip ``number`` of a class and return its line of the metadata."""
+def _encoded_clip(class_id: int, number: int, folds: int, seed: int) -> tuple[str, bytes, str]:
+    """Return path, content and line of the metadata of clip ``number`` of a class."""
     class_name = tuple(SOUNDS)[class_id]
     rng = np.random.default_rng([seed, class_id, number])
     rate = 2 * RATE if rng.random() < 0.3 else RATE
@@ -136,11 +162,11 @@ def _write_clip(root: Path, class_id: int, number: int, folds: int, seed: int) -
     # Through memory, because libsndfile reports a full disk as an error of its own.
     encoded = io.BytesIO()
     soundfile.write(encoded, clip, rate, subtype="PCM_16", format="WAV")
-    (root / "audio" / f"fold{fold}" / name).write_bytes(encoded.getbuffer())
     start = slice_number * SLICE_SECONDS
     end = start + len(clip) / rate
     salience = rng.integers(1, 3)
-    return f"{name},{recording},{start:.6f},{end:.6f},{salience},{fold},{class_id},{class_name}"
+    line = f"{name},{recording},{start:.6f},{end:.6f},{salience},{fold},{class_id},{class_name}"
+    return f"audio/fold{fold}/{name}", encoded.getvalue(), line
 
 
 def make_clip(rng: Generator, class_name: str) -> Waveform:

@@ -115,6 +115,21 @@ def test_made_again_it_is_the_same_byte_for_byte(made: Path, tmp_path: Path) -> 
     assert contents(tmp_path / "again") == contents(made)
 
 
+@pytest.mark.usefixtures("quiet_studio")
+def test_what_is_there_already_is_not_made_again_and_what_is_otherwise_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "demo"
+    assert synthesise(root, clips_per_class=4, folds=2)
+    before = {file: file.stat().st_mtime_ns for file in root.rglob("*.wav")}
+    assert not synthesise(root, clips_per_class=4, folds=2)
+    assert {file: file.stat().st_mtime_ns for file in root.rglob("*.wav")} == before
+    for other in ({"seed": 1}, {"folds": 4}, {"clips_per_class": 5}):
+        with pytest.raises(OutputError, match="something here already"):
+            synthesise(root, **{"clips_per_class": 4, "folds": 2, **other})
+    next(iter(before)).unlink()
+    with pytest.raises(OutputError, match="something here already"):
+        synthesise(root, clips_per_class=4, folds=2)
+
+
 def test_a_clip_is_the_same_whatever_the_number_of_clips(made: Path, tmp_path: Path) -> None:
     synthesise(tmp_path / "fewer", clips_per_class=FOLDS, folds=FOLDS)
     fewer, more = contents(tmp_path / "fewer"), contents(made)
