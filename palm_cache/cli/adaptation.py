@@ -357,7 +357,7 @@ def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
 
 def print_summary(summary: pd.DataFrame, as_json: bool) -> None:
     """Print a table of means."""
-    from palm_cache.report.means import HEADINGS, format_rows
+    from palm_cache.report.means import HEADINGS, NAMES_AND_ACCURACY, below_zero_shot, format_rows
 
     if as_json:
         shots = summary["shots"].astype(object).where(summary["shots"] < ALL_SHOTS, spell_shots(ALL_SHOTS))
@@ -365,7 +365,9 @@ def print_summary(summary: pd.DataFrame, as_json: bool) -> None:
         rows = shown.astype(object).where(shown.notna(), None).to_dict("records")
         print_json(rows)
     else:
-        print_table(HEADINGS, format_rows(summary))
+        print_table(HEADINGS, format_rows(summary), keep=NAMES_AND_ACCURACY)
+        for note in below_zero_shot(summary):
+            say(f"note: {note}")
 
 
 def register(app: typer.Typer) -> None:

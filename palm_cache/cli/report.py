@@ -37,10 +37,11 @@ def report(
     from palm_cache.report.write import write_report
 
     with one_line_errors():
-        page, summary = write_report(out, against=against, heads=heads)
-    print_summary(summary, as_json)
-    if not as_json:
-        tell(f"report -> {page}")
+        written = write_report(out, against=against, heads=heads)
+    if as_json:
+        print_summary(written.summary, as_json)
+    else:
+        tell(written.verdict, f"report -> {written.page}")
 
 
 def register(app: typer.Typer) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -21,7 +21,13 @@ from typer.core import TyperCommand, TyperGroup
 from palm_cache.errors import PalmCacheError, visible, without_credentials
 from palm_cache.types import Progress
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+FOLDED_FROM = 28
+"""Width in letters from which a column of a table may be folded."""
 
 QUIET_SECONDS = 15.0
 """Where stderr is a file or a pipe, a line at most this often."""
@@ -244,12 +250,17 @@ def as_json(value: object, indent: int | None = None) -> str:
     return _BEYOND_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that is as wide as it must be where stdout is not a terminal."""
-    from rich import box
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], keep: int = 1) -> None:
+    """Print a table; where stdout is no terminal, as wide as it must be.
+
+    Nothing is cut off: on a terminal that is too narrow the last columns stay out, and long text is folded.
+
+    Parameters
+    ----------
+    keep : int
+        So many columns stay however narrow the terminal is.
+    """
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     rows = [[_shown(cell) for cell in row] for row in rows]
     console = Console()
@@ -257,8 +268,29 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         # Nobody scrolls a file sideways: let no cell be folded.
         columns = zip(headings, *rows, strict=True)
         console = Console(width=4 + sum(4 + max(map(len, column)) for column in columns))
-    table = Table(*headings, box=box.SIMPLE_HEAD)
+    n_columns = len(headings)
+    table = _table(headings, rows)
+    anywhere = console.options.update(max_width=sys.maxsize)
+    while n_columns > keep and console.measure(table, options=anywhere).minimum > console.width:
+        n_columns -= 1
+        table = _table(headings[:n_columns], [row[:n_columns] for row in rows])
+    if console.measure(table, options=anywhere).minimum > console.width:  # names of great length
+        table = _table(headings[:n_columns], [row[:n_columns] for row in rows], folded_from=8)
+    console.print(table)
+    if n_columns < len(headings):
+        say(f"note: no room for {', '.join(headings[n_columns:])}; a wider terminal or --json shows all")
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], folded_from: int = FOLDED_FROM) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading, *cells in zip(headings, *rows, strict=True):
+        longest = max(map(len, (heading, *cells)))
+        table.add_column(heading, overflow="fold", min_width=min(longest, folded_from))
     for row in rows:
         # Text, not markup: a "[" in a name is a bracket.
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    return table

@@ -47,7 +47,9 @@ _STYLE: dict[Any, Any] = {
 
 
 def accuracy_by_head(summary: pd.DataFrame) -> Figure:
-    """Draw a mark per head in a row per dataset and encoder, each head at its largest number of shots.
+    """Draw a mark per head, each at its largest number of shots.
+
+    Of one dataset and encoder every head has a row; of several, every dataset and encoder.
 
     Parameters
     ----------
@@ -55,41 +57,49 @@ def accuracy_by_head(summary: pd.DataFrame) -> Figure:
         From :func:`palm_cache.report.means.summarise`.
     """
     best = summary.sort_values("shots").groupby(["dataset", "encoder", "head"], as_index=False).last()
-    groups = sorted(set(zip(best["dataset"], best["encoder"], strict=True)), reverse=True)
+    places = sorted(set(zip(best["dataset"], best["encoder"], strict=True)), reverse=True)
     # From the weakest to the strongest.
     heads = [str(head) for head in summary.groupby("head")["accuracy"].max().sort_values().index]
+    labels = {head: _label(head, sorted(set(best.loc[best["head"] == head, "shots"]))) for head in heads}
+    alone = len(places) == 1
 
     def draw(axes: Axes) -> None:
-        for place, head in enumerate(heads):
+        for number, head in enumerate(heads):
             mine = best[best["head"] == head]
             # A little apart, so that error bars do not cover one another.
-            shift = 0.5 * ((place + 0.5) / len(heads) - 0.5)
+            shift = 0.5 * ((number + 0.5) / len(heads) - 0.5)
+            keys = zip(mine["dataset"], mine["encoder"], strict=True)
             axes.errorbar(
                 100 * mine["accuracy"],
-                [groups.index(key) + shift for key in zip(mine["dataset"], mine["encoder"], strict=True)],
+                [number] if alone else [places.index(key) + shift for key in keys],
                 xerr=100 * mine["accuracy_sd"].fillna(0),
                 linestyle="none",
-                marker=MARKERS[place % len(MARKERS)],
-                color=COLOURS[place % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
+                color=COLOURS[number % len(COLOURS)],
                 markeredgecolor="black",
                 markeredgewidth=0.5,
                 capsize=2,
-                label=_label(head, sorted(set(mine["shots"]))),
+                label=labels[head],
             )
-        several = len({encoder for _, encoder in groups}) > 1
+        several = len({encoder for _, encoder in places}) > 1
         names = [
             f"{_short(dataset)}\n{_short(encoder)}" if several else _short(dataset)
-            for dataset, encoder in groups
+            for dataset, encoder in places
         ]
-        axes.set_yticks(range(len(groups)), names)
-        axes.set_ylim(-0.5, len(groups) - 0.5)
+        rows = [labels[head] for head in heads] if alone else names
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(-0.5, len(rows) - 0.5)
         axes.set_xlabel("test accuracy (%)")
-        axes.set_xlim(0, 100)
         axes.grid(axis="x", linewidth=0.4, alpha=0.6)
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        if not alone:
+            axes.set_xlim(0, 100)
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
-    caption = "Test accuracy by head, each at its largest number of shots; ± the deviation over seeds"
-    height = max(0.22 * len(heads) + 1.0, 0.5 * len(groups) + 1.0)
+    where = f" on {_short(places[0][0])} with {_short(places[0][1])}" if alone else ""
+    caption = f"Test accuracy by head{where}, each at its largest number of shots; ± the deviation over seeds"
+    if alone:
+        return _figure("accuracy_by_head", caption, draw, 7.0, 0.3 * len(heads) + 1.0)
+    height = max(0.22 * len(heads) + 1.0, 0.5 * len(places) + 1.0)
     return _figure("accuracy_by_head", caption, draw, 7.0, height)
 
 
@@ -153,6 +163,7 @@ def losses_by_epoch(losses: Mapping[str, NDArray[np.float32]]) -> Figure:
                 linestyle=DASHES[place % len(DASHES)],
             )
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # matplotlib's own is mathematics, which is not parsed here
         axes.set_xlabel("epoch")
         axes.set_ylabel("loss on the shots")
         axes.grid(axis="y", linewidth=0.4, alpha=0.6)

@@ -67,6 +67,36 @@ HEADINGS = (
 )
 
 
+NAMES_AND_ACCURACY = 5
+"""Of :data:`HEADINGS`, those without which a row says nothing."""
+
+
+def below_zero_shot(summary: pd.DataFrame) -> list[str]:
+    """Say where PALM knows less than the class names alone, and why.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        From :func:`summarise`.
+    """
+    notes = []
+    for (dataset, encoder), rows in summary.groupby(["dataset", "encoder"], sort=False):
+        alone = rows.loc[rows["head"] == "zero-shot", "accuracy"].max()  # NaN where it did not run
+        below = rows[rows["head"].str.partition("@")[0].eq("palm") & (rows["accuracy"] < alone)]
+        if below.empty:
+            continue
+        places = [
+            f"{100 * accuracy:.1f} % at {count_shots(shots)}"
+            for shots, accuracy in zip(below["shots"], below["accuracy"], strict=True)
+        ]
+        notes.append(
+            f"{dataset}, {encoder}: palm is below zero-shot's {100 * alone:.1f} %: {', '.join(places)}. "
+            "PALM's context starts as noise, and few clips do not outweigh it: give it more shots, or take "
+            "a head that starts from the prompts, such as proker."
+        )
+    return notes
+
+
 def percent(mean: float, deviation: float = math.nan) -> str:
     """Return a share as a percentage with two digits, and its deviation where there is one; "-" for NaN."""
     if math.isnan(mean):

@@ -40,7 +40,7 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> str:
     where = f"on {_listed(datasets)} with {encoder}{at}"
     if len(means) == 1:
         return f"{head} reaches {mean} {where}."
-    return f"Ahead {where}: {head}, {mean}; {_sureness(of_datasets, means)}."
+    return f"{head} is ahead {where} with {mean}, {_sureness(of_datasets, means)}."
 
 
 def _means(runs: pd.DataFrame) -> tuple[list[str], pd.Series[float]]:
@@ -79,15 +79,17 @@ def _sureness(kinds: Mapping[str, list[Kind]], means: pd.Series[float]) -> str:
             if compared.n_seeds != 1:
                 ps[head] = compared.p
     if not ps:
-        return "how sure that is, predictions of several seeds would tell"
+        return "but how sure that is, only predictions of several seeds can tell"
     family = len(means) * (len(means) - 1) // 2
     behind = {head for head, p in zip(ps, holm(list(ps.values()), family), strict=True) if p < 1 - LEVEL}
     unsure = [head for head, _ in others if head not in behind]
     if not unsure:
         return "surely better than every other head"
     if not behind:
-        return "not surely better than any other head"
-    return f"surely better than {len(behind)} other head{'s' * (len(behind) > 1)}, not than {_listed(unsure)}"
+        return "but not surely better than any other head"
+    return (
+        f"surely better than {len(behind)} other head{'s' * (len(behind) > 1)} but not than {_listed(unsure)}"
+    )
 
 
 def _listed(names: list[str]) -> str:

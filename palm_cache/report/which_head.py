@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from palm_cache.report.content import Figure, Section, Table
+from palm_cache.report.content import Section, Table
 from palm_cache.report.evidence import ONE_SEED, Kind, Place
 from palm_cache.report.figures import accuracy_by_shots
-from palm_cache.report.means import count_shots, span, summarise
+from palm_cache.report.means import below_zero_shot, count_shots, span, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 
 _HOW = (
@@ -39,7 +39,7 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> Secti
     Section or None
         ``None`` where no encoder has a dataset on which all its heads were scored.
     """
-    tables, drawn = [], []
+    tables, drawn, below = [], [], list[str]()
     for encoder, of_encoder in scores.groupby("encoder"):
         common = datasets_of_all_heads(of_encoder)
         runs = of_encoder[of_encoder["dataset"].isin(common)]
@@ -48,12 +48,17 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> Secti
             of_common = {name: kinds.get((name, str(encoder)), []) for name in common}
             tables.append(_table(str(encoder), summary, runs, of_common))
             drawn.append(summary)
+            below += below_zero_shot(summary)
     if not tables:
         return None
     marked = any("*" in cell for table in tables for row in table.rows for cell in row[1:])
-    notes = [_HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
-    blocks: list[str | Table | Figure] = [*notes, *tables]
-    return Section("Which head?", (*blocks, accuracy_by_shots(pd.concat(drawn))))
+    notes = [*below, _HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
+    together = pd.concat(drawn)
+    # A line needs two points.
+    curve = (
+        [accuracy_by_shots(together)] if together.loc[together["shots"] > 0, "shots"].nunique() > 1 else []
+    )
+    return Section("Which head?", (*notes, *tables, *curve))
 
 
 def datasets_of_all_heads(runs: pd.DataFrame) -> list[str]:
@@ -83,7 +88,7 @@ def _table(encoder: str, summary: pd.DataFrame, runs: pd.DataFrame, kinds: Mappi
         ]
         cost = (duration(float(mine["fit_seconds"].mean())), span(mine["n_params"]))
         rows.append((head, *accuracies, *cost))
-    shots = [count_shots(int(number)) for number in means.columns]
+    shots = ["no shots" if number == 0 else count_shots(int(number)) for number in means.columns]
     caption = f"{encoder}, on {', '.join(kinds)}"
     return Table(("head", *shots, "time of a fit", "parameters"), tuple(rows), caption)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import pandas as pd
 
@@ -33,9 +33,18 @@ _READING = (
 )
 
 
-def write_report(
-    out: Path, *, against: str | None = None, heads: Path | None = None
-) -> tuple[Path, pd.DataFrame]:
+class Report(NamedTuple):
+    """What was written."""
+
+    page: Path
+    """In HTML."""
+    summary: pd.DataFrame
+    """What :func:`summarise` made of the scores."""
+    verdict: str
+    """Which head is ahead, in one sentence."""
+
+
+def write_report(out: Path, *, against: str | None = None, heads: Path | None = None) -> Report:
     """Write ``OUT/report/``: ``index.html``, ``report.md`` and the figures, from what lies in ``OUT``.
 
     ``scores.csv`` must be there. ``predictions.h5`` adds intervals, paired tests and confusion, and
@@ -48,13 +57,6 @@ def write_report(
         The head that the others are compared with; PALM by default.
     heads : Path, optional
         The folder below which heads lie, to look inside; ``out`` by default.
-
-    Returns
-    -------
-    page : Path
-        The HTML page.
-    summary : DataFrame
-        What :func:`summarise` made of the scores.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def write_report(
     first = verdict(scores, kinds)
     _write(folder / "report.md", as_markdown(first, sections))
     _write(folder / "index.html", as_page(first, sections))
-    return folder / "index.html", summary
+    return Report(folder / "index.html", summary, first)
 
 
 def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> Section:

@@ -16,7 +16,8 @@ from command_line import all_commands, call, fail, runner, succeed
 from samples import flip_bit, make_features, write_palm_folder, write_sample
 
 from palm_cache.cli import app
-from palm_cache.cli.terminal import progress_bar
+from palm_cache.cli.terminal import print_table, progress_bar
+from palm_cache.report.means import HEADINGS, NAMES_AND_ACCURACY
 
 
 @pytest.mark.parametrize(
@@ -331,6 +332,24 @@ def test_a_terminal_shows_one_bar_per_task(
     assert [line.split()[0] for line in lines if line.strip()] == ["checking", "embedding"]
     assert "3/3" in lines[0]
     assert "200/200" in lines[1]
+
+
+def test_a_narrow_terminal_shows_names_and_accuracy_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    for encoder in ("clap-clap-htsat-unfused", "a-name-that-never-ends" * 4 + "!"):
+        names = ("UrbanSound8K", encoder, "palm-prototype")
+        row = (*names, "16", "97.81 ± 0.24", "97.80 ± 0.24", "10", "3", "5,130")
+        print_table(HEADINGS, [row], keep=NAMES_AND_ACCURACY)
+        told = capsys.readouterr()
+        shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told.out)
+        assert max(map(len, shown.split("\n"))) <= 80
+        assert "…" not in shown
+        for text in ("UrbanSound8K", "palm-prototype", "16", "97.81 ± 0.24", encoder[:20], encoder[-1]):
+            assert text in shown
+        assert "note: no room for macro F1 %, folds, seeds, parameters;" in told.err
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
