@@ -36,20 +36,27 @@ def golden() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+# Weights of full size go when the module that needs them has run: a process keeps no gigabytes of them.
+
+
+@pytest.fixture(scope="module")
 def pengi_state() -> dict[str, Tensor]:
     """Weights of a PENGI of full size, drawn at random."""
+    return _random_pengi()
+
+
+@pytest.fixture(scope="session")
+def pengi_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file with those weights."""
+    return save_checkpoint(tmp_path_factory.mktemp("pengi") / "base.pth", _random_pengi())
+
+
+def _random_pengi() -> dict[str, Tensor]:
     mel = torch.rand(513, 64, generator=torch.Generator().manual_seed(0)) * 2e-3
     return make_state(random_fill, mel)
 
 
-@pytest.fixture(scope="session")
-def pengi_checkpoint(pengi_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file with those weights."""
-    return save_checkpoint(tmp_path_factory.mktemp("pengi") / "base.pth", pengi_state)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def golden_pengi(tmp_path_factory: pytest.TempPathFactory) -> PengiEncoder:
     """PENGI with the weights that the golden numbers were recorded with."""
     folder = SHARED / "golden"

@@ -88,7 +88,7 @@ def _table(encoder: str, summary: pd.DataFrame, runs: pd.DataFrame, kinds: Mappi
         ]
         cost = (duration(float(mine["fit_seconds"].mean())), span(mine["n_params"]))
         rows.append((head, *accuracies, *cost))
-    shots = ["no shots" if number == 0 else count_shots(int(number)) for number in means.columns]
+    shots = [count_shots(number) if number else "no shots" for number in map(int, means.columns)]
     caption = f"{encoder}, on {', '.join(kinds)}"
     return Table(("head", *shots, "time of a fit", "parameters"), tuple(rows), caption)
 

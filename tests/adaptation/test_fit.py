@@ -87,15 +87,16 @@ def test_fitting_twice_gives_the_same_heads(features: Features) -> None:
     assert all(torch.equal(a.state["context"], b.state["context"]) for a, b in zip(once, twice, strict=True))
 
 
-def test_progress_counts_training_steps(features: Features) -> None:
+def test_progress_counts_the_steps_of_every_head(features: Features) -> None:
     said: list[tuple[str, int, int]] = []
     fit_runs(
         features,
-        FitParams(shots=(2,), seeds=(0,), training=QUICK),
+        FitParams(heads=("palm", "linear-probe"), shots=(2,), seeds=(0,), training=QUICK),
         progress=lambda what, done, total: said.append((what, done, total)),
     )
     # Three runs of two epochs with one batch of eight clips each.
-    assert said == [("training", 3, 6), ("training", 6, 6)]
+    assert said[:2] == [("training palm", 3, 6), ("training palm", 6, 6)]
+    assert said[-1] == ("training linear-probe", said[-1][2], said[-1][2])
 
 
 @pytest.mark.parametrize("name", ["palm", "linear-probe", "kernel-ridge"])

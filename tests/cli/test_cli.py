@@ -266,7 +266,8 @@ def test_without_evaluation_only_heads_are_written(workplace: Path) -> None:
         (("fit",), "no feature store here; make one with: palm-cache extract"),
         (
             ("fit", "--dataset", "Tones"),
-            "no feature store at data/features/Tones/mini.zarr; make it with: palm-cache extract --dataset Tones",
+            "no feature store at data/features/Tones/mini.zarr; make it with: "
+            "palm-cache extract --dataset Tones",
         ),
         (("fit", "--head", "plam", "--store", "x.zarr"), "x.zarr: no feature store here"),
         (("evaluate",), "no heads below this folder; fit some with: palm-cache fit"),
@@ -352,6 +353,7 @@ def test_a_narrow_terminal_shows_names_and_accuracy_whole(
         assert "note: no room for macro F1 %, folds, seeds, parameters;" in told.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_polite_end_keep_what_is_embedded_and_say_how_to_go_on(

@@ -20,6 +20,8 @@ from palm_cache.params import FitParams
 from palm_cache.store.scores import write_predictions
 from palm_cache.types import Training
 
+pytestmark = pytest.mark.slow
+
 FEATURES = make_features(noise=1.2)
 
 HELPERS = """

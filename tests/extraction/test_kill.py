@@ -23,6 +23,8 @@ from palm_cache.params import Recipe
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("PALM_CACHE_KILLS", "5"))
 CLASSES = [f"tone {number}" for number in range(3 * KILLS)]
 CLIPS = 12 * len(CLASSES)

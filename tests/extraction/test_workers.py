@@ -62,6 +62,7 @@ def assert_alike(out: Path, alone: FeatureStore) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask, about what it closes
+@pytest.mark.slow
 def test_a_dask_cluster_makes_the_same_store_though_a_worker_is_killed(
     folder: Path, alone: FeatureStore, dask_cluster: tuple[str, list[int]], tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_dask_cluster_makes_the_same_store_though_a_worker_is_killed(
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask, about what it closes
+@pytest.mark.slow
 def test_what_goes_wrong_on_a_cluster_is_told_like_at_home(
     folder: Path, dask_cluster: tuple[str, list[int]], tmp_path: Path
 ) -> None:
@@ -140,6 +142,7 @@ def free_port() -> int:
 
 
 @pytest.mark.filterwarnings("ignore")  # of Ray
+@pytest.mark.slow
 def test_a_ray_cluster_makes_the_same_store(
     folder: Path, alone: FeatureStore, ray_cluster: str, tmp_path: Path
 ) -> None:

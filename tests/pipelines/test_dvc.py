@@ -10,6 +10,8 @@ import pytest
 import yaml
 from pipeline_project import make_project, run, stages_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 from miniatures import write_miniature
 from pipeline_project import ROOT, make_project, run, stages_run
@@ -20,6 +21,7 @@ def test_every_head_that_is_quick_and_needs_one_encoder_takes_part() -> None:
     assert PARAMS["fit"]["shots"] == [1, 2, 4, 8, 16]
 
 
+@pytest.mark.slow
 def test_the_study_runs_on_the_datasets_that_are_here(tmp_path: Path) -> None:
     def shrink(folder: Path) -> None:
         small = {**PARAMS, "fit": {**PARAMS["fit"], "shots": [1, 2], "seeds": [0], "folds": [1]}}

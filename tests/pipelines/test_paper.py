@@ -12,6 +12,8 @@ from pipeline_project import make_project, run, stages_run
 from palm_cache.report import published
 from palm_cache.store.scores import read_scores
 
+pytestmark = pytest.mark.slow
+
 ABSENT = "VocalSound"
 
 

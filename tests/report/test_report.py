@@ -281,6 +281,7 @@ CUT_OFF = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_cut_off(tmp_path: Path, browser: Browser, width: int) -> None:
     opened = browser.open(study_page(tmp_path).as_uri(), width, 900)
