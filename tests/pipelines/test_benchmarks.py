@@ -9,7 +9,7 @@ import torch
 
 from palm_cache.params import FitParams
 from palm_cache.types import Training
-from pipelines.benchmarks import gpu
+from pipelines.benchmarks import cocoop, gpu
 from pipelines.benchmarks.fit import SHAPES, Shape, describe, measure
 
 
@@ -27,6 +27,15 @@ def test_the_loop_by_hand_and_palm_cache_learn_the_same_weights() -> None:
 
 def test_the_paper_has_105_runs() -> None:
     assert sum(shape.n_folds * len(FitParams().seeds) for shape in SHAPES) == 105
+
+
+@pytest.mark.parametrize("head", ["coop", "cocoop"])
+def test_prompts_behind_a_context_teach_the_same_as_filled_ones(head: str) -> None:
+    shape = Shape("small", n_classes=3, n_folds=1)
+    before, after, difference = cocoop.measure(head, Training(epochs=1), shape, passes=1)
+    assert before > 0
+    assert after > 0
+    assert difference < 1e-4
 
 
 def test_the_gpu_benchmark_goes_on_after_a_part_that_fails(
