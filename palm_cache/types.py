@@ -252,7 +252,7 @@ class TextTower(Protocol):
     """Length of a feature."""
     token_dim: int
     """Length of a token embedding."""
-    most_prompts: int
+    max_prompts: int
     """Prompts that one forward pass with gradient should hold at most, for memory."""
 
     def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:

@@ -66,7 +66,7 @@ that were fitted on fewer shots know a little less than the run, which alone wou
 become surer of itself a head needs proof: the shots come from the same recordings as those that it learned
 from, and what it is used on is rarely as easy."""
 
-FEWEST_SPLITS_TO_BE_SURER = 3
+MIN_SPLITS_TO_BE_SURER = 3
 """Heads that were fitted on half of the shots are too unlike the run to make it surer."""
 
 COLDEST, HOTTEST = math.log(0.25), 12.0
@@ -175,7 +175,7 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
     scored = [evaluate_head(of_shots, one, words)[1] for one in fitted]
     logits = torch.cat([one.logits for one in scored])
     labels = torch.cat([one.labels for one in scored])
-    coldest = COLDEST if len(splits) >= FEWEST_SPLITS_TO_BE_SURER else 0.0
+    coldest = COLDEST if len(splits) >= MIN_SPLITS_TO_BE_SURER else 0.0
     temperature = fit_temperature(logits, labels, coldest)
     return Calibration(
         temperature=temperature,

@@ -26,7 +26,7 @@ from palm_cache.store.layout import heads_path, slug
 from palm_cache.store.scores import (
     COLUMNS,
     KEYS,
-    Prediction,
+    RunPrediction,
     read_scores,
     tell_apart,
     write_metrics,
@@ -97,7 +97,7 @@ def _evaluate_files(
     progress: Progress,
 ) -> Evaluation:
     rows: list[dict[str, object]] = []
-    predictions: list[Prediction] = []
+    predictions: list[RunPrediction] = []
     for number, file in enumerate(files):
         progress("evaluating", number, len(files))
         fitted, recorded = read_heads(file)
@@ -123,7 +123,7 @@ def _evaluate_files(
 
 def evaluate_head(
     features: Features, head: FittedHead, words: Words | None = None
-) -> tuple[dict[str, object], Prediction]:
+) -> tuple[dict[str, object], RunPrediction]:
     """Score one head: its row of ``scores.csv`` and its predictions.
 
     Clips are scored by their view 0, the centre crop, or by the mean of all views' logits.
@@ -131,7 +131,7 @@ def evaluate_head(
     run = head.run
     test = draw(features, run).test
     logits, labels = clip_logits(head, features.audio[test], words), features.labels[test]
-    prediction = Prediction(
+    prediction = RunPrediction(
         run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
     )
     row = score_row(head, logits, labels)

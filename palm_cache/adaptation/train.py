@@ -36,7 +36,7 @@ def sgd(
     orders: Tensor,
     training: Training,
     *,
-    most_clips: int | None = None,
+    max_clips: int | None = None,
     tick: Callable[[int], None] = lambda steps: None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Minimise the cross entropy of all runs at once by SGD with momentum.
@@ -57,7 +57,7 @@ def sgd(
         In which order a run sees its clips.
     training : Training
         Learning rate, momentum and batch size; the epochs are those of ``orders``.
-    most_clips : int, optional
+    max_clips : int, optional
         Clips of a batch that go forward and backward at once, where memory is short; the gradients of
         such slices add up to the batch's.
     tick : callable
@@ -80,7 +80,7 @@ def sgd(
             batch = orders[:, epoch, start : start + training.batch_size]
             optimiser.zero_grad()
             loss = torch.zeros(n_runs, dtype=audio.dtype)
-            for clips in torch.split(batch, most_clips or batch.shape[1], dim=1):
+            for clips in torch.split(batch, max_clips or batch.shape[1], dim=1):
                 scores = logits(learned, audio[run, clips])
                 if absent is None:
                     absent = ~present_classes(labels, scores.shape[-1])[:, None]

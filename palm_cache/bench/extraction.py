@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from palm_cache.bench.runners import Turn, Way, finish, start, take_turn
+from palm_cache.bench.runners import ExtractionSetup, Turn, finish, start, take_turn
 from palm_cache.errors import AudioError, DataError, EncoderError
 from palm_cache.extraction.audio import open_regular, slide
 from palm_cache.extraction.audio_files import audio_below
@@ -35,7 +35,7 @@ class Contender:
     """One way of embedding files, and what was measured of it."""
 
     name: str
-    how: Way | None
+    how: ExtractionSetup | None
     """``None``: the plain loop."""
     start_seconds: float = 0.0
     turns: list[Turn] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Result:
     """Per clip, of the audio tower alone on log-mel that lies ready: the ceiling."""
     of_ceiling: float | None
     """What part of that speed is reached: median over the rounds."""
-    least_cosine: float
+    min_cosine: float
     """Over the clips, to palm-cache's first way."""
     peak_bytes: int
     start_seconds: float
@@ -83,7 +83,9 @@ class Benchmark:
     """Ways that cannot be taken here, and why."""
 
 
-def contenders(how: Way, precisions: Sequence[Precision], runtimes: Sequence[Runtime]) -> list[Contender]:
+def contenders(
+    how: ExtractionSetup, precisions: Sequence[Precision], runtimes: Sequence[Runtime]
+) -> list[Contender]:
     """Return the plain loop, then every runtime in every precision; torch's compiled too if asked for."""
     found = [Contender("plain loop", None)]
     for runtime in runtimes:
@@ -198,7 +200,7 @@ def _result(way: Contender, plain: Contender, reference: Contender) -> Result:
         of_ceiling=median(alone / turn.seconds for alone, turn in zip(towers, way.turns, strict=True))
         if towers
         else None,
-        least_cosine=float((_unit(way) * theirs).sum(axis=1).min()),
+        min_cosine=float((_unit(way) * theirs).sum(axis=1).min()),
         peak_bytes=way.peak_bytes,
         start_seconds=way.start_seconds,
         turns=way.turns,

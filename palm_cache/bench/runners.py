@@ -19,7 +19,7 @@ from palm_cache.bench.plain import plain_loop
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.extraction.reading import Cut, read_file
+from palm_cache.extraction.reading import CuttingRule, read_file
 from palm_cache.extraction.work import Work, audio_cache
 from palm_cache.params import Recipe
 from palm_cache.store.segments import KEY_BYTES
@@ -27,7 +27,7 @@ from palm_cache.types import Clip
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ExtractionSetup:
     """How extraction is to run."""
 
     recipe: Recipe
@@ -100,7 +100,7 @@ class ExtractionRunner:
         Where the cache is put.
     """
 
-    def __init__(self, spec: str, files: Sequence[Path], how: Way, place: Path) -> None:
+    def __init__(self, spec: str, files: Sequence[Path], how: ExtractionSetup, place: Path) -> None:
         self._encoder = load_encoder(spec, how.recipe, device=how.device)
         self._road = Road(self._encoder, how.recipe, how.batch_size)
         self._recipe, self._place = how.recipe, place
@@ -147,7 +147,7 @@ class ExtractionRunner:
         """Return what the audio tower reads of all clips in batches, on the device."""
         encoder, alike = self._encoder, dict[int, list[Tensor]]()
         for clip in self._clips:
-            for piece in read_file([clip], Cut.of(encoder, self._recipe)):
+            for piece in read_file([clip], CuttingRule.of(encoder, self._recipe)):
                 for windows in piece.stretches:
                     alike.setdefault(len(windows), []).append(windows)
         size = self._road.batch_size
@@ -162,7 +162,7 @@ _running: list[Runner] = []
 """What this process runs."""
 
 
-def start(spec: str, files: Sequence[Path], how: Way | None, threads: int, place: Path) -> float:
+def start(spec: str, files: Sequence[Path], how: ExtractionSetup | None, threads: int, place: Path) -> float:
     """Load a way into this process (``None``: the plain loop); return the seconds that it took."""
     began = time.perf_counter()
     torch.set_num_threads(threads)

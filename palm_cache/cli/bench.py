@@ -23,7 +23,7 @@ HEADINGS = (
     "speedup",
     "tower s/clip",
     "of ceiling",
-    "least cosine",
+    "lowest cosine",
     "peak GB",
     "start s",
 )
@@ -65,11 +65,11 @@ def extract(
     precisions = _several("--precision", precision, get_args(Precision))
     runtimes = _several("--runtime", runtime, get_args(Runtime))
     from palm_cache.bench.extraction import bench_extraction, contenders
-    from palm_cache.bench.runners import Way
+    from palm_cache.bench.runners import ExtractionSetup
 
     with one_line_errors(), progress_bar("turns") as progress:
         recipe = override(Recipe(compile=compiled), **loading)
-        how = Way(recipe, device or "cpu", batch_size or 0)
+        how = ExtractionSetup(recipe, device or "cpu", batch_size or 0)
         done = bench_extraction(
             override(Params(), **where).encoder,
             files,
@@ -98,7 +98,7 @@ def _cells(result: Result) -> list[str]:
         f"{result.speedup:.2f}",
         f"{result.tower_seconds:.4f}" if tower else "",
         f"{result.of_ceiling:.2f}" if tower else "",
-        f"{result.least_cosine:.6f}",
+        f"{result.min_cosine:.6f}",
         f"{result.peak_bytes / 1e9:.2f}",
         f"{result.start_seconds:.1f}",
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.options import USE, HeadsArgument, RunOption, SameEncoderOption, takes
-from palm_cache.cli.results import ResultFormat, Rows, TableRows, csv_rows, json_rows
+from palm_cache.cli.results import ResultFormat, ResultWriter, TableWriter, csv_writer, json_writer
 from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, progress_bar, say, tell
 from palm_cache.errors import ParameterError
 from palm_cache.params import ExportFormat, LoadingParams, PredictParams, override
@@ -245,13 +245,13 @@ def _rows(
     entries: Sequence[Path | Failure],
     csv: Path | None,
     about: Mapping[str, object] | None,
-) -> Rows:
+) -> ResultWriter:
     """Return where results go; the stack brings it to its end."""
     if about is not None:
-        return stack.enter_context(json_rows(about))
+        return stack.enter_context(json_writer(about))
     if csv is not None:
-        return stack.enter_context(csv_rows(shape, csv))
-    return TableRows(shape, [printable(entry) for entry in entries if isinstance(entry, Path)])
+        return stack.enter_context(csv_writer(shape, csv))
+    return TableWriter(shape, [printable(entry) for entry in entries if isinstance(entry, Path)])
 
 
 def _with_labels(
@@ -275,7 +275,7 @@ def _with_labels(
 def _show(
     results: Iterator[Prediction | Stretch | Failure],
     shape: ResultFormat,
-    rows: Rows,
+    rows: ResultWriter,
     classifier: Classifier,
 ) -> int:
     """Show results as they come; return how many inputs failed."""

@@ -14,7 +14,7 @@ from palm_cache.errors import visible
 from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
 from palm_cache.store.atomic import GrowingFile
 
-Row = Mapping[str, Any]
+ResultRow = Mapping[str, Any]
 """A result as JSON tells it."""
 
 
@@ -37,7 +37,7 @@ class ResultFormat:
         further = (f"{what}_{rank}" for rank in range(2, self.top + 1) for what in ("label", "probability"))
         return ("path", *times, "label", "probability", *further, "error")
 
-    def row(self, result: Prediction | Stretch | Failure) -> Row:
+    def row(self, result: Prediction | Stretch | Failure) -> ResultRow:
         """Return a result as JSON tells it."""
         if isinstance(result, Failure):
             return {"path": result.path, "error": result.reason}
@@ -50,7 +50,7 @@ class ResultFormat:
         likeliest = [{"label": name, "probability": value} for name, value in named.top]
         return {**source, "label": named.label, "probability": named.probability, "top": likeliest}
 
-    def cells(self, row: Row) -> list[object]:
+    def cells(self, row: ResultRow) -> list[object]:
         """Return a result in the columns of CSV."""
         ranked = row.get("top", ())
         # Where the likeliest class is not named, it is the first of the others.
@@ -63,15 +63,15 @@ class ResultFormat:
         return [values.get(column, "") for column in self.columns]
 
 
-class Rows(Protocol):
+class ResultWriter(Protocol):
     """Takes results one by one and shows each at once."""
 
-    def write(self, row: Row) -> None:
+    def write(self, row: ResultRow) -> None:
         """Show one result."""
         ...
 
 
-class TableRows:
+class TableWriter:
     """A table on stdout whose columns are as wide as was known beforehand; failures are not in it.
 
     Parameters
@@ -95,7 +95,7 @@ class TableRows:
         self._line([column.replace("_", " ") for column in self._columns])
         self._line(["─" * width for width in self._columns.values()])
 
-    def write(self, row: Row) -> None:
+    def write(self, row: ResultRow) -> None:
         """Print one line."""
         if "error" not in row:
             cells = self._format.cells(row)[:-1]
@@ -125,7 +125,7 @@ class Writable(Protocol):
         ...
 
 
-class CsvRows:
+class CsvWriter:
     """Comma-separated values with a heading, each row written through at once.
 
     Text is shown, not obeyed: control characters are written out, and what a spreadsheet would take for a
@@ -142,7 +142,7 @@ class CsvRows:
         self._writer = csv.writer(target, lineterminator="\n")
         self._writer.writerow(result_format.columns)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: ResultRow) -> None:
         """Write one row."""
         cells = self._format.cells(row)
         self._writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in cells])
@@ -162,7 +162,7 @@ class Stdout:
         put(text)
 
 
-class JsonRows:
+class JsonWriter:
     """One JSON document on stdout: what was known beforehand, then a list that grows."""
 
     def __init__(self, about: Mapping[str, object]) -> None:
@@ -170,7 +170,7 @@ class JsonRows:
         put(f'{opening},\n  "results": [')
         self._separator = "\n    "
 
-    def write(self, row: Row) -> None:
+    def write(self, row: ResultRow) -> None:
         """Print one element."""
         put(self._separator + as_json(row))
         self._separator = ",\n    "
@@ -181,9 +181,9 @@ class JsonRows:
 
 
 @contextmanager
-def json_rows(about: Mapping[str, object]) -> Iterator[JsonRows]:
+def json_writer(about: Mapping[str, object]) -> Iterator[JsonWriter]:
     """Print a document that is whole also where the work is interrupted."""
-    rows = JsonRows(about)
+    rows = JsonWriter(about)
     try:
         yield rows
     finally:
@@ -191,7 +191,7 @@ def json_rows(about: Mapping[str, object]) -> Iterator[JsonRows]:
 
 
 @contextmanager
-def csv_rows(result_format: ResultFormat, file: Path) -> Iterator[CsvRows]:
+def csv_writer(result_format: ResultFormat, file: Path) -> Iterator[CsvWriter]:
     """Write a CSV file, or to stdout where the file is ``-``.
 
     Raises
@@ -200,10 +200,10 @@ def csv_rows(result_format: ResultFormat, file: Path) -> Iterator[CsvRows]:
         If the file cannot be written.
     """
     if str(file) == "-":
-        yield CsvRows(result_format, Stdout())
+        yield CsvWriter(result_format, Stdout())
         return
     target = GrowingFile(file)
     try:
-        yield CsvRows(result_format, target)
+        yield CsvWriter(result_format, target)
     finally:
         target.close()

@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
 from palm_cache.store.heads import choose_run, run_named, without_variant
 from palm_cache.store.layout import slug
-from palm_cache.store.scores import Prediction, read_predictions
+from palm_cache.store.scores import RunPrediction, read_predictions
 from palm_cache.types import Features
 
 NEIGHBOURS = 10
@@ -163,7 +163,7 @@ def _members(names: list[str], wanted: str | None, file: Path) -> tuple[str, lis
 def _fill(
     said: NDArray[np.int64],
     share: NDArray[np.float64],
-    prediction: Prediction,
+    prediction: RunPrediction,
     features: Features,
     where: str,
 ) -> None:

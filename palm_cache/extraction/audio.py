@@ -29,7 +29,7 @@ from upath import UPath
 
 from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.decoding import Sound, decoding
-from palm_cache.extraction.downmix import Heard, read_mono
+from palm_cache.extraction.downmix import SoundFacts, read_mono
 from palm_cache.extraction.encoders.base import Window
 from palm_cache.store.atomic import write_errors
 from palm_cache.store.places import reaching, reason_of
@@ -154,7 +154,7 @@ def read_views(
     views: int,
     content_sha256: str,
     stretch: Stretch | None = None,
-    heard: Heard | None = None,
+    heard: SoundFacts | None = None,
 ) -> list[Tensor]:
     """Decode a file to mono waveforms at an encoder's sample rate.
 
@@ -173,7 +173,7 @@ def read_views(
     stretch : tuple of float and (float or None), optional
         Start and end, in seconds, of the part of the file that counts as the clip, as if it were cut out
         into a file of its own; an end of ``None``, or beyond the file's, is the file's.
-    heard : Heard, optional
+    heard : SoundFacts, optional
         Is told what the downmix does, and whether there is anything to hear.
 
     Returns
@@ -225,7 +225,7 @@ def slide(
     samples: int,
     hop: int | None,
     stretch: Stretch | None = None,
-    heard: Heard | None = None,
+    heard: SoundFacts | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Read a recording of any length as windows that follow each other, in blocks.
 
@@ -242,7 +242,7 @@ def slide(
         the recording. ``None``: as few windows as cover the recording, evenly spaced.
     stretch : tuple of float and (float or None), optional
         The part of the file that counts as the recording, as in :func:`read_views`.
-    heard : Heard, optional
+    heard : SoundFacts, optional
         As in :func:`read_views`, of what has been read so far.
 
     Yields
@@ -286,10 +286,10 @@ class Excerpt:
     first: int
     """Where the clip starts in the file."""
     frames: int
-    heard: Heard
+    heard: SoundFacts
 
     @classmethod
-    def of(cls, sound: Sound, stretch: Stretch | None, heard: Heard | None = None) -> Excerpt:
+    def of(cls, sound: Sound, stretch: Stretch | None, heard: SoundFacts | None = None) -> Excerpt:
         """Find them; raises ``AudioError`` where the stretch does not lie in the sound."""
         start, end = stretch or (0.0, None)
         if not 0 <= start < inf:
@@ -301,7 +301,7 @@ class Excerpt:
         if first >= last:
             ends = sound.frames / sound.rate
             raise AudioError(f"the clip starts at {start:g} s, but its file ends at {ends:g} s")
-        heard = heard or Heard()
+        heard = heard or SoundFacts()
         heard.rate, heard.seconds = sound.rate, (last - first) / sound.rate
         return cls(sound, first, last - first, heard)
 
@@ -342,12 +342,12 @@ def cut_windows(waveform: Tensor, window: Window) -> Tensor:
     -------
     Tensor, shape (n_windows, window.samples)
         A clip that is shorter than a window is padded to one; a longer one is covered by as few windows
-        as hold it, at most ``window.most``, evenly spaced from its first sample to its last.
+        as hold it, at most ``window.max_windows``, evenly spaced from its first sample to its last.
     """
     length = len(waveform)
     if length < window.samples:
         return _pad(waveform, window)[None]
-    count = min(window.most, ceil(length / window.samples))
+    count = min(window.max_windows, ceil(length / window.samples))
     starts = evenly_spaced(length, window.samples, count)
     return torch.stack([waveform[start : start + window.samples] for start in starts])
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 COLLAPSED_COSINE = 0.98
 """Mean cosine between different rows above which they count as one."""
 
-MOST_ROWS = 2_000
+MAX_ROWS = 2_000
 """Rows that are looked at, spread evenly."""
 
 DEAD_SHARE = 0.5
@@ -33,7 +33,7 @@ def collapse_note(what: str, rows: NDArray[np.float32]) -> str | None:
     count = len(rows)
     if count < 2:
         return None
-    rows = rows[np.linspace(0, count - 1, min(count, MOST_ROWS)).round().astype(int)].astype(np.float64)
+    rows = rows[np.linspace(0, count - 1, min(count, MAX_ROWS)).round().astype(int)].astype(np.float64)
     if (rows == rows[0]).all():
         return f"the embeddings of all {count} {what} are equal; {_MEANING[what == 'clips']}"
     norms = np.linalg.norm(rows, axis=1, keepdims=True)

@@ -20,7 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError, ReadingError
-from palm_cache.extraction.streamed_headers import Mended, advice, is_unknown, mend
+from palm_cache.extraction.streamed_headers import RepairedHeader, advice, is_unknown, mend
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Sample rates in Hz outside of which a header is taken for damaged."""
@@ -131,7 +131,7 @@ class Sound:
     def _choose_source(self) -> _Pipe | _Mosaic | None:
         # Windows' runtimes do not share descriptors.
         if sys.platform == "win32":
-            return _Mosaic(self._file, self._mended or Mended(b"", 0, endless=False))
+            return _Mosaic(self._file, self._mended or RepairedHeader(b"", 0, endless=False))
         if self._mended is None:
             return None
         return (_Pipe if self._mended.endless else _Mosaic)(self._file, self._mended)
@@ -274,7 +274,7 @@ class _Decoder(soundfile.SoundFile):  # type: ignore[misc]
 class _Pipe:
     """A file as a stream: its decoder does not see how long it is, and guesses nothing."""
 
-    def __init__(self, file: BinaryIO, mended: Mended) -> None:
+    def __init__(self, file: BinaryIO, mended: RepairedHeader) -> None:
         self.descriptor, self._end = os.pipe()
         self.fault: OSError | None = None
         self._thread = Thread(target=self._feed, args=(file.fileno(), mended), daemon=True)
@@ -291,7 +291,7 @@ class _Pipe:
         """Tell whether the decoder has left something."""
         return bool(os.read(self.descriptor, 1))
 
-    def _feed(self, descriptor: int, mended: Mended) -> None:
+    def _feed(self, descriptor: int, mended: RepairedHeader) -> None:
         block, position = mended.head, mended.rest
         try:
             with suppress(BrokenPipeError), os.fdopen(self._end, "wb") as pipe:
@@ -306,7 +306,7 @@ class _Pipe:
 class _Mosaic:
     """A file with another head, for libsndfile."""
 
-    def __init__(self, file: BinaryIO, mended: Mended) -> None:
+    def __init__(self, file: BinaryIO, mended: RepairedHeader) -> None:
         self.fault: BaseException | None = None
         self._file, self._mended, self._position = file, mended, 0
         file.seek(0, os.SEEK_END)

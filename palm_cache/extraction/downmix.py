@@ -29,7 +29,7 @@ SINGLE = "a single sample, which is no sound"
 
 
 @dataclass(slots=True)
-class Heard:
+class SoundFacts:
     """What a file was like before it was mixed down and resampled, and what an encoder gets of it.
 
     Made by the caller, filled by :func:`~palm_cache.extraction.audio.read_views` and
@@ -101,7 +101,7 @@ def is_silent(waveform: Tensor) -> bool:
     return swing(waveform) < SILENT_PEAK
 
 
-def read_mono(sound: Sound, first: int, last: int, heard: Heard) -> Tensor:
+def read_mono(sound: Sound, first: int, last: int, heard: SoundFacts) -> Tensor:
     """Return frames ``first`` to ``last`` as the mean of the channels, (frames,) float32.
 
     Where that loses most of the power, as in stereo of opposite phase, it is the loudest channel.

@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.downmix import Heard
+from palm_cache.extraction.downmix import SoundFacts
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.cuda_graphs import Recorded, can_record
+from palm_cache.extraction.encoders.cuda_graphs import GraphedEncoder, can_record
 from palm_cache.extraction.encoders.engine import cpu_workers, default_batch, n_readers
-from palm_cache.extraction.reading import Cut, Piece, Wanted, read_clips
+from palm_cache.extraction.reading import CuttingRule, IsWanted, Piece, read_clips
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
 
@@ -64,7 +64,7 @@ class Outcome:
     error: str = ""
     lasting: bool = True
     """Whether the error is the content's, or may be gone the next time."""
-    heard: Heard = field(default_factory=Heard)
+    heard: SoundFacts = field(default_factory=SoundFacts)
     """What the sound was like."""
 
 
@@ -92,7 +92,7 @@ class Road:
 
     def __init__(self, encoder: Encoder, recipe: Recipe | None = None, batch_size: int = 0) -> None:
         self.encoder, self.recipe = encoder, recipe or Recipe()
-        self.cut = Cut.of(encoder, self.recipe)
+        self.cut = CuttingRule.of(encoder, self.recipe)
         self.batch_size = batch_size or default_batch(encoder.device)
         self.notes: list[str] = []
         """What the user should know about how it went."""
@@ -126,7 +126,7 @@ class Road:
         self._close.close()
 
     def embed(
-        self, clips: Iterable[tuple[int, Clip]], wanted: Wanted | None = None, *, n_clips: int | None = None
+        self, clips: Iterable[tuple[int, Clip]], wanted: IsWanted | None = None, *, n_clips: int | None = None
     ) -> Iterator[Outcome]:
         """Read and embed clips.
 
@@ -329,7 +329,9 @@ class Road:
     def _begin_worker(self, threads: int) -> None:
         torch.set_num_threads(threads)
         device = self.encoder.device
-        self._own.embed = Recorded(self.encoder) if can_record(self.encoder) else self.encoder.embed_audio
+        self._own.embed = (
+            GraphedEncoder(self.encoder) if can_record(self.encoder) else self.encoder.embed_audio
+        )
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # the weights are copied on the default stream
             self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

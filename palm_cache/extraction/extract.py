@@ -19,11 +19,11 @@ from palm_cache.extraction.collapse import collapse_note
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.extraction.known_files import Survey, file_cache
-from palm_cache.extraction.plan import Plan, Present, make_plan, twins
+from palm_cache.extraction.known_files import KnownFiles, file_cache
+from palm_cache.extraction.plan import Plan, StoreState, make_plan, twins
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
-from palm_cache.extraction.run import ROUNDS, Run, take_in
+from palm_cache.extraction.run import ROUNDS, RunningExtraction, take_in
 from palm_cache.extraction.takeover import take_over
 from palm_cache.extraction.work import Done, Numbered, audio_cache
 from palm_cache.extraction.workers import check_address
@@ -32,12 +32,12 @@ from palm_cache.store.atomic import named
 from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.features import CHUNK_ROWS
 from palm_cache.store.fingerprint import fingerprint, library_versions
-from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
+from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
 from palm_cache.store.places import folder
 from palm_cache.store.writing import claimed_files, write_store
 from palm_cache.types import ClipTable, Place, Progress, no_progress
 
-SAMPLED_ROWS, LEAST_ROWS = 500, 20
+SAMPLED_ROWS, MIN_ROWS = 500, 20
 """Rows whose embeddings are compared with each other, at most; with fewer likeness is no sign."""
 
 TEXT_FIELDS = {
@@ -115,7 +115,7 @@ class Extractor:
         """
         table = self._limited(table)
         self.prompts.check_classes(table.dataset, table.class_names)
-        present = Present.at(out)
+        present = StoreState.at(out)
         survey = self._survey(table, file_cache(cache))
         unseen = self._numbered(table, ~survey.seen)
         hashed = self.road.embed(unseen, lambda _: False, n_clips=len(unseen))
@@ -159,7 +159,7 @@ class Extractor:
         table = self._limited(table)
         self.prompts.check_classes(table.dataset, table.class_names)
         claimed_files(folder(named(out)))  # before hours of work: may the store be written here?
-        present = Present.at(out)
+        present = StoreState.at(out)
         stale = self._stale(present)
         if stale and self.resources.on_stale == "refuse":
             raise StaleStoreError(
@@ -176,7 +176,7 @@ class Extractor:
             notes.append(f"{out} was of an earlier format; {taken:,} clip(s) kept their embedding")
         survey = self._survey(table, files)
         progress("checking", int(survey.seen.sum()), len(table.clips))
-        run = Run(
+        run = RunningExtraction(
             table=table,
             encoder=self.encoder,
             road=lambda: self.road,
@@ -211,7 +211,7 @@ class Extractor:
         said = (*table.notes, *notes, *run.said, *self._road_notes())
         return Extraction(out, len(table.clips), run.embedded, failures, said)
 
-    def _refuse_nothing(self, table: ClipTable, survey: Survey) -> None:
+    def _refuse_nothing(self, table: ClipTable, survey: KnownFiles) -> None:
         if len(survey.unread) < len(table.clips):
             return
         row, reason = next(iter(survey.unread.items()))
@@ -233,13 +233,13 @@ class Extractor:
                 rows.append(row)
         return table.subset(rows)
 
-    def _survey(self, table: ClipTable, files: Cache) -> Survey:
-        return Survey.of(table.clips, files if self.resources.check == "stat" else None)
+    def _survey(self, table: ClipTable, files: Cache) -> KnownFiles:
+        return KnownFiles.of(table.clips, files if self.resources.check == "stat" else None)
 
     def _numbered(self, table: ClipTable, mask: NDArray[np.bool_]) -> list[Numbered]:
         return [(row, table.clips[row]) for row in np.flatnonzero(mask).tolist()]
 
-    def _stale(self, present: Present) -> str:
+    def _stale(self, present: StoreState) -> str:
         if present.format1 is not None:
             old = (present.format1.get("fingerprint"), present.format1.get("views"))
             same = old == (format1_print(self.encoder, self.recipe), self.recipe.views)
@@ -247,7 +247,7 @@ class Extractor:
         return present.store.header.stale(self.audio_recipe) if present.store else ""
 
     def _keep_gone(
-        self, survey: Survey, present: Present, audio: Cache, errors: dict[int, str], notes: list[str]
+        self, survey: KnownFiles, present: StoreState, audio: Cache, errors: dict[int, str], notes: list[str]
     ) -> None:
         """Keep what the store knows of files that are not there now."""
         if self.resources.prune or not survey.unread or present.store is None or present.problem:
@@ -279,10 +279,10 @@ class Extractor:
     def _write(
         self,
         out: Place,
-        present: Present,
+        present: StoreState,
         stale: str,
         table: ClipTable,
-        rows: Rows,
+        rows: StoredRows,
         keys: NDArray[np.uint8],
         audio: Cache,
         text: NDArray[np.float32],
@@ -313,7 +313,7 @@ class Extractor:
         alike = twins(np.where(seen[:, None], keys, 0), rows.labels, table)
         return [*made_anew, *alike, *(note for note in collapsed if note)]
 
-    def _why_write(self, present: Present, header: StoreHeader) -> str | None:
+    def _why_write(self, present: StoreState, header: StoreHeader) -> str | None:
         """Say why the store is to be written; ``None`` if the one that is there is the same."""
         if present.store is None or present.problem:
             return f"made anew: {present.problem}" if present.problem else ""
@@ -325,7 +325,7 @@ class Extractor:
         problems = present.store.file_problems("everything") if thorough else []
         return f"made anew: {problems[0]}" if problems else None
 
-    def _other_text(self, present: Present, table: ClipTable) -> str:
+    def _other_text(self, present: StoreState, table: ClipTable) -> str:
         """Say what of a dataset's text is other than in its store; "" if nothing is, or there is none."""
         if present.store is None:
             return ""
@@ -344,7 +344,7 @@ class Extractor:
             "class_names": table.class_names,
         }
 
-    def header(self, table: ClipTable, rows: Rows) -> StoreHeader:
+    def header(self, table: ClipTable, rows: StoredRows) -> StoreHeader:
         """Return the header of the store of a dataset."""
         encoder, tower = self.encoder, self.encoder.text_tower()
         return StoreHeader(
@@ -373,9 +373,9 @@ class Extractor:
         return notes
 
 
-def _rows(table: ClipTable, survey: Survey, errors: dict[int, str]) -> Rows:
+def _rows(table: ClipTable, survey: KnownFiles, errors: dict[int, str]) -> StoredRows:
     labels = [-1 if clip.label is None else clip.label for clip in table.clips]
-    return Rows(
+    return StoredRows(
         names=[clip.name for clip in table.clips],
         start=survey.start,
         end=survey.end,
@@ -387,7 +387,7 @@ def _rows(table: ClipTable, survey: Survey, errors: dict[int, str]) -> Rows:
     )
 
 
-def _sample(audio: Cache, keys: NDArray[np.uint8], rows: Rows) -> NDArray[np.float32]:
+def _sample(audio: Cache, keys: NDArray[np.uint8], rows: StoredRows) -> NDArray[np.float32]:
     """Return the embeddings of some different contents, (n, dim); none where there are too few to tell."""
     good = np.setdiff1d(np.arange(len(keys)), list(rows.errors))
     some = (
@@ -396,7 +396,7 @@ def _sample(audio: Cache, keys: NDArray[np.uint8], rows: Rows) -> NDArray[np.flo
         else good
     )
     different = np.unique(keys[some], axis=0)
-    if len(different) < LEAST_ROWS:
+    if len(different) < MIN_ROWS:
         different = different[:0]
     return np.asarray(audio.take(different)[:, 0])
 

@@ -28,7 +28,7 @@ def file_cache(root: Place) -> Cache:
 
 
 @dataclass(slots=True)
-class Survey:
+class KnownFiles:
     """The rows of a dataset and what is known of their contents."""
 
     clips: Sequence[Clip]
@@ -42,7 +42,7 @@ class Survey:
     _learned: dict[bytes, bytes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, clips: Sequence[Clip], files: Cache | None) -> Survey:
+    def of(cls, clips: Sequence[Clip], files: Cache | None) -> KnownFiles:
         """Look at files without reading them.
 
         Parameters

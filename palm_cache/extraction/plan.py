@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, OlderFormatError, StoreError
-from palm_cache.extraction.known_files import Survey
+from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.store.cache import Cache, Lookup
 from palm_cache.store.features import FeatureStore, exists
 from palm_cache.store.format1 import format1_header
 from palm_cache.types import ClipTable, Place
 
 
-class Why(StrEnum):
+class Reason(StrEnum):
     """Why a clip is to be embedded, or has no embedding."""
 
     NEW = "new"
@@ -32,7 +32,7 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class StoreState:
     """What lies at the place where a store is wanted."""
 
     store: FeatureStore | None = None
@@ -42,7 +42,7 @@ class Present:
     """Why there is no store to go on from, though there is one."""
 
     @classmethod
-    def at(cls, out: Place) -> Present:
+    def at(cls, out: Place) -> StoreState:
         """Look what is there.
 
         Raises
@@ -70,7 +70,7 @@ class Plan:
     n_clips: int
     stale: str
     """How the recipe of the store there differs, "" if it does not; else ``--on-stale rebuild`` is needed."""
-    groups: Mapping[Why, tuple[str, ...]]
+    groups: Mapping[Reason, tuple[str, ...]]
     """Names of the clips without a known embedding, by reason; of a content that is there twice the first."""
     gone: tuple[str, ...]
     """Names of clips in the store that the dataset has no more."""
@@ -80,7 +80,7 @@ class Plan:
     @property
     def to_embed(self) -> int:
         """Clips that go through the encoder, unless they turn out to be undecodable."""
-        unknown = (Why.NEW, Why.CHANGED, Why.STALE, Why.LOST)
+        unknown = (Reason.NEW, Reason.CHANGED, Reason.STALE, Reason.LOST)
         return sum(len(self.groups.get(why, ())) for why in unknown)
 
     @property
@@ -90,7 +90,7 @@ class Plan:
 
 
 def make_plan(
-    out: Place, table: ClipTable, stale: str, survey: Survey, cache: Cache, other_text: str = ""
+    out: Place, table: ClipTable, stale: str, survey: KnownFiles, cache: Cache, other_text: str = ""
 ) -> Plan:
     """Say what is to be done about a dataset whose files have all been looked at.
 
@@ -100,7 +100,7 @@ def make_plan(
         How the recipe and the text of the store at ``out`` differ.
     """
     known = cache.look_up(survey.keys)
-    groups: dict[Why, list[str]] = {why: [] for why in Why}
+    groups: dict[Reason, list[str]] = {why: [] for why in Reason}
     before = _contents_by_name(out)
     told: set[bytes] = set()
     for row in np.flatnonzero(~known.known | ~survey.seen).tolist():
@@ -115,22 +115,24 @@ def make_plan(
     return Plan(out, len(table.clips), stale, some, gone, other_text)
 
 
-def _key(survey: Survey, row: int) -> bytes:
+def _key(survey: KnownFiles, row: int) -> bytes:
     one = slice(row, row + 1)
-    return Survey(survey.clips[one], survey.start[one], survey.end[one], survey.contents[one]).keys.tobytes()
+    return KnownFiles(
+        survey.clips[one], survey.start[one], survey.end[one], survey.contents[one]
+    ).keys.tobytes()
 
 
-def _why(row: int, survey: Survey, known: Lookup, before: Mapping[str, bytes], stale: str) -> Why:
+def _why(row: int, survey: KnownFiles, known: Lookup, before: Mapping[str, bytes], stale: str) -> Reason:
     if row in survey.unread:
-        return Why.UNREADABLE
+        return Reason.UNREADABLE
     if row in known.failures:
-        return Why.FAILED
+        return Reason.FAILED
     content = before.get(survey.clips[row].name)
     if content is None:
-        return Why.NEW
+        return Reason.NEW
     if content != survey.contents[row].tobytes():
-        return Why.CHANGED
-    return Why.STALE if stale else Why.LOST
+        return Reason.CHANGED
+    return Reason.STALE if stale else Reason.LOST
 
 
 def _contents_by_name(out: Place) -> dict[str, bytes]:

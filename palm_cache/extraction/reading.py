@@ -19,7 +19,7 @@ from torch import Tensor
 
 from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views, slide
-from palm_cache.extraction.downmix import Heard
+from palm_cache.extraction.downmix import SoundFacts
 from palm_cache.extraction.encoders.base import Encoder, Window
 from palm_cache.params import Long, Recipe
 from palm_cache.store.header import row_key
@@ -29,12 +29,12 @@ from palm_cache.types import Clip
 STEP_FILES, STEP_STRETCHES = 8, 16
 """What a thread reads before it hands over: so many files, or so many stretches of long ones."""
 
-Wanted = Callable[[bytes], bool]
+IsWanted = Callable[[bytes], bool]
 """Told the key of a clip whose content has just been hashed, says whether it is to be embedded."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CuttingRule:
     """How clips are cut for an encoder."""
 
     sample_rate: int
@@ -43,7 +43,7 @@ class Cut:
     long: Long
 
     @classmethod
-    def of(cls, encoder: Encoder, recipe: Recipe) -> Cut:
+    def of(cls, encoder: Encoder, recipe: Recipe) -> CuttingRule:
         """Return what an encoder and a recipe want."""
         return cls(encoder.sample_rate, encoder.window, recipe.views, recipe.long)
 
@@ -67,15 +67,15 @@ class Piece:
     error: str = ""
     lasting: bool = True
     """Whether the error is the content's, or may be gone the next time."""
-    heard: Heard = field(default_factory=Heard)
+    heard: SoundFacts = field(default_factory=SoundFacts)
     """What the sound was like; complete in the last piece."""
     last: bool = True
 
 
 def read_clips(
     clips: Iterable[tuple[int, Clip]],
-    cut: Cut,
-    wanted: Wanted | None = None,
+    cut: CuttingRule,
+    wanted: IsWanted | None = None,
     *,
     readers: ThreadPoolExecutor,
     n_readers: int,
@@ -136,13 +136,15 @@ def _advance(reading: Iterator[Piece]) -> tuple[list[Piece], bool]:
 
 
 def _read_files(
-    files: Sequence[Sequence[tuple[int, Clip]]], cut: Cut, wanted: Wanted | None
+    files: Sequence[Sequence[tuple[int, Clip]]], cut: CuttingRule, wanted: IsWanted | None
 ) -> Iterator[Piece]:
     for clips in files:
         yield from read_file(clips, cut, wanted)
 
 
-def read_file(clips: Sequence[tuple[int, Clip]], cut: Cut, wanted: Wanted | None = None) -> Iterator[Piece]:
+def read_file(
+    clips: Sequence[tuple[int, Clip]], cut: CuttingRule, wanted: IsWanted | None = None
+) -> Iterator[Piece]:
     """Read clips of one file piece by piece; one that cannot be read ends with a piece that says why."""
     path = clips[0][1].file
     (state,) = states([path])
@@ -169,7 +171,7 @@ def read_file(clips: Sequence[tuple[int, Clip]], cut: Cut, wanted: Wanted | None
 
 
 def _read_clip(
-    file: BinaryIO, clip: Clip, cut: Cut, about: tuple[int, bytes, bytes, bytes | None]
+    file: BinaryIO, clip: Clip, cut: CuttingRule, about: tuple[int, bytes, bytes, bytes | None]
 ) -> Generator[Piece, None, Piece]:
     """Yield all pieces of a clip but the last, and return that."""
     try:
@@ -181,10 +183,10 @@ def _read_clip(
 
 
 def _decode(
-    file: BinaryIO, clip: Clip, cut: Cut, about: tuple[int, bytes, bytes, bytes | None]
+    file: BinaryIO, clip: Clip, cut: CuttingRule, about: tuple[int, bytes, bytes, bytes | None]
 ) -> Generator[Piece, None, Piece]:
     stretch = None if clip.end is None and not clip.start else (clip.start, clip.end)
-    heard = Heard()
+    heard = SoundFacts()
     file.seek(0)
     if cut.long == "mean":
         parts = (

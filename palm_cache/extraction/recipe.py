@@ -17,7 +17,7 @@ def audio_recipe(encoder: Encoder, recipe: Recipe) -> dict[str, object]:
         **encoder.identity,
         "dim": encoder.dim,
         "sample_rate": encoder.sample_rate,
-        "window": [window.samples, window.most, window.padding],
+        "window": [window.samples, window.max_windows, window.padding],
         "views": recipe.views,
         "long": recipe.long,
         "preprocessing": PREPROCESSING_VERSION,

@@ -13,7 +13,7 @@ from palm_cache.errors import AudioError
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.engine import feeding_processes
-from palm_cache.extraction.known_files import Survey
+from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.extraction.runtime import check_runtime
 from palm_cache.extraction.work import Done, Numbered, Work, Worker
 from palm_cache.extraction.workers import embed_elsewhere
@@ -26,7 +26,7 @@ ROUNDS = 3
 
 
 @dataclass(slots=True)
-class Run:
+class RunningExtraction:
     """One extraction while it runs."""
 
     table: ClipTable
@@ -39,7 +39,7 @@ class Run:
     """Of the recipe."""
     cache: Place
     audio: Cache
-    survey: Survey
+    survey: KnownFiles
     notes: list[str]
     progress: Progress
     embedded: int = 0
@@ -126,7 +126,7 @@ class Run:
             )
 
 
-def take_in(survey: Survey, done: Done) -> None:
+def take_in(survey: KnownFiles, done: Done) -> None:
     """Let a survey know what has been read of a clip."""
     if done.content:
         survey.learn(done.row, done.content, done.state)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.reading import Cut, read_file
+from palm_cache.extraction.reading import CuttingRule, read_file
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
 
@@ -31,21 +31,21 @@ def check_runtime(encoder: Encoder, clips: Sequence[Clip], recipe: Recipe) -> li
     runtime = encoder.identity.get("runtime", "torch")
     if runtime == "torch" or not clips:
         return []
-    from palm_cache.extraction.encoders.openvino import LEAST_COSINE, cosines_to_torch
+    from palm_cache.extraction.encoders.openvino import MIN_COSINE, cosines_to_torch
 
     count = min(SAMPLE_CLIPS, len(clips))
-    cut = Cut.of(encoder, recipe)
+    cut = CuttingRule.of(encoder, recipe)
     cosines = []
     for number in range(count):
         clip = clips[number * len(clips) // count]
         for windows in next(read_file([(0, clip)], cut)).stretches:
             cosines.append(float(cosines_to_torch(encoder, windows[None])))
             # Not "less than": an embedding of NaN is refused too.
-            if not cosines[-1] >= LEAST_COSINE:
+            if not cosines[-1] >= MIN_COSINE:
                 raise EncoderError(
                     f"{encoder.spec} in {runtime}: {clip.name} has cosine {cosines[-1]:.6f} to torch in "
-                    f"fp32, less than {LEAST_COSINE}; use --runtime torch, or fp32 where it was bf16"
+                    f"fp32, less than {MIN_COSINE}; use --runtime torch, or fp32 where it was bf16"
                 )
     if not cosines:
         return []
-    return [f"{runtime} agrees with torch: least cosine {min(cosines):.6f} over {len(cosines)} clips"]
+    return [f"{runtime} agrees with torch: lowest cosine {min(cosines):.6f} over {len(cosines)} clips"]

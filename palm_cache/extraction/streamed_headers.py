@@ -21,7 +21,7 @@ sox (AIFF and WAV), and whatever stands at the end of 31 and 32 bits."""
 HEADER_BYTES = 4096
 """No header in front of sound is counted in by more than this."""
 
-MOST_CHUNKS = 1_000
+MAX_CHUNKS = 1_000
 """Chunks that are looked at before a file is left to libsndfile."""
 
 OGG_PAGE = 65_307
@@ -55,7 +55,7 @@ CONVERT = "convert it, e.g. with: ffmpeg -i FILE NEW.flac"
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class RepairedHeader:
     """How a file is given to libsndfile whose header does not say how much sound there is."""
 
     head: bytes
@@ -66,7 +66,7 @@ class Mended:
     """It is read as a stream of unknown length: until the decoder finds no more."""
 
 
-def mend(file: BinaryIO) -> Mended | None:
+def mend(file: BinaryIO) -> RepairedHeader | None:
     """Look at a file's header; ``None`` where libsndfile can be left with it.
 
     Raises
@@ -106,8 +106,8 @@ def _at(file: BinaryIO, position: int, length: int) -> bytes:
 
 
 def _chunks(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and length of the chunks of a WAV, at most :data:`MOST_CHUNKS`."""
-    for _ in range(MOST_CHUNKS):
+    """Yield name, start and length of the chunks of a WAV, at most :data:`MAX_CHUNKS`."""
+    for _ in range(MAX_CHUNKS):
         if position + 8 > size:
             return
         name, length = struct.unpack("<4sI", _at(file, position, 8))
@@ -115,7 +115,7 @@ def _chunks(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, i
         position += 8 + length + length % 2
 
 
-def _mend_wav(file: BinaryIO, size: int) -> Mended | None:
+def _mend_wav(file: BinaryIO, size: int) -> RepairedHeader | None:
     form, long = b"", None
     for name, start, length in _chunks(file, 12, size):
         if name == b"ds64":
@@ -124,10 +124,10 @@ def _mend_wav(file: BinaryIO, size: int) -> Mended | None:
             form = _at(file, start, min(length, HEADER_BYTES))
         elif name == b"data":
             if form[:2] in (b"\x50\0", b"\x55\0"):  # MPEG: its length is a guess
-                return Mended(b"", 0, endless=True)
+                return RepairedHeader(b"", 0, endless=True)
             declared = length if long is None or length != _WRAP - 1 else long
             true = _sound_bytes(file, start, declared, size)
-            return None if true is None else Mended(_wav_head(form, true), start, endless=False)
+            return None if true is None else RepairedHeader(_wav_head(form, true), start, endless=False)
     return None
 
 
@@ -163,15 +163,15 @@ def _wav_head(form: bytes, sound_bytes: int) -> bytes:
     return b"RF64\xff\xff\xff\xffWAVE" + ds64 + form_chunk + b"data\xff\xff\xff\xff"
 
 
-def _mend_caf(file: BinaryIO, size: int) -> Mended | None:
+def _mend_caf(file: BinaryIO, size: int) -> RepairedHeader | None:
     """The sound may say of its length -1: all that follows. libsndfile calls that malformed, and cuts too."""
     position = 8
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         name, length = struct.unpack(">4sq", _at(file, position, 12).ljust(12, b"\0"))
         position += 12
         if name == b"data" and length == -1:
             head = _at(file, 0, position - 8)
-            return Mended(head + struct.pack(">q", size - position), position, endless=False)
+            return RepairedHeader(head + struct.pack(">q", size - position), position, endless=False)
         present = size - position
         if name == b"data" and length > present:
             raise AudioError(f"cut off: {present} of {length} bytes of audio are there")
@@ -181,7 +181,7 @@ def _mend_caf(file: BinaryIO, size: int) -> Mended | None:
     return None
 
 
-def _mend_mpeg(file: BinaryIO, size: int) -> Mended | None:
+def _mend_mpeg(file: BinaryIO, size: int) -> RepairedHeader | None:
     """Take the length of an MP3 for known only if its first frame tells it, and tells it all."""
     first = 0
     while (tag := _at(file, first, 10))[:3] == b"ID3" and len(tag) == 10:
@@ -194,9 +194,9 @@ def _mend_mpeg(file: BinaryIO, size: int) -> Mended | None:
     tag_at = 4 + ((9 if mono else 17) if low_rate else (17 if mono else 32))
     name, flags, _, length = struct.unpack_from(">4sIII", frame, tag_at)
     if name not in (b"Xing", b"Info") or not flags & 1:
-        return Mended(b"", first, endless=True)
+        return RepairedHeader(b"", first, endless=True)
     if flags & 2 and _goes_on(file, first + length, size, frame):
-        return Mended(frame[:tag_at] + bytes(4) + frame[tag_at + 4 :], first + 56, endless=True)
+        return RepairedHeader(frame[:tag_at] + bytes(4) + frame[tag_at + 4 :], first + 56, endless=True)
     return None
 
 

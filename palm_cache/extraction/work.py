@@ -33,7 +33,7 @@ from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import MAX_JOBS, Recipe, Resources
 from palm_cache.store.cache import Cache
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.segments import KEY_BYTES, Failure
+from palm_cache.store.segments import KEY_BYTES, RecordedFailure
 from palm_cache.types import Clip, Place
 
 SEGMENT_SECONDS, SEGMENT_BYTES = 2.0, 8 << 20
@@ -118,7 +118,7 @@ class Work:
     def _record(self, outcomes: Sequence[Outcome]) -> Iterator[Done]:
         """Write what became of clips into the cache."""
         made = [one for one in outcomes if one.vectors is not None or (one.error and one.lasting)]
-        failures = {at: Failure(one.error, self.cache.by) for at, one in enumerate(made) if one.error}
+        failures = {at: RecordedFailure(one.error, self.cache.by) for at, one in enumerate(made) if one.error}
         keys = np.frombuffer(b"".join(one.key for one in made), np.uint8).reshape(-1, KEY_BYTES)
         nothing = np.zeros(self.cache.shape, np.float32)
         vectors: list[Vectors] = [nothing if one.vectors is None else one.vectors for one in made]

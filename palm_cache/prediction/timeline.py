@@ -15,7 +15,7 @@ from torch import Tensor
 
 from palm_cache.errors import AudioError, ParameterError
 from palm_cache.extraction.audio import cut_windows, duration, open_regular, slide
-from palm_cache.extraction.downmix import Heard, is_silent
+from palm_cache.extraction.downmix import SoundFacts, is_silent
 from palm_cache.prediction.answers import Failure, Stretch, printable
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import NOT_FINITE
@@ -147,7 +147,7 @@ def _hear(
 ) -> Iterator[Stretch | Failure]:
     """Classify one recording."""
     name, rate = printable(path), classifier.encoder.sample_rate
-    begin, heard = 0.0, Heard()
+    begin, heard = 0.0, SoundFacts()
     last: _Scored | None = None
     damage: AudioError | None = None
     try:
@@ -170,7 +170,7 @@ def _hear(
 
 
 def _scored(
-    classifier: Classifier, path: Path, sliding: Sliding, batch_size: int, heard: Heard
+    classifier: Classifier, path: Path, sliding: Sliding, batch_size: int, heard: SoundFacts
 ) -> Iterator[_Scored]:
     """Score the windows of a recording, batch by batch, up to its end or its damage.
 

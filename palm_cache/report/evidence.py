@@ -23,7 +23,7 @@ from palm_cache.report.statistics import (
     recalls,
 )
 from palm_cache.store.heads import split_run_name
-from palm_cache.store.scores import Prediction
+from palm_cache.store.scores import RunPrediction
 from palm_cache.types import spell_shots
 
 REFERENCE = "palm"
@@ -49,12 +49,12 @@ ONE_SEED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class HeadRuns:
     """Every run of a head at one number of shots on one dataset."""
 
     head: str
     shots: int
-    runs: dict[tuple[int, int], Prediction] = field(default_factory=dict)
+    runs: dict[tuple[int, int], RunPrediction] = field(default_factory=dict)
     """By (fold, seed)."""
 
     def __str__(self) -> str:
@@ -75,17 +75,17 @@ Place = tuple[str, str]
 """(dataset, encoder)"""
 
 
-def by_kind(predictions: list[Prediction], scores: pd.DataFrame) -> dict[Place, list[Kind]]:
+def by_kind(predictions: list[RunPrediction], scores: pd.DataFrame) -> dict[Place, list[HeadRuns]]:
     """Sort predictions by (dataset, encoder) and kind; those of runs that are not in the scores stay out."""
     columns = ["dataset", "encoder", "head", "shots", "fold", "seed"]
     scored = set(scores[columns].itertuples(index=False, name=None))
-    found: dict[Place, dict[tuple[str, int], Kind]] = {}
+    found: dict[Place, dict[tuple[str, int], HeadRuns]] = {}
     for prediction in predictions:
         head, shots, fold, seed = split_run_name(prediction.run)
         place = (prediction.dataset, prediction.encoder)
         if (*place, head, shots, fold, seed) in scored:
             kinds = found.setdefault(place, {})
-            kinds.setdefault((head, shots), Kind(head, shots)).runs[fold, seed] = prediction
+            kinds.setdefault((head, shots), HeadRuns(head, shots)).runs[fold, seed] = prediction
     return {place: [kinds[key] for key in sorted(kinds)] for place, kinds in sorted(found.items())}
 
 
@@ -94,12 +94,12 @@ class Pair:
     """Two heads on one dataset, compared."""
 
     place: Place
-    one: Kind
-    other: Kind
+    one: HeadRuns
+    other: HeadRuns
     compared: Comparison
 
 
-def reference_head(kinds: Mapping[Place, list[Kind]], against: str | None) -> str:
+def reference_head(kinds: Mapping[Place, list[HeadRuns]], against: str | None) -> str:
     """Return the head that the others are held against.
 
     Raises
@@ -113,7 +113,7 @@ def reference_head(kinds: Mapping[Place, list[Kind]], against: str | None) -> st
     return against or REFERENCE
 
 
-def pairs(kinds: Mapping[Place, list[Kind]], reference: str) -> list[Pair]:
+def pairs(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> list[Pair]:
     """Compare every head with the reference on every dataset, at the reference's largest number of shots.
 
     Where the reference learns nothing, every other head takes part at its own largest number.
@@ -132,7 +132,7 @@ def pairs(kinds: Mapping[Place, list[Kind]], reference: str) -> list[Pair]:
     return found
 
 
-def certainty(kinds: Mapping[Place, list[Kind]], reference: str) -> Section:
+def certainty(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
     """Show every head beside the reference, compared on the same clips and draws."""
     made = pairs(kinds, reference)
     tested = [pair.compared.p for pair in made if pair.compared.n_seeds != 1]
@@ -157,7 +157,7 @@ def certainty(kinds: Mapping[Place, list[Kind]], reference: str) -> Section:
     return Section("How sure the differences are", tuple(blocks))
 
 
-def errors(kinds: Mapping[Place, list[Kind]], reference: str) -> Section:
+def errors(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
     """Show per dataset what every class is taken for, and each head's recall per class."""
     blocks: list[str | Table | Figure] = []
     for number, (place, of_place) in enumerate(kinds.items()):
@@ -182,7 +182,7 @@ def errors(kinds: Mapping[Place, list[Kind]], reference: str) -> Section:
     return Section("Where heads err", tuple(blocks))
 
 
-def largest_of(kinds: Iterable[Kind]) -> list[Kind]:
+def largest_of(kinds: Iterable[HeadRuns]) -> list[HeadRuns]:
     """Return every head at its largest number of shots."""
     return list({kind.head: kind for kind in sorted(kinds, key=lambda kind: kind.shots)}.values())
 

@@ -31,7 +31,7 @@ LONGEST_NAME = 28
 SMALLEST_LOSS = 1e-6
 """A loss below it is drawn there: the axis is logarithmic."""
 
-MOST_NUMBERED = 16
+MAX_NUMBERED = 16
 """Classes up to which a confusion matrix carries numbers."""
 
 _STYLE: dict[Any, Any] = {
@@ -203,7 +203,7 @@ def confusion_matrix(name: str, caption: str, counts: NDArray[np.int64], classes
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    each = 0.2 if len(classes) > MOST_NUMBERED else 0.42  # inches
+    each = 0.2 if len(classes) > MAX_NUMBERED else 0.42  # inches
     side = each * len(classes) + 3
 
     names = [_short(name) for name in classes]
@@ -214,8 +214,8 @@ def confusion_matrix(name: str, caption: str, counts: NDArray[np.int64], classes
         axes.set_yticks(range(len(classes)), names)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
-        axes.tick_params(length=0, labelsize=7 if len(classes) > MOST_NUMBERED else 9)
-        if len(classes) > MOST_NUMBERED:
+        axes.tick_params(length=0, labelsize=7 if len(classes) > MAX_NUMBERED else 9)
+        if len(classes) > MAX_NUMBERED:
             return
         for row, column in zip(*np.nonzero(counts), strict=True):
             share = shares[row, column]

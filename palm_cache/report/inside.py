@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from palm_cache.errors import PalmCacheError, StoreError
 from palm_cache.report.content import Figure, Section, Table
-from palm_cache.report.evidence import Kind, Place, largest_of
+from palm_cache.report.evidence import HeadRuns, Place, largest_of
 from palm_cache.report.figures import losses_by_epoch
 from palm_cache.report.means import percent
 from palm_cache.report.statistics import confusion, recalls
@@ -45,7 +45,7 @@ class Texts:
     templates: tuple[str, ...]
 
 
-def inside(kinds: Mapping[Place, list[Kind]], heads: Path) -> Section | None:
+def inside(kinds: Mapping[Place, list[HeadRuns]], heads: Path) -> Section | None:
     """Look inside every head with a gate and a context per class.
 
     Parameters
@@ -98,7 +98,7 @@ def _read_texts(stores: Sequence[StorePlace]) -> Texts | None:
         return None
 
 
-def _members(kind: Kind, fitted: Sequence[FittedHead]) -> list[FittedHead]:
+def _members(kind: HeadRuns, fitted: Sequence[FittedHead]) -> list[FittedHead]:
     """Return the runs of a kind that have a gate and a context for each of its classes."""
     names = next(iter(kind.runs.values())).class_names
     able = [
@@ -116,7 +116,7 @@ def _members(kind: Kind, fitted: Sequence[FittedHead]) -> list[FittedHead]:
 
 
 def _tell(
-    where: str, members: Sequence[FittedHead], kind: Kind, zero_shot: Kind | None, texts: Texts | None
+    where: str, members: Sequence[FittedHead], kind: HeadRuns, zero_shot: HeadRuns | None, texts: Texts | None
 ) -> list[str | Table]:
     names = members[0].class_names
     gates = torch.stack([head.state["gate"] for head in members]).sigmoid().mean(dim=0).numpy()

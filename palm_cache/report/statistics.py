@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from sklearn.metrics import confusion_matrix
 
-from palm_cache.store.scores import Prediction
+from palm_cache.store.scores import RunPrediction
 
 LEVEL = 0.95
 
@@ -109,7 +109,7 @@ class Comparison:
     """Seeds that were compared; 0 where neither head depends on one, and with 1 the seeds are left out."""
 
 
-def outcomes(predictions: Mapping[tuple[int, int], Prediction], *, seeded: bool = True) -> Outcomes:
+def outcomes(predictions: Mapping[tuple[int, int], RunPrediction], *, seeded: bool = True) -> Outcomes:
     """Say what was right in the predictions of one head at one number of shots, given by (fold, seed).
 
     Parameters
@@ -217,7 +217,7 @@ def holm(p: Sequence[float], family: int | None = None) -> list[float]:
     return adjusted
 
 
-def confusion(predictions: Sequence[Prediction]) -> NDArray[np.int64]:
+def confusion(predictions: Sequence[RunPrediction]) -> NDArray[np.int64]:
     """Count what every class was taken for, summed over runs, (n_classes, n_classes): rows are the truth."""
     labels = range(len(predictions[0].class_names))
     counts = [

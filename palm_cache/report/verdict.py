@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from palm_cache.report.evidence import Kind, Place
+from palm_cache.report.evidence import HeadRuns, Place
 from palm_cache.report.means import count_shots, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval, compare, difference, holm
 from palm_cache.report.which_head import datasets_of_all_heads, of_all, on_all_datasets
@@ -15,7 +15,7 @@ _MOST_NAMED = 3
 """Heads, or datasets, that a sentence can name."""
 
 
-def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> str:
+def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     """Say which head is ahead at the largest number of shots, and how sure that is.
 
     The head that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted
@@ -59,7 +59,7 @@ def _means(runs: pd.DataFrame) -> tuple[list[str], pd.Series[float]]:
     return datasets, means.sort_values(ascending=False, kind="stable")
 
 
-def _bounds(kinds: Mapping[str, list[Kind]], head: str, shots: int) -> str:
+def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int) -> str:
     found = of_all(kinds, head, shots)
     if not found:
         return ""
@@ -67,7 +67,7 @@ def _bounds(kinds: Mapping[str, list[Kind]], head: str, shots: int) -> str:
     return f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-def _sureness(kinds: Mapping[str, list[Kind]], means: pd.Series[float]) -> str:
+def _sureness(kinds: Mapping[str, list[HeadRuns]], means: pd.Series[float]) -> str:
     """Say from which of the other heads the first differs for sure."""
     (best, shots), *others = means.index
     ps: dict[str, float] = {}

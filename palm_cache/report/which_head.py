@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from palm_cache.report.content import Section, Table
-from palm_cache.report.evidence import ONE_SEED, Kind, Place
+from palm_cache.report.evidence import ONE_SEED, HeadRuns, Place
 from palm_cache.report.figures import accuracy_by_shots
 from palm_cache.report.means import below_zero_shot, count_shots, span, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval
@@ -25,7 +25,7 @@ _INTERVALS = (
 )
 
 
-def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> Section | None:
+def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> Section | None:
     """Set all heads of an encoder side by side.
 
     Parameters
@@ -74,7 +74,9 @@ def on_all_datasets(summary: pd.DataFrame) -> pd.DataFrame:
     return summary[tried == summary["dataset"].nunique()]
 
 
-def _table(encoder: str, summary: pd.DataFrame, runs: pd.DataFrame, kinds: Mapping[str, list[Kind]]) -> Table:
+def _table(
+    encoder: str, summary: pd.DataFrame, runs: pd.DataFrame, kinds: Mapping[str, list[HeadRuns]]
+) -> Table:
     means = summary.groupby(["head", "shots"])["accuracy"].mean().unstack("shots")
     # The best at its most shots first.
     best_first = means.ffill(axis=1).iloc[:, -1].sort_values(ascending=False).index
@@ -93,7 +95,7 @@ def _table(encoder: str, summary: pd.DataFrame, runs: pd.DataFrame, kinds: Mappi
     return Table(("head", *shots, "time of a fit", "parameters"), tuple(rows), caption)
 
 
-def _interval(kinds: Mapping[str, list[Kind]], head: str, shots: int) -> str:
+def _interval(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int) -> str:
     """Return the interval of a head's mean over datasets on a line of its own, "" without predictions."""
     found = of_all(kinds, head, shots)
     if not found:
@@ -103,7 +105,7 @@ def _interval(kinds: Mapping[str, list[Kind]], head: str, shots: int) -> str:
     return f"\n({bounds})" + "*" * any(kind.one_seed for kind in found)
 
 
-def of_all(kinds: Mapping[str, list[Kind]], head: str, shots: int) -> list[Kind]:
+def of_all(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int) -> list[HeadRuns]:
     """Return a head's predictions at one number of shots on every dataset, none if one lacks them."""
     found = [
         kind

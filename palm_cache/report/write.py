@@ -13,7 +13,16 @@ import pandas as pd
 from palm_cache.report.base_novel import base_novel_section
 from palm_cache.report.comparison import compare_with_paper, deviations
 from palm_cache.report.content import Figure, Section, Table
-from palm_cache.report.evidence import HOW, ONE_SEED, Kind, Place, by_kind, certainty, errors, reference_head
+from palm_cache.report.evidence import (
+    HOW,
+    ONE_SEED,
+    HeadRuns,
+    Place,
+    by_kind,
+    certainty,
+    errors,
+    reference_head,
+)
 from palm_cache.report.figures import accuracy_by_head
 from palm_cache.report.inside import inside
 from palm_cache.report.means import percent, span, summarise
@@ -77,7 +86,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     scores, predictions = tell_apart(rivals, read_predictions(stored) if stored.exists() else ())
     summary = summarise(scores)
     missing = []
-    kinds: dict[Place, list[Kind]] = {}
+    kinds: dict[Place, list[HeadRuns]] = {}
     if stored.exists():
         kinds = by_kind(predictions, scores)
     else:
@@ -106,7 +115,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     return Report(folder / "index.html", summary, first)
 
 
-def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> Section:
+def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> Section:
     """Show a table per dataset and encoder: narrow enough for a phone, and never two encoders as one."""
     tables, marked = [], False
     for key, rows in summary.groupby(["dataset", "encoder"], sort=False):
@@ -135,7 +144,7 @@ def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> Sectio
     return Section("Results", (*notes, *tables, accuracy_by_head(summary)))
 
 
-def _interval(kind: Kind | None) -> str:
+def _interval(kind: HeadRuns | None) -> str:
     if kind is None:
         return "-"
     interval = accuracy_interval([kind.outcomes])
@@ -170,7 +179,7 @@ def _prompts(prompts: pd.DataFrame) -> Section:
     return Section("How much the prompt's wording matters", (note, Table(turned[0], turned[1:])))
 
 
-def _short_draws(scores: pd.DataFrame, kinds: Mapping[Place, list[Kind]]) -> list[str]:
+def _short_draws(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> list[str]:
     """Say which draws have fewer clips than shots times classes."""
     said = []
     for place, of_place in kinds.items():

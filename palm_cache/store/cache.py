@@ -39,9 +39,9 @@ from palm_cache.store.segments import (
     KEY_BYTES,
     SEGMENT,
     DamageError,
-    Failure,
     Form,
     Keys,
+    RecordedFailure,
     Segment,
     encode,
     join,
@@ -72,7 +72,7 @@ class Lookup:
 
     known: NDArray[np.bool_]
     """(n,) whether there is a value."""
-    failures: dict[int, Failure]
+    failures: dict[int, RecordedFailure]
     """By position: those that have none, for a reason."""
 
 
@@ -190,14 +190,16 @@ class Cache:
                 self.refresh()
         raise UnknownContentError(f"{self.folder.place}: other processes change it all the time; try again")
 
-    def add(self, keys: Keys, values: NDArray[Any], failures: Mapping[int, Failure] | None = None) -> None:
+    def add(
+        self, keys: Keys, values: NDArray[Any], failures: Mapping[int, RecordedFailure] | None = None
+    ) -> None:
         """Write a segment.
 
         Parameters
         ----------
         keys : (n, 32) uint8
         values : (n, *shape)
-        failures : mapping of int to Failure, optional
+        failures : mapping of int to RecordedFailure, optional
             By position; the values there are not looked at.
 
         Raises
@@ -244,25 +246,25 @@ class Cache:
                 group.append(name)
         self.refresh()
 
-    def entries(self) -> Iterator[tuple[Keys, dict[int, Failure], int]]:
+    def entries(self) -> Iterator[tuple[Keys, dict[int, RecordedFailure], int]]:
         """Yield keys, failures by row and bytes of every segment."""
         for segment in self._segments.values():
             if segment is not None:
                 yield segment.keys, segment.failures, segment.size
 
-    def _forgets(self, failure: Failure) -> bool:
+    def _forgets(self, failure: RecordedFailure) -> bool:
         return self.retry or failure.by != self.by
 
     def _sizes(self, names: Sequence[str]) -> list[int]:
         return [segment.size for name in names if (segment := self._segments.get(name))]
 
-    def _locate(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[int, Failure]]:
+    def _locate(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[int, RecordedFailure]]:
         """Return the number of the segment and the row of every key, -1 where there is no value; failures."""
         parts = np.ascontiguousarray(keys).view(np.uint64).reshape(-1, KEY_BYTES // 8)
         order = np.argsort(parts[:, 0])  # neighbours are looked for one after the other
         prefix, rest = parts[order, 0], parts[order, 1:]
         where, row = np.full(len(keys), -1, np.int64), np.full(len(keys), -1, np.int64)
-        failures: dict[int, Failure] = {}
+        failures: dict[int, RecordedFailure] = {}
         open_ = np.arange(len(keys))
         for number, segment in reversed(list(enumerate(self._segments.values()))):  # the newest first
             if segment is None or not len(open_):

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
 from palm_cache.store.atomic import replacing, write_errors
 from palm_cache.store.features import CHUNK_ROWS, FeatureStore
-from palm_cache.store.header import Rows, check_format, read_header
+from palm_cache.store.header import StoredRows, check_format, read_header
 from palm_cache.store.places import folder, opened
 from palm_cache.store.writing import publish, write_store
 from palm_cache.types import Fold, Place, Progress, no_progress
@@ -154,7 +154,7 @@ def _rebuild(file: h5py.File, source: Place, target: Place, progress: Progress) 
         for number in numbers
     )
     reasons = _member(file, "errors/reason").asstr()[:].tolist()
-    rows = Rows(
+    rows = StoredRows(
         names=names,
         start=_numbers(file, "start"),
         end=_numbers(file, "end"),

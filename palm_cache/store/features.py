@@ -36,7 +36,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
-from palm_cache.store.header import Rows, check_format, read_header, read_source, row_keys
+from palm_cache.store.header import StoredRows, check_format, read_header, read_source, row_keys
 from palm_cache.store.places import Folder, folder
 from palm_cache.types import Features, Fold, Place
 
@@ -204,10 +204,10 @@ class FeatureStore:
             return np.zeros(shape, np.float32)
         return np.asarray(self._read("text"), np.float32)
 
-    def rows(self) -> Rows:
+    def rows(self) -> StoredRows:
         """Return everything of the rows but their embeddings."""
         labels, contents = self.labels().numpy(), self.contents()
-        return Rows(
+        return StoredRows(
             self.clip_names(),
             *self.stretches(),
             labels,

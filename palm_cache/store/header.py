@@ -94,7 +94,7 @@ def differences(old: Mapping[str, object], new: Mapping[str, object], within: st
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class StoredRows:
     """The rows of a store, but for their embeddings."""
 
     names: Sequence[str]

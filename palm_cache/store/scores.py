@@ -119,7 +119,7 @@ PREDICTIONS_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class RunPrediction:
     """What one run said about every test clip."""
 
     dataset: str
@@ -155,15 +155,15 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def tell_apart(
-    scores: pd.DataFrame, predictions: Iterable[Prediction] = ()
-) -> tuple[pd.DataFrame, list[Prediction]]:
+    scores: pd.DataFrame, predictions: Iterable[RunPrediction] = ()
+) -> tuple[pd.DataFrame, list[RunPrediction]]:
     """Call heads by their variants where one has several: nothing is averaged over them.
 
     Returns
     -------
     scores : DataFrame
         ``head`` is ``palm@lr=0.005`` instead of ``palm`` where there are further variants of it.
-    predictions : list of Prediction
+    predictions : list of RunPrediction
         Their runs renamed likewise.
     """
     methods = [method(*pair) for pair in zip(scores["head"], scores["variant"], strict=True)]
@@ -234,7 +234,7 @@ def _typed(
     return typed
 
 
-def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+def write_predictions(path: Path, predictions: Iterable[RunPrediction]) -> None:
     """Write ``predictions.h5``; what it holds of other datasets and encoders stays.
 
     Group ``<dataset>/<encoder>/<run>`` holds ``row``, ``label`` and ``logits``.
@@ -253,7 +253,7 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
         file.attrs["format_version"] = PREDICTIONS_VERSION
 
 
-def read_predictions(path: Path) -> list[Prediction]:
+def read_predictions(path: Path) -> list[RunPrediction]:
     """Read ``predictions.h5``.
 
     Raises
@@ -281,7 +281,7 @@ def read_predictions(path: Path) -> list[Prediction]:
         ) from error
 
 
-def _read_prediction(dataset: str, encoder: str, run: str, group: h5py.Group) -> Prediction:
+def _read_prediction(dataset: str, encoder: str, run: str, group: h5py.Group) -> RunPrediction:
     split_run_name(run)
     rows, labels, logits = (tensor(group[name]) for name in ("row", "label", "logits"))
     class_names = tuple(str(name) for name in group.attrs["class_names"])
@@ -290,7 +290,7 @@ def _read_prediction(dataset: str, encoder: str, run: str, group: h5py.Group) ->
         raise ValueError(f"the arrays of {run} do not fit together")
     if not (((labels >= 0) & (labels < len(class_names))).all() and (rows >= 0).all()):
         raise ValueError(f"the arrays of {run} hold what no prediction is")
-    return Prediction(
+    return RunPrediction(
         check_name(dataset, "dataset"), check_name(encoder, "encoder"), run, rows, labels, logits, class_names
     )
 

@@ -47,7 +47,7 @@ class DamageError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RecordedFailure:
     """Why a content has no value."""
 
     reason: str
@@ -68,7 +68,7 @@ class Segment:
     """(n, 3) the others."""
     row: NDArray[np.uint64]
     """(n,) where its value lies."""
-    failures: dict[int, Failure]
+    failures: dict[int, RecordedFailure]
     """By row: those have no value."""
     forgotten: set[int]
     """Rows of failures that count for nothing: they are to be tried again."""
@@ -123,7 +123,7 @@ class Form:
 
 
 def encode(
-    form: Form, keys: Keys, failures: Mapping[int, Failure], blocks: Iterator[NDArray[Any]]
+    form: Form, keys: Keys, failures: Mapping[int, RecordedFailure], blocks: Iterator[NDArray[Any]]
 ) -> Iterator[bytes]:
     """Yield the bytes of a segment.
 
@@ -176,7 +176,7 @@ def parse(
     name: str,
     size: int,
     read: Callable[[int, int], bytes],
-    forgets: Callable[[Failure], bool],
+    forgets: Callable[[RecordedFailure], bool],
 ) -> Segment:
     """Read the head of a segment: everything but its values.
 
@@ -216,7 +216,7 @@ def parse(
         reasons, block_rows = about["failures"], int(about["block_rows"])
         if crc32c(reasons.encode() + index) != int(about["index_crc32c"]) or block_rows < 1:
             raise DamageError(name)
-        failures = {int(at): Failure(*why) for at, why in json.loads(reasons).items()}
+        failures = {int(at): RecordedFailure(*why) for at, why in json.loads(reasons).items()}
         forgotten = {at for at, one in failures.items() if forgets(one)}
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise DamageError(name) from error
@@ -229,7 +229,7 @@ def parse(
 
 def join(
     intact: Sequence[tuple[Segment, NDArray[np.int64]]], segments: Sequence[Segment]
-) -> tuple[Keys, dict[int, Failure], list[tuple[Segment, NDArray[np.int64]]]]:
+) -> tuple[Keys, dict[int, RecordedFailure], list[tuple[Segment, NDArray[np.int64]]]]:
     """Return the keys of segments once each, those that failed last, and which rows have a value."""
     by_row = {segment.name: segment.keys[np.argsort(segment.row)] for segment in segments}
     newest_first = [by_row[segment.name][rows] for segment, rows in reversed(intact)]

@@ -24,7 +24,7 @@ from palm_cache.errors import OutputError
 from palm_cache.store.atomic import named, write_errors
 from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, file_hash, root_hash
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.header import Rows, StoreHeader, written_source
+from palm_cache.store.header import StoredRows, StoreHeader, written_source
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import unfinished
 from palm_cache.types import Place
@@ -39,7 +39,7 @@ _OF_A_STORE = re.compile(
 def write_store(
     path: Place,
     header: StoreHeader,
-    rows: Rows,
+    rows: StoredRows,
     text: NDArray[np.float32],
     audio: Iterable[NDArray[np.float32]],
 ) -> None:
@@ -171,7 +171,7 @@ def remove_unfinished(beside: Path) -> None:
 def _write_arrays(
     path: Path,
     header: StoreHeader,
-    rows: Rows,
+    rows: StoredRows,
     text: NDArray[np.float32],
     audio: Iterable[NDArray[np.float32]],
 ) -> None:

@@ -32,7 +32,7 @@ class Filling:
     """mini's tower, as one that has nothing but ``encode``."""
 
     def __init__(self, tower: MiniTextTower) -> None:
-        self.dim, self.token_dim, self.most_prompts = tower.dim, tower.token_dim, tower.most_prompts
+        self.dim, self.token_dim, self.max_prompts = tower.dim, tower.token_dim, tower.max_prompts
         self.tokens, self.encode, self._tower = tower.tokens, tower.encode, tower
 
     def encode_behind(self, context: Tensor, tokens: PromptTokens) -> Tensor:

@@ -35,11 +35,11 @@ from transformers import ClapConfig
 
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.cuda_graphs import Recorded, can_record
-from palm_cache.extraction.encoders.engine import MOST_READERS, feeding_processes
+from palm_cache.extraction.encoders.cuda_graphs import GraphedEncoder, can_record
+from palm_cache.extraction.encoders.engine import MAX_READERS, feeding_processes
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import Extractor
-from palm_cache.extraction.reading import Cut, read_clips
+from palm_cache.extraction.reading import CuttingRule, read_clips
 from palm_cache.params import FitParams, Recipe, Resources
 from palm_cache.types import Clip, ClipTable, Fold
 from pipelines.benchmarks.fit import SHAPES, make_features
@@ -48,7 +48,7 @@ from pipelines.benchmarks.watch import Row, describe, machine, watching
 
 REPOSITORY = Path(__file__).parents[2]
 
-MOST_SECONDS = 420
+MAX_SECONDS = 420
 """After which no further part is begun."""
 
 WARM_BATCHES = 4
@@ -198,10 +198,10 @@ def run_tests(bench: Bench) -> Iterator[Row]:
 
 def decode(bench: Bench) -> Iterator[Row]:
     """Read, decode and resample for CLAP, all there is before the encoder, by processes and their threads."""
-    cut = Cut.of(load_encoder(bench.clap, device="cpu"), Recipe())
+    cut = CuttingRule.of(load_encoder(bench.clap, device="cpu"), Recipe())
     cores, many = joblib.cpu_count(), bench.processes
     for kind, clips in bench.sounds.items():
-        for processes, threads in ((1, 1), (1, MOST_READERS), (1, cores), (many, max(1, cores // many))):
+        for processes, threads in ((1, 1), (1, MAX_READERS), (1, cores), (many, max(1, cores // many))):
             some = list(enumerate(clips[: max(2 * processes, len(clips) // (1 if processes > 1 else 16))]))
             shares = [some[first::processes] for first in range(processes)]
             with joblib.Parallel(processes) as parallel:
@@ -221,7 +221,7 @@ def decode(bench: Bench) -> Iterator[Row]:
             }
 
 
-def read_share(clips: Sequence[tuple[int, Clip]], cut: Cut, threads: int, wait: float = 0.0) -> None:
+def read_share(clips: Sequence[tuple[int, Clip]], cut: CuttingRule, threads: int, wait: float = 0.0) -> None:
     """Read clips and drop what is read; ``wait`` some seconds, so that each process gets a share.
 
     Raises
@@ -265,7 +265,7 @@ def on_stream(encoder: Encoder) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return how a worker embeds a batch."""
     if not can_record(encoder):
         return encoder.embed_audio
-    stream, recorded = torch.cuda.Stream(encoder.device), Recorded(encoder)  # type: ignore[no-untyped-call]
+    stream, recorded = torch.cuda.Stream(encoder.device), GraphedEncoder(encoder)  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
 
     def embed(waveforms: torch.Tensor) -> torch.Tensor:
@@ -382,8 +382,8 @@ def measure(sizes: Sizes, parts: Sequence[str], out: Path) -> dict[str, Any]:
         for name in parts:
             began = time.monotonic()
             try:
-                if began - started > MOST_SECONDS:
-                    raise TimeoutError(f"no time left after {MOST_SECONDS} s")
+                if began - started > MAX_SECONDS:
+                    raise TimeoutError(f"no time left after {MAX_SECONDS} s")
                 report["parts"][name] = []
                 for row in PARTS[name](bench):
                     report["parts"][name].append(row)

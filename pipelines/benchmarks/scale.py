@@ -36,7 +36,7 @@ from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import CHUNK_ROWS, FeatureStore
-from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
+from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
 from palm_cache.store.writing import write_store
 from palm_cache.types import TEMPLATES, Clip, ClipTable, Features, Fold
 
@@ -156,7 +156,7 @@ def compare_reading(folder: Path, n_rows: int = 100_000, dim: int = 1024, rounds
     contents = np.zeros((n_rows, 32), np.uint8)
     contents[:, 0] = 1
     names = [f"{row}.wav" for row in range(n_rows)]
-    rows = Rows(names, nothing, nothing * np.nan, nothing.astype(np.int64), contents, {}, ())
+    rows = StoredRows(names, nothing, nothing * np.nan, nothing.astype(np.int64), contents, {}, ())
     header = StoreHeader(
         FORMAT_VERSION, "", "many", "", "mini", {}, "f" * 64, None, dim, 0, RATE, 1.0, 1, TEMPLATES, ("a",),
         "", "", {},

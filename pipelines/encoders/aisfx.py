@@ -86,7 +86,7 @@ class Aisfx(Encoder):
             network,
             dim=CHANNELS[-1],
             sample_rate=SAMPLE_RATE,
-            window=Window((BLOCK_FRAMES - 1) * HOP_SAMPLES, most=13, padding="tile"),
+            window=Window((BLOCK_FRAMES - 1) * HOP_SAMPLES, max_windows=13, padding="tile"),
             constants={"front_end": [FFT_SAMPLES, HOP_SAMPLES, N_MELS, LOUDEST]},
         )
 

@@ -66,7 +66,7 @@ def read_windows(encoder: MiniEncoder, path: Path) -> Tensor:
         views = read_views(
             file,
             sample_rate=encoder.sample_rate,
-            samples=window.samples * window.most,
+            samples=window.samples * window.max_windows,
             views=1,
             content_sha256=content_hash(file),
         )

@@ -257,7 +257,7 @@ def test_runs_that_do_not_fit_into_memory_together_are_solved_in_turn(
 ) -> None:
     shots = make_shots(runs=3)
     together = make_head(KernelRidge).fit(shots)
-    monkeypatch.setattr(kernels, "MOST_NUMBERS", 1)
+    monkeypatch.setattr(kernels, "MAX_NUMBERS", 1)
     for name, value in make_head(KernelRidge).fit(shots).items():
         torch.testing.assert_close(value, together[name])
 

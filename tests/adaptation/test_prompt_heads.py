@@ -59,7 +59,7 @@ def check_against_record(
     start: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
     logits: Callable[[Mapping[str, Tensor], Tensor], Tensor],
-    most_clips: int | None,
+    max_clips: int | None,
 ) -> None:
     scores = logits(start, record["test_x32"][None])[0]
     torch.testing.assert_close(scores, record["logits32_init"], atol=1e-4, rtol=0)
@@ -67,11 +67,11 @@ def check_against_record(
     # A first step of rate 1 without momentum goes down the gradient itself.
     once = Training(lr=1.0, momentum=0.0)
     audio, labels, orders = record["train_x"][None], record["train_y"][None], record["orders"][None, :1]
-    after, _ = sgd(start, logits, audio, labels, orders[..., :16], once, most_clips=most_clips)
+    after, _ = sgd(start, logits, audio, labels, orders[..., :16], once, max_clips=max_clips)
     for name, gradient in gradients.items():
         torch.testing.assert_close((start[name] - after[name])[0], gradient, atol=1e-4, rtol=1e-3)
     _, losses = sgd(
-        start, logits, audio, labels, orders[..., : 16 * batches], Training(), most_clips=most_clips
+        start, logits, audio, labels, orders[..., : 16 * batches], Training(), max_clips=max_clips
     )
     torch.testing.assert_close(losses[0].double(), record["losses"], atol=1e-4, rtol=0)
 
@@ -88,9 +88,9 @@ def test_coop_has_the_authors_losses_and_gradients(golden: Path, two_layers: Pen
     check_against_record(record, start, {"context": record["grad0_ctx"]}, logits, None)
 
 
-@pytest.mark.parametrize("most_clips", [None, 5])
+@pytest.mark.parametrize("max_clips", [None, 5])
 def test_cocoop_has_the_authors_losses_and_gradients(
-    golden: Path, two_layers: PengiTextTower, most_clips: int | None
+    golden: Path, two_layers: PengiTextTower, max_clips: int | None
 ) -> None:
     record = read_record(golden / "train_cocoop.npz")
     words = words_of(record, golden, two_layers)
@@ -108,7 +108,7 @@ def test_cocoop_has_the_authors_losses_and_gradients(
     def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
         return conditional_logits(parameters, audio, tokens, words)
 
-    check_against_record(record, start, gradients, logits, most_clips)
+    check_against_record(record, start, gradients, logits, max_clips)
 
 
 def make_shots(tower: LetterTower, runs: int = 2, clips: int = 21) -> Shots:
@@ -194,7 +194,7 @@ def test_a_small_tower_gets_small_pieces_and_gives_the_same(kind: type[Coop] | t
     shots = make_shots(LetterTower(32, dtype=torch.float64), runs=4)
     assert shots.words is not None
     small = LetterTower(32, dtype=torch.float64)
-    small.most_prompts = 7
+    small.max_prompts = 7
     whole = kind("", Training(epochs=2)).fit(shots)
     pieces = kind("", Training(epochs=2)).fit(replace(shots, words=Words(small, CLASSES)))
     assert max(small.batches) <= 7

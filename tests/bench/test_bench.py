@@ -11,13 +11,13 @@ from tiny_clap import save_tiny_clap
 from typer.testing import CliRunner
 
 from palm_cache.bench.extraction import Contender, bench_extraction, contenders, find_files
-from palm_cache.bench.runners import ExtractionRunner, PlainRunner, Turn, Way
+from palm_cache.bench.runners import ExtractionRunner, ExtractionSetup, PlainRunner, Turn
 from palm_cache.cli import app
 from palm_cache.errors import DataError
 from palm_cache.extraction.encoders.engine import CPU_BATCH
 from palm_cache.params import Recipe
 
-ON_CPU = Way(Recipe(), "cpu")
+ON_CPU = ExtractionSetup(Recipe(), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +80,12 @@ def test_ratios_compare_neighbours_in_time() -> None:
     slowest, quick, other = _compare([plain, torchs, turned])
     assert (slowest.speedup, slowest.of_ceiling, slowest.tower_seconds) == (1, None, None)
     assert (quick.speedup, quick.of_ceiling, quick.seconds, quick.cpu_seconds) == (2, 0.75, 1, 1.5)
-    assert (quick.tower_seconds, quick.least_cosine) == (0.75, 1)
-    assert other.least_cosine == pytest.approx(0.5**0.5)
+    assert (quick.tower_seconds, quick.min_cosine) == (0.75, 1)
+    assert other.min_cosine == pytest.approx(0.5**0.5)
 
 
 def test_every_combination_that_is_asked_for_is_a_way() -> None:
-    how = Way(Recipe(compile=True), batch_size=2)
+    how = ExtractionSetup(Recipe(compile=True), batch_size=2)
     ways = contenders(how, ("fp32", "bf16"), ("torch", "openvino"))
     assert [way.name for way in ways] == [
         "plain loop",
@@ -100,7 +100,7 @@ def test_every_combination_that_is_asked_for_is_a_way() -> None:
 
 
 def test_a_way_that_cannot_be_taken_is_left_out_and_said(folder: Path) -> None:
-    impossible = Contender("on a GPU", Way(Recipe(), "cuda:99"))
+    impossible = Contender("on a GPU", ExtractionSetup(Recipe(), "cuda:99"))
     ways = [*contenders(ON_CPU, ("fp32",), ("torch",)), impossible]
     done = bench_extraction("mini", folder, ways, n_clips=3, rounds=1, threads=1)
     assert [result.name for result in done.results] == ["plain loop", "torch fp32"]
@@ -122,7 +122,7 @@ def test_the_command_prints_a_table_or_one_json_document(folder: Path) -> None:
     assert len(ours["turns"]) == 2
     assert ours["speedup"] > 0
     assert ours["of_ceiling"] > 0
-    assert plain["least_cosine"] > 0.99999
+    assert plain["min_cosine"] > 0.99999
     assert ours["peak_bytes"] > 1e8
 
 

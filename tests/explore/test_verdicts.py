@@ -22,26 +22,26 @@ from palm_cache.errors import (
 )
 from palm_cache.explore.verdicts import LISTED_PER_CLASS, confusions, neighbour_votes, read_run
 from palm_cache.params import FitParams
-from palm_cache.store.scores import Prediction, write_predictions
+from palm_cache.store.scores import RunPrediction, write_predictions
 from palm_cache.types import Features, Training
 
 FEATURES = make_features(noise=1.5, failed=(5,))
 
 
 @pytest.fixture(scope="module")
-def predictions() -> list[Prediction]:
+def predictions() -> list[RunPrediction]:
     params = FitParams(heads=("palm",), shots=(2, 4), seeds=(0, 1), training=Training(epochs=2))
     heads, _ = fit_runs(FEATURES, params)
     return [evaluate_head(FEATURES, head)[1] for head in heads]
 
 
 @pytest.fixture
-def file(tmp_path: Path, predictions: list[Prediction]) -> Path:
+def file(tmp_path: Path, predictions: list[RunPrediction]) -> Path:
     write_predictions(tmp_path / "predictions.h5", predictions)
     return tmp_path / "predictions.h5"
 
 
-def test_a_run_speaks_about_the_test_clips_of_its_fold(file: Path, predictions: list[Prediction]) -> None:
+def test_a_run_speaks_about_the_test_clips_of_its_fold(file: Path, predictions: list[RunPrediction]) -> None:
     wanted = next(one for one in predictions if one.run == "palm@epochs=2-4shots-fold2-seed1")
     verdicts = read_run(file, wanted.run, FEATURES)
     assert verdicts.run == wanted.run
@@ -52,7 +52,7 @@ def test_a_run_speaks_about_the_test_clips_of_its_fold(file: Path, predictions: 
 
 
 def test_without_its_fold_a_run_speaks_about_every_usable_clip(
-    file: Path, predictions: list[Prediction]
+    file: Path, predictions: list[RunPrediction]
 ) -> None:
     verdicts = read_run(file, "palm-4shots-seed1", FEATURES)
     np.testing.assert_array_equal(verdicts.said >= 0, FEATURES.usable)
@@ -61,7 +61,7 @@ def test_without_its_fold_a_run_speaks_about_every_usable_clip(
             np.testing.assert_array_equal(verdicts.said[one.rows], one.logits.argmax(dim=1))
 
 
-def test_where_folds_overlap_the_first_speaks(tmp_path: Path, predictions: list[Prediction]) -> None:
+def test_where_folds_overlap_the_first_speaks(tmp_path: Path, predictions: list[RunPrediction]) -> None:
     first = predictions[0]
     second = replace(first, run=first.run.replace("fold1", "fold2"), logits=first.logits.flip(1))
     write_predictions(tmp_path / "p.h5", [second, first])

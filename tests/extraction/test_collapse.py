@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palm_cache.extraction.collapse import COLLAPSED_COSINE, MOST_ROWS, collapse_note
+from palm_cache.extraction.collapse import COLLAPSED_COSINE, MAX_ROWS, collapse_note
 
 
 def rows(count: int, common: float, dim: int = 64) -> np.ndarray:
@@ -47,5 +47,5 @@ def test_equal_rows_and_dead_numbers_are_said() -> None:
 
 
 def test_of_many_rows_some_are_looked_at() -> None:
-    many = np.tile(rows(10, 200), (MOST_ROWS, 1))
+    many = np.tile(rows(10, 200), (MAX_ROWS, 1))
     assert collapse_note("clips", many) is not None

@@ -10,16 +10,18 @@ import soundfile
 import torch
 
 from palm_cache.extraction.audio import open_regular, read_views, slide
-from palm_cache.extraction.downmix import CONSTANT, SILENT, SINGLE, Heard, is_silent
+from palm_cache.extraction.downmix import CONSTANT, SILENT, SINGLE, SoundFacts, is_silent
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).standard_normal((6 * RATE, 4)).astype(np.float32) / 10
 TONE = 0.4 * np.sin(2 * np.pi * 440 * np.arange(6 * RATE, dtype=np.float32) / RATE)
 
 
-def hear(path: Path, sound: np.ndarray, rate: int = RATE, samples: int = 10**9) -> tuple[torch.Tensor, Heard]:
+def hear(
+    path: Path, sound: np.ndarray, rate: int = RATE, samples: int = 10**9
+) -> tuple[torch.Tensor, SoundFacts]:
     soundfile.write(path, sound, rate, subtype="FLOAT")
-    heard = Heard()
+    heard = SoundFacts()
     with open_regular(path) as file:
         (waveform,) = read_views(
             file, sample_rate=RATE, samples=samples, views=1, content_sha256="", heard=heard
@@ -71,7 +73,7 @@ def test_of_a_long_recording_every_block_chooses_for_itself(tmp_path: Path) -> N
     sound = np.tile(NOISE[:, :1], (20, 2))
     sound[60 * RATE :, 1] *= -1
     soundfile.write(tmp_path / "clip.wav", sound, RATE, subtype="FLOAT")
-    heard = Heard()
+    heard = SoundFacts()
     with open_regular(tmp_path / "clip.wav") as file:
         windows = slide(file, sample_rate=RATE, samples=RATE, hop=RATE, heard=heard)
         for start, window in windows:
@@ -123,7 +125,7 @@ def test_what_is_too_short_to_be_a_sound_is_said(tmp_path: Path) -> None:
 
 
 def test_of_nothing_nothing_is_said() -> None:
-    assert Heard().remarks == ()
+    assert SoundFacts().remarks == ()
 
 
 def test_a_window_is_silent_around_whatever_value() -> None:

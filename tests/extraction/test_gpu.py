@@ -20,7 +20,7 @@ from tiny_clap import save_tiny_clap
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders import cuda_graphs, engine
-from palm_cache.extraction.encoders.cuda_graphs import Recorded, can_record
+from palm_cache.extraction.encoders.cuda_graphs import GraphedEncoder, can_record
 from palm_cache.extraction.encoders.engine import feeding_processes
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import Extraction, extract
@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning"),
 ]
 
-LEAST_COSINE = {"fp32": 1 - 1e-6, "tf32": 0.9999, "bf16": 0.999}
+MIN_COSINE = {"fp32": 1 - 1e-6, "tf32": 0.9999, "bf16": 0.999}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def cosines(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 def test_extraction_agrees_with_the_cpu(table: ClipTable, tmp_path: Path, precision: Precision) -> None:
     on_cpu = embed(table, tmp_path / "cpu", Recipe(), "cpu")
     on_gpu = embed(table, tmp_path / "gpu", Recipe(precision=precision), "cuda", batch_size=16)
-    assert cosines(on_gpu, on_cpu).min() > LEAST_COSINE[precision]
+    assert cosines(on_gpu, on_cpu).min() > MIN_COSINE[precision]
     if precision == "fp32":
         unit = on_cpu / np.linalg.norm(on_cpu, axis=1, keepdims=True)
         np.testing.assert_allclose(on_gpu / np.linalg.norm(on_gpu, axis=1, keepdims=True), unit, atol=1e-5)
@@ -78,7 +78,7 @@ def test_extraction_agrees_with_the_cpu(table: ClipTable, tmp_path: Path, precis
 def test_a_compiled_tower_agrees(table: ClipTable, tmp_path: Path) -> None:
     plain = embed(table, tmp_path / "plain", Recipe(precision="bf16"), "cuda", batch_size=16)
     compiled = embed(table, tmp_path / "fast", Recipe(precision="bf16", compile=True), "cuda", batch_size=16)
-    assert cosines(compiled, plain).min() > LEAST_COSINE["bf16"]
+    assert cosines(compiled, plain).min() > MIN_COSINE["bf16"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -95,7 +95,7 @@ def test_recorded_launches_give_the_numbers_of_launches_one_by_one(
     encoder = load_encoder(clap, Recipe(precision=precision, compile=compiled), device="cuda")
     assert can_record(encoder)
     with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
-        embed = Recorded(encoder)
+        embed = GraphedEncoder(encoder)
         for number in range(cuda_graphs.RECORD_AFTER + 3):
             waveforms = make_waveforms(encoder, 6) * (1 + number)
             torch.testing.assert_close(embed(waveforms), encoder.embed_audio(waveforms), atol=1e-6, rtol=1e-5)
@@ -112,7 +112,7 @@ def test_what_waits_for_the_gpu_halfway_is_launched_one_by_one() -> None:
 
     encoder.embed_windows = waiting  # type: ignore[method-assign]
     with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
-        embed = Recorded(encoder)
+        embed = GraphedEncoder(encoder)
         for number in range(cuda_graphs.RECORD_AFTER + 2):
             waveforms = make_waveforms(encoder, 3) * (1 + number)
             torch.testing.assert_close(embed(waveforms), encoder.embed_audio(waveforms), atol=1e-6, rtol=1e-5)

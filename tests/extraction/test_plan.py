@@ -10,7 +10,7 @@ from spectrum import Run, SpectrumEncoder
 
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extractor
-from palm_cache.extraction.plan import Plan, Why
+from palm_cache.extraction.plan import Plan, Reason
 from palm_cache.extraction.prompts import Prompts
 
 Look = Callable[..., Plan]
@@ -32,13 +32,13 @@ def look(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Look
     return plan
 
 
-def counts(plan: Plan) -> dict[Why, int]:
+def counts(plan: Plan) -> dict[Reason, int]:
     return {why: len(names) for why, names in plan.groups.items()}
 
 
 def test_without_a_store_every_clip_is_new(look: Look, out: Path) -> None:
     plan = look()
-    assert (plan.n_clips, plan.to_embed, plan.kept, counts(plan)) == (18, 18, 0, {Why.NEW: 18})
+    assert (plan.n_clips, plan.to_embed, plan.kept, counts(plan)) == (18, 18, 0, {Reason.NEW: 18})
     assert not out.exists()
 
 
@@ -60,9 +60,9 @@ def test_every_clip_that_would_be_embedded_is_named_with_its_reason(
     table.write_text(table.read_text().replace("train_0_3", "moved") + "audios/new.wav,low tone\n")
     plan = look()
     assert plan.groups == {
-        Why.NEW: ("audios/new.wav",),
-        Why.CHANGED: ("audios/train_0_1.wav",),
-        Why.UNREADABLE: ("audios/train_0_2.wav",),
+        Reason.NEW: ("audios/new.wav",),
+        Reason.CHANGED: ("audios/train_0_1.wav",),
+        Reason.UNREADABLE: ("audios/train_0_2.wav",),
     }
     assert plan.gone == ("audios/train_0_3.wav",)
     assert plan.to_embed == run().embedded == 2
@@ -72,7 +72,7 @@ def test_a_plan_for_another_recipe_says_what_is_stale(look: Look, run: Run) -> N
     run()
     plan = look(views=3)
     assert plan.stale == "views 1, now 3"
-    assert counts(plan) == {Why.STALE: 18}
+    assert counts(plan) == {Reason.STALE: 18}
 
 
 def test_recorded_failures_and_a_lost_cache_are_told_apart(
@@ -80,10 +80,10 @@ def test_recorded_failures_and_a_lost_cache_are_told_apart(
 ) -> None:
     (folder / "audios" / "train_0_2.wav").write_bytes(b"<html>")
     run()
-    assert look().groups == {Why.FAILED: ("audios/train_0_2.wav",)}
+    assert look().groups == {Reason.FAILED: ("audios/train_0_2.wav",)}
     assert look().to_embed == 0
     shutil.rmtree(cache)
-    assert counts(look()) == {Why.LOST: 18}
+    assert counts(look()) == {Reason.LOST: 18}
 
 
 def test_a_content_that_is_there_twice_is_to_be_embedded_once(look: Look, run: Run, folder: Path) -> None:

@@ -20,13 +20,13 @@ from palm_cache.extraction.audio import content_hash
 from palm_cache.extraction.datasets.palm_layout import read as read_table
 from palm_cache.extraction.encoders.base import Window
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.extraction.reading import STEP_FILES, STEP_STRETCHES, Cut, read_clips, read_file
+from palm_cache.extraction.reading import STEP_FILES, STEP_STRETCHES, CuttingRule, read_clips, read_file
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Clip
 
 RATE = 8_000
-CROP = Cut(RATE, Window(samples=4_000, most=2, padding="tile"), views=1, long="crop")
+CROP = CuttingRule(RATE, Window(samples=4_000, max_windows=2, padding="tile"), views=1, long="crop")
 MEAN = replace(CROP, long="mean")
 
 
@@ -182,7 +182,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_clip_that_goes_or_changes_after_planning_is_taken_as_it_is_when_read(
     folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder, survey = SpectrumEncoder(), stage_one.Survey.of
+    encoder, survey = SpectrumEncoder(), stage_one.KnownFiles.of
     monkeypatch.setattr(stage_one, "load_encoder", lambda *_, **options: encoder)
     gone, replaced = folder / "audios" / "train_0_1.wav", folder / "audios" / "train_0_2.wav"
 
@@ -194,7 +194,7 @@ def test_a_clip_that_goes_or_changes_after_planning_is_taken_as_it_is_when_read(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage_one.Survey, "of", look_and_change)
+        patch.setattr(stage_one.KnownFiles, "of", look_and_change)
         done = stage_one.extract(read_table(folder), "mini", out)
     assert done.failures == (("audios/train_0_1.wav", "no such file"),)
     store = FeatureStore(out)

@@ -26,7 +26,7 @@ def test_a_dataset_is_extracted_and_its_store_belongs_to_the_runtime(tmp_path: P
     out = tmp_path / "openvino.zarr"
     done = stage_one.extract(table, "mini", out, Recipe(runtime="openvino"))
     assert done.embedded == 12
-    assert any(note.endswith("agrees with torch: least cosine 1.000000 over 8 clips") for note in done.notes)
+    assert any(note.endswith("agrees with torch: lowest cosine 1.000000 over 8 clips") for note in done.notes)
     assert stage_one.extract(table, "mini", out, Recipe(runtime="openvino")).embedded == 0
     torchs = tmp_path / "torch.zarr"
     stage_one.extract(table, "mini", torchs, Recipe())

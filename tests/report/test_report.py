@@ -21,7 +21,7 @@ from palm_cache.report.figures import losses_by_epoch
 from palm_cache.report.means import below_zero_shot, format_rows, summarise
 from palm_cache.report.render import markdown_table
 from palm_cache.report.write import write_report
-from palm_cache.store.scores import COLUMNS, Prediction, write_predictions, write_scores
+from palm_cache.store.scores import COLUMNS, RunPrediction, write_predictions, write_scores
 
 
 def scores_table(dataset: str = "demo") -> pd.DataFrame:
@@ -106,7 +106,7 @@ def test_names_that_are_markup_stay_text(tmp_path: Path) -> None:
     assert markdown_table(["a"], [["x|y"]]).endswith("| x\\|y |")
 
 
-def predictions(dataset: str = "demo", class_names: tuple[str, ...] = ("dog", "cat")) -> list[Prediction]:
+def predictions(dataset: str = "demo", class_names: tuple[str, ...] = ("dog", "cat")) -> list[RunPrediction]:
     """Make predictions for every run of :func:`scores_table`; PALM is mostly right, zero-shot a coin."""
     made = []
     for run in scores_table(dataset).itertuples():
@@ -116,7 +116,7 @@ def predictions(dataset: str = "demo", class_names: tuple[str, ...] = ("dog", "c
         if run.head == "palm":
             logits += torch.nn.functional.one_hot(labels, len(class_names)) * run.shots / 4
         name = f"{run.head}-{run.shots}shots-fold{run.fold}-seed{run.seed}"
-        made.append(Prediction(dataset, run.encoder, name, torch.arange(80), labels, logits, class_names))
+        made.append(RunPrediction(dataset, run.encoder, name, torch.arange(80), labels, logits, class_names))
     return made
 
 

@@ -27,7 +27,7 @@ from palm_cache.report.statistics import (
     recalls,
 )
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.scores import Prediction
+from palm_cache.store.scores import RunPrediction
 
 TRIES = 400
 
@@ -201,7 +201,7 @@ def test_recall_is_scikit_learns_and_missing_where_a_class_has_no_clips() -> Non
     labels = torch.randint(3, (100,), generator=generator)
     logits = torch.randn(100, 4, generator=generator)
     names = ("a", "b", "c", "never")
-    counts = confusion([Prediction("demo", "mini", "x", torch.arange(100), labels, logits, names)] * 2)
+    counts = confusion([RunPrediction("demo", "mini", "x", torch.arange(100), labels, logits, names)] * 2)
     assert counts.sum() == 200
     recall = recalls(counts)
     expected = recall_score(labels, logits.argmax(dim=1), labels=[0, 1, 2], average=None)

@@ -8,7 +8,7 @@ from palm_cache.report.content import Figure, Table
 from palm_cache.report.evidence import by_kind
 from palm_cache.report.verdict import verdict
 from palm_cache.report.which_head import duration, which_head
-from palm_cache.store.scores import COLUMNS, Prediction
+from palm_cache.store.scores import COLUMNS, RunPrediction
 
 GRID = {"zero-shot": (0,), "proker": (1, 4), "palm": (1, 4)}
 N_TEST = 50
@@ -16,7 +16,7 @@ N_TEST = 50
 
 def study(
     datasets: tuple[str, ...] = ("birds", "demo"), seeds: tuple[int, ...] = (0, 1, 2)
-) -> tuple[pd.DataFrame, list[Prediction]]:
+) -> tuple[pd.DataFrame, list[RunPrediction]]:
     """Make every run of a small study; the scores are those of the predictions."""
     rows, made = [], []
     for place, dataset in enumerate(datasets):
@@ -44,12 +44,12 @@ def study(
                 )
                 run = f"{head}-{shots}shots-fold1-seed{seed}"
                 made.append(
-                    Prediction(dataset, "mini", run, torch.arange(N_TEST), labels, logits, tuple("abcde"))
+                    RunPrediction(dataset, "mini", run, torch.arange(N_TEST), labels, logits, tuple("abcde"))
                 )
     return pd.DataFrame(rows, columns=list(COLUMNS)), made
 
 
-def table_of(scores: pd.DataFrame, predictions: list[Prediction]) -> Table:
+def table_of(scores: pd.DataFrame, predictions: list[RunPrediction]) -> Table:
     section = which_head(scores, by_kind(predictions, scores))
     assert section
     assert isinstance(section.blocks[-1], Figure)

@@ -15,7 +15,7 @@ from palm_cache.store import cache as caching
 from palm_cache.store import segments as segments_module
 from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.places import place
-from palm_cache.store.segments import Failure
+from palm_cache.store.segments import RecordedFailure
 
 RECIPE = {"encoder": "mini", "views": 1}
 
@@ -168,10 +168,10 @@ def test_only_one_process_merges(tmp_path: Path) -> None:
 
 def test_failures_are_known_until_what_found_them_changes(tmp_path: Path) -> None:
     cache = make(tmp_path, by="decoder 1")
-    cache.add(hashes(3), values(3), {1: Failure("too short", "decoder 1")})
+    cache.add(hashes(3), values(3), {1: RecordedFailure("too short", "decoder 1")})
     found = make(tmp_path, by="decoder 1").look_up(hashes(3))
     assert found.known.tolist() == [True, False, True]
-    assert found.failures == {1: Failure("too short", "decoder 1")}
+    assert found.failures == {1: RecordedFailure("too short", "decoder 1")}
     assert make(tmp_path, by="decoder 1").holds(hashes(3)[1].tobytes())
     for again in (make(tmp_path, by="decoder 2"), make(tmp_path, by="decoder 1", retry=True)):
         assert again.look_up(hashes(3)).failures == {}
@@ -180,18 +180,18 @@ def test_failures_are_known_until_what_found_them_changes(tmp_path: Path) -> Non
 
 
 def test_a_failure_that_is_found_again_counts_again(tmp_path: Path) -> None:
-    make(tmp_path, by="1").add(hashes(1), values(1), {0: Failure("old", "1")})
+    make(tmp_path, by="1").add(hashes(1), values(1), {0: RecordedFailure("old", "1")})
     cache = make(tmp_path, by="1", retry=True)
-    cache.add(hashes(1), values(1), {0: Failure("new", "1")})
-    assert cache.look_up(hashes(1)).failures == {0: Failure("new", "1")}
+    cache.add(hashes(1), values(1), {0: RecordedFailure("new", "1")})
+    assert cache.look_up(hashes(1)).failures == {0: RecordedFailure("new", "1")}
 
 
 @pytest.mark.parametrize("merged", [False, True])
 def test_a_value_counts_before_a_failure_whichever_came_first(tmp_path: Path, merged: bool) -> None:
     cache = make(tmp_path)
-    cache.add(hashes(2), values(2), {0: Failure("bad", "")})
+    cache.add(hashes(2), values(2), {0: RecordedFailure("bad", "")})
     cache.add(hashes(1), values(1))
-    cache.add(hashes(1), values(1), {0: Failure("worse", "")})
+    cache.add(hashes(1), values(1), {0: RecordedFailure("worse", "")})
     if merged:
         cache.merge()
     found = cache.look_up(hashes(2))
@@ -208,7 +208,7 @@ def flip(file: Path, place: int) -> None:
 @pytest.mark.usefixtures("small")
 def test_no_flipped_bit_gives_another_number(tmp_path: Path) -> None:
     keys, made = hashes(5), values(5)
-    make(tmp_path).add(keys, made, {4: Failure("bad", "")})
+    make(tmp_path).add(keys, made, {4: RecordedFailure("bad", "")})
     (file,) = segments(make(tmp_path))
     content = file.read_bytes()
     generator = np.random.default_rng(0)
@@ -226,7 +226,7 @@ def test_no_flipped_bit_gives_another_number(tmp_path: Path) -> None:
                     continue
                 assert row < 4
                 assert np.array_equal(value, made[[row]])
-        assert cache.look_up(keys).failures in ({}, {4: Failure("bad", "")})
+        assert cache.look_up(keys).failures in ({}, {4: RecordedFailure("bad", "")})
 
 
 @pytest.mark.usefixtures("small")

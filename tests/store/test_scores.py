@@ -13,7 +13,7 @@ from samples import flip_bit
 from palm_cache.errors import DamagedStoreError, DataError
 from palm_cache.store.scores import (
     COLUMNS,
-    Prediction,
+    RunPrediction,
     read_predictions,
     read_scores,
     write_predictions,
@@ -47,9 +47,9 @@ ROW: dict[str, object] = {
 }
 
 
-def prediction(dataset: str, run: str = RUN) -> Prediction:
+def prediction(dataset: str, run: str = RUN) -> RunPrediction:
     rows = torch.arange(3)
-    return Prediction(dataset, "mini", run, rows, rows % 2, torch.randn(3, 2), ("a", "b"))
+    return RunPrediction(dataset, "mini", run, rows, rows % 2, torch.randn(3, 2), ("a", "b"))
 
 
 def test_scores_keep_full_precision(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def check_encoder(encoder: Encoder, tolerance: float = 1e-5) -> None:
         _assert_same(encoder.embed_audio(waveforms[row : row + 1])[0], audio[row], tolerance)
     silence = encoder.embed_audio(torch.zeros(1, 1, encoder.window.samples))
     assert torch.isfinite(silence).all()
-    if encoder.window.most > 1:
-        many = encoder.embed_audio(make_waveforms(encoder, 2, windows=encoder.window.most))
+    if encoder.window.max_windows > 1:
+        many = encoder.embed_audio(make_waveforms(encoder, 2, windows=encoder.window.max_windows))
         assert many.shape == (2, encoder.dim)
     _check_companions(encoder, tolerance)
     recipes = [audio_recipe(encoder, Recipe())]

@@ -15,7 +15,7 @@ import zarr
 from palm_cache.adaptation.heads.base import Shots, unit
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import CHUNK_ROWS
-from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
+from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
 from palm_cache.store.places import folder, place
 from palm_cache.store.writing import write_store
 from palm_cache.types import TEMPLATES, Features, Fold
@@ -126,7 +126,7 @@ def write_sample(path: Path, features: Features, hashes: Sequence[str] = ()) -> 
     hashes = hashes or [f"{row + 1:064x}" for row in range(len(features.labels))]
     n_clips, n_views, dim = features.audio.shape
     contents = [bytes.fromhex(hashed) if hashed else bytes(32) for hashed in hashes]
-    rows = Rows(
+    rows = StoredRows(
         names=[f"{row}.wav" for row in range(n_clips)],
         start=np.zeros(n_clips),
         end=np.full(n_clips, np.nan),

@@ -23,7 +23,7 @@ Run = Callable[..., "Extraction"]
 class LetterTower:
     """A frozen text tower over letters, in double precision if asked to: small, smooth, order-blind."""
 
-    most_prompts = 1000
+    max_prompts = 1000
 
     def __init__(self, dim: int, token_dim: int = 8, dtype: torch.dtype = torch.float32) -> None:
         self.dim, self.token_dim, self.dtype = dim, token_dim, dtype
@@ -73,7 +73,7 @@ class SpectrumEncoder(Encoder):
             Bands(version),
             dim=12,
             sample_rate=8_000,
-            window=Window(samples=4_000, most=2, padding="tile"),
+            window=Window(samples=4_000, max_windows=2, padding="tile"),
             constants={"version": version},
         )
         self.version = version

@@ -124,7 +124,7 @@ class Cocoop(Head):
             return conditional_logits(parameters, audio, tokens, words)
 
         per_clip, batch = len(tokens.mask), min(self.training.batch_size, n_train)
-        together = max(1, words.tower.most_prompts // (per_clip * batch))
+        together = max(1, words.tower.max_prompts // (per_clip * batch))
         learned = []
         for runs in torch.split(torch.arange(len(shots.seeds)), together):
             state, _ = sgd(
@@ -134,7 +134,7 @@ class Cocoop(Head):
                 shots.labels[runs],
                 torch.stack(orders)[runs],
                 self.training,
-                most_clips=max(1, words.tower.most_prompts // (per_clip * len(runs))),
+                max_clips=max(1, words.tower.max_prompts // (per_clip * len(runs))),
                 tick=tick,
             )
             learned.append(state)
@@ -147,7 +147,7 @@ class Cocoop(Head):
         words = need_words(words, Cocoop)
         tokens = prompt_tokens(words)
         per_clip = len(tokens.mask) * state["context"].shape[:-2].numel()
-        slices = torch.split(audio, max(1, words.tower.most_prompts // per_clip), dim=-2)
+        slices = torch.split(audio, max(1, words.tower.max_prompts // per_clip), dim=-2)
         return torch.cat([conditional_logits(state, clips, tokens, words) for clips in slices], dim=-2)
 
 

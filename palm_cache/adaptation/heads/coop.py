@@ -85,7 +85,7 @@ class Coop(CosineHead):
             return cosine_logits(unit(words.tower.encode_behind(parameters["context"], tokens)), audio)
 
         start = torch.stack(contexts).to(shots.audio)
-        together = max(1, words.tower.most_prompts // len(tokens.mask))
+        together = max(1, words.tower.max_prompts // len(tokens.mask))
         learned = []
         for runs in torch.split(torch.arange(len(shots.seeds)), together):
             state, _ = sgd(

@@ -76,7 +76,7 @@ FAR = -1e4
 """Cosine with a class without a shot, as the base predictor sees it while the shots are fitted: whatever the
 scale, it is not thought of. The shots say nothing for or against such a class; its prompt does."""
 
-MOST_NUMBERS = 2**24
+MAX_NUMBERS = 2**24
 """Numbers of one batch of kernel matrices, 128 MiB."""
 
 
@@ -162,7 +162,7 @@ class KernelMachine(Head):
     def solve(self, shots: Shots) -> dict[str, Tensor]:
         """Choose and solve in double precision, as many runs together as memory bears."""
         runs, n_examples = shots.labels.shape
-        together = max(1, MOST_NUMBERS // (n_examples**2 * max(1, len(shots.parts))))
+        together = max(1, MAX_NUMBERS // (n_examples**2 * max(1, len(shots.parts))))
         solved = []
         for some in torch.split(torch.arange(runs), together):
             given = {name: value[some] for name, value in shots.chosen.items()}

@@ -24,7 +24,7 @@ STRENGTHS = Grid((1.0, 10.0, 100.0, 1000.0), default=10.0)
 scikit-learn's default, is a strong penalty, and nothing is gained below it; 1000 all but
 separates the shots."""
 
-MOST_ITERATIONS = 1000
+MAX_ITERATIONS = 1000
 """Of L-BFGS: ten times scikit-learn's default, for weak penalties on separable shots."""
 
 TOLERANCE = 1e-7
@@ -114,7 +114,7 @@ def _held_out_scores(features: Tensor, labels: Tensor, folds: Tensor, n_classes:
 
 def _model(strength: float = 1.0, tolerance: float = 1e-4) -> LogisticRegression:
     return LogisticRegression(
-        C=strength, tol=tolerance, max_iter=MOST_ITERATIONS, warm_start=True, class_weight="balanced"
+        C=strength, tol=tolerance, max_iter=MAX_ITERATIONS, warm_start=True, class_weight="balanced"
     )
 
 

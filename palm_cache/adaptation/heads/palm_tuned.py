@@ -48,7 +48,7 @@ DOUBT = 1.0
 """Of all candidates that held-out shots do not clearly prove worse than the best, the one that moves least is
 taken: few clips prove little, and prompts are worth a lot. So many standard errors prove it."""
 
-MOST_NUMBERS = 2**25
+MAX_NUMBERS = 2**25
 """Numbers of one batch of contexts, 128 MiB."""
 
 
@@ -138,7 +138,7 @@ class PalmTuned(Palm):
             found.append(each.gather(0, best[None, ..., None].expand(1, *each.shape[1:]))[0])
 
         losses = []
-        together = max(1, MOST_NUMBERS // (n_variants * shots.text.numel()))
+        together = max(1, MAX_NUMBERS // (n_variants * shots.text.numel()))
         for some in torch.split(torch.arange(runs), together):
             found.clear()
             descend(

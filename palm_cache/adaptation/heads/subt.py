@@ -23,7 +23,7 @@ from palm_cache.adaptation.train import draw_orders, present_classes, sgd
 
 LEARNING_RATE = 0.0125
 
-LEAST_SHARE = 1e-5
+MIN_SHARE = 1e-5
 """Singular values below this share of the largest are rounding: prompts of some classes are the same."""
 
 
@@ -106,7 +106,7 @@ class SubT(CosineHead):
         """Return the directions of the seen prompts, (dim, rank), and what the runs made of them."""
         text = shots.text[seen]
         _, sizes, directions = torch.linalg.svd(text, full_matrices=False)
-        before = directions[sizes > LEAST_SHARE * sizes[0]].T
+        before = directions[sizes > MIN_SHARE * sizes[0]].T
         place = torch.zeros(len(shots.text), dtype=torch.int64).index_put((seen,), torch.arange(len(seen)))
         seeds = tuple(shots.seeds[run] for run in runs.tolist())
         orders = [

@@ -10,7 +10,7 @@ from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import stretch, understand
 from palm_cache.extraction.datasets.listing import Listing, below, ending
-from palm_cache.extraction.datasets.tables import Row
+from palm_cache.extraction.datasets.tables import TableRow
 from palm_cache.extraction.datasets.texts import decode, read_table
 from palm_cache.types import Place
 
@@ -40,7 +40,7 @@ def texts(listing: Listing) -> list[str]:
     return [path for path in listing.files if ending(path) == ".txt"]
 
 
-def read_audacity(root: Place, listing: Listing) -> tuple[list[Row], list[str]]:
+def read_audacity(root: Place, listing: Listing) -> tuple[list[TableRow], list[str]]:
     """Read a label track per recording; recordings without one are unlabelled rows, whole.
 
     Raises
@@ -49,7 +49,7 @@ def read_audacity(root: Place, listing: Listing) -> tuple[list[Row], list[str]]:
         If a line is no label.
     """
     recordings = _Recordings(listing)
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     points = 0
     for path in texts(listing):
         file = below(root, path)
@@ -70,14 +70,14 @@ def read_audacity(root: Place, listing: Listing) -> tuple[list[Row], list[str]]:
                 points += 1
                 continue
             start, end = stretch({"start": begin.strip(), "end": finish.strip()}, where)
-            rows.append(Row(path, line, recording, label.strip() or None, start, end))
+            rows.append(TableRow(path, line, recording, label.strip() or None, start, end))
     notes = recordings.notes
     if points:
         notes.append(f"{points:,} label(s) at a point of time, not over a stretch, passed over")
     return rows + recordings.unlabelled(), notes
 
 
-def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple[list[Row], list[str]]:
+def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple[list[TableRow], list[str]]:
     """Read a selection table per recording, or tables that name their recordings.
 
     A selection has a row per view; one of them is read. Recordings without a selection are unlabelled rows.
@@ -88,7 +88,7 @@ def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple
         If a table is malformed, or has no column of labels where one is named.
     """
     recordings = _Recordings(listing)
-    rows: dict[Row, None] = {}
+    rows: dict[TableRow, None] = {}
     for path in texts(listing):
         file = below(root, path)
         if not is_raven(file):
@@ -110,7 +110,7 @@ def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple
             if recording is None or (recording, start, end, label) in seen:
                 continue
             seen.add((recording, start, end, label))
-            rows[Row(path, line, recording, label or None, start, end)] = None
+            rows[TableRow(path, line, recording, label or None, start, end)] = None
     return [*rows, *recordings.unlabelled()], recordings.notes
 
 
@@ -145,10 +145,10 @@ class _Recordings:
         self.annotated.add(found[0])
         return found[0]
 
-    def unlabelled(self) -> list[Row]:
+    def unlabelled(self) -> list[TableRow]:
         """Return the recordings that nothing annotates, whole."""
         rest = [path for path in self.listing.audio if path not in self.annotated]
-        return [Row("the folder", number, path, None) for number, path in enumerate(rest, start=1)]
+        return [TableRow("the folder", number, path, None) for number, path in enumerate(rest, start=1)]
 
     @property
     def notes(self) -> list[str]:

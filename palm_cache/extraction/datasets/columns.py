@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from palm_cache.errors import DataError, UnknownNameError
-from palm_cache.extraction.datasets.tables import Row
-from palm_cache.extraction.datasets.texts import Table
+from palm_cache.extraction.datasets.tables import TableRow
+from palm_cache.extraction.datasets.texts import TextTable
 from palm_cache.params import COLUMN_FIELDS
 
 USUAL: Mapping[str, tuple[str, ...]] = {
@@ -83,8 +83,8 @@ def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> d
 
 
 def read_annotated(
-    table: Table, columns: Mapping[str, str], group: str = "", *, labelled: bool = False
-) -> list[Row]:
+    table: TextTable, columns: Mapping[str, str], group: str = "", *, labelled: bool = False
+) -> list[TableRow]:
     """Turn the records of a table into rows.
 
     Parameters
@@ -114,7 +114,7 @@ def read_annotated(
         part = told.get("fold") or told.get("split", "")
         together = "" if group_place is None else fields[group_place]
         label = told.get("label") or None
-        rows.append(Row(table.name, line, told["path"], label, start, end, part, together))
+        rows.append(TableRow(table.name, line, told["path"], label, start, end, part, together))
     return rows
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from palm_cache.extraction.datasets.texts import Table
+from palm_cache.extraction.datasets.texts import TextTable
 from palm_cache.store.atomic import write_errors
 from palm_cache.types import Place
 
@@ -48,7 +48,7 @@ def members_root(source: str) -> Path:
 
 def unpacked(
     container: Place, name: str, root: Path, read: Callable[[Place], Iterable[Member]]
-) -> tuple[Table, bool]:
+) -> tuple[TextTable, bool]:
     """Unpack a container, unless it has been and has not changed since.
 
     Parameters
@@ -64,7 +64,7 @@ def unpacked(
 
     Returns
     -------
-    table : Table
+    table : TextTable
         A row per member; the column ``path`` is relative to ``root``.
     now : bool
         Whether it was unpacked just now.
@@ -92,7 +92,7 @@ def unpacked(
         (number, (f"{inside}/{file}", *(fields.get(key, "") for key in header[1:])))
         for number, (file, fields) in enumerate(members, start=1)
     )
-    return Table(name, header, records), now
+    return TextTable(name, header, records), now
 
 
 def _state(container: Place) -> list[str]:

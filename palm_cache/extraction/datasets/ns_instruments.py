@@ -11,7 +11,7 @@ from pathlib import Path
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import of_classes, read_either
-from palm_cache.extraction.datasets.tables import Row, build_table, read_json
+from palm_cache.extraction.datasets.tables import TableRow, build_table, read_json
 from palm_cache.types import ClipTable
 
 
@@ -31,7 +31,7 @@ def _read_published(root: Path) -> ClipTable:
     return build_table(CARD.name, root, kept, notes)
 
 
-def _rows(root: Path, part: str) -> list[Row]:
+def _rows(root: Path, part: str) -> list[TableRow]:
     file = root / part / "examples.json"
     notes = read_json(file)
     if not isinstance(notes, dict):
@@ -41,7 +41,7 @@ def _rows(root: Path, part: str) -> list[Row]:
         family = note.get("instrument_family_str") if isinstance(note, dict) else None
         if not isinstance(family, str):
             raise DataError(f"{file}: note {name!r} has no instrument_family_str")
-        rows.append(Row(f"{part}/examples.json", number, f"{part}/audio/{name}.wav", family))
+        rows.append(TableRow(f"{part}/examples.json", number, f"{part}/audio/{name}.wav", family))
     return rows
 
 

@@ -35,8 +35,8 @@ from palm_cache.extraction.datasets.listing import (
 )
 from palm_cache.extraction.datasets.members import Member, members_root, unpacked
 from palm_cache.extraction.datasets.splits import WORDS, is_part, split
-from palm_cache.extraction.datasets.tables import Row, build_table, inside
-from palm_cache.extraction.datasets.texts import Table, read_header, read_table
+from palm_cache.extraction.datasets.tables import TableRow, build_table, inside
+from palm_cache.extraction.datasets.texts import TextTable, read_header, read_table
 from palm_cache.params import Layout, ReadingParams
 from palm_cache.types import ClipTable, Place
 
@@ -49,7 +49,7 @@ TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 class Reading:
     """What was read of a folder."""
 
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     told: str
     """How it was understood, on one line."""
     notes: Sequence[str] = ()
@@ -138,14 +138,14 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
     for number, (path, name) in enumerate(short.items(), start=1):
         *folders, _ = name.split("/")
         part = folders.pop(0) if parted and folders else ""
-        rows.append(Row("the folder", number, path, folders[0] if folders else None, part=part))
+        rows.append(TableRow("the folder", number, path, folders[0] if folders else None, part=part))
     classes = {row.class_name for row in rows} - {None}
     parts = f" below {named(sorted(tops))}" if parted else ""
     return Reading(rows, f"a folder per class{parts}: {len(rows):,} files, {len(classes)} classes")
 
 
 def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
-    rows = [Row("the folder", number, path, None) for number, path in enumerate(listing.audio, start=1)]
+    rows = [TableRow("the folder", number, path, None) for number, path in enumerate(listing.audio, start=1)]
     return Reading(rows, f"audio without labels: {len(rows):,} files")
 
 
@@ -163,7 +163,7 @@ def _read_table(root: Place, listing: Listing, source: str, reading: ReadingPara
     return _of_table(table, reading, f"one table, {candidates[0]}")
 
 
-def _of_table(table: Table, reading: ReadingParams, told: str, root: Place | None = None) -> Reading:
+def _of_table(table: TextTable, reading: ReadingParams, told: str, root: Place | None = None) -> Reading:
     """Read a table with a column of paths, whatever its columns are called."""
     columns = understand(table.header, reading.named_columns, table.name)
     if "path" not in columns:
@@ -187,7 +187,7 @@ def _of_table(table: Table, reading: ReadingParams, told: str, root: Place | Non
     return Reading(kept, f"{told} ({in_words(columns)})", notes, root)
 
 
-def _latest(rows: Sequence[Row]) -> tuple[list[Row], int]:
+def _latest(rows: Sequence[TableRow]) -> tuple[list[TableRow], int]:
     """Return the last row of every stretch: a table that labels are appended to holds them all."""
     last = {(row.path, row.start, row.end): row for row in rows}
     return list(last.values()), len(rows) - len(last)
@@ -203,7 +203,7 @@ def _read_raven(root: Place, listing: Listing, source: str, reading: ReadingPara
     return Reading(rows, f"Raven's selection tables: {_annotated(rows)}", notes)
 
 
-def _annotated(rows: Sequence[Row]) -> str:
+def _annotated(rows: Sequence[TableRow]) -> str:
     stretches = [row for row in rows if row.end is not None]
     files = len({row.path for row in stretches})
     whole = len(rows) - len(stretches)
@@ -232,7 +232,7 @@ def _unpack(
         raise DataError(f"{root}: no file here ends with {', '.join((*SHARD_ENDINGS, *TAR_ENDINGS))}")
     cache = members_root(source)
     columns = (*(given for given in reading.columns if not given.startswith("path=")), "path=path")
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     notes: dict[str, None] = {}
     fresh = 0
     told = ""

@@ -19,7 +19,7 @@ from pathlib import Path
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
 from palm_cache.extraction.datasets.listing import folder_name, is_folder
-from palm_cache.extraction.datasets.tables import Folds, Row, build_table
+from palm_cache.extraction.datasets.tables import Folds, TableRow, build_table
 from palm_cache.extraction.datasets.texts import read_table
 from palm_cache.types import ClipTable
 
@@ -92,7 +92,7 @@ def _fold_tables(folder: Path) -> list[tuple[Path, Path]]:
     return [(folder / f"train_{number}.csv", folder / f"test_{number}.csv") for number in range(1, last + 1)]
 
 
-def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, None]) -> list[Row]:
+def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, None]) -> list[TableRow]:
     table = read_table(file)
     columns = understand(table.header, given, table.name)
     absent = [COLUMNS[field] for field in COLUMNS if field not in columns]

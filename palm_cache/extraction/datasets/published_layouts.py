@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets import palm_layout
 from palm_cache.extraction.datasets.listing import list_files
-from palm_cache.extraction.datasets.tables import Folds, Row, read_rows
+from palm_cache.extraction.datasets.tables import Folds, TableRow, read_rows
 from palm_cache.types import ClipTable
 
 ORDER_NOTE = (
@@ -85,13 +85,13 @@ def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[
         top = file.parents[1] / file.name
         file = top if top.is_file() else file
     name_column, fold_column, class_column = columns
-    rows: list[tuple[int, Row]] = []
+    rows: list[tuple[int, TableRow]] = []
     for line, values in read_rows(file, columns):
         fold = values[fold_column]
         if not re.fullmatch(r"0*[1-9]\d{0,8}", fold):
             raise DataError(f"{file.name}, row {line}: fold {fold!r} is not a whole number from 1")
         path = place(values[name_column], int(fold))
-        rows.append((int(fold), Row(file.name, line, path, values[class_column].replace("_", " "))))
+        rows.append((int(fold), TableRow(file.name, line, path, values[class_column].replace("_", " "))))
     numbers = sorted({number for number, _ in rows})
     if not rows:
         raise DataError(f"{file}: the table has no rows")
@@ -106,7 +106,7 @@ def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[
     ]
 
 
-def of_classes(folds: Folds, class_names: Sequence[str]) -> list[tuple[list[Row], list[Row]]]:
+def of_classes(folds: Folds, class_names: Sequence[str]) -> list[tuple[list[TableRow], list[TableRow]]]:
     """Return the rows of the given classes only."""
     return [
         (

@@ -11,7 +11,7 @@ from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.listing import list_files
 from palm_cache.extraction.datasets.published_layouts import read_either
-from palm_cache.extraction.datasets.tables import Row, build_table
+from palm_cache.extraction.datasets.tables import TableRow, build_table
 from palm_cache.types import ClipTable
 
 
@@ -25,9 +25,9 @@ def _read_published(root: Path) -> ClipTable:
     return build_table(CARD.name, root, [(_rows(root, "train"), _rows(root, "test"))])
 
 
-def _rows(root: Path, part: str) -> list[Row]:
+def _rows(root: Path, part: str) -> list[TableRow]:
     rows = [
-        Row(part, number, f"{part}/{path}", PurePosixPath(path).name.partition("_")[0])
+        TableRow(part, number, f"{part}/{path}", PurePosixPath(path).name.partition("_")[0])
         for number, path in enumerate(list_files(root / part).audio, start=1)
     ]
     if not rows:

@@ -18,7 +18,7 @@ from palm_cache.errors import DataError, ParameterError
 from palm_cache.extraction.audio_files import AUDIO_ENDINGS
 from palm_cache.extraction.datasets.listing import ending
 from palm_cache.extraction.datasets.members import Member
-from palm_cache.extraction.datasets.texts import Table, check_regular
+from palm_cache.extraction.datasets.texts import TextTable, check_regular
 from palm_cache.types import Place
 
 BATCH_ROWS = 64
@@ -55,7 +55,7 @@ def header(container: Place) -> tuple[str, ...]:
         return tuple(schema.names)
 
 
-def read_plain(container: Place) -> Table:
+def read_plain(container: Place) -> TextTable:
     """Read a Parquet or Arrow file without audio as text; class numbers become names where it has them."""
     with _opened(container) as (schema, batches):
         classes = _class_names(schema)
@@ -64,7 +64,7 @@ def read_plain(container: Place) -> Table:
             for batch in batches()
             for record in batch.to_pylist()
         ]
-    return Table(container.name, tuple(schema.names), tuple(enumerate(rows, start=1)))
+    return TextTable(container.name, tuple(schema.names), tuple(enumerate(rows, start=1)))
 
 
 def read_shard(container: Place) -> Iterator[Member]:

@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from palm_cache.errors import DataError
-from palm_cache.extraction.datasets.tables import Row
+from palm_cache.extraction.datasets.tables import TableRow
 from palm_cache.params import ReadingParams
 from palm_cache.types import Place
 
-Split = list[tuple[list[Row], list[Row]]]
+Split = list[tuple[list[TableRow], list[TableRow]]]
 """The train and test rows of every fold."""
 
 WORDS = {
@@ -37,12 +37,14 @@ def is_part(name: str) -> bool:
     return name.lower() in WORDS or _fold_number(name) is not None
 
 
-def split(rows: Sequence[Row], reading: ReadingParams, files: Mapping[str, Place]) -> tuple[Split, list[str]]:
+def split(
+    rows: Sequence[TableRow], reading: ReadingParams, files: Mapping[str, Place]
+) -> tuple[Split, list[str]]:
     """Split labelled rows into folds.
 
     Parameters
     ----------
-    rows : sequence of Row
+    rows : sequence of TableRow
         Those without a label are in no fold.
     files : mapping
         The file of every path.
@@ -93,7 +95,7 @@ def twins(files: Iterable[tuple[str, Place]]) -> dict[str, str]:
     return {path: min(alike)[0] for alike in groups.values() for path, _ in alike}
 
 
-def _given(rows: Sequence[Row]) -> tuple[Split, list[Row], list[str]]:
+def _given(rows: Sequence[TableRow]) -> tuple[Split, list[TableRow], list[str]]:
     """Return the table's own folds, the rows in them, and what is in none.
 
     If the table names one part only, there are no folds: they are to be made of its rows.
@@ -107,7 +109,7 @@ def _given(rows: Sequence[Row]) -> tuple[Split, list[Row], list[str]]:
         if len(names) < 2:
             raise DataError(f"{rows[0]}: only fold {rows[0].part}; testing on one needs others to train on")
         return [_held_out(rows, numbers, name) for name in names], rows, notes
-    parts: dict[str, list[Row]] = {"train": [], "test": [], "valid": []}
+    parts: dict[str, list[TableRow]] = {"train": [], "test": [], "valid": []}
     for row in rows:
         word = WORDS.get(row.part.lower())
         if word is None:
@@ -130,18 +132,22 @@ def _fold_number(part: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _held_out(rows: Sequence[Row], parts: Sequence[int | None], fold: int) -> tuple[list[Row], list[Row]]:
+def _held_out(
+    rows: Sequence[TableRow], parts: Sequence[int | None], fold: int
+) -> tuple[list[TableRow], list[TableRow]]:
     pairs = list(zip(rows, parts, strict=True))
     return [row for row, part in pairs if part != fold], [row for row, part in pairs if part == fold]
 
 
-def _made(rows: Sequence[Row], reading: ReadingParams, files: Mapping[str, Place]) -> tuple[Split, list[str]]:
+def _made(
+    rows: Sequence[TableRow], reading: ReadingParams, files: Mapping[str, Place]
+) -> tuple[Split, list[str]]:
     """Deal groups of rows into folds: those of a class, the largest first, to where the class is rarest."""
     groups = _groups(rows, files)
     count = min(reading.folds, len(set(groups)))
     if count < 2:
         return [(list(rows), [])], [f"all rows belong together ({rows[0].path}): there is no test set"]
-    members: dict[str, list[Row]] = defaultdict(list)
+    members: dict[str, list[TableRow]] = defaultdict(list)
     for row, group in zip(rows, groups, strict=True):
         members[group].append(row)
     names = sorted(members)
@@ -162,7 +168,7 @@ def _made(rows: Sequence[Row], reading: ReadingParams, files: Mapping[str, Place
     ]
 
 
-def _groups(rows: Sequence[Row], files: Mapping[str, Place]) -> list[str]:
+def _groups(rows: Sequence[TableRow], files: Mapping[str, Place]) -> list[str]:
     """Return what every row belongs to: its group, else its folder or its recording, and its twins'."""
     if any(row.group for row in rows):
         own = [row.group or f"\0{row.path}" for row in rows]

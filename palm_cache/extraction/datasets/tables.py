@@ -15,12 +15,12 @@ from palm_cache.extraction.datasets.listing import find_files
 from palm_cache.extraction.datasets.texts import on_disk, read_table
 from palm_cache.types import Clip, ClipTable, Fold, Place
 
-Folds = Sequence[tuple[Sequence["Row"], Sequence["Row"]]]
+Folds = Sequence[tuple[Sequence["TableRow"], Sequence["TableRow"]]]
 """The train and test rows of every fold."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One stretch of one file as a table names it."""
 
     table: str
@@ -92,7 +92,7 @@ def build_table(
     root: Place,
     folds: Folds,
     notes: Iterable[str] = (),
-    rows: Sequence[Row] = (),
+    rows: Sequence[TableRow] = (),
     found: tuple[Mapping[str, Place], Sequence[str]] | None = None,
 ) -> ClipTable:
     """Make a table of clips from the train and test rows of every fold, and find their files.
@@ -101,7 +101,7 @@ def build_table(
 
     Parameters
     ----------
-    rows : sequence of Row
+    rows : sequence of TableRow
         All rows, in a fold or not, in the order of their numbers; without it, those of the folds.
     found : (files, notes), optional
         From :func:`find_files`, if they have been looked for.
@@ -116,8 +116,8 @@ def build_table(
 
     folds, rows, said = _unify(folds, rows)
     numbers: dict[tuple[str, float, float | None], int] = {}
-    kept: list[Row] = []
-    number_of: dict[Row, int] = {}
+    kept: list[TableRow] = []
+    number_of: dict[TableRow, int] = {}
     for row in (*rows, *(row for train, test in folds for row in (*train, *test))):
         number = numbers.setdefault((row.path, row.start, row.end), len(kept))
         if number == len(kept):
@@ -147,12 +147,12 @@ def build_table(
     return ClipTable(dataset, class_names, clips, numbered, said, groups=groups)
 
 
-def _unify(folds: Folds, rows: Sequence[Row]) -> tuple[Folds, Sequence[Row], tuple[str, ...]]:
+def _unify(folds: Folds, rows: Sequence[TableRow]) -> tuple[Folds, Sequence[TableRow], tuple[str, ...]]:
     """Return the rows with clean class names and plain relative paths, and what was changed."""
     spellings: dict[str, str] = {}
-    cleaned: dict[Row, Row] = {}
+    cleaned: dict[TableRow, TableRow] = {}
 
-    def unify(row: Row) -> Row:
+    def unify(row: TableRow) -> TableRow:
         if row not in cleaned:
             name = row.class_name
             if name is not None:
@@ -168,7 +168,7 @@ def _unify(folds: Folds, rows: Sequence[Row]) -> tuple[Folds, Sequence[Row], tup
     return unified_folds, list(map(unify, rows)), tuple(unified(spellings))
 
 
-def _check_same_class(row: Row, earlier: Row) -> None:
+def _check_same_class(row: TableRow, earlier: TableRow) -> None:
     if row.class_name != earlier.class_name:
         until = "its end" if row.end is None else f"{row.end:g} s"
         where = "" if row.end is None and not row.start else f" from {row.start:g} s to {until}"
@@ -178,7 +178,7 @@ def _check_same_class(row: Row, earlier: Row) -> None:
         )
 
 
-def inside(row: Row) -> str:
+def inside(row: TableRow) -> str:
     """Return the row's path, normalised, after making sure that it stays in the dataset's folder.
 
     One that is absolute comes from another place: it is looked for below the folder, without its anchor.
@@ -197,7 +197,7 @@ def inside(row: Row) -> str:
 
 def _notes(folds: Folds) -> list[str]:
     """Return what the user should know about the tables: a line for each kind of oddity."""
-    twice: list[Row] = []
+    twice: list[TableRow] = []
     shared: dict[str, list[int]] = {}
     never: dict[str, list[int]] = {}
     for number, (train, test) in enumerate(folds, start=1):

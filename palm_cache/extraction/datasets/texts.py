@@ -31,7 +31,7 @@ MARKS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TextTable:
     """A table of text."""
 
     name: str
@@ -65,7 +65,7 @@ class Table:
             yield line, tuple(fields[place] for place in places)
 
 
-def read_table(file: Place) -> Table:
+def read_table(file: Place) -> TextTable:
     """Read a CSV or TSV whose first row names the columns.
 
     UTF-8, UTF-16 and UTF-32, with or without a mark; comma, semicolon, tab or bar; rows without content are
@@ -91,7 +91,7 @@ def read_table(file: Place) -> Table:
     names = header[1][:width]
     for line, fields in rest:
         _check_record(name, line, fields, names, delimiter)
-    return Table(name, names, tuple((line, fields[:width]) for line, fields in rest))
+    return TextTable(name, names, tuple((line, fields[:width]) for line, fields in rest))
 
 
 def check_regular(file: Place) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import read_either
-from palm_cache.extraction.datasets.tables import Row, build_table
+from palm_cache.extraction.datasets.tables import TableRow, build_table
 from palm_cache.types import ClipTable
 
 
@@ -47,7 +47,7 @@ def _read_published(root: Path) -> ClipTable:
     return build_table(CARD.name, root, folds, [FOLDS_NOTE])
 
 
-def _rows(file: Path, scenes: dict[str, str]) -> list[Row]:
+def _rows(file: Path, scenes: dict[str, str]) -> list[TableRow]:
     rows = []
     for line, values in _lines(file, fields=1):
         path, scene = values[0], scenes.get(values[0])
@@ -55,7 +55,7 @@ def _rows(file: Path, scenes: dict[str, str]) -> list[Row]:
             raise DataError(f"{file.name}, row {line}: {path} is not in meta.txt; complete the metadata")
         if len(values) > 1 and values[1] != scene:
             raise DataError(f"{file.name}, row {line}: {path} is {values[1]!r} here, {scene!r} in meta.txt")
-        rows.append(Row(file.name, line, path, scene))
+        rows.append(TableRow(file.name, line, path, scene))
     if not rows:
         raise DataError(f"{file}: the list has no rows")
     return rows

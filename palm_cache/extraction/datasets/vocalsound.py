@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import read_either
-from palm_cache.extraction.datasets.tables import Row, build_table, read_json
+from palm_cache.extraction.datasets.tables import TableRow, build_table, read_json
 from palm_cache.types import ClipTable
 
 AUDIO_FOLDERS = ("audio_44k", "data_44k", "audio_16k")
@@ -49,7 +49,7 @@ def _read_published(root: Path) -> ClipTable:
     return build_table(CARD.name, root, folds, notes)
 
 
-def _rows(root: Path, part: str, folder: str) -> list[Row]:
+def _rows(root: Path, part: str, folder: str) -> list[TableRow]:
     file = root / "datafiles" / f"{part}.json"
     content = read_json(file)
     entries = content.get("data") if isinstance(content, dict) else None
@@ -65,7 +65,7 @@ def _rows(root: Path, part: str, folder: str) -> list[Row]:
             raise DataError(
                 f"{file}, entry {number}: {name or entry!r} names no sound; known: {', '.join(SOUNDS)}"
             )
-        rows.append(Row(f"datafiles/{file.name}", number, f"{folder}/{name}", SOUNDS[sound]))
+        rows.append(TableRow(f"datafiles/{file.name}", number, f"{folder}/{name}", SOUNDS[sound]))
     return rows
 
 

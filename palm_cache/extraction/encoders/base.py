@@ -34,13 +34,13 @@ Padding = Literal["tile", "repeat-pad", "nan"]
 class Window:
     """How an encoder wants its waveforms cut.
 
-    A stretch of at most ``samples * most`` is what the encoder takes for one embedding: it is cut into as few
-    windows as hold it, which overlap evenly; a clip shorter than one window is padded to one.
+    A stretch of at most ``samples * max_windows`` is what the encoder takes for one embedding: it is cut into
+    as few windows as hold it, which overlap evenly; a clip shorter than one window is padded to one.
     """
 
     samples: int
     """Samples of one window at the encoder's sample rate."""
-    most: int = 1
+    max_windows: int = 1
     """Windows whose embeddings the encoder averages, at most."""
     padding: Padding = "tile"
     """``tile``: repeat the clip and cut the last repetition. ``repeat-pad``: repeat the whole clip as often
@@ -50,7 +50,7 @@ class Window:
     @property
     def stretch(self) -> int:
         """Samples that one embedding holds at most."""
-        return self.samples * self.most
+        return self.samples * self.max_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ class Encoder(ABC):
             "dim": self.dim,
             "sample rate": self.sample_rate,
             "window (samples)": window.samples,
-            "windows": window.most,
+            "windows": window.max_windows,
         }
         wrong = [f"{name} {value!r}" for name, value in positive.items() if not _is_positive(value)]
         if window.padding not in Padding.__args__:  # type: ignore[attr-defined]
@@ -301,7 +301,7 @@ def format1_identity(encoder: Encoder) -> dict[str, object] | None:
         **encoder.engine.identity,
         "dim": encoder.dim,
         "sample_rate": encoder.sample_rate,
-        "window": [window.samples, window.most, window.padding],
+        "window": [window.samples, window.max_windows, window.padding],
     }
 
 

@@ -89,7 +89,7 @@ class ClapAudioTower(nn.Module):
 class ClapTextTower(PromptTower):
     """CLAP's text model."""
 
-    most_prompts = 64
+    max_prompts = 64
 
     def __init__(
         self, spec: str, model: Any, tokenizer: Any, engine: Engine, limit: int | None = None

@@ -41,7 +41,7 @@ class _Recording:
     vectors: Tensor
 
 
-class Recorded:
+class GraphedEncoder:
     """``embed_audio`` of an encoder for one thread, within whose stream it is called."""
 
     def __init__(self, encoder: Encoder) -> None:

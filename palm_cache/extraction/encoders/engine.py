@@ -21,10 +21,10 @@ CPU_BATCH, GPU_BATCH = 4, 128
 """Stretches that go through an audio tower at once. On a CPU: activations of 4 fit its cache, those of 16
 cost a third more. On a GPU the launches of 4 cost as much as those of 128."""
 
-MOST_CPU_WORKERS = 16
+MAX_CPU_WORKERS = 16
 """With more, Python's lock would be what they wait for; beyond it they split their operations."""
 
-MOST_READERS = 4
+MAX_READERS = 4
 """Threads that read files beside each other in one process that feeds a GPU. Each clip needs Python's lock
 some hundred times, and handing it over is what more threads wait for: on 16 cores, 4 of them read 385 clips/s
 and 16 only 279."""
@@ -201,7 +201,7 @@ def default_batch(device: torch.device) -> int:
 def n_readers(device: torch.device) -> int:
     """Return how many threads read files in this process."""
     threads = torch.get_num_threads()
-    return threads if device.type == "cpu" else min(threads, MOST_READERS)
+    return threads if device.type == "cpu" else min(threads, MAX_READERS)
 
 
 def feeding_processes(device: torch.device, n_clips: int) -> int:
@@ -216,5 +216,5 @@ def feeding_processes(device: torch.device, n_clips: int) -> int:
 def cpu_workers() -> tuple[int, int]:
     """Return how many workers embed at once on a CPU, and how many of torch's threads each of them has."""
     threads = torch.get_num_threads()
-    workers = min(threads, MOST_CPU_WORKERS)
+    workers = min(threads, MAX_CPU_WORKERS)
     return workers, threads // workers

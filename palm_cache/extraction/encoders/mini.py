@@ -39,7 +39,7 @@ WEIGHTS = Path(__file__).with_name("mini.safetensors")
 
 SAMPLE_RATE = 16_000  # Hz
 WINDOW_SAMPLES = 2 * SAMPLE_RATE
-MOST_WINDOWS = 6  # 12 s
+MAX_WINDOWS = 6  # 12 s
 FRAME_SAMPLES = 640  # 40 ms
 HOP_SAMPLES = 320  # 20 ms
 FFT_SAMPLES = 1024
@@ -148,7 +148,7 @@ class ConvBlock(nn.Module):
         return x + y if self.shortcut else y
 
 
-class AudioTower(nn.Module):
+class MiniAudioTower(nn.Module):
     """CNN over log-mel windows, and the fixed projection of the clip's statistics."""
 
     mel_mean: Tensor
@@ -196,7 +196,7 @@ class AudioTower(nn.Module):
         return self.windows(logs.flatten(0, 1)).float().view(n_clips, n_windows, -1).mean(1)
 
 
-class TextTower(nn.Module):
+class WordBag(nn.Module):
     """A bag of words; a word is the mean of its hashed self and its hashed letter groups."""
 
     def __init__(self) -> None:
@@ -306,9 +306,9 @@ class TextTower(nn.Module):
 class MiniTextTower(PromptTower):
     """``mini``'s text tower with open places in the bag."""
 
-    most_prompts = 8192
+    max_prompts = 8192
 
-    def __init__(self, text: TextTower, engine: Engine) -> None:
+    def __init__(self, text: WordBag, engine: Engine) -> None:
         freeze(text, engine.device)
         self._text = text
         super().__init__(
@@ -360,8 +360,8 @@ class MiniTowers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.front_end = MelFrontEnd()
-        self.audio = AudioTower()
-        self.text = TextTower()
+        self.audio = MiniAudioTower()
+        self.text = WordBag()
 
 
 class MiniEncoder(Encoder):
@@ -385,7 +385,7 @@ class MiniEncoder(Encoder):
             towers.audio,
             dim=DIM,
             sample_rate=SAMPLE_RATE,
-            window=Window(samples=WINDOW_SAMPLES, most=MOST_WINDOWS, padding="tile"),
+            window=Window(samples=WINDOW_SAMPLES, max_windows=MAX_WINDOWS, padding="tile"),
             constants=FRONT_END,
             text=MiniTextTower(towers.text, request.engine),
         )

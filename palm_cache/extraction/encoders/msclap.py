@@ -39,7 +39,7 @@ from palm_cache.extraction.encoders.pengi import (
     HOP_SAMPLES,
     SAMPLE_RATE,
     TEXT,
-    AudioTower,
+    PengiAudioTower,
     Projection,
     official_audio,
 )
@@ -60,7 +60,7 @@ _UNUSED = re.compile(
 """AudioSet's classifiers, and tables that are computed."""
 
 
-class ConvBlock(nn.Module):
+class Cnn14Block(nn.Module):
     """Two convolutions of Cnn14, each with batch normalisation and ReLU, and mean pooling."""
 
     def __init__(self, n_in: int, n_out: int, pool: int) -> None:
@@ -77,7 +77,7 @@ class ConvBlock(nn.Module):
         return functional.avg_pool2d(x, self.pool)
 
 
-class Cnn14Tower(AudioTower):
+class Cnn14Tower(PengiAudioTower):
     """PANNs' Cnn14 behind its own log-mel, and the projection into the shared space.
 
     Q. Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020.
@@ -88,7 +88,7 @@ class Cnn14Tower(AudioTower):
         self.make_front_end()
         self.bn0 = nn.BatchNorm2d(64)
         for number, (n_in, n_out) in enumerate(zip((1, *CHANNELS), CHANNELS, strict=False), start=1):
-            self.add_module(f"conv_block{number}", ConvBlock(n_in, n_out, pool=2 if number < 6 else 1))
+            self.add_module(f"conv_block{number}", Cnn14Block(n_in, n_out, pool=2 if number < 6 else 1))
         self.fc1 = nn.Linear(CHANNELS[-1], CHANNELS[-1])
         self.projection = Projection(CHANNELS[-1], DIM)
 
@@ -236,7 +236,7 @@ def read_state(what: str, source: str) -> dict[str, Tensor]:
     )
 
 
-def build_towers(what: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, nn.ModuleDict]:
+def build_towers(what: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, nn.ModuleDict]:
     """Make both towers from weights under official names.
 
     Raises
@@ -246,7 +246,7 @@ def build_towers(what: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, nn
     """
     old = is_2022(state)
     with torch.device("meta"):
-        audio = Cnn14Tower() if old else AudioTower()
+        audio = Cnn14Tower() if old else PengiAudioTower()
         base: Any = BertModel(_bert(state)) if old else GPT2Model(_gpt2(state))
         text = nn.ModuleDict({"base": base, "projection": Projection(base.config.hidden_size, DIM)})
     fill_towers(

@@ -30,7 +30,7 @@ from palm_cache.params import Precision
 if TYPE_CHECKING:
     from palm_cache.extraction.encoders.base import Encoder
 
-LEAST_COSINE = 0.9999
+MIN_COSINE = 0.9999
 """Between a clip's embedding by OpenVINO and by torch in fp32; less is a defect, of whomever."""
 
 

@@ -75,7 +75,7 @@ class Projection(nn.Module):
         return normed
 
 
-class AudioTower(nn.Module):
+class PengiAudioTower(nn.Module):
     """Waveforms of 7 s to the shared space."""
 
     kernel_real: Tensor
@@ -112,7 +112,7 @@ class AudioTower(nn.Module):
         return projected
 
 
-class TextTower(nn.Module):
+class CaptionTower(nn.Module):
     """CLIP's text model and the projection into the shared space, from token embeddings on."""
 
     def __init__(self) -> None:
@@ -148,12 +148,12 @@ class PengiTextTower(PromptTower):
 
     Parameters
     ----------
-    tower : TextTower
+    tower : CaptionTower
     tokenizer : PreTrainedTokenizerFast
         CLIP's.
     """
 
-    def __init__(self, tower: TextTower, tokenizer: Any, engine: Engine) -> None:
+    def __init__(self, tower: CaptionTower, tokenizer: Any, engine: Engine) -> None:
         freeze(tower, engine.device)
         super().__init__(
             engine,
@@ -325,7 +325,7 @@ def read_checkpoint(source: str) -> dict[str, Tensor]:
     return read_tensors(what, source, "model", "PENGI", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT))
 
 
-def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, TextTower]:
+def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, CaptionTower]:
     """Make both towers from weights under official names.
 
     Raises
@@ -334,7 +334,7 @@ def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[AudioTower, Te
         Naming everything that is missing, surplus or misshaped.
     """
     with torch.device("meta"):  # no time for random numbers that are overwritten
-        audio, text = AudioTower(), TextTower()
+        audio, text = PengiAudioTower(), CaptionTower()
     fill_towers(spec, "PENGI", {AUDIO: audio, TEXT: text}, state, _official)
     return audio, text
 
@@ -347,7 +347,7 @@ def _official(name: str) -> str:
 
 
 def official_audio(name: str) -> str:
-    """Return Microsoft's name of a weight of :class:`AudioTower`."""
+    """Return Microsoft's name of a weight of :class:`PengiAudioTower`."""
     name = re.sub(r"^kernel_(real|imag)$", r"base.htsat.spectrogram_extractor.stft.conv_\1.weight", name)
     name = re.sub(r"^mel$", "base.htsat.logmel_extractor.melW", name)
     return official_htsat(name.replace("htsat.audio_encoder.", "base.htsat."))

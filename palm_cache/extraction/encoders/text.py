@@ -28,7 +28,7 @@ class PromptTower(ABC):
         Everything that decides the vector of a prompt but the precision, JSON-serialisable.
     """
 
-    most_prompts = 128
+    max_prompts = 128
 
     def __init__(self, engine: Engine, *, dim: int, token_dim: int, identity: Mapping[str, object]) -> None:
         self.engine = engine.text

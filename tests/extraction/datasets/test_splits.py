@@ -14,15 +14,17 @@ from samples import write_tone
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.datasets.splits import split, twins
-from palm_cache.extraction.datasets.tables import Row
+from palm_cache.extraction.datasets.tables import TableRow
 from palm_cache.params import ReadingParams
 
 
-def row(number: int, name: str | None = "wren", *, part: str = "", group: str = "", path: str = "") -> Row:
-    return Row("x.csv", number + 2, path or f"{number}.wav", name, part=part, group=group)
+def row(
+    number: int, name: str | None = "wren", *, part: str = "", group: str = "", path: str = ""
+) -> TableRow:
+    return TableRow("x.csv", number + 2, path or f"{number}.wav", name, part=part, group=group)
 
 
-def folds_of(rows: list[Row], **reading: int) -> list[tuple[list[Row], list[Row]]]:
+def folds_of(rows: list[TableRow], **reading: int) -> list[tuple[list[TableRow], list[TableRow]]]:
     return split(rows, ReadingParams(**reading), {row.path: Path("absent") for row in rows})[0]  # type: ignore[arg-type]
 
 

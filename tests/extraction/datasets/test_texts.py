@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.datasets.registry import read_dataset
-from palm_cache.extraction.datasets.tables import Row, inside
+from palm_cache.extraction.datasets.tables import TableRow, inside
 from palm_cache.extraction.datasets.texts import read_header, read_table
 
 ROWS = ((2, ("audios/x.wav", "Hühner, wild")), (3, ("audios/y.wav", "dog")))
@@ -168,10 +168,10 @@ def test_a_fold_of_an_absurd_number_is_named_at_once(layout: str, tmp_path: Path
 @given(st.text())
 def test_no_path_of_a_table_leaves_the_folder(path: str) -> None:
     try:
-        found = inside(Row("x.csv", 2, path, None))
+        found = inside(TableRow("x.csv", 2, path, None))
     except DataError:
         return
     for spelling in (found, found.replace("\\", "/")):
         assert os.path.normpath(f"/data/birds/{spelling}").startswith("/data/birds")
     assert not found.startswith("/")
-    assert inside(Row("x.csv", 2, found, None)) == found
+    assert inside(TableRow("x.csv", 2, found, None)) == found

@@ -45,7 +45,11 @@ def test_clap_keeps_the_contract(encoder: ClapEncoder) -> None:
 
 def test_constants_are_the_processors(encoder: ClapEncoder) -> None:
     assert encoder.sample_rate == 48_000
-    assert (encoder.window.samples, encoder.window.most, encoder.window.padding) == (480_000, 1, "repeat-pad")
+    assert (encoder.window.samples, encoder.window.max_windows, encoder.window.padding) == (
+        480_000,
+        1,
+        "repeat-pad",
+    )
     assert encoder.dim == 24
 
 

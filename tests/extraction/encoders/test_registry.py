@@ -200,7 +200,7 @@ def test_installed_packages_add_encoders(here: Path, monkeypatch: pytest.MonkeyP
     ("window", "rate", "message"),
     [
         (Window(0), 8000, r"window \(samples\) 0"),
-        (Window(100, most=0), 8000, "windows 0"),
+        (Window(100, max_windows=0), 8000, "windows 0"),
         (Window(100, padding="zeros"), 8000, "padding 'zeros'"),  # type: ignore[arg-type]
         (Window(100), 0, "sample rate 0"),
         (Window(100.5), 8000.0, r"sample rate 8000\.0, window \(samples\) 100\.5"),  # type: ignore[arg-type]
