@@ -151,7 +151,7 @@ def bench_extraction(
             way.embeddings, way.peak_bytes = process.submit(finish).result()
     load = (before, _load_average())
     results = _compare([way for way, _ in running])
-    return Benchmark(spec, len(files), rounds, threads, _machine(), load, results, left_out)
+    return Benchmark(spec, len(files), rounds, threads, machine(), load, results, left_out)
 
 
 def find_files(folder: Path, count: int) -> list[Path]:
@@ -217,7 +217,7 @@ def _load_average() -> float:
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
 
 
-def _machine() -> str:
+def machine() -> str:
     name = platform.processor() or platform.machine()
     with suppress(OSError):  # Linux says more
         found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Protocol, TypeAlias, TypeVar, get_args
 
 import joblib
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from palm_cache.errors import ParameterError
 from palm_cache.params import Doubt
@@ -124,17 +124,17 @@ def highest(
     least = np.full(n_scores, -np.inf)  # what a row must reach to come among the best so far
 
     def best_of(rows: slice) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        open_to = np.arange(rows.start, rows.stop)
-        open_to = open_to if among is None else open_to[among[rows]]
-        if not len(open_to):
+        if among is not None and not among[rows].any():
             return nothing
         scores = score(_read(embeddings, rows))
-        if len(open_to) < scores.shape[1]:
-            scores = scores[:, open_to - rows.start]
-        able = np.flatnonzero((~(scores < least[:, None])).any(axis=0))
-        if not len(able):
+        able = ~(scores < least[:, None]).all(axis=0)
+        if among is not None:
+            able &= among[rows]
+        candidates = np.flatnonzero(able)
+        if not len(candidates):
             return nothing
-        return _best(np.tile(open_to[able], (n_scores, 1)), np.asarray(scores[:, able], np.float64), k)
+        numbers = np.tile(rows.start + candidates, (n_scores, 1))
+        return _best(numbers, np.asarray(scores[:, candidates], np.float64), k)
 
     kept = nothing
     for rows, scores in _over_blocks(embeddings, best_of):
@@ -282,8 +282,14 @@ def _over_blocks(embeddings: Embeddings, work: Callable[[slice], T]) -> Iterator
         yield from map(work, blocks)
         return
     # A thread a core is enough: those of BLAS would be in each other's way.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(joblib.cpu_count()) as pool:
+    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(joblib.cpu_count()) as pool:
         yield from pool.map(work, blocks)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return what sets the threads of NumPy's BLAS; to find it takes longer than many a search."""
+    return ThreadpoolController()
 
 
 def _best(

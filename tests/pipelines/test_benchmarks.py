@@ -4,13 +4,19 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from samples import make_features, write_sample
 
 from palm_cache.params import FitParams
+from palm_cache.retrieval.stores import Stores
 from palm_cache.types import Training
 from pipelines.benchmarks import cocoop, gpu
 from pipelines.benchmarks.fit import SHAPES, Shape, describe, measure
+from pipelines.benchmarks.precision import by_example
+from pipelines.benchmarks.search import make_store
+from pipelines.benchmarks.search import measure as measure_search
 
 
 def test_the_loop_by_hand_and_palm_cache_learn_the_same_weights() -> None:
@@ -60,3 +66,21 @@ def test_the_gpu_benchmark_reads_extracts_and_says_how_fast(tmp_path: Path) -> N
     row = gpu.extract_once(bench, "CLAP fp32", bench.clap, gpu.WAYS["fp32"], gpu.OGG, 1)
     assert row["clips/s"] > 0
     assert row["clips"] == "ogg 44.1 kHz"
+
+
+@pytest.mark.parametrize("kind", ["one query", "ten queries", "ten diverse rows"])
+def test_the_search_benchmark_makes_its_store_once_and_searches_it(tmp_path: Path, kind: str) -> None:
+    first = make_store(tmp_path / "store.zarr", 3000, 16)
+    assert make_store(tmp_path / "store.zarr", 3000, 16).header.id == first.header.id
+    assert measure_search(tmp_path / "store.zarr", kind)["core seconds"] > 0
+
+
+def test_precision_by_example_is_that_of_a_loop_over_rows(tmp_path: Path) -> None:
+    features = make_features(n_classes=3, clips_per_class=20, failed=(4,))
+    found = by_example(Stores([write_sample(tmp_path / "store.zarr", features)]), 5)
+    audio, labels = features.audio[:, 0].numpy(), features.labels.numpy()
+    unit = audio / np.linalg.norm(audio, axis=1, keepdims=True).clip(1e-9)
+    for row in (0, 17, 59):
+        others = [other for other in np.argsort(-(unit @ unit[row])).tolist() if other not in (row, 4)]
+        assert found[row] == pytest.approx((labels[others[:5]] == labels[row]).mean())
+    assert np.isnan(found[4])
