@@ -288,13 +288,7 @@ def _double(tensor: Tensor) -> Tensor:
 
 
 def _check_finite(rows: NDArray[np.floating[Any]], name: str) -> None:
-    """Refuse NaN and infinity, and say where.
-
-    Raises
-    ------
-    ArrayError
-        Naming the first such row.
-    """
+    """Refuse NaN and infinity, and say where."""
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         more = f" (and in {len(bad) - 1} more)" if len(bad) > 1 else ""

@@ -139,7 +139,7 @@ class PromptFiles:
     templates: Annotated[
         str,
         Help(
-            "Prompts, one a line, with {c} for the class; the paper's two are held beside them.",
+            "Prompts, one a line, with {c} for the class; the paper's two are kept too.",
             metavar="FILE",
             shown="the paper's two and six more",
         ),
@@ -236,9 +236,9 @@ class Resources:
         int, Help("Take just the first N clips of every class, for a first look; 0 takes all.", metavar="N")
     ] = 0
     retry_failed: Annotated[bool, Help("Try clips again that could not be decoded before.")] = False
-    prune: Annotated[bool, Help("Drop the embeddings of clips whose files are gone from the store.")] = False
+    prune: Annotated[bool, Help("Drop from the store what it holds of clips whose files are gone.")] = False
     on_error: Annotated[OnError, Help("A clip that cannot be read: skip (and record) or fail.")] = "skip"
-    on_stale: Annotated[OnStale, Help("A store made otherwise: refuse or rebuild.")] = "refuse"
+    on_stale: Annotated[OnStale, Help("A store made by another recipe: refuse it or rebuild it.")] = "refuse"
 
     def __post_init__(self) -> None:
         _check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(0, MAX_JOBS), limit=(0, 2**31))
@@ -447,12 +447,7 @@ def read_params(file: Path) -> Params:
 
 
 def _check_size(text: bytes) -> None:
-    """Refuse what no parameter file needs, before anything is made of it: depth, and aliases of aliases.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse what no parameter file needs, before anything is made of it: depth, and aliases of aliases."""
     import yaml
 
     sizes: dict[str, int] = {}

@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+import yaml
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.params import FitParams, Params, ReadingParams, Recipe, Resources, override, read_params
-from palm_cache.types import Training
+from palm_cache.params import (
+    FitParams,
+    LoadingParams,
+    Params,
+    PredictParams,
+    ReadingParams,
+    Recipe,
+    Resources,
+    SynthesiseParams,
+    override,
+    read_params,
+)
+from palm_cache.types import Help, Training
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,8 +56,38 @@ def test_how_a_dataset_is_read_is_part_of_the_parameters(tmp_path: Path) -> None
     assert reading.named_columns == {"path": "file", "label": ""}
 
 
-def test_the_projects_own_parameters_are_valid() -> None:
-    assert read_params(ROOT / "params.yaml").datasets == ("demo",)
+@pytest.mark.parametrize(
+    "file", ["params.yaml", "pipelines/heads/params.yaml", "pipelines/paper/params.yaml"]
+)
+def test_the_projects_own_parameters_are_valid_and_repeat_no_default(file: str) -> None:
+    read_params(ROOT / file)
+    written = yaml.safe_load((ROOT / file).read_text())
+    defaults = asdict(Params())
+    for section in ("reading", "synthesise", "extract", "resources", "fit"):
+        for key, value in written.get(section, {}).items():
+            default = defaults[section][key]
+            assert value != (list(default) if isinstance(default, tuple) else default), f"{section}.{key}"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [SynthesiseParams, ReadingParams, Recipe, Resources, FitParams, Training, LoadingParams, PredictParams],
+)
+def test_every_parameter_says_what_help_says_of_it(kind: type) -> None:
+    hints = get_type_hints(kind, include_extras=True)
+    silent = [
+        name
+        for name, hint in hints.items()
+        if not any(isinstance(item, Help) for item in getattr(hint, "__metadata__", ()))
+    ]
+    assert silent == (["training"] if kind is FitParams else [])
+
+
+def test_single_values_stand_for_tuples_of_one() -> None:
+    assert FitParams(heads="palm", shots=8, seeds=1, folds=2) == FitParams(  # type: ignore[arg-type]
+        heads=("palm",), shots=(8,), seeds=(1,), folds=(2,)
+    )
+    assert FitParams(shots=[1, "all"]).shots == (1, "all")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def bench_extraction(
     Raises
     ------
     UnknownNameError, EncoderError
-        If the encoder cannot be loaded. A later way that cannot be taken here is left out, and said.
+        If the encoder cannot be loaded. A later way that cannot be taken here is left out and reported.
     DataError
         If there is no audio.
     """

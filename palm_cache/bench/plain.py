@@ -54,9 +54,10 @@ def _clap(source: str) -> EmbedFile:
 def _pengi(source: str) -> EmbedFile:
     from transformers import ClapFeatureExtractor
 
-    from palm_cache.extraction.encoders import pengi
+    from palm_cache.extraction.encoders import pengi_towers as pengi
+    from palm_cache.extraction.encoders.pengi import read_checkpoint
 
-    tower, _ = pengi.build_towers("pengi", pengi.read_checkpoint(source))
+    tower, _ = pengi.build_towers("pengi", read_checkpoint(source))
     tower.eval()
     extractor = ClapFeatureExtractor(
         sampling_rate=pengi.SAMPLE_RATE,

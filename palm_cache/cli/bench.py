@@ -35,7 +35,7 @@ def extract(
     loading: dict[str, object],
     files: Annotated[Path, typer.Option(help="Folder with audio, at any depth.")] = Path("data/raw/demo"),
     clips: Annotated[int, typer.Option(min=1, help="Files to embed, spread over the folder.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each way embeds them.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each way embeds them.")] = 3,
     precision: Annotated[
         str, typer.Option(help="Precisions to measure: fp32, bf16 or both with a comma between.")
     ] = "fp32,bf16",

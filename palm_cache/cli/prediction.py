@@ -71,7 +71,7 @@ def predict(
 ) -> None:
     """Say what is heard in audio files, with a fitted head, or by the names of --classes.
 
-    One answer per file: of what is longer than the encoder reads at once, the centre counts, as in training.
+    One answer per file; of a file longer than the encoder reads at once only the centre is heard.
     With --timeline every second is heard: start, end and label of each stretch, in flat memory.
     Files that cannot be read, and silence, are reported; the rest goes on, and the exit code is 3.
 

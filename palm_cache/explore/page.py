@@ -114,13 +114,7 @@ def _render(
 
 
 def _audio_address(audio: Path | None, out: Path, paths: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the address of the clips' folder as the page sees it, and what should be said about it.
-
-    Raises
-    ------
-    DataError
-        If there is no such folder, or none of the clips lies in it.
-    """
+    """Return the address of the clips' folder as the page sees it, and what should be said about it."""
     if audio is None:
         return "./", []
     if not audio.is_dir():

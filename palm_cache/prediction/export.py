@@ -255,13 +255,7 @@ def _as_onnx(
 
 
 def _checked(written: Callable[[Tensor], Outputs], graph: HeadGraph, clips: Tensor) -> dict[str, object]:
-    """Compare what was written with the head, on another number of clips than it was traced with.
-
-    Raises
-    ------
-    OutputError
-        If they do not agree.
-    """
+    """Compare what was written with the head, on another number of clips than it was traced with."""
     other = torch.cat([clips, -clips, 3 * clips])
     with torch.no_grad():
         expected, found = graph(other)[1], written(other)[1]

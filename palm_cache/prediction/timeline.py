@@ -172,13 +172,7 @@ def _hear(
 def _scored(
     classifier: Classifier, path: Path, sliding: Sliding, batch_size: int, heard: SoundFacts
 ) -> Iterator[_Scored]:
-    """Score the windows of a recording, batch by batch, up to its end or its damage.
-
-    Raises
-    ------
-    AudioError
-        Behind the windows before the damage.
-    """
+    """Score the windows of a recording, batch by batch, up to its end or its damage."""
     batch: list[tuple[int, Tensor]] = []
     try:
         with open_regular(path) as file:

@@ -27,7 +27,7 @@ from palm_cache.store.scores import RunPrediction
 from palm_cache.types import spell_shots
 
 REFERENCE = "palm"
-"""The head that the others are held against, where it is there and no other is asked for."""
+"""The head that the others are compared with, where it is there and no other is asked for."""
 
 HOW = (
     f"Intervals hold the accuracy that a head would have on average over further test clips and over further "
@@ -100,7 +100,7 @@ class Pair:
 
 
 def reference_head(kinds: Mapping[Place, list[HeadRuns]], against: str | None) -> str:
-    """Return the head that the others are held against.
+    """Return the head that the others are compared with.
 
     Raises
     ------

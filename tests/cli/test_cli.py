@@ -384,3 +384,29 @@ def test_ctrl_c_and_a_polite_end_keep_what_is_embedded_and_say_how_to_go_on(
     assert 0 < known["contents"] < 1200
     done = json.loads(succeed("extract", "--dataset", "Many", "--json").stdout)
     assert done["embedded"] == 1200 - known["contents"]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("extract", "demo"), "did you mean --dataset demo?"),
+        (("fit", "--shots", "8", "16"), "did you mean --shots 8,16?"),
+        (("fit", "--seeds", "0", "1", "2", "--json"), "did you mean --seeds 0,1,2?"),
+        (("fit", "--shots", "8 16"), "did you mean --shots 8,16?"),
+        (("predict", "heads.h5"), "give a heads file and what to listen to"),
+        (("fit", "--test-views", "median"), "'median' is not one of"),
+    ],
+)
+def test_wrong_usage_says_what_was_meant_before_anything_heavy_is_loaded(
+    workplace: Path, words: tuple[str, ...], meant: str
+) -> None:
+    code = (
+        "import sys\nfrom palm_cache.cli import app\n"
+        "try:\n    app()\nfinally:\n    print(*{'torch', 'pandas', 'zarr'} & sys.modules.keys())\n"
+    )
+    environment = {**os.environ, "COLUMNS": "300"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (2, "")
+    assert meant in " ".join(ended.stderr.split())

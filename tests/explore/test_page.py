@@ -86,7 +86,7 @@ def test_the_page_holds_every_usable_clip_with_what_was_said(
     laid_out = project(features.audio[:, 0].numpy(), "pca")
     np.testing.assert_allclose(np.array([data["x"], data["y"]]).T / 10_000, laid_out, atol=1e-4)
     right = sum(said == label for said, label in zip(data["said"], data["label"], strict=True))
-    assert f"{right} are classified rightly ({100 * right / 120:.1f} %)" in page
+    assert f"{right} are classified correctly ({100 * right / 120:.1f} %)" in page
 
 
 def test_clips_without_an_embedding_are_left_out_and_the_lists_still_point_at_the_right_ones(

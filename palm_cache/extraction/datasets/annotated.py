@@ -73,7 +73,7 @@ def read_audacity(root: Place, listing: Listing) -> tuple[list[TableRow], list[s
             rows.append(TableRow(path, line, recording, label.strip() or None, start, end))
     notes = recordings.notes
     if points:
-        notes.append(f"{points:,} label(s) at a point of time, not over a stretch, passed over")
+        notes.append(f"{points:,} label(s) at a point of time, not over a stretch, skipped")
     return rows + recordings.unlabelled(), notes
 
 

@@ -122,13 +122,7 @@ def _is_there(root: Path, clips_per_class: int, folds: int, seed: int) -> bool:
 
 @contextmanager
 def _appearing_whole(root: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``root`` that becomes ``root`` when the block succeeds.
-
-    Raises
-    ------
-    OutputError
-        If there is something at ``root`` already or it cannot be written.
-    """
+    """Give an empty folder beside ``root`` that becomes ``root`` when the block succeeds."""
     root = root.absolute()
     temporary = root.with_name(f".{root.name}.{os.getpid()}.partial")
     with write_errors(root):

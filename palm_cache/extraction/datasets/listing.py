@@ -46,12 +46,12 @@ class Listing:
         """What was passed over."""
         notes = []
         if self.junk:
-            notes.append(f"{self.junk:,} file(s) that the file system added passed over (._*, Thumbs.db ...)")
+            notes.append(f"{self.junk:,} file(s) that the file system added are skipped (._*, Thumbs.db ...)")
         others = Counter(ending(path) for path in self.files if ending(path) in OTHER_ENDINGS)
         if others:
             kinds = ", ".join(sorted(others))
             notes.append(
-                f"{others.total():,} file(s) passed over that cannot be decoded ({kinds}); "
+                f"{others.total():,} file(s) skipped that cannot be decoded ({kinds}); "
                 f"convert them, e.g.: ffmpeg -i x{min(others)} x.wav"
             )
         return notes

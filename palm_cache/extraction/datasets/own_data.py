@@ -100,13 +100,7 @@ def is_file(where: Place) -> bool:
 
 
 def _recognise(root: Place, listing: Listing, columns: Mapping[str, str]) -> Layout:
-    """Return how a folder is laid out, by what lies in it.
-
-    Raises
-    ------
-    DataError
-        If nothing is recognised.
-    """
+    """Return how a folder is laid out, by what lies in it."""
     if any(path.lower().endswith(TAR_ENDINGS) for path in listing.files):
         return "webdataset"
     if any(shards.has_audio(below(root, path)) for path in _shards(listing)[:1]):
@@ -176,7 +170,7 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str, root: Place |
     notes = []
     if len(kept) < len(rows):
         notes.append(
-            f"{len(rows) - len(kept):,} row(s) of files that the file system added passed over (._* ...)"
+            f"{len(rows) - len(kept):,} row(s) of files that the file system added are skipped (._* ...)"
         )
     if "time" in table.header and {"path", "start", "end", "label"} <= set(columns):
         kept, replaced = _latest(kept)

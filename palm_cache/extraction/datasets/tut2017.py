@@ -23,13 +23,7 @@ def read(root: Path) -> ClipTable:
 
 
 def _read_published(root: Path) -> ClipTable:
-    """Read ``meta.txt`` and the train and evaluation list of every fold in ``evaluation_setup``.
-
-    Raises
-    ------
-    DataError
-        If a list is missing or malformed, or names a clip or a scene that ``meta.txt`` does not.
-    """
+    """Read ``meta.txt`` and the train and evaluation list of every fold in ``evaluation_setup``."""
     scenes = {values[0]: values[1] for _, values in _lines(root / "meta.txt", fields=2)}
     lists = root / "evaluation_setup"
     matches = (re.fullmatch(r"fold(\d{1,9})_train\.txt", file.name) for file in lists.glob("fold*_train.txt"))

@@ -34,13 +34,7 @@ def read(root: Path) -> ClipTable:
 
 
 def _read_published(root: Path) -> ClipTable:
-    """Read the training and test list of ``datafiles``; ``f0003_0_cough.wav`` is a Cough.
-
-    Raises
-    ------
-    DataError
-        If the audio or a list is missing or malformed.
-    """
+    """Read the training and test list of ``datafiles``; ``f0003_0_cough.wav`` is a Cough."""
     folder = next((name for name in AUDIO_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
         raise DataError(f"{root}: no folder {' or '.join(AUDIO_FOLDERS)}; VocalSound as published has one")

@@ -33,7 +33,7 @@ from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_w
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import fill_towers, read_tensors
 from palm_cache.extraction.encoders.engine import Engine, freeze
-from palm_cache.extraction.encoders.pengi import (
+from palm_cache.extraction.encoders.pengi_towers import (
     AUDIO,
     DIM,
     HOP_SAMPLES,

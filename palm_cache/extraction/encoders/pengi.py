@@ -18,20 +18,25 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Self, cast
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers import ClapAudioConfig, ClapAudioModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTokenizer
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
 from palm_cache.extraction.encoders.cards import CARDS
-from palm_cache.extraction.encoders.checkpoints import (
-    fill_towers,
-    official_htsat,
-    read_tensors,
-)
+from palm_cache.extraction.encoders.checkpoints import read_tensors
 from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.pengi_towers import (
+    AUDIO,
+    DIM,
+    HOP_SAMPLES,
+    SAMPLE_RATE,
+    TEXT,
+    WINDOW_SAMPLES,
+    CaptionTower,
+    build_towers,
+)
 from palm_cache.extraction.encoders.pretrained import (
     Options,
     from_directory_or_hub,
@@ -42,105 +47,13 @@ from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import TokenTable, lay_out
 from palm_cache.types import PromptTokens
 
-SAMPLE_RATE = 44_100  # Hz
-WINDOW_SAMPLES = 7 * SAMPLE_RATE
-FFT_SAMPLES = 1024
-HOP_SAMPLES = 320
-N_MELS = 64
-QUIETEST_POWER = 1e-10  # -100 dB
-DIM = 1024
 TEXT_LENGTH = 40
 """Tokens of a prompt, start and end included; shorter ones are padded to it as published."""
 
-AUDIO, TEXT = "audio_encoder.", "caption_encoder."
 GET_IT = "get base.pth from https://zenodo.org/records/8387083"
 
 _UNUSED = re.compile(r"\.htsat\.(tscam_conv|head)\.|\.attn_mask$|\.position_ids$")
 """AudioSet's classifiers, and tables that are computed."""
-
-
-class Projection(nn.Module):
-    """Projection into the shared space, (..., n_in) -> (..., n_out)."""
-
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        self.linear1 = nn.Linear(n_in, n_out, bias=False)
-        self.linear2 = nn.Linear(n_out, n_out, bias=False)
-        self.layer_norm = nn.LayerNorm(n_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Project; the dropout of training is left out."""
-        embedded = self.linear1(x)
-        normed: Tensor = self.layer_norm(embedded + self.linear2(functional.gelu(embedded)))
-        return normed
-
-
-class PengiAudioTower(nn.Module):
-    """Waveforms of 7 s to the shared space."""
-
-    kernel_real: Tensor
-    kernel_imag: Tensor
-    mel: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.make_front_end()
-        self.htsat: Any = ClapAudioModel(ClapAudioConfig())
-        self.projection = Projection(self.htsat.config.hidden_size, DIM)
-
-    def make_front_end(self) -> None:
-        """Make room for the checkpoint's STFT kernels and mel bank."""
-        n_bins = FFT_SAMPLES // 2 + 1
-        self.register_buffer("kernel_real", torch.zeros(n_bins, 1, FFT_SAMPLES))
-        self.register_buffer("kernel_imag", torch.zeros(n_bins, 1, FFT_SAMPLES))
-        self.register_buffer("mel", torch.zeros(n_bins, N_MELS))
-
-    def log_mel(self, waveforms: Tensor) -> Tensor:
-        """Return log-mel power in dB, (batch, samples) -> (batch, frames, N_MELS)."""
-        # With the checkpoint's kernels, as published: torch.stft is quicker by a tenth of the whole
-        # and 3e-5 away.
-        padded = functional.pad(waveforms[:, None], (FFT_SAMPLES // 2, FFT_SAMPLES // 2), mode="reflect")
-        real = functional.conv1d(padded, self.kernel_real, stride=HOP_SAMPLES)
-        imag = functional.conv1d(padded, self.kernel_imag, stride=HOP_SAMPLES)
-        mel = (real.square() + imag.square()).transpose(1, 2) @ self.mel
-        return 10 * mel.clamp_min(QUIETEST_POWER).log10()
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """Embed, (batch, frames, N_MELS) -> (batch, DIM)."""
-        pooled = self.htsat(input_features=log_mel[:, None]).pooler_output
-        projected: Tensor = self.projection(pooled)
-        return projected
-
-
-class CaptionTower(nn.Module):
-    """CLIP's text model and the projection into the shared space, from token embeddings on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        model = CLIPTextModel(CLIPTextConfig())
-        # transformers 5.0 keeps the model's parts one level deeper than later versions do.
-        self.clip: Any = getattr(model, "text_model", model)
-        # Positions are counted in forward; the checkpoint would leave this table empty.
-        self.clip.embeddings.register_buffer("position_ids", None)
-        width = model.config.hidden_size
-        self.clip_text_projection = nn.Linear(width, width, bias=False)
-        self.projection = Projection(width, DIM)
-
-    def forward(self, embeddings: Tensor, ends: Tensor) -> Tensor:
-        """Encode, (batch, length, width) -> (batch, DIM); ``ends`` (batch,) is where the first end token is.
-
-        ``CLIPTextModel`` itself takes token ids only, hence its parts one by one. What is behind the end
-        does not count: attention is causal.
-        """
-        length = embeddings.shape[1]
-        hidden = embeddings + self.clip.embeddings.position_embedding.weight[:length]
-        # An explicit mask: without one, being causal would depend on how attention is computed.
-        blocked = torch.full((length, length), -torch.inf, device=hidden.device).triu(1)
-        encoded = self.clip.encoder(inputs_embeds=hidden, attention_mask=blocked[None, None])
-        states = self.clip.final_layer_norm(encoded.last_hidden_state)
-        pooled = states[torch.arange(len(states), device=states.device), ends]
-        projected: Tensor = self.projection(self.clip_text_projection(pooled))
-        return projected
 
 
 class PengiTextTower(PromptTower):
@@ -323,31 +236,3 @@ def read_checkpoint(source: str) -> dict[str, Tensor]:
     """
     what = f"pengi:{source}"
     return read_tensors(what, source, "model", "PENGI", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT))
-
-
-def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, CaptionTower]:
-    """Make both towers from weights under official names.
-
-    Raises
-    ------
-    EncoderError
-        Naming everything that is missing, surplus or misshaped.
-    """
-    with torch.device("meta"):  # no time for random numbers that are overwritten
-        audio, text = PengiAudioTower(), CaptionTower()
-    fill_towers(spec, "PENGI", {AUDIO: audio, TEXT: text}, state, _official)
-    return audio, text
-
-
-def _official(name: str) -> str:
-    """Return the authors' name of a weight."""
-    if name.startswith(TEXT):
-        return name.replace(f"{TEXT}clip.", f"{TEXT}base.")
-    return AUDIO + official_audio(name.removeprefix(AUDIO))
-
-
-def official_audio(name: str) -> str:
-    """Return Microsoft's name of a weight of :class:`PengiAudioTower`."""
-    name = re.sub(r"^kernel_(real|imag)$", r"base.htsat.spectrogram_extractor.stft.conv_\1.weight", name)
-    name = re.sub(r"^mel$", "base.htsat.logmel_extractor.melW", name)
-    return official_htsat(name.replace("htsat.audio_encoder.", "base.htsat."))

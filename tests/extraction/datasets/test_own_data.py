@@ -141,7 +141,7 @@ def test_rows_without_a_label_are_unlabelled_and_what_the_table_says_else_is_nam
     table = read(root)
     assert labels(table) == {"a.wav": "wren", "c.wav": "wren", "b.wav": None}
     assert "column(s) not used: lat, lon" in table.notes
-    assert "1 row(s) of files that the file system added passed over (._* ...)" in table.notes
+    assert "1 row(s) of files that the file system added are skipped (._* ...)" in table.notes
     assert labels(read(root, columns=("label=",))) == dict.fromkeys(("a.wav", "b.wav", "c.wav"))
 
 
@@ -257,7 +257,7 @@ def test_audacitys_labels_beside_recordings(tmp_path: Path) -> None:
         table.notes[0] == "read as Audacity's labels: 5 stretches in 3 recordings, 1 recordings without any"
     )
     assert "no recording, or several, for 1 annotation(s): gone.txt" in table.notes
-    assert "1 label(s) at a point of time, not over a stretch, passed over" in table.notes
+    assert "1 label(s) at a point of time, not over a stretch, skipped" in table.notes
     (root / "night.txt").write_text("0.5\t1.25\twren\nsoon\t2\twren\n")
     with pytest.raises(DataError, match=r"night\.txt, row 2: start 'soon' is no time"):
         read(root)
