@@ -218,6 +218,7 @@ def _load_average() -> float:
 
 
 def machine() -> str:
+    """Return processors and GPUs of this machine, in words."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):  # Linux says more
         found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
