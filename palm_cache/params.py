@@ -187,6 +187,9 @@ class Recipe:
     tokenizer: Annotated[
         str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")
     ] = CLIP_TOKENIZER
+    trust_remote_code: Annotated[
+        bool, Help("Run the code that lies with an hf: model. Look at it first: it may do anything.")
+    ] = False
 
     def __post_init__(self) -> None:
         _check_bounds(self, views=(1, MAX_VIEWS))
@@ -338,6 +341,9 @@ class LoadingParams:
     tokenizer: Annotated[
         str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")
     ] = CLIP_TOKENIZER
+    trust_remote_code: Annotated[
+        bool, Help("Run again the code that lies with an hf: model and that embedded before.")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)

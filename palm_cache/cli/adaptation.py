@@ -90,7 +90,12 @@ def heads(
     )
 
 
-@takes(where=(Params, ("features",)), fit=FitParams, training=Training, loading=LoadingParams)
+@takes(
+    where=(Params, ("features",)),
+    fit=FitParams,
+    training=Training,
+    loading=(LoadingParams, ("device", "tokenizer")),
+)
 def fit(
     where: dict[str, object],
     fit: dict[str, object],
@@ -154,7 +159,7 @@ def fit(
         tell(*(f"heads -> {result.heads}" for result in fitted))
 
 
-@takes(loading=LoadingParams)
+@takes(loading=(LoadingParams, ("device", "tokenizer")))
 def evaluate(
     loading: dict[str, object],
     out: OutOption = RUNS,
@@ -191,7 +196,7 @@ def evaluate(
         tell(f"scores -> {out / 'scores.csv'}")
 
 
-@takes(loading=LoadingParams)
+@takes(loading=(LoadingParams, ("device", "tokenizer")))
 def calibrate(
     loading: dict[str, object],
     heads: HeadsArgument,
@@ -290,7 +295,7 @@ def prompts(
     tell(f"scores of prompts -> {out / 'prompts.csv'}")
 
 
-@takes(loading=LoadingParams)
+@takes(loading=(LoadingParams, ("device", "tokenizer")))
 def transfer(
     loading: dict[str, object],
     heads: HeadsArgument,

@@ -195,6 +195,7 @@ def _load(
         encoder=encoder,
         device=loading.device,
         tokenizer=loading.tokenizer,
+        trust_remote_code=loading.trust_remote_code,
     )
     head = classifier.head
     if heads is None:

@@ -194,6 +194,7 @@ def search(
             encoder=encoder,
             device=loaded.device,
             tokenizer=loaded.tokenizer,
+            trust_remote_code=loaded.trust_remote_code,
         )
         notes = [*found.remarks]
         if html is not None:

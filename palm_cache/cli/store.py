@@ -143,7 +143,13 @@ def _hold_against(
     from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
     from palm_cache.extraction.verify import dataset_problems, recompute
 
-    encoder = load_encoder_of(opened.header, device=loading.device, tokenizer=loading.tokenizer, named=named)
+    encoder = load_encoder_of(
+        opened.header,
+        device=loading.device,
+        tokenizer=loading.tokenizer,
+        named=named,
+        trust_remote_code=loading.trust_remote_code,
+    )
     problems: list[str] = []
     with Road(encoder, recipe_of(opened.header.recipe)) as road, progress_bar("clips") as progress:
         if compare:

@@ -59,6 +59,7 @@ class Classifier:
         encoder: str | None = None,
         device: str = "auto",
         tokenizer: str = CLIP_TOKENIZER,
+        trust_remote_code: bool = False,
     ) -> Self:
         """Load a run of a heads file and its encoder.
 
@@ -72,6 +73,8 @@ class Classifier:
             Spec of where the encoder's weights lie now, if not where they lay.
         device, tokenizer : str
             See :func:`~palm_cache.extraction.encoders.registry.load_encoder`.
+        trust_remote_code : bool
+            See :func:`~palm_cache.extraction.encoders.registry.load_same_encoder`.
 
         Raises
         ------
@@ -95,6 +98,7 @@ class Classifier:
             device=device,
             tokenizer=tokenizer,
             named=encoder,
+            trust_remote_code=trust_remote_code,
         )
         return cls(head, loaded, recipe_of(recorded))
 

@@ -58,6 +58,7 @@ def predict(
     encoder: str | None = None,
     device: str = "auto",
     tokenizer: str = CLIP_TOKENIZER,
+    trust_remote_code: bool = False,
     progress: Progress = no_progress,
 ) -> PredictResult:
     """Say what is heard in audio files, with a fitted head and the encoder that it was fitted on.
@@ -87,6 +88,8 @@ def predict(
         default.
     device, tokenizer : str
         Of the encoder.
+    trust_remote_code : bool
+        Run again the code that lies with an ``hf:`` model and that embedded before.
     progress : callable
         Told what is done, how many are, and of how many: files, or seconds of a timeline.
 
@@ -112,7 +115,13 @@ def predict(
     params = PredictParams(threshold, timeline, window, hop, batch_size)
     paths = [audio] if isinstance(audio, str | PathLike) else audio
     classifier = load_classifier(
-        heads, run, classes=classes, encoder=encoder, device=device, tokenizer=tokenizer
+        heads,
+        run,
+        classes=classes,
+        encoder=encoder,
+        device=device,
+        tokenizer=tokenizer,
+        trust_remote_code=trust_remote_code,
     )
     recordings = find_recordings([os.fspath(path) for path in paths], _no_list)
     results = classify(classifier, recordings, params, progress=progress)
@@ -127,6 +136,7 @@ def load_classifier(
     encoder: str | None = None,
     device: str = "auto",
     tokenizer: str = CLIP_TOKENIZER,
+    trust_remote_code: bool = False,
 ) -> Classifier:
     """Load a fitted head with its encoder, or an encoder that tells classes apart by their names.
 
@@ -143,7 +153,14 @@ def load_classifier(
         spec = encoder or Params().encoder
         return Classifier.zero_shot(classes, spec, device=device, tokenizer=tokenizer)
     file = heads_file(Path(cast("AnyPath", heads)))
-    return Classifier.load(file, run, encoder=encoder, device=device, tokenizer=tokenizer)
+    return Classifier.load(
+        file,
+        run,
+        encoder=encoder,
+        device=device,
+        tokenizer=tokenizer,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def classify(

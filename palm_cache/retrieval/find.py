@@ -71,6 +71,7 @@ def search(
     encoder: str | None = None,
     device: str = "auto",
     tokenizer: str = CLIP_TOKENIZER,
+    trust_remote_code: bool = False,
 ) -> SearchResult:
     """Find rows of feature stores: exactly, and in memory that does not grow with their number.
 
@@ -103,6 +104,8 @@ def search(
         Where the encoder's weights lie now; a text, a file and some heads need them.
     device, tokenizer : str
         Of the encoder.
+    trust_remote_code : bool
+        Run again the code that lies with an ``hf:`` model and that embedded before.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def search(
         raise ParameterError(f"{what} asked for; give one of text, like, row, head and diverse")
     if (class_name is not None or uncertain is not None or run is not None) and head is None:
         raise ParameterError("class, uncertain and run go with head")
-    loading = Loading(encoder, device, tokenizer)
+    loading = Loading(encoder, device, tokenizer, trust_remote_code)
     remarks: tuple[str, ...] = ()
     if diverse:
         ranking, query, measure = _diverse(opened, where, k), "unlike all that is labelled", "distance"

@@ -41,11 +41,17 @@ class Loading:
     """Spec of where its weights lie now, if not where they lay."""
     device: str = "auto"
     tokenizer: str = CLIP_TOKENIZER
+    trust_remote_code: bool = False
+    """Whether code that lies with an ``hf:`` model is run again."""
 
     def load(self, stores: Stores) -> Encoder:
         """Load the encoder that made the stores; raises as ``load_encoder_of``."""
         return load_encoder_of(
-            stores.header, device=self.device, tokenizer=self.tokenizer, named=self.encoder
+            stores.header,
+            device=self.device,
+            tokenizer=self.tokenizer,
+            named=self.encoder,
+            trust_remote_code=self.trust_remote_code,
         )
 
 
@@ -66,7 +72,7 @@ def text_query(stores: Stores, text: str, loading: Loading) -> Vector:
             f"{stores.stores[0].path}: {stores.header.encoder} embeds sound only, no text; search "
             "by example, with a file (--like) or a row (--row)"
         )
-    templates = stores.header.templates or TEMPLATES
+    templates = [template for template in stores.header.templates if "{c}" in template] or TEMPLATES
     vectors = loading.load(stores).embed_text([template.replace("{c}", text) for template in templates])
     return np.asarray(torch.nn.functional.normalize(vectors, dim=1).mean(dim=0).numpy())
 

@@ -3,7 +3,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from command_line import call, fail, succeed
+from torch.nn.functional import normalize
+
+import palm_cache
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.retrieval.queries import Loading, text_query
+from palm_cache.retrieval.stores import Stores
 
 STORE = "data/features/Tones/mini.zarr"
 
@@ -28,6 +35,15 @@ def test_prompts_of_ones_own_go_from_their_files_to_a_fitted_head(workplace: Pat
     assert "unknown template 'far away'" in fail(*fitting, "--template", "far away")
     succeed("report")
     assert "far away" in Path("runs/report/report.md").read_text()
+
+
+def test_a_search_reads_the_templates_and_not_the_name_of_the_descriptions(workplace: Path) -> None:
+    described = {"high tone": ("a whistle",), "low tone": ("a hum",)}
+    features = palm_cache.extract("Tones", prompts=palm_cache.Prompts(("{c}, far away",), described))
+    query = text_query(Stores([features.store]), "siren", Loading())
+    prompts = ["siren", "The is a recording of  siren.", "siren, far away"]
+    units = normalize(load_encoder("mini", device="cpu").embed_text(prompts), dim=1)
+    np.testing.assert_allclose(query, units.mean(dim=0), atol=1e-6)
 
 
 def test_descriptions_go_with_one_dataset_and_files_that_are_wrong_are_named(workplace: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+REMOTE_CODE = "remote_code_sha256"
+"""Of a recipe: the hash of code that lies with a model and was run for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderCard:

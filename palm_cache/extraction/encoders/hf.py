@@ -21,10 +21,12 @@ from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder, Request, Window
-from palm_cache.extraction.encoders.cards import CARDS
+from palm_cache.extraction.encoders.cards import CARDS, REMOTE_CODE
 from palm_cache.extraction.encoders.pretrained import (
     Options,
+    code_of,
     from_directory_or_hub,
+    hash_code,
     hash_config,
     load_config,
     load_model,
@@ -32,6 +34,7 @@ from palm_cache.extraction.encoders.pretrained import (
     needs_code,
     provenance,
 )
+from palm_cache.extraction.encoders.third_party import check_promises
 
 ADVICE = "give a directory that save_pretrained of model and feature extractor wrote, or a hub id"
 
@@ -56,6 +59,8 @@ class HfParts:
     """The audio encoder, in float32."""
     extractor: Any
     made_with: Mapping[str, str] = field(default_factory=dict)
+    code_sha256: str | None = None
+    """Of the code that lies with the model and was run for it."""
 
 
 class HiddenLayer(nn.Module):
@@ -73,11 +78,15 @@ class HiddenLayer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (batch, dim) where the model pools, else (batch, frames, dim)."""
-        output = self.model(features, output_hidden_states=self.layer is not None)
         if self.layer is not None:
+            output = self.model(features, output_hidden_states=True)
             return cast(Tensor, output.hidden_states[self.layer])
-        pooled = getattr(output, "pooler_output", None)
-        return cast(Tensor, output.last_hidden_state if pooled is None else pooled)
+        output = self.model(features)
+        # Models that bring their own code may call their last layer hidden_states.
+        names = ("pooler_output", "last_hidden_state", "hidden_states")
+        found = [value for name in names if (value := getattr(output, name, None)) is not None]
+        vectors = found[0] if found else output
+        return cast(Tensor, vectors[-1] if isinstance(vectors, tuple | list) else vectors)
 
 
 class HfEncoder(Encoder):
@@ -114,10 +123,11 @@ class HfEncoder(Encoder):
         self.one_shape = (
             self._features(torch.zeros(rate)).shape == self._features(torch.zeros(2 * rate)).shape
         )
+        tower = HiddenLayer(parts.model, layer)
         super().__init__(
             request,
-            HiddenLayer(parts.model, layer),
-            dim=int(config.hidden_size),
+            tower,
+            dim=int(getattr(config, "hidden_size", 0)) or self._try_dim(request, tower, rate),
             sample_rate=rate,
             window=Window(window_samples(self._extractor), padding="nan"),
             constants={
@@ -126,6 +136,7 @@ class HfEncoder(Encoder):
                 "front_end": front_end_constants(self._extractor),
                 "layer": layer,
                 "shortest": self._shortest,
+                **({REMOTE_CODE: parts.code_sha256} if parts.code_sha256 else {}),
                 "transformers": version("transformers").split(".")[0],
             },
             made_with=parts.made_with,
@@ -136,9 +147,16 @@ class HfEncoder(Encoder):
         """Load a model and its feature extractor from the hub or a directory."""
         source, layer = split_layer(request)
         parts = from_directory_or_hub(
-            request.spec, source, lambda place, options: _load_parts(request.spec, place, options), ADVICE
+            request.spec,
+            source,
+            lambda place, options: _load_parts(request.spec, place, options),
+            ADVICE,
+            trusted=request.recipe.trust_remote_code,
         )
-        return cls(request, parts, layer)
+        encoder = cls(request, parts, layer)
+        if parts.code_sha256:
+            check_promises(encoder)
+        return encoder
 
     def embed_windows(self, waveforms: Tensor) -> Tensor:
         """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
@@ -146,6 +164,18 @@ class HfEncoder(Encoder):
         outputs = self.run_alike([self._features(sound) for sound in sounds])
         pooled = [self._pool(output, len(sound)) for output, sound in zip(outputs, sounds, strict=True)]
         return torch.stack(pooled)
+
+    @torch.inference_mode()
+    def _try_dim(self, request: Request, tower: HiddenLayer, rate: int) -> int:
+        """Return the length of the vector that a model gives whose configuration does not say it."""
+        try:
+            return int(tower(self._features(torch.zeros(rate))[None]).shape[-1])
+        except Exception as error:  # somebody's code may raise anything
+            reason = " ".join(str(error).split())[:160]
+            raise EncoderError(
+                f"{request.spec}: gives no hidden states for what its feature extractor makes: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
 
     def _features(self, sound: Tensor) -> Tensor:
         """Return what the model reads of a clip, by its own extractor."""
@@ -212,7 +242,8 @@ def _load_parts(what: str, place: str, options: Options) -> HfParts:
     kind = str(config.get("model_type"))
     if kind in OTHERS:
         raise EncoderError(f"{what}: a model of type {kind!r} also reads text: use {OTHERS[kind]}")
-    if kind not in CONFIG_MAPPING:
+    trusted = code_of(what, place, options, ADVICE) if options["trust_remote_code"] else {}
+    if kind not in CONFIG_MAPPING and not trusted:
         if config.get("auto_map"):
             raise needs_code(what, "config.json", f"auto_map: {', '.join(sorted(config['auto_map']))}")
         raise EncoderError(f"{what}: transformers knows no model of type {kind!r}")
@@ -227,6 +258,7 @@ def _load_parts(what: str, place: str, options: Options) -> HfParts:
     model = load_model(AutoModel, what, place, options, ADVICE, optional=UNUSED)
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
-    if not getattr(model.config, "hidden_size", 0) or kind in ("encodec", "dac", "mimi"):
+    if not (trusted or hasattr(model.config, "hidden_size")) or kind in ("encodec", "dac", "mimi"):
         raise EncoderError(f"{what}: a model of type {kind!r} gives no hidden states; hf: cannot use it")
-    return HfParts(model, extractor, provenance(config))
+    code = hash_code(what, place, options, ADVICE, trusted) if trusted else None
+    return HfParts(model, extractor, provenance(config), code)

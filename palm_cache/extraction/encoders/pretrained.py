@@ -7,10 +7,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -21,7 +23,8 @@ from palm_cache.store.fingerprint import fingerprint
 T = TypeVar("T")
 
 Options = dict[str, Any]
-"""Keyword arguments of every ``from_pretrained``; code that lies with a model is never run."""
+"""Keyword arguments of every ``from_pretrained``; code that lies with a model is run only where the user says
+so."""
 
 SAFE: Options = {"trust_remote_code": False}
 
@@ -40,7 +43,9 @@ IRRELEVANT = {
 """Entries of a configuration that decide no embedding."""
 
 
-def from_directory_or_hub(what: str, source: str, load: Callable[[str, Options], T], advice: str) -> T:
+def from_directory_or_hub(
+    what: str, source: str, load: Callable[[str, Options], T], advice: str, *, trusted: bool = False
+) -> T:
     """Load from a directory, else from the hub's local cache, else from a hub that answers.
 
     Parameters
@@ -53,20 +58,23 @@ def from_directory_or_hub(what: str, source: str, load: Callable[[str, Options],
         Takes a place and the keyword arguments for ``from_pretrained``; raises ``EncoderError``.
     advice : str
         What to do where it cannot be had.
+    trusted : bool
+        Whether the user wants code that lies with the model to be run.
 
     Raises
     ------
     EncoderError
         If it is neither, or cannot be had.
     """
+    base: Options = {"trust_remote_code": True} if trusted else SAFE
     directory = Path(source).expanduser()
     with quiet_transformers():
         if directory.is_dir():
-            return load(str(directory.resolve()), {**SAFE, "local_files_only": True})
+            return load(str(directory.resolve()), {**base, "local_files_only": True})
         name, _, revision = source.partition("@")
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise EncoderError(f"{what}: no such directory, and not a hub id (owner/name)")
-        options: Options = {**SAFE, "revision": revision} if revision else SAFE
+        options: Options = {**base, "revision": revision} if revision else base
         try:
             return load(name, {**options, "local_files_only": True})
         except EncoderError:  # not, or not wholly, in the hub's local cache
@@ -93,8 +101,10 @@ def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:
         ) from error
 
 
-def load_config(what: str, place: str, options: Options, advice: str) -> dict[str, Any]:
-    """Read a model's ``config.json`` as it stands; nothing that it names is imported.
+def load_config(
+    what: str, place: str, options: Options, advice: str, part: str = "config.json"
+) -> dict[str, Any]:
+    """Read a model's ``config.json``, or another such file, as it stands; nothing that it names is imported.
 
     Returns
     -------
@@ -108,23 +118,64 @@ def load_config(what: str, place: str, options: Options, advice: str) -> dict[st
     """
 
     def read() -> dict[str, Any]:
-        wanted = {key: value for key, value in options.items() if key != "trust_remote_code"}
-        file = Path(cast(str, cached_file(place, "config.json", **wanted)))
+        file = _file_of(place, part, options)
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("not a table of entries")
         commit = re.search(r"/snapshots/([0-9a-f]{40})/", file.as_posix())
         return {**content, "_commit_hash": commit[1] if commit else None}
 
-    return load_part(what, "config.json", read, advice)
+    return load_part(what, part, read, advice)
 
 
 def needs_code(what: str, part: str, named: str = "") -> EncoderError:
     """Return the error for a model that brings code of its own."""
     return EncoderError(
         f"{what}: its {part} needs code that lies with the model{f' ({named})' if named else ''}; palm-cache "
-        "runs none. Load it in an encoder of your own: python:MODULE:CLASS"
+        "runs none, but for an hf: model with --trust-remote-code. Or load it in an encoder of your own: "
+        "python:MODULE:CLASS"
     )
+
+
+def code_of(what: str, place: str, options: Options, advice: str) -> dict[str, str]:
+    """Return the modules of code that lies with a model, each with the file that names it; nothing is run.
+
+    Raises
+    ------
+    EncoderError
+        If the code lies in another repository, whose state nothing would pin.
+    """
+    modules: dict[str, str] = {}
+    for part in ("config.json", "preprocessor_config.json"):
+        named = load_config(what, place, options, advice, part).get("auto_map") or {}
+        for value in named.values():
+            for name in value if isinstance(value, list) else [value]:
+                repository, other, module = str(name or "").rpartition("--")
+                if other:
+                    raise EncoderError(
+                        f"{what}: its code lies elsewhere, in {repository}; give a copy that holds it too"
+                    )
+                if module:
+                    modules[f"{module.rpartition('.')[0]}.py"] = part
+    return modules
+
+
+def hash_code(what: str, place: str, options: Options, advice: str, modules: Mapping[str, str]) -> str:
+    """Return a hash of modules that have been loaded and of all that they import from beside them."""
+    files: set[Path] = set()
+    for module, part in modules.items():
+        file = load_part(what, part, partial(_file_of, place, module, options), advice)
+        files |= {file, *map(Path, get_relative_import_files(file))}
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _file_of(place: str, name: str, options: Options) -> Path:
+    """Return the path of a file of a model on this machine, fetched if need be."""
+    wanted = {key: value for key, value in options.items() if key != "trust_remote_code"}
+    return Path(cast(str, cached_file(place, name, **wanted)))
 
 
 def load_model(

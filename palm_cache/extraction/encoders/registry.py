@@ -6,12 +6,13 @@ import importlib
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
-from palm_cache.extraction.encoders.cards import CARDS, EncoderCard
+from palm_cache.extraction.encoders.cards import CARDS, REMOTE_CODE, EncoderCard
 from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.store.fingerprint import fingerprint
 
@@ -98,6 +99,8 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
     from palm_cache.extraction.encoders.engine import Engine
 
     recipe = recipe or Recipe()
+    if recipe.trust_remote_code and split_spec(spec)[0] != "hf":
+        raise EncoderError(f"encoder {spec!r}: --trust-remote-code is for hf: alone; leave it out")
     kind, source, own = _find(spec)
     request = Request(spec, source, Engine.of(recipe, device), recipe)
     if not own:
@@ -176,13 +179,22 @@ def recipe_of(recorded: Mapping[str, object], tokenizer: str = CLIP_TOKENIZER) -
     )
 
 
-def load_encoder_of(header: StoreHeader, *, device: str, tokenizer: str, named: str | None = None) -> Encoder:
+def load_encoder_of(
+    header: StoreHeader,
+    *,
+    device: str,
+    tokenizer: str,
+    named: str | None = None,
+    trust_remote_code: bool = False,
+) -> Encoder:
     """Load the encoder that made a feature store.
 
     Parameters
     ----------
     named : str, optional
         The spec that the user gave in this run: see :func:`load_same_encoder`.
+    trust_remote_code : bool
+        See there.
 
     Raises
     ------
@@ -200,6 +212,7 @@ def load_encoder_of(header: StoreHeader, *, device: str, tokenizer: str, named: 
         device=device,
         tokenizer=tokenizer,
         named=named,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -229,6 +242,7 @@ def load_same_encoder(
     device: str = "auto",
     tokenizer: str = CLIP_TOKENIZER,
     named: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Encoder:
     """Load an encoder by an earlier recipe, and make sure that its numbers are the same.
 
@@ -247,6 +261,8 @@ def load_same_encoder(
     named : str, optional
         The spec that the user gave in this run, instead of ``spec``. A recorded ``python:`` spec is a
         stranger's word for code to run, and is followed only where the user names it too.
+    trust_remote_code : bool
+        Whether the user wants the code of an ``hf:`` model to be run again, where it was run then.
 
     Raises
     ------
@@ -263,6 +279,13 @@ def load_same_encoder(
         )
     spec = named or spec
     recipe = recipe_of(recorded, tokenizer)
+    if REMOTE_CODE in recorded:
+        if not trust_remote_code:
+            raise EncoderError(
+                f"encoder {spec}: embedded by code that lies with the model; to have it run again, give "
+                "--trust-remote-code"
+            )
+        recipe = replace(recipe, trust_remote_code=True)
     encoder = load_encoder(spec, recipe, device=device)
     loaded = audio_recipe(encoder, recipe)
     found = fingerprint(loaded)

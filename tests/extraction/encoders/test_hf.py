@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from contracts import check_encoder
+from safetensors.torch import load_file, save_file
 from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
@@ -30,13 +32,14 @@ from transformers import (
     WhisperModel,
 )
 
-from palm_cache.errors import EncoderError
+from palm_cache.errors import EncoderError, StaleStoreError
 from palm_cache.extraction.audio import cut_windows
 from palm_cache.extraction.encoders import hf
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import Recipe
+from palm_cache.store.fingerprint import fingerprint
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
@@ -203,3 +206,94 @@ def test_a_model_of_text_and_a_layer_that_is_not_there_are_refused(
         load(f"{folders['wavlm']}#layer=4")
     with pytest.raises(EncoderError, match="write #layer=N with a whole number from 0, not #layer=last"):
         load(f"{folders['wavlm']}#layer=last")
+
+
+CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from .width import WIDTH
+
+
+class LoudConfig(PretrainedConfig):
+    model_type = "loud"
+
+
+class Loud(PreTrainedModel):
+    config_class = LoudConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(1, WIDTH)
+        self.post_init()
+
+    def forward(self, input_values):
+        frames = input_values.unfold(1, 400, 400).diff(dim=2).abs().mean(dim=2)
+        return BaseModelOutput(hidden_states=self.layer(frames[..., None]))
+"""
+
+
+@pytest.fixture
+def loud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model whose code lies beside it and leaves a mark when it is run."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
+        monkeypatch.delitem(sys.modules, name)
+    place = tmp_path / "loud"
+    Wav2Vec2FeatureExtractor().save_pretrained(place)
+    mark = f"import pathlib\n\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+    (place / "loud_model.py").write_text(mark + CODE)
+    (place / "width.py").write_text("WIDTH = 6\n")
+    code = {"AutoConfig": "loud_model.LoudConfig", "AutoModel": "loud_model.Loud"}
+    (place / "config.json").write_text(json.dumps({"model_type": "loud", "auto_map": code}))
+    torch.manual_seed(0)
+    weights = {"layer.weight": torch.randn(6, 1), "layer.bias": torch.randn(6)}
+    save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+    return place
+
+
+def test_code_that_lies_with_a_model_is_run_only_where_the_user_says_so(loud: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    with pytest.raises(EncoderError, match=r"needs code that lies with the model .*--trust-remote-code"):
+        load(loud)
+    assert not ran.exists()
+    encoder = load(loud, trust_remote_code=True)
+    assert ran.exists()
+    assert encoder.dim == 6
+    check_encoder(encoder)
+    weights = load_file(loud / "model.safetensors")
+    frames = Wav2Vec2FeatureExtractor()(noise(16_000).numpy(), sampling_rate=16_000, return_tensors="pt")
+    rough = frames["input_values"].unfold(1, 400, 400).diff(dim=2).abs().mean(dim=2).mean(dim=1)
+    embedded = encoder.embed_audio(cut_windows(noise(16_000), encoder.window)[None])
+    expected = rough[:, None] * weights["layer.weight"].T + weights["layer.bias"]
+    torch.testing.assert_close(embedded, expected, atol=1e-5, rtol=0)
+
+
+def test_the_code_that_was_run_is_recorded_and_what_is_recorded_runs_none(loud: Path) -> None:
+    recorded = audio_recipe(load(loud, trust_remote_code=True), Recipe())
+    said = {"purpose": "made it", "advice": "", "device": "cpu"}
+    spec, wanted = f"hf:{loud}", fingerprint(recorded)
+    with pytest.raises(EncoderError, match="have it run again, give --trust-remote-code"):
+        load_same_encoder(spec, recorded, wanted, **said)
+    load_same_encoder(spec, recorded, wanted, trust_remote_code=True, **said)
+    with (loud / "width.py").open("a") as file:
+        file.write("# other code\n")
+    with pytest.raises(StaleStoreError, match="other remote code than those that made it"):
+        load_same_encoder(spec, recorded, wanted, trust_remote_code=True, **said)
+
+
+def test_code_of_another_repository_and_trust_in_other_encoders_are_refused(
+    loud: Path, folders: dict[str, Path]
+) -> None:
+    config = json.loads((loud / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "some/one--loud_model.Loud", "AutoConfig": "loud_model.LoudConfig"}
+    (loud / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match="its code lies elsewhere, in some/one"):
+        load(loud, trust_remote_code=True)
+    with pytest.raises(EncoderError, match="--trust-remote-code is for hf: alone"):
+        load_encoder("mini", Recipe(trust_remote_code=True), device="cpu")
+    # A model that needs none has nothing to record.
+    trusted = audio_recipe(load(folders["wavlm"], trust_remote_code=True), Recipe())
+    assert trusted == audio_recipe(load(folders["wavlm"]), Recipe())
