@@ -54,6 +54,10 @@ LoadTower = Callable[[StoreHeader], TextTower]
 """Loads the text tower of the encoder that made a store; called only where a head needs it."""
 
 
+CLASSES_NAMED = 5
+"""Classes that a note names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """What a fit did."""
@@ -109,9 +113,10 @@ def fit_store(
         _need_text(features, find_head(name))
     tower = load_tower(FeatureStore(store).header) if wordy and load_tower else None
     fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
-    header = FeatureStore(store).header
+    opened = FeatureStore(store)
+    header = opened.header
     kept, dropped = add_heads(path, fitted, store, *partners, identity=header.recipe, views=header.views)
-    return Fit(path, features, tuple(fitted), kept, (*notes, *dropped))
+    return Fit(path, features, tuple(fitted), kept, (*notes, *opened.twins(), *dropped))
 
 
 def fit_runs(
@@ -322,14 +327,25 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
     failed = int((~features.usable).sum())
     if failed:
         notes.append(f"{features.dataset}: {failed} clip(s) have no embedding and are left out")
-    folds: dict[str, set[int]] = {}
+    short: dict[int, dict[int, set[str]]] = {}
+    absent: dict[int, set[str]] = {}
     for run, task in tasks.items():
-        for name in task.short_classes:
-            what = f"class {name!r} has fewer than {run.shots} clips in fold(s) %s; taken whole"
-            folds.setdefault(what, set()).add(run.fold)
-        for name in task.absent_classes:
-            what = f"class {name!r} has no clip to learn from in fold(s) %s: only its prompt speaks for it"
-            folds.setdefault(what, set()).add(run.fold)
-    for what, of in sorted(folds.items()):
-        notes.append(f"{features.dataset}: " + what.replace("%s", ", ".join(map(str, sorted(of)))))
+        if task.short_classes:
+            short.setdefault(run.shots, {}).setdefault(run.fold, set()).update(task.short_classes)
+        if task.absent_classes:
+            absent.setdefault(run.fold, set()).update(task.absent_classes)
+    for shots, by_fold in sorted(short.items()):
+        notes.append(f"{features.dataset}: fewer than {shots} clips of {_classes(by_fold)}; taken whole")
+    if absent:
+        notes.append(
+            f"{features.dataset}: no clip to learn from of {_classes(absent)}; only the prompt speaks for it"
+        )
     return notes
+
+
+def _classes(by_fold: Mapping[int, set[str]]) -> str:
+    """Name the first few classes of folds: there may be hundreds."""
+    names = sorted(set().union(*by_fold.values()))
+    more = f" and {len(names) - CLASSES_NAMED:,} more" if len(names) > CLASSES_NAMED else ""
+    listed = ", ".join(map(repr, names[:CLASSES_NAMED]))
+    return f"{len(names):,} class(es) in fold(s) {', '.join(map(str, sorted(by_fold)))}: {listed}{more}"

@@ -20,7 +20,7 @@ from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.known_files import KnownFiles, file_cache
-from palm_cache.extraction.plan import Plan, StoreState, make_plan, twins
+from palm_cache.extraction.plan import Plan, StoreState, make_plan
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
 from palm_cache.extraction.run import ROUNDS, RunningExtraction, take_in
@@ -32,8 +32,8 @@ from palm_cache.store.atomic import named
 from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.features import CHUNK_ROWS
 from palm_cache.store.fingerprint import fingerprint, library_versions
-from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
-from palm_cache.store.places import folder
+from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader, twins
+from palm_cache.store.places import folder, place
 from palm_cache.store.writing import claimed_files, write_store
 from palm_cache.types import ClipTable, Place, Progress, no_progress
 
@@ -49,7 +49,7 @@ TEXT_FIELDS = {
 """Of a store's header what decides its text, in words."""
 
 MANY_MISSING = 0.5
-"""Share of unreadable files above which that is said first."""
+"""Share of files above which unreadable ones are said first, and from which on none may be gone unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class Extractor:
         text = self.prompts.embed(self.encoder, table.class_names, cache)
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         files = file_cache(cache)
-        notes = []
+        notes = self._gone(present, table)
         if present.format1 is not None and not stale:
             everything = list(enumerate(table.clips))
             taken = take_over(out, everything, self.road, audio)
@@ -210,6 +210,27 @@ class Extractor:
         failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
         said = (*table.notes, *notes, *run.said, *self._road_notes())
         return Extraction(out, len(table.clips), run.embedded, failures, said)
+
+    def _gone(self, present: StoreState, table: ClipTable) -> list[str]:
+        """Say which clips of the store are no more in the dataset; refuse where a disk seems to be away."""
+        store = None if self.resources.limit or present.problem else present.store
+        if store is None or store.n_clips <= len(table.clips):
+            return []
+        here = {clip.name for clip in table.clips}
+        gone = [name for name in store.clip_names() if name not in here]
+        source = place(store.header.source or ".")
+        away = [name for name in gone if not (source / name).exists()]
+        if len(away) >= MANY_MISSING * store.n_clips and not self.resources.prune:
+            raise DataError(
+                f"{store.path}: of its {store.n_clips} clips the files of {len(away)} are gone, "
+                f"e.g. {away[0]}; is a disk not mounted? --prune makes the store anew without them"
+            )
+        if not gone:
+            return []
+        return [
+            f"{len(gone)} clip(s) that the store held are no more in the dataset, e.g. {gone[0]}; what is "
+            "known of them stays in the cache"
+        ]
 
     def _refuse_nothing(self, table: ClipTable, survey: KnownFiles) -> None:
         if len(survey.unread) < len(table.clips):
@@ -310,7 +331,7 @@ class Extractor:
         why = why or (f"{other_text}: text was embedded, no clip for it" if other_text else "")
         made_anew = [f"{out} was stale ({stale}) and has been made anew"] if stale else [why] if why else []
         seen = np.asarray(rows.contents.any(axis=1))
-        alike = twins(np.where(seen[:, None], keys, 0), rows.labels, table)
+        alike = twins(np.where(seen[:, None], keys, 0), rows.labels, rows.folds, lambda: rows.names)
         return [*made_anew, *alike, *(note for note in collapsed if note)]
 
     def _why_write(self, present: StoreState, header: StoreHeader) -> str | None:
@@ -318,7 +339,7 @@ class Extractor:
         if present.store is None or present.problem:
             return f"made anew: {present.problem}" if present.problem else ""
         old = present.store.header
-        same = ("dataset", "encoder", "fingerprint", *TEXT_FIELDS, "rows_sha256")
+        same = ("dataset", "source", "encoder", "fingerprint", *TEXT_FIELDS, "rows_sha256")
         if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
             return ""
         thorough = self.resources.check == "content" or present.store.is_near

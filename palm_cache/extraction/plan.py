@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, OlderFormatError, StoreError
 from palm_cache.extraction.known_files import KnownFiles
@@ -141,37 +140,3 @@ def _contents_by_name(out: Place) -> dict[str, bytes]:
         return dict(zip(store.clip_names(), (one.tobytes() for one in store.contents()), strict=True))
     except StoreError:
         return {}
-
-
-def twins(keys: NDArray[np.uint8], labels: NDArray[np.int64], table: ClipTable) -> list[str]:
-    """Say where the same sound is in a fold's train and test rows, or bears several labels.
-
-    Parameters
-    ----------
-    keys : array, shape (rows, 32)
-        Of rows whose files could be read; zeros elsewhere.
-    """
-    _, number = np.unique(np.ascontiguousarray(keys).view("V32").ravel(), return_inverse=True)
-    number[~keys.any(axis=1)] = -1
-    notes = []
-    shared = [
-        (fold_number, int(np.isin(number[test], number[fold.train.numpy()]).sum()), len(test))
-        for fold_number, fold in enumerate(table.folds, start=1)
-        if len(test := fold.test.numpy()[number[fold.test.numpy()] >= 0])
-    ]
-    leaking = [f"{count} of {total} in fold {fold}" for fold, count, total in shared if count]
-    if leaking:
-        notes.append(
-            "test clips that are byte for byte also training clips: "
-            f"{', '.join(leaking)}; accuracy on them says nothing"
-        )
-    labelled = (labels >= 0) & (number >= 0)
-    pairs = np.unique(np.column_stack([number[labelled], labels[labelled]]), axis=0)
-    contents, counts = np.unique(pairs[:, 0], return_counts=True)
-    if (counts > 1).any():
-        first = int(np.flatnonzero(number == contents[counts > 1][0])[0])
-        notes.append(
-            f"{int((counts > 1).sum())} sound(s) bear several labels, e.g. {table.clips[first].name}: "
-            "the same bytes in different classes"
-        )
-    return notes

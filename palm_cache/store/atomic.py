@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from palm_cache.errors import OutputError
 from palm_cache.store.places import folder, is_remote_failure, reason_of
 from palm_cache.types import Place
 
 P = TypeVar("P", bound=Place)
+
+DEEPEST_JSON = 32
+"""Levels of JSON that are read; ours has fewer, and Python's own recursion ends at some hundreds."""
 
 
 @contextmanager
@@ -43,6 +47,31 @@ def write_errors(path: Place, option: str = "--out") -> Iterator[None]:
                 "in the environment"
             ) from error
         raise
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Read JSON that anybody may have written.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or nested deeper than any of ours.
+    """
+    try:
+        value = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    level = [value]
+    for _ in range(DEEPEST_JSON):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
 
 
 def _advice(error: OSError, option: str) -> str:

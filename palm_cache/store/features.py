@@ -36,7 +36,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
-from palm_cache.store.header import StoredRows, check_format, read_header, read_source, row_keys
+from palm_cache.store.atomic import parse_json
+from palm_cache.store.header import StoredRows, check_format, read_header, read_source, row_keys, twins
 from palm_cache.store.places import Folder, folder
 from palm_cache.types import Features, Fold, Place
 
@@ -206,6 +207,13 @@ class FeatureStore:
         if not (shape[0] and shape[1]):
             return np.zeros(shape, np.float32)
         return np.asarray(self._read("text"), np.float32)
+
+    def twins(self) -> list[str]:
+        """Say where the same sound is in a fold's train and test rows, or bears several labels."""
+        contents = self.contents()
+        keys = row_keys(contents, *self.stretches())
+        keys[~np.asarray(contents.any(axis=1))] = 0
+        return twins(keys, self.labels().numpy(), self.folds(), self.clip_names)
 
     def rows(self) -> StoredRows:
         """Return everything of the rows but their embeddings."""
@@ -381,7 +389,7 @@ def read_root(where: Folder) -> dict[str, Any] | None:
         If it may not be read.
     """
     try:
-        root = json.loads(where.read(ROOT))
+        root = parse_json(where.read(ROOT))
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not isinstance(root, dict):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import isnan
 from pathlib import Path
@@ -211,3 +211,44 @@ def read_header(attributes: Mapping[str, Any]) -> StoreHeader:
         if not isinstance(values[name], kind):
             raise ValueError(f"{name} is {values[name]!r}")
     return StoreHeader(**values)
+
+
+def twins(
+    keys: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    folds: Sequence[Fold],
+    names: Callable[[], Sequence[str]],
+) -> list[str]:
+    """Say where the same sound is in a fold's train and test rows, or bears several labels.
+
+    Parameters
+    ----------
+    keys : array, shape (rows, 32)
+        What the cache knows rows by, where their files could be read; zeros elsewhere.
+    names : callable
+        Gives the names of all rows.
+    """
+    _, number = np.unique(np.ascontiguousarray(keys).view("V32").ravel(), return_inverse=True)
+    number[~keys.any(axis=1)] = -1
+    notes = []
+    shared = [
+        (fold_number, int(np.isin(number[test], number[fold.train.numpy()]).sum()), len(test))
+        for fold_number, fold in enumerate(folds, start=1)
+        if len(test := fold.test.numpy()[number[fold.test.numpy()] >= 0])
+    ]
+    leaking = [f"{count} of {total} in fold {fold}" for fold, count, total in shared if count]
+    if leaking:
+        notes.append(
+            "test clips that are byte for byte also training clips: "
+            f"{', '.join(leaking)}; accuracy on them says nothing"
+        )
+    labelled = (labels >= 0) & (number >= 0)
+    pairs = np.unique(np.column_stack([number[labelled], labels[labelled]]), axis=0)
+    contents, counts = np.unique(pairs[:, 0], return_counts=True)
+    if (counts > 1).any():
+        first = int(np.flatnonzero(number == contents[counts > 1][0])[0])
+        notes.append(
+            f"{int((counts > 1).sum())} sound(s) bear several labels, e.g. {names()[first]}: "
+            "the same bytes in different classes"
+        )
+    return notes

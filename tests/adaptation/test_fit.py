@@ -56,7 +56,16 @@ def test_classes_with_fewer_clips_than_shots_are_said() -> None:
     features = make_features(clips_per_class=10)
     heads, notes = fit_runs(features, FitParams(heads=("palm",), shots=(8,), seeds=(0,), training=QUICK))
     assert {head.n_train for head in heads} == {24, 28}
-    assert any("'class 0' has fewer than 8 clips in fold(s) 1, 2, 3; taken whole" in note for note in notes)
+    assert any(
+        "fewer than 8 clips of 4 class(es) in fold(s) 1, 2, 3: 'class 0', 'class 1'" in note for note in notes
+    )
+
+
+def test_many_classes_with_few_clips_are_one_line() -> None:
+    features = make_features(n_classes=40, clips_per_class=10)
+    _, notes = fit_runs(features, FitParams(heads=("prototype",), shots=(8,), seeds=(0,)))
+    (said,) = [note for note in notes if "fewer than 8 clips" in note]
+    assert said.endswith("and 35 more; taken whole")
 
 
 def test_a_class_without_a_clip_is_not_said_to_be_taken_whole(features: Features) -> None:
@@ -65,7 +74,8 @@ def test_a_class_without_a_clip_is_not_said_to_be_taken_whole(features: Features
     assert few_shot(lacking, fold=1, shots=2, seed=0).absent_classes == ("class 1",)
     _, notes = fit_runs(lacking, FitParams(heads=("palm",), shots=(2,), seeds=(0,), training=QUICK))
     assert notes == [
-        "clusters: class 'class 1' has no clip to learn from in fold(s) 1: only its prompt speaks for it"
+        "clusters: no clip to learn from of 1 class(es) in fold(s) 1: 'class 1'; only the prompt "
+        "speaks for it"
     ]
 
 

@@ -73,7 +73,18 @@ def suspicious(counts: Mapping[str, int]) -> list[str]:
         for name in counts
         if name.casefold() in EMPTY_LOOKING
     ]
+    notes += [
+        f"class {name!r} ({counts[name]:,}) is written in letters of several alphabets: is that meant?"
+        for name in counts
+        if any(len(_alphabets(word)) > 1 for word in name.split())
+    ]
     return notes
+
+
+def _alphabets(word: str) -> set[str]:
+    """Return which of the alphabets a word is written in whose letters look alike."""
+    first = {unicodedata.name(letter, "").partition(" ")[0] for letter in word if letter.isalpha()}
+    return first & {"LATIN", "CYRILLIC", "GREEK"}
 
 
 def named(names: list[str] | tuple[str, ...]) -> str:

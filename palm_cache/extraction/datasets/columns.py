@@ -33,10 +33,11 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "start": (
         *("start", "start s", "start sec", "start seconds", "start time", "start time s", "begin"),
         *("begin time", "begin time s", "begin s", "onset", "onset s", "onset time", "tmin", "start offset"),
+        *("t0", "xmin"),
     ),
     "end": (
         *("end", "end s", "end sec", "end seconds", "end time", "end time s", "stop", "stop s", "stop time"),
-        *("offset", "offset s", "offset time", "tmax", "end offset"),
+        *("offset", "offset s", "offset time", "tmax", "end offset", "t1", "xmax"),
     ),
     "fold": ("fold", "folds", "kfold", "cv fold", "fold id"),
     "split": ("split", "subset", "partition", "set", "usage", "dataset split", "data split"),

@@ -197,7 +197,11 @@ def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, Place], t
     )
     candidates = {path: _candidates(path, index) for path in astray}
     claims = Counter(found[0] for found in candidates.values() if len(found) == 1)
-    found = {path: some[0] for path, some in candidates.items() if len(some) == 1 and claims[some[0]] == 1}
+    found = {
+        path: some[0]
+        for path, some in candidates.items()
+        if len(some) == 1 and claims[some[0]] == 1 and some[0] != path
+    }
     files.update({path: below(root, place) for path, place in found.items()})
     notes = []
     if found:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from palm_cache.errors import DataError
-from palm_cache.extraction.audio_files import READABLE_ENDINGS
+from palm_cache.extraction.audio_files import OTHER_ENDINGS, READABLE_ENDINGS
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
@@ -37,6 +37,7 @@ from palm_cache.extraction.datasets.members import Member, members_root, unpacke
 from palm_cache.extraction.datasets.splits import WORDS, is_part, split
 from palm_cache.extraction.datasets.tables import TableRow, build_table, inside
 from palm_cache.extraction.datasets.texts import TextTable, read_header, read_table
+from palm_cache.extraction.streamed_headers import CONVERT
 from palm_cache.params import Layout, ReadingParams
 from palm_cache.types import ClipTable, Place
 
@@ -115,6 +116,7 @@ def _recognise(root: Place, listing: Listing, columns: Mapping[str, str]) -> Lay
     if not listing.audio:
         kinds = sorted({ending(path) or "without ending" for path in listing.files})
         there = f"what lies here is {named(kinds)}" if kinds else "nothing lies here"
+        there += f"; {CONVERT}" if set(OTHER_ENDINGS).intersection(kinds) else ""
         raise DataError(
             f"{root}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column of paths, "
             f"no Parquet or tar shards; {there}"

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
 from palm_cache.extraction.datasets.listing import folder_name, is_folder
 from palm_cache.extraction.datasets.tables import Folds, TableRow, build_table
@@ -104,6 +105,9 @@ def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, Non
     idle = [columns.pop(field) for field in ("fold", "split") if field in columns]
     if idle:
         notes[f"column(s) {', '.join(idle)} not used: the layout's own tables are the split"] = None
+    more = [name for name in table.header if name and name not in (*columns.values(), *idle, group)]
+    if more:
+        notes[f"column(s) not used: {named(more)}"] = None
     if columns != COLUMNS:
         notes[f"columns read as {in_words(columns)}"] = None
     rows = read_annotated(table, columns, group, labelled=True)

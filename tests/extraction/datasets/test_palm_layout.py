@@ -134,7 +134,7 @@ def test_what_holds_in_many_folds_is_said_once(tmp_path: Path) -> None:
 def test_columns_of_stretches_are_used_and_those_of_a_split_are_named(tmp_path: Path) -> None:
     write_tables(
         tmp_path,
-        "path,classname,start,end,fold\nlong.wav,siren,3,5.5,1\nlong.wav,dog,1:00,,1\n",
+        "path,classname,start,end,fold,gain\nlong.wav,siren,3,5.5,1,0\nlong.wav,dog,1:00,,1,0\n",
         "filename,label\nlong.wav,dog\n",
     )
     table = read(tmp_path)
@@ -143,8 +143,9 @@ def test_columns_of_stretches_are_used_and_those_of_a_split_are_named(tmp_path: 
         (60.0, None, "dog"),
         (0.0, None, "dog"),
     ]
-    assert table.notes[:3] == (
+    assert table.notes[:4] == (
         "column(s) fold not used: the layout's own tables are the split",
+        "column(s) not used: gain",
         "columns read as path=path,label=classname,start=start,end=end",
         "columns read as path=filename,label=label",
     )

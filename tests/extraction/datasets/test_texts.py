@@ -175,3 +175,10 @@ def test_no_path_of_a_table_leaves_the_folder(path: str) -> None:
         assert os.path.normpath(f"/data/birds/{spelling}").startswith("/data/birds")
     assert not found.startswith("/")
     assert inside(TableRow("x.csv", 2, found, None)) == found
+
+
+def test_a_word_in_letters_of_two_alphabets_is_said(tmp_path: Path) -> None:
+    names, notes = names_read(tmp_path, b"dog", "d\u043eg".encode(), "собака dog".encode())
+    assert len(names) == 3
+    (said,) = [note for note in notes if "alphabets" in note]
+    assert "'d\u043eg' (1)" in said
