@@ -34,7 +34,7 @@ _USER = re.compile(r"(?<=://)(?:[^\s/\"'<>]*|[^\s/@:\"'<>]+:(?!\d+/)[^\s@\"'<>]*
 """User and password before a host; a password may hold slashes, a port is followed by one."""
 
 _TOKEN = re.compile(
-    r"(?<=[?&])([\w-]*(?:signature|sig|token|credential|secret|password|key)=)[^\s&#\"'<>]+",
+    r"(?<=[?&;#])([\w-]*(?:signature|sig|token|credential|secret|password|passwd|pwd|auth|key)=)[^\s&;#\"'<>]+",
     re.I,
 )
 """What signs a URL: the parameters of presigned addresses, access tokens."""
@@ -42,7 +42,14 @@ _TOKEN = re.compile(
 
 def without_credentials(text: str) -> str:
     """Return text whose URLs hold no user, password or signature: what may be shown and stored."""
-    return _TOKEN.sub(r"\1***", _USER.sub("", text)) if "://" in text else text
+    if "://" not in text:
+        return text
+    # A library's own message may repeat them without the URL around them.
+    users = {found[0] for found in _USER.finditer(text) if ":" in found[0]}
+    shown = _TOKEN.sub(r"\1***", _USER.sub("", text))
+    for user in users:
+        shown = re.sub(re.escape(user), "", shown, flags=re.I)
+    return shown
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

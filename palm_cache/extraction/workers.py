@@ -78,7 +78,8 @@ def check_address(cluster: str) -> None:
     ParameterError
         If it is not an address of either kind.
     """
-    if cluster and not re.fullmatch(r"(dask|ray)://[^/]+:\d+", cluster):
+    match = re.fullmatch(r"(?:dask|ray)://(?:[^/@:]+|\[[\da-f:]+\]):(\d{1,5})", cluster)
+    if cluster and not (match and int(match[1]) < 1 << 16):
         raise ParameterError(f"cluster: {cluster!r} is not dask://HOST:PORT or ray://HOST:PORT")
 
 

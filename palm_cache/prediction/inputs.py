@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, without_credentials
 from palm_cache.extraction.audio_files import audio_below
 from palm_cache.prediction.answers import Failure
 
@@ -54,10 +54,17 @@ def _behind(text: str) -> Iterator[Path | Failure]:
     # os.path, not pathlib: no name is too long or too odd for it.
     if os.path.isdir(text):  # noqa: PTH112
         yield from _in_folder(text)
+    elif "://" in text:
+        yield Failure(without_credentials(text), "is a URL; fetch the file and name it here")
     elif os.path.lexists(text) or not glob.has_magic(text):
         yield Path(text)
     else:
-        matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207
+        folder = text
+        while folder and not os.path.isdir(folder):  # noqa: PTH112
+            folder = os.path.dirname(folder)  # noqa: PTH120
+        # A folder that is there is no pattern, whatever it is called.
+        pattern = glob.escape(folder) + text[len(folder) :]
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not matches:
             yield Failure(text, "no file is called like this")
         for match in matches:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import cast
 
@@ -11,6 +10,7 @@ import pandas as pd
 from palm_cache.report import published
 from palm_cache.report.content import Section, Table
 from palm_cache.report.means import percent, span
+from palm_cache.store.atomic import parse_json
 from palm_cache.types import Training
 
 HONEST = (
@@ -89,7 +89,7 @@ def _matched(ours: pd.DataFrame) -> Match:
 def deviations(hyperparameters: object) -> list[str]:
     """Name the settings of training that are not the paper's, from that column of ``scores.csv``."""
     paper = asdict(Training())
-    settings = json.loads(hyperparameters) if isinstance(hyperparameters, str) and hyperparameters else {}
+    settings = parse_json(hyperparameters) if isinstance(hyperparameters, str) and hyperparameters else {}
     return [
         f"{name} {value} instead of {paper[name]}"
         for name, value in settings.items()

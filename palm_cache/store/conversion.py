@@ -28,8 +28,9 @@ import torch
 from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
-from palm_cache.store.atomic import replacing, write_errors
+from palm_cache.store.atomic import parse_json, replacing, write_errors
 from palm_cache.store.features import CHUNK_ROWS, FeatureStore
+from palm_cache.store.hdf5 import growing
 from palm_cache.store.header import StoredRows, check_format, read_header
 from palm_cache.store.places import folder, opened
 from palm_cache.store.writing import publish, write_store
@@ -116,7 +117,7 @@ def _to_hdf5(store: FeatureStore, target: Place, progress: Progress) -> None:
         "templates": header.templates,
         **({} if rows.groups is None else {"group": rows.groups}),
     }
-    with replacing(target) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(target) as temporary, growing(temporary) as file:
         file["header"] = json.dumps(asdict(header))
         for name, values in arrays.items():
             file[name] = values
@@ -144,7 +145,7 @@ def _from_hdf5(source: Place, target: Place, progress: Progress) -> int:
 
 def _rebuild(file: h5py.File, source: Place, target: Place, progress: Progress) -> int:
     """Write an exported store as a feature store again."""
-    words = json.loads(_member(file, "header")[()])
+    words = parse_json(_member(file, "header")[()])
     check_format(words, source)
     header = read_header(words)
     names = _member(file, "path").asstr()[:].tolist()
@@ -173,7 +174,10 @@ def _rebuild(file: h5py.File, source: Place, target: Place, progress: Progress) 
 
     def blocks() -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(names), CHUNK_ROWS):
-            yield audio[start : start + CHUNK_ROWS]
+            block = audio[start : start + CHUNK_ROWS]
+            if not np.isfinite(block).all():
+                raise ValueError("audio holds NaN or infinity")
+            yield block
             progress("importing", min(start + CHUNK_ROWS, len(names)), len(names))
 
     write_store(target, header, rows, text, blocks())

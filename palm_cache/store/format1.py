@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from palm_cache.store.atomic import parse_json
 from palm_cache.store.places import folder
 from palm_cache.types import Place
 
@@ -20,7 +20,7 @@ CHUNK_CLIPS = 64
 def format1_header(path: Place) -> dict[str, object] | None:
     """Return the attributes of a store of format 1, ``None`` where there is none."""
     try:
-        attributes = json.loads(folder(path).read("zarr.json")).get("attributes")
+        attributes = parse_json(folder(path).read("zarr.json")).get("attributes")
     except (OSError, ValueError, AttributeError):
         return None
     return attributes if isinstance(attributes, dict) and attributes.get("format_version") == 1 else None

@@ -1,8 +1,8 @@
 """HDF5 files that appear whole or not at all, carry a seal, and are not trusted when they are read.
 
 The seal is the hash of a file's bytes, in the block before them that HDF5 leaves to its users: it tells any
-change before HDF5 looks at it. Files are made and read in memory, because HDF5 itself does not survive a full
-disk, and waits for ever at a pipe.
+change before HDF5 looks at it. Files are made and read in memory, or through one of Python's, because HDF5
+itself does not survive a full disk, and waits for ever at a pipe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,49 @@ def writing(path: Path) -> Iterator[h5py.File]:
     with replacing(path) as temporary, temporary.open("wb") as target:
         target.write(_sealed(body))
         target.write(body)
+
+
+class _Unfailing(FileIO):
+    """A file that HDF5 writes into: the first error is kept, and what is written from then on is dropped."""
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Write, or pretend to."""
+        left = memoryview(content)
+        try:
+            while left and self.error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return len(content)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut off or lengthen, or pretend to."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[h5py.File]:
+    """Give an HDF5 file that is written as it is filled: for what is too large for memory.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written: HDF5 itself would end the process.
+    """
+    with _Unfailing(path, "w+") as target:
+        try:
+            with h5py.File(target, "w") as opened:
+                yield opened
+        except Exception as error:
+            raise (target.error or error) from error
+        if target.error:
+            raise target.error
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Only what carries our mark is ever listed: a feature store by its root, the cach
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palm_cache.errors import DamagedStoreError, OutputError, StoreError
-from palm_cache.store.atomic import write_errors
+from palm_cache.store.atomic import parse_json, write_errors
 from palm_cache.store.cache import RECIPE
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
@@ -80,7 +79,7 @@ def _describe(
     where: Folder, name: str, files: Mapping[str, int], used: Mapping[str, list[str]]
 ) -> CachedRecipe | None:
     try:
-        words = json.loads(where.read(f"{name}/{RECIPE}"))
+        words = parse_json(where.read(f"{name}/{RECIPE}"))
         recipe, kind = words["recipe"], words["kind"]
         if words["palm_cache"] != FORMAT or name != f"{kind}-{fingerprint(recipe)[:32]}":
             return None
@@ -101,7 +100,7 @@ def _count(where: Folder, name: str) -> int | None:
     """Return the number of contents of a segment, ``None`` if it cannot be read."""
     try:
         (length,) = struct.unpack("<Q", where.read(name, 0, 8))
-        header = json.loads(where.read(name, 8, 8 + length))
+        header = parse_json(where.read(name, 8, 8 + length))
         return int(header["values"]["shape"][0])
     except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, OverflowError):
         return None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
-from palm_cache.store.atomic import replacing
+from palm_cache.store.atomic import parse_json, replacing
 from palm_cache.store.hdf5 import DAMAGE, members, reading, reason, tensor, writing
 from palm_cache.store.heads import split_run_name
 from palm_cache.store.layout import check_name
@@ -62,7 +62,7 @@ def _share_or_none(text: str) -> float:
 
 
 def _settings(text: str) -> str:
-    if not isinstance(json.loads(text), dict):
+    if not isinstance(parse_json(text), dict):
         raise ValueError("not a JSON object")
     return text
 

@@ -22,6 +22,8 @@ import numpy as np
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
+from palm_cache.store.atomic import parse_json
+
 FORMAT = "palm-cache segment 1"
 
 SEGMENT = re.compile(r"\d{20}-[0-9a-f]{8}\.safetensors")
@@ -201,7 +203,7 @@ def parse(
             raise DamageError(name)
         if len(head) < 8 + length:
             head = read(0, 8 + length)
-        header = json.loads(head[8 : 8 + length])
+        header = parse_json(head[8 : 8 + length])
         about = header["__metadata__"]
         values = header["values"]
         n_rows = int(values["shape"][0])
@@ -216,7 +218,7 @@ def parse(
         reasons, block_rows = about["failures"], int(about["block_rows"])
         if crc32c(reasons.encode() + index) != int(about["index_crc32c"]) or block_rows < 1:
             raise DamageError(name)
-        failures = {int(at): RecordedFailure(*why) for at, why in json.loads(reasons).items()}
+        failures = {int(at): RecordedFailure(*why) for at, why in parse_json(reasons).items()}
         forgotten = {at for at, one in failures.items() if forgets(one)}
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise DamageError(name) from error

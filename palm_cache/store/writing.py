@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from palm_cache.errors import OutputError
-from palm_cache.store.atomic import named, write_errors
+from palm_cache.store.atomic import named, parse_json, write_errors
 from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, file_hash, root_hash
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.header import StoredRows, StoreHeader, written_source
@@ -33,7 +33,7 @@ _MEMBERS = "audio|content_sha256|errors?|text|path|label|start|end|group|folds"
 _OF_A_STORE = re.compile(
     rf"zarr\.json|({_MEMBERS})(/(row|reason|\d+|train|test))*/(zarr\.json|c(/\d+)+(\.\w+\.partial)?)"
 )
-"""Files of a store whose manifest is damaged, or of format 1, which had none."""
+"""Names of files of a store: a manifest, which may be damaged or forged, can claim no others."""
 
 
 def write_store(
@@ -119,7 +119,7 @@ def claimed_files(where: Folder) -> set[str]:
         present = where.files()
     listed = _listed(content)
     if listed:
-        return {ROOT, *listed}.intersection(present)
+        return {ROOT, *filter(_OF_A_STORE.fullmatch, listed)}.intersection(present)
     if all(f'"{key}": '.encode() in content for key in ("format_version", "fingerprint", "encoder")):
         return set(filter(_OF_A_STORE.fullmatch, present))
     raise _something_else(where, min(present, default=ROOT))
@@ -155,7 +155,7 @@ def _something_else(where: Folder, stranger: str) -> OutputError:
 def _listed(root: bytes) -> set[str]:
     """Return the files that a root names, none if it cannot be read or is of format 1."""
     try:
-        content = json.loads(root)
+        content = parse_json(root)
         listed = content.get(UNFINISHED_MARK) or content["attributes"]["files"]
         return set(map(str, listed)) if isinstance(listed, list | dict) else set()
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import typer
 from command_line import call, fail, runner, succeed
-from samples import make_features, write_palm_folder, write_sample
+from samples import make_features, write_palm_folder, write_sample, write_tone
 from typer.testing import Result
 from workshop import Workshop
 
@@ -350,6 +350,7 @@ def test_what_finds_no_room_leaves_nothing_half_written(
         ("predict", heads, clips, *sliding, "--csv", "answers.csv"),
         ("predict", heads, long, *sliding, "--audacity", "labels.txt"),
         ("explore", str(workshop.store), "--method", "pca", "--out", "page.html"),
+        ("store", "export", str(workshop.store), "store.h5"),
     ):
         done = call_with_room_for(n_bytes, *words)
         assert done.exit_code == 1, (words, done.stderr)
@@ -366,3 +367,93 @@ def test_scores_that_find_no_room_leave_the_earlier_ones(folder: Path) -> None:
     assert done.exit_code == 1
     assert "heads.h5: cannot write: file too large" in done.stderr
     assert {file: file.read_bytes() for file in (folder / "runs").rglob("*") if file.is_file()} == before
+
+
+DEEP = b"[" * 100_000
+"""JSON that Python's own recursion does not survive."""
+
+
+@pytest.mark.parametrize("content", [DEEP, b'{"attributes": ' + b'{"a":' * 500 + b"1" + b"}" * 501, None])
+def test_a_store_beside_that_is_nested_beyond_reason_or_a_pipe_stops_no_one(
+    folder: Path, content: bytes | None
+) -> None:
+    write_palm_folder(folder / "Tones")
+    write_palm_folder(folder / "Other")
+    succeed("extract", "--dataset", "Tones")
+    evil = folder / "data" / "features" / "Tones" / "evil.zarr"
+    shutil.copytree(evil.with_name("mini.zarr"), evil)
+    replace_by(evil / "zarr.json", content)
+    for words in (
+        ("extract", "--dataset", "Tones"),
+        ("extract", "--dataset", "Other"),
+        ("fit", *FIT),
+        ("store", "gc"),
+        ("cache", "info"),
+    ):
+        succeed(*words)
+    for words in (("store", "info", str(evil)), ("store", "export", str(evil), "x.npz")):
+        assert str(evil) in fail(*words)
+
+
+@pytest.mark.parametrize("content", [DEEP, None])
+def test_a_cache_that_is_nested_beyond_reason_or_a_pipe_is_made_anew(
+    folder: Path, content: bytes | None
+) -> None:
+    write_palm_folder(folder / "Tones")
+    succeed("extract", "--dataset", "Tones")
+    for file in (folder / "data" / "features" / ".cache").glob("*/*"):
+        replace_by(file, content)
+    succeed("cache", "info")
+    assert (
+        "(0 embedded now" not in succeed("extract", "--dataset", "Tones", "--views", "2", "--out", "x").stdout
+    )
+    assert "recipes" in succeed("cache", "info").stdout
+
+
+def replace_by(file: Path, content: bytes | None) -> None:
+    """Put other bytes, or a pipe that nobody writes to, in the place of a file."""
+    file.unlink()
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
+
+
+def test_a_disk_that_is_away_in_part_does_not_empty_a_store(folder: Path) -> None:
+    for name in ("low", "mid", "high"):
+        for number in range(3):
+            write_tone(folder / "Sounds" / name / f"{number}.wav", frequency=200 + 10 * number + len(name))
+    store = folder / "data" / "features" / "Sounds" / "mini.zarr"
+    succeed("extract", "--dataset", "Sounds")
+    for name in ("low", "mid"):
+        (folder / "Sounds" / name).rename(folder / name)
+    before = (store / "zarr.json").read_bytes()
+    refused = fail("extract", "--dataset", "Sounds")
+    assert "of its 9 clips the files of 6 are gone" in refused
+    assert "--prune" in refused
+    assert (store / "zarr.json").read_bytes() == before
+    (folder / "mid").rename(folder / "Sounds" / "mid")
+    assert "3 clip(s) that the store held are no more" in succeed("extract", "--dataset", "Sounds").stderr
+    (folder / "Sounds" / "mid").rename(folder / "mid")
+    assert "3 clips" in succeed("extract", "--dataset", "Sounds", "--prune").stdout
+
+
+def test_a_dataset_that_was_moved_keeps_its_store_when_another_comes_in_its_old_place(folder: Path) -> None:
+    write_palm_folder(folder / "here" / "Tones")
+    succeed("extract", "--dataset", "here/Tones")
+    (folder / "here").rename(folder / "there")
+    succeed("extract", "--dataset", "there/Tones")
+    write_palm_folder(folder / "here" / "Tones", classes=("other", "more"))
+    assert "another dataset is called Tones" in succeed("extract", "--dataset", "here/Tones").stderr
+    assert "palm" in succeed("fit", "--dataset", "there/Tones", *FIT).stdout
+
+
+def test_twins_are_said_by_who_fits_too(folder: Path) -> None:
+    write_palm_folder(folder / "Tones")
+    audios = folder / "Tones" / "audios"
+    shutil.copy(audios / "train_0_0.wav", audios / "test_0_0.wav")
+    shutil.copy(audios / "train_0_0.wav", audios / "train_1_0.wav")
+    succeed("extract", "--dataset", "Tones")
+    noted = succeed("fit", "--dataset", "Tones", *FIT).stderr
+    assert "byte for byte also training clips" in noted
+    assert "1 sound(s) bear several labels, e.g. audios/train_0_0.wav" in noted

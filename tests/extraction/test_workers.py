@@ -161,7 +161,11 @@ def test_a_cluster_that_is_not_there_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "address", ["dask://", "dask://host", "tcp://host:1", "spark://host:1", "dask://h:p"]
+    "address",
+    [
+        *("dask://", "dask://host", "tcp://host:1", "spark://host:1", "dask://h:p", "dask://h:65536"),
+        *("dask://me:secret@h:1", "dask://a:b:1"),
+    ],
 )
 def test_an_address_that_is_none_is_refused_before_anything_is_loaded(address: str) -> None:
     with pytest.raises(ParameterError, match="is not dask://HOST:PORT or ray://HOST:PORT"):

@@ -94,3 +94,18 @@ def test_an_empty_folder_or_list_is_named() -> None:
 def test_a_folder_that_cannot_be_opened_is_named() -> None:
     Path("locked").mkdir(mode=0)
     assert find("locked") == [("locked", "cannot be opened: Permission denied")]
+
+
+def test_a_folder_that_is_there_is_no_pattern_whatever_it_is_called(tmp_path: Path) -> None:
+    Path("birds[1]").mkdir()
+    Path("birds[1]/a.wav").touch()
+    Path("birds1").mkdir()
+    Path("birds1/b.wav").touch()
+    assert find("birds[1]/*.wav") == ["birds[1]/a.wav"]
+    assert find("birds[12]/*.wav") == ["birds1/b.wav"]
+
+
+def test_a_url_is_no_file_and_its_password_is_not_shown() -> None:
+    assert find("http://me:hidden@host/x.wav") == [
+        ("http://host/x.wav", "is a URL; fetch the file and name it here")
+    ]

@@ -152,7 +152,7 @@ def exported(store: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind", ["external storage", "external link", "soft link", "virtual", "huge", "short"]
+    "kind", ["external storage", "external link", "soft link", "virtual", "huge", "short", "nan", "deep"]
 )
 def test_an_hdf5_that_points_elsewhere_or_claims_too_much_is_refused(
     exported: Path, tmp_path: Path, kind: str
@@ -174,6 +174,11 @@ def test_an_hdf5_that_points_elsewhere_or_claims_too_much_is_refused(
             layout = h5py.VirtualLayout((120, 2, 24), "float32")
             layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "audio", (120, 2, 24))
             file.create_virtual_dataset("audio", layout)
+        elif kind == "nan":
+            file.create_dataset("audio", data=np.full((120, 2, 24), np.nan, np.float32))
+        elif kind == "deep":
+            del file["header"]
+            file["header"] = "[" * 100_000
         elif kind == "huge":
             file.create_dataset("audio", (10**9, 2, 24), "float32", chunks=(64, 2, 24))
         else:

@@ -26,6 +26,9 @@ def test_a_path_stays_a_path_and_a_url_becomes_a_place() -> None:
     ("text", "message"),
     [
         ("nowhere://bucket/x", "Unsupported filesystem: 'nowhere'; give a folder or a URL such as s3://"),
+        ("://x", "'://x' is no place"),
+        ("file://", "'file://' is no place"),
+        ("a\0b", "is no place"),
         ("memory://", "memory://: give a folder inside it, e.g. memory://bucket/folder"),
     ],
 )

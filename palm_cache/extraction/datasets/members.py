@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from palm_cache.extraction.datasets.texts import TextTable
-from palm_cache.store.atomic import write_errors
+from palm_cache.store.atomic import parse_json, write_errors
 from palm_cache.types import Place
 
 INDEX = ".members.json"
@@ -120,7 +120,7 @@ def _unpack(members: Iterable[Member], folder: Path, state: list[str]) -> Member
 def _read_index(folder: Path, state: list[str]) -> Members | None:
     """Return what was unpacked, or ``None`` if nothing was of this state."""
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = parse_json((folder / INDEX).read_text(encoding="utf-8"))
         return index["members"] if index["state"] == state else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

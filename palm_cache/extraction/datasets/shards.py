@@ -7,7 +7,6 @@ first dot.
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from palm_cache.extraction.audio_files import AUDIO_ENDINGS
 from palm_cache.extraction.datasets.listing import ending
 from palm_cache.extraction.datasets.members import Member
 from palm_cache.extraction.datasets.texts import TextTable, check_regular
+from palm_cache.store.atomic import parse_json
 from palm_cache.types import Place
 
 BATCH_ROWS = 64
@@ -141,8 +141,8 @@ def _member(container: Place, sample: dict[str, tuple[str, bytes]]) -> Iterator[
             ).strip()
         elif extension == ".json":
             try:
-                told = json.loads(content)
-            except (ValueError, RecursionError) as error:
+                told = parse_json(content)
+            except ValueError as error:
                 raise DataError(f"{container.name}, {name}: not JSON: {error}; mend the shard") from error
             for key, value in (told if isinstance(told, dict) else {}).items():
                 fields.setdefault(key, _text(value, None))
@@ -202,9 +202,9 @@ def _audio_column(schema: Any) -> str | None:
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
     """Return what the ``datasets`` library wrote about the columns."""
     try:
-        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        info = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = info.get("info", {}).get("features", {})
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError):
         return {}
     return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
 from palm_cache.extraction.datasets.listing import find_files
 from palm_cache.extraction.datasets.texts import on_disk, read_table
+from palm_cache.store.atomic import parse_json
 from palm_cache.types import Clip, ClipTable, Fold, Place
 
 Folds = Sequence[tuple[Sequence["TableRow"], Sequence["TableRow"]]]
@@ -80,10 +80,10 @@ def read_json(file: Path) -> object:
         If it cannot be read.
     """
     try:
-        return json.loads(file.read_bytes())
+        return parse_json(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file}: cannot read the list: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{file}: not JSON: {error}; get the file again") from error
 
 

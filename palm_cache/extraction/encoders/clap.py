@@ -50,6 +50,15 @@ PADDINGS: dict[str, Literal["tile", "repeat-pad"]] = {"repeatpad": "repeat-pad",
 FUSED_WINDOWS = 3
 """Windows of sound that a fused model reads at most: 30 s."""
 
+MOST = {
+    "sampling_rate": 1_000_000,
+    "hop_length": 1 << 20,
+    "max_length_s": 3_600,
+    "fft_window_size": 1 << 16,
+    "feature_size": 1 << 12,
+}
+"""Constants of a processor, all whole numbers from 1, and what none of them is above."""
+
 ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
 
 
@@ -279,19 +288,19 @@ def check_processor(spec: str, config: Any, extractor: Any) -> None:
     EncoderError
         Naming what does not.
     """
-    positive = ("sampling_rate", "hop_length", "max_length_s", "fft_window_size", "feature_size")
-    wrong = [
-        f"{name} {value!r}"
-        for name in positive
-        if not isinstance(value := getattr(extractor, name), int) or value <= 0
-    ]
-    if not wrong and extractor.nb_max_samples <= extractor.fft_window_size:
-        wrong = [f"a window of {extractor.nb_max_samples} samples"]
-    mels = config.audio_config.num_mel_bins
-    if not wrong and extractor.feature_size != mels:
-        wrong = [f"feature_size {extractor.feature_size} where the model reads {mels}"]
+    audio, wrong = config.audio_config, ""
+    if extractor.nb_max_samples <= max(extractor.fft_window_size, extractor.hop_length):
+        wrong = f"a window of {extractor.nb_max_samples} samples"
+    elif not extractor.frequency_max <= extractor.sampling_rate / 2:
+        wrong = f"frequency_max {extractor.frequency_max} at {extractor.sampling_rate} Hz"
+    elif extractor.feature_size != audio.num_mel_bins:
+        wrong = f"feature_size {extractor.feature_size} where the model reads {audio.num_mel_bins}"
     if wrong:
-        raise EncoderError(f"{spec}: its processor's file is damaged: {', '.join(wrong)}")
+        raise EncoderError(f"{spec}: its processor's file is damaged: {wrong}")
+    if audio.spec_size <= 0 or audio.spec_size % audio.num_mel_bins:
+        raise EncoderError(
+            f"{spec}: its config.json is damaged: spec_size {audio.spec_size} for {audio.num_mel_bins} mels"
+        )
     if extractor.padding not in PADDINGS:
         raise EncoderError(
             f"{spec}: its processor pads with {extractor.padding!r}; known here: {', '.join(PADDINGS)}"
@@ -334,13 +343,18 @@ def _load_parts(what: str, place: str, options: Options) -> ClapParts:
     if kind != "clap":
         raise EncoderError(f"{what}: holds a model of type {kind!r}, not clap; try hf: for other models")
     model = load_model(ClapModel, what, place, options, ADVICE)
-    extractor = load_part(
-        what,
-        "preprocessor_config.json",
-        lambda: ClapFeatureExtractor.from_pretrained(place, **options),
-        ADVICE,
-    )
+    extractor = load_part(what, "preprocessor_config.json", lambda: _load_extractor(place, options), ADVICE)
     tokenizer = load_part(
         what, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE
     )
     return ClapParts(model, extractor, tokenizer, provenance(config))
+
+
+def _load_extractor(place: str, options: Options) -> Any:
+    """Load the processor's constants once they are known to make sense: tables are made of them."""
+    given, _ = ClapFeatureExtractor.get_feature_extractor_dict(place, **options)
+    for name, most in MOST.items():
+        value = given.get(name, 1)
+        if not isinstance(value, int) or not 0 < value <= most:
+            raise ValueError(f"{name} {value!r}")
+    return ClapFeatureExtractor.from_pretrained(place, **options)

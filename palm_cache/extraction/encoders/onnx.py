@@ -11,7 +11,6 @@ may be left out where there is one. The graph takes (batch, samples), (batch, 1,
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib.metadata import version
@@ -27,6 +26,7 @@ from palm_cache.errors import EncoderError, UnknownNameError
 from palm_cache.extraction.encoders.base import Encoder, Padding, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine, cpu_workers
+from palm_cache.store.atomic import parse_json
 
 PADDINGS: Mapping[str, Padding] = {"zeros": "nan", "tile": "tile", "repeat-pad": "repeat-pad"}
 """The paddings that a description may name, and what the reader is asked for."""
@@ -171,7 +171,7 @@ def read_description(spec: str, file: Path) -> Description:
     example = '{"sample_rate": 32000, "seconds": 5, "padding": "zeros"}'
     known = {field.name: field for field in fields(Description)}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"
         raise EncoderError(f"{spec}: {file}: {reason}; write what the graph hears: {example}") from error

@@ -122,6 +122,8 @@ def place(text: str | PathLike[str] | Place) -> Place:
     if not isinstance(text, str):
         return cast("Place", text) if hasattr(text, "fs") else Path(text)
     scheme, separator, rest = text.partition("://")
+    if "\0" in text or (separator and not (scheme and rest)):
+        raise ParameterError(f"{text!r} is no place; give a folder or a URL such as s3://bucket/folder")
     if not separator:
         return Path(text)
     from upath import UPath

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -40,7 +42,9 @@ class LocalFolder:
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return the content of a file, or a part of it."""
-        with (self.place / name).open("rb", buffering=0) as file:
+        with open_file(self.place / name) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a file", name)
             file.seek(start)
             return file.read(-1 if stop is None else stop - start)
 
@@ -159,9 +163,17 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
                     yield from _walk(entry.path, f"{prefix}{entry.name}/")
                 else:
                     with suppress(FileNotFoundError):
-                        yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_size
+                        yield f"{prefix}{entry.name}", _size(entry)
     except (FileNotFoundError, NotADirectoryError):
         return
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """Return the size of a file, also of one that DVC has put a link to in its place."""
+    try:
+        return entry.stat().st_size
+    except OSError:  # leads nowhere
+        return entry.stat(follow_symlinks=False).st_size
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -209,6 +209,10 @@ def test_model_and_processor_must_go_together(fused: Path, directory: Path, tmp_
         ("feature_size", 0),
         ("hop_length", "480"),
         ("feature_size", 32),
+        ("feature_size", 1 << 30),
+        ("hop_length", 1 << 40),
+        ("max_length_s", 1_000_000),
+        ("frequency_max", 1e9),
     ],
 )
 def test_a_processor_that_makes_no_sense_is_refused(
@@ -333,3 +337,13 @@ def test_a_revision_of_the_hub_can_be_pinned_and_the_commit_is_recorded(
     assert pinned.identity == tagged.identity != latest.identity
     with pytest.raises(EncoderError, match="not in the local cache, and the hub does not give it"):
         load("me/tiny@v3")
+
+
+@pytest.mark.parametrize("value", [0, 100, -64])
+def test_a_configuration_that_no_picture_fits_is_refused(directory: Path, tmp_path: Path, value: int) -> None:
+    place = Path(shutil.copytree(directory, tmp_path / "copy"))
+    config = json.loads((place / "config.json").read_text())
+    config["audio_config"]["spec_size"] = value
+    (place / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match=r"config\.json is damaged: spec_size"):
+        load(place)
