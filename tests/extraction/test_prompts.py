@@ -20,9 +20,9 @@ DESCRIBED = {"high tone": ("a shrill whistle", "a flute"), "low tone": ("a deep 
 
 def test_templates_are_held_beside_the_papers_two_in_the_order_of_their_file(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_bytes("\ufeffa {c}, far away\r\n\r\n  {c}\r\n{c} ist zu hören\r\n".encode())
+    file.write_bytes("\ufeffa {c}, far away\r\n\r\n  {c}\r\n{c} hörbar\r\n".encode())
     prompts = Prompts.read(PromptFiles(templates=str(file)))
-    assert prompts.held == (BARE_TEMPLATE, ZERO_SHOT_TEMPLATE, "a {c}, far away", "{c} ist zu hören")
+    assert prompts.held == (BARE_TEMPLATE, ZERO_SHOT_TEMPLATE, "a {c}, far away", "{c} hörbar")
     assert Prompts().held == Prompts.read(PromptFiles()).held == TEMPLATES
 
 
