@@ -209,9 +209,9 @@ def test_what_cannot_be_searched_is_said_with_what_to_do(
     assert "ends at 1 s, not after its start at 2 s" in refusal(store, "--like", f"{tone}@2-1")
     assert "no such file" in refusal(store, "--like", tmp_path / "absent.wav")
     assert "the text is empty" in refusal(store, "--text", " ")
-    assert "did you mean low tone?" in refusal(store, "--row", 0, "--label", "low tonne")
+    assert "did you mean low tone?" in refusal(store, "--row", 0, "--label", "low tine")
     head = ("--head", workshop.heads)
-    assert "did you mean low tone?" in refusal(workshop.store, *head, "--class", "low tonne")
+    assert "did you mean low tone?" in refusal(workshop.store, *head, "--class", "low tine")
     assert "or of other options; give a store that was made alike" in refusal(
         store, *head, "--class", "low tone"
     )
