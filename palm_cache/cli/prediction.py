@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palm_cache.cli.completion import complete_store
 from palm_cache.cli.options import USE, HeadsArgument, RunOption, SameEncoderOption, takes
 from palm_cache.cli.results import ResultFormat, ResultWriter, TableWriter, csv_writer, json_writer
 from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, progress_bar, say, tell
@@ -22,7 +23,7 @@ from palm_cache.types import spell_shots
 
 if TYPE_CHECKING:
     from palm_cache.prediction.classifier import Classifier
-    from palm_cache.types import Run
+    from palm_cache.types import FittedHead, Run
 
 SOME_FAILED = 3
 """Exit code of ``predict`` where some inputs got no answer."""
@@ -45,6 +46,16 @@ def predict(
         ),
     ],
     run: RunOption = None,
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--store",
+            help="Instead of listening: every row of this feature store, by its embeddings, in milliseconds. "
+            "Give it again for more stores, or for each encoder of a head on joined ones.",
+            metavar="PLACE",
+            autocompletion=complete_store,
+        ),
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -66,6 +77,10 @@ def predict(
         Path | None,
         typer.Option("--csv", help="Write CSV to this file; - is standard output.", metavar="FILE"),
     ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(help="With --store: write a Parquet file, which needs pyarrow.", metavar="FILE"),
+    ] = None,
     encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
@@ -80,9 +95,22 @@ def predict(
     palm-cache predict runs/demo/mini/heads.h5 night.flac --timeline --hop 1 --audacity night.txt
 
     palm-cache predict --classes "dog bark,siren" recordings/
+
+    palm-cache predict runs/demo/mini --store data/features/demo/mini.zarr --csv answers.csv
     """
     sliding = {"--window": params["window"], "--hop": params["hop"], "--audacity": audacity}
     _check_options(params["timeline"] is True, sliding, csv, as_json)
+    if store:
+        if len(inputs) != 1 or classes is not None or params["timeline"] is True:
+            message = "goes with a heads file alone: no audio, no --classes, no --timeline"
+            raise typer.BadParameter(message, param_hint="--store")
+        loaded = override(LoadingParams(), **loading)
+        _predict_rows(
+            Path(inputs[0]), store, run, encoder, loaded, _settings(params), top, csv, parquet, as_json
+        )
+        return
+    if parquet is not None:
+        raise typer.BadParameter("goes with --store", param_hint="--parquet")
     heads, audio = _heads_and_audio(inputs, classes, run)
     with one_line_errors("what was printed or written stands"), ExitStack() as stack:
         settings = _settings(params)
@@ -186,7 +214,6 @@ def _load(
 ) -> Classifier:
     """Load head and encoder, and say which run it is and what its probabilities are worth."""
     from palm_cache.prediction.table import load_classifier
-    from palm_cache.store.heads import read_runs, run_name
 
     classifier = load_classifier(
         heads,
@@ -197,10 +224,17 @@ def _load(
         tokenizer=loading.tokenizer,
         trust_remote_code=loading.trust_remote_code,
     )
-    head = classifier.head
     if heads is None:
         say(f"note: zero-shot with {classifier.encoder.spec}; probabilities are not calibrated")
-        return classifier
+    else:
+        _say_which(heads, run, classifier.head)
+    return classifier
+
+
+def _say_which(heads: Path, run: str | None, head: FittedHead) -> None:
+    """Say which run it is and what its probabilities are worth."""
+    from palm_cache.store.heads import read_runs, run_name
+
     runs = read_runs(heads)
     name, calibration = run_name(head.run), head.calibration
     if calibration:
@@ -211,7 +245,61 @@ def _load(
         worth = "probabilities are not calibrated: it learned from no shots that could be held out"
     reason = f", {_why_default(heads, runs)}" if run is None and len(runs) > 1 else ""
     say(f"note: {name}{reason}; {worth}")
-    return classifier
+
+
+def _predict_rows(
+    heads: Path,
+    stores: Sequence[str],
+    run: str | None,
+    encoder: str | None,
+    loading: LoadingParams,
+    settings: PredictParams,
+    top: int,
+    csv: Path | None,
+    parquet: Path | None,
+    as_json: bool,
+) -> None:
+    """Show what a head says about every row of some stores."""
+    with one_line_errors("what was printed or written stands"), ExitStack() as stack:
+        from palm_cache.prediction.rows import score_rows, write_parquet
+        from palm_cache.retrieval.queries import Loading
+        from palm_cache.store.heads import heads_file, run_name
+        from palm_cache.store.places import place
+
+        file = heads_file(heads)
+        for option, output in (("--csv", csv), ("--parquet", parquet)):
+            keep_inputs([output] if output else [], [file], option)
+        rows = score_rows(
+            file, [place(one) for one in stores], run, Loading(encoder, loading.device, loading.tokenizer)
+        )
+        head = rows.head
+        _say_which(file, run, head)
+        if parquet is not None:
+            write_parquet(rows.table(settings.threshold), parquet)
+            tell(f"{len(rows.paths):,} rows -> {parquet}")
+        if parquet is None or csv is not None or as_json:
+            shape = ResultFormat(
+                head.class_names,
+                min(top, len(head.class_names)),
+                settings.threshold,
+                over_time=rows.over_time,
+            )
+            about = {
+                "heads": str(file),
+                "run": run_name(head.run),
+                "stores": list(stores),
+                "classes": list(head.class_names),
+                "calibration": asdict(head.calibration) if head.calibration else None,
+                "threshold": settings.threshold,
+            }
+            writer = _rows(stack, shape, [Path(path) for path in rows.paths], csv, about if as_json else None)
+            for result in rows.results():
+                writer.write(shape.row(result))
+    for row, reason in rows.errors.items():
+        say(f"failed {rows.paths[row]}: {reason}")
+    if rows.errors:
+        say(f"{len(rows.errors)} of {len(rows.paths)} row(s) have no embedding")
+        raise typer.Exit(SOME_FAILED)
 
 
 def _why_default(heads: Path, runs: Sequence[Run]) -> str:

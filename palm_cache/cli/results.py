@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,7 +44,8 @@ class ResultFormat:
             return {"path": result.path, "error": result.reason}
         source: dict[str, object] = {"path": result.path}
         if isinstance(result, Stretch):
-            source |= {"start": result.start, "end": result.end}
+            end = None if isnan(result.end) else result.end  # of a row that ends with its file
+            source |= {"start": result.start, "end": end}
         if result.probabilities is None:
             return {**source, "label": None, "silent": True}
         named = answer(result.probabilities, self.class_names, top=self.top, threshold=self.threshold)

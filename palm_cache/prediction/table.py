@@ -19,9 +19,12 @@ from palm_cache.prediction.answers import Failure, Prediction, Stretch, answer, 
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.inputs import find_recordings
+from palm_cache.prediction.rows import ScoredRows, score_rows
 from palm_cache.prediction.timeline import Sliding, join, listen
+from palm_cache.retrieval.find import as_places
+from palm_cache.retrieval.queries import Loading
 from palm_cache.store.heads import heads_file, run_name
-from palm_cache.types import AnyPath, Progress, no_progress
+from palm_cache.types import AnyPath, AnyPlace, Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,9 @@ _DEFAULTS = PredictParams()
 
 def predict(
     heads: AnyPath | None,
-    audio: AnyPath | Iterable[AnyPath],
+    audio: AnyPath | Iterable[AnyPath] = (),
     *,
+    store: AnyPlace | Sequence[AnyPlace] | None = None,
     run: str | None = None,
     classes: Sequence[str] | None = None,
     threshold: float = _DEFAULTS.threshold,
@@ -69,6 +73,9 @@ def predict(
         A ``heads.h5``, or the folder that it lies in; ``None`` where ``classes`` are given instead.
     audio : path or several
         Files, folders, which are searched for audio, or patterns such as ``"night/*.flac"``.
+    store : path or several, optional
+        Instead of audio: every row of these feature stores, by its embedding, in milliseconds; of a head on
+        joined encoders a store of each.
     run : str, optional
         A run of the file, by its name or the beginning of it; by default, of the calibrated runs with most
         shots, the one with the least loss on its held-out shots.
@@ -113,6 +120,11 @@ def predict(
     ['path', 'label', 'probability', 'error']
     """
     params = PredictParams(threshold, timeline, window, hop, batch_size)
+    if store is not None:
+        if heads is None or audio != ():
+            raise ParameterError("store: goes with heads, and without audio and classes")
+        loading = Loading(encoder, device, tokenizer)
+        return _of_rows(score_rows(heads_file(Path(heads)), as_places(store), run, loading), threshold)
     paths = [audio] if isinstance(audio, str | PathLike) else audio
     classifier = load_classifier(
         heads,
@@ -126,6 +138,16 @@ def predict(
     recordings = find_recordings([os.fspath(path) for path in paths], _no_list)
     results = classify(classifier, recordings, params, progress=progress)
     return _collect(results, classifier, threshold, over_time=timeline)
+
+
+def _of_rows(rows: ScoredRows, threshold: float) -> PredictResult:
+    return PredictResult(
+        table=rows.table(threshold),
+        probabilities=rows.probabilities,
+        class_names=rows.head.class_names,
+        run=run_name(rows.head.run),
+        calibrated=rows.head.calibration is not None,
+    )
 
 
 def load_classifier(

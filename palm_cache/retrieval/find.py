@@ -121,7 +121,7 @@ def search(
     >>> found.table["label"].tolist()
     ['low tone', 'low tone', 'low tone']
     """
-    opened = Stores(_places(stores))
+    opened = Stores(as_places(stores))
     if k < 1:
         raise ParameterError(f"k: {k} is less than one row")
     where = Where(tuple(labels), unlabelled, path, tuple(datasets))
@@ -234,7 +234,8 @@ def _record(stores: Stores, row: int, score: float) -> dict[str, object]:
     }
 
 
-def _places(stores: AnyPlace | Sequence[AnyPlace]) -> list[Place]:
+def as_places(stores: AnyPlace | Sequence[AnyPlace]) -> list[Place]:
+    """Return the places of one store or several."""
     several = [stores] if isinstance(stores, str | PathLike | UPath) else list(stores)
     if not several:
         raise ParameterError("stores: give at least one")

@@ -1,0 +1,199 @@
+"""Every row of feature stores at once: no encoder is needed, and a row takes microseconds."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from palm_cache.adaptation.scorer import Scorer
+from palm_cache.errors import ParameterError, StaleStoreError, StoreError
+from palm_cache.prediction.answers import Failure, Prediction, Stretch
+from palm_cache.retrieval.queries import Loading, ask_head, probabilities
+from palm_cache.retrieval.stores import Stores
+from palm_cache.store.atomic import replacing
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.heads import chosen_run, read_head, run_name
+from palm_cache.store.join import read_features
+from palm_cache.types import FittedHead, Place
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """What a head says about every row of some stores, in their order."""
+
+    head: FittedHead
+    paths: Sequence[str]
+    """Inside the dataset; of several datasets with its name before it."""
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    """(rows,) seconds; NaN is the end of the file."""
+    probabilities: NDArray[np.float64]
+    """(rows, n_classes); NaN for rows without an embedding."""
+    errors: dict[int, str]
+    """Why a row has no embedding."""
+
+    @property
+    def over_time(self) -> bool:
+        """Whether rows are stretches of files."""
+        return bool((self.start > 0).any() or not np.isnan(self.end).all())
+
+    def results(self) -> Iterator[Prediction | Stretch | Failure]:
+        """Yield the rows as results of a prediction."""
+        shares = torch.from_numpy(self.probabilities)
+        for row, path in enumerate(self.paths):
+            if row in self.errors:
+                yield Failure(path, self.errors[row])
+            elif self.over_time:
+                yield Stretch(path, float(self.start[row]), float(self.end[row]), shares[row])
+            else:
+                yield Prediction(path, shares[row].log(), shares[row], unheard=0.0)
+
+    def table(self, threshold: float = 0.0) -> pd.DataFrame:
+        """Return ``path``, ``label``, ``probability`` and ``error``; of stretches ``start`` and ``end`` too.
+
+        Parameters
+        ----------
+        threshold : float
+            Probability below which no class is named.
+        """
+        known = np.asarray(~np.isnan(self.probabilities).any(axis=1))
+        first = np.where(known[:, None], self.probabilities, 0).argmax(axis=1)
+        likeliest = self.probabilities[np.arange(len(first)), first]
+        named = known & (likeliest >= threshold)
+        times = {"start": self.start, "end": self.end} if self.over_time else {}
+        names = np.array(self.head.class_names, dtype=object)
+        return pd.DataFrame(
+            {
+                "path": self.paths,
+                **times,
+                "label": np.where(named, names[first], None),
+                "probability": np.where(named, likeliest, np.nan),
+                "error": [self.errors.get(row, "") for row in range(len(self.paths))],
+            }
+        )
+
+
+def score_rows(
+    heads: Path, stores: Sequence[Place], run: str | None = None, loading: Loading | None = None
+) -> ScoredRows:
+    """Score every row of some feature stores.
+
+    Parameters
+    ----------
+    heads : Path
+        The heads file.
+    stores : sequence of Place
+        Made alike, by the encoder of the head. For a head on the joined features of several encoders a
+        store of each, of one dataset or of several.
+    run : str, optional
+        See :func:`~palm_cache.store.heads.chosen_run`.
+    loading : Loading, optional
+        For heads that look at every row through the text tower.
+
+    Raises
+    ------
+    StoreError, UnknownNameError
+        If there are no such heads or stores, or a store is missing that a joined head needs.
+    StaleStoreError
+        If the stores were not made as the head's features were.
+    """
+    head, _ = read_head(heads, chosen_run(heads, run))
+    if "+" in head.run.encoder:
+        return _together([_score_joined(head, group) for group in _of_encoders(head, stores)])
+    opened = Stores(stores)
+    scorer = ask_head(opened, heads, run_name(head.run), loading or Loading()).scorer
+    shares = np.concatenate([probabilities(scorer, opened.audio(span)) for span in opened.spans()])
+    shares[~opened.usable] = np.nan
+    return _together([_described(head, store, shares) for store, shares in _parted(opened, shares)])
+
+
+def _parted(
+    stores: Stores, shares: NDArray[np.float64]
+) -> Iterator[tuple[FeatureStore, NDArray[np.float64]]]:
+    start = 0
+    for store in stores.stores:
+        yield store, shares[start : start + store.n_clips]
+        start += store.n_clips
+
+
+def _described(head: FittedHead, store: FeatureStore, shares: NDArray[np.float64]) -> ScoredRows:
+    errors = store.errors()
+    unknown = np.flatnonzero(np.isnan(shares).any(axis=1)).tolist()
+    errors |= {row: "no embedding of it in the other encoder's store" for row in unknown if row not in errors}
+    names, dataset = store.clip_names(), store.header.dataset
+    return ScoredRows(head, [f"{dataset}/{name}" for name in names], *store.stretches(), shares, errors)
+
+
+def _together(scored: Sequence[ScoredRows]) -> ScoredRows:
+    """Put the rows of several stores one behind the other; of one alone, paths do without the dataset."""
+    if len(scored) == 1:
+        (one,) = scored
+        paths = [path.partition("/")[2] for path in one.paths]
+        return ScoredRows(one.head, paths, one.start, one.end, one.probabilities, one.errors)
+    errors: dict[int, str] = {}
+    before = 0
+    for one in scored:
+        errors |= {before + row: reason for row, reason in one.errors.items()}
+        before += len(one.paths)
+    return ScoredRows(
+        scored[0].head,
+        [path for one in scored for path in one.paths],
+        np.concatenate([one.start for one in scored]),
+        np.concatenate([one.end for one in scored]),
+        np.concatenate([one.probabilities for one in scored]),
+        errors,
+    )
+
+
+def _of_encoders(head: FittedHead, stores: Sequence[Place]) -> list[list[Place]]:
+    """Return for every dataset the stores of the head's encoders, in their order."""
+    specs = head.run.encoder.split("+")
+    datasets: dict[str, dict[str, Place]] = {}
+    for store in stores:
+        header = FeatureStore(store).header
+        datasets.setdefault(header.dataset, {})[header.encoder] = store
+    for dataset, given in datasets.items():
+        if set(given) != set(specs):
+            raise StoreError(
+                f"run {run_name(head.run)} reads the joined features of {' and '.join(specs)}: give a "
+                f"store of each with --store; of {dataset} there are those of {', '.join(sorted(given))}"
+            )
+    return [[given[spec] for spec in specs] for given in datasets.values()]
+
+
+def _score_joined(head: FittedHead, stores: Sequence[Place]) -> ScoredRows:
+    features = read_features(stores)
+    if features.fingerprint != head.fingerprint:
+        raise StaleStoreError(
+            f"run {run_name(head.run)} was fitted on embeddings of other versions or options than those of "
+            f"{', '.join(map(str, stores))}; extract both alike"
+        )
+    scorer = Scorer(head, features.audio.shape[2])
+    shares = np.concatenate(
+        [probabilities(scorer, block.numpy()) for block in torch.split(features.audio, 4096)]
+    )
+    shares[~features.usable.numpy()] = np.nan
+    return _described(head, FeatureStore(stores[0]), shares)
+
+
+def write_parquet(table: pd.DataFrame, file: Path) -> None:
+    """Write a table as Parquet, whole or not at all.
+
+    Raises
+    ------
+    ParameterError
+        If pyarrow is not installed.
+    OutputError
+        If it cannot be written.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ParameterError(f"{file}: Parquet needs pyarrow: pip install 'palm-cache[parquet]'; or --csv")
+    with replacing(file) as temporary:
+        table.to_parquet(temporary, engine="pyarrow", index=False)
