@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 
 from palm_cache.cli.completion import PREDICTIONS, complete_predicted_run
-from palm_cache.cli.options import USE, StoreArgument
+from palm_cache.cli.options import USE, SameEncoderOption, StoreArgument, takes
 from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, progress_bar, say, tell
-from palm_cache.params import MapMethod
+from palm_cache.params import LoadingParams, MapMethod, override
+
+COLOURS = "What clips are coloured by, if not their label or mistake"
 
 
+@takes(loading=LoadingParams)
 def explore(
+    loading: dict[str, object],
     store: StoreArgument,
     run: Annotated[
         str | None,
@@ -28,6 +32,29 @@ def explore(
         Path | None,
         typer.Option(help="Where the run's predictions lie.", show_default=str(PREDICTIONS), metavar="FILE"),
     ] = None,
+    clusters: Annotated[
+        int,
+        typer.Option(
+            help="Colour by so many clusters of embeddings.",
+            min=0,
+            show_default="12, where nothing is labelled",
+            rich_help_panel=COLOURS,
+        ),
+    ] = 0,
+    head: Annotated[
+        Path | None,
+        typer.Option(
+            help="Colour by the class that a head gives: a heads.h5 or its folder; --run names a run of it.",
+            metavar="HEADS",
+            rich_help_panel=COLOURS,
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="Colour the 50 clips that are nearest to a text.", metavar="TEXT", rich_help_panel=COLOURS
+        ),
+    ] = None,
     method: Annotated[
         MapMethod,
         typer.Option(help="How the map is made; pca is instant, umap needs umap-learn."),
@@ -39,21 +66,36 @@ def explore(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE")] = Path("explore.html"),
+    encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
     """Make a page to look at and listen to a feature store: a map of its clips, coloured by class or mistake.
 
     Without --run every clip is judged by its ten nearest neighbours, which finds odd and mislabelled clips.
+    A store without labels is coloured by clusters, or as you say.
     The page is one file, works offline and lists the most confused clips of every class.
 
     Example: palm-cache explore data/features/demo/mini.zarr --run palm-16shots-seed0 --audio data/raw/demo
     """
-    if predictions is None and run is not None:
+    if sum((clusters > 0, head is not None, text is not None, predictions is not None)) > 1:
+        raise typer.BadParameter("give one of them", param_hint="--clusters, --head, --text, --predictions")
+    if predictions is None and run is not None and head is None:
         predictions = PREDICTIONS
     with one_line_errors():
+        from palm_cache.explore.groups import Grouping
         from palm_cache.explore.page import write_page
+        from palm_cache.retrieval.queries import Loading
+        from palm_cache.store.heads import heads_file
         from palm_cache.store.places import place
 
+        loaded = override(LoadingParams(), **loading)
+        by = Grouping(
+            clusters,
+            heads_file(head) if head is not None else None,
+            run,
+            text,
+            Loading(encoder, loaded.device, loaded.tokenizer),
+        )
         with progress_bar("iterations") as progress:
             page = write_page(
                 place(store),
@@ -61,6 +103,7 @@ def explore(
                 method=method,
                 predictions=predictions,
                 run=run,
+                by=by,
                 audio=audio,
                 progress=progress,
             )

@@ -11,6 +11,7 @@ from urllib.parse import quote_from_bytes
 import numpy as np
 
 from palm_cache.errors import DataError
+from palm_cache.explore.groups import Grouping, group, with_unlabelled
 from palm_cache.explore.projection import project
 from palm_cache.explore.rendering import render
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
@@ -38,6 +39,7 @@ def write_page(
     method: MapMethod = "tsne",
     predictions: Path | None = None,
     run: str | None = None,
+    by: Grouping = Grouping(),  # noqa: B008  # frozen
     audio: Path | None = None,
     progress: Progress = no_progress,
 ) -> Page:
@@ -49,6 +51,8 @@ def write_page(
         A ``predictions.h5``; without it clips are judged by their neighbours.
     run : str, optional
         Which run of it; see :func:`~palm_cache.explore.verdicts.read_run`.
+    by : Grouping
+        What clips are coloured by; a store without labels by clusters.
     audio : Path, optional
         The dataset's folder, which the page then plays clips from by relative addresses; without it the page
         looks beside itself.
@@ -73,7 +77,12 @@ def write_page(
     if len(usable) < len(paths):
         notes.append(f"{len(paths) - len(usable)} clip(s) have no embedding and are not on the map")
     # First what may be refused, then what takes long.
-    verdicts = read_run(predictions, run, features) if predictions else neighbour_votes(features)
+    if predictions:
+        verdicts, told = read_run(predictions, run, features), ""
+        features = with_unlabelled(features)
+    else:
+        features, told = group(features, store, by)
+        verdicts = neighbour_votes(features)
     places = project(features.audio[usable, 0].numpy(), method, progress=progress)
     data = {
         "classes": features.class_names,
@@ -87,12 +96,17 @@ def write_page(
         "verdict": f"{verdicts.run} says" if verdicts.run else "Neighbours say",
     }
     with replacing(out) as temporary:
-        temporary.write_text(_render(features, verdicts, method, paths, data), encoding="utf-8")
+        temporary.write_text(_render(features, verdicts, method, paths, data, told), encoding="utf-8")
     return Page(out, len(usable), tuple(notes))
 
 
 def _render(
-    features: Features, verdicts: Verdicts, method: MapMethod, paths: Sequence[str], data: dict[str, object]
+    features: Features,
+    verdicts: Verdicts,
+    method: MapMethod,
+    paths: Sequence[str],
+    data: dict[str, object],
+    told: str,
 ) -> str:
     labels, said = features.labels.numpy(), verdicts.said
     place_of = np.cumsum(features.usable.numpy()) - 1  # of a row among the clips on the map
@@ -110,6 +124,7 @@ def _render(
         paths=paths,
         place_of=place_of.tolist(),
         data=data,
+        told=told,
     )
 
 

@@ -1,0 +1,118 @@
+"""What clips are coloured by where that is not their label: clusters, a head's answer, a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
+
+from palm_cache.errors import DataError, ParameterError
+from palm_cache.retrieval.queries import Loading, ask_head, probabilities, text_query
+from palm_cache.retrieval.ranking import nearest
+from palm_cache.retrieval.stores import Stores
+from palm_cache.types import Features, Place
+
+UNLABELLED = "without a label"
+
+MOST_CLUSTERS = 12
+"""Clusters that are made where nobody says how many: as many as colours and shapes can tell apart."""
+
+FOUND = 50
+"""Clips that a search colours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """What the clips of a map are coloured by; their labels if nothing is given."""
+
+    clusters: int = 0
+    """So many clusters of embeddings; stores without labels are grouped like this anyway."""
+    head: Path | None = None
+    """A heads file: by the class that a run of it gives them."""
+    run: str | None = None
+    text: str | None = None
+    """What the nearest clips are coloured for."""
+    loading: Loading = field(default_factory=Loading)
+
+
+def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str]:
+    """Put groups in the place of labels.
+
+    Returns
+    -------
+    features : Features
+        Its labels and class names are those of the groups; unlabelled clips are a group of their own.
+    told : str
+        What the groups are, in words; "" if they are the labels.
+
+    Raises
+    ------
+    ParameterError
+        If several groupings are asked for, or more clusters than there are clips.
+    PalmCacheError
+        As a search raises.
+    """
+    if sum((by.clusters > 0, by.head is not None, by.text is not None)) > 1:
+        raise ParameterError("colour by one of clusters, head and text")
+    usable = np.flatnonzero(features.usable.numpy())
+    if by.head is not None:
+        asked = ask_head(Stores([store]), by.head, by.run, by.loading)
+        likeliest = probabilities(asked.scorer, features.audio[usable].numpy()).argmax(axis=1)
+        return _regrouped(features, usable, likeliest, asked.scorer.class_names), f"what {asked.run} says"
+    if by.text is not None:
+        query = text_query(Stores([store]), by.text, by.loading)
+        found = nearest(features.audio.numpy(), query, FOUND, among=features.usable.numpy()).rows
+        names = (f"like {by.text!r}", "others")
+        told = f"the {len(found)} clips nearest to {by.text!r}, and the others"
+        return _regrouped(features, usable, (~np.isin(usable, found)).astype(int), names), told
+    if by.clusters or not (features.labels >= 0).any():
+        count = by.clusters or min(MOST_CLUSTERS, max(1, len(usable) // 5))
+        return _regrouped(
+            features, usable, *_clusters(features, usable, count)
+        ), f"{count} clusters of embeddings"
+    return with_unlabelled(features), ""
+
+
+def with_unlabelled(features: Features) -> Features:
+    """Make unlabelled clips a class of their own, the last."""
+    if not (features.labels < 0).any():
+        return features
+    labels = torch.where(features.labels < 0, len(features.class_names), features.labels)
+    return _named(features, labels, (*features.class_names, UNLABELLED))
+
+
+def _clusters(
+    features: Features, usable: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.int64], Sequence[str]]:
+    """Return the cluster of every usable clip, the largest first."""
+    if not 0 < count <= len(usable):
+        raise ParameterError(f"clusters: {count} of {len(usable)} clips; choose from 1 to their number")
+    directions = normalize(features.audio[usable, 0].numpy())
+    with threadpool_limits(1):  # sums depend on the number of threads in the last bit
+        found = KMeans(count, n_init=3, random_state=0).fit_predict(directions)
+    by_size = np.argsort(-np.bincount(found, minlength=count), kind="stable")
+    rank = np.empty(count, np.int64)
+    rank[by_size] = np.arange(count)
+    return rank[found], [f"cluster {number + 1}" for number in range(count)]
+
+
+def _regrouped(
+    features: Features, usable: NDArray[np.int64], groups: NDArray[np.integer], names: Sequence[str]
+) -> Features:
+    if not len(usable):
+        raise DataError(f"{features.dataset}: no clip has an embedding")
+    labels = torch.zeros(len(features.labels), dtype=torch.int64)
+    labels[torch.from_numpy(usable)] = torch.from_numpy(np.asarray(groups, np.int64))
+    return _named(features, labels, tuple(names))
+
+
+def _named(features: Features, labels: torch.Tensor, names: tuple[str, ...]) -> Features:
+    text = torch.zeros(len(names), 0, features.audio.shape[2])
+    return replace(features, labels=labels, class_names=names, templates=(), text=text)
