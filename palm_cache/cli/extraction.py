@@ -53,10 +53,10 @@ def encoders(
     as_json: Json = False,
 ) -> None:
     """List the encoders, those of installed packages too; with a name, show the card of one."""
-    from palm_cache.extraction.encoders.registry import cards, encoder_class, find_card
+    from palm_cache.extraction.encoders.registry import card_named, cards
 
     with one_line_errors():
-        shown = [find_card(name) or encoder_class(name).card] if name else cards()
+        shown = [card_named(name)] if name else cards()
     if as_json:
         content = [asdict(card) for card in shown]
         print_json(content[0] if name else content)
@@ -65,11 +65,11 @@ def encoders(
         print_table(("", name), rows)
     else:
         print_table(
-            ("encoder", "ask for it with", "what it is", "reads text", "window", "dim", "licence"),
+            ("encoder", "ask for it with", "what it is", "reads text", "window", "dim", "licence", "needs"),
             [
                 [
                     *(card.name, card.spec, card.description, "yes" if card.reads_text else "no"),
-                    *(card.window, card.dim, card.licence),
+                    *(card.window, card.dim, card.licence, card.needs or "nothing more"),
                 ]
                 for card in shown
             ],

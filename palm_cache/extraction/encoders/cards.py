@@ -139,5 +139,17 @@ _CARDS = (
     ),
 )
 
+OWN = EncoderCard(
+    name="python",
+    spec="python:MODULE:CLASS[:SOURCE]",
+    description="an encoder of your own: a class in a module that Python finds",
+    example="python:my_encoder:Birds:birds.pt",
+    source="you; docs/pages/own-encoder.md has an example",
+    window="its own",
+    dim="its own",
+    licence="its own",
+    needs="what its module imports",
+)
+
 CARDS = {card.name: card for card in _CARDS}
 """By the encoder's name, which a spec begins with."""

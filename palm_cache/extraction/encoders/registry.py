@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
-from palm_cache.extraction.encoders.cards import CARDS, REMOTE_CODE, EncoderCard
+from palm_cache.extraction.encoders.cards import CARDS, OWN, REMOTE_CODE, EncoderCard
 from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.store.fingerprint import fingerprint
 
@@ -24,22 +24,25 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "palm_cache.encoders"
 """Group of entry points by which other packages add theirs."""
 
-OWN = "python"
-"""``python:MODULE:CLASS`` or ``python:MODULE:CLASS:SOURCE`` is an encoder of the user's own."""
-
 
 def encoder_names() -> list[str]:
     """Return what a spec can begin with; nothing is imported."""
-    return [*CARDS, *_foreign(), OWN]
+    return [*CARDS, *_foreign(), OWN.name]
 
 
 def cards() -> list[EncoderCard]:
     """Return the cards of all encoders; other packages' are imported, and left out where they cannot be."""
-    found = list(CARDS.values())
+    found = [*CARDS.values(), OWN]
     for name in _foreign():
         with suppress(EncoderError):
             found.append(encoder_class(name).card)
     return found
+
+
+def card_named(name: str) -> EncoderCard:
+    """Return the card of an encoder by its name; raise as :func:`encoder_class`."""
+    known = {**CARDS, OWN.name: OWN}
+    return known[name] if name in known else encoder_class(name).card
 
 
 def find_card(spec: str) -> EncoderCard | None:
@@ -113,7 +116,7 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
 def _find(spec: str) -> tuple[type[Encoder], str, bool]:
     """Return class and source of a spec, and whether the class is another's than palm-cache's."""
     name, source = split_spec(spec)
-    if name == OWN:
+    if name == OWN.name:
         module, _, rest = source.partition(":")
         attribute, _, source = rest.partition(":")
         if not module or not attribute:
@@ -153,7 +156,7 @@ def _import(what: str, place: tuple[str, str, str]) -> type[Encoder]:
 def _foreign() -> dict[str, str]:
     """Return name and place of the encoders of other packages; they take no name of ours."""
     entries = entry_points(group=ENTRY_POINTS)
-    return {entry.name: entry.value for entry in entries if entry.name not in {*CARDS, OWN}}
+    return {entry.name: entry.value for entry in entries if entry.name not in {*CARDS, OWN.name}}
 
 
 def recipe_of(recorded: Mapping[str, object], tokenizer: str = CLIP_TOKENIZER) -> Recipe:
@@ -273,7 +276,7 @@ def load_same_encoder(
     """
     from palm_cache.extraction.recipe import audio_recipe, format1_print
 
-    if named is None and spec.partition(":")[0] == OWN:
+    if named is None and spec.partition(":")[0] == OWN.name:
         raise EncoderError(
             f"encoder {spec}: is code of somebody's; to have it run, name it: --encoder {spec}"
         )
