@@ -60,6 +60,7 @@ def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
     """Cut rows that are longer than a window into windows, each with its row's label, fold and group.
 
     The last window is moved back to end with its row; a row that is not longer than a window stays as it is.
+    One that ends with its file has no end of its own, as where a table names it: the cache knows both as one.
     """
     if not reading.window:
         return table
@@ -74,8 +75,8 @@ def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
         pieces.append(list(range(len(clips), len(clips) + max(len(starts), 1))))
         clips += [
             replace(clip, start=start, end=min(round(start + reading.window, 6), end or start))
-            for start in starts
-        ] or [clip]
+            for start in starts[:-1]
+        ] + [replace(clip, start=start) for start in starts[-1:] or [clip.start]]
 
     def pieces_of(rows: Tensor) -> Tensor:
         return torch.tensor([piece for row in rows.tolist() for piece in pieces[row]], dtype=torch.int64)
@@ -95,10 +96,10 @@ def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
 def _starts(start: float, end: float, window: float, hop: float) -> list[float]:
     """Return where windows of a stretch begin; none if it is not longer than one."""
     room = end - start - window
-    if room <= 1e-6:
+    if room <= SAME_END:
         return []
     starts = [round(start + number * hop, 6) for number in range(int(room / hop + 1e-9) + 1)]
-    return starts if end - starts[-1] - window <= 1e-6 else [*starts, round(end - window, 6)]
+    return starts if end - starts[-1] - window <= SAME_END else [*starts, round(end - window, 6)]
 
 
 def _lengths() -> Callable[[Place], float | None]:

@@ -34,7 +34,7 @@ def test_windows_follow_each_other_and_the_last_ends_with_its_recording(folder: 
         ("wren/a.wav", 0.0, 1.0),
         ("wren/a.wav", 1.0, 2.0),
         ("wren/a.wav", 2.0, 3.0),
-        ("wren/a.wav", 2.3, 3.3),
+        ("wren/a.wav", 2.3, None),
         ("wren/b.wav", 0.0, None),
     ]
     assert [clip.start for clip in read(folder, 1.0, 0.5).clips if clip.name == "wren/a.wav"] == [
@@ -64,6 +64,16 @@ def test_a_labelled_stretch_is_cut_within_its_bounds(tmp_path: Path) -> None:
         *((1.0, 2.0), (2.0, 3.0), (2.5, 3.5)),
         (4.0, 4.5),
         (4.5, None),
+    ]
+
+
+def test_windows_that_a_table_names_are_the_same_rows(folder: Path, tmp_path: Path) -> None:
+    cut = read(folder, 0.7).clips
+    lines = [f"{clip.name},{clip.start},{'' if clip.end is None else clip.end},bird" for clip in cut]
+    (folder / "labels.csv").write_text("\n".join(["path,start,end,classname", *lines]) + "\n")
+    named = read_dataset(str(folder / "labels.csv")).clips
+    assert [(clip.name, clip.start, clip.end) for clip in named] == [
+        (clip.name, clip.start, clip.end) for clip in cut
     ]
 
 
