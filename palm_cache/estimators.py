@@ -116,7 +116,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         rows, classes = validate_data(self, X, y, dtype=_FLOATS, ensure_all_finite=False)
         _check_finite(rows, "X")
-        check_classification_targets(classes)
+        if classes.dtype.kind == "f":  # of whole numbers and names scikit-learn warns where shots are few
+            check_classification_targets(classes)
         present = np.unique(classes)
         if len(present) < 2:
             raise ArrayError(f"y holds one class only, {present[0]!r}; a classifier needs two or more")
