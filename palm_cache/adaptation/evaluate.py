@@ -98,6 +98,7 @@ def _evaluate_files(
 ) -> Evaluation:
     rows: list[dict[str, object]] = []
     predictions: list[RunPrediction] = []
+    looked_at: set[tuple[str, str]] = set()
     for number, file in enumerate(files):
         progress("evaluating", number, len(files))
         fitted, recorded = read_heads(file)
@@ -106,13 +107,16 @@ def _evaluate_files(
         words = None
         for head in fitted:
             check_fresh(head, features, file)
+            looked_at.add((head.run.dataset, slug(head.run.encoder)))
+            if not len(features.folds[head.run.fold - 1].test):  # fitted on all that there is
+                continue
             if words is None and load_tower and find_head(head.run.head).needs_text_tower:
                 words = Words(load_tower(FeatureStore(stores[0]).header), features.class_names)
             row, prediction = evaluate_head(features, head, words)
             rows.append(row)
             predictions.append(prediction)
         progress("evaluating", number + 1, len(files))
-    renewed = frozenset((str(row["dataset"]), str(row["encoder"])) for row in rows)
+    renewed = frozenset(looked_at)
     scores = pd.concat([_other_scores(out, heads, renewed), pd.DataFrame(rows, columns=list(COLUMNS))])
     scores = scores.sort_values(list(KEYS), ignore_index=True)
     write_scores(out / "scores.csv", scores)

@@ -65,7 +65,7 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
         raise DataError(f"{features.dataset}: no fold {fold}; it has {len(features.folds)}, counted from 1")
     rows = features.folds[fold - 1]
     test = rows.test[features.usable[rows.test]]
-    if not len(test):
+    if not len(test) and len(rows.test):
         raise DataError(f"{features.dataset}, fold {fold}: no test clip has an embedding")
     if shots == 0:
         return Task(torch.empty(0, dtype=torch.int64), test)

@@ -353,11 +353,16 @@ def _find_stores(
 
 
 def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
-    """Print the means of some runs."""
+    """Print the means of some runs, if there are any: what was fitted on all clips has no test clips."""
     from palm_cache.report.means import summarise
     from palm_cache.store.scores import tell_apart
 
-    print_summary(summarise(tell_apart(scores)[0]), as_json)
+    if scores.empty and not as_json:
+        tell("no test clips: nothing is scored")
+    elif scores.empty:
+        print_json([])
+    else:
+        print_summary(summarise(tell_apart(scores)[0]), as_json)
 
 
 def print_summary(summary: pd.DataFrame, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 
 import pandas as pd
 
+from palm_cache.errors import DataError
 from palm_cache.report.base_novel import base_novel_section
 from palm_cache.report.comparison import compare_with_paper, deviations
 from palm_cache.report.content import Figure, Section, Table
@@ -70,7 +71,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     Raises
     ------
     StoreError, DataError
-        If the scores are missing or of another format.
+        If the scores are missing, none, or of another format.
     UnknownNameError
         If there are no predictions of the head to compare with.
     DamagedStoreError
@@ -80,6 +81,8 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     """
     stored = out / "predictions.h5"
     every = read_scores(out / "scores.csv")
+    if every.empty:
+        raise DataError(f"{out / 'scores.csv'}: nothing is scored there; fit on a dataset with test clips")
     split = every["variant"].map(is_base_only)
     # What learned from some classes alone is no rival of what learned from all; alone it has them to itself.
     rivals = every if split.all() else every[~split]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from samples import make_features
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.types import ALL_SHOTS, TEMPLATES, ClipTable, Features
+from palm_cache.types import ALL_SHOTS, TEMPLATES, ClipTable, Features, Fold
 
 
 def features_of(table: ClipTable, failed: tuple[int, ...] = ()) -> Features:
@@ -106,6 +107,12 @@ def test_a_fold_without_a_usable_test_clip_is_refused() -> None:
     features = make_features(failed=range(120))
     with pytest.raises(DataError, match="no test clip has an embedding"):
         few_shot(features, fold=1, shots=1, seed=0)
+
+
+def test_a_fold_that_tests_on_nothing_is_drawn_from_all_the_same(features: Features) -> None:
+    only = Fold(torch.arange(120), torch.zeros(0, dtype=torch.int64))
+    task = few_shot(replace(features, folds=(only,)), fold=1, shots=2, seed=0)
+    assert (len(task.train), len(task.test)) == (8, 0)
 
 
 def test_all_shots_are_every_usable_training_clip_and_no_class_is_short() -> None:
