@@ -202,7 +202,7 @@ def extract(
     encoder : str
         ``mini``, ``clap:...`` or ``pengi:...``.
     root : path, optional
-        Where a dataset known by name lies.
+        Where a dataset known by name lies, or what the paths of a table are relative to.
     store : path, optional
         The store to write; ``data/features/<dataset>/<encoder>.zarr`` by default.
     reading : ReadingParams, optional

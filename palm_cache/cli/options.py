@@ -68,9 +68,9 @@ RootOption = Annotated[
     str | None,
     typer.Option(
         "--root",
-        help="Where a dataset known by name lies: a folder or a URL.",
+        help="Where a dataset known by name lies, or the audio of a table: a folder or a URL.",
         metavar="PLACE",
-        show_default="data/raw/<Name>",
+        show_default="data/raw/<Name>, or the table's folder",
     ),
 ]
 SameEncoderOption = Annotated[

@@ -58,7 +58,9 @@ class Reading:
     """Where the files lie, if not in the dataset's own folder."""
 
 
-def read(where: Place, dataset: str, source: str, reading: ReadingParams) -> ClipTable:
+def read(
+    where: Place, dataset: str, source: str, reading: ReadingParams, audio: Place | None = None
+) -> ClipTable:
     """Read a folder, or a single table or container, as a dataset.
 
     Parameters
@@ -69,6 +71,8 @@ def read(where: Place, dataset: str, source: str, reading: ReadingParams) -> Cli
         Its name.
     source : str
         Its absolute place, under which what is unpacked of it is kept.
+    audio : Place, optional
+        The folder that the paths of a single table are relative to; the table's own by default.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def read(where: Place, dataset: str, source: str, reading: ReadingParams) -> Cli
         raise DataError(f"{where}: read as {found.told}, there are no rows; another way to read it: --as")
     if reading.group and not any(row.group for row in found.rows):
         raise DataError(f"{where}: read as {found.told}, it has no column {reading.group!r} to group by")
-    place = found.root or root
+    place = found.root or audio or root
     rows = [replace(row, path=inside(row)) for row in found.rows]
     files = find_files(place, dict.fromkeys(row.path for row in rows))
     folds, said = split(rows, reading, files[0])
@@ -174,10 +178,12 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str, root: Place |
         notes.append(
             f"{len(rows) - len(kept):,} row(s) of files that the file system added are skipped (._* ...)"
         )
-    if "time" in table.header and {"path", "start", "end", "label"} <= set(columns):
+    appended = "time" in table.header and {"path", "start", "end", "label"} <= set(columns)
+    if appended:
         kept, replaced = _latest(kept)
         notes += [f"{replaced:,} row(s) replaced by later ones of the same stretch"] if replaced else []
-    idle = [name for name in table.header if name and name not in (*columns.values(), reading.group)]
+    used = (*columns.values(), reading.group, *(("time",) if appended else ()))
+    idle = [name for name in table.header if name and name not in used]
     if idle:
         notes.append(f"column(s) not used: {named(idle)}")
     return Reading(kept, f"{told} ({in_words(columns)})", notes, root)

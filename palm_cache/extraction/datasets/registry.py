@@ -122,7 +122,8 @@ def read_dataset(
     name_or_folder : str
         A known name; or any folder, table or container that ``own_data`` recognises. A URL is a folder too.
     root : Place, optional
-        Where a known dataset lies; ``data/raw/<Name>`` by default.
+        Where a known dataset lies, ``data/raw/<Name>`` by default; or what the paths of a table are relative
+        to, its own folder by default.
     strict : bool
         What differs from the data card, and files that are missing, are errors instead of notes.
     reading : ReadingParams
@@ -195,12 +196,17 @@ def check_dataset(
 def _read(name_or_folder: str, root: Place | None, reading: ReadingParams) -> Check:
     card = find_card(name_or_folder)
     if card is None:
-        if root is not None:
-            raise DataError(f"--root goes with a dataset known by name; {name_or_folder} is a folder itself")
         where = _existing(name_or_folder)
-        table = own_data.read(where, _name_of(where), source_of(where), reading)
-        folder = where.parent if own_data.is_file(where) else where
-        return Check(folder, replace(table, source=source_of(where)), (), missing_files(table, folder))
+        alone = own_data.is_file(where)
+        if root is not None and not alone:
+            raise DataError(
+                f"--root goes with a dataset known by name, or with a table; {name_or_folder} is a folder "
+                "itself"
+            )
+        table = own_data.read(where, _name_of(where), source_of(where), reading, root)
+        folder = root or (where.parent if alone else where)
+        source = source_of(where if root is None else root)  # where its sound is looked for later on
+        return Check(folder, replace(table, source=source), (), missing_files(table, folder))
     if reading.columns or reading.group or reading.layout != "auto":
         raise DataError(f"{card.name} is read as published: --as, --columns and --group go with a folder")
     # A remote folder has all of a path's methods that adapters use: joining, listing, opening.
