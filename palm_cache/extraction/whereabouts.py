@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
 from collections.abc import Iterable
-from urllib.parse import unquote_to_bytes
+from pathlib import PureWindowsPath
 
 from palm_cache.errors import PalmCacheError
 from palm_cache.extraction.datasets.listing import find_files, is_folder
 from palm_cache.extraction.datasets.members import members_root
 from palm_cache.extraction.datasets.registry import default_root, find_card
+from palm_cache.extraction.datasets.texts import as_written
 from palm_cache.store.header import StoreHeader
 from palm_cache.store.places import place
 from palm_cache.types import Place
@@ -27,7 +28,7 @@ def roots_of(header: StoreHeader) -> list[Place]:
 
 
 def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None) -> dict[str, Place]:
-    """Find the files of some rows; what is not there is left out.
+    """Find the files of some rows; what is not there, or not inside the dataset, is left out.
 
     Parameters
     ----------
@@ -42,7 +43,8 @@ def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None)
     dict
         Files by name.
     """
-    missing = {name: _on_disk(name) for name in names}
+    written = {name: as_written(name) for name in names}
+    missing = {name: path for name, path in written.items() if _stays_inside(path)}
     found: dict[str, Place] = {}
     for folder in [root] if root is not None else roots_of(header):
         try:
@@ -57,15 +59,7 @@ def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None)
     return found
 
 
-def _on_disk(name: str) -> str:
-    """Return a path as file systems hold it: what is not UTF-8 is percent-escaped in a store."""
-    spelled = os.fsdecode(unquote_to_bytes(name))
-    return name if _is_text(spelled) else spelled
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _stays_inside(path: str) -> bool:
+    """Tell whether a path leads nowhere but into the folder that it is relative to."""
+    plain = posixpath.normpath(path.replace("\\", "/"))
+    return not (posixpath.isabs(plain) or PureWindowsPath(path).drive or plain.split("/")[0] == "..")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from palm_cache.errors import DataError, UnknownNameError
 from palm_cache.types import Place
@@ -173,6 +173,16 @@ def is_legible(text: str) -> bool:
 def on_disk(text: str) -> str:
     """Return a path's spelling on disk, whatever bytes it is made of, as text that can be stored."""
     return text if is_legible(text) else quote_from_bytes(os.fsencode(text), safe="/ ")
+
+
+def as_written(name: str) -> str:
+    """Return what :func:`on_disk` spelled as tables have it: bytes that are not UTF-8 as surrogates."""
+    content = unquote_to_bytes(name)
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return os.fsdecode(content)
+    return name
 
 
 def _parse(text: str, delimiter: str) -> Iterator[tuple[int, tuple[str, ...]]]:
