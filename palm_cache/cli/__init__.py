@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from palm_cache import __version__
-from palm_cache.cli import adaptation, bench, explore, extraction, prediction, report, retrieval, store
+from palm_cache.cli import adaptation, bench, explore, extraction, label, prediction, report, retrieval, store
 from palm_cache.cli.terminal import Commands
 
 app = typer.Typer(
@@ -52,4 +52,5 @@ report.register(app)
 prediction.register(app)
 retrieval.register(app)
 explore.register(app)
+label.register(app)
 bench.register(app)

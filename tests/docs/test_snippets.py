@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
+from drive import kind_of, write_recordings
+from label_page import label_by_ear
 from miniatures import write_miniature
 from own_example import write_example
 from pengi_checkpoint import save_small_tokenizer
@@ -60,6 +63,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory, pengi_checkpoint: Path) 
     save_small_tokenizer(folder / "openai" / "clip-vit-base-patch32")
     (folder / "base.pth").symlink_to(pengi_checkpoint)
     write_example(folder)
+    write_recordings(folder / "recordings")
     (folder / "prompts.txt").write_text("{c} in the street\n{c}, far away\n")
     described = [f"{name},the sound of a {name}" for name in CARD.class_names]
     (folder / "descriptions.csv").write_text("\n".join(["classname,text", *described]) + "\n")
@@ -91,6 +95,8 @@ def workplace(stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.copytree(stand_ins, folder, symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(typer, "launch", lambda address: 0)
+    label_by_ear(monkeypatch, lambda path: kind_of(path) if path[0].isdecimal() else "sound", ["random"])
     return folder
 
 

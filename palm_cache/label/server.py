@@ -1,0 +1,312 @@
+"""The page's server: on this machine alone, for whoever knows its address.
+
+The address holds a token, so that no other program can guess it. ``Host`` must be ours, so that no other name
+can be made to lead here (DNS rebinding), and ``Origin`` too, so that no other page can have labels given.
+Files are asked for by the number of a row and never by name.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import asdict
+from functools import lru_cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from palm_cache.errors import AudioError, DataError, PalmCacheError, ParameterError
+from palm_cache.extraction.snippets import LONGEST, as_flac, read_snippet, spectrogram
+from palm_cache.label.rounds import PROPOSALS
+from palm_cache.label.session import Session, Shown
+
+TEMPLATE = Path(__file__).with_name("template")
+
+HOST = "127.0.0.1"
+
+KEPT_SOUNDS = 32
+"""Rows whose sound and spectrogram are kept in memory."""
+
+PICTURE = (1024, 256)
+"""Width and height of a spectrogram in pixels."""
+
+LONGEST_BODY = 1 << 16
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; media-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",  # the address is the secret
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def make_token() -> str:
+    """Return what nobody can guess."""
+    return secrets.token_urlsafe(18)
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on this machine only.
+
+    Parameters
+    ----------
+    port : int
+        0 is any that is free.
+
+    Raises
+    ------
+    ParameterError
+        If the port is taken, or may not be had.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        reason = (error.strerror or str(error)).lower()
+        raise ParameterError(
+            f"--port {port}: {reason}; take another, or leave it out for a free one"
+        ) from error
+    return listener
+
+
+def make_server(app: Any) -> uvicorn.Server:
+    """Return what serves an application."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
+
+
+def serve(app: Any, listener: socket.socket) -> None:
+    """Serve until Ctrl-C."""
+    with suppress(KeyboardInterrupt):
+        make_server(app).run(sockets=[listener])
+
+
+def make_app(session: Session, token: str, port: int) -> Any:
+    """Return the page's server as an ASGI application.
+
+    Parameters
+    ----------
+    token : str
+        Part of every address.
+    port : int
+        Part of every ``Host``.
+    """
+    pages = Pages(session)
+    routes = {
+        "/": (pages.page, "GET"),
+        "/page.css": (pages.style, "GET"),
+        "/page.js": (pages.script, "GET"),
+        "/state": (pages.state, "GET"),
+        "/rows": (pages.rows, "GET"),
+        "/facts/{row:int}": (pages.facts, "GET"),
+        "/sound/{row:int}": (pages.sound, "GET"),
+        "/picture/{row:int}": (pages.picture, "GET"),
+        "/label": (pages.label, "POST"),
+        "/undo": (pages.undo, "POST"),
+    }
+    app = Starlette(
+        routes=[Route(f"/{token}{path}", call, methods=[verb]) for path, (call, verb) in routes.items()],
+        exception_handlers={PalmCacheError: _refused, AudioError: _gone},
+    )
+    return Guard(app, port)
+
+
+class Guard:
+    """Lets nobody in but pages of our own, and gives every answer the headers that keep it there."""
+
+    def __init__(self, app: Starlette, port: int) -> None:
+        self._app = app
+        self._hosts = {f"{name}:{port}".encode() for name in (HOST, "localhost")}
+        self._origins = {b"http://" + host for host in self._hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = dict(scope["headers"])
+        foreign = headers.get(b"host") not in self._hosts
+        foreign |= headers.get(b"origin", b"") not in {b"", *self._origins}
+        # No form of another page can send this type without being asked about it first.
+        posted = scope["method"] != "POST" or headers.get(b"content-type", b"").startswith(
+            b"application/json"
+        )
+        if foreign or not posted:
+            await JSONResponse({"error": "not for you"}, HTTPStatus.FORBIDDEN)(scope, receive, send)
+            return
+
+        async def send_kept(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                kept = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message["headers"], *kept]
+            await send(message)
+
+        await self._app(scope, receive, send_kept)
+
+
+class Pages:
+    """What is answered to which request."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._heard = lru_cache(KEPT_SOUNDS)(self._hear)
+
+    def page(self, _: Request) -> Response:
+        """Return the page."""
+        session = self._session
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(TEMPLATE),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        page = environment.get_template("page.html.j2").render(
+            header=session.header,
+            n_rows=len(session.stretches),
+            file=session.file.name,
+            longest=LONGEST,
+            problems=session.problems,
+        )
+        return HTMLResponse(page)
+
+    def style(self, _: Request) -> Response:
+        """Return the page's style sheet."""
+        return FileResponse(TEMPLATE / "page.css")
+
+    def script(self, _: Request) -> Response:
+        """Return the page's program."""
+        return FileResponse(TEMPLATE / "page.js", media_type="text/javascript")
+
+    def state(self, _: Request) -> Response:
+        """Return counts, classes and accuracy."""
+        return JSONResponse(self._session.state())
+
+    def rows(self, request: Request) -> Response:
+        """Return rows that are proposed, or nearest to a text or a row."""
+        asked = request.query_params
+        by, of_class, session = asked.get("by", "both"), asked.get("class", ""), self._session
+        passed_over = _numbers(asked.get("passed_over", ""))
+        if by == "text":
+            found = session.like_text(asked.get("text", ""), passed_over=passed_over)
+        elif by == "row":
+            found = session.like_row(_number(asked.get("row", "")), passed_over=passed_over)
+        elif by == "labelled":
+            found = session.labelled_as(of_class)
+        elif by == "these":
+            found = session.shown(_numbers(asked.get("rows", "")))
+        elif by in PROPOSALS:
+            found = session.proposed(by, of_class=of_class, passed_over=passed_over)
+        else:
+            raise DataError(f"rows by {by!r}: no such way")
+        return JSONResponse({"rows": [asdict(row) for row in found]})
+
+    def facts(self, request: Request) -> Response:
+        """Return what is heard of a row, and whether it can be."""
+        return JSONResponse(self._heard(request.path_params["row"])[0])
+
+    def sound(self, request: Request) -> Response:
+        """Return the sound of a row, or a range of its bytes."""
+        return _ranged(request, self._heard(request.path_params["row"])[1], "audio/flac")
+
+    def picture(self, request: Request) -> Response:
+        """Return the spectrogram of a row."""
+        return Response(self._heard(request.path_params["row"])[2], media_type="image/png")
+
+    async def label(self, request: Request) -> Response:
+        """Give a row a label, or take it away."""
+        body = await _body(request)
+        row, name = body.get("row"), body.get("class")
+        if type(row) is not int or not (name is None or isinstance(name, str)):
+            raise DataError("a label has a whole number as its row, and a class name or null")
+        await run_in_threadpool(self._session.label, row, name)
+        return self._after(row)
+
+    async def undo(self, _: Request) -> Response:
+        """Take the last label back."""
+        return self._after(await run_in_threadpool(self._session.undo))
+
+    def _after(self, row: int | None) -> Response:
+        shown: list[Shown] = self._session.shown([row]) if row is not None and row >= 0 else []
+        return JSONResponse({"state": self._session.state(), "row": asdict(shown[0]) if shown else None})
+
+    def _hear(self, row: int) -> tuple[dict[str, float], bytes, bytes]:
+        snippet = read_snippet(*self._session.sound_of(row))
+        facts = {
+            "start": snippet.start,
+            "played": len(snippet.samples) / snippet.rate,
+            "seconds": snippet.seconds,
+            "rate": float(snippet.rate),
+        }
+        return facts, as_flac(snippet), spectrogram(snippet, *PICTURE)
+
+
+def _ranged(request: Request, content: bytes, media_type: str) -> Response:
+    """Answer with content, or with the one range of it that is asked for (RFC 9110, section 14)."""
+    headers = {"Accept-Ranges": "bytes"}
+    unit, _, asked = request.headers.get("range", "").partition("=")
+    first, dash, last = asked.strip().partition("-")
+    if unit != "bytes" or not dash or not (first + last).isdecimal():
+        return Response(content, headers=headers, media_type=media_type)
+    size = len(content)
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(size, int(last) + 1) if first and last else size
+    if start >= stop:
+        headers["Content-Range"] = f"bytes */{size}"
+        return Response(status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=headers)
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    return Response(content[start:stop], HTTPStatus.PARTIAL_CONTENT, headers, media_type)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    if int(request.headers.get("content-length") or LONGEST_BODY + 1) > LONGEST_BODY:
+        raise DataError("a label is shorter than that")
+    try:
+        body = await request.json()
+    except ValueError:
+        raise DataError("a label is one JSON object") from None
+    if not isinstance(body, dict):
+        raise DataError("a label is one JSON object")
+    return body
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise DataError(f"{text!r} is no number of a row")
+    return int(text)
+
+
+def _numbers(text: str) -> list[int]:
+    return [_number(part) for part in text.split(",") if part]
+
+
+def _refused(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+
+
+def _gone(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, HTTPStatus.NOT_FOUND)

@@ -1,0 +1,102 @@
+"""The command before the page is served."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import fail, succeed
+from drive import kind_of, write_recordings
+from label_page import label_by_ear
+from samples import make_features, write_sample, write_tone
+
+from palm_cache.store.locks import locked
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    return str(write_sample(tmp_path / "store.zarr", make_features()))
+
+
+def test_a_second_page_on_the_same_labels_is_refused(store: str) -> None:
+    with locked(Path("labels.csv"), "somebody else"):
+        message = fail("label", store, "--no-browser")
+    assert message == "error: labels.csv: another label page has it open; wait for it to end"
+
+
+def test_a_file_of_something_else_is_refused(store: str) -> None:
+    Path("birds.csv").write_text("filename,label\n")
+    message = fail("label", store, "--labels", "birds.csv", "--no-browser")
+    assert message == (
+        "error: birds.csv: its first row is 'filename,label', not path,start,end,classname,time: no file "
+        "that labels can be appended to; choose another with --labels"
+    )
+    assert Path("birds.csv").read_text() == "filename,label\n"
+
+
+def test_a_port_that_is_taken_is_named(store: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        message = fail("label", store, "--port", str(port), "--no-browser")
+    assert (
+        message
+        == f"error: --port {port}: address already in use; take another, or leave it out for a free one"
+    )
+
+
+@pytest.mark.parametrize("module", ["starlette", "uvicorn"])
+def test_without_the_extra_it_says_what_to_install(
+    store: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "palm_cache.label.server", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    message = fail("label", store, "--no-browser")
+    assert message.startswith(f"error: the label page needs {module}")
+    assert message.endswith("install it with: pip install 'palm-cache[label]'")
+
+
+def test_from_a_drive_of_recordings_to_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recordings = write_recordings(tmp_path / "night")
+    label_by_ear(monkeypatch, kind_of)
+    succeed("extract", "--dataset", "night", "--window", "1")
+    store = "data/features/night/mini.zarr"
+    told = succeed("label", store, "--labels", "kinds.csv", "--no-browser").stdout.splitlines()
+    assert told[1:] == [
+        "20 rows labelled in kinds.csv",
+        f"a classifier of them: palm-cache extract --dataset kinds.csv --root {recordings}",
+    ]
+    words = told[-1].partition(": palm-cache ")[2].split()
+    made = "20 clips -> data/features/kinds/mini.zarr (0 embedded now, 20 known)\n"
+    assert succeed(*words).stdout == made
+    every = ("fit", "--dataset", "kinds", "--head", "gda", "--shots", "all")
+    scores = json.loads(succeed(*every, "--json").stdout)
+    assert scores[0]["accuracy"] > 0.9
+    assert scores[0]["folds"] == 5
+    succeed(*words, "--test", "none")
+    whole = (*every, "--out", "whole")
+    assert "no test clips: nothing is scored" in succeed(*whole).stdout
+    assert json.loads(succeed(*whole, "--json").stdout) == []
+    assert fail("report", "--out", "whole") == (
+        "error: whole/scores.csv: nothing is scored there; fit on a dataset with test clips"
+    )
+    write_tone(tmp_path / "new.wav", 3200)
+    assert " high " in succeed("predict", "whole/kinds/mini/heads.h5", "new.wav").stdout
+
+
+def test_a_class_without_a_name_and_a_folder_that_is_not_there_are_refused(
+    store: str, tmp_path: Path
+) -> None:
+    assert "control character" in fail("label", store, "--classes", "a\x07", "--no-browser")
+    assert fail("label", store, "--audio", "nowhere", "--no-browser") == (
+        "error: --audio nowhere: no such folder; give the dataset's, which paths are relative to"
+    )
+    assert "no feature store here" in fail("label", str(tmp_path / "none.zarr"), "--no-browser")
