@@ -2,7 +2,7 @@
 
 :func:`extract` embeds a dataset once, :func:`open_features` gives what it stored as arrays, :func:`fit`
 trains and scores heads on it, :func:`predict` asks one of them what is heard in recordings,
-:func:`search` finds rows by text or by example;
+:func:`search` finds rows by text or by example, :func:`push` and :func:`pull` share fitted heads;
 :class:`PalmClassifier`, :class:`ZeroShotClassifier` and :class:`HeadClassifier` are scikit-learn estimators.
 Importing the package alone loads none of the heavy libraries.
 """
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         fit,
         open_features,
         predict,
+        pull,
+        push,
         search,
     )
     from palm_cache.errors import PalmCacheError
@@ -53,13 +55,16 @@ __all__ = [
     "fit",
     "open_features",
     "predict",
+    "pull",
+    "push",
     "search",
 ]
 
 _HOMES = {
     "api": (
         *("FitResult", "OpenFeatures", "PredictResult", "SearchResult"),
-        *("calibrate", "evaluate", "extract", "fit", "open_features", "predict", "search"),
+        *("calibrate", "evaluate", "extract", "fit", "open_features", "predict"),
+        *("pull", "push", "search"),
     ),
     "errors": ("PalmCacheError",),
     "estimators": ("HeadClassifier", "PalmClassifier", "ZeroShotClassifier"),

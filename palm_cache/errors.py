@@ -17,6 +17,7 @@
     │   └── DamagedStoreError    bytes are missing or fail their checksum
     ├── ClusterError             a cluster cannot be reached, or its workers die
     ├── PlaceError               a remote place cannot be reached: network, address, credentials
+    │   └── AbsentRepositoryError    a hub shows no such repository to this user
     └── OutputError              a result cannot be written
 
 A message says what is wrong, where, and what to do next, in one or two lines.
@@ -143,6 +144,10 @@ class ClusterError(PalmCacheError):
 
 class PlaceError(PalmCacheError):
     """A remote place cannot be reached: network, address or credentials; what lies there is not in doubt."""
+
+
+class AbsentRepositoryError(PlaceError):
+    """A hub shows no such repository to this user: there is none, or it is private."""
 
 
 class OutputError(PalmCacheError):

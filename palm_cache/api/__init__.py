@@ -14,6 +14,7 @@ from palm_cache.api.adaptation import (
 from palm_cache.api.extraction import OpenFeatures, extract, open_features
 from palm_cache.api.stores import find_stores
 from palm_cache.prediction.export import export_head
+from palm_cache.prediction.sharing import pull, push
 from palm_cache.prediction.table import PredictResult, predict
 from palm_cache.retrieval.find import SearchResult, search
 
@@ -31,6 +32,8 @@ __all__ = [
     "open_features",
     "predict",
     "prompts",
+    "pull",
+    "push",
     "search",
     "transfer",
 ]

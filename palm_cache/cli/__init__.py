@@ -12,7 +12,18 @@ from typing import Annotated
 import typer
 
 from palm_cache import __version__
-from palm_cache.cli import adaptation, bench, explore, extraction, label, prediction, report, retrieval, store
+from palm_cache.cli import (
+    adaptation,
+    bench,
+    explore,
+    extraction,
+    label,
+    prediction,
+    report,
+    retrieval,
+    sharing,
+    store,
+)
 from palm_cache.cli.terminal import Commands
 
 app = typer.Typer(
@@ -51,6 +62,7 @@ adaptation.register(app)
 report.register(app)
 prediction.register(app)
 retrieval.register(app)
+sharing.register(app)
 explore.register(app)
 label.register(app)
 bench.register(app)

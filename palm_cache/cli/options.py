@@ -117,6 +117,13 @@ StoreArgument = Annotated[
     ),
 ]
 HeadsArgument = Annotated[Path, typer.Argument(help="A heads.h5 file, or the folder that it lies in.")]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A heads.h5, an exported head.safetensors, the folder that it lies in, or hf://USER/NAME.",
+        metavar="HEADS",
+    ),
+]
 HeadsOption = Annotated[
     Path | None, typer.Option("--heads", help="Where the heads lie, if elsewhere.", show_default="--out")
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.completion import complete_store
-from palm_cache.cli.options import USE, HeadsArgument, RunOption, SameEncoderOption, takes
+from palm_cache.cli.options import USE, RunOption, SameEncoderOption, SourceArgument, takes
 from palm_cache.cli.results import ResultFormat, ResultWriter, TableWriter, csv_writer, json_writer
 from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, progress_bar, say, tell
 from palm_cache.errors import ParameterError
@@ -23,6 +23,7 @@ from palm_cache.types import spell_shots
 
 if TYPE_CHECKING:
     from palm_cache.prediction.classifier import Classifier
+    from palm_cache.prediction.sources import HeadSource
     from palm_cache.types import FittedHead, Run
 
 SOME_FAILED = 3
@@ -39,9 +40,9 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="A heads.h5 file or the folder that it lies in (none with --classes), then what to listen "
-            "to: files; folders, searched for audio; patterns in quotes; - for paths on standard input, one "
-            "a line or NUL-ended.",
+            help="A heads.h5, an exported head.safetensors, the folder that it lies in, or hf://USER/NAME "
+            "(none with --classes), then what to listen to: files; folders, searched for audio; patterns in "
+            "quotes; - for paths on standard input, one a line or NUL-ended.",
             metavar="HEADS AUDIO...",
         ),
     ],
@@ -105,22 +106,22 @@ def predict(
             message = "goes with a heads file alone: no audio, no --classes, no --timeline"
             raise typer.BadParameter(message, param_hint="--store")
         loaded = override(LoadingParams(), **loading)
-        _predict_rows(
-            Path(inputs[0]), store, run, encoder, loaded, _settings(params), top, csv, parquet, as_json
-        )
+        _predict_rows(inputs[0], store, run, encoder, loaded, _settings(params), top, csv, parquet, as_json)
         return
     if parquet is not None:
         raise typer.BadParameter("goes with --store", param_hint="--parquet")
-    heads, audio = _heads_and_audio(inputs, classes, run)
+    given, audio = _heads_and_audio(inputs, classes, run)
     with one_line_errors("what was printed or written stands"), ExitStack() as stack:
         settings = _settings(params)
         from palm_cache.prediction.inputs import find_recordings
+        from palm_cache.prediction.sources import find_heads
         from palm_cache.prediction.table import classify
 
+        heads = None if given is None else find_heads(given)
         classifier = _load(heads, run, classes, encoder, override(LoadingParams(), **loading))
         entries = find_recordings(audio, _read_stdin)
         recordings = [entry for entry in entries if isinstance(entry, Path)]
-        protected = [*recordings, *([heads] if heads else [])]
+        protected = [*recordings, *([heads.file] if heads else [])]
         for option, output in (("--csv", csv), ("--audacity", audacity)):
             keep_inputs([output] if output else [], protected, option)
         top = min(top, len(classifier.class_names))
@@ -137,7 +138,7 @@ def predict(
 
 
 def export(
-    heads: HeadsArgument,
+    heads: SourceArgument,
     to: Annotated[ExportFormat, typer.Option("--to", help="The format.")],
     run: RunOption = None,
     out: Annotated[
@@ -171,7 +172,7 @@ def register(app: typer.Typer) -> None:
 
 def _heads_and_audio(
     inputs: Sequence[str], classes: str | None, run: str | None
-) -> tuple[Path | None, Sequence[str]]:
+) -> tuple[str | None, Sequence[str]]:
     """Part what was given into the heads, which --classes needs none of, and what to listen to."""
     if classes is not None:
         if run is not None:
@@ -182,9 +183,7 @@ def _heads_and_audio(
             'give a heads file and what to listen to (or --classes "NAME,NAME" instead of the heads)',
             param_hint="HEADS AUDIO...",
         )
-    from palm_cache.store.heads import heads_file
-
-    return heads_file(Path(inputs[0])), inputs[1:]
+    return inputs[0], inputs[1:]
 
 
 def _settings(params: Mapping[str, object]) -> PredictParams:
@@ -210,7 +209,11 @@ def _read_stdin() -> bytes:
 
 
 def _load(
-    heads: Path | None, run: str | None, classes: str | None, encoder: str | None, loading: LoadingParams
+    heads: HeadSource | None,
+    run: str | None,
+    classes: str | None,
+    encoder: str | None,
+    loading: LoadingParams,
 ) -> Classifier:
     """Load head and encoder, and say which run it is and what its probabilities are worth."""
     from palm_cache.prediction.table import load_classifier
@@ -231,24 +234,27 @@ def _load(
     return classifier
 
 
-def _say_which(heads: Path, run: str | None, head: FittedHead) -> None:
+def _say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
     """Say which run it is and what its probabilities are worth."""
-    from palm_cache.store.heads import read_runs, run_name
+    from palm_cache.store.heads import run_name
+    from palm_cache.store.shared import runs_in
 
-    runs = read_runs(heads)
+    runs = runs_in(heads.file)
     name, calibration = run_name(head.run), head.calibration
     if calibration:
         worth = f"probabilities calibrated on {calibration.n_clips} held-out shots"
+    elif head.run.shots and heads.many:
+        worth = f"probabilities are not calibrated: palm-cache calibrate {heads.name} --run {name}"
     elif head.run.shots:
-        worth = f"probabilities are not calibrated: palm-cache calibrate {heads} --run {name}"
+        worth = "probabilities are not calibrated"
     else:
         worth = "probabilities are not calibrated: it learned from no shots that could be held out"
-    reason = f", {_why_default(heads, runs)}" if run is None and len(runs) > 1 else ""
+    reason = f", {_why_default(heads.file, runs)}" if run is None and len(runs) > 1 else ""
     say(f"note: {name}{reason}; {worth}")
 
 
 def _predict_rows(
-    heads: Path,
+    heads: str,
     stores: Sequence[str],
     run: str | None,
     encoder: str | None,
@@ -262,18 +268,22 @@ def _predict_rows(
     """Show what a head says about every row of some stores."""
     with one_line_errors("what was printed or written stands"), ExitStack() as stack:
         from palm_cache.prediction.rows import score_rows, write_parquet
+        from palm_cache.prediction.sources import find_heads
         from palm_cache.retrieval.queries import Loading
-        from palm_cache.store.heads import heads_file, run_name
+        from palm_cache.store.heads import run_name
         from palm_cache.store.places import place
 
-        file = heads_file(heads)
+        source = find_heads(heads)
         for option, output in (("--csv", csv), ("--parquet", parquet)):
-            keep_inputs([output] if output else [], [file], option)
+            keep_inputs([output] if output else [], [source.file], option)
         rows = score_rows(
-            file, [place(one) for one in stores], run, Loading(encoder, loading.device, loading.tokenizer)
+            source.file,
+            [place(one) for one in stores],
+            run,
+            Loading(encoder, loading.device, loading.tokenizer),
         )
         head = rows.head
-        _say_which(file, run, head)
+        _say_which(source, run, head)
         if parquet is not None:
             write_parquet(rows.table(settings.threshold), parquet)
             tell(f"{len(rows.paths):,} rows -> {parquet}")
@@ -285,7 +295,7 @@ def _predict_rows(
                 over_time=rows.over_time,
             )
             about = {
-                "heads": str(file),
+                "heads": source.name,
                 "run": run_name(head.run),
                 "stores": list(stores),
                 "classes": list(head.class_names),
@@ -313,13 +323,13 @@ def _why_default(heads: Path, runs: Sequence[Run]) -> str:
     return f"the best on held-out shots (loss {calibration.loss:.3f}) {others}"
 
 
-def _about(heads: Path | None, classifier: Classifier, shape: ResultFormat) -> dict[str, object]:
+def _about(heads: HeadSource | None, classifier: Classifier, shape: ResultFormat) -> dict[str, object]:
     """Return what a JSON document says before its results."""
     from palm_cache.store.heads import run_name
 
     head = classifier.head
     return {
-        "heads": str(heads) if heads else None,
+        "heads": heads.name if heads else None,
         "run": run_name(head.run) if heads else head.run.head,
         "encoder": classifier.encoder.spec,
         "classes": list(head.class_names),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Self
 
 from torch import Tensor
@@ -17,9 +16,11 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder, recipe_of
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import CLIP_TOKENIZER, Recipe
+from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.heads import chosen_run, read_head, run_name
-from palm_cache.types import ZERO_SHOT_TEMPLATE, FittedHead, Run
+from palm_cache.store.heads import run_name
+from palm_cache.store.shared import open_head
+from palm_cache.types import ZERO_SHOT_TEMPLATE, AnyPath, FittedHead, Run
 
 BATCH_SIZE = 16
 """Views or windows that go through the encoder at once."""
@@ -53,7 +54,7 @@ class Classifier:
     @classmethod
     def load(
         cls,
-        path: Path,
+        heads: AnyPath | HeadSource,
         run: str | None = None,
         *,
         encoder: str | None = None,
@@ -61,12 +62,12 @@ class Classifier:
         tokenizer: str = CLIP_TOKENIZER,
         trust_remote_code: bool = False,
     ) -> Self:
-        """Load a run of a heads file and its encoder.
+        """Load a head and its encoder.
 
         Parameters
         ----------
-        path : Path
-            The heads file.
+        heads : path or HeadSource
+            See :func:`~palm_cache.prediction.sources.find_heads`.
         run : str, optional
             See :func:`~palm_cache.store.heads.choose_run`; by default the best on its held-out shots.
         encoder : str, optional
@@ -85,7 +86,9 @@ class Classifier:
         StaleStoreError
             If the encoder is not the one that the head was fitted on.
         """
-        head, origin = read_head(path, chosen_run(path, run))
+        source = heads if isinstance(heads, HeadSource) else find_heads(heads)
+        opened = open_head(source.file, run)
+        head, origin = opened.head, opened.origin
         refuse_joined(head)
         # Format 1 does not count views among what decides the encoder's numbers.
         recorded = {"views": origin.views, **origin.identity}
@@ -93,7 +96,7 @@ class Classifier:
             head.run.encoder,
             recorded,
             head.fingerprint,
-            purpose=f"{path} was fitted on",
+            purpose=f"{source.name} was fitted on",
             advice="give the ones it was fitted on with --encoder or --tokenizer, or extract and fit again",
             device=device,
             tokenizer=tokenizer,

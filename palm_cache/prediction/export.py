@@ -12,28 +12,24 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from palm_cache.adaptation.heads import find_head
-from palm_cache.adaptation.heads.base import SCALE, CosineHead
 from palm_cache.adaptation.scorer import temperature_of
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
-from palm_cache.extraction.datasets.registry import find_card
-from palm_cache.extraction.encoders.registry import find_card as find_encoder
 from palm_cache.params import ExportFormat
 from palm_cache.prediction.classifier import refuse_joined
+from palm_cache.prediction.head_card import describe, pack_head
+from palm_cache.prediction.sources import find_heads
 from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.hdf5 import reason
-from palm_cache.store.heads import Origin, chosen_run, heads_file, read_head, run_name
-from palm_cache.store.layout import slug
-from palm_cache.store.scores import KEYS, read_scores
+from palm_cache.store.heads import Origin, run_name
+from palm_cache.store.shared import open_head
 from palm_cache.types import AnyPath, FittedHead
 
 ENDINGS: Mapping[ExportFormat, str] = {"safetensors": ".safetensors", "onnx": ".onnx"}
@@ -88,13 +84,13 @@ def export_head(
     Parameters
     ----------
     heads : path
-        A ``heads.h5``, or the folder that it lies in.
+        See :func:`~palm_cache.prediction.sources.find_heads`.
     form : {"safetensors", "onnx"}
     run : str, optional
         See :func:`~palm_cache.store.heads.choose_run`; by default the best on its held-out shots.
     out : path, optional
         The file to write; by default named after the run, beside the heads file. The card's name is
-        that of the file with ``.json`` behind it.
+        that of the file with ``.json`` behind it. What comes from a hub is written into the current folder.
 
     Raises
     ------
@@ -105,24 +101,26 @@ def export_head(
     OutputError
         If it cannot be written, a package is missing, or what was written does not agree with the head.
     """
-    path = heads_file(Path(heads))
-    head, origin = read_head(path, chosen_run(path, run))
+    source = find_heads(heads)
+    path = source.file
+    opened = open_head(path, run)
+    head = opened.head
     refuse_joined(head)
-    file = Path(out) if out else path.with_name(run_name(head.run) + ENDINGS[form])
+    file = Path(out) if out else source.folder / (run_name(head.run) + ENDINGS[form])
     card_file = Path(f"{file}.json")
     keep_inputs((file, card_file), [path], "--out")
-    card = {"format": form, **describe(head, origin, path)}
     if form == "safetensors":
-        with _damage(head):
-            content, added = _as_tensors(head, card)
+        content, card = pack_head(opened, path)
     else:
+        card = {"format": form, **describe(opened, path)}
         graph = HeadGraph(head).eval()
         with _damage(head):
-            clips = torch.randn(2, _dim(head, origin, path), generator=torch.Generator().manual_seed(0))
+            clips = torch.randn(
+                2, _dim(head, opened.origin, path), generator=torch.Generator().manual_seed(0)
+            )
             _check_graph(graph, clips, head)
         content, run_again = _as_onnx(graph, clips, card)
-        added = _checked(run_again, graph, clips)
-    card |= added
+        card |= _checked(run_again, graph, clips)
     # Both are on the disk before one is in its place. The exporters' own writers do not survive a full one.
     with replacing(file) as temporary, replacing(card_file) as temporary_card:
         temporary.write_bytes(content)
@@ -142,52 +140,6 @@ def _damage(head: FittedHead) -> Iterator[None]:
         ) from error
 
 
-def describe(head: FittedHead, origin: Origin, path: Path) -> dict[str, object]:
-    """Return the card of a head: what it tells apart, what it reads, how good it is, whose it is."""
-    run, identity = head.run, origin.identity
-    dataset, encoder = find_card(run.dataset), find_encoder(run.encoder)
-    calibration = head.calibration
-    return {
-        "head": run.head,
-        "run": run_name(run),
-        "source": find_head(run.head).source,
-        "dataset": run.dataset,
-        "classes": list(head.class_names),
-        "encoder": {
-            "spec": run.encoder,
-            "fingerprint": head.fingerprint,
-            "identity": dict(identity),
-        },
-        "template": head.template,
-        "n_train": head.n_train,
-        "n_params": head.n_params,
-        "hyperparameters": dict(head.hyperparameters),
-        "temperature": temperature_of(head),
-        "calibration": asdict(calibration) if calibration else None,
-        "scores": _scores(head, path),
-        "licence": {
-            "note": "made from the clips of the dataset and the weights of the encoder: their licences apply",
-            "dataset": dataset.licence if dataset else None,
-            "encoder": encoder.source if encoder else None,
-        },
-        "made_with": f"palm-cache {version('palm-cache')}",
-    }
-
-
-def _scores(head: FittedHead, path: Path) -> dict[str, object] | None:
-    """Return a run's test scores, where ``scores.csv`` lies in the folder of results."""
-    folders = path.resolve().parents
-    file = folders[2] / "scores.csv" if len(folders) > 2 else path.with_name("scores.csv")
-    if not file.is_file():
-        return None
-    run = head.run
-    mine = (run.dataset, slug(run.encoder), run.head, run.shots, run.fold, run.seed, run.variant)
-    for row in read_scores(file).to_dict("records"):
-        if tuple(row[key] for key in KEYS) == mine and row["fingerprint"] == head.fingerprint:
-            return {key: row[key] for key in ("n_test", "accuracy", "macro_f1", "loss")}
-    return None
-
-
 def _dim(head: FittedHead, origin: Origin, path: Path) -> int:
     dim = origin.identity.get("dim")
     if dim is None and "class_embeddings" in head.state:
@@ -195,21 +147,6 @@ def _dim(head: FittedHead, origin: Origin, path: Path) -> int:
     if not isinstance(dim, int):
         raise StoreError(f"{path}: does not say how long embeddings are; fit again with: palm-cache fit")
     return dim
-
-
-def _as_tensors(head: FittedHead, card: Mapping[str, object]) -> tuple[bytes, dict[str, object]]:
-    """Return what the logits follow from, and for the card how they do."""
-    tensors = {name: value.contiguous() for name, value in head.state.items()}
-    said = f"the state of head {head.run.head!r}, from which its logits follow as its source says"
-    if issubclass(find_head(head.run.head), CosineHead):
-        tensors = {"class_embeddings": tensors["class_embeddings"], "scale": torch.tensor(SCALE)}
-        said = "softmax(scale * embedding / |embedding| @ class_embeddings.T / temperature)"
-    tensors["temperature"] = torch.tensor(temperature_of(head))
-    added: dict[str, object] = {
-        "tensors": {name: list(value.shape) for name, value in tensors.items()},
-        "probabilities": said,
-    }
-    return save(tensors, metadata={"card": json.dumps({**card, **added})}), added
 
 
 def _check_graph(graph: HeadGraph, clips: Tensor, head: FittedHead) -> None:

@@ -19,8 +19,9 @@ from palm_cache.retrieval.queries import Loading, ask_head, probabilities
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.atomic import replacing
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import chosen_run, read_head, run_name
+from palm_cache.store.heads import run_name
 from palm_cache.store.join import read_features
+from palm_cache.store.shared import open_head
 from palm_cache.types import FittedHead, Place
 
 
@@ -104,7 +105,7 @@ def score_rows(
     StaleStoreError
         If the stores were not made as the head's features were.
     """
-    head, _ = read_head(heads, chosen_run(heads, run))
+    head = open_head(heads, run).head
     if "+" in head.run.encoder:
         return _together([_score_joined(head, group) for group in _of_encoders(head, stores)])
     opened = Stores(stores)

@@ -20,10 +20,11 @@ from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.inputs import find_recordings
 from palm_cache.prediction.rows import ScoredRows, score_rows
+from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.prediction.timeline import Sliding, join, listen
 from palm_cache.retrieval.find import as_places
 from palm_cache.retrieval.queries import Loading
-from palm_cache.store.heads import heads_file, run_name
+from palm_cache.store.heads import run_name
 from palm_cache.types import AnyPath, AnyPlace, Progress, no_progress
 
 
@@ -70,7 +71,8 @@ def predict(
     Parameters
     ----------
     heads : path or None
-        A ``heads.h5``, or the folder that it lies in; ``None`` where ``classes`` are given instead.
+        A ``heads.h5``, an exported ``.safetensors``, the folder that it lies in, or ``hf://user/name`` (see
+        :func:`push`); ``None`` where ``classes`` are given instead.
     audio : path or several
         Files, folders, which are searched for audio, or patterns such as ``"night/*.flac"``.
     store : path or several, optional
@@ -124,7 +126,7 @@ def predict(
         if heads is None or audio != ():
             raise ParameterError("store: goes with heads, and without audio and classes")
         loading = Loading(encoder, device, tokenizer)
-        return _of_rows(score_rows(heads_file(Path(heads)), as_places(store), run, loading), threshold)
+        return _of_rows(score_rows(find_heads(heads).file, as_places(store), run, loading), threshold)
     paths = [audio] if isinstance(audio, str | PathLike) else audio
     classifier = load_classifier(
         heads,
@@ -151,7 +153,7 @@ def _of_rows(rows: ScoredRows, threshold: float) -> PredictResult:
 
 
 def load_classifier(
-    heads: AnyPath | None,
+    heads: AnyPath | HeadSource | None,
     run: str | None = None,
     *,
     classes: Sequence[str] | None = None,
@@ -171,12 +173,12 @@ def load_classifier(
     """
     if (heads is None) == (classes is None):
         raise ParameterError("heads and classes: give one of them")
-    if classes is not None:
+    if heads is None:
+        classes = cast("Sequence[str]", classes)
         spec = encoder or Params().encoder
         return Classifier.zero_shot(classes, spec, device=device, tokenizer=tokenizer)
-    file = heads_file(Path(cast("AnyPath", heads)))
     return Classifier.load(
-        file,
+        heads,
         run,
         encoder=encoder,
         device=device,

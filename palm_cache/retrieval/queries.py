@@ -24,7 +24,8 @@ from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.retrieval.ranking import Score
 from palm_cache.retrieval.stores import Stores
-from palm_cache.store.heads import chosen_run, read_head, run_name
+from palm_cache.store.heads import run_name
+from palm_cache.store.shared import open_head
 from palm_cache.types import TEMPLATES, Clip
 
 PAST_THE_END = 0.01
@@ -206,7 +207,7 @@ def ask_head(stores: Stores, heads: Path, run: str | None, loading: Loading) -> 
     StaleStoreError
         If it was fitted on embeddings of another kind.
     """
-    head, _ = read_head(heads, chosen_run(heads, run))
+    head = open_head(heads, run).head
     name = run_name(head.run)
     if "+" in head.run.encoder:
         raise EncoderError(

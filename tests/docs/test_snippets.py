@@ -31,6 +31,7 @@ TRIED_ELSEWHERE = (
     *("make", "dvc", ".", "pip", "python", "find"),
     *("palm-cache download", "palm-cache datasets --check"),  # of real datasets, whole ones
     "palm-cache bench",  # takes minutes
+    *("palm-cache push", "palm-cache pull", "palm-cache predict hf://me/city-sounds"),  # needs a hub
 )
 """What a line may begin with that is not run here: it installs, or tests of its own run it."""
 

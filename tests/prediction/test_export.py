@@ -30,6 +30,7 @@ from palm_cache.params import ExportFormat, FitParams
 from palm_cache.prediction import export
 from palm_cache.prediction.export import export_head
 from palm_cache.store.heads import read_head, read_heads, run_name, write_heads
+from palm_cache.store.shared import read_shared
 from palm_cache.types import FittedHead, Training
 
 QUICK = Training(epochs=2)
@@ -108,6 +109,22 @@ def test_the_formula_of_the_card_gives_the_probabilities(heads: Path, tmp_path: 
     assert inside == json.loads(done.card_file.read_text())
 
 
+def test_every_exported_head_is_read_back_as_it_was(heads: Path, tmp_path: Path) -> None:
+    for name in OF_ONE_ENCODER:
+        exported = export_head(heads, "safetensors", name, tmp_path / "head.safetensors")
+        read, origin, _ = read_shared(exported.file)
+        head = one(heads, name)
+        assert replace(read, state={}, fit_seconds=0.0) == replace(head, state={}, fit_seconds=0.0)
+        assert origin.identity["dim"] == 24
+        if name == "cocoop":  # needs the text tower
+            assert all(torch.equal(read.state[key], value) for key, value in head.state.items())
+        else:
+            for value, right in zip(
+                expected(read, some_clips(3)), expected(head, some_clips(3)), strict=True
+            ):
+                np.testing.assert_array_equal(value, right)
+
+
 def test_a_head_without_a_graph_of_its_own_says_what_works(heads: Path, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match=r"'cocoop' learns words.* --to safetensors keeps its state"):
         export_head(heads, "onnx", "cocoop", tmp_path / "head")
@@ -130,9 +147,15 @@ def test_the_card_says_what_the_head_is_and_how_good(heads: Path, tmp_path: Path
     assert card["encoder"]["identity"]["sample_rate"] == 16_000
     assert card["temperature"] == card["calibration"]["temperature"] == head.calibration.temperature
     assert card["scores"]["n_test"] == 40
-    assert 0 < card["scores"]["accuracy"] <= 1
+    accuracy, n_test, z = card["scores"]["accuracy"], 40, 1.959964
+    assert 0 < accuracy <= 1
+    centre = (accuracy + z**2 / (2 * n_test)) / (1 + z**2 / n_test)  # Wilson, 1927
+    half = z / (1 + z**2 / n_test) * (accuracy * (1 - accuracy) / n_test + (z / (2 * n_test)) ** 2) ** 0.5
+    assert card["scores"]["accuracy_interval"] == pytest.approx([centre - half, centre + half])
+    assert card["scores"]["all_folds_and_seeds"]["runs"] == 1
     assert "their licences apply" in card["licence"]["note"]
-    assert card["licence"]["encoder"] == "part of palm-cache"
+    assert card["licence"]["encoder"] == "MIT"
+    assert card["licence"]["encoder_source"] == "part of palm-cache"
     assert stat.S_IMODE(done.file.stat().st_mode) == stat.S_IMODE(done.card_file.stat().st_mode)
 
 

@@ -1,0 +1,108 @@
+"""Commands that give heads to others and take theirs: push, pull."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from palm_cache.cli.options import USE, RunOption, SourceArgument
+from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, say, tell
+from palm_cache.errors import OutputError
+
+if TYPE_CHECKING:
+    from palm_cache.prediction.sharing import Parcel
+
+
+def push(
+    heads: SourceArgument,
+    to: Annotated[str, typer.Argument(help="Where to: hf://USER/NAME.", metavar="ADDRESS")],
+    run: RunOption = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a repository that only you can see.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the upload.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Share a fitted head through the Hugging Face hub.
+
+    What is uploaded: the file that export --to safetensors writes, and a page that says which classes it
+    knows, which encoder it needs, how good it is, whose licences apply and how to use it. No audio and no
+    path of this machine is in either. Log in first, with: hf auth login
+
+    Example: palm-cache push runs/demo/mini/heads.h5 hf://me/city-sounds --private
+    """
+    with one_line_errors("nothing was uploaded"):
+        from palm_cache.prediction.sharing import prepare_push, send
+
+        parcel = prepare_push(heads, to, run, private=private)
+        for line in _contents(parcel):
+            say(line)
+        if not yes:
+            _ask()
+        address = send(parcel)
+    if as_json:
+        print_json({"address": str(address), "commit": address.revision, "card": parcel.card})
+        return
+    tell(f"{parcel.card['run']} -> {address}")
+
+
+def pull(
+    address: Annotated[str, typer.Argument(help="A shared head: hf://USER/NAME or hf://USER/NAME@REVISION.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to make.", show_default="the repository's name")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch a shared head into a folder, for use without a network.
+
+    palm-cache predict takes the folder as it takes heads.h5. The commit that was fetched is printed and kept
+    in address.txt; with @REVISION a certain one is fetched.
+
+    Example: palm-cache pull hf://me/city-sounds
+    """
+    with one_line_errors():
+        from palm_cache.prediction.sharing import pull as pull_head
+
+        folder, pinned = pull_head(address, out)
+    if as_json:
+        print_json({"folder": str(folder), "address": str(pinned), "commit": pinned.revision})
+        return
+    tell(f"{pinned} -> {folder}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for function in (push, pull):
+        command(app, function, USE)
+
+
+def _contents(parcel: Parcel) -> list[str]:
+    """Say what is about to be uploaded, and who will see it."""
+    sizes = ", ".join(f"{name} ({len(content):,} bytes)" for name, content in parcel.files.items())
+    seen = "private" if parcel.private else "public"
+    state = f"{seen}, {'already there' if parcel.exists else 'new'}"
+    classes = parcel.card["classes"]
+    assert isinstance(classes, list)
+    shown = ", ".join(classes[:5]) + (" ..." if len(classes) > 5 else "")
+    return [
+        f"{parcel.address} ({state}): {sizes}",
+        f"{parcel.card['run']}, {len(classes)} classes: {shown}",
+    ]
+
+
+def _ask() -> None:
+    """Ask whether to go on.
+
+    Raises
+    ------
+    OutputError
+        If the answer is no, or there is nobody to ask.
+    """
+    try:
+        agreed = typer.confirm("Upload?", err=True)
+    except typer.Abort:
+        agreed = False
+    if not agreed:
+        raise OutputError("nothing was uploaded; give --yes where nobody can be asked")

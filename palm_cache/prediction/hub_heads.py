@@ -1,0 +1,156 @@
+"""Heads on a model hub: their addresses, and how one comes from there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from palm_cache.errors import AbsentRepositoryError, ParameterError, PlaceError, StoreError
+from palm_cache.extraction.hub import HUB_TIMEOUT, reason
+from palm_cache.store.shared import SHARED_FILE
+from palm_cache.types import AnyPath
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+MAX_BYTES = 2**30
+"""Size of a head that is fetched, at most."""
+
+PAGE = "README.md"
+
+MAX_PAGE_BYTES = 2**20
+
+LOG_IN = "log in with: hf auth login (or set HF_TOKEN)"
+
+
+@dataclass(frozen=True, slots=True)
+class HubAddress:
+    """A repository of a hub and what of it is meant; ``str`` gives ``hf://user/name@revision``."""
+
+    repository: str
+    """``user/name``."""
+    revision: str | None = None
+    """A branch, tag or commit; ``None`` is what is there now."""
+
+    def __str__(self) -> str:
+        return f"hf://{self.repository}" + (f"@{self.revision}" if self.revision else "")
+
+    @classmethod
+    def parse(cls, given: AnyPath) -> Self | None:
+        """Return the address that is written there, ``None`` where it is a path.
+
+        Raises
+        ------
+        ParameterError
+            If it begins like an address, but is none.
+        """
+        text = os.fspath(given)
+        if not re.match(r"hf:/", text):
+            return None
+        # A Path makes one slash of two.
+        match = re.fullmatch(r"hf:/{1,2}((?:[\w-][\w.-]*/)[\w-][\w.-]*)(?:@([\w-][\w./-]*))?", text, re.ASCII)
+        if match is None or ".." in text:
+            raise ParameterError(f"{text}: write hf://user/name, or hf://user/name@REVISION")
+        return cls(match[1], match[2])
+
+    @property
+    def name(self) -> str:
+        """The repository's name without its owner."""
+        return self.repository.rpartition("/")[2]
+
+
+def fetch_head(
+    address: HubAddress, endpoint: str | None = None, *, page: bool = False
+) -> tuple[Path, HubAddress]:
+    """Fetch the file with a head into the hub's local cache, if it is not there.
+
+    Parameters
+    ----------
+    endpoint : str, optional
+        Another hub than the one that the environment names.
+    page : bool
+        Fetch its ``README.md`` too, if there is one.
+
+    Returns
+    -------
+    Path
+        The file, see :func:`palm_cache.store.shared.read_shared`; a page lies beside it.
+    HubAddress
+        With the commit that it is of.
+
+    Raises
+    ------
+    PlaceError
+        If the hub cannot be reached or does not show the repository.
+    StoreError
+        If there is no head in it, or one that is far too large.
+    """
+    from huggingface_hub import hf_hub_download
+
+    model = look_up(address, endpoint)
+    sizes = {file.rfilename: file.size for file in model.siblings or ()}
+    if SHARED_FILE not in sizes:
+        raise StoreError(f"{address}: no head there ({SHARED_FILE}); palm-cache push puts one")
+    if not 0 < (sizes[SHARED_FILE] or 0) <= MAX_BYTES:
+        raise StoreError(f"{address}: {SHARED_FILE} has {sizes[SHARED_FILE]} bytes; no head is like that")
+    if not re.fullmatch("[0-9a-f]{40}", commit := str(model.sha)):
+        raise StoreError(f"{address}: the hub calls {commit[:60]!r} a commit")
+    wanted = [PAGE] if page and 0 < (sizes.get(PAGE) or 0) <= MAX_PAGE_BYTES else []
+    with hub_errors(address):
+        *_, file = (
+            hf_hub_download(address.repository, name, revision=commit, endpoint=endpoint)
+            for name in (*wanted, SHARED_FILE)
+        )
+    return Path(file), replace(address, revision=commit)
+
+
+def look_up(address: HubAddress, endpoint: str | None = None) -> ModelInfo:
+    """Return what the hub knows of a repository; raise as :func:`hub_errors`."""
+    from huggingface_hub import HfApi
+
+    with hub_errors(address):
+        return HfApi(endpoint=endpoint).model_info(
+            address.repository, revision=address.revision, files_metadata=True, timeout=HUB_TIMEOUT
+        )
+
+
+@contextmanager
+def hub_errors(address: HubAddress) -> Iterator[None]:
+    """Turn what the hub's client raises into one line.
+
+    Raises
+    ------
+    AbsentRepositoryError
+        If there is no such repository, or not for this user.
+    PlaceError
+        For everything else.
+    """
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise PlaceError(f"{address}: ask for access on its page, then {LOG_IN}") from error
+    except RepositoryNotFoundError as error:
+        raise AbsentRepositoryError(
+            f"{address}: no such repository, or a private one; check the name, or {LOG_IN}"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise PlaceError(f"{address}: the repository has no revision {address.revision}") from error
+    except Exception as error:
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
+        why = {
+            401: f"the hub does not accept your token; {LOG_IN}",
+            403: "your token may not write there; name one of your own, or make a token that may write",
+        }.get(status, f"the hub does not answer as it should ({reason(error)}); check the network, try again")
+        raise PlaceError(f"{address}: {why}") from error
