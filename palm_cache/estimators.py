@@ -16,7 +16,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -94,7 +94,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike, text: ArrayLike | None = None) -> Self:
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, text: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Self:
         """Learn from labelled embeddings.
 
         Parameters
@@ -105,6 +107,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Class of every clip, numbers or names.
         text : array-like, shape (n_classes, dim), optional
             In place of the parameter of the same name.
+        groups : array-like, shape (n_clips,), optional
+            Equal for clips that are held out together where a head chooses hyperparameters: those of one
+            recording, say. By default every clip is by itself.
 
         Raises
         ------
@@ -132,7 +137,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             prompts = torch.zeros(len(self.classes_), self.n_features_in_)
         else:
             prompts = class_means(audio, of_clips, len(self.classes_))
-        states = head.fit(Shots(audio[None], of_clips[None], prompts, (_seed(self.random_state),)))
+        together = None if groups is None else _group_numbers(groups, rows)
+        shots = Shots(audio[None], of_clips[None], prompts, (_seed(self.random_state),), groups=together)
+        states = head.fit(shots)
         need_finite({name: value[0] for name, value in states.items()}, head, type(self).__name__)
         self.head_ = head
         self.state_ = {name: value[0].numpy() for name, value in states.items()}
@@ -270,6 +277,13 @@ class ZeroShotClassifier(HeadClassifier):
 
     def __init__(self, text: ArrayLike | None = None, *, classes: ArrayLike | None = None) -> None:
         super().__init__("zero-shot", text, classes=classes)
+
+
+def _group_numbers(groups: ArrayLike, rows: NDArray[np.floating[Any]]) -> Tensor:
+    """Return the number of every clip's group, (1, n_clips)."""
+    check_consistent_length(rows, groups)
+    _, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    return torch.from_numpy(numbers.reshape(1, -1))
 
 
 def _seed(random_state: int | RandomState | None) -> int:

@@ -13,7 +13,8 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer
 from sklearn.utils.estimator_checks import check_estimator
 
 from palm_cache.adaptation.fit import fit_runs, text_of
-from palm_cache.adaptation.heads import HEADS
+from palm_cache.adaptation.heads import HEADS, find_head
+from palm_cache.adaptation.heads.base import Shots, unit
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import ArrayError, ParameterError, UnknownNameError
 from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
@@ -193,3 +194,31 @@ def test_bad_input_is_refused_with_the_place() -> None:
         HeadClassifier("coop").fit(audio, labels)
     with pytest.raises(UnknownNameError, match="did you mean palm"):
         HeadClassifier("plam").fit(audio, labels)
+
+
+def test_clips_of_one_group_are_held_out_together(features: Features) -> None:
+    audio, labels = features.audio[:24, 0].numpy(), features.labels[:24].numpy()
+    copied, groups = np.repeat(audio, 3, axis=0), np.repeat([f"recording {row}" for row in range(24)], 3)
+    text = np.asarray(features.text[:, 0])
+    alone, grouped = (
+        HeadClassifier("gda").fit(copied, np.repeat(labels, 3), text, groups=given)
+        for given in (None, groups)
+    )
+    shots = Shots(
+        unit(torch.from_numpy(copied))[None],
+        torch.from_numpy(np.repeat(labels, 3))[None],
+        unit(torch.from_numpy(text)),
+        (0,),
+        groups=torch.arange(24).repeat_interleave(3)[None],
+    )
+    expected = find_head("gda")("{c}", Training()).fit(shots)
+    for name, value in expected.items():
+        np.testing.assert_allclose(grouped.state_[name], value[0], atol=1e-6)
+    assert alone.state_["alpha"] > grouped.state_["alpha"]  # its copies make every clip look easy
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        HeadClassifier("gda").fit(copied, np.repeat(labels, 3), text, groups=groups[:5])
+
+
+def test_one_clip_a_class_is_no_reason_to_warn() -> None:
+    audio = np.random.default_rng(0).standard_normal((30, 8))
+    assert HeadClassifier("prototype").fit(audio, np.arange(30)).predict(audio).tolist() == list(range(30))

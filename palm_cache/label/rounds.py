@@ -47,13 +47,15 @@ class Examples:
     """(n, dim) of any length."""
     labels: NDArray[np.int64]
     """(n,) class numbers."""
+    groups: NDArray[np.int64]
+    """(n,) equal for rows of one recording, which are no independent evidence: they are held out together."""
     n_classes: int
     text: NDArray[np.float32] | None = None
     """(n_classes, dim) the prompt of every class; ``None`` where the encoder reads no text."""
 
     def part(self, rows: NDArray[np.bool_]) -> Examples:
         """Return some of them."""
-        return Examples(self.audio[rows], self.labels[rows], self.n_classes, self.text)
+        return Examples(self.audio[rows], self.labels[rows], self.groups[rows], self.n_classes, self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,14 @@ class Classifier:
                 "a classifier needs labels of two classes, or two class names that it can read"
             )
         self.n_classes = examples.n_classes
-        present = np.unique(examples.labels)
+        audio, labels, groups = examples.audio, examples.labels, examples.groups
+        present = np.unique(labels)
         every = np.arange(examples.n_classes)
         if examples.text is None:
-            self._classes, self._head = present, HeadClassifier(HEAD).fit(examples.audio, examples.labels)
+            self._classes, self._head = present, HeadClassifier(HEAD).fit(audio, labels, groups=groups)
         elif len(present) > 1:
             head = HeadClassifier(HEAD, examples.text, classes=every)
-            self._classes, self._head = every, head.fit(examples.audio, examples.labels)
+            self._classes, self._head = every, head.fit(audio, labels, groups=groups)
         else:
             # It learns nothing from clips but which classes there are.
             zero_shot = ZeroShotClassifier(examples.text).fit(examples.text, every)
@@ -116,20 +119,15 @@ def can_fit(examples: Examples) -> bool:
     return max(named, len(np.unique(examples.labels))) > 1
 
 
-def held_out(examples: Examples, groups: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    """Say of every labelled row whether a head is right that was fitted without it, by cross-validation.
-
-    Parameters
-    ----------
-    groups : array, shape (n,)
-        Rows of one group, such as one recording, are held out together.
+def held_out(examples: Examples) -> NDArray[np.bool_] | None:
+    """Say of every labelled row whether a head is right that was fitted without its group, in turns.
 
     Returns
     -------
     array, shape (n,)
         ``None`` where there are fewer than two groups or nothing to tell apart.
     """
-    folds = _folds(examples.labels, groups)
+    folds = _folds(examples.labels, examples.groups)
     if folds.max(initial=0) < 1 or not can_fit(examples):
         return None
     right = np.zeros(len(folds), bool)

@@ -382,8 +382,8 @@ class Session:
             with self._changed:
                 self._scored = version
                 self._changed.notify_all()
-            right = held_out(examples, self._recording[rows])
-            growth, sample = self._growth(examples, rows, right), self._sample(rows, right)
+            right = held_out(examples)
+            growth, sample = self._growth(examples, rows, right), self._sample(examples, rows, right)
             self.fit = Fit(len(rows), classes, shares, growth, sample)
             with self._changed:
                 self._fitted = version
@@ -402,7 +402,8 @@ class Session:
         number = {name: place for place, name in enumerate(classes)}
         labels = np.array([number[labelled[row]] for row in rows.tolist()], np.int64)
         text = self._words.embed(classes)
-        return Examples(self.embeddings[rows, 0], labels, len(classes), text), rows
+        audio, recordings = self.embeddings[rows, 0], self._recording[rows]
+        return Examples(audio, labels, recordings, len(classes), text), rows
 
     def _growth(
         self, examples: Examples, rows: NDArray[np.int64], right: NDArray[np.bool_] | None
@@ -412,24 +413,26 @@ class Session:
         for count in range(ROUND, len(rows), ROUND):
             key = tuple(rows[:count].tolist()), tuple(examples.labels[:count].tolist())
             if key not in self._points:
-                first = np.arange(len(rows)) < count
-                of_first = held_out(examples.part(first), self._recording[rows[:count]])
+                first = examples.part(np.arange(len(rows)) < count)
+                of_first = held_out(first)
                 if of_first is None:
                     continue
-                self._points[key] = accuracy(of_first, self._recording[rows[:count]])
+                self._points[key] = accuracy(of_first, first.groups)
             points.append(self._points[key])
         if right is not None:
-            points.append(accuracy(right, self._recording[rows]))
+            points.append(accuracy(right, examples.groups))
         return tuple(points)
 
-    def _sample(self, rows: NDArray[np.int64], right: NDArray[np.bool_] | None) -> Accuracy | None:
+    def _sample(
+        self, examples: Examples, rows: NDArray[np.int64], right: NDArray[np.bool_] | None
+    ) -> Accuracy | None:
         is_labelled = np.zeros(len(self.usable), bool)
         is_labelled[rows] = True
         sample = random_sample(is_labelled, self.usable)
         if right is None or len(sample) < LEAST_SAMPLE:
             return None
         chosen = np.isin(rows, sample)
-        return accuracy(right[chosen], self._recording[rows[chosen]])
+        return accuracy(right[chosen], examples.groups[chosen])
 
 
 def prompt_means(text: NDArray[np.float32]) -> NDArray[np.float32]:

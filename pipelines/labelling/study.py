@@ -91,7 +91,9 @@ def label(study: Study, by: Proposal, seed: int) -> Iterator[dict[str, object]]:
     open_to[pool[: round(POOL_SHARE * len(pool))]] = True
     labelled = np.zeros(0, np.int64)
     while True:
-        examples = Examples(study.audio[labelled], study.truth[labelled], study.n_classes, study.text)
+        examples = Examples(
+            study.audio[labelled], study.truth[labelled], labelled, study.n_classes, study.text
+        )
         classifier = Classifier(examples) if can_fit(examples) else None
         if len(labelled) in CHECKPOINTS:
             rest = np.setdiff1d(np.flatnonzero(open_to), labelled)
@@ -116,7 +118,7 @@ def _scores(
     for name, rows in (("accuracy", study.test), ("rest", rest)) if classifier is not None else ():
         guess = classifier.probabilities(study.audio[rows]).argmax(axis=1)
         said[name] = float((guess == study.truth[rows]).mean())
-    right = held_out(examples, labelled)
+    right = held_out(examples)
     if right is not None:
         shown = accuracy(right, labelled)
         said |= {"shown": shown.mean, "low": shown.low, "high": shown.high}

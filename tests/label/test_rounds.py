@@ -32,10 +32,20 @@ def clusters(n_classes: int = 3, each: int = 20, noise: float = 0.5) -> tuple[ND
     return audio, labels, text
 
 
+def some(
+    audio: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    n_classes: int,
+    text: NDArray[np.float32] | None = None,
+) -> Examples:
+    """Examples of a recording each."""
+    return Examples(audio, labels, np.arange(len(labels)), n_classes, text)
+
+
 def test_a_classifier_learns_from_labels_and_names_every_class() -> None:
     audio, labels, text = clusters(noise=1.0)
     for known in (text, None):
-        shares = Classifier(Examples(audio[:30], labels[:30], 3, known)).probabilities(audio[30:])
+        shares = Classifier(some(audio[:30], labels[:30], 3, known)).probabilities(audio[30:])
         assert shares.shape == (30, 3)
         np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)
         assert (shares.argmax(axis=1) == labels[30:]).mean() > 0.8
@@ -46,14 +56,14 @@ def test_before_two_classes_have_labels_names_alone_are_read() -> None:
     unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (audio, text)]
     nearest = (unit[0] @ unit[1].T).argmax(axis=1)
     for count in (0, 1):
-        shares = Classifier(Examples(audio[:count], labels[:count], 3, text)).probabilities(audio)
+        shares = Classifier(some(audio[:count], labels[:count], 3, text)).probabilities(audio)
         assert (shares.argmax(axis=1) == nearest).all()
 
 
 def test_without_text_a_class_without_a_label_has_no_share() -> None:
     audio, labels, _ = clusters()
     seen = labels != 1
-    shares = Classifier(Examples(audio[seen], labels[seen], 3)).probabilities(audio)
+    shares = Classifier(some(audio[seen], labels[seen], 3)).probabilities(audio)
     assert (shares[:, 1] == 0).all()
     assert (shares[seen].argmax(axis=1) == labels[seen]).all()
 
@@ -61,8 +71,8 @@ def test_without_text_a_class_without_a_label_has_no_share() -> None:
 @pytest.mark.parametrize(("n_labels", "n_classes"), [(0, 3), (1, 3)])
 def test_where_nothing_can_be_told_apart_there_is_no_classifier(n_labels: int, n_classes: int) -> None:
     audio, labels, text = clusters()
-    blind = Examples(audio[:n_labels], labels[:n_labels], n_classes)
-    alone = Examples(audio[:1], labels[:1], 1, text[:1])
+    blind = some(audio[:n_labels], labels[:n_labels], n_classes)
+    alone = some(audio[:1], labels[:1], 1, text[:1])
     for examples in (blind, alone):
         assert not can_fit(examples)
         with pytest.raises(ParameterError):
@@ -71,7 +81,7 @@ def test_where_nothing_can_be_told_apart_there_is_no_classifier(n_labels: int, n
 
 def test_many_classes_with_one_label_each_are_fitted_without_a_warning() -> None:
     audio, labels, text = clusters(n_classes=30, each=1)
-    assert Classifier(Examples(audio, labels, 30, text)).probabilities(audio).shape == (30, 30)
+    assert Classifier(Examples(audio, labels, np.arange(30), 30, text)).probabilities(audio).shape == (30, 30)
 
 
 def test_held_out_rows_are_judged_without_any_row_of_their_recording() -> None:
@@ -81,8 +91,8 @@ def test_held_out_rows_are_judged_without_any_row_of_their_recording() -> None:
     centres = 5 * random.standard_normal((10, 64))
     audio = (centres[recording] + 0.01 * random.standard_normal((40, 64))).astype(np.float32)
     labels = random.permutation(np.arange(10) % 2)[recording]
-    alone = held_out(Examples(audio, labels, 2), np.arange(40))
-    grouped = held_out(Examples(audio, labels, 2), recording)
+    alone = held_out(Examples(audio, labels, np.arange(40), 2))
+    grouped = held_out(Examples(audio, labels, recording, 2))
     assert alone is not None
     assert grouped is not None
     assert alone.mean() == 1
@@ -92,8 +102,8 @@ def test_held_out_rows_are_judged_without_any_row_of_their_recording() -> None:
 
 def test_there_is_nothing_to_hold_out_of_one_recording() -> None:
     audio, labels, text = clusters()
-    assert held_out(Examples(audio, labels, 3, text), np.zeros(len(labels), int)) is None
-    assert held_out(Examples(audio[:0], labels[:0], 3, text), np.zeros(0, int)) is None
+    assert held_out(Examples(audio, labels, np.zeros(len(labels), int), 3, text)) is None
+    assert held_out(Examples(audio[:0], labels[:0], np.arange(0), 3, text)) is None
 
 
 @pytest.mark.parametrize(("right", "of"), [(0, 10), (7, 10), (30, 60), (120, 120)])
@@ -129,7 +139,7 @@ def test_only_open_rows_are_proposed_once_each(by: str) -> None:
     labelled = np.array([0, 1, 2, 3])
     open_to = np.ones(60, bool)
     open_to[40:] = False
-    shares = Classifier(Examples(audio[labelled], labels[labelled], 3, text)).probabilities(audio)
+    shares = Classifier(some(audio[labelled], labels[labelled], 3, text)).probabilities(audio)
     for probabilities in (shares, None):
         rows = propose(by, audio, labelled, open_to, probabilities, 12)  # type: ignore[arg-type]
         assert len(rows) == len(set(rows.tolist())) == 12
