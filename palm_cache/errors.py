@@ -46,7 +46,7 @@ def without_credentials(text: str) -> str:
     if "://" not in text:
         return text
     # A library's own message may repeat them without the URL around them.
-    users = {found[0] for found in _USER.finditer(text) if ":" in found[0]}
+    users = {match[0] for match in _USER.finditer(text) if ":" in match[0]}
     shown = _TOKEN.sub(r"\1***", _USER.sub("", text))
     for user in users:
         shown = re.sub(re.escape(user), "", shown, flags=re.I)

@@ -496,23 +496,23 @@ def _build(kind: type[P], content: object, file: str, section: str) -> P:
         raise ParameterError(f"{where}: {error}") from None
 
 
-def _convert(wanted: Any, value: object, file: str, key: str) -> Any:
+def _convert(kind: Any, value: object, file: str, key: str) -> Any:
     """Return a YAML value as the type that a field declares."""
-    if wanted in (ReadingParams, SynthesiseParams, PromptFiles, Recipe, Resources, FitParams, Training):
-        return _build(wanted, value, file, key)
-    if get_origin(wanted) is tuple:
+    if kind in (ReadingParams, SynthesiseParams, PromptFiles, Recipe, Resources, FitParams, Training):
+        return _build(kind, value, file, key)
+    if get_origin(kind) is tuple:
         items = value if isinstance(value, list) else [value]
-        return tuple(_convert(get_args(wanted)[0], item, file, key) for item in items)
-    if get_origin(wanted) is UnionType:  # a number, or a word in its place
-        number, word = get_args(wanted)
+        return tuple(_convert(get_args(kind)[0], item, file, key) for item in items)
+    if get_origin(kind) is UnionType:  # a number, or a word in its place
+        number, word = get_args(kind)
         return _convert(word if isinstance(value, str) else number, value, file, key)
-    if get_origin(wanted) is Literal:
-        if value not in get_args(wanted):
-            said = value if isinstance(value, str) else reprlib.repr(value)
-            raise UnknownNameError.among(f"value of {key} in {file}:", said, get_args(wanted))
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            shown = value if isinstance(value, str) else reprlib.repr(value)
+            raise UnknownNameError.among(f"value of {key} in {file}:", shown, get_args(kind))
         return value
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return float(value)
-    if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
-        raise ParameterError(f"{file}: {key} is {reprlib.repr(value)}, expected {wanted.__name__}")
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+        raise ParameterError(f"{file}: {key} is {reprlib.repr(value)}, expected {kind.__name__}")
     return value

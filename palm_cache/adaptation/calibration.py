@@ -116,7 +116,7 @@ def calibrate_file(
     stores = (store,) if store else recorded
     features = read_features(stores)
     tower = None
-    done = []
+    calibrated = []
     for number, run in enumerate(runs):
         progress("calibrating", number, len(runs))
         head = of_run[run]
@@ -124,12 +124,12 @@ def calibrate_file(
             tower = load_tower(FeatureStore(stores[0]).header)
         try:
             check_fresh(head, features, path)
-            done.append(Calibrated(run, calibrate(features, head, tower)))
+            calibrated.append(Calibrated(run, calibrate(features, head, tower)))
         except PalmCacheError as error:
-            done.append(Calibrated(run, None, str(error)))
+            calibrated.append(Calibrated(run, None, str(error)))
         progress("calibrating", number + 1, len(runs))
-    write_calibrations(path, {one.run: one.calibration for one in done if one.calibration})
-    return done
+    write_calibrations(path, {item.run: item.calibration for item in calibrated if item.calibration})
+    return calibrated
 
 
 def runs_to_calibrate(path: Path) -> list[Run]:
@@ -172,9 +172,9 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
     of_shots = replace(features, folds=splits)
     chosen = {name: head.state[name] for name in kind.chooses}
     fitted, _ = fit_runs(of_shots, _as_fitted(head, len(shots)), tower=tower, chosen=chosen)
-    scored = [evaluate_head(of_shots, one, words)[1] for one in fitted]
-    logits = torch.cat([one.logits for one in scored])
-    labels = torch.cat([one.labels for one in scored])
+    scored = [evaluate_head(of_shots, refitted, words)[1] for refitted in fitted]
+    logits = torch.cat([refitted.logits for refitted in scored])
+    labels = torch.cat([refitted.labels for refitted in scored])
     coldest = COLDEST if len(splits) >= MIN_SPLITS_TO_BE_SURER else 0.0
     temperature = fit_temperature(logits, labels, coldest)
     return Calibration(
@@ -263,8 +263,8 @@ def fit_temperature(logits: Tensor, labels: Tensor, coldest: float = COLDEST) ->
     def loss(log_temperature: float) -> float:
         return float(held_out_losses(logits, labels, math.exp(log_temperature)).mean())
 
-    found = minimize_scalar(loss, bounds=(coldest, HOTTEST), method="bounded", options={"xatol": 1e-6})
-    temperature = math.exp(found.x)
+    minimum = minimize_scalar(loss, bounds=(coldest, HOTTEST), method="bounded", options={"xatol": 1e-6})
+    temperature = math.exp(minimum.x)
     gain = held_out_losses(logits, labels, 1.0) - held_out_losses(logits, labels, temperature)
     doubt = float(gain.std(correction=0)) / math.sqrt(len(gain))
     proof = SURER_PROOF if temperature < 1 else SOFTER_PROOF

@@ -109,17 +109,17 @@ def shared_classes(
         if wrong:
             raise DataError(f"{wrong[0]!r} is no class here; there are: {', '.join(known)}")
     place = {_plain(name): label for label, name in enumerate(theirs)}
-    found = [
+    pairs = [
         (label, place[_plain(same.get(name, name))])
         for label, name in enumerate(ours)
         if _plain(same.get(name, name)) in place
     ]
-    if len(found) < 2:
+    if len(pairs) < 2:
         raise DataError(
             f"fewer than two classes in common: {', '.join(ours)} / {', '.join(theirs)}; say which are the "
             "same with: --same NAME=NAME"
         )
-    return [one for one, _ in found], [other for _, other in found]
+    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 def _plain(name: str) -> str:

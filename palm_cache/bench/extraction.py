@@ -87,16 +87,16 @@ def contenders(
     how: ExtractionSetup, precisions: Sequence[Precision], runtimes: Sequence[Runtime]
 ) -> list[Contender]:
     """Return the plain loop, then every runtime in every precision; torch's compiled too if asked for."""
-    found = [Contender("plain loop", None)]
+    rivals = [Contender("plain loop", None)]
     for runtime in runtimes:
         for precision in precisions:
             name = f"{runtime} {precision}"
             recipe = replace(how.recipe, runtime=runtime, precision=precision, compile=False)
-            found.append(Contender(name, replace(how, recipe=recipe)))
+            rivals.append(Contender(name, replace(how, recipe=recipe)))
             if how.recipe.compile and runtime == "torch":
                 compiled = replace(how, recipe=replace(recipe, compile=True))
-                found.append(Contender(f"{name} compiled", compiled))
-    return found
+                rivals.append(Contender(f"{name} compiled", compiled))
+    return rivals
 
 
 def bench_extraction(
@@ -162,9 +162,9 @@ def find_files(folder: Path, count: int) -> list[Path]:
     DataError
         If there are none.
     """
-    found = list(audio_below(folder))
-    count = min(count, len(found))
-    chosen = [found[number * len(found) // count] for number in range(count)]
+    files = list(audio_below(folder))
+    count = min(count, len(files))
+    chosen = [files[number * len(files) // count] for number in range(count)]
     readable = [path for path in chosen if _is_audio(path)]
     if not readable:
         raise DataError(
@@ -221,7 +221,7 @@ def machine() -> str:
     """Return processors and GPUs of this machine, in words."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):  # Linux says more
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-        name = found[1] if found else name
+        model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        name = model[1] if model else name
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return ", ".join([f"{os.cpu_count()} x {name}, {torch.backends.cpu.get_cpu_capability()}", *gpus])

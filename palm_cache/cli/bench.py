@@ -70,7 +70,7 @@ def extract(
     with one_line_errors(), progress_bar("turns") as progress:
         recipe = override(Recipe(compile=compiled), **loading)
         how = ExtractionSetup(recipe, device or "cpu", batch_size or 0)
-        done = bench_extraction(
+        benchmark = bench_extraction(
             override(Params(), **where).encoder,
             files,
             contenders(how, cast(Any, precisions), cast(Any, runtimes)),
@@ -79,14 +79,17 @@ def extract(
             threads=threads,
             progress=progress,
         )
-    for reason in done.left_out:
+    for reason in benchmark.left_out:
         say(f"note: left out: {reason}")
     if as_json:
-        print_json(asdict(done))
+        print_json(asdict(benchmark))
         return
-    tell(f"{done.encoder}: {done.n_files} files, {done.rounds} rounds, {done.threads} threads")
-    tell(f"{done.machine}; load average {done.load_average[0]} before, {done.load_average[1]} after")
-    print_table(HEADINGS, [_cells(result) for result in done.results])
+    counts = f"{benchmark.n_files} files, {benchmark.rounds} rounds, {benchmark.threads} threads"
+    before, after = benchmark.load_average
+    tell(
+        f"{benchmark.encoder}: {counts}", f"{benchmark.machine}; load average {before} before, {after} after"
+    )
+    print_table(HEADINGS, [_cells(result) for result in benchmark.results])
 
 
 def _cells(result: Result) -> list[str]:

@@ -53,8 +53,8 @@ def datasets(
         _list_all(as_json)
     elif check:
         with one_line_errors():
-            wanted = override(ReadingParams(), **reading)
-        _check(name, root, wanted, as_json)
+            settings = override(ReadingParams(), **reading)
+        _check(name, root, settings, as_json)
     else:
         _show_card(name, root, as_json)
 
@@ -83,8 +83,8 @@ def download(
         say(f"note: {note}")
     if as_json:
         clips = {"clips": len(table.clips), "notes": table.notes}
-        found = {"dataset": card.name, "folder": str(folder), "repository": copy.repository}
-        print_json({**found, "revision": copy.revision, "bytes": copy.n_bytes, **clips})
+        source = {"dataset": card.name, "folder": str(folder), "repository": copy.repository}
+        print_json({**source, "revision": copy.revision, "bytes": copy.n_bytes, **clips})
         return
     tell(f"{len(table.clips):,} clips -> {folder} ({copy.repository}, revision {copy.revision[:12]})")
 
@@ -186,18 +186,18 @@ def _check(name: str, root: str | None, reading: ReadingParams, as_json: bool) -
     with one_line_errors():
         check = check_dataset(name, place(root) if root else None, reading=reading)
         with progress_bar("files") as progress:
-            found = survey(check.table, progress)
+            facts = survey(check.table, progress)
     if as_json:
-        print_json(_check_facts(check, found))
+        print_json(_check_facts(check, facts))
     else:
-        tell(*_check_lines(check, found))
+        tell(*_check_lines(check, facts))
         for note in check.table.notes:
             say(f"note: {note}")
     if not check.sound:
         raise typer.Exit(1)
 
 
-def _check_facts(check: Check, found: Survey) -> dict[str, Any]:
+def _check_facts(check: Check, facts: Survey) -> dict[str, Any]:
     table = check.table
     counts = Counter(table.class_of(clip) for clip in table.clips)
     return {
@@ -212,28 +212,28 @@ def _check_facts(check: Check, found: Survey) -> dict[str, Any]:
         "unlabelled": counts[None],
         "folds": [{"train": len(fold.train), "test": len(fold.test)} for fold in table.folds],
         "seconds": {
-            "total": sum(found.seconds),
-            **dict(zip(("shortest", "median", "longest"), _spread(found.seconds), strict=False)),
+            "total": sum(facts.seconds),
+            **dict(zip(("shortest", "median", "longest"), _spread(facts.seconds), strict=False)),
         },
-        "rates": found.rates,
-        "channels": found.channels,
-        "unreadable": dict(found.unreadable),
-        "duplicates": found.twins,
-        "findings": found.findings,
+        "rates": facts.rates,
+        "channels": facts.channels,
+        "unreadable": dict(facts.unreadable),
+        "duplicates": facts.twins,
+        "findings": facts.findings,
         "differences": check.differences,
         "missing": check.missing,
         "notes": table.notes,
     }
 
 
-def _check_lines(check: Check, found: Survey) -> Iterator[str]:
+def _check_lines(check: Check, facts: Survey) -> Iterator[str]:
     table = check.table
     counts = f"{len(table.clips):,} clips, {len(table.class_names)} classes, {len(table.folds)} fold(s)"
     verdict = "OK" if check.sound else "not as it should be"
     yield f"{table.dataset} in {check.folder}: {verdict}; {counts}"
     yield from (f"  {difference}" for difference in check.differences)
     yield from _some([f"missing or empty: {file}" for file in check.missing])
-    yield from _some([f"cannot be opened: {file}: {why}" for file, why in found.unreadable])
+    yield from _some([f"cannot be opened: {file}: {why}" for file, why in facts.unreadable])
     clips = Counter(table.class_of(clip) for clip in table.clips)
     if table.class_names:
         yield f"  classes: {', '.join(f'{name} ({clips[name]:,})' for name in table.class_names)}"
@@ -241,17 +241,17 @@ def _check_lines(check: Check, found: Survey) -> Iterator[str]:
         yield f"  unlabelled: {clips[None]:,}"
     for number, fold in enumerate(table.folds, start=1):
         yield f"  fold {number}: {len(fold.train):,} to train on, {len(fold.test):,} to test on"
-    if found.seconds:
-        low, middle, high = _spread(found.seconds)
+    if facts.seconds:
+        low, middle, high = _spread(facts.seconds)
         yield (
-            f"  length: {sum(found.seconds) / 3600:.2f} h in {len(found.seconds):,} files; "
+            f"  length: {sum(facts.seconds) / 3600:.2f} h in {len(facts.seconds):,} files; "
             f"{low:.2f} s to {high:.2f} s, half of them up to {middle:.2f} s"
         )
-        rates = ", ".join(f"{rate:,} Hz ({count:,})" for rate, count in found.rates.items())
-        channels = ", ".join(f"{count:,} of {n} channel(s)" for n, count in found.channels.items())
+        rates = ", ".join(f"{rate:,} Hz ({count:,})" for rate, count in facts.rates.items())
+        channels = ", ".join(f"{count:,} of {n} channel(s)" for n, count in facts.channels.items())
         yield f"  rates: {rates}; {channels}"
-    yield from _some([f"the same content: {', '.join(names)}" for names in found.twins])
-    yield from (f"  {finding}" for finding in found.findings)
+    yield from _some([f"the same content: {', '.join(names)}" for names in facts.twins])
+    yield from (f"  {finding}" for finding in facts.findings)
 
 
 def _some(lines: list[str]) -> Iterator[str]:

@@ -108,7 +108,7 @@ def _render(
     data: dict[str, object],
     told: str,
 ) -> str:
-    labels, said = features.labels.numpy(), verdicts.said
+    labels, predicted = features.labels.numpy(), verdicts.said
     place_of = np.cumsum(features.usable.numpy()) - 1  # of a row among the clips on the map
     return render(
         "page.html.j2",
@@ -118,8 +118,8 @@ def _render(
         verdicts=verdicts,
         confusions=confusions(verdicts, features),
         counts=np.bincount(labels[features.usable.numpy()], minlength=len(features.class_names)).tolist(),
-        judged=int((said >= 0).sum()),
-        right=int((said == labels).sum()),
+        judged=int((predicted >= 0).sum()),
+        right=int((predicted == labels).sum()),
         method=METHOD_NAMES[method],
         paths=paths,
         place_of=place_of.tolist(),

@@ -107,9 +107,9 @@ class _Iterations(io.TextIOBase):
         self._progress = progress
 
     def write(self, text: str) -> int:
-        found = re.search(r"Iteration (\d+)", text)
-        if found:
-            self._progress("projecting", int(found[1]), ITERATIONS)
+        iteration = re.search(r"Iteration (\d+)", text)
+        if iteration:
+            self._progress("projecting", int(iteration[1]), ITERATIONS)
         return len(text)
 
 

@@ -58,9 +58,9 @@ def neighbour_votes(features: Features) -> Verdicts:
     voters = labels[usable][nearest.kneighbors(return_distance=False)]  # itself is not among them
     votes = np.zeros((len(usable), len(features.class_names)))
     np.add.at(votes, (np.arange(len(usable))[:, None], voters), 1 / count)
-    said, share = _nothing_said(len(labels))
-    said[usable], share[usable] = votes.argmax(axis=1), votes.max(axis=1)
-    return Verdicts(None, said, share)
+    classes, share = _nothing_said(len(labels))
+    classes[usable], share[usable] = votes.argmax(axis=1), votes.max(axis=1)
+    return Verdicts(None, classes, share)
 
 
 def read_run(file: Path, run: str | None, features: Features) -> Verdicts:
@@ -88,38 +88,38 @@ def read_run(file: Path, run: str | None, features: Features) -> Verdicts:
         If the file cannot be read.
     """
     encoder = slug(features.encoder)
-    found = {
+    predictions = {
         prediction.run: prediction
         for prediction in read_predictions(file)
         if (prediction.dataset, prediction.encoder) == (features.dataset, encoder)
     }
-    if not found:
+    if not predictions:
         raise StoreError(
             f"{file}: no predictions for {features.dataset}/{encoder}; make them with: palm-cache fit"
         )
-    name, members = _members(list(found), run, file)
-    said, share = _nothing_said(len(features.labels))
+    name, members = _members(list(predictions), run, file)
+    classes, share = _nothing_said(len(features.labels))
     for member in reversed(members):
-        _fill(said, share, found[member], features, f"{file}: {member}")
-    return Verdicts(name, said, share)
+        _fill(classes, share, predictions[member], features, f"{file}: {member}")
+    return Verdicts(name, classes, share)
 
 
 def confusions(verdicts: Verdicts, features: Features) -> list[Confusion]:
     """Return what went wrong in every class, the class with most mistakes first."""
-    labels, said = features.labels.numpy(), verdicts.said
-    found = []
+    labels, classes = features.labels.numpy(), verdicts.said
+    of_classes = []
     for label in range(len(features.class_names)):
-        judged = np.flatnonzero((labels == label) & (said >= 0))
-        wrong = judged[said[judged] != label]
+        judged = np.flatnonzero((labels == label) & (classes >= 0))
+        wrong = judged[classes[judged] != label]
         surest = wrong[np.argsort(-verdicts.share[wrong], kind="stable")]
-        taken_for = Counter(said[wrong].tolist())
+        taken_for = Counter(classes[wrong].tolist())
         ranked = sorted(taken_for.items(), key=lambda item: (-item[1], item[0]))
-        found.append(
+        of_classes.append(
             Confusion(
                 label, len(judged), len(wrong), tuple(ranked), tuple(surest[:LISTED_PER_CLASS].tolist())
             )
         )
-    return sorted(found, key=lambda confusion: (-confusion.wrong, confusion.label))
+    return sorted(of_classes, key=lambda confusion: (-confusion.wrong, confusion.label))
 
 
 def across_folds(runs: Iterable[str]) -> dict[str, list[str]]:
@@ -134,34 +134,34 @@ def _nothing_said(n_clips: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]
     return np.full(n_clips, -1, dtype=np.int64), np.zeros(n_clips)
 
 
-def _members(names: list[str], wanted: str | None, file: Path) -> tuple[str, list[str]]:
+def _members(names: list[str], run: str | None, file: Path) -> tuple[str, list[str]]:
     """Return the name of what is asked for and the runs that belong to it."""
     groups = across_folds(names)
-    if wanted is None:
+    if run is None:
         if len(groups) > 1:
             raise ParameterError(f"{file}: say which run with --run: {', '.join(groups)}")
-        wanted = next(iter(groups))
-    if wanted in groups:
-        return wanted, sorted(groups[wanted])
-    if wanted in names:
-        return wanted, [wanted]
-    plain = [name for name in groups if without_variant(name) == wanted]
+        run = next(iter(groups))
+    if run in groups:
+        return run, sorted(groups[run])
+    if run in names:
+        return run, [run]
+    plain = [name for name in groups if without_variant(name) == run]
     if len(plain) == 1:
         return plain[0], sorted(groups[plain[0]])
     # As predict understands it: a head, or the beginning of a run's name.
     runs = {run_named(name, "", ""): name for name in names}
     try:
-        chosen = runs[choose_run(runs, wanted)]
+        chosen = runs[choose_run(runs, run)]
     except UnknownNameError:
         known = dict.fromkeys([*map(without_variant, groups), *groups, *names])
-        raise UnknownNameError.among("run", wanted, known) from None
-    if "-fold" in wanted:
+        raise UnknownNameError.among("run", run, known) from None
+    if "-fold" in run:
         return chosen, [chosen]
     return next((name, sorted(members)) for name, members in groups.items() if chosen in members)
 
 
 def _fill(
-    said: NDArray[np.int64],
+    classes: NDArray[np.int64],
     share: NDArray[np.float64],
     prediction: RunPrediction,
     features: Features,
@@ -181,4 +181,4 @@ def _fill(
             "classes have changed); fit again with: palm-cache fit"
         )
     surest = prediction.logits.softmax(dim=1).max(dim=1)
-    said[rows], share[rows] = surest.indices.numpy(), surest.values.numpy()
+    classes[rows], share[rows] = surest.indices.numpy(), surest.values.numpy()

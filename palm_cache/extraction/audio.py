@@ -194,14 +194,14 @@ def read_views(
         ratio = resampling_ratio(sound.rate, sample_rate)
         total = ceil(clip.frames * ratio)
         if total <= samples:
-            found = [_resample(clip.mono(0, clip.frames), ratio)] * views
+            crops = [_resample(clip.mono(0, clip.frames), ratio)] * views
         else:
             sound.check_end()
             starts = [crop_start(total, samples, view, content_sha256) for view in range(views)]
-            found = [_read_crop(clip, ratio, start, samples) for start in starts]
-    for waveform in found:
+            crops = [_read_crop(clip, ratio, start, samples) for start in starts]
+    for waveform in crops:
         clip.heard.get(waveform, sample_rate)
-    return found
+    return crops
 
 
 def duration(file: BinaryIO, *, stretch: Stretch | None = None) -> float:

@@ -81,13 +81,13 @@ class SoundFacts:
     @property
     def remarks(self) -> tuple[str, ...]:
         """Say what should be known about a clip that is used all the same, silence included."""
-        found = [self.silence] if self.silence else []
+        lines = [self.silence] if self.silence else []
         if self.channels_alone:
             names = " or ".join(map(str, sorted(self.channels_alone)))
-            found.append(CANCELLED.format(names))
-        if not found and self.frames < SHORT_SECONDS * self.rate:
-            found.append(f"only {1_000 * self.frames / self.rate:.2g} ms long")
-        return tuple(found)
+            lines.append(CANCELLED.format(names))
+        if not lines and self.frames < SHORT_SECONDS * self.rate:
+            lines.append(f"only {1_000 * self.frames / self.rate:.2g} ms long")
+        return tuple(lines)
 
 
 def swing(waveform: Tensor) -> float:
@@ -108,16 +108,16 @@ def read_mono(sound: Sound, first: int, last: int, heard: SoundFacts) -> Tensor:
     """
     mono: NDArray[np.float32] = np.empty(last - first, np.float32)
     products = np.zeros((sound.channels, sound.channels))
-    done = 0
+    n_read = 0
     for block in sound.blocks(first, last):
         with np.errstate(invalid="ignore", over="ignore"):
-            mono[done : done + len(block)] = block.mean(axis=1)
+            mono[n_read : n_read + len(block)] = block.mean(axis=1)
             channels = np.ascontiguousarray(block.T)  # one after the other: many times quicker to look at
             heard.add(channels)
             if sound.channels > 1:
                 channels -= channels.mean(axis=1, keepdims=True)
                 products += channels @ channels.T
-        done += len(block)
+        n_read += len(block)
     if not np.isfinite(mono).all():
         raise AudioError("NaN or infinity among the samples")
     loudest = _loudest_if_cancelled(products)

@@ -375,5 +375,7 @@ def _stack(windows: Sequence[Tensor], device: torch.device) -> Tensor:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Recognise it on CUDA, in CUDA's libraries, in torch's CPU allocator and in Python."""
-    said = re.search(r"out of memory|can't allocate memory|ALLOC_FAILED|bad.alloc", str(error), re.IGNORECASE)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or said is not None
+    match = re.search(
+        r"out of memory|can't allocate memory|ALLOC_FAILED|bad.alloc", str(error), re.IGNORECASE
+    )
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or match is not None

@@ -119,8 +119,8 @@ class Extractor:
         survey = self._survey(table, file_cache(cache))
         unseen = self._numbered(table, ~survey.seen)
         hashed = self.road.embed(unseen, lambda _: False, n_clips=len(unseen))
-        for number, one in enumerate(hashed, start=1):
-            take_in(survey, Done(one.row, one.content, one.state, "known", one.error))
+        for number, outcome in enumerate(hashed, start=1):
+            take_in(survey, Done(outcome.row, outcome.content, outcome.state, "known", outcome.error))
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         return make_plan(out, table, self._stale(present), survey, audio, self._other_text(present, table))

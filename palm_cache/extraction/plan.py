@@ -110,14 +110,14 @@ def make_plan(
         groups[_why(row, survey, known, before, stale)].append(table.clips[row].name)
     names = {clip.name for clip in table.clips}
     gone = tuple(name for name in before if name not in names)
-    some = {why: tuple(clips) for why, clips in groups.items() if clips}
-    return Plan(out, len(table.clips), stale, some, gone, other_text)
+    groups_present = {why: tuple(clips) for why, clips in groups.items() if clips}
+    return Plan(out, len(table.clips), stale, groups_present, gone, other_text)
 
 
 def _key(survey: KnownFiles, row: int) -> bytes:
-    one = slice(row, row + 1)
+    rows = slice(row, row + 1)
     return KnownFiles(
-        survey.clips[one], survey.start[one], survey.end[one], survey.contents[one]
+        survey.clips[rows], survey.start[rows], survey.end[rows], survey.contents[rows]
     ).keys.tobytes()
 
 
@@ -137,6 +137,6 @@ def _why(row: int, survey: KnownFiles, known: Lookup, before: Mapping[str, bytes
 def _contents_by_name(out: Place) -> dict[str, bytes]:
     try:
         store = FeatureStore(out)
-        return dict(zip(store.clip_names(), (one.tobytes() for one in store.contents()), strict=True))
+        return dict(zip(store.clip_names(), (content.tobytes() for content in store.contents()), strict=True))
     except StoreError:
         return {}

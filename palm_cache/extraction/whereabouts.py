@@ -45,7 +45,7 @@ def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None)
     """
     written = {name: as_written(name) for name in names}
     missing = {name: path for name, path in written.items() if _stays_inside(path)}
-    found: dict[str, Place] = {}
+    places: dict[str, Place] = {}
     for folder in [root] if root is not None else roots_of(header):
         try:
             if not missing or not is_folder(folder):
@@ -54,9 +54,9 @@ def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None)
             here = {name: files[path] for name, path in missing.items() if files[path].is_file()}
         except (PalmCacheError, OSError):  # a disk or a network that is not there just now
             continue
-        found |= here
+        places |= here
         missing = {name: path for name, path in missing.items() if name not in here}
-    return found
+    return places
 
 
 def _stays_inside(path: str) -> bool:

@@ -66,8 +66,8 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int,
             yield from joblib.Parallel(-1, return_as="generator_unordered")(calls)
     else:
         with _ray(cluster) as workers:
-            while some := list(islice(calls, TASKS_A_WORKER * workers)):
-                yield from joblib.Parallel(-1)(some)
+            while calls_now := list(islice(calls, TASKS_A_WORKER * workers)):
+                yield from joblib.Parallel(-1)(calls_now)
 
 
 def check_address(cluster: str) -> None:

@@ -18,7 +18,7 @@ NOT_FINITE = "the encoder returned NaN or infinity"
 
 def predict_files(
     classifier: Classifier,
-    found: Sequence[Path | Failure],
+    recordings: Sequence[Path | Failure],
     *,
     batch_size: int = 0,
     progress: Progress = no_progress,
@@ -30,7 +30,7 @@ def predict_files(
 
     Parameters
     ----------
-    found : sequence of Path or Failure
+    recordings : sequence of Path or Failure
         From :func:`~palm_cache.prediction.inputs.find_recordings`; failures are passed on in their place.
     batch_size : int
         Views that go through the encoder at once; 0 is what suits the device, and their number.
@@ -42,27 +42,27 @@ def predict_files(
     """
     clips = [
         (row, Clip(entry, printable(entry), None))
-        for row, entry in enumerate(found)
+        for row, entry in enumerate(recordings)
         if not isinstance(entry, Failure)
     ]
     if not batch_size:
         n_views = len(clips) * classifier.recipe.views
         batch_size = max(1, min(default_batch(classifier.encoder.device), n_views))
     known: dict[int, Prediction | Failure] = {
-        row: entry for row, entry in enumerate(found) if isinstance(entry, Failure)
+        row: entry for row, entry in enumerate(recordings) if isinstance(entry, Failure)
     }
     told = 0
     with Road(classifier.encoder, classifier.recipe, batch_size) as road:
         for outcome in road.embed(clips, n_clips=len(clips)):
-            known[outcome.row] = _result(classifier, found[outcome.row], outcome)
+            known[outcome.row] = _result(classifier, recordings[outcome.row], outcome)
             while told in known:
                 yield known.pop(told)
                 told += 1
-                progress("predicting", told, len(found))
+                progress("predicting", told, len(recordings))
     while told in known:
         yield known.pop(told)
         told += 1
-        progress("predicting", told, len(found))
+        progress("predicting", told, len(recordings))
 
 
 def _result(classifier: Classifier, path: Path | Failure, outcome: Outcome) -> Prediction | Failure:

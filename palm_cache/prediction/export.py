@@ -195,8 +195,8 @@ def _checked(written: Callable[[Tensor], Outputs], graph: HeadGraph, clips: Tens
     """Compare what was written with the head, on another number of clips than it was traced with."""
     other = torch.cat([clips, -clips, 3 * clips])
     with torch.no_grad():
-        expected, found = graph(other)[1], written(other)[1]
-    difference = float((expected - found).abs().max())
+        expected, actual = graph(other)[1], written(other)[1]
+    difference = float((expected - actual).abs().max())
     if not difference <= TOLERANCE:
         raise OutputError(
             f"the exported graph and the head differ by {difference:.2g} in a probability; nothing was "

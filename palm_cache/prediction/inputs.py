@@ -33,14 +33,14 @@ def find_recordings(inputs: Iterable[str], read_stdin: Callable[[], bytes]) -> l
     DataError
         If standard input holds audio.
     """
-    found: dict[Path | Failure, None] = {}
+    recordings: dict[Path | Failure, None] = {}
     for text in inputs:
         names = _listed(read_stdin()) if text == STDIN else [text]
         if not names:
-            found[Failure(STDIN, "no paths on standard input")] = None
+            recordings[Failure(STDIN, "no paths on standard input")] = None
         for name in names:
-            found.update(dict.fromkeys(_behind(name)))
-    return list(found)
+            recordings.update(dict.fromkeys(_behind(name)))
+    return list(recordings)
 
 
 def _listed(content: bytes) -> list[str]:

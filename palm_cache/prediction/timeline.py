@@ -68,7 +68,7 @@ class Sliding:
 
 def listen(
     classifier: Classifier,
-    found: Sequence[Path | Failure],
+    recordings: Sequence[Path | Failure],
     sliding: Sliding,
     *,
     batch_size: int = BATCH_SIZE,
@@ -78,7 +78,7 @@ def listen(
 
     Parameters
     ----------
-    found : sequence of Path or Failure
+    recordings : sequence of Path or Failure
         From :func:`~palm_cache.prediction.inputs.find_recordings`; failures are passed on in their place.
     progress : callable
         Told about seconds of sound.
@@ -88,9 +88,9 @@ def listen(
     Stretch or Failure
         The stretches of a recording in order of time; a failure behind those that lie before the damage.
     """
-    seconds = [0.0 if isinstance(entry, Failure) else _seconds(entry) for entry in found]
+    seconds = [0.0 if isinstance(entry, Failure) else _seconds(entry) for entry in recordings]
     done, total = 0.0, sum(seconds)
-    for entry, length in zip(found, seconds, strict=True):
+    for entry, length in zip(recordings, seconds, strict=True):
         if isinstance(entry, Failure):
             yield entry
             continue
@@ -126,12 +126,12 @@ def join(
         yield waiting
 
 
-def _joined(one: Stretch, other: Stretch) -> Stretch:
+def _joined(first: Stretch, second: Stretch) -> Stretch:
     probabilities = None
-    if one.probabilities is not None and other.probabilities is not None:
-        share = (one.end - one.start) / (other.end - one.start)
-        probabilities = share * one.probabilities + (1 - share) * other.probabilities
-    return Stretch(one.path, one.start, other.end, probabilities, other.remarks)
+    if first.probabilities is not None and second.probabilities is not None:
+        share = (first.end - first.start) / (second.end - first.start)
+        probabilities = share * first.probabilities + (1 - share) * second.probabilities
+    return Stretch(first.path, first.start, second.end, probabilities, second.remarks)
 
 
 def _seconds(path: Path) -> float:

@@ -122,7 +122,7 @@ class Cache:
     @property
     def n_small(self) -> int:
         """How many segments are worth merging."""
-        return sum(1 for one in self._segments.values() if one and one.size < SMALL_BYTES)
+        return sum(1 for segment in self._segments.values() if segment and segment.size < SMALL_BYTES)
 
     @property
     def damaged(self) -> list[str]:
@@ -269,15 +269,17 @@ class Cache:
         for number, segment in reversed(list(enumerate(self._segments.values()))):  # the newest first
             if segment is None or not len(open_):
                 continue
-            found = segment.find(prefix[open_], rest[open_])
+            positions = segment.find(prefix[open_], rest[open_])
             failed = (
-                np.isin(found, list(segment.failures)) if segment.failures else np.zeros(len(found), bool)
+                np.isin(positions, list(segment.failures))
+                if segment.failures
+                else np.zeros(len(positions), bool)
             )
             for at in np.flatnonzero(failed):
-                if int(found[at]) not in segment.forgotten:
-                    failures.setdefault(int(order[open_[at]]), segment.failures[int(found[at])])
-            here = (found >= 0) & ~failed
-            where[order[open_[here]]], row[order[open_[here]]] = number, found[here]
+                if int(positions[at]) not in segment.forgotten:
+                    failures.setdefault(int(order[open_[at]]), segment.failures[int(positions[at])])
+            here = (positions >= 0) & ~failed
+            where[order[open_[here]]], row[order[open_[here]]] = number, positions[here]
             open_ = open_[~here]
         return where, row, {at: failure for at, failure in failures.items() if row[at] < 0}
 

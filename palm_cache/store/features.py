@@ -127,7 +127,7 @@ class FeatureStore:
             return ""
 
         with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock
-            return [said for said in pool.map(problem, self._files) if said]
+            return [text for text in pool.map(problem, self._files) if text]
 
     @property
     def file_names(self) -> list[str]:
@@ -180,8 +180,8 @@ class FeatureStore:
 
     def folds(self) -> tuple[Fold, ...]:
         """Return the train and test rows of every fold, fold 1 first."""
-        found = (re.fullmatch(r"folds/(\d+)/train/zarr\.json", name) for name in self._files)
-        numbers = sorted(int(match[1]) for match in found if match)
+        matches = (re.fullmatch(r"folds/(\d+)/train/zarr\.json", name) for name in self._files)
+        numbers = sorted(int(match[1]) for match in matches if match)
         return tuple(
             Fold(*(self._fold_rows(f"folds/{number}/{part}") for part in ("train", "test")))
             for number in numbers
@@ -234,16 +234,16 @@ class FeatureStore:
         files = range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS))
         if len(files) == 1:
             return self._chunk(files[0])[start - files[0] * CHUNK_ROWS : stop - files[0] * CHUNK_ROWS]
-        found: NDArray[np.float32] = np.empty((max(0, stop - start), *self._audio_shape[1:]), np.float32)
+        vectors: NDArray[np.float32] = np.empty((max(0, stop - start), *self._audio_shape[1:]), np.float32)
 
         def take(file: int) -> None:
             first = file * CHUNK_ROWS
             block = self._chunk(file)[max(0, start - first) : stop - first]
-            found[max(0, first - start) :][: len(block)] = block
+            vectors[max(0, first - start) :][: len(block)] = block
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(take, files))
-        return found
+        return vectors
 
     def _chunk(self, number: int) -> NDArray[np.float32]:
         """Read a file of embeddings, (rows, views, dim), three times as fast as zarr does.

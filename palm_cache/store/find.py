@@ -69,13 +69,13 @@ def dataset_folder(features: Place, name: str, source: str) -> str:
 
 
 def _sources(stores: Place) -> set[str]:
-    found = set()
+    sources = set()
     for path in stores_present(stores.parent, dataset=stores.name):
         try:
-            found.add(FeatureStore(path).header.source)
+            sources.add(FeatureStore(path).header.source)
         except StoreError:
             continue
-    return found
+    return sources
 
 
 def _is_there(source: str) -> bool:

@@ -182,8 +182,8 @@ def digest(group: h5py.Group) -> str:
 
 def reason(error: BaseException) -> str:
     """Return on one line, and not a long one, what an error of reading says."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if isinstance(error, PalmCacheError) or len(said) <= 200 else f"{said[:200]} ..."
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, PalmCacheError) or len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _sealed(body: memoryview) -> bytes:

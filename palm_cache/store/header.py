@@ -201,7 +201,7 @@ def read_header(attributes: Mapping[str, Any]) -> StoreHeader:
         If something is missing or not what it must be.
     """
     attributes = {"descriptions": {}, **attributes}  # the first stores of this format had none
-    values = {one.name: attributes[one.name] for one in fields(StoreHeader)}
+    values = {item.name: attributes[item.name] for item in fields(StoreHeader)}
     values["descriptions"] = {str(name): tuple(texts) for name, texts in values["descriptions"].items()}
     for name in ("templates", "class_names"):
         values[name] = tuple(values[name])

@@ -353,27 +353,27 @@ class _Opened:
             raise ValueError("what it says of itself has changed")
 
     def stores(self) -> tuple[Place, ...]:
-        said = self._file.attrs
-        return tuple(place(str(one)) for one in [said["store"], *said.get("joined_stores", ())])
+        values = self._file.attrs
+        return tuple(place(str(address)) for address in [values["store"], *values.get("joined_stores", ())])
 
     def origin(self) -> Origin:
-        said = attributes(self._file)
-        views = said.get("views", 1)
+        values = attributes(self._file)
+        views = values.get("views", 1)
         if not 1 <= views <= MAX_VIEWS:
             raise ValueError(f"{views} views a clip")
-        return Origin(self.stores()[0], dict(json.loads(said.get("identity", "{}"))), views)
+        return Origin(self.stores()[0], dict(json.loads(values.get("identity", "{}"))), views)
 
     def runs(self) -> list[Run]:
-        found, damaged = [], []
+        runs, damaged = [], []
         for name, group in self._groups.items():
             try:
-                found.append(_read_run(name, attributes(group)))
+                runs.append(_read_run(name, attributes(group)))
             except (*DAMAGE, DataError):
                 damaged.append(name)
-        if damaged and not found:
+        if damaged and not runs:
             raise ValueError("no run of it can be read")
         # Of a damaged one the name tells what it was; in a file all are of one dataset and encoder.
-        return [*found, *(run_named(name, found[0].dataset, found[0].encoder) for name in damaged)]
+        return [*runs, *(run_named(name, runs[0].dataset, runs[0].encoder) for name in damaged)]
 
     def calibrations(self) -> dict[Run, Calibration]:
         """Return the calibration of every run that has one and can be read."""
@@ -421,8 +421,8 @@ def _open(path: Path) -> Iterator[_Opened]:
         ) from error
 
 
-def _read_run(name: str, said: Mapping[str, Any]) -> Run:
-    known = {"variant": "", **said}
+def _read_run(name: str, values: Mapping[str, Any]) -> Run:
+    known = {"variant": "", **values}
     run = Run(**{field: known[field] for field in Run.__dataclass_fields__})
     check_name(run.dataset, "dataset")
     check_name(slug(run.encoder), "encoder")
@@ -439,7 +439,7 @@ def _read_head(name: str, group: h5py.Group) -> FittedHead:
     return FittedHead(
         run=_read_run(name, said),
         state={key: tensor(values) for key, values in members(group).items()},
-        class_names=tuple(str(one) for one in said["class_names"]),
+        class_names=tuple(str(label) for label in said["class_names"]),
         hyperparameters=dict(json.loads(said["hyperparameters"])),
         calibration=_read_calibration(said),
         **{key: said[key] for key in _PLAIN},

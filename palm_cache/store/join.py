@@ -87,13 +87,13 @@ def _side_by_side(features: Sequence[Features]) -> Features:
     """Concatenate embeddings, each scaled to unit length first, so that every encoder counts the same."""
     return replace(
         features[0],
-        encoder=joined_spec([one.encoder for one in features]),
-        fingerprint=_hash([one.fingerprint for one in features]),
-        digest=_hash([one.digest for one in features]),
-        audio=_concatenate([one.audio for one in features]),
-        text=_concatenate([one.text for one in features]),
-        usable=torch.stack([one.usable for one in features]).all(dim=0),
-        parts=tuple(one.audio.shape[2] for one in features),
+        encoder=joined_spec([part.encoder for part in features]),
+        fingerprint=_hash([part.fingerprint for part in features]),
+        digest=_hash([part.digest for part in features]),
+        audio=_concatenate([part.audio for part in features]),
+        text=_concatenate([part.text for part in features]),
+        usable=torch.stack([part.usable for part in features]).all(dim=0),
+        parts=tuple(part.audio.shape[2] for part in features),
     )
 
 

@@ -78,8 +78,8 @@ def stores_present(features: Place, encoder: str | None = None, dataset: str | N
     of_encoder = "*" if encoder is None else glob.escape(slug(encoder))
     of_dataset = "*" if dataset is None else glob.escape(dataset)
     with reaching(features):
-        found: list[Place] = list(features.glob(f"{of_dataset}/{of_encoder}.zarr"))
-    return sorted((path for path in found if not path.name.startswith(".")), key=str)
+        stores: list[Place] = list(features.glob(f"{of_dataset}/{of_encoder}.zarr"))
+    return sorted((path for path in stores if not path.name.startswith(".")), key=str)
 
 
 def heads_path(out: Path, dataset: str, encoder: str) -> Path:

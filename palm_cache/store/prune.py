@@ -72,7 +72,7 @@ def known_recipes(cache: Place, features: Place) -> list[CachedRecipe]:
             by_folder.setdefault(first, {})[rest] = size
     used = _users(features)
     described = (_describe(where, name, files, used) for name, files in sorted(by_folder.items()))
-    return [one for one in described if one is not None]
+    return [recipe for recipe in described if recipe is not None]
 
 
 def _describe(
@@ -131,14 +131,14 @@ def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
     """Return what of a cache no store is made of, and what of it cannot be read."""
     waste = []
     sizes = folder(cache).files()
-    for one in known:
-        if one.kind != "files" and not one.used_by:
-            total = sum(sizes.get(name, 0) for name in one.files)
-            why = f"{one.kind} of a recipe that no store here is made by"
-            waste.append(Waste(cache, one.files, total, why))
-        elif one.damaged:
-            total = sum(sizes.get(name, 0) for name in one.damaged)
-            waste.append(Waste(cache, one.damaged, total, "damaged: nothing can be read of it"))
+    for recipe in known:
+        if recipe.kind != "files" and not recipe.used_by:
+            total = sum(sizes.get(name, 0) for name in recipe.files)
+            why = f"{recipe.kind} of a recipe that no store here is made by"
+            waste.append(Waste(cache, recipe.files, total, why))
+        elif recipe.damaged:
+            total = sum(sizes.get(name, 0) for name in recipe.damaged)
+            waste.append(Waste(cache, recipe.damaged, total, "damaged: nothing can be read of it"))
     return waste
 
 

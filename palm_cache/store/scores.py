@@ -171,9 +171,9 @@ def tell_apart(
     told = scores.assign(head=scores["head"].where(~several, pd.Series(methods, index=scores.index)))
     names = dict(zip(methods, told["head"], strict=True))
     renamed = []
-    for one in predictions:
-        said = split_run_name(one.run)[0]
-        renamed.append(replace(one, run=f"{names.get(said, said)}{one.run.removeprefix(said)}"))
+    for prediction in predictions:
+        name = split_run_name(prediction.run)[0]
+        renamed.append(replace(prediction, run=f"{names.get(name, name)}{prediction.run.removeprefix(name)}"))
     return told, renamed
 
 
@@ -212,12 +212,12 @@ def _read_table(path: Path, kinds: Mapping[str, Cell], what: str, command: str) 
                 raise DataError(
                     f"{path}: no column {', '.join(absent)}; it is of another format: run {command}"
                 )
-            found = [_typed(row, columns, kinds, number) for number, row in enumerate(rows, start=1) if row]
+            records = [_typed(row, columns, kinds, number) for number, row in enumerate(rows, start=1) if row]
     except (ValueError, OSError, csv.Error) as error:
         raise DataError(
             f"{path}: not a readable table ({reason(error)}); remove it and run {command}"
         ) from error
-    return pd.DataFrame(found, columns=list(kinds))
+    return pd.DataFrame(records, columns=list(kinds))
 
 
 def _typed(

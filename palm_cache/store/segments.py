@@ -87,21 +87,21 @@ class Segment:
 
     def find(self, prefix: NDArray[np.uint64], rest: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the row of every key, -1 where it is not here."""
-        found = np.full(len(prefix), -1, np.int64)
+        positions = np.full(len(prefix), -1, np.int64)
         if not len(self.prefix):
-            return found
+            return positions
         place = np.searchsorted(self.prefix, prefix)
         open_ = np.flatnonzero(self.prefix[np.minimum(place, len(self.prefix) - 1)] == prefix)
         while len(open_):
             at = place[open_]
             same = (self.rest[at] == rest[open_]).all(axis=1)
-            found[open_[same]] = self.row[at[same]]
+            positions[open_[same]] = self.row[at[same]]
             # Another key with the same 8 bytes: a miracle, but no reason to be wrong.
             open_ = open_[~same]
             place[open_] += 1
             open_ = open_[place[open_] < len(self.prefix)]
             open_ = open_[self.prefix[place[open_]] == prefix[open_]]
-        return found
+        return positions
 
 
 @dataclass(frozen=True, slots=True)

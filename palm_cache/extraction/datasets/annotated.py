@@ -136,14 +136,14 @@ class _Recordings:
         return self._find(PurePosixPath(name.replace("\\", "/")).name, name)
 
     def _find(self, name: str, said: str) -> str | None:
-        found = self.by_name.get(name.casefold(), [])
-        beside = [path for path in found if PurePosixPath(path).parent == PurePosixPath(said).parent]
-        found = beside or found
-        if len(found) != 1:
+        recordings = self.by_name.get(name.casefold(), [])
+        beside = [path for path in recordings if PurePosixPath(path).parent == PurePosixPath(said).parent]
+        recordings = beside or recordings
+        if len(recordings) != 1:
             self.alone.append(said)
             return None
-        self.annotated.add(found[0])
-        return found[0]
+        self.annotated.add(recordings[0])
+        return recordings[0]
 
     def unlabelled(self) -> list[TableRow]:
         """Return the recordings that nothing annotates, whole."""

@@ -44,22 +44,22 @@ class Check:
 
 def differences(card: DatasetCard, table: ClipTable) -> tuple[str, ...]:
     """Name what a local copy's tables hold otherwise than the card."""
-    found = _class_differences(card, table)
+    deviations = _class_differences(card, table)
     if len(table.folds) != card.n_folds:
-        found.append(f"{len(table.folds)} fold(s) instead of {card.n_folds}")
+        deviations.append(f"{len(table.folds)} fold(s) instead of {card.n_folds}")
     if card.n_clips is not None and len(table.clips) != card.n_clips:
-        found.append(f"{len(table.clips):,} clips instead of {card.n_clips:,}")
+        deviations.append(f"{len(table.clips):,} clips instead of {card.n_clips:,}")
     tested = [len(fold.test) for fold in table.folds]
     if len(tested) == card.n_folds:
         # The published folds of TUT2017 are not the paper's: either count is right, a mixture is not.
         accepted = [counts for counts in (card.test_clips, card.published_test_clips) if counts]
-        wanted = max(accepted, key=lambda counts: sum(map(int.__eq__, tested, counts)))
-        found += _fold_differences("test clips", tested, wanted)
+        nearest = max(accepted, key=lambda counts: sum(map(int.__eq__, tested, counts)))
+        deviations += _fold_differences("test clips", tested, nearest)
     if table.class_names == card.class_names:
         drawn = [_drawn(table, fold) for fold in table.folds]
-        wanted = (card.few_shot_clips,) * len(drawn)
-        found += _fold_differences(f"training clips at {SHOTS} shots", drawn, wanted)
-    return tuple(found)
+        nearest = (card.few_shot_clips,) * len(drawn)
+        deviations += _fold_differences(f"training clips at {SHOTS} shots", drawn, nearest)
+    return tuple(deviations)
 
 
 def missing_files(table: ClipTable, folder: Place) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ def missing_files(table: ClipTable, folder: Place) -> tuple[str, ...]:
     else:
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool, reaching(folder):
             there = pool.map(lambda file: file.exists(), remote.values())
-            absent.update(name for name, found in zip(remote, there, strict=True) if not found)
+            absent.update(name for name, present in zip(remote, there, strict=True) if not present)
     return tuple(name for name in files if name in absent)
 
 
@@ -107,14 +107,14 @@ def _holds_something(file: Place) -> bool:
 
 
 def _class_differences(card: DatasetCard, table: ClipTable) -> list[str]:
-    found = []
+    deviations = []
     absent = [name for name in card.class_names if name not in table.class_names]
     if absent:
-        found.append(f"{len(absent)} of {card.n_classes} classes missing: {named(absent)}")
+        deviations.append(f"{len(absent)} of {card.n_classes} classes missing: {named(absent)}")
     strange = [name for name in table.class_names if name not in card.class_names]
     if strange:
-        found.append(f"{len(strange)} class name(s) that the card does not have: {named(strange)}")
-    return found
+        deviations.append(f"{len(strange)} class name(s) that the card does not have: {named(strange)}")
+    return deviations
 
 
 def _drawn(table: ClipTable, fold: Fold) -> int:

@@ -65,22 +65,22 @@ def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> d
         If there is no column of a given name.
     """
     spoken = {re.sub(r"[\s_().-]+", " ", name.casefold()).strip(): name for name in reversed(header) if name}
-    found: dict[str, str] = {}
+    columns_of: dict[str, str] = {}
     for field in COLUMN_FIELDS:
         if field in given:
             if given[field] and given[field] not in header:
                 raise UnknownNameError.among(f"column in {table}:", given[field], header)
-            found[field] = given[field]
+            columns_of[field] = given[field]
             continue
-        free = [name for name in USUAL.get(field, ()) if spoken.get(name) not in (None, *found.values())]
+        free = [name for name in USUAL.get(field, ()) if spoken.get(name) not in (None, *columns_of.values())]
         if free:
-            found[field] = spoken[free[0]]
+            columns_of[field] = spoken[free[0]]
     # A duration is the end of a stretch that has a start; else it is the file's, and says nothing new.
-    if "duration" not in given and "start" in found and "end" not in found and "duration" in spoken:
-        found["duration"] = spoken["duration"]
-    if "start" not in found and "end" not in given:
-        found.pop("end", None)  # an "offset" or "stop" alone is something else
-    return {field: name for field, name in found.items() if name}
+    if "duration" not in given and "start" in columns_of and "end" not in columns_of and "duration" in spoken:
+        columns_of["duration"] = spoken["duration"]
+    if "start" not in columns_of and "end" not in given:
+        columns_of.pop("end", None)  # an "offset" or "stop" alone is something else
+    return {field: name for field, name in columns_of.items() if name}
 
 
 def read_annotated(

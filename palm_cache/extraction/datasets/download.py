@@ -199,14 +199,14 @@ def _fetch(copy: RemoteCopy, partial: Path, progress: Progress, endpoint: str | 
         if not (partial / file.path).is_file():
             others = sum(_arrived(copy, other, partial) for other in copy.files if other != file)
             _fetch_large(copy, file, partial, _counter(progress, others, copy.n_bytes), endpoint)
-    done = sum(_arrived(copy, file, partial) for file in copy.files)
+    arrived = sum(_arrived(copy, file, partial) for file in copy.files)
     snapshot_download(
         copy.repository,
         repo_type="dataset",
         revision=copy.revision,
         local_dir=partial,
         ignore_patterns=[*NOT_WANTED, *(glob.escape(file.path) for file in large)],
-        tqdm_class=_counter(progress, done, copy.n_bytes),
+        tqdm_class=_counter(progress, arrived, copy.n_bytes),
         endpoint=endpoint,
     )
 

@@ -113,13 +113,13 @@ def remote_sizes(root: Place) -> dict[str, int | None]:
     over_http = _on_the_web(root)
     with reaching(root):
         try:
-            found = root.fs.find(root.path, detail=True)  # type: ignore[union-attr]  # no local one
+            entries = root.fs.find(root.path, detail=True)  # type: ignore[union-attr]  # no local one
         except Exception as error:
             if isinstance(error, FileNotFoundError) or _shows_no_lists(root, error):
                 return {}
             raise
     sizes = {}
-    for path, entry in found.items():
+    for path, entry in entries.items():
         inside = path.removeprefix(root.fs._strip_protocol(root.path)).lstrip("/")  # type: ignore[union-attr]
         sizes[unquote(inside) if over_http else inside] = entry.get("size")
     return sizes
@@ -196,18 +196,18 @@ def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, Place], t
         path for path in list_files(root).files if ending(path) in AUDIO_ENDINGS and path not in taken
     )
     candidates = {path: _candidates(path, index) for path in astray}
-    claims = Counter(found[0] for found in candidates.values() if len(found) == 1)
-    found = {
+    claims = Counter(matches[0] for matches in candidates.values() if len(matches) == 1)
+    matches = {
         path: some[0]
         for path, some in candidates.items()
         if len(some) == 1 and claims[some[0]] == 1 and some[0] != path
     }
-    files.update({path: below(root, place) for path, place in found.items()})
+    files.update({path: below(root, place) for path, place in matches.items()})
     notes = []
-    if found:
-        path, place = next(iter(found.items()))
+    if matches:
+        path, place = next(iter(matches.items()))
         example = f"{legible(path)} at {legible(place)}"
-        notes.append(f"{len(found):,} clip(s) found by their file name, e.g. {example}")
+        notes.append(f"{len(matches):,} clip(s) found by their file name, e.g. {example}")
     several = next((some for some in candidates.values() if len(some) > 1), None)
     if several:
         notes.append(f"{several[0]} and {several[1]} bear the same name: which is meant? remove one of them")
@@ -233,12 +233,12 @@ def _index(files: Iterable[str]) -> dict[str, list[str]]:
 
 def _candidates(path: str, index: dict[str, list[str]]) -> list[str]:
     """Return the files that agree with a path in its name, and in as many folders before it as any does."""
-    wanted = PurePosixPath(_folded(path))
-    known = ending(wanted.name) in AUDIO_ENDINGS
-    named = index.get(wanted.name) or (index.get(wanted.stem, []) if known else [])
+    target = PurePosixPath(_folded(path))
+    known = ending(target.name) in AUDIO_ENDINGS
+    named = index.get(target.name) or (index.get(target.stem, []) if known else [])
 
     def agreement(file: str) -> int:
-        mine, theirs = wanted.parts[-2::-1], PurePosixPath(_folded(file)).parts[-2::-1]
+        mine, theirs = target.parts[-2::-1], PurePosixPath(_folded(file)).parts[-2::-1]
         return next(
             (count for count, (one, other) in enumerate(zip(mine, theirs, strict=False)) if one != other),
             min(len(mine), len(theirs)),

@@ -86,16 +86,16 @@ def read(
         return palm_layout.read(cast("Path", root), dataset, reading.named_columns, reading.group)
     listing = Listing((where.name,), 0) if alone else list_files(root)
     layout = _recognise(root, listing, reading.named_columns) if reading.layout == "auto" else reading.layout
-    found = READERS[layout](root, listing, source, reading)
-    if not found.rows:
-        raise DataError(f"{where}: read as {found.told}, there are no rows; another way to read it: --as")
-    if reading.group and not any(row.group for row in found.rows):
-        raise DataError(f"{where}: read as {found.told}, it has no column {reading.group!r} to group by")
-    place = found.root or audio or root
-    rows = [replace(row, path=inside(row)) for row in found.rows]
+    content = READERS[layout](root, listing, source, reading)
+    if not content.rows:
+        raise DataError(f"{where}: read as {content.told}, there are no rows; another way to read it: --as")
+    if reading.group and not any(row.group for row in content.rows):
+        raise DataError(f"{where}: read as {content.told}, it has no column {reading.group!r} to group by")
+    place = content.root or audio or root
+    rows = [replace(row, path=inside(row)) for row in content.rows]
     files = find_files(place, dict.fromkeys(row.path for row in rows))
-    folds, said = split(rows, reading, files[0])
-    notes = (f"read as {found.told}", *found.notes, *said, *listing.notes)
+    folds, split_notes = split(rows, reading, files[0])
+    notes = (f"read as {content.told}", *content.notes, *split_notes, *listing.notes)
     return build_table(dataset, place, folds, notes, rows, files)
 
 
@@ -110,10 +110,10 @@ def _recognise(root: Place, listing: Listing, columns: Mapping[str, str]) -> Lay
         return "webdataset"
     if any(shards.has_audio(below(root, path)) for path in _shards(listing)[:1]):
         return "parquet"
-    some = [below(root, path) for path in annotated.texts(listing)[: annotated.FILES_TRIED]]
-    if any(map(annotated.is_raven, some)):
+    samples = [below(root, path) for path in annotated.texts(listing)[: annotated.FILES_TRIED]]
+    if any(map(annotated.is_raven, samples)):
         return "raven"
-    if listing.audio and any(map(annotated.is_audacity, some)):
+    if listing.audio and any(map(annotated.is_audacity, samples)):
         return "audacity"
     if _tables(root, listing, columns):
         return "table"
@@ -218,8 +218,8 @@ def _read_shards(root: Place, listing: Listing, source: str, reading: ReadingPar
 
 
 def _read_tars(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
-    found = [path for path in listing.files if path.lower().endswith(TAR_ENDINGS)]
-    return _unpack(root, found, shards.read_tar, source, reading)
+    archives = [path for path in listing.files if path.lower().endswith(TAR_ENDINGS)]
+    return _unpack(root, archives, shards.read_tar, source, reading)
 
 
 def _unpack(
@@ -266,15 +266,15 @@ def _shards(listing: Listing) -> list[str]:
 
 def _tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> list[str]:
     """Return the tables in a folder or one below it that have a column of paths."""
-    found = []
+    tables = []
     for path in listing.files:
         if path.count("/") > 1 or ending(path) not in TABLE_ENDINGS:
             continue
         file = below(root, path)
         header = shards.header(file) if ending(path) in SHARD_ENDINGS else read_header(file)
         if columns.get("path") in header or "path" in understand(header, {}, path):
-            found.append(path)
-    return found
+            tables.append(path)
+    return tables
 
 
 def _stripped(paths: Sequence[str]) -> dict[str, str]:

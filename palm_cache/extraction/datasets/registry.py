@@ -54,8 +54,8 @@ CARDS: tuple[DatasetCard, ...] = (
 
 def find_card(name: str) -> DatasetCard | None:
     """Return the card of a known dataset, whatever the spelling, or ``None``."""
-    wanted = name.lower()
-    return next((card for card in CARDS if wanted in (card.name.lower(), *card.aliases)), None)
+    lowered = name.lower()
+    return next((card for card in CARDS if lowered in (card.name.lower(), *card.aliases)), None)
 
 
 def require_card(name: str) -> DatasetCard:

@@ -228,5 +228,5 @@ def _text(value: object, names: list[str] | None) -> str:
 def _audio_name(name: str, content: bytes) -> str:
     if ending(name) in AUDIO_ENDINGS:
         return name
-    found = next((ending for start, ending in STARTS.items() if content.startswith(start)), ".wav")
-    return f"{name}{found}"
+    suffix = next((ending for start, ending in STARTS.items() if content.startswith(start)), ".wav")
+    return f"{name}{suffix}"

@@ -74,10 +74,10 @@ def _findings(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:
     for content, name, _ in whole:
         classes[content].add(name)
     torn = [content for content, names in classes.items() if len(names) > 1]
-    found = []
+    findings = []
     if torn:
         names = " and ".join(sorted(str(name) for name in classes[torn[0]]))
-        found.append(f"{len(torn):,} content(s) under several classes, e.g. {torn[0]}: {names}")
+        findings.append(f"{len(torn):,} content(s) under several classes, e.g. {torn[0]}: {names}")
     content_of = {row: content for content, _, row in whole}
     for number, fold in enumerate(table.folds, start=1):
         train, test = (
@@ -87,8 +87,8 @@ def _findings(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:
         both = sorted(content for content in train.keys() & test.keys() if train[content] != test[content])
         if both:
             one, other = table.clips[train[both[0]]].name, table.clips[test[both[0]]].name
-            found.append(
+            findings.append(
                 f"fold {number}: {len(both):,} test clip(s) have the content of a training clip, "
                 f"e.g. {other} of {one}; test scores will flatter"
             )
-    return tuple(found)
+    return tuple(findings)

@@ -228,6 +228,6 @@ def _notes(folds: Folds) -> list[str]:
     return notes
 
 
-def _in_folds(found: dict[str, list[int]]) -> str:
-    numbers = sorted({number for numbers in found.values() for number in numbers})
+def _in_folds(folds_of: dict[str, list[int]]) -> str:
+    numbers = sorted({number for numbers in folds_of.values() for number in numbers})
     return f"fold{'s' * (len(numbers) > 1)} {named(list(map(str, numbers)))}"

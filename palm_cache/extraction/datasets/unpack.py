@@ -42,7 +42,7 @@ def unpack(archive: Path, folder: Path, *, progress: Progress = no_progress) -> 
     try:
         with zipfile.ZipFile(archive) as opened:
             members = _destinations(opened, archive)
-            total, done = sum(member.file_size for member in members), 0
+            total, written = sum(member.file_size for member in members), 0
             free = shutil.disk_usage(folder).free
             if total > free:
                 raise OutputError(
@@ -55,8 +55,8 @@ def unpack(archive: Path, folder: Path, *, progress: Progress = no_progress) -> 
                 # Reading to the end compares the checksum.
                 with opened.open(member) as source, target.open("wb") as file:
                     shutil.copyfileobj(source, file)
-                done += member.file_size
-                progress(f"unpacking {archive.name}", megabytes(done), megabytes(total))
+                written += member.file_size
+                progress(f"unpacking {archive.name}", megabytes(written), megabytes(total))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(
             f"{archive}: cannot be unpacked: {error}; remove it and run the same command again"

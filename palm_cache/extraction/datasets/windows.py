@@ -89,7 +89,7 @@ def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
         clips=tuple(clips),
         folds=folds,
         notes=(*table.notes, note),
-        groups=tuple(group for group, some in zip(groups, pieces, strict=True) for _ in some),
+        groups=tuple(group for group, cuts in zip(groups, pieces, strict=True) for _ in cuts),
     )
 
 

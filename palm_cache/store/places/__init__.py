@@ -132,8 +132,8 @@ def place(text: str | PathLike[str] | Place) -> Place:
         return Path(UPath(text).path)
     try:
         # What another process has written since must be seen: no cached listings.
-        found = UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False)
-        found.fs  # noqa: B018  # loads the library
+        remote = UPath(f"{scheme}://{rest.rstrip('/')}", use_listings_cache=False)
+        remote.fs  # noqa: B018  # loads the library
     except ImportError as error:
         extra = f": pip install 'palm-cache[{EXTRAS[scheme]}]'" if scheme in EXTRAS else ""
         raise ParameterError(f"{text}: {str(error).lower()}{extra}") from error
@@ -141,9 +141,9 @@ def place(text: str | PathLike[str] | Place) -> Place:
         raise ParameterError(
             f"{text}: {reason_of(error)}; give a folder or a URL such as s3://bucket/folder"
         ) from error
-    if not found.name:
+    if not remote.name:
         raise ParameterError(f"{text}: give a folder inside it, e.g. {scheme}://bucket/folder")
-    return found
+    return remote
 
 
 def absolute(where: Place) -> Place:
@@ -187,14 +187,14 @@ def states(files: Sequence[Place]) -> list[bytes | None]:
     """
     from palm_cache.store.places.local import state
 
-    found: list[bytes | None] = [state(file) if isinstance(file, Path) else None for file in files]
+    known_states: list[bytes | None] = [state(file) if isinstance(file, Path) else None for file in files]
     away = [(row, file) for row, file in enumerate(files) if not isinstance(file, Path)]
     if away:
         from palm_cache.store.places.remote import listed_states
 
         for (row, _), known in zip(away, listed_states([file for _, file in away]), strict=True):
-            found[row] = known
-    return found
+            known_states[row] = known
+    return known_states
 
 
 @contextmanager
