@@ -246,15 +246,17 @@ def cache_prune(
 ) -> None:
     """List what no store in the folder of stores is made of, and remove it from the cache if told to.
 
-    A recipe is an encoder with its weights and options. What goes would have to be embedded again.
+    A recipe is an encoder with its weights and options. What goes would have to be embedded again. Clips that
+    were unpacked of Parquet and tar files go too, where those are not there any more.
 
     Example: palm-cache cache prune
     """
+    from palm_cache.extraction.datasets.members import members_waste
     from palm_cache.store.prune import cache_waste, known_recipes
 
     with one_line_errors("what was removed is gone, the rest stays"):
         stores, folder = _features_and_cache(where, resources)
-        _clear_out(cache_waste(known_recipes(folder, stores), folder), yes, as_json)
+        _clear_out([*cache_waste(known_recipes(folder, stores), folder), *members_waste()], yes, as_json)
 
 
 def _features_and_cache(where: dict[str, object], resources: dict[str, object]) -> tuple[Place, Place]:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, Self, TypeVar
 
@@ -77,6 +77,8 @@ class _Open:
     left: int = 0
     """Stretches that are not embedded yet."""
     last: Piece | None = None
+    dropped: bool = False
+    """Whether it is not to be embedded any more."""
 
 
 class Road:
@@ -126,7 +128,12 @@ class Road:
         self._close.close()
 
     def embed(
-        self, clips: Iterable[tuple[int, Clip]], wanted: IsWanted | None = None, *, n_clips: int | None = None
+        self,
+        clips: Iterable[tuple[int, Clip]],
+        wanted: IsWanted | None = None,
+        *,
+        still_wanted: IsWanted | None = None,
+        n_clips: int | None = None,
     ) -> Iterator[Outcome]:
         """Read and embed clips.
 
@@ -137,6 +144,8 @@ class Road:
         wanted : callable, optional
             Told the key of a clip whose content has just been hashed, in a reader's thread, says whether it
             is to be embedded; all are by default.
+        still_wanted : callable, optional
+            Is asked again, in the caller's thread, right before what was read goes into a batch.
         n_clips : int, optional
             How many there are.
 
@@ -164,8 +173,14 @@ class Road:
         )
 
         def stretches() -> Iterator[tuple[tuple[_Open, int], Tensor | None]]:
-            for piece in pieces:
-                clip = open_clips.setdefault(piece.row, _Open())
+            for read in pieces:
+                piece, clip = read, open_clips.get(read.row)
+                if clip is None:
+                    clip = open_clips[piece.row] = _Open()
+                    asked = still_wanted if piece.wanted and not piece.error else None
+                    clip.dropped = asked is not None and not asked(piece.key)
+                if clip.dropped:
+                    piece = replace(read, stretches=(), wanted=False, error="")
                 parts, place = () if piece.error else piece.stretches, len(clip.vectors)
                 clip.vectors += [None] * len(parts)
                 clip.left += len(parts)
@@ -238,8 +253,7 @@ class Road:
                 yield from _take(in_work)
         except KeyboardInterrupt:
             # What is in work is nearly done, and would be lost.
-            while in_work:
-                yield from _take(in_work)
+            yield from _rescue(in_work)
             raise
         finally:
             for batch in in_work:
@@ -363,6 +377,19 @@ def _take(in_work: deque[_InWork[T]]) -> Iterator[tuple[T, Vectors]]:
     done = list(in_work[0])
     in_work.popleft()
     yield from done
+
+
+def _rescue(in_work: deque[_InWork[T]]) -> Iterator[tuple[T, Vectors]]:
+    """Yield what all batches give but those that were stopped themselves."""
+    while in_work:
+        batch = in_work.popleft()
+        try:
+            done = list(batch)
+        except KeyboardInterrupt:
+            if not batch.future.done():  # told a second time
+                raise
+            continue
+        yield from done
 
 
 def _stack(windows: Sequence[Tensor], device: torch.device) -> Tensor:

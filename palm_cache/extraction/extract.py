@@ -14,7 +14,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from palm_cache.errors import DataError, ParameterError, StaleStoreError
+from palm_cache.errors import DamagedStoreError, DataError, ParameterError, StaleStoreError
 from palm_cache.extraction.collapse import collapse_note
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
@@ -214,11 +214,16 @@ class Extractor:
     def _gone(self, present: StoreState, table: ClipTable) -> list[str]:
         """Say which clips of the store are no more in the dataset; refuse where a disk seems to be away."""
         store = None if self.resources.limit or present.problem else present.store
-        if store is None or store.n_clips <= len(table.clips):
+        if store is None or not table.source or store.header.source != table.source:
             return []
         here = {clip.name for clip in table.clips}
-        gone = [name for name in store.clip_names() if name not in here]
-        source = place(store.header.source or ".")
+        try:
+            gone = (
+                [name for name in store.clip_names() if name not in here] if store.n_clips > len(here) else []
+            )
+        except DamagedStoreError:  # is made anew
+            return []
+        source = place(table.source)
         away = [name for name in gone if not (source / name).exists()]
         if len(away) >= MANY_MISSING * store.n_clips and not self.resources.prune:
             raise DataError(

@@ -88,7 +88,6 @@ class RunningExtraction:
         """
         begin = random.randrange(len(todo))
         todo = [*todo[begin:], *todo[:begin]]
-        self.notes += check_runtime(self.encoder, [clip for _, clip in todo], self.recipe)
         for number, done in enumerate(self._results(todo, known), start=1):
             take_in(self.survey, done)
             self.embedded += done.how == "embedded"
@@ -96,15 +95,21 @@ class RunningExtraction:
                 self.remarks.setdefault(remark, []).append(done.row)
             if done.error:
                 self._refuse({done.row: done.error})
-            self.progress("embedding", number, len(todo))
+            # Of files that have not been read yet most may turn out to be known.
+            self.progress("embedding" if self.embedded else "checking", number, len(todo))
 
     def _results(self, todo: Sequence[Numbered], known: bool) -> Iterator[Done]:
         resources = self.resources
         n_devices = len(resources.devices)
         jobs = resources.jobs or n_devices * feeding_processes(self.encoder.device, len(todo) // n_devices)
+
+        def check() -> None:
+            self.notes += check_runtime(self.encoder, [clip for _, clip in todo], self.recipe)
+
         if jobs == 1 and not resources.cluster:
-            yield from Work(self.road(), self.audio).embed(todo, known=known)
+            yield from Work(self.road(), self.audio, check).embed(todo, known=known)
             return
+        check()
         worker = Worker(
             cache=self.cache,
             encoder=self.encoder.spec,
@@ -113,7 +118,7 @@ class RunningExtraction:
             resources=resources,
             session=uuid.uuid4().hex,
         )
-        self.progress("embedding", 0, len(todo))
+        self.progress("checking", 0, len(todo))
         for some, notes in embed_elsewhere(worker, todo, jobs, known=known):
             self.notes += [note for note in notes if note not in self.notes]
             yield from some

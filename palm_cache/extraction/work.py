@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -38,6 +38,9 @@ from palm_cache.types import Clip, Place
 
 SEGMENT_SECONDS, SEGMENT_BYTES = 2.0, 8 << 20
 """When a segment is written: what a kill can cost, and what one request of an object store should carry."""
+
+LOOK_SECONDS = 0.2
+"""How long what other processes have written on this machine may go unseen before a batch is embedded."""
 
 SEGMENTS_KEPT = 64
 """Small segments of a process after which they are merged."""
@@ -75,9 +78,13 @@ class Work:
 
     road: Road
     cache: Cache
+    begin: Callable[[], None] = lambda: None
+    """Called before the first clip is embedded."""
     _claimed: set[bytes] = field(default_factory=set)
     """Keys that are on the road or have been: each is embedded once."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _looked: float = 0.0
+    """When it was looked what is in the cache."""
 
     def embed(self, clips: Sequence[Numbered], *, known: bool = False) -> Iterator[Done]:
         """Embed clips as far as the cache does not know them.
@@ -101,10 +108,19 @@ class Work:
                 self._claimed.add(key)
             return fresh
 
+        def still_wanted(key: bytes) -> bool:
+            if not known:
+                self._look()
+                if self.cache.holds(key):
+                    return False
+            begin, self.begin = self.begin, lambda: None
+            begin()
+            return True
+
         waiting: list[Outcome] = []
         begun, bytes_waiting = time.monotonic(), 0
         try:
-            for outcome in self.road.embed(clips, wanted, n_clips=len(clips)):
+            for outcome in self.road.embed(clips, wanted, still_wanted=still_wanted, n_clips=len(clips)):
                 waiting.append(outcome)
                 bytes_waiting += 0 if outcome.vectors is None else outcome.vectors.nbytes
                 if bytes_waiting > SEGMENT_BYTES or time.monotonic() - begun > SEGMENT_SECONDS:
@@ -114,6 +130,14 @@ class Work:
             # Also when interrupted or out of memory: what is embedded stays.
             done = list(self._record(waiting))
         yield from done
+
+    def _look(self) -> None:
+        """Look what other processes have embedded, unless that was a moment ago."""
+        pause = LOOK_SECONDS if self.cache.folder.is_near else SEGMENT_SECONDS
+        with self._lock:
+            if time.monotonic() - self._looked > pause:
+                self.cache.refresh()
+                self._looked = time.monotonic()
 
     def _record(self, outcomes: Sequence[Outcome]) -> Iterator[Done]:
         """Write what became of clips into the cache."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,11 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from palm_cache.errors import OutputError
+from palm_cache.errors import OutputError, visible
 from palm_cache.store.places import folder, is_remote_failure, reason_of
 from palm_cache.types import Place
 
 P = TypeVar("P", bound=Place)
+
+logger = logging.getLogger(__name__)
+
+SILENT_SECONDS = 2
+"""How long one waits for another process before that is said."""
 
 DEEPEST_JSON = 32
 """Levels of JSON that are read; ours has fewer, and Python's own recursion ends at some hundreds."""
@@ -163,12 +169,16 @@ def alone_in(folder: Path) -> Iterator[None]:
     OutputError
         If nothing can be written there.
     """
-    from filelock import FileLock  # as long to import as the command line itself
+    from filelock import FileLock, Timeout  # as long to import as the command line itself
 
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=SILENT_SECONDS)
+        except Timeout:
+            logger.warning("waiting for another palm-cache that writes to %s", visible(str(folder)))
+            lock.acquire()
     try:
         yield
     finally:

@@ -14,12 +14,13 @@ from spectrum import SpectrumEncoder
 from torch import Tensor
 
 from palm_cache.errors import AudioError, EncoderError
-from palm_cache.extraction import reading
+from palm_cache.extraction import reading, work
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
 from palm_cache.extraction.embedding import Outcome, Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.work import Work, audio_cache
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
 
@@ -416,3 +417,33 @@ def test_a_batch_waits_for_memory_that_another_holds(clips: list[Clip]) -> None:
         torch.set_num_threads(before)
     assert crowded.refused
     assert len(vectors(found)) == 29
+
+
+def test_what_another_process_embeds_meanwhile_is_not_embedded_again(
+    clips: list[Clip], one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for right before a batch is embedded, not only when a file is read."""
+    monkeypatch.setattr(work, "LOOK_SECONDS", 0.0)
+    encoder = SpectrumEncoder()
+    mine, theirs = (audio_cache(tmp_path, encoder, Recipe()) for _ in range(2))
+    keys = np.array([list(bytes.fromhex(hash_of(clip))) for clip in clips[:10]], np.uint8)
+
+    def begin() -> None:  # all has been read by then, nothing embedded
+        theirs.add(keys[1:], np.ones((9, *theirs.shape), np.float32))
+
+    with Road(encoder, Recipe(), 2) as road:
+        done = list(Work(road, mine, begin).embed(list(enumerate(clips[:10]))))
+    assert sorted((one.row, one.how) for one in done) == [
+        (0, "embedded"),
+        *((row, "known") for row in range(1, 10)),
+    ]
+
+
+def test_files_that_are_only_read_begin_nothing(clips: list[Clip], one_thread: None, tmp_path: Path) -> None:
+    encoder, begun = SpectrumEncoder(), []
+    cache = audio_cache(tmp_path, encoder, Recipe())
+    with Road(encoder) as road:
+        first = list(Work(road, cache, lambda: begun.append(1)).embed([(0, clips[0])]))
+        again = list(Work(road, cache, lambda: begun.append(2)).embed([(0, clips[0])]))
+    assert [one.how for one in (*first, *again)] == ["embedded", "known"]
+    assert begun == [1]

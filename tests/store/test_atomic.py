@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from palm_cache.errors import OutputError
-from palm_cache.store.atomic import keep_inputs, named, replacing, write_errors
+from palm_cache.store import atomic
+from palm_cache.store.atomic import alone_in, keep_inputs, named, replacing, write_errors
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,16 @@ def test_an_input_is_known_by_any_name(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=r"--csv .* is the input .*0\.wav; write to another file"):
             keep_inputs([tmp_path / "other", tmp_path / name], [recording], "--csv")
     keep_inputs([tmp_path / "other"], [recording, tmp_path / "absent"], "--csv")
+
+
+def test_who_waits_for_another_process_says_what_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "SILENT_SECONDS", 0)
+    other = FileLock(tmp_path / ".lock")
+    other.acquire()
+    monkeypatch.setattr(atomic.logger, "warning", lambda *words: (said.append(words), other.release()))
+    said: list[tuple[object, ...]] = []
+    with alone_in(tmp_path):
+        pass
+    assert said == [("waiting for another palm-cache that writes to %s", str(tmp_path))]
+    with alone_in(tmp_path):
+        assert len(said) == 1

@@ -59,8 +59,11 @@ def test_only_a_remote_place_is_out_of_reach_and_a_defect_stays_one() -> None:
             raise error
         with pytest.raises(type(error)), reaching(Path("x")):
             raise error
-    with pytest.raises(KeyError), reaching(away):
-        raise KeyError("a defect")
+    with pytest.raises(PlaceError), reaching(away):
+        raise type("ClientError", (Exception,), {"__module__": "botocore.exceptions"})("no such bucket")
+    for defect in (KeyError("x"), type("Odd", (Exception,), {"__module__": "zarr.errors"})("x")):
+        with pytest.raises(type(defect)), reaching(away):
+            raise defect
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

@@ -21,9 +21,14 @@ from pathlib import Path, PurePosixPath
 
 from palm_cache.extraction.datasets.texts import TextTable
 from palm_cache.store.atomic import parse_json, write_errors
+from palm_cache.store.places import folder
+from palm_cache.store.prune import Waste
 from palm_cache.types import Place
 
 INDEX = ".members.json"
+
+SOURCE = ".source"
+"""File that says where the dataset lies whose containers are unpacked in a folder."""
 
 Members = list[tuple[str, dict[str, str]]]
 """File names in the container's folder, with what the container says of them."""
@@ -42,12 +47,29 @@ class Member:
 
 def members_root(source: str) -> Path:
     """Return the folder in which a dataset's containers are unpacked, by the dataset's place."""
+    return _all_members() / hashlib.sha256(source.encode()).hexdigest()[:32]
+
+
+def _all_members() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache").expanduser()
-    return Path(cache, "palm-cache", "members", hashlib.sha256(source.encode()).hexdigest()[:32])
+    return Path(cache, "palm-cache", "members")
+
+
+def members_waste() -> list[Waste]:
+    """Return what was unpacked of datasets that are not on this machine any more."""
+    waste = []
+    for marked in sorted(_all_members().glob(f"*/{SOURCE}")):
+        source = marked.read_text(encoding="utf-8", errors="surrogateescape")
+        if "://" in source or Path(source).exists():
+            continue
+        sizes = folder(marked.parent).files()
+        why = f"unpacked of {source}, which is not there any more"
+        waste.append(Waste(marked.parent, tuple(sizes), sum(sizes.values()), why))
+    return waste
 
 
 def unpacked(
-    container: Place, name: str, root: Path, read: Callable[[Place], Iterable[Member]]
+    container: Place, name: str, source: str, read: Callable[[Place], Iterable[Member]]
 ) -> tuple[TextTable, bool]:
     """Unpack a container, unless it has been and has not changed since.
 
@@ -57,15 +79,15 @@ def unpacked(
         A file.
     name : str
         Its path inside the dataset.
-    root : Path
-        From :func:`members_root`.
+    source : str
+        Where the dataset lies.
     read : callable
         Reads its members.
 
     Returns
     -------
     table : TextTable
-        A row per member; the column ``path`` is relative to ``root``.
+        A row per member; the column ``path`` is relative to :func:`members_root`.
     now : bool
         Whether it was unpacked just now.
 
@@ -74,19 +96,21 @@ def unpacked(
     OutputError
         If the cache cannot be written.
     """
-    folder = root / PurePosixPath(name).with_suffix("")
+    root = members_root(source)
+    target = root / PurePosixPath(name).with_suffix("")
     state = _state(container)
-    members = _read_index(folder, state)
+    members = _read_index(target, state)
     now = members is None
     if members is None:
         with write_errors(root, "XDG_CACHE_HOME"):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as temporary:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (root / SOURCE).write_text(source, encoding="utf-8", errors="surrogateescape")
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as temporary:
                 members = _unpack(read(container), Path(temporary, "new"), state)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                Path(temporary, "new").rename(folder)
-    inside = folder.relative_to(root).as_posix()
+                if target.exists():
+                    shutil.rmtree(target)
+                Path(temporary, "new").rename(target)
+    inside = target.relative_to(root).as_posix()
     header = ("path", *dict.fromkeys(key for _, fields in members for key in fields if key != "path"))
     records = tuple(
         (number, (f"{inside}/{file}", *(fields.get(key, "") for key in header[1:])))

@@ -239,7 +239,7 @@ def _unpack(
     fresh = 0
     told = ""
     for path in containers:
-        table, now = unpacked(below(root, path), path, cache, members)
+        table, now = unpacked(below(root, path), path, source, members)
         fresh += now
         found = _of_table(table, replace(reading, columns=columns), "")
         part = _part_of(path)

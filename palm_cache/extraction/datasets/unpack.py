@@ -12,6 +12,9 @@ from palm_cache.types import Progress, no_progress
 
 MEGABYTE = 1_000_000
 
+ENCRYPTED = 1
+"""Bit of a member's flags."""
+
 
 def megabytes(n_bytes: int) -> int:
     """Return a size for a progress bar, rounded up: nothing but nothing is 0 MB."""
@@ -57,7 +60,7 @@ def unpack(archive: Path, folder: Path, *, progress: Progress = no_progress) -> 
                     shutil.copyfileobj(source, file)
                 written += member.file_size
                 progress(f"unpacking {archive.name}", megabytes(written), megabytes(total))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DataError(
             f"{archive}: cannot be unpacked: {error}; remove it and run the same command again"
         ) from error
@@ -71,6 +74,11 @@ def _destinations(opened: zipfile.ZipFile, archive: Path) -> dict[zipfile.ZipInf
         if path.is_absolute() or ".." in path.parts or PureWindowsPath(member.filename).drive:
             raise DataError(
                 f"{archive}: holds {member.filename!r}, which leaves the folder; nothing was unpacked"
+            )
+        if member.flag_bits & ENCRYPTED:
+            raise DataError(
+                f"{archive}: {member.filename} is encrypted; unpack the archive yourself, with its password, "
+                "and give the folder with --root"
             )
         if not member.is_dir() and path.parts[0] != "__MACOSX" and path.name != ".DS_Store":
             paths[member] = path

@@ -21,6 +21,24 @@ EXTRAS = {"s3": "s3", "s3a": "s3"}
 """Extra of palm-cache that brings the file system of a scheme."""
 
 
+REMOTE_LIBRARIES = {
+    *("adlfs", "aiobotocore", "aiohttp", "asyncio", "azure", "botocore", "dropboxdrivefs", "fsspec", "gcsfs"),
+    *(
+        "google",
+        "hdfs",
+        "http",
+        "huggingface_hub",
+        "ocifs",
+        "ossfs",
+        "paramiko",
+        "pyarrow",
+        "requests",
+        "s3fs",
+    ),
+    *("smbprotocol", "ssl", "upath", "urllib3", "webdav4", "yarl"),
+}
+"""Packages whose exceptions are a remote place's."""
+
 Ours = Callable[["Folder"], Collection[str]]
 """Says which files of a folder are ours."""
 
@@ -225,9 +243,8 @@ def is_remote_failure(error: Exception) -> bool:
     """
     if isinstance(error, PalmCacheError):
         return False
-    return (
-        isinstance(error, OSError | NotImplementedError | ValueError) or type(error).__module__ != "builtins"
-    )
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError | NotImplementedError | ValueError) or library in REMOTE_LIBRARIES
 
 
 def reason_of(error: Exception) -> str:

@@ -301,7 +301,9 @@ def test_what_is_not_recognised_says_what_was_looked_for_and_what_lies_there(tmp
         read(tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}: no audio (looked for .wav, ")
-    assert message.endswith("what lies here is .csv, .m4a, .xlsx")
+    assert message.endswith(
+        "what lies here is .csv, .m4a, .xlsx; convert it, e.g. with: ffmpeg -i FILE NEW.flac"
+    )
 
 
 @pytest.mark.parametrize(

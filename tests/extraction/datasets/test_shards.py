@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 from samples import upload, write_tone
 
 from palm_cache.errors import DataError, ParameterError
+from palm_cache.extraction.datasets.members import members_waste
 from palm_cache.extraction.datasets.registry import check_dataset, read_dataset
 from palm_cache.params import ReadingParams
+from palm_cache.store.prune import remove_waste
 from palm_cache.types import ClipTable
 
 NAMES = ["robin", "wren"]
@@ -239,3 +242,19 @@ def test_shards_in_a_bucket_are_read_like_those_on_a_disk(
         assert check.sound
         assert contents(check.table) == {(content, NAMES[label]) for _, content, label in sounds}
         assert not any("unpacked" in note for note in read_dataset(f"{bucket}/{name}").notes)
+
+
+def test_what_was_unpacked_of_a_dataset_that_is_gone_can_be_pruned(
+    tmp_path: Path, cache: Path, sounds: Sounds
+) -> None:
+    for name in ("birds", "others"):
+        write_tars(tmp_path / name, sounds)
+        read_dataset(str(tmp_path / name))
+    assert members_waste() == []
+    shutil.rmtree(tmp_path / "birds")
+    (waste,) = members_waste()
+    assert str(tmp_path / "birds") in waste.why
+    remove_waste(waste)
+    assert members_waste() == []
+    assert all(clip.file.exists() for clip in read_dataset(str(tmp_path / "others")).clips)
+    assert len(list((cache / "palm-cache" / "members").iterdir())) == 1

@@ -72,3 +72,13 @@ def test_what_is_no_archive_is_said(content: bytes, tmp_path: Path, folder: Path
     archive.write_bytes(content)
     with pytest.raises(DataError, match=r"Data\.zip: cannot be unpacked: File is not a zip file"):
         unpack(archive, folder)
+
+
+def test_an_encrypted_member_is_named_before_anything_is_written(tmp_path: Path, folder: Path) -> None:
+    archive = pack(tmp_path / "Data.zip", {"a.wav": b"1", "b.wav": b"2"})
+    content = bytearray(archive.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the flag of the last member in the list
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"b\.wav is encrypted; unpack the archive yourself"):
+        unpack(archive, folder)
+    assert found(folder) == {}
