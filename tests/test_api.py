@@ -111,6 +111,11 @@ def test_splits_are_those_of_fit_and_scikit_learn_takes_them(tmp_path: Path) -> 
     fitted = palm_cache.fit(opened, params, out=tmp_path)
     assert 0.3 < scores.min() < scores.max() < 1
     np.testing.assert_allclose(scores, fitted.scores["accuracy"])
+    told = str(fitted)
+    assert f"<FitResult {fitted.heads.as_posix()}>" in told
+    assert "..." not in told
+    for head in params.heads:
+        assert any(head in line and "%" not in line for line in told.splitlines())
 
 
 def test_a_data_frame_has_a_row_per_clip_and_says_where_it_belongs(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from palm_cache.api.stores import stored_name
 from palm_cache.errors import DataError
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
+from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
 from palm_cache.store.heads import chosen_run, heads_file, read_runs
 from palm_cache.store.layout import RUNS, joined_spec, slug
 from palm_cache.store.places import place
-from palm_cache.store.scores import COLUMNS, KEYS
+from palm_cache.store.scores import COLUMNS, KEYS, tell_apart
 from palm_cache.types import AnyPath, AnyPlace, Place, Progress, no_progress
 
 
@@ -39,6 +40,15 @@ class FitResult:
     """The same of this fit and of earlier ones on the same dataset and encoder."""
     notes: tuple[str, ...]
     """Clips left out, classes with fewer clips than shots, heads that could not be calibrated."""
+
+    def __repr__(self) -> str:
+        """Return the means as a table, whole, and what should be known."""
+        summary = summarise(tell_apart(self.scores)[0])
+        rows = [HEADINGS, *format_rows(summary)] if len(summary) else []
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        notes = [f"note: {note}" for note in (*self.notes, *below_zero_shot(summary))]
+        return "\n".join([f"<FitResult {self.heads.as_posix()}>", *lines, *notes])
 
 
 def fit(
@@ -63,7 +73,8 @@ def fit(
     params : FitParams, optional
         Heads, shots, seeds, folds, training.
     out : path
-        Where heads, scores and predictions lie; what earlier fits left there stays.
+        Where heads, scores and predictions lie. What earlier fits left there stays; heads of the same name
+        that were fitted on other features are kept beside, and a note says where.
     calibrate : bool
         Fit a temperature for the run of each head that is taken first, on its own shots, held out.
     evaluate : bool

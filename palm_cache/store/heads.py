@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ import h5py
 import numpy as np
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError, UnknownNameError, without_credentials
-from palm_cache.store.atomic import alone_in
+from palm_cache.store.atomic import alone_in, replacing
 from palm_cache.store.hdf5 import (
     DAMAGE,
     DIGEST,
@@ -151,6 +152,8 @@ def add_heads(
 ) -> tuple[int, list[str]]:
     """Write heads to a file in which others stay: those of the same features, from whatever process.
 
+    A file with heads of other features, of an earlier state of the store or of another store, is put aside.
+
     Parameters
     ----------
     fitted : sequence of FittedHead
@@ -162,7 +165,7 @@ def add_heads(
     kept : int
         Heads that stay.
     notes : list of str
-        What is dropped: heads of an earlier state of the features, and damaged ones.
+        What is no longer in the file: heads of other features, and damaged ones.
 
     Raises
     ------
@@ -174,15 +177,29 @@ def add_heads(
     with alone_in(path.parent):
         earlier, damaged = _read_all(path) if path.exists() else ([], {})
         renewed = {head.run for head in fitted}
-        others = [head for head in earlier if head.run not in renewed]
-        kept = [head for head in others if head.digest == fitted[0].digest]
+        foreign = [head for head in earlier if head.digest != fitted[0].digest]
+        kept = [head for head in earlier if head.run not in renewed and head.digest == fitted[0].digest]
+        aside = _copy_aside(path, foreign[0].digest) if foreign else None
         write_heads(path, [*kept, *fitted], *stores, identity=identity, views=views)
     notes = []
     if lost := sorted(damaged.keys() - set(map(run_name, renewed))):
         notes.append(f"{path}: damaged and dropped, fit again what you need: {', '.join(lost)}")
-    if dropped := len(others) - len(kept):
-        notes.append(f"{path}: {dropped} head(s) of an earlier state of the store are dropped")
+    if aside is not None:
+        notes.append(
+            f"{path}: earlier heads were of another store, or of this one before it changed; "
+            f"they are kept in {aside.name}"
+        )
     return len(kept), notes
+
+
+def _copy_aside(path: Path, digest: str) -> Path:
+    """Copy a heads file to a name with the features that its heads are of."""
+    number = 1
+    while (aside := path.with_name(f"{path.stem}-{digest[:8]}-{number}{path.suffix}")).exists():
+        number += 1
+    with replacing(aside) as temporary:
+        shutil.copyfile(path, temporary)
+    return aside
 
 
 def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> None:

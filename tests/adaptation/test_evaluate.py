@@ -71,7 +71,7 @@ def test_earlier_heads_of_the_same_features_stay(store: Path, tmp_path: Path) ->
     assert {head.run.head for head in read_heads(second.heads_file)[0]} == {"zero-shot", "palm"}
 
 
-def test_heads_of_an_earlier_state_of_the_store_are_dropped_and_never_scored(tmp_path: Path) -> None:
+def test_heads_of_an_earlier_state_of_the_store_are_put_aside_and_never_scored(tmp_path: Path) -> None:
     out = tmp_path / "runs"
     old = write_sample(tmp_path / "old.zarr", make_features())
     heads_file = fit_store(old, out, replace(QUICK, heads=("palm",))).heads_file
@@ -79,8 +79,15 @@ def test_heads_of_an_earlier_state_of_the_store_are_dropped_and_never_scored(tmp
     with pytest.raises(StaleStoreError, match="its clips, labels, folds or classes have changed"):
         evaluate_files(out, store=changed)
     again = fit_store(changed, out, FitParams(heads=("zero-shot",)))
-    assert any("12 head(s) of an earlier state of the store are dropped" in note for note in again.notes)
     assert {head.run.head for head in read_heads(heads_file)[0]} == {"zero-shot"}
+    [aside] = heads_file.parent.glob("heads-*.h5")
+    assert any(note.endswith(f"they are kept in {aside.name}") for note in again.notes)
+    assert {head.run.head for head in read_heads(aside)[0]} == {"palm"}
+    # Also where every run is fitted again under its name, and as often as the store changes.
+    fit_store(old, out, FitParams(heads=("zero-shot",)))
+    fit_store(changed, out, FitParams(heads=("zero-shot",)))
+    fit_store(old, out, FitParams(heads=("zero-shot",)))
+    assert len(list(heads_file.parent.glob("heads-*.h5"))) == 4
 
 
 def test_scores_of_other_datasets_stay_as_long_as_their_heads_do(tmp_path: Path) -> None:
