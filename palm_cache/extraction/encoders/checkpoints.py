@@ -87,9 +87,7 @@ def read_tensors(
         content = load_plain(file)
     except Exception as error:  # torch raises nearly anything for a file that is no checkpoint
         raise EncoderError(f"{what}: {_what_it_is(file)}; {get_it}") from error
-    held = [content.get(name) for name in ("model", "state_dict")] if isinstance(content, Mapping) else []
-    for candidate in (*held, content):
-        refuse_others(what, source, _named(candidate))
+    refuse_others(what, source, content)
     if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
         raise EncoderError(f"{what}: a checkpoint without {key!r}, so not {whose}'s; {get_it}")
     tensors = _named(content[key])
@@ -128,13 +126,27 @@ def _named(content: object) -> dict[str, Tensor]:
     }
 
 
-def refuse_others(what: str, source: str, tensors: Mapping[str, Tensor]) -> None:
-    """Raise where tensors are known to be of another encoder than the one that ``what`` begins with."""
-    for kind, starts, spec in _KINDS:
-        if all(any(name.startswith(start) for name in tensors) for start in starts):
-            if not what.startswith(spec):
-                raise EncoderError(f"{what}: this is {kind}: use {spec}{source}")
-            return
+def refuse_others(what: str, source: str, content: object) -> None:
+    """Raise where a file's content is known to be another encoder's than that which ``what`` begins with."""
+    held = [content.get(name) for name in ("model", "state_dict")] if isinstance(content, Mapping) else []
+    for tensors in map(_named, (*held, content)):
+        for kind, starts, spec in _KINDS:
+            if all(any(name.startswith(start) for name in tensors) for start in starts):
+                if not what.startswith(spec):
+                    use = "clap: with the directory that it lies in" if spec == "clap:" else f"{spec}{source}"
+                    raise EncoderError(f"{what}: this is {kind}: use {use}")
+                return
+
+
+def not_a_directory(what: str, source: str) -> EncoderError:
+    """Return the error for a file where a directory or a hub id is wanted, which names what it is."""
+    try:
+        refuse_others(what, source, load_plain(Path(source).expanduser()))
+    except EncoderError as error:
+        return error
+    except Exception:  # whatever it is, it is none of the checkpoints that are known
+        pass
+    return EncoderError(f"{what}: a file; give the directory that it lies in, or a hub id (owner/name)")
 
 
 def other_model(what: str, tensors: Mapping[str, Tensor], get_it: str) -> EncoderError:

@@ -25,7 +25,7 @@ from palm_cache.extraction.encoders.checkpoints import (
     read_tensors,
 )
 from palm_cache.extraction.encoders.clap import ClapEncoder, ClapParts
-from palm_cache.extraction.encoders.pretrained import from_directory_or_hub, load_part
+from palm_cache.extraction.encoders.pretrained import load_vocabulary
 from palm_cache.params import CLIP_TOKENIZER
 
 GET_IT = "get one from https://huggingface.co/lukewys/laion_clap"
@@ -163,14 +163,7 @@ def load_tokenizer(source: str, config: Any) -> Any:
     """
     what = f"tokenizer {source}"
     advice = "give a directory with RoBERTa's vocab.json and merges.txt, or a hub id (--tokenizer)"
-    tokenizer = from_directory_or_hub(
-        what,
-        source,
-        lambda place, options: load_part(
-            what, "vocabulary", lambda: RobertaTokenizerFast.from_pretrained(place, **options), advice
-        ),
-        advice,
-    )
+    tokenizer = load_vocabulary(what, RobertaTokenizerFast, source, advice)
     wanted = (
         config.text_config.bos_token_id,
         config.text_config.pad_token_id,
@@ -178,7 +171,7 @@ def load_tokenizer(source: str, config: Any) -> Any:
     )
     found = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
     size = config.text_config.vocab_size
-    if found != wanted or not len(tokenizer.all_special_tokens) < len(tokenizer) <= size:
+    if found != wanted or len(tokenizer) > size:
         raise EncoderError(
             f"{what}: not RoBERTa's: start, padding and end are {found} among {len(tokenizer)} tokens, "
             f"wanted {wanted} among {size}; {advice}"

@@ -43,7 +43,7 @@ from palm_cache.extraction.encoders.pengi_towers import (
     Projection,
     official_audio,
 )
-from palm_cache.extraction.encoders.pretrained import from_directory_or_hub, hash_tokenizer, load_part
+from palm_cache.extraction.encoders.pretrained import hash_tokenizer, load_vocabulary
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import lay_out
 from palm_cache.params import CLIP_TOKENIZER
@@ -329,19 +329,12 @@ def load_tokenizer(source: str, bert: bool) -> Any:
     files = "vocab.txt" if bert else "vocab.json and merges.txt"
     advice = f"give a directory with {'BERT' if bert else 'GPT-2'}'s {files}, or a hub id (--tokenizer)"
     kind: type[PreTrainedTokenizerFast] = BertTokenizerFast if bert else GPT2TokenizerFast
-    tokenizer = from_directory_or_hub(
-        what,
-        source,
-        lambda place, options: load_part(
-            what, "vocabulary", lambda: kind.from_pretrained(place, **options), advice
-        ),
-        advice,
-    )
+    tokenizer = load_vocabulary(what, kind, source, advice)
     if not bert:
         # As the authors do: it is split off whatever stands beside it.
         tokenizer.add_special_tokens({"pad_token": "!"})
     wanted = {"[PAD]": 0} if bert else {"!": 0}
     found = {token: tokenizer.convert_tokens_to_ids(token) for token in wanted}
-    if found != wanted or len(tokenizer) <= len(tokenizer.all_special_tokens):
+    if found != wanted:
         raise EncoderError(f"{what}: not the model's: its tokens {found}, wanted {wanted}; {advice}")
     return tokenizer

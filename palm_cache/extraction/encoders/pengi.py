@@ -37,12 +37,7 @@ from palm_cache.extraction.encoders.pengi_towers import (
     CaptionTower,
     build_towers,
 )
-from palm_cache.extraction.encoders.pretrained import (
-    Options,
-    from_directory_or_hub,
-    hash_tokenizer,
-    load_part,
-)
+from palm_cache.extraction.encoders.pretrained import hash_tokenizer, load_vocabulary
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import TokenTable, lay_out
 from palm_cache.types import PromptTokens
@@ -200,19 +195,7 @@ def load_tokenizer(source: str) -> Any:
     """
     what = f"tokenizer {source}"
     advice = "give a directory with CLIP's vocab.json and merges.txt, or a hub id (--tokenizer)"
-
-    def load(place: str, options: Options) -> Any:
-        tokenizer = CLIPTokenizer.from_pretrained(place, **options)
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise FileNotFoundError("no vocabulary there")  # transformers makes an empty tokenizer
-        return tokenizer
-
-    tokenizer = from_directory_or_hub(
-        what,
-        source,
-        lambda place, options: load_part(what, "vocabulary", lambda: load(place, options), advice),
-        advice,
-    )
+    tokenizer = load_vocabulary(what, CLIPTokenizer, source, advice)
     config = CLIPTextConfig()
     found = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     if found != (config.bos_token_id, config.eos_token_id) or len(tokenizer) > config.vocab_size:

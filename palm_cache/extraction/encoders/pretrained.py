@@ -17,6 +17,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.checkpoints import not_a_directory
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
 from palm_cache.store.fingerprint import fingerprint
 
@@ -71,6 +72,8 @@ def from_directory_or_hub(
     with quiet_transformers():
         if directory.is_dir():
             return load(str(directory.resolve()), {**base, "local_files_only": True})
+        if directory.is_file():
+            raise not_a_directory(what, source)
         name, _, revision = source.partition("@")
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise EncoderError(f"{what}: no such directory, and not a hub id (owner/name)")
@@ -80,6 +83,23 @@ def from_directory_or_hub(
         except EncoderError:  # not, or not wholly, in the hub's local cache
             _check_reachable(what, name, revision or None, advice)
             return load(name, {**options, "local_files_only": False})
+
+
+def load_vocabulary(what: str, kind: Any, source: str, advice: str) -> Any:
+    """Load a tokenizer of transformers from a directory or a hub; raise as :func:`from_directory_or_hub`."""
+
+    def load(place: str, options: Options) -> Any:
+        tokenizer = kind.from_pretrained(place, **options)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise FileNotFoundError("no vocabulary there")  # transformers makes an empty tokenizer
+        return tokenizer
+
+    return from_directory_or_hub(
+        what,
+        source,
+        lambda place, options: load_part(what, "vocabulary", lambda: load(place, options), advice),
+        advice,
+    )
 
 
 def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:

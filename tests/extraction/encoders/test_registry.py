@@ -12,7 +12,7 @@ from contracts import check_encoder, make_waveforms
 from spectrum import SpectrumEncoder
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
-from palm_cache.extraction.encoders import registry
+from palm_cache.extraction.encoders import laion, msclap, pengi, pretrained, registry
 from palm_cache.extraction.encoders.base import Request, Window
 from palm_cache.extraction.encoders.engine import CPU, Engine
 from palm_cache.extraction.encoders.registry import (
@@ -263,3 +263,44 @@ def test_an_engine_computes_text_in_torch() -> None:
     cpu = torch.device("cpu")
     assert Engine(cpu, "bf16", "openvino").text == Engine(cpu, "fp32")
     assert Engine(cpu, "bf16", compiled=True).text == Engine(cpu, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            {"state_dict": ["module.audio_branch.x", "module.text_branch.y"]},
+            "LAION checkpoint: use laion:w.pt",
+        ),
+        ({"model": ["caption_decoder.x"]}, "this is a PENGI checkpoint: use pengi:w.pt"),
+        ({"model": ["caption_encoder.base.h.0", "audio_encoder.base.htsat.x"]}, "CLAP: use msclap:w.pt"),
+        ({"model": ["something.else"]}, r"a file; give the directory that it lies in, or a hub id"),
+    ],
+)
+@pytest.mark.parametrize("name", ["clap", "hf", "pe-audio"])
+def test_a_file_where_a_directory_is_wanted_is_named_for_what_it_is(
+    here: Path, name: str, file: dict[str, list[str]], message: str
+) -> None:
+    torch.save({key: dict.fromkeys(names, torch.zeros(2)) for key, names in file.items()}, here / "w.pt")
+    with pytest.raises(EncoderError, match=rf"^{name}:w\.pt: .*{message}"):
+        load_encoder(f"{name}:w.pt", device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["msclap", "laion", "pengi"])
+def test_a_tokenizer_that_is_not_here_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Transformers makes an empty tokenizer of nothing; it must not pass for another model's."""
+    asked: list[str] = []
+
+    def ask(what: str, name: str, revision: str | None, advice: str) -> None:
+        asked.append(name)
+        raise EncoderError(f"{what}: not in the local cache, and the hub does not give it")
+
+    monkeypatch.setattr(pretrained, "_check_reachable", ask)
+    load = {
+        "msclap": lambda: msclap.load_tokenizer("some/tokenizer", bert=False),
+        "laion": lambda: laion.load_tokenizer("some/tokenizer", None),
+        "pengi": lambda: pengi.load_tokenizer("some/tokenizer"),
+    }
+    with pytest.raises(EncoderError, match="tokenizer some/tokenizer: not in the local cache"):
+        load[kind]()
+    assert asked == ["some/tokenizer"]
