@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from palm_cache.errors import ParameterError
 from palm_cache.estimators import HeadClassifier, ZeroShotClassifier
@@ -162,7 +162,7 @@ def accuracy(right: NDArray[np.bool_], groups: NDArray[np.int64]) -> Accuracy:
     sums = np.concatenate([np.bincount(place, weights=right), typical * np.array([1, 1, 0, 0])])
     n_groups, middle = len(sizes), sums.sum() / sizes.sum()
     variance = n_groups / (n_groups - 1) * ((sums - middle * sizes) ** 2).sum() / sizes.sum() ** 2
-    reach = float(student.ppf((1 + LEVEL) / 2, n_groups - 1)) * math.sqrt(variance)
+    reach = float(stdtrit(n_groups - 1, (1 + LEVEL) / 2)) * math.sqrt(variance)
     return Accuracy(
         len(right), float(right.mean()), float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
     )

@@ -20,6 +20,8 @@ from palm_cache.label.server import HOST, listen, make_app, make_server
 from palm_cache.label.session import Session
 from palm_cache.store.features import FeatureStore
 
+pytestmark = pytest.mark.slow
+
 KEYS = {
     **{" ": 32, "Enter": 13, "Escape": 27, "Backspace": 8, "Delete": 46, "Tab": 9},
     **{"ArrowLeft": 37, "ArrowRight": 39},
