@@ -20,6 +20,7 @@ from palm_cache.params import (
     override,
     read_params,
 )
+from palm_cache.store.layout import command_of_store, extract_command
 from palm_cache.types import Help, Training
 
 ROOT = Path(__file__).parents[1]
@@ -179,4 +180,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_the_command_line_wins_only_where_it_speaks() -> None:
     assert override(Resources(batch_size=3, jobs=2), batch_size=None, jobs=4) == Resources(
         batch_size=3, jobs=4
+    )
+
+
+def test_the_command_that_makes_a_store_leaves_out_what_is_the_default() -> None:
+    defaults = Params()
+    command = extract_command("demo", defaults.encoder, Path(defaults.features))
+    assert command == "palm-cache extract --dataset demo"
+    assert command_of_store(Path("stores/my birds/clap-x.zarr")) == (
+        "palm-cache extract --dataset 'my birds' --encoder SPEC --features stores"
     )

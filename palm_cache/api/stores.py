@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from palm_cache.extraction.datasets.registry import dataset_name
 from palm_cache.params import Params
 from palm_cache.store.features import FeatureStore, exists
 from palm_cache.store.find import dataset_folder
-from palm_cache.store.layout import slug, store_path, stores_present
+from palm_cache.store.layout import extract_command, slug, store_path, stores_present
 from palm_cache.store.places import place, reaching
 from palm_cache.types import AnyPlace, Place
 
@@ -59,17 +58,6 @@ def find_stores(
         commands = "; ".join(extract_command("NAME_OR_DIR", spec, folder) for spec in encoders or ())
         raise StoreError(f"{folder}: no dataset has a store of each encoder; make them with: {commands}")
     return [tuple(stores[name] for stores in by_dataset) for name in common], notes
-
-
-def extract_command(dataset: str, encoder: str | None = None, features: Place | None = None) -> str:
-    """Return the command that makes a store."""
-    defaults = Params()
-    words = ["palm-cache", "extract", "--dataset", dataset]
-    if encoder not in (None, defaults.encoder):
-        words += ["--encoder", str(encoder)]
-    if features is not None and str(features) != defaults.features:
-        words += ["--features", str(features)]
-    return shlex.join(words)
 
 
 def _of_encoder(

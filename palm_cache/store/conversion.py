@@ -32,6 +32,7 @@ from palm_cache.store.atomic import parse_json, replacing, write_errors
 from palm_cache.store.features import CHUNK_ROWS, FeatureStore
 from palm_cache.store.hdf5 import growing
 from palm_cache.store.header import StoredRows, check_format, read_header
+from palm_cache.store.layout import command_of_store
 from palm_cache.store.places import folder, opened
 from palm_cache.store.writing import publish, write_store
 from palm_cache.types import Fold, Place, Progress, no_progress
@@ -87,7 +88,9 @@ def _blocks(store: FeatureStore, progress: Progress) -> Iterator[tuple[slice, ND
 def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
     problems = store.file_problems("everything")
     if problems:
-        raise DamagedStoreError(f"{store.path}: {problems[0]}; make it anew with: palm-cache extract")
+        raise DamagedStoreError(
+            f"{store.path}: {problems[0]}; make it anew with: {command_of_store(store.path)}"
+        )
     source, where = folder(store.path), folder(target)
     names = store.file_names
     with write_errors(target), where.workspace() as work:

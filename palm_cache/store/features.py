@@ -38,6 +38,7 @@ from torch import Tensor
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
 from palm_cache.store.atomic import parse_json
 from palm_cache.store.header import StoredRows, check_format, read_header, read_source, row_keys, twins
+from palm_cache.store.layout import command_of_store
 from palm_cache.store.places import Folder, folder
 from palm_cache.types import Features, Fold, Place
 
@@ -52,8 +53,6 @@ CHUNK_ROWS = 1024
 
 CRC32C_OF_WHOLE = 0x48674BC7
 """The crc32c of anything that ends with its own crc32c."""
-
-ANEW = "make it anew, from what the cache knows, with: palm-cache extract"
 
 
 class FeatureStore:
@@ -80,7 +79,7 @@ class FeatureStore:
         try:
             root = read_root(self._folder)
             if root is None:
-                raise StoreError(f"{path}: no feature store here; make it with: palm-cache extract")
+                raise StoreError(f"{path}: no feature store here; make it with: {command_of_store(path)}")
             attributes = root["attributes"]
             check_format(attributes, path)
             header = read_header(attributes)
@@ -90,19 +89,21 @@ class FeatureStore:
             }
             whole = attributes["sha256"] == root_hash(root)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedStoreError(f"{path}: not a readable feature store ({error}); {ANEW}") from error
+            raise DamagedStoreError(
+                f"{path}: not a readable feature store ({error}); {_anew(path)}"
+            ) from error
         except OSError as error:  # no permission, a share that is gone: no damage
             reason = (error.strerror or str(error)).lower()
             raise StoreError(f"{path}: cannot be read: {reason}") from error
         if not whole:
-            raise DamagedStoreError(f"{path}: its {ROOT} is damaged; {ANEW}")
+            raise DamagedStoreError(f"{path}: its {ROOT} is damaged; {_anew(path)}")
 
     @cached_property
     def _group(self) -> zarr.Group:
         """The arrays, once all their files are known to be there and their metadata to be whole."""
         problems = self.file_problems("metadata")
         if problems:
-            raise DamagedStoreError(f"{self.path}: {problems[0]}; {ANEW}")
+            raise DamagedStoreError(f"{self.path}: {problems[0]}; {_anew(self.path)}")
         return zarr.open_group(self._folder.zarr(), mode="r", zarr_format=3)
 
     def file_problems(self, reads: Literal["nothing", "metadata", "everything"]) -> list[str]:
@@ -260,7 +261,9 @@ class FeatureStore:
                 raise ValueError("its checksum fails")
             return np.frombuffer(content, "<f4")[:-1].reshape(shape)
         except ValueError as error:
-            raise DamagedStoreError(f"{self.path}: audio is damaged ({name}: {error}); {ANEW}") from error
+            raise DamagedStoreError(
+                f"{self.path}: audio is damaged ({name}: {error}); {_anew(self.path)}"
+            ) from error
         except OSError as error:
             raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
 
@@ -337,7 +340,9 @@ class FeatureStore:
             if not isinstance(array, zarr.Array):
                 raise TypeError("not an array")
         except (ValueError, KeyError, TypeError) as error:
-            raise DamagedStoreError(f"{self.path}: {name} is damaged ({error}); {ANEW}") from error
+            raise DamagedStoreError(
+                f"{self.path}: {name} is damaged ({error}); {_anew(self.path)}"
+            ) from error
         return array
 
     def _read(self, name: str, rows: slice = slice(None)) -> Any:
@@ -345,7 +350,9 @@ class FeatureStore:
         try:
             return array[rows]
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise DamagedStoreError(f"{self.path}: {name} is damaged ({error}); {ANEW}") from error
+            raise DamagedStoreError(
+                f"{self.path}: {name} is damaged ({error}); {_anew(self.path)}"
+            ) from error
         except OSError as error:
             raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
 
@@ -425,3 +432,7 @@ def _row_problems(
         for kind, rows in kinds.items()
         for row in np.flatnonzero(good & rows).tolist()
     ]
+
+
+def _anew(store: Place) -> str:
+    return f"make it anew, from what the cache knows, with: {command_of_store(store)}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ from palm_cache.store.places import reaching
 from palm_cache.types import Place
 
 RAW = Path("data", "raw")
+FEATURES = "data/features"
 RUNS = Path("runs")
 
 CACHE = ".cache"
@@ -85,3 +87,19 @@ def stores_present(features: Place, encoder: str | None = None, dataset: str | N
 def heads_path(out: Path, dataset: str, encoder: str) -> Path:
     """Return where the heads of a dataset and encoder spec are kept; raises as :func:`check_name`."""
     return out / check_name(dataset, "dataset") / check_name(slug(encoder), "encoder") / "heads.h5"
+
+
+def extract_command(dataset: str, encoder: str | None = None, features: Place | None = None) -> str:
+    """Return the command that makes a store, of ``mini`` and below ``data/features`` unless named."""
+    words = ["palm-cache", "extract", "--dataset", dataset]
+    if encoder not in (None, "mini"):
+        words += ["--encoder", str(encoder)]
+    if features is not None and str(features) != FEATURES:
+        words += ["--features", str(features)]
+    return shlex.join(words)
+
+
+def command_of_store(store: Place) -> str:
+    """Return the command that makes the store at a place, as far as the place tells."""
+    encoder = None if store.stem == "mini" else "SPEC"
+    return extract_command(store.parent.name or "NAME_OR_DIR", encoder, store.parent.parent)
