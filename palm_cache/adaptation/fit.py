@@ -115,7 +115,9 @@ def fit_store(
     fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
     opened = FeatureStore(store)
     header = opened.header
-    kept, dropped = add_heads(path, fitted, store, *partners, identity=header.recipe, views=header.views)
+    recipes = [header.recipe, *(FeatureStore(partner).header.recipe for partner in partners)]
+    identity = {"joined": recipes} if partners else header.recipe
+    kept, dropped = add_heads(path, fitted, store, *partners, identity=identity, views=header.views)
     return Fit(path, features, tuple(fitted), kept, (*notes, *opened.twins(), *dropped))
 
 

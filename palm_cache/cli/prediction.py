@@ -331,7 +331,7 @@ def _about(heads: HeadSource | None, classifier: Classifier, shape: ResultFormat
     return {
         "heads": heads.name if heads else None,
         "run": run_name(head.run) if heads else head.run.head,
-        "encoder": classifier.encoder.spec,
+        "encoder": classifier.head.run.encoder if heads else classifier.encoder.spec,
         "classes": list(head.class_names),
         "calibration": asdict(head.calibration) if head.calibration else None,
         "threshold": shape.threshold,
@@ -394,9 +394,9 @@ def _show(
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         say(f"note: {paths[0]}{more}: {remark}")
     if cropped:
-        seconds = classifier.longest / classifier.encoder.sample_rate
+        seconds = classifier.seconds
         say(
-            f"note: {cropped} file(s) last longer than the {seconds:g} s that {classifier.encoder.spec} "
+            f"note: {cropped} file(s) last longer than the {seconds:g} s that {classifier.head.run.encoder} "
             "reads at once: their centre was heard; --timeline hears everything"
         )
     return failed

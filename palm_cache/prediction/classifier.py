@@ -1,8 +1,8 @@
-"""A head of a heads file together with the encoder that its features came from."""
+"""A head of a heads file together with the encoder, or the encoders, that its features came from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -18,7 +18,7 @@ from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.heads import run_name
+from palm_cache.store.heads import Origin, run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import ZERO_SHOT_TEMPLATE, AnyPath, FittedHead, Run
 
@@ -36,6 +36,8 @@ class Classifier:
         The one whose features the head was fitted on.
     recipe : Recipe, optional
         By which the head's features were made.
+    others : sequence of Encoder
+        Further encoders with their recipes, if the head reads the features of several side by side.
 
     Raises
     ------
@@ -43,13 +45,23 @@ class Classifier:
         If the head does not fit the encoder's embeddings, or scores other classes than it names.
     """
 
-    def __init__(self, head: FittedHead, encoder: Encoder, recipe: Recipe | None = None) -> None:
-        recipe = recipe or Recipe()
+    def __init__(
+        self,
+        head: FittedHead,
+        encoder: Encoder,
+        recipe: Recipe | None = None,
+        others: Sequence[tuple[Encoder, Recipe]] = (),
+    ) -> None:
         self.head, self.encoder = head, encoder
         # A head that is scored by the first view needs no other.
-        self.recipe = recipe if head.test_views == "mean" else replace(recipe, views=1)
+        self.ears = [
+            (ear, of_ear if head.test_views == "mean" else replace(of_ear, views=1))
+            for ear, of_ear in ((encoder, recipe or Recipe()), *others)
+        ]
+        """Every encoder with its recipe, in the order of its numbers in the features."""
+        self.recipe = self.ears[0][1]
         self.class_names = head.class_names
-        self.scorer = Scorer(head, encoder.dim, encoder.text_tower())
+        self.scorer = Scorer(head, sum(ear.dim for ear, _ in self.ears), encoder.text_tower())
 
     @classmethod
     def load(
@@ -71,7 +83,7 @@ class Classifier:
         run : str, optional
             See :func:`~palm_cache.store.heads.choose_run`; by default the best on its held-out shots.
         encoder : str, optional
-            Spec of where the encoder's weights lie now, if not where they lay.
+            Spec of where the encoder's weights lie now, if not where they lay; of joined ones ``A+B``.
         device, tokenizer : str
             See :func:`~palm_cache.extraction.encoders.registry.load_encoder`.
         trust_remote_code : bool
@@ -89,21 +101,37 @@ class Classifier:
         source = heads if isinstance(heads, HeadSource) else find_heads(heads)
         opened = open_head(source.file, run)
         head, origin = opened.head, opened.origin
-        refuse_joined(head)
-        # Format 1 does not count views among what decides the encoder's numbers.
-        recorded = {"views": origin.views, **origin.identity}
-        loaded = load_same_encoder(
-            head.run.encoder,
-            recorded,
-            head.fingerprint,
-            purpose=f"{source.name} was fitted on",
-            advice="give the ones it was fitted on with --encoder or --tokenizer, or extract and fit again",
-            device=device,
-            tokenizer=tokenizer,
-            named=encoder,
-            trust_remote_code=trust_remote_code,
-        )
-        return cls(head, loaded, recipe_of(recorded))
+        specs = head.run.encoder.split("+")
+        if len(specs) == 1:
+            # Format 1 does not count views among what decides the encoder's numbers.
+            recorded: list[Mapping[str, object]] = [{"views": origin.views, **origin.identity}]
+            wanted = [head.fingerprint]
+        else:
+            recorded = recipes_of_joined(head, origin)
+            wanted = [fingerprint(recipe) for recipe in recorded]
+        named = encoder.split("+") if encoder else [None] * len(specs)
+        if len(named) != len(specs):
+            raise EncoderError(
+                f"--encoder {encoder}: run {run_name(head.run)} reads the features of {len(specs)} encoders; "
+                f"name them all, as {head.run.encoder}"
+            )
+        advice = "give the ones it was fitted on with --encoder or --tokenizer, or extract and fit again"
+        ears = [
+            load_same_encoder(
+                spec,
+                recipe,
+                of_recipe,
+                purpose=f"{source.name} was fitted on",
+                advice=advice,
+                device=device,
+                tokenizer=tokenizer,
+                named=name,
+                trust_remote_code=trust_remote_code,
+            )
+            for spec, recipe, of_recipe, name in zip(specs, recorded, wanted, named, strict=True)
+        ]
+        pairs = [(ear, recipe_of(recipe)) for ear, recipe in zip(ears, recorded, strict=True)]
+        return cls(head, *pairs[0], others=pairs[1:])
 
     @classmethod
     def zero_shot(
@@ -161,6 +189,11 @@ class Classifier:
         """Samples that the encoder reads of a clip at most."""
         return self.encoder.window.stretch
 
+    @property
+    def seconds(self) -> float:
+        """How much of a clip every encoder reads."""
+        return min(ear.window.stretch / ear.sample_rate for ear, _ in self.ears)
+
     def logits(self, windows: Tensor) -> Tensor:
         """Score waveforms that were cut to the encoder's window.
 
@@ -175,8 +208,25 @@ class Classifier:
         return self.scorer.logits(self.encoder.embed_audio(windows))
 
 
+def recipes_of_joined(head: FittedHead, origin: Origin) -> list[Mapping[str, object]]:
+    """Return how the features of every encoder were made that a head reads side by side.
+
+    Raises
+    ------
+    EncoderError
+        If the heads file does not say it: earlier versions did not write it.
+    """
+    recorded = origin.identity.get("joined")
+    if not isinstance(recorded, list):
+        raise EncoderError(
+            f"run {run_name(head.run)} reads the joined features of {head.run.encoder}, and an earlier "
+            "version did not write how they were made; fit it again with: palm-cache fit"
+        )
+    return recorded
+
+
 def refuse_joined(head: FittedHead) -> None:
-    """Refuse a head that reads the features of several encoders side by side.
+    """Refuse to write a head on joined encoders into a file of one head, which names one encoder.
 
     Raises
     ------
@@ -184,6 +234,6 @@ def refuse_joined(head: FittedHead) -> None:
     """
     if "+" in head.run.encoder:
         raise EncoderError(
-            f"run {run_name(head.run)} reads the joined features of {head.run.encoder}; "
-            "predict and export take heads of one encoder"
+            f"run {run_name(head.run)} reads the joined features of {head.run.encoder}, and a file of one "
+            "head names one encoder; pass on heads.h5, or export it with --to onnx"
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.nn.functional import normalize
 
 from palm_cache.extraction.embedding import Outcome, Road
 from palm_cache.extraction.encoders.engine import default_batch
@@ -52,24 +54,47 @@ def predict_files(
         row: entry for row, entry in enumerate(recordings) if isinstance(entry, Failure)
     }
     told = 0
-    with Road(classifier.encoder, classifier.recipe, batch_size) as road:
-        for outcome in road.embed(clips, n_clips=len(clips)):
-            known[outcome.row] = _result(classifier, recordings[outcome.row], outcome)
-            while told in known:
-                yield known.pop(told)
-                told += 1
-                progress("predicting", told, len(recordings))
+    for outcome in _heard(classifier, clips, batch_size):
+        known[outcome.row] = _result(classifier, recordings[outcome.row], outcome)
+        while told in known:
+            yield known.pop(told)
+            told += 1
+            progress("predicting", told, len(recordings))
     while told in known:
         yield known.pop(told)
         told += 1
         progress("predicting", told, len(recordings))
 
 
+def _heard(classifier: Classifier, clips: Sequence[tuple[int, Clip]], batch_size: int) -> Iterator[Outcome]:
+    """Embed clips by every encoder of a classifier; those of several stand side by side, as in stores."""
+    *first, last = classifier.ears
+    before: list[dict[int, Outcome]] = []
+    for encoder, recipe in first:
+        with Road(encoder, recipe, batch_size) as road:
+            before.append({outcome.row: outcome for outcome in road.embed(clips, n_clips=len(clips))})
+    with Road(*last, batch_size) as road:
+        for outcome in road.embed(clips, n_clips=len(clips)):
+            yield _side_by_side([*(of_row[outcome.row] for of_row in before), outcome])
+
+
+def _side_by_side(outcomes: Sequence[Outcome]) -> Outcome:
+    """Join what several encoders gave for a clip, each vector at unit length; one that failed fails it."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    vectors = []
+    for outcome in outcomes:
+        if outcome.vectors is None or outcome.heard.silence:
+            return outcome
+        vectors.append(normalize(torch.from_numpy(outcome.vectors), dim=1))
+    return replace(outcomes[0], vectors=torch.cat(vectors, dim=1).numpy())
+
+
 def _result(classifier: Classifier, path: Path | Failure, outcome: Outcome) -> Prediction | Failure:
     name = path.path if isinstance(path, Failure) else printable(path)
     if outcome.error or outcome.vectors is None:
         return Failure(name, outcome.error)
-    longest = classifier.longest / classifier.encoder.sample_rate
+    longest = classifier.seconds
     unheard = max(outcome.heard.seconds - longest, 0.0) if classifier.recipe.long == "crop" else 0.0
     if outcome.heard.silence:
         where = f" in the {longest:g} s at its centre" if unheard else ""

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from palm_cache.adaptation.heads import find_head
+from palm_cache.adaptation.heads.muka import Muka
 from palm_cache.adaptation.scorer import temperature_of
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
 from palm_cache.params import ExportFormat
-from palm_cache.prediction.classifier import refuse_joined
+from palm_cache.prediction.classifier import recipes_of_joined, refuse_joined
 from palm_cache.prediction.head_card import describe, pack_head
 from palm_cache.prediction.sources import find_heads
 from palm_cache.store.atomic import keep_inputs, replacing
@@ -68,11 +69,16 @@ class HeadGraph(nn.Module):
         self._temperature = temperature_of(head)
         for name, value in head.state.items():
             self.register_buffer(name, value)
+        # How embeddings are divided among encoders is part of the graph, not of what it reads.
+        self._parts = tuple(head.state["parts"].flatten().tolist()) if issubclass(self._kind, Muka) else ()
 
     def forward(self, embedding: Tensor) -> Outputs:
         """Score embeddings."""
         state = {name: getattr(self, name) for name in self._names}
-        logits = self._kind.logits(state, embedding)
+        if issubclass(self._kind, Muka):
+            logits = self._kind.scores(state, embedding, self._parts)
+        else:
+            logits = self._kind.logits(state, embedding)
         return logits, (logits / self._temperature).softmax(dim=-1)
 
 
@@ -105,14 +111,17 @@ def export_head(
     path = source.file
     opened = open_head(path, run)
     head = opened.head
-    refuse_joined(head)
     file = Path(out) if out else source.folder / (run_name(head.run) + ENDINGS[form])
     card_file = Path(f"{file}.json")
     keep_inputs((file, card_file), [path], "--out")
     if form == "safetensors":
+        refuse_joined(head)
         content, card = pack_head(opened, path)
     else:
         card = {"format": form, **describe(opened, path)}
+        if "+" in head.run.encoder:
+            parts = ", then ".join(head.run.encoder.split("+"))
+            card["embedding"] = f"of {parts}, each scaled to unit length"
         graph = HeadGraph(head).eval()
         with _damage(head):
             clips = torch.randn(
@@ -141,6 +150,8 @@ def _damage(head: FittedHead) -> Iterator[None]:
 
 
 def _dim(head: FittedHead, origin: Origin, path: Path) -> int:
+    if "+" in head.run.encoder:
+        return sum(int(str(recipe["dim"])) for recipe in recipes_of_joined(head, origin))
     dim = origin.identity.get("dim")
     if dim is None and "class_embeddings" in head.state:
         dim = head.state["class_embeddings"].shape[-1]

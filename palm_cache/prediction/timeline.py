@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from palm_cache.errors import AudioError, ParameterError
+from palm_cache.errors import AudioError, EncoderError, ParameterError
 from palm_cache.extraction.audio import cut_windows, duration, open_regular, slide
 from palm_cache.extraction.downmix import SoundFacts, is_silent
 from palm_cache.prediction.answers import Failure, Stretch, printable
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import NOT_FINITE
+from palm_cache.store.heads import run_name
 from palm_cache.types import Progress, no_progress
 
 
@@ -49,6 +50,12 @@ class Sliding:
         ParameterError
             If the encoder does not read so much at once, or parts would never be heard.
         """
+        if len(classifier.ears) > 1:
+            raise EncoderError(
+                f"run {run_name(classifier.head.run)} hears with {len(classifier.ears)} encoders, and a "
+                "timeline slides one window; cut the recordings into rows for each (palm-cache extract "
+                "--window 5), then: palm-cache predict HEADS --store A --store B"
+            )
         rate = classifier.encoder.sample_rate
         window = classifier.encoder.window.samples / rate if window is None else window
         hop = window if hop is None else hop

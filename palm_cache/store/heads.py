@@ -63,7 +63,8 @@ class Origin:
     store: Place
     """The feature store; evaluation and calibration look there."""
     identity: Mapping[str, object]
-    """Of the encoder: what its fingerprint is the hash of. Empty where it was not recorded."""
+    """Of the encoder: what its fingerprint is the hash of. Empty where it was not recorded. Of joined
+    encoders ``joined``, a list with that of each."""
     views: int
     """Crops per clip."""
 

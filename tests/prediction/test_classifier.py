@@ -76,11 +76,13 @@ def test_a_head_of_other_classes_or_lengths_is_refused(
         Classifier.load(tmp_path / "heads.h5")
 
 
-def test_heads_on_joined_features_are_refused_by_name(workshop: Workshop, tmp_path: Path) -> None:
+def test_heads_on_joined_features_that_an_earlier_version_fitted_are_refused_by_name(
+    workshop: Workshop, tmp_path: Path
+) -> None:
     head = read_heads(workshop.heads)[0][0]
     joined = replace(head, run=replace(head.run, encoder="mini+clap:x"))
     write_heads(tmp_path / "heads.h5", [joined], workshop.store)
-    with pytest.raises(EncoderError, match=r"reads the joined features of mini\+clap:x; predict and export"):
+    with pytest.raises(EncoderError, match=r"reads the joined features of mini\+clap:x, and an earlier"):
         Classifier.load(tmp_path / "heads.h5")
 
 

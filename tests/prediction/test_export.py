@@ -200,7 +200,7 @@ def test_heads_that_cannot_be_exported_are_named(heads: Path, tmp_path: Path) ->
     joined = replace(head, run=replace(head.run, encoder="mini+pengi:base.pth"))
     write_heads(tmp_path / "heads.h5", [joined], origin.store)
     with pytest.raises(EncoderError, match="reads the joined features of"):
-        export_head(tmp_path / "heads.h5", "safetensors")
+        export_head(tmp_path / "heads.h5", "onnx")
 
 
 def test_a_head_that_does_not_say_how_long_embeddings_are_has_no_graph(heads: Path, tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ class Muka(Proker):
     def cosines(audio: Tensor, text: Tensor, parts: tuple[int, ...]) -> Tensor:
         """Return the mean of the cosines of the encoders that read text: that of others is zero."""
         prompts = split_encoders(text, parts)
-        readers = sum(bool(of_encoder.any()) for of_encoder in prompts)
+        readers = torch.stack(
+            [of_encoder.any() for of_encoder in prompts]
+        ).sum()  # a tensor: graphs are traced
         pairs = zip(split_encoders(audio, parts), prompts, strict=True)
         return torch.stack([clips @ of.transpose(-1, -2) for clips, of in pairs]).sum(dim=0) / readers
 
