@@ -140,13 +140,22 @@ def refuse_others(what: str, source: str, content: object) -> None:
 
 def not_a_directory(what: str, source: str) -> EncoderError:
     """Return the error for a file where a directory or a hub id is wanted, which names what it is."""
+    return _misplaced(what, source, "a file; give the directory that it lies in, or a hub id (owner/name)")
+
+
+def not_a_graph(what: str, source: str) -> EncoderError:
+    """Return the error for a file of torch where an ONNX graph is wanted, which names what it is."""
+    return _misplaced(what, source, "a file of torch, not an ONNX graph; export the model to ONNX")
+
+
+def _misplaced(what: str, source: str, otherwise: str) -> EncoderError:
     try:
         refuse_others(what, source, load_plain(Path(source).expanduser()))
     except EncoderError as error:
         return error
     except Exception:  # whatever it is, it is none of the checkpoints that are known
         pass
-    return EncoderError(f"{what}: a file; give the directory that it lies in, or a hub id (owner/name)")
+    return EncoderError(f"{what}: {otherwise}")
 
 
 def other_model(what: str, tensors: Mapping[str, Tensor], get_it: str) -> EncoderError:

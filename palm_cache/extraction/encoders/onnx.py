@@ -11,6 +11,7 @@ may be left out where there is one. The graph takes (batch, samples), (batch, 1,
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from torch.nn.functional import pad
 from palm_cache.errors import EncoderError, UnknownNameError
 from palm_cache.extraction.encoders.base import Encoder, Padding, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS
+from palm_cache.extraction.encoders.checkpoints import not_a_graph
 from palm_cache.extraction.encoders.engine import Engine, cpu_workers
 from palm_cache.store.atomic import parse_json
 
@@ -152,6 +154,8 @@ class OnnxEncoder(Encoder):
         file = Path(request.source).expanduser()
         if not file.is_file():
             raise EncoderError(f"{request.spec}: no such file")
+        if zipfile.is_zipfile(file):  # as torch writes, and ONNX never is
+            raise not_a_graph(request.spec, request.source)
         return cls(request, file.read_bytes(), read_description(request.spec, file.with_suffix(".json")))
 
     def front_end(self, waveforms: Tensor) -> Tensor:

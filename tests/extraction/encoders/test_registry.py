@@ -274,11 +274,11 @@ def test_an_engine_computes_text_in_torch() -> None:
         ),
         ({"model": ["caption_decoder.x"]}, "this is a PENGI checkpoint: use pengi:w.pt"),
         ({"model": ["caption_encoder.base.h.0", "audio_encoder.base.htsat.x"]}, "CLAP: use msclap:w.pt"),
-        ({"model": ["something.else"]}, r"a file; give the directory that it lies in, or a hub id"),
+        ({"model": ["something.else"]}, r"a file"),
     ],
 )
-@pytest.mark.parametrize("name", ["clap", "hf", "pe-audio"])
-def test_a_file_where_a_directory_is_wanted_is_named_for_what_it_is(
+@pytest.mark.parametrize("name", ["clap", "hf", "pe-audio", "onnx"])
+def test_a_file_where_something_else_is_wanted_is_named_for_what_it_is(
     here: Path, name: str, file: dict[str, list[str]], message: str
 ) -> None:
     torch.save({key: dict.fromkeys(names, torch.zeros(2)) for key, names in file.items()}, here / "w.pt")
