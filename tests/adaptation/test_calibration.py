@@ -232,7 +232,7 @@ def test_joined_encoders_are_calibrated(tmp_path: Path) -> None:
 def test_no_head_becomes_worse_by_its_temperature(demo: Features, shots: int) -> None:
     heads = tuple(name for name, head in HEADS.items() if head.trained and not head.needs_text_tower)
     heads = tuple(name for name in heads if HEADS[name].n_encoders == 1)
-    params = FitParams(heads=heads, shots=(shots,), seeds=(0, 1, 2))
+    params = FitParams(heads=heads, shots=(shots,), seeds=(0, 1, 2), folds=(1, 2))
     before: dict[str, list[float]] = {}
     after: dict[str, list[float]] = {}
     for head in fit_runs(demo, params)[0]:
