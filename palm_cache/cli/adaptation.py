@@ -353,7 +353,11 @@ def _find_stores(
 
 
 def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
-    """Print the means of some runs, if there are any: what was fitted on all clips has no test clips."""
+    """Print the means of some runs, if there are any: what was fitted on all clips has no test clips.
+
+    Of those of base classes it also says what they reach on either half.
+    """
+    from palm_cache.report.base_novel import HEADINGS, base_novel_rows, base_to_novel
     from palm_cache.report.means import summarise
     from palm_cache.store.scores import tell_apart
 
@@ -363,6 +367,9 @@ def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
         print_json([])
     else:
         print_summary(summarise(tell_apart(scores)[0]), as_json)
+        halves = base_to_novel(scores)
+        if not (as_json or halves.empty):
+            print_table(HEADINGS, base_novel_rows(halves))
 
 
 def print_summary(summary: pd.DataFrame, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from samples import make_features, write_sample
 
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_store
+from palm_cache.cli.adaptation import print_scores
 from palm_cache.params import FitParams
 from palm_cache.report.base_novel import base_to_novel
 from palm_cache.report.write import write_report
@@ -66,3 +67,8 @@ def test_base_and_novel_have_a_table_of_their_own(out: Path) -> None:
     report = (out / "report" / "report.md").read_text()
     assert "base %" in report.split("## Base to novel")[1]
     assert "split=base-novel" not in report.split("## Results")[1].split("## Base to novel")[0]
+
+
+def test_the_command_prints_both_halves(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_scores(read_scores(out / "scores.csv"), as_json=False)
+    assert "harmonic mean %" in capsys.readouterr().out
