@@ -26,7 +26,7 @@ from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.heads import find_head
 from palm_cache.params import FitParams
-from palm_cache.report.evidence import Kind, by_kind
+from palm_cache.report.evidence import HeadRuns, by_kind
 from palm_cache.report.statistics import Outcomes, accuracy_interval, compare, difference, estimate
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.scores import read_predictions, read_scores
@@ -39,7 +39,7 @@ TRIES = 200
 SHOTS = (2, 4, 16)
 
 
-def coverage(kind: Kind, tries: int = TRIES) -> tuple[float, float] | None:
+def coverage(kind: HeadRuns, tries: int = TRIES) -> tuple[float, float] | None:
     """Return how often an interval holds the mean of all seeds, and how often a head differs from itself.
 
     ``None`` where a head has too few seeds.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -38,7 +39,12 @@ class Auto(Head):
 
     name: ClassVar[str] = "auto"
     learns: ClassVar[str] = "which of " + ", ".join(kind.name for kind in CANDIDATES) + " its shots prefer"
-    chooses: ClassVar[tuple[str, ...]] = ("choice", "losses", "held_out")
+    chooses: ClassVar[tuple[str, ...]] = (
+        "choice",
+        "losses",
+        "held_out",
+        *(f"{kind.name}_{name}" for kind in CANDIDATES for name in kind.chooses),
+    )
     source: ClassVar[str] = "Stone, 1974"
 
     @property
@@ -54,13 +60,22 @@ class Auto(Head):
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the state of every candidate, under its name, and which is taken."""
         heads = [kind(self.template, self.training) for kind in CANDIDATES]
+        chosen = shots.chosen or self._choose(heads, shots)
+        fitted: dict[str, Tensor] = {}
+        for head in heads:
+            own = {name: f"{head.name}_{name}" for name in head.chooses}
+            given = {name: chosen[full] for name, full in own.items() if full in chosen}
+            state = head.fit(replace(shots, chosen=given))
+            fitted |= {f"{head.name}_{name}": value for name, value in state.items()}
+        return {**fitted, **chosen}
+
+    @staticmethod
+    def _choose(heads: Sequence[Head], shots: Shots) -> dict[str, Tensor]:
         folds = cross_validation_folds(shots.labels, len(shots.text), shots.together, FOLDS)
         losses = torch.stack([_held_out_losses(head, shots, folds) for head in heads], dim=1)
         grid = Grid(tuple(float(place) for place in range(len(heads))), default=0.0)
         chosen = choose(losses, {"choice": grid}, folds >= 0, shots.views)
-        fitted = {f"{head.name}_{name}": value for head in heads for name, value in head.fit(shots).items()}
-        chosen = {**chosen, "choice": chosen["choice"].long(), "losses": losses, **shots.chosen}
-        return {**fitted, **chosen}
+        return {**chosen, "choice": chosen["choice"].long(), "losses": losses}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
