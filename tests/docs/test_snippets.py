@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md")))
 
 TRIED_ELSEWHERE = (
-    *("make", "dvc", ".", "pip", "python", "find"),
+    *("make", "dvc", ".", "pip", "python", "python3", "find"),
     *("palm-cache download", "palm-cache datasets --check"),  # of real datasets, whole ones
     "palm-cache bench",  # takes minutes
     *("palm-cache push", "palm-cache pull", "palm-cache predict hf://me/city-sounds"),  # needs a hub
