@@ -153,7 +153,7 @@ def test_fit_scores_the_runs_that_were_asked_for(workplace: Path) -> None:
         ["palm", 4, 3],
     ]
     assert len(pd.read_csv("runs/scores.csv")) == 5
-    assert {"training", "evaluating"} <= set(told)
+    assert {"training palm", "evaluating"} <= set(told)
 
 
 def test_extract_opens_what_it_stored_and_does_nothing_twice(
