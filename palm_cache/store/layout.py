@@ -18,8 +18,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from palm_cache.errors import DataError
-from palm_cache.store.places import reaching
+from palm_cache.errors import DataError, without_credentials
+from palm_cache.store.places import place, reaching
 from palm_cache.types import Place
 
 RAW = Path("data", "raw")
@@ -101,5 +101,7 @@ def extract_command(dataset: str, encoder: str | None = None, features: Place | 
 
 def command_of_store(store: Place) -> str:
     """Return the command that makes the store at a place, as far as the place tells."""
+    # Before it is taken apart: parts of a password would be no address any more.
+    store = place(without_credentials(str(store)))
     encoder = None if store.stem == "mini" else "SPEC"
     return extract_command(store.parent.name or "NAME_OR_DIR", encoder, store.parent.parent)

@@ -25,7 +25,7 @@ import numpy as np
 from palm_cache.bench.extraction import machine
 from palm_cache.retrieval.ranking import diverse, nearest
 from palm_cache.store.features import CHUNK_ROWS, FeatureStore
-from palm_cache.store.header import FORMAT_VERSION, Rows, StoreHeader
+from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
 from palm_cache.store.writing import write_store
 
 TIMES = 10
@@ -37,7 +37,7 @@ def make_store(place: Path, n_rows: int, dim: int) -> FeatureStore:
     if place.exists():
         return FeatureStore(place)
     numbers, generator = np.arange(n_rows), np.random.default_rng(0)
-    rows = Rows(
+    rows = StoredRows(
         names=[f"recordings/{number // 720:06}.flac" for number in numbers.tolist()],
         start=5.0 * (numbers % 720),
         end=5.0 * (numbers % 720) + 5,

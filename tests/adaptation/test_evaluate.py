@@ -32,7 +32,7 @@ def test_every_run_is_scored_once_with_all_columns(store: Path, tmp_path: Path) 
     done = evaluate_files(tmp_path / "runs")
     scores = read_scores(tmp_path / "runs" / "scores.csv")
     assert list(scores.columns) == list(COLUMNS)
-    assert len(scores) == 3 + 2 * 3 * 2
+    assert len(scores) == 3 + 2 * (2 * 3 * 2)
     assert scores[scores["head"] == "zero-shot"][
         ["shots", "seed", "n_train", "n_params"]
     ].drop_duplicates().values.tolist() == [[0, 0, 0, 0]]

@@ -86,7 +86,7 @@ def test_a_sound_copy_exits_with_0_and_long_lists_are_cut() -> None:
     sound = call("datasets", "--check", "./mine")
     assert sound.exit_code == 0
     assert sound.stdout.splitlines() == [
-        "mine in mine: sound; 8 clips, 2 classes, 1 fold(s)",
+        "mine in mine: OK; 8 clips, 2 classes, 1 fold(s)",
         "  classes: casual (4), siren (4)",
         "  fold 1: 4 to train on, 4 to test on",
         "  length: 0.00 h in 8 files; 0.25 s to 0.25 s, half of them up to 0.25 s",

@@ -29,7 +29,7 @@ def test_a_path_stays_a_path_and_a_url_becomes_a_place() -> None:
         ("://x", "'://x' is no place"),
         ("file://", "'file://' is no place"),
         ("a\0b", "is no place"),
-        ("memory://", "memory://: give a folder inside it, e.g. memory://bucket/folder"),
+        ("memory://", "'memory://' is no place; give a folder or a URL such as s3://bucket/folder"),
     ],
 )
 def test_a_url_that_names_no_place_is_refused(text: str, message: str) -> None:

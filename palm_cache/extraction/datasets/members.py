@@ -18,12 +18,15 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from palm_cache.extraction.datasets.texts import TextTable
 from palm_cache.store.atomic import parse_json, write_errors
 from palm_cache.store.places import folder
-from palm_cache.store.prune import Waste
 from palm_cache.types import Place
+
+if TYPE_CHECKING:
+    from palm_cache.store.prune import Waste
 
 INDEX = ".members.json"
 
@@ -57,6 +60,8 @@ def _all_members() -> Path:
 
 def members_waste() -> list[Waste]:
     """Return what was unpacked of datasets that are not on this machine any more."""
+    from palm_cache.store.prune import Waste  # which brings torch, and tables of datasets do without
+
     waste = []
     for marked in sorted(_all_members().glob(f"*/{SOURCE}")):
         source = marked.read_text(encoding="utf-8", errors="surrogateescape")
