@@ -1,5 +1,5 @@
 # palm-cache on CPUs: docker build -t palm-cache . && docker run --rm -v "$PWD:/work" palm-cache --help
-# Not built by CI.
+# Untested: CI does not build it.
 FROM python:3.11-slim
 
 COPY pyproject.toml constraints.txt README.md LICENSE /palm-cache/

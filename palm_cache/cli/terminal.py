@@ -78,6 +78,7 @@ class Command(TyperCommand):
         except UsageError as error:
             if "unexpected extra argument" in error.message and (meant := self._meant(words)):
                 error.message += f"; did you mean {meant}?"
+            error.message = visible(error.message)
             raise
 
     def _meant(self, words: Sequence[str]) -> str:

@@ -190,6 +190,15 @@ def test_training_beyond_all_reason_is_one_line(option: str, value: str) -> None
     assert "must be above 0" in fail("fit", option, value) or "at most 100,000" in fail("fit", option, value)
 
 
+@pytest.mark.parametrize(
+    "words", [("fit", f"--shots{ESCAPES}"), ("fit", "demo", ESCAPES), ("heads", "--shots", ESCAPES)]
+)
+def test_wrong_words_are_written_out_too(words: tuple[str, ...]) -> None:
+    result = call(*words)
+    assert result.exit_code == 2
+    assert controls(result.stdout) == controls(result.stderr) == set()
+
+
 def test_credentials_of_a_url_are_never_shown(folder: Path) -> None:
     url = "memory://key:hidden/slash@bucket/absent.zarr"
     assert "hidden" not in call("store", "info", url).output
