@@ -1,32 +1,16 @@
-"""The parameters of both stages, from ``params.yaml`` or from the command line.
-
-::
-
-    datasets: demo            # known names or folders in the PALM layout, one or a list
-    encoder: mini
-    features: data/features   # where feature stores lie
-    reading: {...}            # ReadingParams
-    synthesise: {...}         # SynthesiseParams
-    prompts: {...}            # PromptFiles: templates and descriptions of one's own
-extract: {...}            # Recipe: what decides the numbers
-    resources: {...}          # Resources: what an extraction may use
-    fit: {...}                # FitParams, with training: {...}
-
-Every key may be left out; a key that does not exist is an error, never ignored.
-"""
+"""The parameters of both stages: names, choices, defaults and what help says of them, each once."""
 
 from __future__ import annotations
 
 import re
-import reprlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.types import ALL_SHOTS, MAX_VIEWS, Help, Training
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Runtime = Literal["torch", "openvino"]
@@ -398,121 +382,9 @@ class Params:
             raise ParameterError("datasets: give at least one")
 
 
-MAX_BYTES = 1_000_000
-"""Longest parameter file that is read."""
-
-MAX_DEPTH = 20
-"""Collections within each other in a parameter file, at most."""
-
-MAX_VALUES = 100_000
-"""Values in a parameter file, at most, those that aliases repeat included."""
-
-P = TypeVar(
-    "P",
-    Params,
-    ReadingParams,
-    SynthesiseParams,
-    PromptFiles,
-    Recipe,
-    Resources,
-    FitParams,
-    Training,
-    LoadingParams,
-    PredictParams,
-)
+P = TypeVar("P", bound="DataclassInstance")
 
 
 def override(params: P, **values: Any) -> P:
     """Return parameters with the given values in place, where they are not ``None``."""
     return replace(params, **{name: value for name, value in values.items() if value is not None})
-
-
-def read_params(file: Path) -> Params:
-    """Read a parameter file.
-
-    Raises
-    ------
-    ParameterError
-        If it cannot be read, or a value is of the wrong kind.
-    UnknownNameError
-        If a key does not exist; the near matches are named.
-    """
-    import yaml
-
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        _check_size(text)
-        content = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise ParameterError(f"{file}: cannot read the parameters: {reason}") from error
-    return _build(Params, {} if content is None else content, str(file), "")
-
-
-def _check_size(text: bytes) -> None:
-    """Refuse what no parameter file needs, before anything is made of it: depth, and aliases of aliases."""
-    import yaml
-
-    sizes: dict[str, int] = {}
-    opened: list[list[Any]] = []
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            opened.append([event.anchor, 1])
-            anchor, size = None, 0
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = opened.pop()
-        elif isinstance(event, yaml.AliasEvent):
-            # What it stands for is not whole yet where it lies in itself.
-            anchor, size = None, sizes.get(str(event.anchor), MAX_VALUES + 1)
-        else:
-            anchor, size = getattr(event, "anchor", None), 1
-        if anchor:
-            sizes[anchor] = size
-        if opened:
-            opened[-1][1] += size
-        if len(opened) > MAX_DEPTH or size > MAX_VALUES:
-            raise ValueError("it is nested too deeply, or repeats itself too often")
-
-
-def _build(kind: type[P], content: object, file: str, section: str) -> P:
-    where = f"{file}, section {section}" if section else file
-    if not isinstance(content, Mapping):
-        raise ParameterError(f"{where}: expected keys and values, found {reprlib.repr(content)}")
-    hints = get_type_hints(kind)
-    known = [item.name for item in fields(kind)]
-    values: dict[str, Any] = {}
-    for name, value in content.items():
-        if kind is Recipe and name in Resources.__dataclass_fields__:
-            raise ParameterError(f"{where}: {name} decides no number; it belongs in the section resources")
-        if name not in known:
-            raise UnknownNameError.among(f"key in {where}:", str(name), known)
-        values[name] = _convert(hints[name], value, file, f"{section}.{name}" if section else name)
-    try:
-        return kind(**values)
-    except ParameterError as error:
-        raise ParameterError(f"{where}: {error}") from None
-
-
-def _convert(kind: Any, value: object, file: str, key: str) -> Any:
-    """Return a YAML value as the type that a field declares."""
-    if kind in (ReadingParams, SynthesiseParams, PromptFiles, Recipe, Resources, FitParams, Training):
-        return _build(kind, value, file, key)
-    if get_origin(kind) is tuple:
-        items = value if isinstance(value, list) else [value]
-        return tuple(_convert(get_args(kind)[0], item, file, key) for item in items)
-    if get_origin(kind) is UnionType:  # a number, or a word in its place
-        number, word = get_args(kind)
-        return _convert(word if isinstance(value, str) else number, value, file, key)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            shown = value if isinstance(value, str) else reprlib.repr(value)
-            raise UnknownNameError.among(f"value of {key} in {file}:", shown, get_args(kind))
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
-        return float(value)
-    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-        raise ParameterError(f"{file}: {key} is {reprlib.repr(value)}, expected {kind.__name__}")
-    return value

@@ -1,79 +1,20 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
-import yaml
 
-from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.params import (
-    FitParams,
-    LoadingParams,
-    Params,
-    PredictParams,
-    ReadingParams,
-    Recipe,
-    Resources,
-    SynthesiseParams,
-    override,
-    read_params,
-)
+from palm_cache import params
+from palm_cache.params import FitParams, Params, Resources, override
 from palm_cache.store.layout import command_of_store, extract_command
-from palm_cache.types import Help, Training
+from palm_cache.types import Help
 
-ROOT = Path(__file__).parents[1]
-
-
-def write(folder: Path, text: str) -> Path:
-    file = folder / "params.yaml"
-    file.write_text(text)
-    return file
+OPTION_CLASSES = [kind for kind in vars(params).values() if is_dataclass(kind) and kind not in (Params, Help)]
 
 
-def test_every_key_has_a_default(tmp_path: Path) -> None:
-    assert read_params(write(tmp_path, "")) == Params()
-
-
-def test_values_arrive_where_they_belong(tmp_path: Path) -> None:
-    text = (
-        "encoder: mini\nextract: {views: 2}\nresources: {jobs: 3, cache: 's3://bucket/known'}\n"
-        "fit: {shots: [1, 2], seeds: 7, training: {lr: 1, epochs: 3}}\n"
-    )
-    assert read_params(write(tmp_path, text)) == Params(
-        extract=Recipe(views=2),
-        resources=Resources(jobs=3, cache="s3://bucket/known"),
-        fit=FitParams(shots=(1, 2), seeds=(7,), training=Training(lr=1.0, epochs=3)),
-    )
-
-
-def test_how_a_dataset_is_read_is_part_of_the_parameters(tmp_path: Path) -> None:
-    text = "reading: {layout: table, columns: [path=file, label=], group: site, test: none, window: 5}"
-    reading = read_params(write(tmp_path, text)).reading
-    assert reading == ReadingParams(
-        layout="table", columns=("path=file", "label="), group="site", test="none", window=5.0
-    )
-    assert reading.named_columns == {"path": "file", "label": ""}
-
-
-@pytest.mark.parametrize(
-    "file", ["params.yaml", "pipelines/heads/params.yaml", "pipelines/paper/params.yaml"]
-)
-def test_the_projects_own_parameters_are_valid_and_repeat_no_default(file: str) -> None:
-    read_params(ROOT / file)
-    written = yaml.safe_load((ROOT / file).read_text())
-    defaults = asdict(Params())
-    for section in ("reading", "synthesise", "extract", "resources", "fit"):
-        for key, value in written.get(section, {}).items():
-            default = defaults[section][key]
-            assert value != (list(default) if isinstance(default, tuple) else default), f"{section}.{key}"
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [SynthesiseParams, ReadingParams, Recipe, Resources, FitParams, Training, LoadingParams, PredictParams],
-)
+@pytest.mark.parametrize("kind", OPTION_CLASSES)
 def test_every_parameter_says_what_help_says_of_it(kind: type) -> None:
     hints = get_type_hints(kind, include_extras=True)
     silent = [
@@ -89,92 +30,6 @@ def test_single_values_stand_for_tuples_of_one() -> None:
         heads=("palm",), shots=(8,), seeds=(1,), folds=(2,)
     )
     assert FitParams(shots=[1, "all"]).shots == (1, "all")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("encodr: mini", r"unknown key in .*params\.yaml: 'encodr'; did you mean encoder\?"),
-        ("fit: {shot: 1}", r"section fit: 'shot'; did you mean shots"),
-        ("extract: {precision: fp16}", r"value of extract\.precision in .*'fp16'; did you mean"),
-    ],
-)
-def test_unknown_names_are_refused_with_near_matches(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(UnknownNameError, match=message):
-        read_params(write(tmp_path, text))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("extract: {views: two}", "extract.views is 'two', expected int"),
-        ("extract: {views: true}", "extract.views is True, expected int"),
-        ("extract: {views: 0}", "views: 0 is not a whole number from 1"),
-        (
-            "extract: {jobs: 2}",
-            "section extract: jobs decides no number; it belongs in the section resources",
-        ),
-        ("extract: {long: mean, views: 2}", "a mean covers the whole clip"),
-        ("resources: {jobs: -1}", "section resources: jobs: -1 is not a whole number from 0"),
-        ("resources: {cluster: 'dask://x:1', jobs: 2}", "leave jobs at 0 and device to one"),
-        ("fit: {shots: [0]}", "shots: 0 is neither a whole number from 1"),
-        ("fit: {shots: []}", "give at least one"),
-        ("reading: {columns: path}", "'path' is not field=column"),
-        ("reading: {columns: [path=a, path=b]}", "columns: path is given twice"),
-        ("reading: {folds: 1}", "folds 1 must be at least 2"),
-        ("reading: {window: -1}", "seconds, 0 or more"),
-        ("reading: {window: .inf}", "seconds, 0 or more"),
-        ("reading: {hop: 1}", "hop: goes with window"),
-        ("fit: {training: {lr: -1}}", "lr -1.0 must be above 0"),
-        ("fit: 3", "expected keys and values, found 3"),
-        ("- a", "expected keys and values"),
-        ("a: [", "cannot read the parameters"),
-        ("fit: {training: {lr: .inf}}", "lr inf must be above 0 and finite"),
-        ("fit: {training: {lr: .nan}}", "lr nan must be above 0 and finite"),
-        ("fit: {training: {epochs: 1000000000}}", "epochs 1000000000, batch size 16: "),
-        ("fit: {training: {lr: 1" + 400 * "0" + "}}", "fit.training.lr is 1000"),
-        ("extract: {views: 1000000000000}", "views: 1000000000000 is not a whole number from 1 to 1000"),
-        ("resources: {jobs: 100000}", "jobs: 100000 is not a whole number from 0 to 1024"),
-        ("extract: {views: " + 5000 * "9" + "}", "cannot read the parameters: Exceeds the limit"),
-        ("encoder: 2001-99-99", "cannot read the parameters: month must be in 1..12"),
-        ("a: &a [*a]", "it is nested too deeply, or repeats itself too often"),
-        ("a: " + 5000 * "[" + 5000 * "]", "it is nested too deeply, or repeats itself too often"),
-        ("#" * 2_000_000, "cannot read the parameters: more than 1,000,000 bytes"),
-    ],
-)
-def test_values_that_make_no_sense_are_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ParameterError, match=message.replace(".", r"\.")):
-        read_params(write(tmp_path, text))
-
-
-@pytest.mark.parametrize("level", ["[{0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}]", "{{<<: [{0}, {0}]}}"])
-def test_aliases_of_aliases_are_refused_before_they_grow(tmp_path: Path, level: str) -> None:
-    lines = ["a0: &a0 {x: 1}"]
-    lines += [f"a{number}: &a{number} {level.format(f'*a{number - 1}')}" for number in range(1, 40)]
-    with pytest.raises(ParameterError, match="repeats itself too often"):
-        read_params(write(tmp_path, "\n".join([*lines, "datasets: *a39"])))
-
-
-def test_an_alias_that_stands_for_a_little_is_read(tmp_path: Path) -> None:
-    text = "datasets: [demo, &name siteA]\nencoder: *name\nfit: {shots: &few [1, 2], seeds: *few}\n"
-    params = read_params(write(tmp_path, text))
-    assert (params.encoder, params.fit.shots, params.fit.seeds) == ("siteA", (1, 2), (1, 2))
-
-
-def test_what_is_shown_of_a_wrong_value_is_short(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="encoder is") as told:
-        read_params(write(tmp_path, f"encoder: [{', '.join(['x'] * 50_000)}]"))
-    assert len(str(told.value)) < 500
-
-
-def test_a_file_without_an_end_is_not_read_to_it() -> None:
-    with pytest.raises(ParameterError, match="more than 1,000,000 bytes"):
-        read_params(Path("/dev/zero"))
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match=r"nowhere\.yaml: cannot read the parameters: No such file"):
-        read_params(tmp_path / "nowhere.yaml")
 
 
 def test_the_command_line_wins_only_where_it_speaks() -> None:

@@ -23,6 +23,7 @@ from palm_cache.cli.options import (
     StoreOption,
     takes,
 )
+from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.terminal import (
     Json,
     command,
@@ -33,7 +34,7 @@ from palm_cache.cli.terminal import (
     say,
     tell,
 )
-from palm_cache.params import FitParams, LoadingParams, Params, override, read_params
+from palm_cache.params import FitParams, LoadingParams, Params, override
 from palm_cache.store.layout import RUNS
 from palm_cache.types import ALL_SHOTS, Training, spell_shots
 
@@ -122,7 +123,7 @@ def fit(
     Example: palm-cache fit --shots 8
     """
     with one_line_errors("the heads of finished datasets are kept"):
-        settings = override(read_params(params) if params else Params(), **where)
+        settings = override(read_params(params), **where)
         how = override(settings.fit, **fit, training=override(settings.fit.training, **training))
         loaded = loading_of(settings, loading)
         if params:
@@ -175,7 +176,7 @@ def evaluate(
     Without --dataset it takes every heads file below --heads.
     """
     with one_line_errors("the scores of earlier evaluations are kept"):
-        settings = read_params(params) if params else Params()
+        settings = read_params(params)
         loaded = loading_of(settings, loading)
         from palm_cache import api
 
@@ -270,7 +271,7 @@ def prompts(
     Example: palm-cache prompts --dataset demo
     """
     with one_line_errors():
-        settings = override(read_params(params) if params else Params(), **where)
+        settings = override(read_params(params), **where)
         chosen = override(FitParams(), **fit).folds
         named = where["encoder"] is not None or params is not None
         if params:

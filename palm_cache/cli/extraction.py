@@ -12,6 +12,7 @@ import typer
 from palm_cache.cli.completion import complete_encoder
 from palm_cache.cli.datasets import datasets, download
 from palm_cache.cli.options import STAGE_ONE, DatasetsOption, ParamsOption, RootOption, takes
+from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.terminal import (
     Json,
     command,
@@ -32,7 +33,6 @@ from palm_cache.params import (
     Resources,
     SynthesiseParams,
     override,
-    read_params,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def synthesise(
     from palm_cache.extraction.datasets.demo import synthesise as make
 
     with one_line_errors(), progress_bar("clips") as progress:
-        settings = override((read_params(params) if params else Params()).synthesise, **sounds)
+        settings = override(read_params(params).synthesise, **sounds)
         new = make(
             out,
             clips_per_class=settings.clips_per_class,
@@ -141,7 +141,7 @@ def extract(
         raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="--dataset")
     kept = "what is embedded is kept; run the same command again to resume"
     with one_line_errors(kept), sigterm_as_ctrl_c():
-        settings = read_params(params) if params else Params()
+        settings = read_params(params)
         settings = override(
             settings,
             datasets=tuple(dataset) if dataset else None,
