@@ -28,8 +28,8 @@ help:
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing palm-cache into $(VENV): on Linux a download of 3 GB, 6 GB on disk, some minutes."
-	@echo "Nearly all of it is torch with CUDA. Where no GPU is to be used, a tenth of it will do:"
-	@echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo"
+	@echo "Nearly all of it is torch with CUDA. Where no GPU is to be used, a tenth of it will do: stop here, and"
+	@echo "install the CPU build of torch and torchaudio into $(VENV) first, as torch's own install page says."
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) .
 	@touch $@
