@@ -8,7 +8,7 @@ from typing import Any
 
 from palm_cache.errors import AudioError
 from palm_cache.explore.rendering import render
-from palm_cache.extraction.snippets import as_flac, read_snippet, spectrogram
+from palm_cache.extraction.snippets import playable, read_snippet, spectrogram
 from palm_cache.retrieval.find import SearchResult
 from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.types import Place, Progress, no_progress
@@ -45,9 +45,10 @@ def _heard(row: dict[str, Any], file: Place | None) -> dict[str, str]:
         snippet = read_snippet(file, start, end)
     except AudioError as error:
         return {**said, "note": str(error)}
+    sound, media_type = playable(snippet)
     return {
         **said,
-        "sound": base64.b64encode(as_flac(snippet)).decode(),
+        "sound": f"data:{media_type};base64,{base64.b64encode(sound).decode()}",
         "picture": base64.b64encode(spectrogram(snippet)).decode(),
         "seconds": f"{snippet.seconds:.1f}",
         "top": f"{snippet.rate / 2000:g}",

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from palm_cache.extraction.audio import Excerpt, content_hash, open_regular
+from palm_cache.extraction.audio import Excerpt, open_regular
 from palm_cache.extraction.decoding import decoding
 from palm_cache.types import Place
 
@@ -35,14 +35,12 @@ class Snippet:
     """Seconds from the beginning of the file."""
     seconds: float
     """How long the whole row is."""
-    content: bytes
-    """sha256 of the file."""
 
 
 def read_snippet(
     file: Place, start: float = 0.0, end: float | None = None, longest: float = LONGEST
 ) -> Snippet:
-    """Read a row, or its middle where it is long.
+    """Read a row, or its middle where it is long; of the rest of its file only what the decoder needs.
 
     Parameters
     ----------
@@ -56,21 +54,28 @@ def read_snippet(
     AudioError
         If the file cannot be read, or ends before the row begins.
     """
-    with open_regular(file) as opened:
-        content = bytes.fromhex(content_hash(opened))
-        with decoding(opened) as sound:
-            row = Excerpt.of(sound, (start, end))
-            frames = min(row.frames, round(longest * sound.rate))
-            begin = (row.frames - frames) // 2
-            samples = row.mono(begin, begin + frames).numpy()
-            return Snippet(samples, sound.rate, (row.first + begin) / sound.rate, row.heard.seconds, content)
+    with open_regular(file) as opened, decoding(opened) as sound:
+        row = Excerpt.of(sound, (start, end))
+        frames = min(row.frames, round(longest * sound.rate))
+        begin = (row.frames - frames) // 2
+        samples = row.mono(begin, begin + frames).numpy()
+        return Snippet(samples, sound.rate, (row.first + begin) / sound.rate, row.heard.seconds)
 
 
-def as_flac(snippet: Snippet) -> bytes:
-    """Return the sound as a FLAC file of 16 bit, which every browser plays."""
+def playable(snippet: Snippet) -> tuple[bytes, str]:
+    """Return the sound as a file of 16 bit that every browser plays, and its media type.
+
+    FLAC, and WAV at the few sample rates that FLAC has not.
+    """
     buffer = BytesIO()
-    soundfile.write(buffer, np.clip(snippet.samples, -1, 1), snippet.rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+    samples = np.clip(snippet.samples, -1, 1)
+    try:
+        soundfile.write(buffer, samples, snippet.rate, format="FLAC", subtype="PCM_16")
+    except soundfile.SoundFileError:
+        buffer = BytesIO()
+        soundfile.write(buffer, samples, snippet.rate, format="WAV", subtype="PCM_16")
+        return buffer.getvalue(), "audio/wav"
+    return buffer.getvalue(), "audio/flac"
 
 
 def spectrogram(snippet: Snippet, width: int = 400, height: int = 128) -> bytes:

@@ -26,7 +26,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 
 from palm_cache.errors import AudioError, DataError, PalmCacheError, ParameterError
-from palm_cache.extraction.snippets import LONGEST, as_flac, read_snippet, spectrogram
+from palm_cache.extraction.snippets import LONGEST, playable, read_snippet, spectrogram
 from palm_cache.label.rounds import PROPOSALS
 from palm_cache.label.session import Session, Shown
 
@@ -231,7 +231,8 @@ class Pages:
 
     def sound(self, request: Request) -> Response:
         """Return the sound of a row, or a range of its bytes."""
-        return _ranged(request, self._heard(request.path_params["row"])[1], "audio/flac")
+        _, (content, media_type), _ = self._heard(request.path_params["row"])
+        return _ranged(request, content, media_type)
 
     def picture(self, request: Request) -> Response:
         """Return the spectrogram of a row."""
@@ -254,7 +255,7 @@ class Pages:
         shown: list[Shown] = self._session.shown([row]) if row is not None and row >= 0 else []
         return JSONResponse({"state": self._session.state(), "row": asdict(shown[0]) if shown else None})
 
-    def _hear(self, row: int) -> tuple[dict[str, float], bytes, bytes]:
+    def _hear(self, row: int) -> tuple[dict[str, float], tuple[bytes, str], bytes]:
         snippet = read_snippet(*self._session.sound_of(row))
         facts = {
             "start": snippet.start,
@@ -262,7 +263,7 @@ class Pages:
             "seconds": snippet.seconds,
             "rate": float(snippet.rate),
         }
-        return facts, as_flac(snippet), spectrogram(snippet, *PICTURE)
+        return facts, playable(snippet), spectrogram(snippet, *PICTURE)
 
 
 def _ranged(request: Request, content: bytes, media_type: str) -> Response:

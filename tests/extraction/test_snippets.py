@@ -10,7 +10,7 @@ from matplotlib import image
 from samples import write_tone
 
 from palm_cache.errors import AudioError, ReadingError
-from palm_cache.extraction.snippets import as_flac, read_snippet, spectrogram
+from palm_cache.extraction.snippets import playable, read_snippet, spectrogram
 
 
 def test_a_stretch_is_read_as_it_lies_in_the_file_and_goes_into_flac_as_it_is(tmp_path: Path):
@@ -19,8 +19,9 @@ def test_a_stretch_is_read_as_it_lies_in_the_file_and_goes_into_flac_as_it_is(tm
     snippet = read_snippet(tmp_path / "tone.wav", 1.0, 2.5)
     assert (snippet.start, snippet.seconds, snippet.rate) == (1.0, 1.5, rate)
     np.testing.assert_array_equal(snippet.samples, whole[rate : rate * 5 // 2])
-    played, played_rate = soundfile.read(BytesIO(as_flac(snippet)), dtype="float32")
-    assert played_rate == rate
+    sound, media_type = playable(snippet)
+    played, played_rate = soundfile.read(BytesIO(sound), dtype="float32")
+    assert (played_rate, media_type) == (rate, "audio/flac")
     np.testing.assert_allclose(played, snippet.samples, atol=2**-15)
 
 
@@ -30,6 +31,28 @@ def test_of_a_long_row_the_middle_is_played(tmp_path: Path):
     snippet = read_snippet(tmp_path / "tone.wav", 1.0, None, longest=2.0)
     assert (snippet.start, snippet.seconds) == (2.0, 4.0)
     np.testing.assert_array_equal(snippet.samples, whole[2 * rate : 4 * rate])
+
+
+@pytest.mark.parametrize("rate", [96_001, 700_000])
+def test_a_rate_that_flac_has_not_is_played_as_wav(tmp_path: Path, rate: int):
+    write_tone(tmp_path / "bat.wav", 20_000, seconds=0.1, rate=rate)
+    sound, media_type = playable(read_snippet(tmp_path / "bat.wav"))
+    assert media_type == "audio/wav"
+    assert soundfile.info(BytesIO(sound)).samplerate == rate
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="nothing here counts what is read")
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_of_a_long_file_little_but_the_row_is_read(tmp_path: Path, ending: str):
+    file = tmp_path / f"night.{ending}"
+    soundfile.write(file, 0.1 * np.random.default_rng(0).standard_normal(16_000 * 300), 16_000)
+
+    def read_so_far() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    before = read_so_far()
+    read_snippet(file, 200.0, 201.0)
+    assert read_so_far() - before < file.stat().st_size / 10
 
 
 @pytest.mark.parametrize("frequency", [1000, 6000])
