@@ -94,7 +94,7 @@ def explore(
             heads_file(head) if head is not None else None,
             run,
             text,
-            Loading(encoder, loaded.device, loaded.tokenizer),
+            Loading(encoder, loaded.device, loaded.tokenizer, loaded.trust_remote_code),
         )
         with progress_bar("iterations") as progress:
             page = write_page(

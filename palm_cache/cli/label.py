@@ -74,10 +74,13 @@ def label(
             device=loaded.device,
             tokenizer=loaded.tokenizer,
             named=encoder,
+            trust_remote_code=loaded.trust_remote_code,
         )
         names = [name for name in classes.split(",") if name.strip()]
         folder = place(audio) if audio is not None else None
-        with locked(labels, "another label page has it open", "--labels"), listen(port) as listener:
+        # By whatever link it is reached, the file is one.
+        itself = labels.resolve() if labels.is_symlink() else labels
+        with locked(itself, "another label page has it open", "--labels"), listen(port) as listener:
             session = Session(opened, labels, classes=names, audio=folder, load_tower=load)
             for problem in session.problems:
                 say(f"note: {problem}")

@@ -280,7 +280,7 @@ def _predict_rows(
             source.file,
             [place(one) for one in stores],
             run,
-            Loading(encoder, loading.device, loading.tokenizer),
+            Loading(encoder, loading.device, loading.tokenizer, loading.trust_remote_code),
         )
         head = rows.head
         _say_which(source, run, head)

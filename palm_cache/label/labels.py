@@ -58,7 +58,8 @@ class Labelled:
 
     def __init__(self, labels: Iterable[Label] = ()) -> None:
         self.classes: dict[Stretch, str] = {}
-        self._before: list[tuple[Stretch, str | None]] = []
+        self._steps: list[tuple[Stretch, str | None, str | None]] = []
+        """Stretch, class before and class after of every label that was not undone."""
         for label in labels:
             self.take(label)
 
@@ -67,10 +68,10 @@ class Labelled:
         stretch, before = label.stretch, self.classes.get(label.stretch)
         if label.class_name == before:
             return
-        if self._before and self._before[-1] == (stretch, label.class_name):
-            self._before.pop()
+        if self._steps and self._steps[-1][:2] == (stretch, label.class_name):
+            self._steps.pop()
         else:
-            self._before.append((stretch, before))
+            self._steps.append((stretch, before, label.class_name))
         self.classes.pop(stretch, None)
         if label.class_name is not None:
             self.classes[stretch] = label.class_name
@@ -78,7 +79,12 @@ class Labelled:
     @property
     def undo(self) -> tuple[Stretch, str | None] | None:
         """Which stretch was labelled last and what it was before, ``None`` if there is nothing to undo."""
-        return self._before[-1] if self._before else None
+        return self._steps[-1][:2] if self._steps else None
+
+    @property
+    def class_names(self) -> list[str]:
+        """Every class that was given and not undone, in their order; all rows may have left it."""
+        return list(dict.fromkeys(name for _, _, name in self._steps if name is not None))
 
 
 def check_class_name(name: str) -> str:
@@ -89,7 +95,10 @@ def check_class_name(name: str) -> str:
     DataError
         If there is nothing of it, or it is not one line of text.
     """
-    plain = clean(name)
+    try:
+        plain = clean(name)
+    except UnicodeEncodeError:  # half a character, which JSON can hold
+        raise DataError(f"class name {name!r} is no text") from None
     if not plain:
         raise DataError("a class needs a name")
     if wrong := unstorable(plain):
@@ -129,6 +138,15 @@ def read_labels(file: Path) -> tuple[list[Label], list[str]]:
         except DataError as error:
             problems.append(str(error))
     return labels, problems
+
+
+def stamp(file: Path) -> tuple[int, int, int] | None:
+    """Return what tells the states of a file apart; ``None`` where there is no file, or an empty one."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if status.st_size else None
 
 
 def append_label(file: Path, stretch: Stretch, class_name: str | None) -> Label:

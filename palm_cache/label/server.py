@@ -29,6 +29,7 @@ from palm_cache.errors import AudioError, DataError, PalmCacheError, ParameterEr
 from palm_cache.extraction.snippets import LONGEST, playable, read_snippet, spectrogram
 from palm_cache.label.rounds import PROPOSALS
 from palm_cache.label.session import Session, Shown
+from palm_cache.store.atomic import parse_json
 
 TEMPLATE = Path(__file__).with_name("template")
 
@@ -41,6 +42,9 @@ PICTURE = (1024, 256)
 """Width and height of a spectrogram in pixels."""
 
 LONGEST_BODY = 1 << 16
+
+LONGEST_NUMBER = 20
+"""Digits of a row's number."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -96,6 +100,7 @@ def make_server(app: Any) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         lifespan="off",
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=1,
     )
@@ -125,15 +130,15 @@ def make_app(session: Session, token: str, port: int) -> Any:
         "/page.js": (pages.script, "GET"),
         "/state": (pages.state, "GET"),
         "/rows": (pages.rows, "GET"),
-        "/facts/{row:int}": (pages.facts, "GET"),
-        "/sound/{row:int}": (pages.sound, "GET"),
-        "/picture/{row:int}": (pages.picture, "GET"),
+        "/facts/{row}": (pages.facts, "GET"),
+        "/sound/{row}": (pages.sound, "GET"),
+        "/picture/{row}": (pages.picture, "GET"),
         "/label": (pages.label, "POST"),
         "/undo": (pages.undo, "POST"),
     }
     app = Starlette(
         routes=[Route(f"/{token}{path}", call, methods=[verb]) for path, (call, verb) in routes.items()],
-        exception_handlers={PalmCacheError: _refused, AudioError: _gone},
+        exception_handlers={PalmCacheError: _refused, AudioError: _gone, Exception: _broken},
     )
     return Guard(app, port)
 
@@ -190,7 +195,6 @@ class Pages:
             n_rows=len(session.stretches),
             file=session.file.name,
             longest=LONGEST,
-            problems=session.problems,
         )
         return HTMLResponse(page)
 
@@ -212,31 +216,31 @@ class Pages:
         by, of_class, session = asked.get("by", "both"), asked.get("class", ""), self._session
         passed_over = _numbers(asked.get("passed_over", ""))
         if by == "text":
-            found = session.like_text(asked.get("text", ""), passed_over=passed_over)
+            rows = session.like_text(asked.get("text", ""), passed_over=passed_over)
         elif by == "row":
-            found = session.like_row(_number(asked.get("row", "")), passed_over=passed_over)
+            rows = session.like_row(_number(asked.get("row", "")), passed_over=passed_over)
         elif by == "labelled":
-            found = session.labelled_as(of_class)
+            rows = session.labelled_as(of_class)
         elif by == "these":
-            found = session.shown(_numbers(asked.get("rows", "")))
+            rows = session.shown(_numbers(asked.get("rows", "")))
         elif by in PROPOSALS:
-            found = session.proposed(by, of_class=of_class, passed_over=passed_over)
+            rows = session.proposed(by, of_class=of_class, passed_over=passed_over)
         else:
             raise DataError(f"rows by {by!r}: no such way")
-        return JSONResponse({"rows": [asdict(row) for row in found]})
+        return JSONResponse({"rows": [asdict(row) for row in rows]})
 
     def facts(self, request: Request) -> Response:
         """Return what is heard of a row, and whether it can be."""
-        return JSONResponse(self._heard(request.path_params["row"])[0])
+        return JSONResponse(self._heard(_number(request.path_params["row"]))[0])
 
     def sound(self, request: Request) -> Response:
         """Return the sound of a row, or a range of its bytes."""
-        _, (content, media_type), _ = self._heard(request.path_params["row"])
+        _, (content, media_type), _ = self._heard(_number(request.path_params["row"]))
         return _ranged(request, content, media_type)
 
     def picture(self, request: Request) -> Response:
         """Return the spectrogram of a row."""
-        return Response(self._heard(request.path_params["row"])[2], media_type="image/png")
+        return Response(self._heard(_number(request.path_params["row"]))[2], media_type="image/png")
 
     async def label(self, request: Request) -> Response:
         """Give a row a label, or take it away."""
@@ -287,7 +291,7 @@ async def _body(request: Request) -> dict[str, Any]:
     if int(request.headers.get("content-length") or LONGEST_BODY + 1) > LONGEST_BODY:
         raise DataError("a label is shorter than that")
     try:
-        body = await request.json()
+        body = parse_json(await request.body())
     except ValueError:
         raise DataError("a label is one JSON object") from None
     if not isinstance(body, dict):
@@ -296,7 +300,7 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) < LONGEST_NUMBER):
         raise DataError(f"{text!r} is no number of a row")
     return int(text)
 
@@ -307,6 +311,11 @@ def _numbers(text: str) -> list[int]:
 
 def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+
+
+def _broken(_: Request, error: Exception) -> Response:
+    """Say on the page what nobody thought of; the terminal has all of it."""
+    return JSONResponse({"error": f"{type(error).__name__}: {error}"}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _gone(_: Request, error: Exception) -> Response:

@@ -24,6 +24,7 @@ from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.retrieval.ranking import Score
 from palm_cache.retrieval.stores import Stores
+from palm_cache.store.header import StoreHeader
 from palm_cache.store.heads import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import TEMPLATES, Clip
@@ -73,9 +74,18 @@ def text_query(stores: Stores, text: str, loading: Loading) -> Vector:
             f"{stores.stores[0].path}: {stores.header.encoder} embeds sound only, no text; search "
             "by example, with a file (--like) or a row (--row)"
         )
-    templates = [template for template in stores.header.templates if "{c}" in template] or TEMPLATES
-    vectors = loading.load(stores).embed_text([template.replace("{c}", text) for template in templates])
-    return np.asarray(torch.nn.functional.normalize(vectors, dim=1).mean(dim=0).numpy())
+    return mean_direction(loading.load(stores).embed_text(prompts_of(stores.header, text)))
+
+
+def prompts_of(header: StoreHeader, text: str) -> list[str]:
+    """Return a text in every prompt template of a store."""
+    templates = [template for template in header.templates if "{c}" in template] or TEMPLATES
+    return [template.replace("{c}", text) for template in templates]
+
+
+def mean_direction(vectors: torch.Tensor) -> Vector:
+    """Return the mean of vectors (..., n, dim), each scaled to unit length first, (..., dim)."""
+    return np.asarray(torch.nn.functional.normalize(vectors, dim=-1).mean(dim=-2).numpy())
 
 
 def file_query(stores: Stores, like: str, loading: Loading) -> tuple[Vector, tuple[str, ...]]:

@@ -34,7 +34,7 @@ from palm_cache.label.rounds import (
     held_out,
     propose,
 )
-from palm_cache.label.session import prompt_means
+from palm_cache.retrieval.queries import mean_direction
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Features
 
@@ -79,7 +79,7 @@ class Study:
         """Hide the labels of a store."""
         fold, usable = features.folds[0], features.usable.numpy()
         pool, test = (rows[usable[rows]] for rows in (fold.train.numpy(), fold.test.numpy()))
-        text = prompt_means(features.text.numpy()) if reads else None
+        text = mean_direction(features.text) if reads else None
         audio = features.audio[:, 0].numpy()
         return cls(audio, features.labels.numpy(), len(features.class_names), text, pool, test)
 

@@ -28,6 +28,14 @@ def test_a_second_page_on_the_same_labels_is_refused(store: str) -> None:
     assert message == "error: labels.csv: another label page has it open; wait for it to end"
 
 
+def test_a_second_page_by_another_name_of_the_file_is_refused_too(store: str) -> None:
+    Path("other").mkdir()
+    Path("other", "kinds.csv").symlink_to(Path("labels.csv").absolute())
+    with locked(Path("labels.csv"), "somebody else"):
+        message = fail("label", store, "--labels", "other/kinds.csv", "--no-browser")
+    assert message.endswith("labels.csv: another label page has it open; wait for it to end")
+
+
 def test_a_file_of_something_else_is_refused(store: str) -> None:
     Path("birds.csv").write_text("filename,label\n")
     message = fail("label", store, "--labels", "birds.csv", "--no-browser")

@@ -15,6 +15,7 @@ from drive import KINDS, Drive, kind_of
 from label_page import LabelPage
 
 from palm_cache.extraction.encoders.registry import load_text_tower
+from palm_cache.label import fitting
 from palm_cache.label.labels import Labelled, read_labels
 from palm_cache.label.server import HOST, listen, make_app, make_server
 from palm_cache.label.session import Session
@@ -83,7 +84,7 @@ class Keyboard:
             text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
             self.tab.command("Input.dispatchKeyEvent", {"type": "keyDown", "key": key, **code, **text})
             self.tab.command("Input.dispatchKeyEvent", {"type": "keyUp", "key": key, **code})
-        self.settle()
+            self.settle()
 
     def type(self, text: str) -> None:
         self.tab.command("Input.insertText", {"text": text})
@@ -110,16 +111,17 @@ def test_a_drive_is_labelled_by_keyboard_alone(
     browser: Browser, made_drive: Drive, tmp_path: Path, width: int, height: int
 ) -> None:
     file = tmp_path / "labels.csv"
-    with serving(made_drive, file, classes=["low", "middle"]) as address:
+    with serving(made_drive, file, classes=KINDS) as address:
         page = Keyboard(browser.open(address, width, height))
         page.until("player.currentTime > 0 && byId('picture').naturalWidth === 1024")
         first = page.text("#path")
         page.press("+")
-        page.type("high")
+        page.type("owl")
         page.press("Enter")  # a new class labels the row it was named for
-        assert classes_of(file) == [(first, "high")]
+        assert classes_of(file) == [(first, "owl")]
         page.press("Backspace")
         assert classes_of(file) == []
+        assert page.see("state.classes.map(({ name }) => name)") == list(KINDS)
         assert page.text("#path") == first
         for _ in range(12):
             page.press(str(1 + KINDS.index(kind_of(page.text("#path")))))
@@ -213,3 +215,109 @@ def test_rows_can_be_reviewed_and_put_right(browser: Browser, made_drive: Drive,
         assert page.see("queue.map((row) => row.class_name)") == ["low", "low"]
         page.press("2", "Delete")
         assert [name for _, name in classes_of(file)] == ["high", "high"]
+
+
+def test_a_key_is_for_the_row_that_is_seen_when_it_is_pressed(
+    browser: Browser, made_drive: Drive, tmp_path: Path
+) -> None:
+    """Whoever strikes twice puts the first right; nobody has heard the row behind it yet."""
+    file = tmp_path / "labels.csv"
+    with serving(made_drive, file, classes=["low", "high"]) as address:
+        page = Keyboard(browser.open(address, 1280, 900))
+        seen = page.text("#path"), page.see("queue[place].row")
+        page.tab.run(
+            "for (const key of ['1', '2']) document.dispatchEvent(new KeyboardEvent('keydown', { key }));"
+        )
+        page.settle()
+        assert classes_of(file) == [(seen[0], "high")]
+        assert len(read_labels(file)[0]) == 2
+        assert page.see("queue[place].row") != seen[1]
+        assert page.see("queue[place].class_name") is None
+
+
+def test_a_tab_that_is_left_from_an_earlier_start_says_so(
+    browser: Browser, made_drive: Drive, tmp_path: Path
+) -> None:
+    with listen(0) as listener:
+        port = listener.getsockname()[1]
+    words = (str(made_drive.store), "--classes", "low,high", "--port", str(port))
+    with LabelPage(*words, folder=tmp_path) as served:
+        page = Keyboard(browser.open(served.address, 1280, 900))
+        served.kill()
+    with LabelPage(*words, folder=tmp_path):
+        page.press("1")
+    assert page.text("#notice").startswith("This page is an old one, and nothing more is kept from it")
+    assert not (tmp_path / "labels.csv").exists()
+
+
+def test_what_goes_wrong_is_told_on_the_page(
+    browser: Browser, made_drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "labels.csv"
+    with serving(made_drive, file, classes=["low", "high"]) as address:
+        page = Keyboard(browser.open(address, 1280, 900))
+        page.press("1")
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting, "held_out", lambda examples: 1 / 0)
+            page.press("2")
+        assert "ZeroDivisionError: division by zero" in page.text("#trouble")
+        page.press("1")
+        assert page.see("byId('trouble').hidden") is True
+        with file.open("a") as opened:
+            opened.write("broken\n")
+        page.press("2")
+        assert page.text("#problems summary") == "labels.csv has an oddity; everything else in it counts"
+        file.rename(tmp_path / "moved.csv")
+        page.press("1")
+        assert page.text("#notice").startswith(f"Not kept: {file}: is gone or empty now")
+        (tmp_path / "moved.csv").rename(file)
+        page.press("1")
+        assert page.see("byId('notice').hidden") is True
+        assert len(classes_of(file)) == 5
+
+
+def test_names_of_any_kind_are_classes(browser: Browser, made_drive: Drive, tmp_path: Path) -> None:
+    odd = ["<img src=x onerror=alert(1)>", 'a "quoted", name', "🐕", "كلب"]
+    file = tmp_path / "labels.csv"
+    with serving(made_drive, file) as address:
+        page = Keyboard(browser.open(address, 390, 844))
+        for name in odd:
+            page.press("+")
+            page.type(name)
+            page.press("Enter")
+        assert [name for _, name in classes_of(file)] == odd
+        page.press("4")
+        assert classes_of(file)[-1][1] == "كلب"
+        assert page.see("document.querySelectorAll('img').length") == 1
+        page.tab.run("byId('by').value = 'labelled:كلب'; byId('by').dispatchEvent(new Event('change'));")
+        page.settle()
+        assert page.text("#source") == "Labelled as كلب, the last first."
+        assert page.tab.console() == []
+    with serving(made_drive, file, classes=[*odd, *(f"kind {n}" for n in range(40))]) as address:
+        page = Keyboard(browser.open(address, 390, 844))
+        assert page.see("[...keyOf.values()].length") == page.see("new Set(keyOf.values()).size") == 36
+        assert page.see("document.documentElement.scrollWidth <= innerWidth") is True
+
+
+def test_everything_that_can_be_used_has_a_name_and_is_reached_with_tab(
+    browser: Browser, made_drive: Drive, tmp_path: Path
+) -> None:
+    with serving(made_drive, tmp_path / "labels.csv", classes=["low", "high"]) as address:
+        page = Keyboard(browser.open(address, 1280, 900))
+        page.tab.command("Accessibility.enable")
+        nodes = page.tab.command("Accessibility.getFullAXTree")["nodes"]
+        usable = [
+            node
+            for node in nodes
+            if node.get("role", {}).get("value") in ("button", "textbox", "searchbox", "combobox", "Audio")
+            and not node["ignored"]
+        ]
+        assert len(usable) > 15
+        assert [node for node in usable if not node["name"]["value"]] == []
+        reached = set()
+        for _ in range(40):
+            page.press("Tab")
+            reached.add(page.see("document.activeElement.id || document.activeElement.dataset.name"))
+        assert {"low", "high", "name", "play", "next", "undo", "alike", "by", "text", "player"} - reached == {
+            "undo"
+        }

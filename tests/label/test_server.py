@@ -19,9 +19,11 @@ from starlette.testclient import TestClient
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.registry import load_text_tower
+from palm_cache.extraction.encoders.text import embed_prompts
 from palm_cache.label.labels import read_labels
 from palm_cache.label.server import make_app
 from palm_cache.label.session import Session
+from palm_cache.label.words import Words
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import TextTower
 
@@ -118,6 +120,72 @@ def test_whoever_starts_again_finds_everything(page: Page, made_drive: Drive) ->
         assert again.labelled() == page.session.labelled()
 
 
+def test_what_an_editor_does_to_the_file_meanwhile_counts(page: Page) -> None:
+    file = page.session.file
+    page.label(0, "owl")
+    page.label(1, "rain")
+    file.write_text(file.read_text().replace("owl", "tawny owl") + "2.wav,0,1,mouse,x\nbroken\n")
+    told = page.label(3, "rain")["state"]
+    assert {kind["name"]: kind["count"] for kind in told["classes"]} == {
+        "tawny owl": 1,
+        "rain": 2,
+        "mouse": 1,
+    }
+    assert told["problems"] == ["labels.csv, row 5: 1 field(s) instead of 5; mend it"]
+    state = page.state()
+    assert state["fitted_on"] == 4
+    assert state["guessed"] == ["tawny owl", "rain", "mouse"]
+    assert page.post("undo", {}).json()["row"]["row"] == 3
+
+
+def test_a_file_that_is_gone_or_another_meanwhile_is_not_written(page: Page) -> None:
+    file = page.session.file
+    page.label(0, "owl")
+    kept = file.read_bytes()
+    file.unlink()
+    answer = page.post("label", {"row": 1, "class": "owl"})
+    assert answer.status_code == 400
+    assert "labels.csv: is gone or empty now, with all labels; put it back" in answer.json()["error"]
+    assert not file.exists()
+    file.write_text("filename,label\n")
+    assert "no file that labels can be appended to" in page.post("undo", {}).json()["error"]
+    assert file.read_text() == "filename,label\n"
+    file.write_bytes(kept)
+    assert page.label(1, "owl")["state"]["labelled"] == 2
+
+
+def test_the_keys_of_classes_are_the_same_after_a_restart(page: Page, made_drive: Drive) -> None:
+    """Keys follow the order of classes; a row that is labelled again must not move its class."""
+    for row, name in ((0, "dog"), (1, "cat"), (2, "cow"), (0, "cow"), (1, "dog"), (2, None)):
+        page.label(row, name)
+    page.label(3, "typo")
+    page.post("undo", {})
+    names = [kind["name"] for kind in page.state()["classes"]]
+    assert names == ["dog", "cat", "cow"]
+    with open_session(made_drive, page.session.file) as again:
+        assert [kind["name"] for kind in Page(again).state()["classes"]] == names
+
+
+def test_a_class_that_is_added_twice_is_one_and_names_that_hardly_differ_are_told(page: Page) -> None:
+    page.label(0, "Caf\u00e9 ")
+    page.label(1, "Cafe\u0301")
+    assert page.state()["classes"] == [{"name": "Caf\u00e9", "count": 2}]
+    page.label(2, "caf\u00e9")
+    assert page.state()["problems"] == [
+        "classes whose names hardly differ: 'Caf\u00e9' (2), 'caf\u00e9' (1); are they one?"
+    ]
+
+
+def test_a_text_is_read_in_the_prompts_of_the_store_as_a_search_reads_it(
+    made_drive: Drive, tmp_path: Path
+) -> None:
+    header = replace(FeatureStore(made_drive.store).header, templates=("a recording of {c}, far away",))
+    tower = load_text_tower(header, device="cpu", tokenizer="")
+    vector = Words(header, lambda: tower).query("a high tone")
+    wanted = embed_prompts(tower, ["a recording of a high tone, far away"])[0].numpy()
+    np.testing.assert_allclose(vector, wanted / np.linalg.norm(wanted), atol=1e-6)
+
+
 def test_rows_like_a_row_or_a_text_are_found_among_those_without_a_label(page: Page) -> None:
     like = page.rows(by="row", row="0")
     assert 0 not in [row["row"] for row in like]
@@ -192,9 +260,9 @@ def test_labels_of_other_stretches_and_broken_rows_are_told_of_and_kept(
     before = file.read_bytes()
     with open_session(made_drive, file) as session:
         page = Page(session)
-        text = page.get("").text
-        assert "labels.csv, row 3: 1 field(s) instead of 5" in text
-        assert "2 label(s) are of stretches that this store does not have, e.g. other.wav" in text
+        broken, strange = page.state()["problems"]
+        assert broken.startswith("labels.csv, row 3: 1 field(s) instead of 5")
+        assert strange.startswith("2 label(s) are of stretches that this store does not have, e.g. other.wav")
         assert page.state()["labelled"] == 1
         page.label(1, "rain")
     assert file.read_bytes().startswith(before)
@@ -277,7 +345,7 @@ REFUSED: dict[str, tuple[Forge, int]] = {
     ),
     "a label by address": (lambda page: page.get("label"), 405),
     "a row that is none": (lambda page: page.get("sound/27"), 400),
-    "a row with a sign": (lambda page: page.get("sound/-1"), 404),
+    "a row with a sign": (lambda page: page.get("sound/-1"), 400),
     "a path instead of a row": (lambda page: page.get("sound/..%2F..%2Fetc%2Fpasswd"), 404),
     "a file beside the page": (lambda page: page.get("../server.py"), 404),
     "no class": (lambda page: page.post("label", {"row": 0, "class": "  "}), 400),
@@ -286,6 +354,22 @@ REFUSED: dict[str, tuple[Forge, int]] = {
     "a row that is true": (lambda page: page.post("label", {"row": True, "class": "x"}), 400),
     "no such row": (lambda page: page.post("label", {"row": 99, "class": "x"}), 400),
     "no object": (lambda page: page.post("label", [1]), 400),
+    "nested beyond reason": (
+        lambda page: page.client.post(
+            f"/{TOKEN}/label", content="[" * 60_000, headers={"Content-Type": "application/json"}
+        ),
+        400,
+    ),
+    "half a character": (
+        lambda page: page.client.post(
+            f"/{TOKEN}/label",
+            content='{"row": 0, "class": "\\ud800"}',
+            headers={"Content-Type": "application/json"},
+        ),
+        400,
+    ),
+    "a number of 5,000 digits": (lambda page: page.get(f"sound/{'9' * 5000}"), 400),
+    "rows of 5,000 digits": (lambda page: page.get("rows", params={"by": "these", "rows": "9" * 5000}), 400),
     "too much": (lambda page: page.post("label", {"row": 0, "class": "x" * 100_000}), 400),
     "a strange proposal": (lambda page: page.get("rows", params={"by": "luck"}), 400),
     "an unknown class": (lambda page: page.get("rows", params={"by": "likely", "class": "x"}), 400),
@@ -308,6 +392,27 @@ def test_a_store_cannot_name_a_file_outside_its_dataset(page: Page, tmp_path: Pa
         assert page.get("sound/0").status_code == 404
 
 
+def test_what_nobody_thought_of_is_told_as_everything_else(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(row: int) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr(page.session, "sound_of", fail)
+    page.client = TestClient(
+        make_app(page.session, TOKEN, PORT), base_url=ADDRESS, raise_server_exceptions=False
+    )
+    answer = page.get("facts/0")
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "ZeroDivisionError: nobody thought of this"}
+
+
+def test_head_requests_are_answered_without_a_body(page: Page) -> None:
+    for path in ("", "page.js", "state", "sound/0", "picture/0"):
+        answer = page.client.head(f"/{TOKEN}/{path}")
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_every_answer_keeps_the_address_and_the_page_to_itself(page: Page) -> None:
     assert page.get("state", headers={"Host": f"localhost:{PORT}", "Origin": ADDRESS}).status_code == 200
     for path in ("", "page.js", "page.css", "state", "sound/0", "nothing"):
@@ -320,11 +425,10 @@ def test_every_answer_keeps_the_address_and_the_page_to_itself(page: Page) -> No
 
 def test_names_are_no_markup(made_drive: Drive, tmp_path: Path) -> None:
     file = tmp_path / "<b>labels.csv"
-    file.write_text("path,start,end,classname,time\n<script>alert(1)</script>\n")
     with open_session(made_drive, file) as session:
         text = Page(session).get("").text
     assert "<b>labels" not in text
-    assert "<script>alert" not in text
+    assert "&lt;b&gt;labels.csv" in text
 
 
 def test_labels_that_come_at_once_are_all_kept(page: Page) -> None:

@@ -220,16 +220,25 @@ def load_encoder_of(
 
 
 def load_text_tower(
-    header: StoreHeader, *, device: str, tokenizer: str, named: str | None = None
+    header: StoreHeader,
+    *,
+    device: str,
+    tokenizer: str,
+    named: str | None = None,
+    trust_remote_code: bool = False,
 ) -> TextTower:
     """Load the text tower of the encoder that made a feature store; raise as :func:`load_encoder_of`.
 
     Raises
     ------
     EncoderError
-        If the encoder has none.
+        If the encoder has none; it is not loaded then, and no code of anybody's is run.
     """
-    tower = load_encoder_of(header, device=device, tokenizer=tokenizer, named=named).text_tower()
+    tower = None
+    if header.text_recipe is not None:
+        tower = load_encoder_of(
+            header, device=device, tokenizer=tokenizer, named=named, trust_remote_code=trust_remote_code
+        ).text_tower()
     if tower is None:
         raise EncoderError(f"{header.encoder}: embeds sound only; heads that learn prompts need a text tower")
     return tower

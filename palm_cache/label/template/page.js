@@ -2,6 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 const LONGEST = Number(document.body.dataset.longest);
+const FILE = document.body.dataset.file;
 const FALLBACK = "abcdefghijklmnopqrstuvwxyz";
 const player = byId("player");
 
@@ -29,8 +30,14 @@ async function ask(address, options) {
     throw new Error("The server does not answer, and nothing more is kept. Every label before this is on disk: "
       + "run palm-cache label again and open its new address.");
   }
-  const content = await answer.json();
-  if (!answer.ok) throw new Error(content.error);
+  let content;
+  try {
+    content = await answer.json();
+  } catch {
+    throw new Error("This page is an old one, and nothing more is kept from it: palm-cache label was started again. "
+      + "Every label before this is on disk: open its new address.");
+  }
+  if (!answer.ok) throw new Error(options ? `Not kept: ${content.error}` : content.error);
   return content;
 }
 
@@ -48,24 +55,36 @@ function notify(message) {
 
 function takeState(given) {
   state = given;
-  keyOf = keys(state.classes.map((one) => one.name));
+  keyOf = keys(state.classes.map(({ name }) => name));
   byId("labelled").textContent = state.labelled.toLocaleString("en");
   byId("saving").textContent = state.fitting ? " · fitting …" : "";
   byId("undo").disabled = !state.undo;
   byId("text").disabled = Boolean(state.text_off);
   byId("text-off").hidden = !state.text_off;
   byId("text-off").textContent = state.text_off && `Text search is off: ${state.text_off}`;
+  showProblems();
   showClasses();
   showChoices();
   showAccuracy();
   if (state.fitting) watch();
 }
 
+function showProblems() {
+  const { problems } = state;
+  const [summary, list] = byId("problems").children;
+  const oddities = problems.length === 1 ? "an oddity" : `${problems.length} oddities`;
+  byId("problems").hidden = !problems.length;
+  summary.textContent = `${FILE} has ${oddities}; everything else in it counts`;
+  list.replaceChildren(...problems.map((problem) => element("li", {}, problem)));
+  byId("trouble").hidden = !state.trouble;
+  byId("trouble").textContent = state.trouble;
+}
+
 let watching = false;
 async function watch() {
   if (watching) return;
   watching = true;
-  await new Promise((done) => setTimeout(done, 400));
+  await new Promise((resolve) => setTimeout(resolve, 400));
   watching = false;
   inTurn(async () => {
     takeState(await ask("state"));
@@ -75,28 +94,31 @@ async function watch() {
 
 /* The first ten classes have digits, others a letter of their own name where one is free. */
 function keys(names) {
-  const found = new Map();
+  const keyByName = new Map();
   const free = new Set(FALLBACK);
   names.forEach((name, number) => {
     if (number < 10) {
-      found.set(name, String((number + 1) % 10));
+      keyByName.set(name, String((number + 1) % 10));
       return;
     }
-    const letter = [...name.toLowerCase(), ...FALLBACK].find((one) => free.has(one));
-    if (letter) found.set(name, letter);
+    const letter = [...name.toLowerCase(), ...FALLBACK].find((candidate) => free.has(candidate));
+    if (letter) keyByName.set(name, letter);
     free.delete(letter);
   });
-  return found;
+  return keyByName;
 }
 
 function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== undefined && value !== null && value !== false) made.setAttribute(name, value);
+    if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value);
   }
-  made.append(...children);
-  return made;
+  node.append(...children);
+  return node;
 }
+
+/* A name in a sentence: one that is written from right to left leaves the words around it where they are. */
+const isolated = (name) => element("bdi", {}, name);
 
 function showClasses() {
   const own = queue[place]?.class_name;
@@ -105,7 +127,7 @@ function showClasses() {
     "button",
     { type: "button", "data-name": name, "aria-pressed": String(name === own) },
     ...(keyOf.has(name) ? [element("kbd", {}, keyOf.get(name).toUpperCase())] : []),
-    element("span", {}, name),
+    element("span", {}, isolated(name)),
     element("small", {}, String(count)),
   )));
   if (held) [...byId("classes").children].find((button) => button.dataset.name === held)?.focus();
@@ -113,10 +135,10 @@ function showClasses() {
 }
 
 function showChoices() {
-  const option = (kind, name, count) => element("option", { value: `${kind}:${name}` }, `${name}${count}`);
+  const option = (kind, name, count) => element("option", { value: `${kind}:${name}` }, `\u2068${name}\u2069${count}`);
   const chosen = byId("by").value;
   byId("likely").replaceChildren(...state.guessed.map((name) => option("likely", name, "")));
-  byId("reviewed").replaceChildren(...state.classes.filter((one) => one.count)
+  byId("reviewed").replaceChildren(...state.classes.filter(({ count }) => count)
     .map(({ name, count }) => option("labelled", name, ` (${count})`)));
   byId("by").value = chosen;
 }
@@ -151,10 +173,10 @@ function drawGrowth(points) {
   const y = (share) => bottom - (bottom - top) * share;
   const at = ({ rows }, share) => `${x(rows).toFixed(1)},${y(share).toFixed(1)}`;
   const svg = (tag, attributes, text = "") => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.textContent = text;
-    return made;
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.textContent = text;
+    return node;
   };
   const lines = [0, 0.5, 1].flatMap((share) => [
     svg("line", { class: "grid", x1: left, x2: right, y1: y(share), y2: y(share) }),
@@ -191,11 +213,11 @@ const SOURCES = {
 };
 
 function describe() {
-  if (source.by === "text") return `Nearest to “${source.text}”, not labelled yet.`;
-  if (source.by === "row") return `Like ${source.path}, not labelled yet.`;
-  if (source.by === "likely") return `Most likely ${source.class}.`;
-  if (source.by === "labelled") return `Labelled as ${source.class}, the last first.`;
-  return state.guessed.length || source.by === "random" ? SOURCES[source.by] : SOURCES.diverse;
+  if (source.by === "text") return ["Nearest to “", isolated(source.text), "”, not labelled yet."];
+  if (source.by === "row") return ["Like ", isolated(source.path), ", not labelled yet."];
+  if (source.by === "likely") return ["Most likely ", isolated(source.class), "."];
+  if (source.by === "labelled") return ["Labelled as ", isolated(source.class), ", the last first."];
+  return [state.guessed.length || source.by === "random" ? SOURCES[source.by] : SOURCES.diverse];
 }
 
 async function load(from) {
@@ -204,7 +226,7 @@ async function load(from) {
   source = from;
   queue = rows;
   place = -1;
-  byId("source").textContent = rows.length ? describe() : `${describe()} There are none left.`;
+  byId("source").replaceChildren(...describe(), rows.length ? "" : " There are none left.");
   showQueue();
   if (rows.length) choose(0);
   else notify("No rows are left here. Choose other rows, or end the page with Ctrl-C in its terminal.");
@@ -213,12 +235,13 @@ async function load(from) {
 function showQueue() {
   byId("queue").hidden = !queue.length;
   byId("queue").replaceChildren(...queue.map((row, number) => {
-    const guess = row.guesses[0] ? `${row.guesses[0][0]}?` : "";
+    const guess = row.guesses[0] ? [isolated(row.guesses[0][0]), "?"] : [];
+    const name = row.class_name === null ? guess : [isolated(row.class_name)];
     return element("li", {}, element(
       "button",
       { type: "button", "data-place": number, "aria-current": number === place ? "true" : null, title: row.path },
       element("span", {}, element("bdi", {}, isPart(row) ? `${row.path} ${times(row.start, row.end)}` : row.path)),
-      element("small", { class: row.class_name ? "given" : null }, row.class_name ?? guess),
+      element("small", { class: row.class_name ? "given" : null }, ...name),
     ));
   }));
   byId("queue").children[place]?.scrollIntoView({ block: "nearest" });
@@ -241,8 +264,8 @@ function showGuesses() {
   const { guesses } = queue[place];
   byId("guesses").hidden = !guesses.length;
   byId("guess-list").replaceChildren(...guesses.map(([name, share], number) => (number
-    ? element("span", { class: "soft" }, `${name} ${percent(share)}`)
-    : element("button", { type: "button", id: "agree" }, `${name} ${percent(share)} `, element("kbd", {}, "Enter")))));
+    ? element("span", { class: "soft" }, isolated(name), ` ${percent(share)}`)
+    : element("button", { type: "button", id: "agree" }, isolated(name), ` ${percent(share)} `, element("kbd", {}, "Enter")))));
 }
 
 async function refreshGuesses() {
@@ -284,18 +307,22 @@ async function hear(row) {
 
 /* ---- what the user does ---- */
 
+/* A key is for the row that is seen when it is pressed, however long the keys before it take. */
 function label(name) {
+  const seen = queue[place]?.row;
   return inTurn(async () => {
-    const row = queue[place];
-    if (!row) return;
-    const after = await post("label", { row: row.row, class: name });
+    if (seen === undefined) return;
+    const { state: after, row } = await post("label", { row: seen, class: name });
     notify("");
-    queue[place] = after.row;
-    takeState(after.state);
-    if (name === null) choose(place);
-    else await advance();
+    const number = placeOf(seen);
+    if (number >= 0) queue[number] = row;
+    takeState(after);
+    if (name !== null && number === place) await advance();
+    else choose(place);
   });
 }
+
+const placeOf = (number) => queue.findIndex(({ row }) => row === number);
 
 async function advance() {
   const next = queue.findIndex((row, number) => number > place && !row.class_name);
@@ -319,11 +346,10 @@ function undo() {
     notify("");
     takeState(after);
     if (!row) return;
-    const number = queue.findIndex((one) => one.row === row.row);
-    if (number >= 0) queue[number] = row;
+    if (placeOf(row.row) >= 0) queue[placeOf(row.row)] = row;
     else queue.splice(Math.max(place, 0), 0, row);
     place = -1;
-    choose(number >= 0 ? number : Math.max(queue.findIndex((one) => one.row === row.row), 0));
+    choose(placeOf(row.row));
   });
 }
 

@@ -3,28 +3,33 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from contracts import check_encoder, make_waveforms
+from samples import make_features, write_sample
 from spectrum import SpectrumEncoder
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
 from palm_cache.extraction.encoders import laion, msclap, pengi, pretrained, registry
 from palm_cache.extraction.encoders.base import Request, Window
+from palm_cache.extraction.encoders.cards import REMOTE_CODE
 from palm_cache.extraction.encoders.engine import CPU, Engine
 from palm_cache.extraction.encoders.registry import (
     cards,
     encoder_names,
     load_encoder,
     load_same_encoder,
+    load_text_tower,
     recipe_of,
     split_spec,
 )
 from palm_cache.extraction.recipe import audio_recipe, format1_print
 from palm_cache.params import Recipe
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
 
 MINI_OF_FORMAT_1 = "f0dc2adc2016f45bdcddf8b86e883c143c41d2bf2c0bb5312040c310fe79df03"
@@ -304,3 +309,10 @@ def test_a_tokenizer_that_is_not_here_is_asked_of_the_hub(monkeypatch: pytest.Mo
     with pytest.raises(EncoderError, match="tokenizer some/tokenizer: not in the local cache"):
         load[kind]()
     assert asked == ["some/tokenizer"]
+
+
+def test_a_text_tower_that_does_not_exist_is_not_looked_for_in_anybodys_code(tmp_path: Path) -> None:
+    header = FeatureStore(write_sample(tmp_path / "store.zarr", make_features())).header
+    silent = replace(header, encoder="hf:somebody/model", text_recipe=None, recipe={REMOTE_CODE: "0" * 64})
+    with pytest.raises(EncoderError, match="hf:somebody/model: embeds sound only"):
+        load_text_tower(silent, device="cpu", tokenizer="")

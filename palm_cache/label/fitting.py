@@ -1,0 +1,206 @@
+"""Fitting in the background, after every label, as often as it keeps up.
+
+What it gives is kept together in one :class:`Fit`, which is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palm_cache.label.rounds import (
+    ROUND,
+    Accuracy,
+    Classifier,
+    Examples,
+    accuracy,
+    can_fit,
+    held_out,
+    random_sample,
+)
+from palm_cache.label.words import Words
+
+LEAST_SAMPLE = 10
+"""Rows labelled at random from which on their accuracy is worth showing."""
+
+FAREWELL = 5.0
+"""Seconds for which the end of the page waits for a fit that is under way."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What the labels gave when a head was last fitted on them."""
+
+    n_labels: int = 0
+    classes: tuple[str, ...] = ()
+    probabilities: NDArray[np.float32] | None = None
+    """(n_rows, n_classes); ``None`` while nothing can be told apart."""
+    growth: tuple[Accuracy, ...] = ()
+    """On the first 10, 20 ... labelled rows, held out, and on all of them."""
+    sample: Accuracy | None = None
+    """On the rows that are a random sample of all."""
+    failure: str = ""
+    """Why newer labels do not count, "" if they do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a head is fitted on."""
+
+    version: int
+    """Counted up."""
+    of_rows: Mapping[int, str]
+    """The class of every labelled row, in the order in which they were labelled."""
+    classes: tuple[str, ...]
+    """All classes, labelled or not."""
+
+
+class Fitter:
+    """Fits in a thread of its own while it is entered, on the newest labels; those between are passed over.
+
+    Parameters
+    ----------
+    embeddings : array, shape (n_rows, views, dim)
+    usable : array, shape (n_rows,)
+        False for rows without an embedding.
+    recordings : array, shape (n_rows,)
+        Equal for rows of one recording.
+    words : Words
+        Reads the names of classes.
+
+    Attributes
+    ----------
+    fit : Fit
+        The last one.
+    """
+
+    def __init__(
+        self,
+        embeddings: NDArray[np.float32],
+        usable: NDArray[np.bool_],
+        recordings: NDArray[np.int64],
+        words: Words,
+    ) -> None:
+        self.fit = Fit()
+        self._embeddings, self._usable, self._recordings = embeddings, usable, recordings
+        self._words = words
+        self._points: dict[tuple[tuple[int, str], ...], Accuracy | None] = {}
+        self._changed = threading.Condition()
+        self._newest = Labels(0, {}, ())
+        self._scored, self._fitted, self._ended = 0, 0, False
+        self._thread = threading.Thread(target=self._keep_fitting, name="fit", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End; what is under way is not waited for long."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        self._thread.join(FAREWELL)
+
+    def take(self, of_rows: Mapping[int, str], classes: tuple[str, ...]) -> None:
+        """Take the labels that count from now on."""
+        with self._changed:
+            self._newest = Labels(self._newest.version + 1, of_rows, classes)
+            self._changed.notify_all()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are labels that are not fitted on yet."""
+        with self._changed:
+            return self._fitted < self._newest.version
+
+    def wait(self, timeout: float | None = None, *, scored: bool = False) -> bool:
+        """Wait until all labels have been fitted on, or at least rows are scored; tell whether it is so."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: (self._scored if scored else self._fitted) >= self._newest.version, timeout
+            )
+
+    def _keep_fitting(self) -> None:
+        while (labels := self._next()) is not None:
+            try:
+                self._fit(labels)
+            except Exception as error:  # the page must go on: the next labels are fitted on all the same
+                logger.exception("the fit failed")
+                reason = f"{type(error).__name__}: {error}"
+                failure = f"fitting failed, so the newest labels do not count yet: {reason}"
+                self.fit = replace(self.fit, failure=failure)
+            self._tell(scored=labels.version, fitted=labels.version)
+
+    def _next(self) -> Labels | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._fitted < self._newest.version)
+            return None if self._ended else self._newest
+
+    def _tell(self, *, scored: int, fitted: int = 0) -> None:
+        with self._changed:
+            self._scored, self._fitted = scored, max(self._fitted, fitted)
+            self._changed.notify_all()
+
+    def _overtaken(self, labels: Labels) -> bool:
+        """Tell whether there is something better to do than to go on with these labels."""
+        with self._changed:
+            return self._ended or self._newest.version > labels.version
+
+    def _fit(self, labels: Labels) -> None:
+        """Score all rows first, then say how good that is now, then how good it was in earlier rounds."""
+        examples, rows = self._examples(labels)
+        shares = Classifier(examples).probabilities(self._embeddings[:, 0]) if can_fit(examples) else None
+        fit = Fit(len(rows), labels.classes, shares, self.fit.growth, self.fit.sample)
+        self.fit = fit
+        self._tell(scored=labels.version)
+        if self._overtaken(labels):
+            return
+        right = held_out(examples)
+        now = () if right is None else (accuracy(right, examples.groups),)
+        fit = replace(fit, sample=self._sample(examples, rows, right))
+        prefixes = [
+            tuple((row, labels.of_rows[row]) for row in rows[:count].tolist())
+            for count in range(ROUND, len(rows), ROUND)
+        ]
+        for prefix in prefixes:
+            if prefix not in self._points:
+                if self._overtaken(labels):
+                    return
+                first = examples.part(np.arange(len(rows)) < len(prefix))
+                of_first = held_out(first)
+                self._points[prefix] = None if of_first is None else accuracy(of_first, first.groups)
+            self.fit = replace(fit, growth=(*self._known(prefixes), *now))
+        self.fit = replace(fit, growth=(*self._known(prefixes), *now))
+
+    def _known(self, prefixes: list[tuple[tuple[int, str], ...]]) -> list[Accuracy]:
+        points = (self._points.get(prefix) for prefix in prefixes)
+        return [point for point in points if point is not None]
+
+    def _examples(self, labels: Labels) -> tuple[Examples, NDArray[np.int64]]:
+        """Return the labelled rows that have an embedding, and their numbers."""
+        rows = np.array([row for row in labels.of_rows if self._usable[row]], np.int64)
+        number = {name: place for place, name in enumerate(labels.classes)}
+        classes = np.array([number[labels.of_rows[row]] for row in rows.tolist()], np.int64)
+        text = self._words.classes(labels.classes)
+        audio, recordings = self._embeddings[rows, 0], self._recordings[rows]
+        return Examples(audio, classes, recordings, len(labels.classes), text), rows
+
+    def _sample(
+        self, examples: Examples, rows: NDArray[np.int64], right: NDArray[np.bool_] | None
+    ) -> Accuracy | None:
+        is_labelled = np.zeros(len(self._usable), bool)
+        is_labelled[rows] = True
+        sample = random_sample(is_labelled, self._usable)
+        if right is None or len(sample) < LEAST_SAMPLE:
+            return None
+        chosen = np.isin(rows, sample)
+        return accuracy(right[chosen], examples.groups[chosen])
