@@ -128,7 +128,8 @@ def test_the_linear_probe_is_scikit_learns_on_the_embeddings(n_classes: int, cli
         model.fit(shots.audio[run].double().numpy(), shots.labels[run].numpy())
         expected = model.predict_proba(unit(clips).double().numpy())
         probabilities = torch.softmax(LinearProbe.logits(state_of(state, run), clips), dim=1)
-        np.testing.assert_allclose(probabilities, expected, atol=1e-3)
+        # Both stop where the slope is nearly level, not at the same step.
+        np.testing.assert_allclose(probabilities, expected, atol=2e-3)
 
 
 def test_the_probes_strength_is_the_best_of_cross_validation() -> None:

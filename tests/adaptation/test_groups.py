@@ -39,7 +39,8 @@ def test_copies_of_a_clip_in_one_group_do_not_make_a_head_sure_of_itself(name: s
     )
     for chosen in HEADS[name].chooses:
         if not chosen.endswith(("held_out", "passes", "learning_rate")):  # of SGD, which shuffles by place
-            torch.testing.assert_close(grouped[chosen], paired[chosen])
+            # The losses that auto records follow from logits in single precision.
+            torch.testing.assert_close(grouped[chosen], paired[chosen], atol=1e-5, rtol=1e-5)
     assert torch.equal(grouped["held_out"], 2 * paired["held_out"])
 
 

@@ -63,7 +63,9 @@ def test_leave_one_out_equals_refits_without_the_clip(views: int) -> None:
     generator = torch.Generator().manual_seed(views)
     audio = torch.randn(12, 5, generator=generator, dtype=torch.float64).numpy()
     targets = torch.randn(12, 3, generator=generator, dtype=torch.float64)
-    inverse = torch.linalg.inv(torch.from_numpy(rbf_kernel(audio, gamma=0.3)) + 0.1 * torch.eye(12))
+    inverse = torch.linalg.inv(
+        torch.from_numpy(rbf_kernel(audio, gamma=0.3)) + 0.1 * torch.eye(12, dtype=torch.float64)
+    )
     residuals = held_out_residuals(inverse, targets, torch.arange(12) // views)
     for first in range(0, 12, views):
         own = np.arange(first, first + views)
@@ -367,7 +369,8 @@ def test_widths_of_many_encoders_are_chosen_one_after_the_other() -> None:
 
 def test_a_shot_is_no_part_of_the_mean_that_proker_hybrid_holds_it_against() -> None:
     shots = make_shots(runs=2, clips_per_class=3, views=2, noise=2.0)
-    audio, text = shots.audio.double(), shots.text.double()
+    # In single precision they were of unit length only nearly.
+    audio, text = unit(shots.audio.double()), shots.text.double()
     cosines = make_head(ProkerHybrid).cosines_of_shots(audio, shots.labels, shots.together, shots)
     for run, blend, clip in itertools.product(range(2), range(4), range(12)):
         share = kernels.BLENDS[blend]

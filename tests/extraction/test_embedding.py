@@ -24,7 +24,7 @@ from palm_cache.extraction.work import Work, audio_cache
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
 
-SOON = 10.0
+SOON = 120.0
 """Seconds in which a thread that can go on has gone on."""
 
 

@@ -76,7 +76,7 @@ def test_embedding_again_agrees_whatever_batch_a_clip_was_in(
     run(views=2, batch_size=3)
     found = again(out, read(folder), encoder, 100, views=2)
     assert (found.compared, found.problems) == (17, ())  # all but the one that failed
-    assert found.difference < 1e-6
+    assert found.difference < 1e-5
     assert found.cosine == pytest.approx(1)
 
 

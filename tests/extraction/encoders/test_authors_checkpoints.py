@@ -84,8 +84,9 @@ def test_sounds_are_the_packages(loaded: tuple[str, Record, Encoder]) -> None:
     for seconds, expected in zip(SECONDS[name], record.audio, strict=True):
         sound = torch.from_numpy(waveform(seconds, encoder.sample_rate))
         vector = encoder.embed_audio(cut_windows(sound, encoder.window)[None])[0]
-        assert 1 - torch.cosine_similarity(vector, expected, dim=0) < 1e-6
-        torch.testing.assert_close(vector, expected, atol=1e-5, rtol=0)
+        assert 1 - torch.cosine_similarity(vector.double(), expected.double(), dim=0) < 1e-6
+        # Microsoft's vectors are 32 long.
+        torch.testing.assert_close(vector, expected, atol=1e-5 * float(expected.norm()), rtol=0)
 
 
 def test_prompts_are_the_packages(
@@ -98,7 +99,8 @@ def test_prompts_are_the_packages(
     tower: Any = encoder.text_tower()
     monkeypatch.setattr(tower, "_tokenizer", Tokens(known, 1 if kind == "roberta" else 0))
     vectors = encoder.embed_text([f"prompt {number}" for number in range(len(known))])
-    torch.testing.assert_close(vectors, record.text, atol=1e-5, rtol=0)
+    length = float(record.text.norm(dim=1).min())
+    torch.testing.assert_close(vectors, record.text, atol=1e-5 * length, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["laion", "msclap2023"])
