@@ -13,7 +13,6 @@ import pytest
 import torch
 from hub_server import Hub, serve
 from hypothesis import settings
-from pengi_checkpoint import make_state, random_fill, save_checkpoint
 from samples import SHARED, make_features
 from torch import Tensor
 from workshop import Workshop, make_workshop
@@ -22,6 +21,7 @@ from palm_cache.extraction.encoders.pengi import PengiEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe
 from palm_cache.types import Features
+from pipelines.benchmarks.random_pengi import make_state, random_state, save_checkpoint
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("tests", deadline=None)
@@ -43,18 +43,13 @@ def golden() -> Path:
 @pytest.fixture(scope="module")
 def pengi_state() -> dict[str, Tensor]:
     """Weights of a PENGI of full size, drawn at random."""
-    return _random_pengi()
+    return random_state()
 
 
 @pytest.fixture(scope="session")
 def pengi_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file with those weights."""
-    return save_checkpoint(tmp_path_factory.mktemp("pengi") / "base.pth", _random_pengi())
-
-
-def _random_pengi() -> dict[str, Tensor]:
-    mel = torch.rand(513, 64, generator=torch.Generator().manual_seed(0)) * 2e-3
-    return make_state(random_fill, mel)
+    return save_checkpoint(tmp_path_factory.mktemp("pengi") / "base.pth", random_state())
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -44,12 +45,10 @@ from palm_cache.params import FitParams, Recipe, Resources
 from palm_cache.types import Clip, ClipTable, Fold
 from pipelines.benchmarks.fit import SHAPES, make_features
 from pipelines.benchmarks.random_clap import save_random_clap
+from pipelines.benchmarks.random_pengi import random_state, save_checkpoint, save_small_tokenizer
 from pipelines.benchmarks.watch import Row, describe, machine, watching
 
 REPOSITORY = Path(__file__).parents[2]
-
-MAX_SECONDS = 420
-"""After which no further part is begun."""
 
 WARM_BATCHES = 4
 """Batches that every process embeds before it counts: towers are compiled, launches recorded."""
@@ -99,9 +98,13 @@ class Sizes:
     """Folders or files of tests."""
     shapes: int
     """Of the datasets whose fit is timed, the first so many."""
+    max_seconds: float
+    """After which no further part is begun."""
 
 
-FULL = Sizes({WAV: 8192, WAV_48: 4096, OGG: 1024}, 10.0, 128, 5, "cuda", WAYS, ClapConfig(), ("tests",), 11)
+FULL = Sizes(
+    {WAV: 8192, WAV_48: 4096, OGG: 1024}, 10.0, 128, 5, "cuda", WAYS, ClapConfig(), ("tests",), 11, 420
+)
 
 TINY = Sizes(
     {WAV: 24, WAV_48: 16, OGG: 8},
@@ -128,6 +131,7 @@ TINY = Sizes(
     ),
     ("tests/extraction/test_gpu.py",),
     1,
+    math.inf,
 )
 
 
@@ -158,15 +162,15 @@ class Bench:
     @cached_property
     def sounds(self) -> dict[Kind, list[Clip]]:
         """Clips of every kind, no two alike."""
-        found = {}
+        sounds = {}
         for kind, count in self.sizes.clips.items():
             folder = self.folder / kind.name
             folder.mkdir()
             parts = [range(start, min(start + 64, count)) for start in range(0, count, 64)]
             write = joblib.delayed(write_sounds)
-            made = joblib.Parallel(-1)(write(folder, kind, part, self.sizes.seconds) for part in parts)
-            found[kind] = [clip for clips in made for clip in clips]
-        return found
+            written = joblib.Parallel(-1)(write(folder, kind, part, self.sizes.seconds) for part in parts)
+            sounds[kind] = [clip for clips in written for clip in clips]
+        return sounds
 
 
 def write_sounds(folder: Path, kind: Kind, numbers: range, seconds: float) -> list[Clip]:
@@ -188,12 +192,12 @@ def write_sounds(folder: Path, kind: Kind, numbers: range, seconds: float) -> li
 def run_tests(bench: Bench) -> Iterator[Row]:
     """Run the tests marked ``cuda``."""
     words = [sys.executable, "-m", "pytest", "-m", "cuda", "-rfEs", "--tb=short", *bench.sizes.tests]
-    done = subprocess.run(words, check=False, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
-    (bench.out / "tests.log").write_text(done.stdout + done.stderr, encoding="utf-8")
-    said = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]]
-    if done.returncode:
-        raise RuntimeError(f"pytest -m cuda: {said[-1]}; see tests.log")
-    yield {"tests": "pytest -m cuda", "result": said[-1]}
+    tests = subprocess.run(words, check=False, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+    (bench.out / "tests.log").write_text(tests.stdout + tests.stderr, encoding="utf-8")
+    lines = tests.stdout.strip().splitlines() or [tests.stderr.strip()[-200:]]
+    if tests.returncode:
+        raise RuntimeError(f"pytest -m cuda: {lines[-1]}; see tests.log")
+    yield {"tests": "pytest -m cuda", "result": lines[-1]}
 
 
 def decode(bench: Bench) -> Iterator[Row]:
@@ -202,15 +206,17 @@ def decode(bench: Bench) -> Iterator[Row]:
     cores, many = joblib.cpu_count(), bench.processes
     for kind, clips in bench.sounds.items():
         for processes, threads in ((1, 1), (1, MAX_READERS), (1, cores), (many, max(1, cores // many))):
-            some = list(enumerate(clips[: max(2 * processes, len(clips) // (1 if processes > 1 else 16))]))
-            shares = [some[first::processes] for first in range(processes)]
+            numbered = list(
+                enumerate(clips[: max(2 * processes, len(clips) // (1 if processes > 1 else 16))])
+            )
+            shares = [numbered[first::processes] for first in range(processes)]
             with joblib.Parallel(processes) as parallel:
                 read = joblib.delayed(read_share)
                 wait = SECONDS_TO_LOAD if processes > 1 else 0.0
                 parallel(read(share[:2], cut, threads, wait) for share in shares)
                 with watching(bench.sizes.device) as seen:
                     parallel(read(share, cut, threads) for share in shares)
-            rate = len(some) / seen.seconds
+            rate = len(numbered) / seen.seconds
             bench.decoding[kind] = max(rate, bench.decoding.get(kind, 0.0))
             yield {
                 "clips": kind.name,
@@ -308,10 +314,7 @@ def extract(bench: Bench) -> Iterator[Row]:
 
 def pengi(bench: Bench) -> Iterator[Row]:
     """Extract with PENGI of full size."""
-    from tests.pengi_checkpoint import make_state, random_fill, save_checkpoint, save_small_tokenizer
-
-    mel = torch.rand(513, 64, generator=torch.Generator().manual_seed(0)) * 2e-3
-    checkpoint = save_checkpoint(bench.folder / "base.pth", make_state(random_fill, mel))
+    checkpoint = save_checkpoint(bench.folder / "base.pth", random_state())
     save_small_tokenizer(bench.folder / "words")
     recipe = Recipe(precision="bf16", tokenizer=str(bench.folder / "words"))
     kind = min(bench.sizes.clips, key=lambda kind: bench.sizes.clips[kind])
@@ -323,22 +326,27 @@ def extract_once(bench: Bench, name: str, spec: str, recipe: Recipe, kind: Kind,
     clips = bench.sounds[kind]
     table = ClipTable("Sounds", ("sound",), tuple(clips), (everything(len(clips)),), ())
     resources = Resources(device=bench.sizes.device, batch_size=bench.sizes.batch, jobs=jobs)
-    with tempfile.TemporaryDirectory(dir=bench.folder) as folder, Extractor(spec, recipe, resources) as made:
+    with (
+        tempfile.TemporaryDirectory(dir=bench.folder) as folder,
+        Extractor(spec, recipe, resources) as extractor,
+    ):
         warm = table.subset(range(min(len(clips), WARM_BATCHES * jobs * bench.sizes.batch)))
-        for number, some in enumerate((warm, table)):  # the first loads libraries and compiles
+        for number, sounds in enumerate((warm, table)):  # the first loads libraries and compiles
             place = Path(folder, str(number))
             with watching(bench.sizes.device) as seen:
-                done = made.extract(some, place / "sounds.zarr", place / ".cache")
-    if done.embedded != len(clips):
-        raise RuntimeError(f"{name}: embedded {done.embedded} of {len(clips)}: {done.failures[:1]}")
+                extraction = extractor.extract(sounds, place / "sounds.zarr", place / ".cache")
+    if extraction.embedded != len(clips):
+        raise RuntimeError(
+            f"{name}: embedded {extraction.embedded} of {len(clips)}: {extraction.failures[:1]}"
+        )
     rate = len(clips) / seen.seconds
     row = {"encoder": name, "clips": kind.name, "processes": jobs, "clips/s": rate, **seen.row}
     if ceiling := bench.ceilings.get(name.removeprefix("CLAP ")):
         row["of alone"] = rate / ceiling
     if kind in bench.decoding:
         row["of decoding"] = rate / bench.decoding[kind]
-    if done.notes:
-        row["notes"] = "; ".join(done.notes)
+    if extraction.notes:
+        row["notes"] = "; ".join(extraction.notes)
     return row
 
 
@@ -382,8 +390,8 @@ def measure(sizes: Sizes, parts: Sequence[str], out: Path) -> dict[str, Any]:
         for name in parts:
             began = time.monotonic()
             try:
-                if began - started > MAX_SECONDS:
-                    raise TimeoutError(f"no time left after {MAX_SECONDS} s")
+                if began - started > sizes.max_seconds:
+                    raise TimeoutError(f"no time left after {sizes.max_seconds} s")
                 report["parts"][name] = []
                 for row in PARTS[name](bench):
                     report["parts"][name].append(row)

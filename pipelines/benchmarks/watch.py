@@ -81,7 +81,7 @@ def machine(device: str) -> dict[str, str]:
 def describe(report: Mapping[str, Any]) -> str:
     """Return the report as Markdown."""
     lines = [", ".join(f"{name}: {value}" for name, value in report["machine"].items()), ""]
-    for rows in report["parts"].values():
+    for rows in filter(None, report["parts"].values()):
         names = list(dict.fromkeys(name for row in rows for name in row))
         lines += [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
         lines += [f"| {' | '.join(_cell(row.get(name, '')) for name in names)} |" for row in rows]

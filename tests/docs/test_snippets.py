@@ -16,13 +16,13 @@ from drive import kind_of, write_recordings
 from label_page import label_by_ear
 from miniatures import write_miniature
 from own_example import write_example
-from pengi_checkpoint import save_small_tokenizer
 from samples import write_palm_folder, write_tone
 from tiny_clap import save_tiny_clap
 from typer.testing import CliRunner
 
 from palm_cache.cli import app
 from palm_cache.extraction.datasets.demo import CARD, synthesise
+from pipelines.benchmarks.random_pengi import save_small_tokenizer
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "pages").glob("*.md")))

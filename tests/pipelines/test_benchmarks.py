@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +61,17 @@ def test_the_gpu_benchmark_goes_on_after_a_part_that_fails(
     table = (tmp_path / "gpu.md").read_text()
     assert "1,234" in table
     assert "FAILED half: RuntimeError: no memory" in table
+
+
+@pytest.mark.slow
+def test_every_part_of_the_gpu_benchmark_runs_at_tiny_sizes(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "pipelines.benchmarks.gpu", "--dry-run", "--out", tmp_path]
+    run = subprocess.run(words, check=False, cwd=gpu.REPOSITORY, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert not report["failed"]
+    assert list(report["parts"]) == list(gpu.PARTS)
+    assert all(report["parts"].values())
 
 
 def test_the_gpu_benchmark_reads_extracts_and_says_how_fast(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pengi_checkpoint import relative_position_index
 from torch import Tensor
 
+from pipelines.benchmarks.random_pengi import relative_position_index
 from pipelines.encoders.fill import fill
 from pipelines.encoders.parity import KEPT
 

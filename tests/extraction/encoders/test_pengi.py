@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from contracts import check_encoder, make_waveforms
-from pengi_checkpoint import save_checkpoint, save_small_tokenizer
 from tiny_clap import save_tiny_clap
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, text_recipe
 from palm_cache.params import Precision, Recipe
 from palm_cache.store.fingerprint import fingerprint
+from pipelines.benchmarks.random_pengi import save_checkpoint, save_small_tokenizer
 
 
 def load(place: Path | str, words: Path, precision: Precision = "fp32", device: str = "cpu") -> PengiEncoder:

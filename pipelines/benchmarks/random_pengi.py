@@ -1,4 +1,7 @@
-"""A PENGI checkpoint of full size, made on the spot: the official names with weights of one's own."""
+"""A PENGI checkpoint of full size, made on the spot: the official names with weights of one's own.
+
+How long embedding takes depends on the size of the weights, not on what they are.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from tokenizers import pre_tokenizers
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from pipelines.encoders.fill import fill
+
 DEPTHS, WIDTH = (2, 2, 6, 2), 96
 HEADS = (4, 8, 16, 32)
 TEXT_LAYERS, TEXT_WIDTH, VOCABULARY = 12, 512, 49_408
 
-Fill = Callable[[str, Sequence[int]], Tensor]
+WeightMaker = Callable[[str, Sequence[int]], Tensor]
 
 
 def official_shapes() -> dict[str, tuple[int, ...]]:
@@ -66,9 +71,9 @@ def official_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def make_state(fill: Fill, mel: Tensor) -> dict[str, Tensor]:
+def make_state(weight: WeightMaker, mel: Tensor) -> dict[str, Tensor]:
     """Return a state dict under official names; the parts that PALM does not use are small stand-ins."""
-    state = {name: fill(name, shape) for name, shape in official_shapes().items()}
+    state = {name: weight(name, shape) for name, shape in official_shapes().items()}
     htsat = "audio_encoder.base.htsat."
     time = torch.arange(1024, dtype=torch.float64)
     window = torch.hann_window(1024, dtype=torch.float64)
@@ -95,18 +100,15 @@ def relative_position_index(window: int) -> Tensor:
     return offset[0] * (2 * window - 1) + offset[1]
 
 
-def random_fill(name: str, shape: Sequence[int]) -> Tensor:
-    """Draw weights that keep signals alive through all layers."""
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros((), dtype=torch.int64)
-    draw = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(len(name) + sum(map(ord, name))))
-    if name.endswith("running_mean"):
-        return 2 * draw - 20
-    if name.endswith("running_var"):
-        return 250 + 25 * draw.abs()
-    if len(shape) >= 2:
-        return draw / float(torch.tensor(shape[1:]).prod()) ** 0.5
-    return 1 + 0.1 * draw if name.endswith("weight") else 0.02 * draw
+def random_weight(name: str, shape: Sequence[int]) -> Tensor:
+    """Draw a weight that keeps signals alive through all layers; its name is the seed."""
+    return torch.from_numpy(fill(name, shape))
+
+
+def random_state() -> dict[str, Tensor]:
+    """Return a state dict with random weights."""
+    mel = torch.rand(513, 64, generator=torch.Generator().manual_seed(0)) * 2e-3
+    return make_state(random_weight, mel)
 
 
 def save_checkpoint(file: Path, state: dict[str, Tensor], prefix: str = "") -> Path:
