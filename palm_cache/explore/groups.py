@@ -68,10 +68,10 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
         return _regrouped(features, usable, likeliest, asked.scorer.class_names), f"what {asked.run} says"
     if by.text is not None:
         query = text_query(Stores([store]), by.text, by.loading)
-        found = nearest(features.audio.numpy(), query, FOUND, among=features.usable.numpy()).rows
+        nearby = nearest(features.audio.numpy(), query, FOUND, among=features.usable.numpy()).rows
         names = (f"like {by.text!r}", "others")
-        told = f"the {len(found)} clips nearest to {by.text!r}, and the others"
-        return _regrouped(features, usable, (~np.isin(usable, found)).astype(int), names), told
+        told = f"the {len(nearby)} clips nearest to {by.text!r}, and the others"
+        return _regrouped(features, usable, (~np.isin(usable, nearby)).astype(int), names), told
     if by.clusters or not (features.labels >= 0).any():
         count = by.clusters or min(MOST_CLUSTERS, max(1, len(usable) // 5))
         return _regrouped(
@@ -96,11 +96,11 @@ def _clusters(
         raise ParameterError(f"clusters: {count} of {len(usable)} clips; choose from 1 to their number")
     directions = normalize(features.audio[usable, 0].numpy())
     with threadpool_limits(1):  # sums depend on the number of threads in the last bit
-        found = KMeans(count, n_init=3, random_state=0).fit_predict(directions)
-    by_size = np.argsort(-np.bincount(found, minlength=count), kind="stable")
+        cluster = KMeans(count, n_init=3, random_state=0).fit_predict(directions)
+    by_size = np.argsort(-np.bincount(cluster, minlength=count), kind="stable")
     rank = np.empty(count, np.int64)
     rank[by_size] = np.arange(count)
-    return rank[found], [f"cluster {number + 1}" for number in range(count)]
+    return rank[cluster], [f"cluster {number + 1}" for number in range(count)]
 
 
 def _regrouped(

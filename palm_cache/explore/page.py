@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
@@ -15,9 +16,12 @@ from palm_cache.explore.groups import Grouping, group, with_unlabelled
 from palm_cache.explore.projection import project
 from palm_cache.explore.rendering import render
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
+from palm_cache.extraction.datasets.texts import as_written
+from palm_cache.extraction.whereabouts import locate
 from palm_cache.params import MapMethod
 from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.header import StoreHeader
 from palm_cache.types import Features, Place, Progress, no_progress
 
 METHOD_NAMES: dict[MapMethod, str] = {"tsne": "t-SNE", "pca": "principal components", "umap": "UMAP"}
@@ -55,7 +59,7 @@ def write_page(
         What clips are coloured by; a store without labels by clusters.
     audio : Path, optional
         The dataset's folder, which the page then plays clips from by relative addresses; without it the page
-        looks beside itself.
+        looks beside itself. Of rows that are stretches of a file the page plays the stretch.
 
     Raises
     ------
@@ -71,11 +75,12 @@ def write_page(
     opened = FeatureStore(store)
     features, paths = opened.read(), opened.clip_names()
     keep_inputs([out], [predictions] if predictions else [], "--out")
-    keep_inputs([out], [audio / path for path in paths] if audio else [], "--out")
     usable = np.flatnonzero(features.usable.numpy())
-    address, notes = _audio_address(audio, out, [paths[row] for row in usable])
+    sounds, notes = _sounds(opened.header, audio, out, [paths[row] for row in usable])
     if len(usable) < len(paths):
         notes.append(f"{len(paths) - len(usable)} clip(s) have no embedding and are not on the map")
+    start, end = opened.stretches()
+    names = [_name(*row) for row in zip(paths, start, end, strict=True)]
     # First what may be refused, then what takes long.
     if predictions:
         verdicts, told = read_run(predictions, run, features), ""
@@ -86,8 +91,10 @@ def write_page(
     places = project(features.audio[usable, 0].numpy(), method, progress=progress)
     data = {
         "classes": features.class_names,
-        "audio": address,
-        "path": [paths[row] for row in usable],
+        **sounds,
+        "start": start[usable].tolist(),
+        "end": [None if isnan(second) else second for second in end[usable].tolist()],
+        "path": [names[row] for row in usable],
         "label": features.labels.numpy()[usable].tolist(),
         "x": np.rint(10_000 * places[:, 0]).astype(int).tolist(),
         "y": np.rint(10_000 * places[:, 1]).astype(int).tolist(),
@@ -96,7 +103,7 @@ def write_page(
         "verdict": f"{verdicts.run} says" if verdicts.run else "Neighbours say",
     }
     with replacing(out) as temporary:
-        temporary.write_text(_render(features, verdicts, method, paths, data, told), encoding="utf-8")
+        temporary.write_text(_render(features, verdicts, method, names, data, told), encoding="utf-8")
     return Page(out, len(usable), tuple(notes))
 
 
@@ -104,7 +111,7 @@ def _render(
     features: Features,
     verdicts: Verdicts,
     method: MapMethod,
-    paths: Sequence[str],
+    names: Sequence[str],
     data: dict[str, object],
     told: str,
 ) -> str:
@@ -121,24 +128,60 @@ def _render(
         judged=int((predicted >= 0).sum()),
         right=int((predicted == labels).sum()),
         method=METHOD_NAMES[method],
-        paths=paths,
+        names=names,
         place_of=place_of.tolist(),
         data=data,
         told=told,
     )
 
 
-def _audio_address(audio: Path | None, out: Path, paths: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the address of the clips' folder as the page sees it, and what should be said about it."""
+def _name(path: str, start: float, end: float) -> str:
+    """Return what a row is called on the page: its path, and its stretch where it is not all of the file."""
+    stretch = f" {start:g}-{'' if isnan(end) else f'{end:g}'} s" if start or not isnan(end) else ""
+    return f"{path}{stretch}"
+
+
+def _sounds(
+    header: StoreHeader, audio: Path | None, out: Path, paths: Sequence[str]
+) -> tuple[dict[str, object], list[str]]:
+    """Return where the page finds the sounds of its clips, and what should be said about it.
+
+    Returns
+    -------
+    sounds : dict
+        ``audio``: address of the folder as the page sees it; ``files``: addresses below it; ``file``: for
+        every clip the number of its file. A file that is gone has the address at which it should lie.
+    notes : list of str
+    """
+    names = list(dict.fromkeys(paths))
     if audio is None:
-        return "./", []
-    if not audio.is_dir():
-        raise DataError(f"--audio {audio}: no such folder; give the dataset's, which paths are relative to")
-    absent = [path for path in paths if not (audio / path).is_file()]
-    if paths and len(absent) == len(paths):
-        raise DataError(
-            f"--audio {audio}: none of the clips lies in it, e.g. {paths[0]}; give the dataset's folder"
-        )
-    notes = [f"{len(absent)} clip(s) are not below {audio}, e.g. {absent[0]}"] if absent else []
-    relative = Path(os.path.relpath(audio.resolve(), out.resolve().parent)).as_posix()
-    return f"{quote_from_bytes(os.fsencode(relative))}/", notes
+        folder, files, notes = "./", {}, []
+    else:
+        if not audio.is_dir():
+            raise DataError(
+                f"--audio {audio}: no such folder; give the dataset's, which paths are relative to"
+            )
+        files = {name: Path(str(file)) for name, file in locate(header, names, audio).items()}
+        if names and not files:
+            raise DataError(
+                f"--audio {audio}: none of the clips lies in it, e.g. {names[0]}; give the dataset's folder"
+            )
+        keep_inputs([out], files.values(), "--out")
+        absent = [path for path in paths if path not in files]
+        notes = [f"{len(absent)} clip(s) are not below {audio}, e.g. {absent[0]}"] if absent else []
+        relative = Path(os.path.relpath(audio.resolve(), out.resolve().parent)).as_posix()
+        folder = f"{_address(relative)}/"
+    inside = [
+        files[name].relative_to(str(audio)).as_posix() if name in files else as_written(name)
+        for name in names
+    ]
+    number = {name: place for place, name in enumerate(names)}
+    return {
+        "audio": folder,
+        "files": list(map(_address, inside)),
+        "file": [number[path] for path in paths],
+    }, notes
+
+
+def _address(path: str) -> str:
+    return quote_from_bytes(os.fsencode(path))

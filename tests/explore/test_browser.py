@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from chromium import Browser, find_chromium
+from drive import make_drive
 from samples import make_features, write_sample, write_tone
 
 from palm_cache.adaptation.evaluate import evaluate_head
@@ -227,3 +228,24 @@ def test_a_phone_shows_it_without_sideways_scrolling(visit: Callable[..., Visit]
     assert 300 < page.report["map"][0] < 390
     assert page.report["map"][1] < 500
     assert page.report["seen"] > 40
+
+
+def test_of_a_window_its_stretch_is_played_and_again(browser: Browser, tmp_path: Path) -> None:
+    drive = make_drive(tmp_path)
+    write_page(drive.store, tmp_path / "explore.html", method="pca", audio=drive.recordings)
+    page = browser.open((tmp_path / "explore.html").as_uri(), 960, 640)
+    heard = page.run("""
+        const heard = [];
+        player.addEventListener("timeupdate", () => heard.push(player.currentTime));
+        const stopped = () => new Promise((resolve) => { player.onpause = resolve; });
+        for (const again of [false, true]) {
+          const end = stopped();
+          if (again) playChosen(); else choose(data.path.indexOf("4.wav 1-2 s"), true);
+          await end;
+        }
+        return [Math.min(...heard.filter(Boolean)), Math.max(...heard), player.duration];
+    """)
+    assert heard[0] == pytest.approx(1, abs=0.06)
+    assert heard[1] == pytest.approx(2, abs=0.1)
+    assert heard[2] == 2.5
+    assert page.run("return byId('path').textContent;") == "4.wav 1-2 s"

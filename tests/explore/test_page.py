@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples import make_features, write_sample
+from drive import make_drive
+from samples import make_features, write_sample, write_tone
 
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.errors import DataError, OutputError, StaleStoreError
 from palm_cache.explore.page import write_page
 from palm_cache.explore.projection import project
+from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams
 from palm_cache.store.scores import write_predictions
 from palm_cache.types import Features, Training
@@ -158,6 +162,38 @@ def test_clips_are_addressed_relative_to_the_page(tmp_path: Path, features: Feat
     done = write_page(tmp_path / "store.zarr", tmp_path / "pages" / "a.html", method="pca", audio=folder)
     assert page_data(done.file.read_text("utf-8"))["audio"] == "../the%20clips%3F/"
     assert done.notes == (f"1 clip(s) are not below {folder}, e.g. 119.wav",)
+
+
+def test_sounds_are_found_as_everywhere_whatever_they_are_called(tmp_path: Path) -> None:
+    sounds = tmp_path / "sounds"
+    for number, name in enumerate(("latin.wav", "50%25.wav", "a#b?.wav", "sub/old.wav", "gone.wav")):
+        write_tone(sounds / name, 300 + 100 * number)
+    (sounds / "latin.wav").rename(sounds / os.fsdecode(b"caf\xe9.wav"))
+    store = extract(read_dataset(str(sounds)), "mini", tmp_path / "mini.zarr").store
+    (sounds / "sub").rename(sounds / "moved")
+    (sounds / "gone.wav").unlink()
+    page = write_page(store, tmp_path / "explore.html", method="pca", audio=sounds)
+    data = page_data(page.file.read_text("utf-8"))
+    places = dict(zip(data["path"], (data["files"][number] for number in data["file"]), strict=True))
+    assert places == {
+        "50%25.wav": "50%2525.wav",
+        "a#b?.wav": "a%23b%3F.wav",
+        "caf%E9.wav": "caf%E9.wav",
+        "sub/old.wav": "moved/old.wav",
+        "gone.wav": "gone.wav",
+    }
+    assert page.notes == (f"1 clip(s) are not below {sounds}, e.g. gone.wav",)
+    with pytest.raises(OutputError, match=r"--out .*old\.wav is the input"):
+        write_page(store, sounds / "moved" / "old.wav", method="pca", audio=sounds)
+
+
+def test_windows_of_a_file_are_told_apart(tmp_path: Path) -> None:
+    drive = make_drive(tmp_path)
+    data = page_data(write_page(drive.store, tmp_path / "explore.html", method="pca").file.read_text("utf-8"))
+    assert data["path"][:3] == ["0.wav 0-1 s", "0.wav 1-2 s", "0.wav 1.5- s"]
+    assert (data["start"][:3], data["end"][:3]) == ([0, 1, 1.5], [1, 2, None])
+    assert len(data["files"]) == 9
+    assert data["file"] == [row // 3 for row in range(27)]
 
 
 def test_predictions_of_another_state_leave_no_page(tmp_path: Path, run: dict[str, Any]) -> None:

@@ -18,9 +18,13 @@ function said(clip) {
   return `${data.classes[data.said[clip]]}, ${Math.round(100 * data.share[clip])} % (${verdictOf(clip)})`;
 }
 
+/* Address of a clip's file, from where the clip begins in it. */
 function audioAddress(clip) {
-  return data.audio + data.path[clip].split("/").map(encodeURIComponent).join("/");
+  const address = data.audio + data.files[data.file[clip]];
+  return isPart(clip) ? `${address}#t=${data.start[clip]}` : address;
 }
+
+const isPart = (clip) => data.start[clip] > 0 || data.end[clip] !== null;
 
 /* ---- looks ---- */
 
@@ -29,7 +33,7 @@ function recolour() {
   const rank = { none: 0, right: 1, wrong: 2 };
   map.symbols = clips.map((clip) => (byVerdict ? VERDICT_SYMBOLS[verdictOf(clip)] : classSymbols[data.label[clip]]));
   map.order = [...clips];
-  if (byVerdict) map.order.sort((one, other) => rank[verdictOf(one)] - rank[verdictOf(other)]);
+  if (byVerdict) map.order.sort((clip, other) => rank[verdictOf(clip)] - rank[verdictOf(other)]);
   byId("key").hidden = !byVerdict;
   map.redraw();
 }
@@ -109,6 +113,17 @@ function playChosen() {
   if (map.chosen >= 0) player.play().catch(() => {});
 }
 
+/* Of a file of which a clip is a part, the part is played; the file's other clips have points of their own. */
+function stayInside() {
+  const clip = map.chosen;
+  if (!isPart(clip)) return;
+  const [start, end] = [data.start[clip], data.end[clip] ?? Infinity];
+  if (player.currentTime >= end) player.pause();
+  if (player.currentTime >= end || player.currentTime < start - 0.05) player.currentTime = start;
+  if (!player.paused) requestAnimationFrame(stayInside);
+}
+player.addEventListener("play", stayInside);
+
 player.addEventListener("error", () => {
   player.hidden = true;
   for (const button of listed(map.chosen)) button.classList.add("absent");
@@ -145,7 +160,7 @@ map.canvas.addEventListener("pointermove", (event) => {
     map.moveBy(now.x - before.x, now.y - before.y);
   } else if (pointers.size === 2) {
     const [fixed] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, other]) => other);
-    const spread = (one) => Math.max(10, Math.hypot(one.x - fixed.x, one.y - fixed.y));
+    const spread = (finger) => Math.max(10, Math.hypot(finger.x - fixed.x, finger.y - fixed.y));
     map.zoomBy(spread(now) / spread(before), (now.x + fixed.x) / 2, (now.y + fixed.y) / 2);
   }
   pointers.set(event.pointerId, now);
