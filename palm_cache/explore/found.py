@@ -14,7 +14,7 @@ from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.types import Place, Progress, no_progress
 
 
-def write_found(found: SearchResult, out: Path, progress: Progress = no_progress) -> None:
+def write_found(result: SearchResult, out: Path, progress: Progress = no_progress) -> None:
     """Write the page; a row whose file is gone or cannot be read stays and says so.
 
     Raises
@@ -22,13 +22,17 @@ def write_found(found: SearchResult, out: Path, progress: Progress = no_progress
     OutputError
         If it cannot be written, or would take the place of a sound.
     """
-    keep_inputs([out], [file for file in found.files if isinstance(file, Path)], "--html")
+    keep_inputs([out], [file for file in result.files if isinstance(file, Path)], "--html")
     rows = []
-    for row, file in zip(found.records(), found.files, strict=True):
+    for row, file in zip(result.records(), result.files, strict=True):
         rows.append({**row, **_heard(row, file)})
-        progress("drawing", len(rows), len(found.files))
+        progress("drawing", len(rows), len(result.files))
     page = render(
-        "found.html.j2", styles=("page.css", "found.css"), query=found.query, measure=found.measure, rows=rows
+        "found.html.j2",
+        styles=("page.css", "found.css"),
+        query=result.query,
+        measure=result.measure,
+        rows=rows,
     )
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -38,16 +42,16 @@ def _heard(row: dict[str, Any], file: Place | None) -> dict[str, str]:
     """Return the sound and the picture of a row, or why there is none."""
     start, end = row["start"], row["end"]
     stretch = f", {start:g} s to {'the end' if end is None else f'{end:g} s'}" if start or end else ""
-    said = {"place": f"row {row['row']} of {row['dataset']}{stretch}", "sound": ""}
+    facts = {"place": f"row {row['row']} of {row['dataset']}{stretch}", "sound": ""}
     if file is None:
-        return said
+        return facts
     try:
         snippet = read_snippet(file, start, end)
     except AudioError as error:
-        return {**said, "note": str(error)}
+        return {**facts, "note": str(error)}
     sound, media_type = playable(snippet)
     return {
-        **said,
+        **facts,
         "sound": f"data:{media_type};base64,{base64.b64encode(sound).decode()}",
         "picture": base64.b64encode(spectrogram(snippet)).decode(),
         "seconds": f"{snippet.seconds:.1f}",

@@ -159,7 +159,12 @@ def _of_encoders(head: FittedHead, stores: Sequence[Place]) -> list[list[Place]]
     datasets: dict[str, dict[str, Place]] = {}
     for store in stores:
         header = FeatureStore(store).header
-        datasets.setdefault(header.dataset, {})[header.encoder] = store
+        given = datasets.setdefault(header.dataset, {})
+        twin = given.setdefault(header.encoder, store)
+        if twin != store:
+            raise StoreError(
+                f"{twin} and {store} are both of {header.dataset} and {header.encoder}; give one of them"
+            )
     for dataset, given in datasets.items():
         if set(given) != set(specs):
             raise StoreError(

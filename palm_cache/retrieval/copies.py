@@ -27,7 +27,7 @@ class Copies:
     """Files that were there already and are left as they are, and rows that cannot be read."""
 
 
-def copy_found(found: SearchResult, folder: Path) -> Copies:
+def copy_found(result: SearchResult, folder: Path) -> Copies:
     """Copy the file of every row into a folder, named by its rank; a row that is a stretch is cut out as WAV.
 
     Nothing that lies there is overwritten.
@@ -38,10 +38,10 @@ def copy_found(found: SearchResult, folder: Path) -> Copies:
         If the folder cannot be written.
     """
     written, notes = [], []
-    width = len(str(len(found.files)))
+    width = len(str(len(result.files)))
     with write_errors(folder, "--copy"):
         folder.mkdir(parents=True, exist_ok=True)
-    for rank, (row, file) in enumerate(zip(found.records(), found.files, strict=True), start=1):
+    for rank, (row, file) in enumerate(zip(result.records(), result.files, strict=True), start=1):
         if file is None:
             notes.append(f"{row['path']}: {row['note']}")
             continue

@@ -181,9 +181,9 @@ def _by_head(
             asked.score(partial(uncertainty, by=uncertain)),
             f"{asked.run} is in doubt ({uncertain})",
         )
-    found = highest(stores, score, k, among=stores.among(where))
+    ranking = highest(stores, score, k, among=stores.among(where))
     measure = "probability" if class_name is not None else "doubt"
-    return Ranking(found.rows[0], found.scores[0]), query, measure
+    return Ranking(ranking.rows[0], ranking.scores[0]), query, measure
 
 
 def _diverse(stores: Stores, where: Where, k: int) -> Ranking:
@@ -206,12 +206,13 @@ def describe(
     """
     origins = [stores.origin(row) for row in ranking.rows.tolist()]
     records = [_record(stores, row, score) for row, score in zip(ranking.rows, ranking.scores, strict=True)]
-    found: dict[int, dict[str, Place]] = {}
+    places: dict[int, dict[str, Place]] = {}
     for store in {id(store): store for store, _ in origins}.values():
         names = {record["path"] for record, (of, _) in zip(records, origins, strict=True) if of is store}
-        found[id(store)] = locate(store.header, map(str, names), root)
+        places[id(store)] = locate(store.header, map(str, names), root)
     files = tuple(
-        found[id(store)].get(str(record["path"])) for record, (store, _) in zip(records, origins, strict=True)
+        places[id(store)].get(str(record["path"]))
+        for record, (store, _) in zip(records, origins, strict=True)
     )
     for record, file in zip(records, files, strict=True):
         record["note"] = "" if file is not None else GONE

@@ -91,10 +91,10 @@ def nearest(
         With cosines; of equal ones the lower row comes first.
     """
     several = np.atleast_2d(np.asarray(queries, np.float32))
-    found = highest(
+    ranking = highest(
         embeddings, partial(cosines, queries=_unit(several)), k, n_scores=len(several), among=among
     )
-    return found if np.ndim(queries) > 1 else Ranking(found.rows[0], found.scores[0])
+    return ranking if np.ndim(queries) > 1 else Ranking(ranking.rows[0], ranking.scores[0])
 
 
 def highest(
@@ -160,12 +160,12 @@ def cosines(block: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray
     """
     rows, views, dim = block.shape
     flat, columns = block.reshape(-1, dim), np.ascontiguousarray(queries.T)
-    found = np.empty((len(flat), len(queries)), np.float32)
+    of_views = np.empty((len(flat), len(queries)), np.float32)
     for start in range(0, len(flat), PIECE_ROWS):
         piece = flat[start : start + PIECE_ROWS]
         lengths = np.sqrt(np.vecdot(piece, piece))
-        found[start : start + PIECE_ROWS] = piece @ columns / np.maximum(lengths, _TINY)[:, None]
-    return np.asarray(found.reshape(rows, views, -1).max(axis=1).T)
+        of_views[start : start + PIECE_ROWS] = piece @ columns / np.maximum(lengths, _TINY)[:, None]
+    return np.asarray(of_views.reshape(rows, views, -1).max(axis=1).T)
 
 
 def uncertainty(probabilities: NDArray[np.floating], by: Doubt = "margin") -> NDArray[np.float64]:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import ParameterError, StaleStoreError, UnknownNameError
+from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
 from palm_cache.types import Place
@@ -40,13 +42,16 @@ class Stores:
     Raises
     ------
     StoreError
-        If there is no store.
+        If there is no store, or two of one dataset hold the same rows.
     StaleStoreError
         If they were made by different recipes: their embeddings cannot be compared.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
-        self.stores = [FeatureStore(place) for place in dict.fromkeys(places)]
+        distinct: dict[Place, Place] = {}
+        for place in places:
+            distinct.setdefault(place.resolve() if isinstance(place, Path) else place, place)
+        self.stores = [FeatureStore(place) for place in distinct.values()]
         first = self.stores[0]
         for other in self.stores[1:]:
             if other.header.fingerprint != first.header.fingerprint:
@@ -55,6 +60,8 @@ class Stores:
                     f"{other.path} and {first.path} were not made alike ({why}), so their embeddings "
                     "cannot be compared; extract both with one encoder and the same options"
                 )
+        for pair in combinations(self.stores, 2):
+            _check_apart(*pair)
         counts = [store.n_clips for store in self.stores]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
 
@@ -147,6 +154,24 @@ class Stores:
 
     def _each(self, choose: Callable[[FeatureStore], NDArray[np.bool_]]) -> NDArray[np.bool_]:
         return np.concatenate([choose(store) for store in self.stores])
+
+
+def _check_apart(first: FeatureStore, second: FeatureStore) -> None:
+    """Refuse two stores that hold rows of one dataset twice: each of these rows would count twice."""
+    if first.header.dataset != second.header.dataset:
+        return
+    shared = _sounds(first) & _sounds(second)
+    if shared:
+        raise StoreError(
+            f"{first.path} and {second.path} hold {len(shared):,} row(s) of {first.header.dataset} twice; "
+            "give one of them"
+        )
+
+
+def _sounds(store: FeatureStore) -> set[bytes]:
+    """Return what tells rows apart by their sound; files that could not be read have none."""
+    keys = store.row_keys()[store.contents().any(axis=1)]
+    return {key.tobytes() for key in keys}
 
 
 def _fits(names: Iterable[str], pattern: str) -> NDArray[np.bool_]:

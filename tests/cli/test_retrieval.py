@@ -124,6 +124,19 @@ def test_several_stores_are_searched_as_one_and_filters_leave_rows_out(tones: Pa
     assert {row["dataset"] for row in far} == {"Night"}
 
 
+def test_rows_that_lie_in_two_stores_are_not_found_twice(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tones / "mini.zarr"
+    monkeypatch.chdir(tones)
+    (tmp_path / "link.zarr").symlink_to(store)
+    for same in ("mini.zarr", tmp_path / "link.zarr"):
+        assert len(results(store, same, "--row", 0, "-k", 50)) == 11
+    copy = shutil.copytree(store, tmp_path / "copy.zarr")
+    done = run("search", store, copy, "--row", "Tones:0")
+    assert done.stderr == f"error: {store} and {copy} hold 12 row(s) of Tones twice; give one of them\n"
+
+
 def test_results_are_a_table_or_csv(tones: Path, night: Path, tmp_path: Path) -> None:
     done = run("search", night / "mini.zarr", "--row", 0, "-k", 2)
     assert done.exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,11 @@ def test_stores_that_do_not_fit_a_head_are_refused(
     first, second, heads = joined
     assert "give a store of each with --store; of clusters there are those of mini" in fail(
         "predict", str(heads), "--store", str(first)
+    )
+    copy = shutil.copytree(first, tmp_path / "copy.zarr")
+    stores = [word for store in (first, second, copy) for word in ("--store", str(store))]
+    assert fail("predict", str(heads), *stores) == (
+        f"error: {first} and {copy} are both of clusters and mini; give one of them"
     )
     assert "give a store that was made alike" in fail("predict", str(workshop.heads), "--store", str(second))
     assert "look" in fail("search", str(first), "--head", str(heads), "--class", "class 1")
