@@ -17,7 +17,7 @@ def draw(features: Features, run: Run) -> Task:
 
 
 def n_base_classes(features: Features) -> int:
-    """Return how many of the sorted classes are base classes: half of them, rounded up.
+    """Return how many of the sorted classes are base classes: see :func:`half_of`.
 
     Raises
     ------
@@ -29,6 +29,11 @@ def n_base_classes(features: Features) -> int:
         raise DataError(
             f"{features.dataset}: {n_classes} classes cannot be split into base and novel ones; it takes four"
         )
+    return half_of(n_classes)
+
+
+def half_of(n_classes: int) -> int:
+    """Return half of the classes, rounded up: so many, the first ones, are base classes."""
     return -(-n_classes // 2)
 
 
@@ -37,8 +42,9 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
 
     The same clips as the authors' code draws from the same table: classes in sorted order, one
     permutation of a class's rows each, all from one ``numpy.random.RandomState(seed)``. A class with
-    fewer usable clips than shots is taken whole and draws nothing; one with none is named apart. Clips
-    without an embedding take no part, neither here nor in the test set.
+    fewer usable clips than shots is taken whole and draws nothing; one with none is named apart. Of all
+    shots every class is permuted whole. Clips without an embedding take no part, neither here nor in the
+    test set.
 
     Parameters
     ----------
@@ -46,7 +52,7 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
     fold : int
         Counted from 1.
     shots : int
-        Clips per class; 0 draws none, :data:`ALL_SHOTS` all of them, in the order of the fold's table.
+        Clips per class; 0 draws none, :data:`ALL_SHOTS` all of them.
     seed : int
         0 to 2**32 - 1.
     n_classes : int, optional
@@ -77,14 +83,13 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
     absent: list[str] = []
     for label, name in enumerate(features.class_names[:n_classes]):
         candidates = np.flatnonzero(labels == label)
-        if len(candidates) < shots:
-            if not len(candidates):
-                absent.append(name)
-            elif shots < ALL_SHOTS:
-                short.append(name)
-            drawn.append(candidates)
+        if not len(candidates):
+            absent.append(name)
+        elif len(candidates) < shots < ALL_SHOTS:
+            short.append(name)
         else:
-            drawn.append(candidates[random.permutation(len(candidates))[:shots]])
+            candidates = candidates[random.permutation(len(candidates))[:shots]]
+        drawn.append(candidates)
     chosen = train[torch.from_numpy(np.concatenate(drawn))]
     if not len(chosen):
         raise DataError(f"{features.dataset}, fold {fold}: no training clip has an embedding")

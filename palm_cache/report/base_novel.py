@@ -37,7 +37,8 @@ def base_to_novel(scores: pd.DataFrame) -> pd.DataFrame:
     columns = {"base_accuracy": "base", "novel_accuracy": "novel"}
     per_seed = runs.groupby([*KIND, "seed"])[list(columns)].mean().rename(columns=columns)
     table = per_seed.groupby(level=KIND).mean()
-    table["harmonic_mean"] = 2 * table["base"] * table["novel"] / (table["base"] + table["novel"])
+    halves = table["base"] + table["novel"]  # of nothing right on both the mean is nothing, too
+    table["harmonic_mean"] = 2 * table["base"] * table["novel"] / halves.mask(halves == 0, 1)
     kinds = runs.groupby(KIND)
     table["folds"], table["seeds"] = kinds["fold"].nunique(), kinds["seed"].nunique()
     order = ["dataset", "encoder", "harmonic_mean"]

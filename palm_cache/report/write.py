@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 
 import pandas as pd
 
+from palm_cache.adaptation.tasks import half_of
 from palm_cache.errors import DataError
 from palm_cache.report.base_novel import base_novel_section
 from palm_cache.report.comparison import compare_with_paper, deviations
@@ -34,12 +35,18 @@ from palm_cache.report.which_head import which_head
 from palm_cache.store.atomic import replacing
 from palm_cache.store.fingerprint import library_versions
 from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
-from palm_cache.types import ALL_SHOTS, ALL_TEMPLATES, Training, is_base_only, spell_shots
+from palm_cache.types import ALL_SHOTS, ALL_TEMPLATES, BASE_NOVEL, Training, is_base_only, spell_shots
 
 _READING = (
     "Accuracy and macro F1 on each fold's test clips, scored once after training: mean over folds, then "
     "mean ± standard deviation over seeds. Heads without shots learn nothing and have one run per fold. "
     "All runs classify cached embeddings of frozen encoders in evaluation mode."
+)
+
+
+_BASE_ALONE = (
+    f"All of these heads learned from the first half of the classes alone (--split {BASE_NOVEL}) and choose "
+    "among all classes here; what they reach on either half by itself is below."
 )
 
 
@@ -96,7 +103,11 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
         missing.append("predictions.h5 (make it with: palm-cache evaluate)")
     reference = reference_head(kinds, against)
     choice = which_head(scores, kinds)
-    sections = [*([choice] if choice else []), _results(summary, kinds), *_beside_the_paper(scores)]
+    sections = [
+        *([choice] if choice else []),
+        _results(summary, kinds, split.all()),
+        *_beside_the_paper(scores),
+    ]
     novel = base_novel_section(every)
     sections += [novel] if novel else []
     if (out / "prompts.csv").exists():
@@ -118,7 +129,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     return Report(folder / "index.html", summary, first)
 
 
-def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> Section:
+def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]], base_alone: bool) -> Section:
     """Show a table per dataset and encoder: narrow enough for a phone, and never two encoders as one."""
     tables, marked = [], False
     for key, rows in summary.groupby(["dataset", "encoder"], sort=False):
@@ -143,7 +154,8 @@ def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> Se
         interval = [f"{100 * LEVEL:.0f} % interval"] if of_place else []
         headings = ("head", "shots", "accuracy %", *interval, "macro F1 %", "folds", "seeds", "parameters")
         tables.append(Table(headings, tuple(cells), ", ".join(place)))
-    notes = [_READING, *([HOW] if kinds else []), *([ONE_SEED] if marked else [])]
+    notes = [*([_BASE_ALONE] if base_alone else []), _READING]
+    notes += [*([HOW] if kinds else []), *([ONE_SEED] if marked else [])]
     return Section("Results", (*notes, *tables, accuracy_by_head(summary)))
 
 
@@ -183,13 +195,16 @@ def _prompts(prompts: pd.DataFrame) -> Section:
 
 
 def _short_draws(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> list[str]:
-    """Say which draws have fewer clips than shots times classes."""
+    """Say which draws have fewer clips than shots times the classes that are drawn from."""
     said = []
     for place, of_place in kinds.items():
         n_classes = len(next(iter(of_place[0].runs.values())).class_names)
         runs = scores[(scores["dataset"] == place[0]) & (scores["encoder"] == place[1])]
-        for shots, drawn in runs[runs["shots"] < ALL_SHOTS].groupby("shots")["n_train"]:
-            wanted = int(cast("int", shots)) * n_classes
+        runs = runs[runs["shots"] < ALL_SHOTS]
+        for (base_only, shots), drawn in runs.groupby([runs["variant"].map(is_base_only), "shots"])[
+            "n_train"
+        ]:
+            wanted = shots * (half_of(n_classes) if base_only else n_classes)
             if drawn.min() < wanted:
                 said.append(f"{', '.join(place)}: {span(drawn)} of {wanted:,} clips at {shots} shots")
     return said

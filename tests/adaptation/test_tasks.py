@@ -121,4 +121,10 @@ def test_all_shots_are_every_usable_training_clip_and_no_class_is_short() -> Non
     train = features.folds[0].train
     assert sorted(task.train.tolist()) == sorted(train[features.usable[train]].tolist())
     assert task.short_classes == ()
-    assert torch.equal(task.train, few_shot(features, fold=1, shots=ALL_SHOTS, seed=4).train)
+
+
+def test_all_shots_are_shuffled_class_by_class_as_any_number_of_shots_is(features: Features) -> None:
+    whole = int(torch.bincount(features.labels[features.folds[0].train]).max())
+    counted, everything = (few_shot(features, fold=1, shots=n, seed=3).train for n in (whole, ALL_SHOTS))
+    assert torch.equal(counted, everything)
+    assert not torch.equal(everything, few_shot(features, fold=1, shots=ALL_SHOTS, seed=4).train)

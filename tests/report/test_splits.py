@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from palm_cache.report.base_novel import base_to_novel
 from palm_cache.report.write import write_report
 from palm_cache.store.heads import choose_run, read_runs, run_name, split_run_name
 from palm_cache.store.scores import read_scores
-from palm_cache.types import ALL_SHOTS
+from palm_cache.types import ALL_SHOTS, Fold
 
 HEADS = ("prototype", "tip-adapter")
 
@@ -67,6 +68,29 @@ def test_base_and_novel_have_a_table_of_their_own(out: Path) -> None:
     report = (out / "report" / "report.md").read_text()
     assert "base %" in report.split("## Base to novel")[1]
     assert "split=base-novel" not in report.split("## Results")[1].split("## Base to novel")[0]
+
+
+def test_base_classes_alone_have_a_report_that_says_so(tmp_path: Path) -> None:
+    features = make_features(noise=0.9)
+    folds = tuple(Fold(fold.train, fold.test[features.labels[fold.test] < 2]) for fold in features.folds)
+    store = write_sample(tmp_path / "features.zarr", replace(features, folds=folds))
+    split = FitParams(heads=("zero-shot", "proker"), shots=(4,), seeds=(0, 1), split="base-novel")
+    fit_store(store, tmp_path, split)
+    evaluate_files(tmp_path)
+    report = (write_report(tmp_path).page.parent / "report.md").read_text()
+    assert "learned from the first half of the classes alone" in report.split("## Results")[1]
+    assert (
+        "Draws with fewer clips than asked for" not in report
+    )  # eight clips of two classes are all asked for
+    table = base_to_novel(read_scores(tmp_path / "scores.csv"))
+    assert table["novel"].isna().all()
+    assert table["harmonic_mean"].isna().all()
+    assert "| - | - | 3 | 2 |" in report.split("## Base to novel")[1]
+
+
+def test_of_two_halves_without_a_right_answer_the_mean_is_zero(out: Path) -> None:
+    scores = read_scores(out / "scores.csv").assign(base_accuracy=0.0, novel_accuracy=0.0)
+    assert base_to_novel(scores)["harmonic_mean"].tolist() == [0.0, 0.0]
 
 
 def test_the_command_prints_both_halves(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
