@@ -138,7 +138,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             prompts = class_means(audio, of_clips, len(self.classes_))
         together = None if groups is None else _group_numbers(groups, rows)
-        shots = Shots(audio[None], of_clips[None], prompts, (_seed(self.random_state),), groups=together)
+        shots = Shots(
+            audio[None], of_clips[None], prompts[None], (_seed(self.random_state),), groups=together
+        )
         states = head.fit(shots)
         need_finite({name: value[0] for name, value in states.items()}, head, type(self).__name__)
         self.head_ = head

@@ -207,7 +207,7 @@ def test_clips_of_one_group_are_held_out_together(features: Features) -> None:
     shots = Shots(
         unit(torch.from_numpy(copied))[None],
         torch.from_numpy(np.repeat(labels, 3))[None],
-        unit(torch.from_numpy(text)),
+        unit(torch.from_numpy(text))[None],
         (0,),
         groups=torch.arange(24).repeat_interleave(3)[None],
     )

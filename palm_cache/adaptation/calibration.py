@@ -226,8 +226,8 @@ def hold_out(
         return ()
     n_classes = int(labels.max()) + 1
     own = (torch.arange(len(shots)) if groups is None else groups)[None]
-    kinds = torch.unique(first_of_group(own)[0] * n_classes + labels)
-    counts = torch.bincount(kinds % n_classes)
+    of_classes = torch.unique(torch.stack([labels, first_of_group(own)[0]]), dim=1)[0]
+    counts = torch.bincount(of_classes)
     divisible = counts[counts > 1]
     if not len(divisible):
         return ()

@@ -155,10 +155,9 @@ def fit_runs(
         _need_text(features, type(head))
         if head.needs_text_tower:
             need_words(words, type(head))
-    batches: dict[tuple[str, int, int, int], list[Run]] = {}
-    for number, run in enumerate(runs):
-        alone = number if _starts_from_shots(features, heads[run.head]) else -1
-        batches.setdefault((run.head, run.shots, len(tasks[run].train), alone), []).append(run)
+    batches: dict[tuple[str, int, int], list[Run]] = {}
+    for run in runs:
+        batches.setdefault((run.head, run.shots, len(tasks[run].train)), []).append(run)
     n_views = features.audio.shape[1]
     done, total = Counter[str](), Counter[str]()
     for run in runs:
@@ -229,9 +228,9 @@ def _fit_batch(
     shots = Shots(
         audio=audio,
         labels=labels,
-        text=class_means(audio[0], labels[0], len(features.class_names))
+        text=class_means(audio, labels, len(features.class_names))
         if from_shots
-        else _prompts(features, head),
+        else _prompts(features, head).expand(len(runs), -1, -1),
         seeds=tuple(run.seed for run in runs),
         words=words,
         views=n_views,
@@ -245,7 +244,7 @@ def _fit_batch(
     for number, run in enumerate(runs):
         state = {name: value[number] for name, value in states.items()}
         need_finite(state, head, f"{run.dataset}, {run_name(run)}")
-    n_classes, dim = shots.text.shape
+    _, n_classes, dim = shots.text.shape
     token_dim = words.tower.token_dim if words else 0  # no other head's count depends on it
     return [
         FittedHead(

@@ -105,7 +105,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     choice = which_head(scores, kinds)
     sections = [
         *([choice] if choice else []),
-        _results(summary, kinds, split.all()),
+        _results(summary, kinds, bool(split.all())),
         *_beside_the_paper(scores),
     ]
     novel = base_novel_section(every)
@@ -201,9 +201,8 @@ def _short_draws(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) ->
         n_classes = len(next(iter(of_place[0].runs.values())).class_names)
         runs = scores[(scores["dataset"] == place[0]) & (scores["encoder"] == place[1])]
         runs = runs[runs["shots"] < ALL_SHOTS]
-        for (base_only, shots), drawn in runs.groupby([runs["variant"].map(is_base_only), "shots"])[
-            "n_train"
-        ]:
+        for key, drawn in runs.groupby([runs["variant"].map(is_base_only), "shots"])["n_train"]:
+            base_only, shots = cast("tuple[bool, int]", key)
             wanted = shots * (half_of(n_classes) if base_only else n_classes)
             if drawn.min() < wanted:
                 said.append(f"{', '.join(place)}: {span(drawn)} of {wanted:,} clips at {shots} shots")

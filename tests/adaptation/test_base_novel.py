@@ -11,6 +11,7 @@ from samples import make_features
 from palm_cache.adaptation.calibration import calibrate
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
+from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import unit
 from palm_cache.adaptation.tasks import draw, few_shot
 from palm_cache.errors import DataError, ParameterError
@@ -67,6 +68,22 @@ def test_either_half_is_scored_among_its_own_classes(seven: Features, fitted: di
     assert fitted["zero-shot"].run.base_only
     row, _ = evaluate_head(seven, fit_runs(seven, FitParams(heads=("zero-shot",)))[0][0])
     assert "base_accuracy" not in row
+
+
+@pytest.mark.parametrize("name", ["proker", "proker-hybrid", "muka", "muka-cosine", "auto"])
+def test_shots_that_want_no_prior_leave_it_to_the_classes_that_have_nothing_else(name: str) -> None:
+    parts = (12, 12) if find_head(name).n_encoders == 2 else ()
+    features = make_features(n_classes=6, noise=0.5, parts=parts)
+    base = features.text.clone()
+    base[:3] = base[:3].roll(1, dims=0)  # prompts of base classes mislead
+    params = replace(SPLIT, heads=(name,), shots=(8,))
+    head = fit_runs(replace(features, text=base), params)[0][0]
+    test = features.audio[features.labels >= 3, 0]
+    answers = find_head(name).logits(head.state, test)[:, 3:]
+    assert len(answers.argmax(dim=1).unique()) == 3
+    if not parts:
+        cosines = unit(test) @ unit(features.text[3:, features.templates.index(head.template)]).T
+        assert torch.equal(answers.argmax(dim=1), cosines.argmax(dim=1))
 
 
 def test_a_half_that_is_not_among_the_test_clips_has_no_accuracy(seven: Features) -> None:

@@ -14,6 +14,7 @@ from spectrum import LetterTower
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from palm_cache.adaptation import calibration
 from palm_cache.adaptation.calibration import (
     calibrate,
     calibrate_file,
@@ -144,7 +145,7 @@ def test_it_equals_a_plain_loop_over_the_parts(features: Features) -> None:
             Shots(
                 unit(features.audio[train, 0])[None],
                 features.labels[train][None],
-                unit(features.text[:, 0]),
+                unit(features.text[:, 0])[None],
                 (1,),
             )
         )
@@ -170,6 +171,37 @@ def test_test_clips_take_no_part(features: Features) -> None:
     spoilt = replace(spoilt, folds=tuple(Fold(shots, fold.test) for fold in features.folds))
     kept = replace(features, folds=spoilt.folds)
     assert calibrate(spoilt, head) == calibrate(kept, head)
+
+
+def test_no_clip_that_a_refit_learned_from_nor_one_of_its_group_is_scored_by_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features = make_features(n_classes=5, noise=1.2, n_folds=2)
+    train = features.folds[0].train
+    rare = (features.labels[train] == 4).nonzero()[1:, 0]  # of the last class a single clip is left
+    kept = torch.ones(len(train), dtype=torch.bool).index_fill(0, rare, False)
+    recordings = torch.arange(len(features.labels)) // 10  # of two clips of every class
+    features = replace(features, folds=(Fold(train[kept], features.folds[0].test),), groups=recordings)
+    params = FitParams(heads=("tip-adapter",), shots=(8,), seeds=(0,))
+    head = fit_runs(features, params)[0][0]
+    scored = []
+
+    def spy(of_shots, refitted, words=None):  # type: ignore[no-untyped-def]
+        row, told = evaluate_head(of_shots, refitted, words)
+        learned = [
+            int((unit(features.audio[:, 0]) - key).norm(dim=1).argmin()) for key in refitted.state["keys"]
+        ]
+        assert not set(learned) & set(told.rows.tolist())
+        assert not set(recordings[learned].tolist()) & set(recordings[told.rows].tolist())
+        assert sorted([*learned, *told.rows.tolist()]) == sorted(
+            few_shot(features, fold=1, shots=8, seed=0).train
+        )
+        scored.extend(told.rows.tolist())
+        return row, told
+
+    monkeypatch.setattr(calibration, "evaluate_head", spy)
+    assert calibrate(features, head).n_clips == len(scored) == len(set(scored))
+    assert 4 not in features.labels[scored].tolist()
 
 
 def test_what_a_run_chose_is_held_while_its_temperature_is_found(

@@ -86,7 +86,7 @@ def test_neighbours_vote_as_in_scikit_learn(shots: Shots, clips: Tensor) -> None
 
 def test_equal_numbers_of_votes_go_to_the_nearer_neighbours() -> None:
     audio = unit(torch.tensor([[[1.0, 0.1], [1.0, 0.3], [0.0, 1.0], [0.1, -1.0]]]))
-    shots = Shots(audio, torch.tensor([[1, 0, 0, 1]]), torch.zeros(2, 2), (0,))
+    shots = Shots(audio, torch.tensor([[1, 0, 0, 1]]), torch.zeros(1, 2, 2), (0,))
     state = {**make_head(Neighbours).fit(shots), "k": torch.tensor([2])}
     assert Neighbours.logits(state, torch.tensor([[[1.0, 0.0]]])).argmax() == 1
 
@@ -174,7 +174,7 @@ def test_tip_adapter_is_the_naive_loop(shots: Shots, clips: Tensor) -> None:
     for run in range(3):
         alpha, beta = float(state["alpha"][run]), float(state["beta"][run])
         expected = [
-            naive_tip_adapter(clip, shots.audio[run], shots.labels[run], shots.text, alpha, beta)
+            naive_tip_adapter(clip, shots.audio[run], shots.labels[run], shots.text[run], alpha, beta)
             for clip in clips
         ]
         logits = TipAdapter.logits(state_of(state, run), clips)
@@ -193,7 +193,9 @@ def test_tip_adapters_numbers_are_the_best_of_leaving_every_key_out(monkeypatch:
             for clip in range(16):
                 rest = torch.arange(16) != clip
                 keys, labels = shots.audio[run][rest], shots.labels[run][rest]
-                rows.append(naive_tip_adapter(shots.audio[run, clip], keys, labels, shots.text, alpha, beta))
+                rows.append(
+                    naive_tip_adapter(shots.audio[run, clip], keys, labels, shots.text[run], alpha, beta)
+                )
             logits = torch.stack(rows)
             losses[alpha, beta] = min(
                 float(cross_entropy(factor * logits, shots.labels[run])) for factor in TEMPERATURES
@@ -232,7 +234,7 @@ def test_keys_are_fine_tuned_as_by_one_optimiser_per_run(monkeypatch: pytest.Mon
                 others = values.expand(len(batch), -1, -1).clone()
                 others[torch.arange(len(batch)), batch] = 0  # a clip does not find itself
                 cached = torch.exp(-beta * (1 - clip @ keys.T))[:, None] @ others
-                logits = 100 * clip @ shots.text.T + alpha * cached[:, 0]
+                logits = 100 * clip @ shots.text[run].T + alpha * cached[:, 0]
                 cross_entropy(logits, shots.labels[run, batch]).backward()
                 optimiser.step()
                 schedule.step()

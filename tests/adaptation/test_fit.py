@@ -14,7 +14,8 @@ from palm_cache.adaptation.calibration import calibrate
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_runs, fit_store
 from palm_cache.adaptation.grid import plan_runs
-from palm_cache.adaptation.heads import HEADS
+from palm_cache.adaptation.heads import HEADS, find_head
+from palm_cache.adaptation.heads.base import no_tick
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError, StaleStoreError, UnknownNameError
 from palm_cache.estimators import HeadClassifier
@@ -133,11 +134,20 @@ def test_a_store_without_text_serves_the_heads_that_read_none(tmp_path: Path, fe
 
 @pytest.mark.parametrize("name", ["palm", "palm-prototype"])
 def test_without_text_palm_starts_from_the_class_means_of_every_draw_as_its_estimator_does(
-    features: Features, name: str
+    features: Features, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    batches = []
+    fit = find_head(name).fit
+
+    def spy(self, shots, tick=no_tick):  # type: ignore[no-untyped-def]
+        batches.append(len(shots.seeds))
+        return fit(self, shots, tick)
+
+    monkeypatch.setattr(find_head(name), "fit", spy)
     mute = replace(features, text=features.text[:, :0], templates=())
     params = FitParams(heads=(name,), shots=(4,), seeds=(0, 1), folds=(1, 2), training=QUICK)
     fitted, notes = fit_runs(mute, params)
+    assert batches == [4]  # in one tensor program
     assert notes == [
         "clusters: the mini store holds no text embeddings: class means of the shots stand in for the "
         f"prompts of {name}"

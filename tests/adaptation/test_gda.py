@@ -51,7 +51,11 @@ def test_alpha_is_the_best_of_cross_validation() -> None:
             scores[out] = audio[out] @ weight.T + bias
         losses = [
             min(
-                float(cross_entropy(factor * (100 * audio @ shots.text.double().T + alpha * scores), labels))
+                float(
+                    cross_entropy(
+                        factor * (100 * audio @ shots.text[run].double().T + alpha * scores), labels
+                    )
+                )
                 for factor in TEMPERATURES
             )
             for alpha in ALPHAS.candidates

@@ -129,7 +129,7 @@ def test_what_is_chosen_is_the_best_of_all_refits(
         def prior(clips: Array, scale: float) -> Array:
             if kind is KernelRidge:
                 return np.zeros((len(clips), 4))
-            powers = np.exp(scale * clips @ shots.text.double().numpy().T)
+            powers = np.exp(scale * clips @ shots.text[0].double().numpy().T)  # that of every run
             return np.asarray(powers / powers.sum(1, keepdims=True))
 
         loss = refit_losses(
@@ -160,7 +160,9 @@ def test_proker_is_the_naive_formula() -> None:
     for run in range(2):
         audio, gamma = shots.audio[run].double(), float(state["gamma"][run])
         softly = [
-            torch.softmax(state["prior_scale"][run] * one.double() @ shots.text.double().T, dim=1).numpy()
+            torch.softmax(
+                state["prior_scale"][run] * one.double() @ shots.text[run].double().T, dim=1
+            ).numpy()
             for one in (audio, clips)
         ]
         expected = float(state["scale"][run]) * naive_proker(
@@ -216,7 +218,7 @@ def test_mukas_kernel_is_the_product_of_the_encoders_kernels() -> None:
     kernel = Muka.kernel(Muka.distances(clips, shots.audio[1], (10, 14)), state["gamma"][1])
     np.testing.assert_allclose(kernel, product, atol=1e-5)
     softly = [
-        torch.softmax(state["prior_scale"][1] * unit(side).double() @ shots.text.double().T, dim=1).numpy()
+        torch.softmax(state["prior_scale"][1] * unit(side).double() @ shots.text[1].double().T, dim=1).numpy()
         for side in (shots.audio[1], clips)
     ]
     expected = float(state["scale"][1]) * naive_proker(
@@ -278,7 +280,7 @@ def test_proker_published_is_the_authors_formula(count: int, beta: float, ridge:
     state = make_head(ProkerPublished).fit(shots)
     clips = unit(torch.randn(30, 24, generator=torch.Generator().manual_seed(5)))
     for run in range(2):
-        audio, text = shots.audio[run].double().numpy(), shots.text.double().numpy()
+        audio, text = shots.audio[run].double().numpy(), shots.text[run].double().numpy()
         gram, cross = (np.exp(-beta * (1 - side @ audio.T)) for side in (audio, clips.double().numpy()))
         targets = one_hot(shots.labels[run], 4)
         alpha = np.linalg.solve(gram / ridge + np.eye(len(gram)), targets - audio @ text.T)
@@ -294,7 +296,7 @@ def test_muka_published_has_the_first_encoders_prior(
     shots = make_shots(runs=1, clips_per_class=2, noise=2.0, parts=(10, 14))
     logits = kind.logits(kind(BARE_TEMPLATE, Training()).fit(shots), shots.audio)[0]
     audio = [unit(part).double().numpy() for part in torch.split(shots.audio[0], [10, 14], dim=1)]
-    prompts = unit(shots.text[:, :10]).double().numpy()
+    prompts = unit(shots.text[0, :, :10]).double().numpy()
     gram = np.prod([np.exp(-2.6 * (1 - audio[one] @ audio[one].T)) for one in kernels_of], axis=0)
     prior = audio[0] @ prompts.T
     alpha = np.linalg.solve(gram / 0.05 + np.eye(8), one_hot(shots.labels[0], 4) - prior)
@@ -306,7 +308,7 @@ def test_mukas_priors_are_those_that_their_names_say() -> None:
     cosines = [
         unit(a) @ unit(t).T
         for a, t in zip(
-            *(torch.split(side, [10, 14], dim=1) for side in (shots.audio[0], shots.text)), strict=True
+            *(torch.split(side, [10, 14], dim=1) for side in (shots.audio[0], shots.text[0])), strict=True
         )
     ]
     for kind, first, softly in (
@@ -325,9 +327,9 @@ def test_an_encoder_without_text_is_a_factor_of_mukas_kernel_and_no_part_of_its_
 ) -> None:
     shots = make_shots(runs=1, noise=2.0, parts=(8, 8, 8))
     text = shots.text.clone()
-    text[:, 8:16] = 0
+    text[..., 8:16] = 0
     state = make_head(kind).fit(replace(shots, text=unit(text)))
-    (left, speech, right), prompts = (torch.split(side, 8, dim=-1) for side in (shots.audio[0], text))
+    (left, speech, right), prompts = (torch.split(side, 8, dim=-1) for side in (shots.audio[0], text[0]))
     seen = (unit(left) @ unit(prompts[0]).T + unit(right) @ unit(prompts[2]).T) / 2
     scale = float(state["prior_scale"])
     prior = torch.softmax(scale * seen, dim=1) if softly else scale * seen
@@ -370,13 +372,14 @@ def test_widths_of_many_encoders_are_chosen_one_after_the_other() -> None:
 def test_a_shot_is_no_part_of_the_mean_that_proker_hybrid_holds_it_against() -> None:
     shots = make_shots(runs=2, clips_per_class=3, views=2, noise=2.0)
     # In single precision they were of unit length only nearly.
-    audio, text = unit(shots.audio.double()), shots.text.double()
-    cosines = make_head(ProkerHybrid).cosines_of_shots(audio, shots.labels, shots.together, shots)
+    shots = replace(shots, audio=unit(shots.audio.double()))
+    audio, text = shots.audio, shots.text.double()
+    cosines = make_head(ProkerHybrid).cosines_of_shots(shots)
     for run, blend, clip in itertools.product(range(2), range(4), range(12)):
         share = kernels.BLENDS[blend]
         for label in range(4):
             others = (shots.labels[run] == label) & (torch.arange(24) // 2 != clip)
-            prompt = unit((1 - share) * text[label] + share * unit(audio[run][others].sum(dim=0)))
+            prompt = unit((1 - share) * text[run, label] + share * unit(audio[run][others].sum(dim=0)))
             for example in (2 * clip, 2 * clip + 1):
                 if shots.labels[run, example] == label:
                     torch.testing.assert_close(

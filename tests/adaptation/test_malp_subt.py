@@ -26,7 +26,7 @@ def in_double(shots: Shots) -> Shots:
 
 def malp_by_hand(shots: Shots, run: int) -> dict[str, torch.Tensor]:
     (generator,) = generators((shots.seeds[run],))
-    n_classes, dim = shots.text.shape
+    _, n_classes, dim = shots.text.shape
     context = (CONTEXT_STD * torch.randn(n_classes, dim, generator=generator)).double().requires_grad_()
     gate = torch.rand(n_classes, generator=generator).double().requires_grad_()
     vectors = (CONTEXT_STD * torch.randn(3, dim, generator=generator)).double().requires_grad_()
@@ -40,7 +40,7 @@ def malp_by_hand(shots: Shots, run: int) -> dict[str, torch.Tensor]:
                 similarities = []
                 for label in range(n_classes):
                     trust = torch.sigmoid(gate[label])
-                    mixed = (1 - trust) * shots.text[label] + trust * context[label]
+                    mixed = (1 - trust) * shots.text[0, label] + trust * context[label]
                     text = mixed / mixed.norm() + shares[1] * vectors[1]
                     sound = shots.audio[run, clip] + shares[0] * vectors[0]
                     left, right = torch.cat([sound, vectors[2]]), torch.cat([text, vectors[2]])
@@ -68,7 +68,7 @@ def test_malp_learns_what_a_loop_by_hand_learns() -> None:
 def subt_by_hand(shots: Shots, run: int, seen: list[int]) -> torch.Tensor:
     """Return class embeddings, those of classes that are not seen by the rule for new ones."""
     (generator,) = generators((shots.seeds[run],))
-    text = shots.text[seen]
+    text = shots.text[0, seen]
     left, sizes, start = torch.linalg.svd(text, full_matrices=False)
     learned = start.clone().requires_grad_()
     orders = draw_orders(shots.labels.shape[1], TRAINING.epochs, generator)
@@ -85,11 +85,11 @@ def subt_by_hand(shots: Shots, run: int, seen: list[int]) -> torch.Tensor:
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-    found = torch.empty_like(shots.text)
+    found = torch.empty_like(shots.text[0])
     found[seen] = embeddings().detach()
     turn = start.T @ learned.detach()
-    for label in set(range(len(shots.text))) - set(seen):
-        prompt = shots.text[label]
+    for label in set(range(shots.n_classes)) - set(seen):
+        prompt = shots.text[0, label]
         share = (start @ prompt).norm()
         assert 0 <= share <= 1
         found[label] = normalize(prompt + share * normalize(prompt @ turn, dim=0), dim=0)
@@ -102,7 +102,7 @@ def test_subt_learns_what_a_loop_by_hand_learns() -> None:
     for run in range(2):
         expected = subt_by_hand(shots, run, [0, 1, 2, 3])
         torch.testing.assert_close(state["class_embeddings"][run], expected, atol=1e-8, rtol=0)
-        assert (expected - shots.text).abs().max() > 0.01
+        assert (expected - shots.text[0]).abs().max() > 0.01
 
 
 def test_subt_turns_the_prompt_of_a_class_without_clips_as_it_turned_the_others() -> None:
@@ -118,7 +118,7 @@ def test_subt_turns_the_prompt_of_a_class_without_clips_as_it_turned_the_others(
 def test_subt_bears_two_classes_of_one_prompt() -> None:
     shots = in_double(make_shots(runs=1, clips_per_class=4))
     text = shots.text.clone()
-    text[1] = text[0]
+    text[:, 1] = text[:, 0]
     state = SubT(BARE_TEMPLATE, TRAINING).fit(replace(shots, text=text))
     assert state["class_embeddings"].isfinite().all()
     torch.testing.assert_close(state["class_embeddings"][0, 0], state["class_embeddings"][0, 1])

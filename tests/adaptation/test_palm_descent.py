@@ -30,17 +30,17 @@ def make_shots(
     noise = torch.randn(runs, n_clips, dim, generator=generator, dtype=dtype)
     audio = unit(2 * common + torch.stack(centres)[labels] + noise)
     text = unit(2 * common + torch.randn(n_classes, dim, generator=generator, dtype=dtype))
-    return Shots(audio, labels, text, tuple(range(runs)))
+    return Shots(audio, labels, text.expand(runs, -1, -1), tuple(range(runs)))
 
 
 def draw_start(shots: Shots) -> tuple[dict[str, Tensor], Tensor]:
     """Draw start and orders as the paper does: context, gate, then one permutation an epoch."""
     contexts, gates, orders = [], [], []
     for generator in generators(shots.seeds):
-        contexts.append(CONTEXT_STD * torch.randn(shots.text.shape, generator=generator))
-        gates.append(torch.rand(len(shots.text), generator=generator))
+        contexts.append(CONTEXT_STD * torch.randn(shots.text.shape[1:], generator=generator))
+        gates.append(torch.rand(shots.n_classes, generator=generator))
         orders.append(draw_orders(shots.labels.shape[1], QUICK.epochs, generator))
-    known = torch.nn.functional.one_hot(shots.labels, len(shots.text)).any(dim=1)
+    known = torch.nn.functional.one_hot(shots.labels, shots.n_classes).any(dim=1)
     start = {
         "context": (torch.stack(contexts) * known[..., None]).to(shots.audio),
         "gate": torch.stack(gates).to(shots.audio),
@@ -103,7 +103,7 @@ def test_a_zero_embedding_does_no_harm(coordinates) -> None:
     shots = make_shots()
     audio, text = shots.audio.clone(), shots.text.clone()
     audio[:, 5] = 0
-    text[2] = 0
+    text[:, 2] = 0
     silent = replace(shots, audio=audio, text=text)
     learned, _ = in_closed_form(silent, coordinates=coordinates)
     assert_equal(learned, by_autograd(silent))

@@ -82,11 +82,11 @@ def test_what_is_chosen_is_the_slowest_that_is_not_clearly_worse_than_the_best()
                     if epochs:
                         weights = (~out).float()[None] / (~out).float().mean()
                         start, _ = descend(
-                            start, shots.text, shots.audio[run][None], shots.labels[run][None],
+                            start, shots.text[run][None], shots.audio[run][None], shots.labels[run][None],
                             orders[:, :epochs], Training(),
                             variants=Variants(torch.tensor([rate]), torch.tensor([scale]), weights),
                         )  # fmt: skip
-                    embeddings = mix_context(shots.text, start["context"], start["gate"])[0]
+                    embeddings = mix_context(shots.text[run][None], start["context"], start["gate"])[0]
                     logits[out] = SCALE * shots.audio[run][out] @ embeddings.T
                 each = [
                     cross_entropy(factor * logits, shots.labels[run], reduction="none")

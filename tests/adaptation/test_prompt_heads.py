@@ -116,7 +116,7 @@ def make_shots(tower: LetterTower, runs: int = 2, clips: int = 21) -> Shots:
     audio = unit(torch.randn(runs, clips, 32, generator=generator, dtype=torch.float64))
     labels = torch.randint(len(CLASSES), (runs, clips), generator=generator)
     text = unit(torch.randn(len(CLASSES), 32, generator=generator, dtype=torch.float64))
-    return Shots(audio, labels, text, tuple(range(3, 3 + runs)), Words(tower, CLASSES))
+    return Shots(audio, labels, text.expand(runs, -1, -1), tuple(range(3, 3 + runs)), Words(tower, CLASSES))
 
 
 def prompt(tower: LetterTower, context: Tensor, name: str) -> Tensor:

@@ -70,7 +70,7 @@ def train_recorded(
     start = {"context": recorded["ctx0"][None], "gate": recorded["lambdas0"][None]}
     return train(
         start,
-        recorded["text"],
+        recorded["text"][None],
         recorded["train_x"][None],
         recorded["train_y"][None],
         recorded["orders"][None, :epochs],
@@ -156,7 +156,7 @@ def test_runs_trained_together_equal_a_plain_loop_over_them(
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
-    text = torch.nn.functional.normalize(random(n_classes, dim), dim=-1)
+    text = torch.nn.functional.normalize(random(n_runs, n_classes, dim), dim=-1)
     audio = torch.nn.functional.normalize(random(n_runs, n_clips, dim), dim=-1)
     labels = torch.randint(n_classes, (n_runs, n_clips), generator=generator)
     start = {"context": 0.02 * random(n_runs, n_classes, dim), "gate": random(n_runs, n_classes)}
@@ -164,7 +164,7 @@ def test_runs_trained_together_equal_a_plain_loop_over_them(
     together, _ = train(start, text, audio, labels, orders, training)
     for run in range(n_runs):
         alone = {name: value[run] for name, value in start.items()}
-        context, gate = plain_loop(text, audio[run], labels[run], alone, orders[run], training)
+        context, gate = plain_loop(text[run], audio[run], labels[run], alone, orders[run], training)
         torch.testing.assert_close(together["context"][run], context, atol=tolerance, rtol=0)
         torch.testing.assert_close(together["gate"][run], gate, atol=tolerance, rtol=0)
 

@@ -212,7 +212,7 @@ def _check_absent_class(kind: type[Head]) -> None:
     labels = torch.arange(12)[None] % 2  # of three classes the last is missing
     text = unit(torch.randn(3, 24, generator=generator)) if kind.reads_text else torch.zeros(3, 24)
     words = Words(LetterTower(24), ("dog", "church bell", "siren"))
-    shots = Shots(audio, labels, text, (5,), words, parts=parts_for(kind))
+    shots = Shots(audio, labels, text[None], (5,), words, parts=parts_for(kind))
     state = kind(BARE_TEMPLATE, Training(epochs=3)).fit(shots)
     logits = kind.logits(state, torch.randn(1, 200, 24, generator=generator), words)
     assert torch.isfinite(logits).all()
@@ -230,7 +230,7 @@ def _check_blindness_to_names(kind: type[Head]) -> None:
     for new, name in ((text[4], "siren"), (-text[1], "xylophone")):
         words = Words(LetterTower(24), ("dog", "church bell", "rain", "wind", name))
         prompts = torch.cat([text[:4], new[None]])
-        shots = Shots(audio, labels, prompts, (5, 6), words, parts=parts_for(kind))
+        shots = Shots(audio, labels, prompts.expand(2, -1, -1), (5, 6), words, parts=parts_for(kind))
         states.append(kind(BARE_TEMPLATE, Training(epochs=3)).fit(shots))
     for name in states[0]:
         one, other = states[0][name], states[1][name]
@@ -246,7 +246,7 @@ def _check_batching(kind: type[Head]) -> None:
     generator = torch.Generator().manual_seed(0)
     audio = unit(torch.randn(2, 12, 24, generator=generator))
     labels = torch.arange(12).repeat(2, 1) % 3
-    text = unit(torch.randn(3, 24, generator=generator))
+    text = unit(torch.randn(2, 3, 24, generator=generator))  # prompts of either run
     head = kind(BARE_TEMPLATE, Training(epochs=3))
     words = Words(LetterTower(24), ("dog", "church bell", "siren"))
     parts = parts_for(kind)
@@ -255,7 +255,7 @@ def _check_batching(kind: type[Head]) -> None:
     assert logits.shape == (2, 12, 3)
     for run, seed in enumerate((5, 6)):
         one = slice(run, run + 1)
-        alone = head.fit(Shots(audio[one], labels[one], text, (seed,), words, parts=parts))
+        alone = head.fit(Shots(audio[one], labels[one], text[one], (seed,), words, parts=parts))
         for name, value in alone.items():
             torch.testing.assert_close(together[name][run], value[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(kind.logits(alone, audio[run], words)[0], logits[run], atol=1e-3, rtol=0)

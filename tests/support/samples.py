@@ -90,7 +90,9 @@ def make_shots(
     prompts = text.roll(1, dims=0) if wrong_text else text
     if sum(parts) > dim:
         prompts = prompts.repeat(1, sum(parts) // dim)
-    return Shots(unit(audio), labels, unit(prompts), tuple(range(runs)), views=views, parts=parts)
+    return Shots(
+        unit(audio), labels, unit(prompts).expand(runs, -1, -1), tuple(range(runs)), views=views, parts=parts
+    )
 
 
 def write_tone(

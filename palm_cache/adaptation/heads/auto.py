@@ -71,7 +71,7 @@ class Auto(Head):
 
     @staticmethod
     def _choose(heads: Sequence[Head], shots: Shots) -> dict[str, Tensor]:
-        folds = cross_validation_folds(shots.labels, len(shots.text), shots.together, FOLDS)
+        folds = cross_validation_folds(shots.labels, shots.n_classes, shots.together, FOLDS)
         losses = torch.stack([_held_out_losses(head, shots, folds) for head in heads], dim=1)
         grid = Grid(tuple(float(place) for place in range(len(heads))), default=0.0)
         chosen = choose(losses, {"choice": grid}, folds >= 0, shots.views)
@@ -97,7 +97,7 @@ def _held_out_losses(head: Head, shots: Shots, folds: Tensor) -> Tensor:
 
     They are asked about the classes that a run has shots of, and know of no other.
     """
-    scores = torch.zeros(*shots.labels.shape, len(shots.text), dtype=torch.float64)
+    scores = torch.zeros(*shots.labels.shape, shots.n_classes, dtype=torch.float64)
     for run, own in enumerate(folds):
         present, labels = torch.unique(shots.labels[run], return_inverse=True)
         for fold in range(int(own.max()) + 1):
@@ -105,7 +105,7 @@ def _held_out_losses(head: Head, shots: Shots, folds: Tensor) -> Tensor:
             part = Shots(
                 shots.audio[run, kept][None],
                 labels[kept][None],
-                shots.text[present],
+                shots.text[run, present][None],
                 shots.seeds[run : run + 1],
                 views=shots.views,
                 parts=shots.parts,

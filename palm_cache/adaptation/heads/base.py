@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -52,7 +52,7 @@ class Shots:
     labels: Tensor
     """(runs, n_train) int64."""
     text: Tensor
-    """(n_classes, dim) float, unit length: the head's prompt for every class; zeros if it reads none."""
+    """(runs, n_classes, dim) float, unit length: its prompt for every class; zeros for a head without."""
     seeds: tuple[int, ...]
     """(runs,) one seed per run."""
     words: Words | None = None
@@ -69,7 +69,8 @@ class Shots:
 
     def __post_init__(self) -> None:
         runs, n_train, dim = self.audio.shape
-        if self.labels.shape != (runs, n_train) or len(self.seeds) != runs or self.text.shape[1:] != (dim,):
+        text = self.text.shape[:1], self.text.shape[2:]
+        if self.labels.shape != (runs, n_train) or len(self.seeds) != runs or text != ((runs,), (dim,)):
             raise DataError(
                 f"shots do not fit together: audio {tuple(self.audio.shape)}, labels "
                 f"{tuple(self.labels.shape)}, text {tuple(self.text.shape)}, {len(self.seeds)} seeds"
@@ -81,6 +82,23 @@ class Shots:
                 f"shots do not fit together: {n_train} examples of {self.views} views, {dim} numbers of "
                 f"parts {self.parts}"
             )
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes are told apart, with those that have no clip."""
+        return self.text.shape[1]
+
+    def of_runs(self, runs: Tensor) -> Shots:
+        """Return the shots of some runs (n_runs,)."""
+        return replace(
+            self,
+            audio=self.audio[runs],
+            labels=self.labels[runs],
+            text=self.text[runs],
+            seeds=tuple(self.seeds[run] for run in runs.tolist()),
+            groups=None if self.groups is None else self.groups[runs],
+            chosen={name: value[runs] for name, value in self.chosen.items()},
+        )
 
     @property
     def together(self) -> Tensor:

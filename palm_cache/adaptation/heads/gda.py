@@ -91,7 +91,14 @@ class Gda(Head):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Choose how much the discriminant counts, and solve with all shots."""
-        n_classes, audio = len(shots.text), shots.audio.double()
+        everything = torch.ones_like(shots.labels, dtype=torch.bool)
+        weight, bias = discriminant(shots.audio.double(), shots.labels, everything, shots.n_classes)
+        chosen = shots.chosen or self._choose(shots)
+        return {"text": shots.text, "weight": weight.float(), "bias": bias.float(), **chosen}
+
+    @staticmethod
+    def _choose(shots: Shots) -> dict[str, Tensor]:
+        n_classes, audio = shots.n_classes, shots.audio.double()
         zero_shot = cosine_logits(shots.text.double(), audio)
         folds = cross_validation_folds(shots.labels, n_classes, shots.together, FOLDS)
         scores = torch.zeros_like(zero_shot)
@@ -103,10 +110,7 @@ class Gda(Head):
         held_out = folds >= 0
         each = [held_out_loss(scale * together, shots.labels, held_out) for scale in TEMPERATURES]
         grids = {"alpha": ALPHAS, "scale": SCALES}
-        chosen = choose(torch.stack(each, dim=2), grids, held_out, shots.views) | dict(shots.chosen)
-        weight, bias = discriminant(audio, shots.labels, torch.ones_like(held_out), n_classes)
-        text = shots.text.repeat(len(shots.seeds), 1, 1)
-        return {"text": text, "weight": weight.float(), "bias": bias.float(), **chosen}
+        return choose(torch.stack(each, dim=2), grids, held_out, shots.views)
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -111,6 +112,24 @@ def held_out_residuals(inverse: Tensor, targets: Tensor, groups: Tensor) -> Tens
     return residuals
 
 
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """What the shots of some runs ask of a kernel machine."""
+
+    targets: Tensor
+    """(runs, n_examples, n_classes) one-hot labels."""
+    weights: Tensor
+    """(runs, n_examples) of squared errors."""
+    surplus: Tensor
+    """(runs, n_classes) logarithms of a class's weight: 0 where classes have equally many clips."""
+    present: Tensor
+    """(runs, 1, n_classes) bool, which classes have a clip."""
+    distances: Tensor
+    """(runs, ..., n_examples, n_examples)"""
+    cosines: Tensor
+    """(runs, blends, n_examples, n_classes)"""
+
+
 class KernelMachine(Head):
     """What kernel ridge regression and its relatives share: choose by leave-one-out, then solve."""
 
@@ -145,9 +164,9 @@ class KernelMachine(Head):
         """Return the base predictor of cosines (..., n, n_classes): nothing."""
         return torch.zeros_like(cosines * scale[..., None, None])
 
-    def cosines_of_shots(self, audio: Tensor, labels: Tensor, groups: Tensor, shots: Shots) -> Tensor:
+    def cosines_of_shots(self, shots: Shots) -> Tensor:
         """Return the cosines of every blend of prompt and shots, (runs, blends, n_examples, n_classes)."""
-        return self.cosines(audio, shots.text.double(), shots.parts)[:, None]
+        return self.cosines(shots.audio.double(), shots.text.double(), shots.parts)[:, None]
 
     def default_widths(self, spread: Tensor) -> Tensor:
         """Return the widths that are taken where nothing can be held out."""
@@ -165,45 +184,67 @@ class KernelMachine(Head):
         together = max(1, MAX_NUMBERS // (n_examples**2 * max(1, len(shots.parts))))
         solved = []
         for some in torch.split(torch.arange(runs), together):
-            given = {name: value[some] for name, value in shots.chosen.items()}
-            solved.append(self._solve_some(some, shots, given))
+            solved.append(self._solve(shots.of_runs(some)))
         return {name: torch.cat([part[name] for part in solved]) for name in solved[0]}
 
-    def _solve_some(self, some: Tensor, shots: Shots, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Choose and solve for some of the runs."""
-        audio, labels, groups = shots.audio[some].double(), shots.labels[some], shots.together[some]
-        n_classes = len(shots.text)
+    def _solve(self, shots: Shots) -> dict[str, Tensor]:
+        problem = self._pose(shots)
+        chosen = shots.chosen or self._choose(shots, problem)
+        # Of a single candidate nothing is chosen, and nothing given.
+        alone = {"blend": self.blends, "prior_scale": self.prior_scales}
+        only = {name: grid.candidates[0].expand_as(chosen["ridge"]) for name, grid in alone.items()}
+        chosen = {**only, **chosen}
+        blend = (self.blends.candidates == chosen["blend"][:, None]).int().argmax(dim=1)
+        cosines = problem.cosines[torch.arange(len(blend)), blend]
+        missing = (problem.targets - self.prior(cosines, chosen["prior_scale"])) * problem.present
+        ridge = chosen["ridge"][:, None] / problem.weights
+        inverse = _inverse(self.kernel(problem.distances, chosen["gamma"]), ridge)
+        return {
+            "clips": unit(shots.audio.double()).float(),
+            "weights": (inverse @ missing).float(),
+            "bias": (chosen["balance"][:, None] * problem.surplus).float(),
+            **chosen,
+        }
+
+    def _pose(self, shots: Shots) -> _Problem:
+        audio, labels, n_classes = shots.audio.double(), shots.labels, shots.n_classes
         targets, weights = one_hot(labels, n_classes), class_weights(labels, n_classes)
         surplus = weights.log()[..., None] * targets  # of an example's own class alone
-        surplus = surplus.sum(dim=1) / targets.sum(dim=1).clamp(min=1)  # (runs, n_classes)
-        balances = Grid(BALANCES if surplus.any() else (0.0,), default=0.0)
-        distances = self.distances(audio, audio, shots.parts)
-        n_pairs = labels.shape[1] * max(1, labels.shape[1] - 1)
-        spread = (distances.sum(dim=(-2, -1)) / n_pairs).clamp(min=1e-12)  # all shots may be one and the same
         present = present_classes(labels, n_classes)[:, None]
-        cosines = self.cosines_of_shots(audio, labels, groups, shots).masked_fill(~present[:, None], FAR)
-        priors = self.prior(cosines[:, :, None], self.prior_scales.candidates)
-        missing = (targets[:, None, None] - priors) * present[
-            :, None, None
-        ]  # (runs, blends, prior scales, n_examples, n_classes)
-        held_out = can_be_held_out(labels, n_classes, groups)
+        return _Problem(
+            targets=targets,
+            weights=weights,
+            surplus=surplus.sum(dim=1) / targets.sum(dim=1).clamp(min=1),
+            present=present,
+            distances=self.distances(audio, audio, shots.parts),
+            cosines=self.cosines_of_shots(shots).masked_fill(~present[:, None], FAR),
+        )
+
+    def _choose(self, shots: Shots, problem: _Problem) -> dict[str, Tensor]:
+        labels, groups = shots.labels, shots.together
+        targets, surplus = problem.targets[:, None, None], problem.surplus[:, None, None, None]
+        balances = Grid(BALANCES if surplus.any() else (0.0,), default=0.0)
+        n_pairs = labels.shape[1] * max(1, labels.shape[1] - 1)
+        spread = problem.distances.sum(dim=(-2, -1)) / n_pairs
+        spread = spread.clamp(min=1e-12)  # all shots may be one and the same
+        priors = self.prior(problem.cosines[:, :, None], self.prior_scales.candidates)
+        # (runs, blends, prior scales, n_examples, n_classes)
+        missing = (targets - priors) * problem.present[:, None, None]
+        held_out = can_be_held_out(labels, shots.n_classes, groups)
+        silent = self._silent(problem.present)
 
         def losses(widths: Tensor) -> Tensor:
-            kernel, of_ridges = self.kernel(distances, widths / spread), []
+            kernel, of_ridges = self.kernel(problem.distances, widths / spread), []
             for ridge in self.ridges.candidates:
-                inverse = _inverse(kernel, ridge / weights)[:, None, None]
-                predicted = targets[:, None, None] - held_out_residuals(
-                    inverse, missing, groups[:, None, None]
-                )
+                inverse = _inverse(kernel, ridge / problem.weights)[:, None, None]
+                predicted = targets - held_out_residuals(inverse, missing, groups[:, None, None])
                 each = [
-                    held_out_loss(
-                        scale * predicted + balance * surplus[:, None, None, None], labels, held_out
-                    )
+                    held_out_loss(scale * predicted + balance * surplus, labels, held_out)
                     for scale, balance in itertools.product(self.scales.candidates, balances.candidates)
                 ]
-                of_ridges.append(torch.stack(each, dim=-1))
-            found = torch.stack(of_ridges, dim=1)
-            return found.view(*found.shape[:-1], -1, len(balances.values))
+                of_ridges.append(torch.stack(each, dim=-1).masked_fill(silent, torch.inf))
+            table = torch.stack(of_ridges, dim=1)
+            return table.view(*table.shape[:-1], len(self.scales.values), len(balances.values))
 
         widths = self.search(losses, spread)
         grids = {
@@ -216,17 +257,17 @@ class KernelMachine(Head):
         chosen = choose(losses(widths), grids, held_out, shots.views)
         judged = (chosen["held_out"] > 0).view(-1, *(1,) * (widths.ndim - 1))
         chosen["gamma"] = torch.where(judged, widths, self.default_widths(spread)) / spread
-        chosen |= given
-        blend = (self.blends.candidates == chosen["blend"][:, None]).int().argmax(dim=1)
-        own = cosines[torch.arange(len(blend)), blend]
-        missing = (targets - self.prior(own, chosen["prior_scale"])) * present
-        inverse = _inverse(self.kernel(distances, chosen["gamma"]), chosen["ridge"][:, None] / weights)
-        return {
-            "clips": unit(audio).float(),
-            "weights": (inverse @ missing).float(),
-            "bias": (chosen["balance"][:, None] * surplus).float(),
-            **chosen,
-        }
+        return chosen
+
+    def _silent(self, present: Tensor) -> Tensor:
+        """Say which prior scales cannot be taken, (runs, 1, n_scales, 1) bool.
+
+        Zero, where a class has no clip: its prompt alone speaks for it.
+        """
+        if len(self.prior_scales.values) == 1:
+            return torch.zeros(len(present), 1, 1, 1, dtype=torch.bool)
+        absent = ~present.all(dim=-1)  # (runs, 1)
+        return (absent & (self.prior_scales.candidates == 0))[:, None, :, None]
 
 
 class KernelRidge(KernelMachine):
@@ -250,7 +291,7 @@ class KernelRidge(KernelMachine):
         """Return the shots and their weights."""
         solved = self.solve(shots)
         del solved["prior_scale"], solved["blend"]
-        return {**solved, "bias": solved["bias"] + unseen_bias(shots.labels, len(shots.text))}
+        return {**solved, "bias": solved["bias"] + unseen_bias(shots.labels, shots.n_classes)}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
@@ -293,7 +334,7 @@ class Proker(KernelMachine):
         """Return the shots, their weights and the prompts."""
         solved = self.solve(shots)
         del solved["blend"]
-        return {**solved, "text": shots.text.repeat(len(shots.seeds), 1, 1)}
+        return {**solved, "text": shots.text}
 
     @classmethod
     def scores(cls, state: Mapping[str, Tensor], audio: Tensor, parts: tuple[int, ...]) -> Tensor:
@@ -349,23 +390,26 @@ class ProkerHybrid(Proker):
         """Return the mean kernel of the inverse widths (..., 2)."""
         return torch.exp(-gamma[..., None, None] * distances).mean(dim=-3)
 
-    def cosines_of_shots(self, audio: Tensor, labels: Tensor, groups: Tensor, shots: Shots) -> Tensor:
+    def cosines_of_shots(self, shots: Shots) -> Tensor:
         """Return the cosines of every blend, where no group is part of the mean that it is held against."""
-        text = shots.text.double()
-        sums = one_hot(labels, len(text)).transpose(-1, -2) @ audio
-        own_share = (same_group(groups) & same_group(labels)).double() @ audio
-        others = sums.gather(1, labels[..., None].expand_as(audio)) - own_share
+        audio, text, labels = shots.audio.double(), shots.text.double(), shots.labels
+        sums = one_hot(labels, shots.n_classes).transpose(-1, -2) @ audio
+        own_share = (same_group(shots.together) & same_group(labels)).double() @ audio
+        place = labels[..., None].expand_as(audio)
+        others = sums.gather(1, place) - own_share
         share = self.blends.candidates[:, None, None]
-        cosines = unit(audio)[:, None] @ blended(text, sums[:, None], share).transpose(-1, -2)
-        own = (unit(audio)[:, None] * blended(text[labels][:, None], others[:, None], share)).sum(dim=-1)
+        cosines = unit(audio)[:, None] @ blended(text[:, None], sums[:, None], share).transpose(-1, -2)
+        own_text = blended(text.gather(1, place)[:, None], others[:, None], share)
+        own = (unit(audio)[:, None] * own_text).sum(dim=-1)
         where = labels[:, None, :, None].expand(-1, cosines.shape[1], -1, 1)
         return cosines.scatter(-1, where, own[..., None])
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the shots, their weights and the prompts that lean towards them."""
-        solved, text = self.solve(shots), shots.text.double()
-        sums = one_hot(shots.labels, len(text)).transpose(-1, -2) @ shots.audio.double()
-        return {**solved, "text": blended(text, sums, solved["blend"][:, None, None]).float()}
+        solved = self.solve(shots)
+        sums = one_hot(shots.labels, shots.n_classes).transpose(-1, -2) @ shots.audio.double()
+        text = blended(shots.text.double(), sums, solved["blend"][:, None, None])
+        return {**solved, "text": text.float()}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

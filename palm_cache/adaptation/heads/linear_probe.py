@@ -70,7 +70,7 @@ class LinearProbe(Head):
             return self._fit(shots, tick)
 
     def _fit(self, shots: Shots, tick: Tick) -> dict[str, Tensor]:
-        n_classes = len(shots.text)
+        n_classes = shots.n_classes
         directions, features = torch.linalg.qr(shots.audio.double().transpose(-1, -2))
         features = features.transpose(-1, -2)  # (runs, n_examples, rank)
         chosen = shots.chosen or self._choose(shots, features, tick)
@@ -83,7 +83,7 @@ class LinearProbe(Head):
         return {"weight": weight.float(), "bias": torch.stack(biases).float(), **chosen}
 
     def _choose(self, shots: Shots, features: Tensor, tick: Tick) -> Mapping[str, Tensor]:
-        n_classes = len(shots.text)
+        n_classes = shots.n_classes
         folds = cross_validation_folds(shots.labels, n_classes, shots.together)
         scores = []
         for run in range(len(folds)):

@@ -52,7 +52,7 @@ class Malp(Palm):
             gates.append(gate)
             prompts.append(CONTEXT_STD * torch.randn(len(PROMPTS), context.shape[1], generator=generator))
             orders.append(draw_orders(shots.labels.shape[1], self.training.epochs, generator))
-        present = present_classes(shots.labels, len(shots.text))
+        present = present_classes(shots.labels, shots.n_classes)
         start = {"context": torch.stack(contexts) * present[..., None], "gate": torch.stack(gates)}
         start |= dict(zip(PROMPTS, torch.stack(prompts).unbind(dim=1), strict=True))
         start |= {name: torch.full((len(orders),), SHARE) for name in SHARES}

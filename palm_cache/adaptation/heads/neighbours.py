@@ -83,18 +83,21 @@ class Neighbours(Head):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how many vote."""
-        n_classes = len(shots.text)
+        weights = class_weights(shots.labels, shots.n_classes)
+        targets = one_hot(shots.labels, shots.n_classes) * weights[..., None]
+        chosen = shots.chosen or self._choose(shots, targets)
+        return {"clips": shots.audio, "targets": targets.float(), **chosen, "k": chosen["k"].long()}
+
+    @staticmethod
+    def _choose(shots: Shots, targets: Tensor) -> dict[str, Tensor]:
         audio = shots.audio.double()
-        targets = one_hot(shots.labels, n_classes) * class_weights(shots.labels, n_classes)[..., None]
-        held_out = can_be_held_out(shots.labels, n_classes, shots.together)
+        held_out = can_be_held_out(shots.labels, shots.n_classes, shots.together)
         others = (audio @ audio.transpose(-1, -2)).masked_fill(same_group(shots.together), -torch.inf)
         losses = [
             held_out_loss(vote_logits(votes(others, targets, torch.tensor(k))), shots.labels, held_out)
             for k in NEIGHBOURS.values
         ]
-        chosen = choose(torch.stack(losses, dim=1), {"k": NEIGHBOURS}, held_out, shots.views)
-        chosen |= shots.chosen
-        return {"clips": shots.audio, "targets": targets.float(), **chosen, "k": chosen["k"].long()}
+        return choose(torch.stack(losses, dim=1), {"k": NEIGHBOURS}, held_out, shots.views)
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

@@ -33,7 +33,7 @@ def mix_context(text: Tensor, context: Tensor, gate: Tensor) -> Tensor:
 
     Parameters
     ----------
-    text : Tensor, shape (n_classes, dim)
+    text : Tensor, shape (..., n_classes, dim)
         Frozen embedding :math:`t_c`, unit length per row.
     context : Tensor, shape (..., n_classes, dim)
         Learned :math:`z_c`.
@@ -54,7 +54,7 @@ def mix_context(text: Tensor, context: Tensor, gate: Tensor) -> Tensor:
     ----------
     Hanif et al., EMNLP 2024, arXiv:2409.19806; official palm/palm.py, PromptLearner.forward.
     """
-    if context.shape[-2:] != text.shape or gate.shape != context.shape[:-1]:
+    if context.shape[-2:] != text.shape[-2:] or gate.shape != context.shape[:-1]:
         raise DataError(
             f"text {tuple(text.shape)}, context {tuple(context.shape)} and gate {tuple(gate.shape)} "
             "do not fit together"
@@ -93,8 +93,8 @@ class Palm(CosineHead):
 
     def start(self, shots: Shots, run: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return where a run starts: its context (n_classes, dim) and its gate (n_classes,)."""
-        context = CONTEXT_STD * torch.randn(shots.text.shape, generator=generator)
-        return context, torch.rand(len(shots.text), generator=generator)
+        context = CONTEXT_STD * torch.randn(shots.text.shape[1:], generator=generator)
+        return context, torch.rand(shots.n_classes, generator=generator)
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train all runs together; each run's start and shuffling follow from its seed alone."""
@@ -104,7 +104,7 @@ class Palm(CosineHead):
             contexts.append(context)
             gates.append(gate)
             orders.append(draw_orders(shots.labels.shape[1], self.training.epochs, generator))
-        present = present_classes(shots.labels, len(shots.text))
+        present = present_classes(shots.labels, shots.n_classes)
         start = {
             # Without a context, where the gate cancels, a class without a clip is its prompt, and stays it.
             "context": (torch.stack(contexts) * present[..., None]).to(shots.audio),

@@ -45,7 +45,7 @@ class Coordinates:
     clips: Tensor
     """(runs, n_clips, width)"""
     text: Tensor
-    """(runs or 1, n_classes, width)"""
+    """(runs, n_classes, width)"""
     context: Tensor
     """(runs, n_classes, width)"""
     restore: Callable[[Tensor], Tensor]
@@ -53,8 +53,8 @@ class Coordinates:
 
 
 def feature_space(audio: Tensor, text: Tensor, context: Tensor) -> Coordinates:
-    """Leave clips, text (n_classes, dim) and contexts, both with a leading run axis, as they are."""
-    return Coordinates(audio, text[None], context.clone(), lambda learned: learned)
+    """Leave clips, text and contexts as they are."""
+    return Coordinates(audio, text, context.clone(), lambda learned: learned)
 
 
 def span_of_shots(audio: Tensor, text: Tensor, context: Tensor) -> Coordinates:
@@ -63,8 +63,8 @@ def span_of_shots(audio: Tensor, text: Tensor, context: Tensor) -> Coordinates:
     The basis is Householder's QR of clips and text, orthonormal whatever they are, duplicates included. The
     last coordinate of a context is the length of its part outside their span.
     """
-    n_runs, n_clips, _ = audio.shape
-    spanning = torch.cat([audio, text.expand(n_runs, -1, -1)], dim=1)
+    n_clips = audio.shape[1]
+    spanning = torch.cat([audio, text], dim=1)
     n_inside = spanning.shape[1]
     reflectors, factors = torch.geqrf(spanning.mT)
     turned = torch.ormqr(reflectors, factors, context.mT, transpose=True)  # (runs, dim, n_classes)
@@ -86,8 +86,8 @@ def choose_coordinates(audio: Tensor, text: Tensor, context: Tensor) -> Coordina
 
     With more, finding it costs what it saves.
     """
-    n_inside = audio.shape[1] + len(text)
-    return (span_of_shots if 2 * n_inside <= text.shape[1] else feature_space)(audio, text, context)
+    n_inside = audio.shape[1] + text.shape[1]
+    return (span_of_shots if 2 * n_inside <= text.shape[2] else feature_space)(audio, text, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def descend(
     ----------
     parameters : mapping of Tensor
         Where learning starts: ``context`` (runs, n_classes, dim) and ``gate`` (runs, n_classes); not changed.
-    text : Tensor, shape (n_classes, dim)
+    text : Tensor, shape (runs, n_classes, dim)
     audio : Tensor, shape (runs, n_clips, dim)
         Training clips of every run, unit length.
     labels : Tensor, shape (runs, n_clips)
@@ -153,7 +153,7 @@ def descend(
         of ``orders``.
     """
     space = coordinates(audio, text, parameters["context"])
-    absent = ~present_classes(labels, text.shape[0])
+    absent = ~present_classes(labels, text.shape[1])
     descent = _Descent(space, parameters["gate"], absent, training, variants)
     orders = orders.repeat_interleave(descent.n_variants, dim=0)
     labels = labels.repeat_interleave(descent.n_variants, dim=0)
@@ -212,7 +212,7 @@ class _Descent:
         self.first_row = n_clips * torch.arange(n_runs).repeat_interleave(self.n_variants)[:, None]
         self.clips = space.clips.flatten(0, 1)
         self.prompts = (space.clips @ space.text.mT).flatten(0, 1)  # clip . text, (runs * n_clips, n_classes)
-        self.text = space.text.expand(n_runs, -1, -1)
+        self.text = space.text
         self.text_square = self.of_variants(self.text.square().sum(dim=2, keepdim=True))
         self.rest = self.of_variants(space.context)
         self.before = self.rest.clone()

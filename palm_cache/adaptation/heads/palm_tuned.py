@@ -95,28 +95,30 @@ class PalmTuned(Palm):
         gates, orders = [], []
         longest = int(EPOCHS.candidates.max())
         for generator in generators(shots.seeds):
-            gates.append(torch.rand(len(shots.text), generator=generator))
+            gates.append(torch.rand(shots.n_classes, generator=generator))
             orders.append(draw_orders(shots.labels.shape[1], longest, generator))
         start = {"gate": torch.stack(gates).to(shots.audio)}
-        start["context"] = torch.zeros(len(gates), *shots.text.shape).to(shots.audio)
-        dealt = cross_validation_folds(shots.labels, len(shots.text), shots.together, FOLDS)
-        losses = self._search(shots, start, torch.stack(orders), dealt)
-        shares = held_out_weights(shots.labels, dealt >= 0, len(shots.text))
+        start["context"] = torch.zeros_like(shots.text)
+        chosen = shots.chosen or self._choose(shots, start, torch.stack(orders))
+        learned = self._train(shots, start, torch.stack(orders), chosen, tick)
+        tuned = mix_context(shots.text, learned["context"], learned["gate"])
+        return {**learned, **chosen, "class_embeddings": unit(shots.text + tuned)}
+
+    def _choose(self, shots: Shots, start: Mapping[str, Tensor], orders: Tensor) -> dict[str, Tensor]:
+        dealt = cross_validation_folds(shots.labels, shots.n_classes, shots.together, FOLDS)
+        losses = self._search(shots, start, orders, dealt)
+        shares = held_out_weights(shots.labels, dealt >= 0, shots.n_classes)
         rates, scales = RECIPES.candidates.unbind(dim=1)
         paces = (rates * scales.square())[:, None] * EPOCHS.candidates
         worse = clearly_worse(losses.flatten(1, 2), shares, DOUBT).view(losses.shape[:3])
         table = paces.expand_as(worse).masked_fill(worse, torch.inf)
         chosen = choose(table, {"recipe": RECIPES, "passes": EPOCHS}, dealt >= 0, shots.views)
         rate, scale = chosen.pop("recipe").unbind(dim=1)
-        chosen = {**chosen, "learning_rate": rate, "scale": scale, "passes": chosen["passes"].long()}
-        chosen |= shots.chosen
-        learned = self._train(shots, start, torch.stack(orders), chosen, tick)
-        tuned = mix_context(shots.text, learned["context"], learned["gate"])
-        return {**learned, **chosen, "class_embeddings": unit(shots.text + tuned)}
+        return {**chosen, "learning_rate": rate, "scale": scale, "passes": chosen["passes"].long()}
 
     def _search(self, shots: Shots, start: Mapping[str, Tensor], orders: Tensor, dealt: Tensor) -> Tensor:
         """Return held-out losses by recipe and epochs, (runs, recipes, epochs, n_examples)."""
-        n_classes, (runs, n_examples) = len(shots.text), shots.labels.shape
+        n_classes, (runs, n_examples) = shots.n_classes, shots.labels.shape
         rates, scales = RECIPES.candidates.to(shots.audio).unbind(dim=1)
         n_variants = FOLDS * len(rates)
         kept = torch.stack([dealt != fold for fold in range(FOLDS)], dim=1)  # (runs, folds, n_examples)
@@ -138,12 +140,12 @@ class PalmTuned(Palm):
             found.append(each.gather(0, best[None, ..., None].expand(1, *each.shape[1:]))[0])
 
         losses = []
-        together = max(1, MAX_NUMBERS // (n_variants * shots.text.numel()))
+        together = max(1, MAX_NUMBERS // (n_variants * shots.text[0].numel()))
         for some in torch.split(torch.arange(runs), together):
             found.clear()
             descend(
                 {name: value[some] for name, value in start.items()},
-                shots.text,
+                shots.text[some],
                 shots.audio[some],
                 shots.labels[some],
                 orders[some],
@@ -168,7 +170,7 @@ class PalmTuned(Palm):
     ) -> dict[str, Tensor]:
         """Train every run as was chosen for it, those of equally many epochs together."""
         learned = {name: value.clone() for name, value in start.items()}
-        weights = class_weights(shots.labels, len(shots.text)).to(shots.audio)
+        weights = class_weights(shots.labels, shots.n_classes).to(shots.audio)
         for epochs in sorted(set(chosen["passes"].tolist())):
             some = (chosen["passes"] == epochs).nonzero()[:, 0]
             if not epochs:
@@ -176,7 +178,7 @@ class PalmTuned(Palm):
             rates, scales = (chosen[name][some].to(shots.audio) for name in ("learning_rate", "scale"))
             moved, _ = descend(
                 {name: value[some] for name, value in start.items()},
-                shots.text,
+                shots.text[some],
                 shots.audio[some],
                 shots.labels[some],
                 orders[some, :epochs],

@@ -53,14 +53,14 @@ class ProkerPublished(Head):
         """
         need_encoders(shots.parts, type(self))
         parts = torch.tensor(shots.parts or (shots.audio.shape[2],)).repeat(len(shots.seeds), 1)
-        targets = one_hot(shots.labels, len(shots.text))
-        present = present_classes(shots.labels, len(shots.text))[:, None]
+        targets = one_hot(shots.labels, shots.n_classes)
+        present = present_classes(shots.labels, shots.n_classes)[:, None]
         most = targets.sum(dim=1).amax(dim=1) / shots.views
         beta, ridge = torch.tensor(
             [CONSTANTS[max(known for known in CONSTANTS if known <= count)] for count in most.tolist()],
             dtype=torch.float64,
         ).unbind(dim=1)
-        state = {"clips": shots.audio, "text": shots.text.expand(len(beta), -1, -1), "parts": parts}
+        state = {"clips": shots.audio, "text": shots.text, "parts": parts}
         state = {**state, "beta": beta, "ridge": ridge, **shots.chosen}
         exact = {name: value.double() for name, value in state.items()}
         prior, kernel = self.looked_up({**exact, "parts": parts}, shots.audio.double())

@@ -64,7 +64,7 @@ class Prototype(Head):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return every run's class means."""
-        n_classes = len(shots.text)
+        n_classes = shots.n_classes
         return {
             "class_embeddings": class_means(shots.audio, shots.labels, n_classes),
             "bias": unseen_bias(shots.labels, n_classes),
@@ -90,5 +90,5 @@ class PalmPrototype(Palm):
 
     def start(self, shots: Shots, run: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return a run's class means and the gate that PALM draws."""
-        means = class_means(shots.audio[run], shots.labels[run], len(shots.text))
-        return means, torch.rand(len(shots.text), generator=generator)
+        means = class_means(shots.audio[run], shots.labels[run], shots.n_classes)
+        return means, torch.rand(shots.n_classes, generator=generator)

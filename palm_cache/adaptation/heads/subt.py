@@ -90,38 +90,38 @@ class SubT(CosineHead):
         return sgd_steps(self.training, n_examples)
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
-        """Train the runs that know the same classes together; shuffling follows from a run's seed alone."""
-        embeddings = shots.text.repeat(len(shots.seeds), 1, 1)
-        present = present_classes(shots.labels, len(shots.text))
-        known, of_run = torch.unique(present, dim=0, return_inverse=True)
-        for number, classes in enumerate(known):
+        """Train runs of the same classes and prompts together; shuffling follows from a run's seed alone."""
+        embeddings = shots.text.clone()
+        present = present_classes(shots.labels, shots.n_classes)
+        alike = torch.cat([present.to(shots.text), shots.text.flatten(1)], dim=1)
+        of_run = torch.unique(alike, dim=0, return_inverse=True)[1]
+        for number in range(int(of_run.max()) + 1):
             runs = (of_run == number).nonzero()[:, 0]
+            classes, text = present[runs[0]], shots.text[runs[0]]
             seen, unseen = (kind.nonzero()[:, 0] for kind in (classes, ~classes))
-            before, learned = self._turn(shots, runs, seen, tick)
-            embeddings[runs[:, None], seen] = turned_embeddings(shots.text[seen], before, learned)
-            embeddings[runs[:, None], unseen] = new_class_embeddings(shots.text[unseen], before, learned)
+            before, learned = self._turn(shots.of_runs(runs), text[seen], seen, tick)
+            embeddings[runs[:, None], seen] = turned_embeddings(text[seen], before, learned)
+            embeddings[runs[:, None], unseen] = new_class_embeddings(text[unseen], before, learned)
         return {"class_embeddings": embeddings}
 
-    def _turn(self, shots: Shots, runs: Tensor, seen: Tensor, tick: Tick) -> tuple[Tensor, Tensor]:
+    def _turn(self, shots: Shots, text: Tensor, seen: Tensor, tick: Tick) -> tuple[Tensor, Tensor]:
         """Return the directions of the seen prompts, (dim, rank), and what the runs made of them."""
-        text = shots.text[seen]
         _, sizes, directions = torch.linalg.svd(text, full_matrices=False)
         before = directions[sizes > MIN_SHARE * sizes[0]].T
-        place = torch.zeros(len(shots.text), dtype=torch.int64).index_put((seen,), torch.arange(len(seen)))
-        seeds = tuple(shots.seeds[run] for run in runs.tolist())
+        place = torch.zeros(shots.n_classes, dtype=torch.int64).index_put((seen,), torch.arange(len(seen)))
         orders = [
             draw_orders(shots.labels.shape[1], self.training.epochs, generator)
-            for generator in generators(seeds)
+            for generator in generators(shots.seeds)
         ]
 
         def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
             return cosine_logits(turned_embeddings(text, before, parameters["directions"]), audio)
 
         learned, _ = sgd(
-            {"directions": before.repeat(len(runs), 1, 1)},
+            {"directions": before.repeat(len(orders), 1, 1)},
             logits,
-            shots.audio[runs],
-            place[shots.labels[runs]],
+            shots.audio,
+            place[shots.labels],
             torch.stack(orders),
             replace(self.training, lr=LEARNING_RATE),
             tick=tick,

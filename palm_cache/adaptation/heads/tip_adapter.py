@@ -98,10 +98,15 @@ class TipAdapter(Head):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how much and how sharply they count."""
-        n_classes = len(shots.text)
-        audio, weights = shots.audio.double(), class_weights(shots.labels, n_classes)
-        values = one_hot(shots.labels, n_classes) * weights[..., None]
-        held_out = can_be_held_out(shots.labels, n_classes, shots.together)
+        weights = class_weights(shots.labels, shots.n_classes)
+        values = one_hot(shots.labels, shots.n_classes) * weights[..., None]
+        chosen = shots.chosen or self._choose(shots, values)
+        return {"keys": shots.audio, "values": values.float(), "text": shots.text, **chosen}
+
+    @staticmethod
+    def _choose(shots: Shots, values: Tensor) -> dict[str, Tensor]:
+        audio = shots.audio.double()
+        held_out = can_be_held_out(shots.labels, shots.n_classes, shots.together)
         affinity = audio @ audio.transpose(-1, -2)
         others = affinity.masked_fill(same_group(shots.together), -torch.inf)
         zero_shot = cosine_logits(shots.text.double(), audio)[:, None]
@@ -112,9 +117,7 @@ class TipAdapter(Head):
             each = [held_out_loss(factor * scores, shots.labels, held_out) for factor in TEMPERATURES]
             losses.append(torch.stack(each).amin(dim=0))  # (runs, alphas)
         grids = {"beta": Grid(BETAS, DEFAULT_BETA), "alpha": Grid(ALPHAS, DEFAULT_ALPHA)}
-        chosen = choose(torch.stack(losses, dim=1), grids, held_out, shots.views)
-        text = shots.text.repeat(len(shots.seeds), 1, 1)
-        return {"keys": shots.audio, "values": values.float(), "text": text, **chosen, **shots.chosen}
+        return choose(torch.stack(losses, dim=1), grids, held_out, shots.views)
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
@@ -179,8 +182,8 @@ def fine_tune(state: Mapping[str, Tensor], shots: Shots, tick: Tick = no_tick) -
     run = torch.arange(runs)[:, None]
     alpha, beta = state["alpha"].float()[:, None, None], state["beta"].float()
     zero_shot = cosine_logits(shots.text, shots.audio)
-    weights = class_weights(shots.labels, len(shots.text)).to(shots.audio)
-    absent = ~present_classes(shots.labels, len(shots.text))[:, None]
+    weights = class_weights(shots.labels, shots.n_classes).to(shots.audio)
+    absent = ~present_classes(shots.labels, shots.n_classes)[:, None]
     for epoch in range(EPOCHS):
         for batch in torch.split(orders[:, epoch], BATCH_SIZE, dim=1):
             optimiser.zero_grad()
