@@ -17,6 +17,7 @@ from torch import Tensor
 
 from palm_cache.bench.plain import plain_loop
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.audio import cut_windows
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.reading import CuttingRule, read_file
@@ -148,7 +149,8 @@ class ExtractionRunner:
         encoder, alike = self._encoder, dict[int, list[Tensor]]()
         for clip in self._clips:
             for piece in read_file([clip], CuttingRule.of(encoder, self._recipe)):
-                for windows in piece.stretches:
+                for waveform in piece.stretches:
+                    windows = cut_windows(waveform, encoder.window)
                     alike.setdefault(len(windows), []).append(windows)
         size = self._road.batch_size
         return [

@@ -10,36 +10,34 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from io import BufferedReader
 from math import ceil, inf, nan
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO
 
+import numpy as np
 import soundfile
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.transforms import Resample
-from upath import UPath
 
 from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.decoding import Sound, decoding
 from palm_cache.extraction.downmix import SoundFacts, read_mono
 from palm_cache.extraction.encoders.base import Window
-from palm_cache.store.atomic import write_errors
-from palm_cache.store.places import reaching, reason_of
+from palm_cache.store.places import opened, reason_of
 from palm_cache.types import Place
 
 BLOCK_SECONDS = 30
 """What :func:`slide` decodes and resamples at once."""
 
-FETCHED_BYTES = 1 << 20
-"""Bytes of a remote file that are fetched at once."""
+HASHED_BYTES = 1 << 20
+"""Bytes that are read at once to be hashed."""
 
 LARGEST_RATIO_TERM = 1_000
 """Largest term of the resampling ratio. The resampler's kernel has about (old x new) taps for a ratio
@@ -70,8 +68,7 @@ def decoder_version() -> str:
 def open_regular(path: Place) -> Iterator[BinaryIO]:
     """Open a file for reading if it is a regular one; nothing else is ever opened.
 
-    A remote file is fetched whole into an unnamed temporary file: it is hashed whole anyway, and
-    libsndfile reads by descriptor.
+    A remote file is fetched whole: it is hashed whole anyway, and libsndfile reads by descriptor.
 
     Raises
     ------
@@ -82,46 +79,21 @@ def open_regular(path: Place) -> Iterator[BinaryIO]:
     PlaceError
         If it is remote and its place cannot be reached.
     """
-    with _open_local(path) if isinstance(path, Path) else _fetch(path) as file:
+    with ExitStack() as stack:
+        try:
+            if isinstance(path, Path):
+                _check_regular(path.stat())
+            file = stack.enter_context(opened(path))
+        except FileNotFoundError:
+            raise ReadingError("no such file") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise ReadingError(f"cannot be opened: {reason or reason_of(error)}") from error
         _check_regular(os.fstat(file.fileno()))
         try:
             yield file
         except OSError as error:
             raise ReadingError(f"cannot be read: {error.strerror or error}") from error
-
-
-def _open_local(path: Path) -> BinaryIO:
-    try:
-        _check_regular(path.stat())
-        # Should a FIFO take the file's place just now: do not wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError:
-        raise ReadingError("no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise ReadingError(f"cannot be opened: {reason or error}") from error
-    return os.fdopen(descriptor, "rb")
-
-
-@contextmanager
-def _fetch(path: UPath) -> Iterator[BinaryIO]:
-    with tempfile.TemporaryFile() as file:
-        with reaching(path):
-            _download(path, file)
-        file.seek(0)
-        yield cast("BinaryIO", file)
-
-
-def _download(path: UPath, file: IO[bytes]) -> None:
-    try:
-        with path.open("rb") as remote:
-            while block := remote.read(FETCHED_BYTES):
-                with write_errors(Path(tempfile.gettempdir())):
-                    file.write(block)
-    except FileNotFoundError:
-        raise ReadingError("no such file") from None
-    except (PermissionError, IsADirectoryError) as error:
-        raise ReadingError(f"cannot be opened: {reason_of(error)}") from error
 
 
 def _check_regular(status: os.stat_result) -> None:
@@ -140,10 +112,12 @@ def _check_regular(status: os.stat_result) -> None:
 
 def content_hash(file: BinaryIO) -> str:
     """Return the sha256 of a file's content in hexadecimal and rewind it."""
+    digest, block = hashlib.sha256(), min(HASHED_BYTES, os.fstat(file.fileno()).st_size)
     file.seek(0)
-    digest = hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
+    while content := file.read(block):
+        digest.update(content)
     file.seek(0)
-    return digest
+    return digest.hexdigest()
 
 
 def read_views(
@@ -192,7 +166,7 @@ def read_views(
     with decoding(file) as sound:
         clip = Excerpt.of(sound, stretch, heard)
         ratio = resampling_ratio(sound.rate, sample_rate)
-        total = ceil(clip.frames * ratio)
+        total = resampled_length(clip.frames, ratio)
         if total <= samples:
             crops = [_resample(clip.mono(0, clip.frames), ratio)] * views
         else:
@@ -261,7 +235,7 @@ def slide(
     with decoding(file) as sound:
         clip = Excerpt.of(sound, stretch, heard)
         ratio = resampling_ratio(sound.rate, sample_rate)
-        total = ceil(clip.frames * ratio)
+        total = resampled_length(clip.frames, ratio)
         samples = min(samples, total)
         last = total - samples
         if hop is None:
@@ -323,11 +297,22 @@ def crop_start(total: int, samples: int, view: int, content_sha256: str) -> int:
     return int.from_bytes(digest[:8], "big") % (room + 1)
 
 
+@lru_cache(maxsize=256)
 def resampling_ratio(old_rate: int, new_rate: int) -> Fraction:
     """Return ``new_rate / old_rate``, with no term above :data:`LARGEST_RATIO_TERM`."""
     if new_rate <= old_rate:
         return Fraction(new_rate, old_rate).limit_denominator(LARGEST_RATIO_TERM)
     return 1 / Fraction(old_rate, new_rate).limit_denominator(LARGEST_RATIO_TERM)
+
+
+def resampled_length(frames: int, ratio: Fraction) -> int:
+    """Return how many samples frames become: their number times the ratio, rounded up."""
+    return -(-frames * ratio.numerator // ratio.denominator)
+
+
+def n_windows(samples: int, window: Window) -> int:
+    """Return into how many windows a waveform of so many samples is cut."""
+    return min(window.max_windows, max(1, ceil(samples / window.samples)))
 
 
 def cut_windows(waveform: Tensor, window: Window) -> Tensor:
@@ -344,12 +329,18 @@ def cut_windows(waveform: Tensor, window: Window) -> Tensor:
         A clip that is shorter than a window is padded to one; a longer one is covered by as few windows
         as hold it, at most ``window.max_windows``, evenly spaced from its first sample to its last.
     """
-    length = len(waveform)
-    if length < window.samples:
-        return _pad(waveform, window)[None]
-    count = min(window.max_windows, ceil(length / window.samples))
-    starts = evenly_spaced(length, window.samples, count)
-    return torch.stack([waveform[start : start + window.samples] for start in starts])
+    windows = torch.empty(n_windows(len(waveform), window), window.samples)
+    fill_windows(windows.numpy(), waveform.numpy(), window)
+    return windows
+
+
+def fill_windows(windows: NDArray[np.float32], waveform: NDArray[np.float32], window: Window) -> None:
+    """Write into ``windows`` what :func:`cut_windows` returns."""
+    if len(waveform) < window.samples:
+        _pad(windows[0], waveform, window)
+        return
+    for number, start in enumerate(evenly_spaced(len(waveform), window.samples, len(windows))):
+        windows[number] = waveform[start : start + window.samples]
 
 
 def evenly_spaced(total: int, samples: int, count: int) -> list[int]:
@@ -359,12 +350,11 @@ def evenly_spaced(total: int, samples: int, count: int) -> list[int]:
     return [round(number * (total - samples) / (count - 1)) for number in range(count)]
 
 
-def _pad(waveform: Tensor, window: Window) -> Tensor:
-    if window.padding == "tile":
-        return waveform.repeat(ceil(window.samples / len(waveform)))[: window.samples]
-    times, behind = (1, nan) if window.padding == "nan" else (window.samples // len(waveform), 0.0)
-    repeated = waveform.repeat(times)
-    return torch.nn.functional.pad(repeated, (0, window.samples - len(repeated)), value=behind)
+def _pad(padded: NDArray[np.float32], waveform: NDArray[np.float32], window: Window) -> None:
+    times = 1 if window.padding == "nan" else len(padded) // len(waveform)
+    repeated, rest = np.split(padded, [times * len(waveform)])
+    repeated.reshape(times, -1)[:] = waveform
+    rest[:] = waveform[: len(rest)] if window.padding == "tile" else nan if window.padding == "nan" else 0.0
 
 
 def _read_crop(clip: Excerpt, ratio: Fraction, start: int, samples: int) -> Tensor:
@@ -392,7 +382,7 @@ def _resample(waveform: Tensor, ratio: Fraction) -> Tensor:
     kernel, margin = resampler.kernel[:, 0], resampler.width
     padded = torch.nn.functional.pad(waveform, (margin, margin + old))
     product = padded.unfold(0, kernel.shape[1], old) @ kernel.T
-    resampled: Tensor = product.reshape(-1)[: ceil(len(waveform) * ratio)]
+    resampled: Tensor = product.reshape(-1)[: resampled_length(len(waveform), ratio)]
     return resampled
 
 

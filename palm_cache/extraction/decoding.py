@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock, Thread
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -114,7 +114,7 @@ class Sound:
     def _open(self) -> _Decoder:
         self._source = self._choose_source()
         try:
-            with _without_stderr():
+            with _without_stderr:
                 if isinstance(self._source, _Mosaic):
                     return _Decoder(self._source)
                 if self._source is not None:
@@ -168,14 +168,15 @@ class Sound:
         return block
 
     def _read(self, frames: int) -> NDArray[np.float32]:
+        block = np.empty((frames, self.channels), np.float32)
         try:
-            with _without_stderr():
-                block = self._decoder.read(frames, dtype="float32", always_2d=True)
+            with _without_stderr:
+                n_read = self._decoder.buffer_read_into(block, "float32")
         finally:
             if self._source is not None and self._source.fault is not None:
                 raise self._source.fault
-        self._at += len(block)
-        return cast("NDArray[np.float32]", block)
+        self._at += n_read
+        return block[:n_read]
 
     def _count(self) -> int:
         """Decode to the end."""
@@ -197,8 +198,8 @@ class Sound:
             )
         # libsndfile reads what is there of a cut-off file and only notes it in its log, chunk by chunk:
         # "data : 96000 (should be 28769)".
-        size = os.fstat(self._file.fileno()).st_size
         for declared, present in _SIZES.findall(self._decoder.extra_info):
+            size = os.fstat(self._file.fileno()).st_size
             # Some writers count headers in.
             if int(declared) > size + 64 and not is_unknown(int(declared)):
                 raise AudioError(f"cut off: {present} of {declared} bytes of audio are there")
@@ -355,18 +356,15 @@ class _Silencer:
             self._nowhere = libc.fopen(os.devnull.encode(), b"w")
             self._stderr = ctypes.c_void_p.in_dll(libc, "stderr")
 
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        if self._stderr is None:
-            yield
-            return
-        with self._lock:
-            self._depth += 1
-            if self._depth == 1:
-                self._real, self._stderr.value = self._stderr.value, self._nowhere
-        try:
-            yield
-        finally:
+    def __enter__(self) -> None:
+        if self._stderr is not None:
+            with self._lock:
+                self._depth += 1
+                if self._depth == 1:
+                    self._real, self._stderr.value = self._stderr.value, self._nowhere
+
+    def __exit__(self, *_: object) -> None:
+        if self._stderr is not None:
             with self._lock:
                 self._depth -= 1
                 if self._depth == 0:

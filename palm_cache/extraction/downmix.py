@@ -92,8 +92,7 @@ class SoundFacts:
 
 def swing(waveform: Tensor) -> float:
     """Return half the distance from the lowest to the highest sample: the peak, wherever zero lies."""
-    low, high = torch.aminmax(waveform)
-    return float(high - low) / 2
+    return float(np.ptp(waveform.numpy())) / 2
 
 
 def is_silent(waveform: Tensor) -> bool:
@@ -110,17 +109,19 @@ def read_mono(sound: Sound, first: int, last: int, heard: SoundFacts) -> Tensor:
     products = np.zeros((sound.channels, sound.channels))
     n_read = 0
     for block in sound.blocks(first, last):
-        with np.errstate(invalid="ignore", over="ignore"):
-            mono[n_read : n_read + len(block)] = block.mean(axis=1)
-            channels = np.ascontiguousarray(block.T)  # one after the other: many times quicker to look at
-            heard.add(channels)
-            if sound.channels > 1:
+        channels = np.ascontiguousarray(block.T)  # one after the other: many times quicker to look at
+        heard.add(channels)
+        if sound.channels == 1:
+            mono[n_read : n_read + len(block)] = channels[0]
+        else:
+            with np.errstate(invalid="ignore", over="ignore"):
+                mono[n_read : n_read + len(block)] = block.mean(axis=1)
                 channels -= channels.mean(axis=1, keepdims=True)
                 products += channels @ channels.T
         n_read += len(block)
     if not np.isfinite(mono).all():
         raise AudioError("NaN or infinity among the samples")
-    loudest = _loudest_if_cancelled(products)
+    loudest = _loudest_if_cancelled(products) if sound.channels > 1 else None
     if loudest is not None:
         heard.channels_alone.add(loudest + 1)
         mono = np.concatenate([block[:, loudest] for block in sound.blocks(first, last)])

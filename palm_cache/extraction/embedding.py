@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.audio import fill_windows, n_windows
 from palm_cache.extraction.downmix import SoundFacts
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.cuda_graphs import GraphedEncoder, can_record
@@ -187,8 +188,8 @@ class Road:
                 if piece.last:  # before its stretches: whoever is interrupted has its outcome all the same
                     del open_clips[piece.row]
                     clip.last = piece
-                for number, windows in enumerate(parts, start=place):
-                    yield (clip, number), windows
+                for number, waveform in enumerate(parts, start=place):
+                    yield (clip, number), waveform
                 if piece.last and not parts:
                     yield (clip, -1), None
 
@@ -220,7 +221,7 @@ class Road:
         Parameters
         ----------
         stretches : iterable of (tag, Tensor or None)
-            (n_windows, samples) each; ``None`` is given back as it comes.
+            Waveforms, (samples,) each; ``None`` is given back as it comes.
 
         Yields
         ------
@@ -235,14 +236,15 @@ class Road:
         waiting: dict[int, list[tuple[T, Tensor]]] = {}
         in_work: deque[_InWork[T]] = deque()
         try:
-            for tag, windows in stretches:
-                if windows is None:
+            for tag, waveform in stretches:
+                if waveform is None:
                     yield tag, None
                     continue
-                alike = waiting.setdefault(len(windows), [])
-                alike.append((tag, windows))
+                count = n_windows(len(waveform), self.cut.window)
+                alike = waiting.setdefault(count, [])
+                alike.append((tag, waveform))
                 if len(alike) == self.batch_size:
-                    in_work.append(self._submit(waiting.pop(len(windows))))
+                    in_work.append(self._submit(waiting.pop(count)))
                 while in_work and (len(in_work) >= self._in_work or in_work[0].future.done()):
                     yield from _take(in_work)
             for alike in waiting.values():
@@ -271,34 +273,32 @@ class Road:
         return run
 
     def _submit(self, batch: Sequence[tuple[T, Tensor]]) -> _InWork[T]:
-        tags, windows = zip(*batch, strict=True)
-        return _InWork(tags, self._workers.submit(self._embed_batch, windows))
+        tags, waveforms = zip(*batch, strict=True)
+        return _InWork(tags, self._workers.submit(self._embed_batch, waveforms))
 
-    def _embed_batch(self, windows: Sequence[Tensor]) -> Vectors:
+    def _embed_batch(self, waveforms: Sequence[Tensor]) -> Vectors:
         """Embed a batch, in parts where memory does not hold it whole, -> (stretches, dim)."""
         parts, start = [], 0
         with self._stream():
-            while start < len(windows):
-                some = windows[start : start + self._fitting]
-                part = self._try_batch(some)
+            while start < len(waveforms):
+                part = self._try_batch(waveforms[start : start + self._fitting])
                 if part is not None:
                     parts.append(part)
-                    start += len(some)
+                    start += len(part)
         return np.concatenate(parts)
 
-    def _try_batch(self, windows: Sequence[Tensor]) -> Vectors | None:
+    def _try_batch(self, waveforms: Sequence[Tensor]) -> Vectors | None:
         """Embed what goes in at once; if memory runs out, be content with less and return ``None``.
 
         First with one batch at a time, then with half a batch.
         """
         device, size = self.encoder.device, self._fitting
-        padded = [*windows, *[windows[-1]] * (size - len(windows))]
         try:
             with self._having_memory() as alone:
                 if alone:  # what has been recorded holds memory
                     self._own.embed = self.encoder.embed_audio
-                vectors: Tensor = self._own.embed(_stack(padded, device))
-            return vectors.numpy()[: len(windows)]
+                vectors: Tensor = self._own.embed(self._batch(waveforms, size))
+            return vectors.numpy()[: len(waveforms)]
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -320,6 +320,17 @@ class Road:
                     f"(next time: --batch-size {self._fitting})"
                 )
         return None
+
+    def _batch(self, waveforms: Sequence[Tensor], size: int) -> Tensor:
+        """Return (size, n_windows, samples), the last stretch repeated; for a GPU where it copies from."""
+        window = self.cut.window
+        shape = (size, n_windows(len(waveforms[0]), window), window.samples)
+        batch = torch.empty(shape, pin_memory=self.encoder.device.type == "cuda")
+        windows = batch.numpy()
+        for row, waveform in enumerate(waveforms):
+            fill_windows(windows[row], waveform.numpy(), window)
+        windows[len(waveforms) :] = windows[len(waveforms) - 1]
+        return batch
 
     @contextmanager
     def _having_memory(self) -> Iterator[bool]:
@@ -390,14 +401,6 @@ def _rescue(in_work: deque[_InWork[T]]) -> Iterator[tuple[T, Vectors]]:
                 raise
             continue
         yield from done
-
-
-def _stack(windows: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Return (stretches, windows, samples), for a GPU in memory that it can copy from by itself."""
-    if device.type != "cuda":
-        return torch.stack(tuple(windows))
-    pinned = torch.empty((len(windows), *windows[0].shape), pin_memory=True)
-    return torch.stack(tuple(windows), out=pinned)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

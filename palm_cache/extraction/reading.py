@@ -18,7 +18,7 @@ from typing import BinaryIO
 from torch import Tensor
 
 from palm_cache.errors import AudioError, ReadingError
-from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views, slide
+from palm_cache.extraction.audio import content_hash, open_regular, read_views, slide
 from palm_cache.extraction.downmix import SoundFacts
 from palm_cache.extraction.encoders.base import Encoder, Window
 from palm_cache.params import Long, Recipe
@@ -61,7 +61,8 @@ class Piece:
     state: bytes | None = None
     """Of the file before it was read: see :func:`palm_cache.store.places.states`."""
     stretches: tuple[Tensor, ...] = ()
-    """(n_windows, samples) each: one per view, or of a ``mean`` any number one after the other."""
+    """(samples,) each, not cut into windows yet: one per view, or of a ``mean`` any number one after the
+    other."""
     wanted: bool = True
     """False: hashed only."""
     error: str = ""
@@ -190,7 +191,7 @@ def _decode(
     file.seek(0)
     if cut.long == "mean":
         parts = (
-            cut_windows(waveform, cut.window)
+            waveform
             for _, waveform in slide(
                 file,
                 sample_rate=cut.sample_rate,
@@ -214,8 +215,7 @@ def _decode(
     )
     if waveforms[-1] is waveforms[0]:  # all views of a short clip are the whole of it
         waveforms = waveforms[:1]
-    stretches = tuple(cut_windows(waveform, cut.window) for waveform in waveforms)
-    return Piece(*about, stretches=stretches, heard=heard)
+    return Piece(*about, stretches=tuple(waveforms), heard=heard)
 
 
 def _status(file: BinaryIO) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.audio import cut_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.reading import CuttingRule, read_file
 from palm_cache.params import Recipe
@@ -38,7 +39,8 @@ def check_runtime(encoder: Encoder, clips: Sequence[Clip], recipe: Recipe) -> li
     cosines = []
     for number in range(count):
         clip = clips[number * len(clips) // count]
-        for windows in next(read_file([(0, clip)], cut)).stretches:
+        for waveform in next(read_file([(0, clip)], cut)).stretches:
+            windows = cut_windows(waveform, encoder.window)
             cosines.append(float(cosines_to_torch(encoder, windows[None])))
             # Not "less than": an embedding of NaN is refused too.
             if not cosines[-1] >= MIN_COSINE:

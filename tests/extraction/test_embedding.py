@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -183,15 +184,27 @@ def test_the_next_clips_are_read_while_a_batch_is_embedded(
     run(Patient(), clips)
 
 
-def test_outcomes_are_taken_while_the_next_batch_is_embedded(clips: list[Clip], one_thread: None) -> None:
-    embedding_goes_on, waits = threading.Event(), []
+def test_outcomes_are_taken_while_the_next_batch_is_embedded(
+    clips: list[Clip], one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding_goes_on, second_waits, waits = threading.Event(), threading.Event(), []
+    numbers, submit = itertools.count(1), Road._submit
 
     class Telling(SpectrumEncoder):
         def embed_audio(self, waveforms: Tensor) -> Tensor:
+            # However slow the disk is, what the first batch gives is not taken before the second is there.
+            assert second_waits.wait(SOON)
             if self.embedded:
                 embedding_goes_on.set()
             return super().embed_audio(waveforms)
 
+    def told(road, batch):  # type: ignore[no-untyped-def]
+        submitted = submit(road, batch)
+        if next(numbers) == 2:
+            second_waits.set()
+        return submitted
+
+    monkeypatch.setattr(Road, "_submit", told)
     run(Telling(), clips, take=lambda one: waits.append(embedding_goes_on.wait(SOON)))
     assert waits == [True] * 30
 
@@ -344,14 +357,15 @@ def test_a_clip_of_many_stretches_is_embedded_piece_by_piece(
 ) -> None:
     """Of a recording of any length only so much is held: what was cut out and is not embedded yet."""
     write_tone(tmp_path / "long.wav", 440, seconds=120, rate=8_000)
-    encoder, cut_out, held, inner = SpectrumEncoder(), [0], [], reading.cut_windows
+    encoder, cut_out, held, inner = SpectrumEncoder(), [0], [], reading.slide
 
-    def counted(waveform, window):  # type: ignore[no-untyped-def]
-        cut_out[0] += 1
-        held.append(cut_out[0] - encoder.embedded)
-        return inner(waveform, window)
+    def counted(*file, **options):  # type: ignore[no-untyped-def]
+        for window in inner(*file, **options):
+            cut_out[0] += 1
+            held.append(cut_out[0] - encoder.embedded)
+            yield window
 
-    monkeypatch.setattr(reading, "cut_windows", counted)
+    monkeypatch.setattr(reading, "slide", counted)
     with Road(encoder, Recipe(long="mean"), 4) as road:
         (found,) = road.embed([(0, Clip(tmp_path / "long.wav", "long.wav", 0))], n_clips=1)
     assert found.vectors is not None
