@@ -112,10 +112,14 @@ def _check_regular(status: os.stat_result) -> None:
 
 def content_hash(file: BinaryIO) -> str:
     """Return the sha256 of a file's content in hexadecimal and rewind it."""
-    digest, block = hashlib.sha256(), min(HASHED_BYTES, os.fstat(file.fileno()).st_size)
+    # One read, if it is small: a block may end behind it, and what ends before the block is the last.
+    digest, block = hashlib.sha256(), min(HASHED_BYTES, 1 + os.fstat(file.fileno()).st_size)
     file.seek(0)
-    while content := file.read(block):
+    n_read = block
+    while n_read == block:
+        content = file.read(block)
         digest.update(content)
+        n_read = len(content)
     file.seek(0)
     return digest.hexdigest()
 

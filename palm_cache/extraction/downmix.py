@@ -92,7 +92,8 @@ class SoundFacts:
 
 def swing(waveform: Tensor) -> float:
     """Return half the distance from the lowest to the highest sample: the peak, wherever zero lies."""
-    return float(np.ptp(waveform.numpy())) / 2
+    samples: NDArray[np.float32] = waveform.numpy()
+    return float(samples.max() - samples.min()) / 2
 
 
 def is_silent(waveform: Tensor) -> bool:

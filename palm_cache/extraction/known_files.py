@@ -51,7 +51,8 @@ class KnownFiles:
             What was known of them; ``None`` trusts nothing.
         """
         contents = np.zeros((len(clips), KEY_BYTES), np.uint8)
-        for at in range(0, len(clips), FILES_AT_ONCE) if files is not None else ():
+        # Of files none of which has been read before nothing is asked.
+        for at in range(0, len(clips), FILES_AT_ONCE) if files is not None and files.n_keys else ():
             assert files is not None
             found = states([clip.file for clip in clips[at : at + FILES_AT_ONCE]])
             rows = np.array([at + row for row, one in enumerate(found) if one is not None], np.int64)

@@ -23,10 +23,10 @@ from palm_cache.extraction.downmix import SoundFacts
 from palm_cache.extraction.encoders.base import Encoder, Window
 from palm_cache.params import Long, Recipe
 from palm_cache.store.header import row_key
-from palm_cache.store.places import states
+from palm_cache.store.places import state_of_opened
 from palm_cache.types import Clip
 
-STEP_FILES, STEP_STRETCHES = 8, 16
+STEP_FILES, STEP_STRETCHES = 16, 16
 """What a thread reads before it hands over: so many files, or so many stretches of long ones."""
 
 IsWanted = Callable[[bytes], bool]
@@ -147,13 +147,11 @@ def read_file(
     clips: Sequence[tuple[int, Clip]], cut: CuttingRule, wanted: IsWanted | None = None
 ) -> Iterator[Piece]:
     """Read clips of one file piece by piece; one that cannot be read ends with a piece that says why."""
-    path = clips[0][1].file
-    (state,) = states([path])
-    left = deque(clips)
+    path, left = clips[0][1].file, deque(clips)
     try:
         # One handle for hash and decoding: a file that is replaced meanwhile cannot mix the two.
         with open_regular(path) as file:
-            status = _status(file)
+            state, status = state_of_opened(path, file), _status(file)
             content = bytes.fromhex(content_hash(file))
             for row, clip in clips:
                 key = row_key(content, clip.start, nan if clip.end is None else clip.end)

@@ -120,6 +120,11 @@ class Cache:
         self.retry = False
 
     @property
+    def n_keys(self) -> int:
+        """How many values and failures there are, some perhaps twice."""
+        return sum(len(segment.row) for segment in self._segments.values() if segment)
+
+    @property
     def n_small(self) -> int:
         """How many segments are worth merging."""
         return sum(1 for segment in self._segments.values() if segment and segment.size < SMALL_BYTES)

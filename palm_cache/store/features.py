@@ -31,8 +31,6 @@ import torch
 import zarr
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
@@ -375,6 +373,10 @@ def _together(contents: NDArray[np.uint8], groups: Sequence[str] | None) -> Tens
     if groups is None:
         number = content
     else:
+        # Half a second to import, and few datasets have groups.
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         own = [name or f"\0{row}" for row, name in enumerate(groups)]
         _, group = np.unique(np.array(own), return_inverse=True)
         n_rows, ends = len(group), (content, content.max() + 1 + group)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import signal
 import itertools
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence

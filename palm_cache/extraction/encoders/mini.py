@@ -19,6 +19,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Self, cast
 
@@ -459,10 +460,11 @@ def split_words(prompt: str) -> list[str]:
     return words
 
 
-def word_buckets(word: str) -> list[int]:
+@lru_cache(maxsize=1 << 14)
+def word_buckets(word: str) -> tuple[int, ...]:
     """Hash a word and its letter groups, the same on every machine."""
     marked = f"<{word}>"
     grams = {marked[i : i + n] for n in GRAM_LENGTHS for i in range(len(marked) - n + 1)} - {marked}
     # The word itself counts once per three groups, so that common letters do not drown it.
     pieces = [marked] * (1 + len(grams) // 3) + sorted(grams)
-    return [zlib.crc32(piece.encode("utf-8", "surrogatepass")) % N_BUCKETS for piece in pieces]
+    return tuple(zlib.crc32(piece.encode("utf-8", "surrogatepass")) % N_BUCKETS for piece in pieces)

@@ -8,6 +8,7 @@ from the environment.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
@@ -213,6 +214,15 @@ def states(files: Sequence[Place]) -> list[bytes | None]:
         for (row, _), known in zip(away, listed_states([file for _, file in away]), strict=True):
             known_states[row] = known
     return known_states
+
+
+def state_of_opened(path: Place, file: BinaryIO) -> bytes | None:
+    """Return the same of a file that has just been opened."""
+    if isinstance(path, Path):
+        from palm_cache.store.places.local import state
+
+        return state(path, os.fstat(file.fileno()))
+    return states([path])[0]
 
 
 @contextmanager

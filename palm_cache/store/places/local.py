@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import stat
@@ -179,13 +180,19 @@ def _size(entry: os.DirEntry[str]) -> int:
 def open_file(path: Path) -> BinaryIO:
     """Open a file for reading without waiting for anybody: not for the writer of a pipe."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags), "rb")
+    return io.BufferedReader(io.FileIO(os.open(path, flags)))
 
 
-def state(file: Path | str) -> bytes | None:
-    """Return a hash of path, size, times and inode of a file; see :func:`palm_cache.store.places.states`."""
+def state(file: Path, status: os.stat_result | None = None) -> bytes | None:
+    """Return a hash of path, size, times and inode of a file; see :func:`palm_cache.store.places.states`.
+
+    Parameters
+    ----------
+    status : os.stat_result, optional
+        Of the file, where it is open.
+    """
     try:
-        status = os.stat(file)  # noqa: PTH116  # a million times, and a Path costs more than the call
+        status = status or os.stat(file)  # noqa: PTH116  # a million times, and Path.stat costs more
     except (OSError, ValueError):
         return None
     changed = max(status.st_mtime_ns, status.st_ctime_ns)
