@@ -124,10 +124,13 @@ class Fitter:
 
     def wait(self, timeout: float | None = None, *, scored: bool = False) -> bool:
         """Wait until all labels have been fitted on, or at least rows are scored; tell whether it is so."""
+
+        def reached() -> bool:
+            return (self._scored if scored else self._fitted) >= self._newest.version
+
         with self._changed:
-            return self._changed.wait_for(
-                lambda: (self._scored if scored else self._fitted) >= self._newest.version, timeout
-            )
+            self._changed.wait_for(lambda: self._ended or reached(), timeout)
+            return reached()
 
     def _keep_fitting(self) -> None:
         while (labels := self._next()) is not None:

@@ -121,6 +121,11 @@ def read_labels(file: Path) -> tuple[list[Label], list[str]]:
     DataError
         If it cannot be read, or has other columns.
     """
+    if file.exists() and not file.is_file():
+        raise DataError(
+            f"{file}: is no file that labels can be appended to, but a folder or a device; choose another "
+            "with --labels"
+        )
     if not file.exists() or not file.stat().st_size:
         return [], []
     first, *lines = re.split(r"\r\n|\r|\n", decode(file))

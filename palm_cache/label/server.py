@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -44,7 +45,7 @@ PICTURE = (1024, 256)
 LONGEST_BODY = 1 << 16
 
 LONGEST_NUMBER = 20
-"""Digits of a row's number."""
+"""Digits of the number of a row or a byte."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -80,7 +81,8 @@ def listen(port: int) -> socket.socket:
         If the port is taken, or may not be had.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform != "win32":  # where it lets two programs have one port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
         listener.listen(64)
@@ -275,7 +277,8 @@ def _ranged(request: Request, content: bytes, media_type: str) -> Response:
     headers = {"Accept-Ranges": "bytes"}
     unit, _, asked = request.headers.get("range", "").partition("=")
     first, dash, last = asked.strip().partition("-")
-    if unit != "bytes" or not dash or not (first + last).isdecimal():
+    readable = (first + last).isdecimal() and max(len(first), len(last)) < LONGEST_NUMBER
+    if unit != "bytes" or not dash or not readable:
         return Response(content, headers=headers, media_type=media_type)
     size = len(content)
     start = int(first) if first else max(0, size - int(last))

@@ -36,8 +36,11 @@ from palm_cache.retrieval.ranking import nearest
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Place
 
-PATIENCE = 1.0
-"""Seconds for which a proposal waits for the latest label to count."""
+PATIENCE, FIRST_PATIENCE = 1.0, 15.0
+"""Seconds for which a proposal waits for the latest label to count, and for the first fit after the start."""
+
+BY_SOUND_ALONE = ("diverse", "random")
+"""Proposals that need no head."""
 
 FOLDER_PROBES = 50
 """Rows whose files are looked for to find the dataset's folder: some may be gone."""
@@ -261,7 +264,8 @@ class Session:
         UnknownNameError
             If there is no such class, or it came after the last fit.
         """
-        self._fitter.wait(PATIENCE, scored=True)
+        if by not in BY_SOUND_ALONE:
+            self._fitter.wait(PATIENCE if self.fit.classes else FIRST_PATIENCE, scored=True)
         fit, labelled = self.fit, np.array(list(self.labelled()), np.int64)
         if by == "likely" and of_class not in fit.classes:
             raise UnknownNameError.among("class", of_class, fit.classes or self.classes)

@@ -111,6 +111,12 @@ def test_another_kind_of_file_is_refused_and_left_alone(tmp_path: Path, content:
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("name", ["", "/dev/null"])
+def test_what_is_no_file_is_refused_and_nothing_is_lost_in_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="but a folder or a device; choose another with --labels"):
+        read_labels(tmp_path / name)
+
+
 def test_a_full_disk_leaves_no_half_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "labels.csv"
     append_label(file, A, "dog")

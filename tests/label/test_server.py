@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -115,9 +116,16 @@ def test_whoever_starts_again_finds_everything(page: Page, made_drive: Drive) ->
         page.label(row, kind_of(page.session.stretches[row][0]))
     page.label(2, None)
     before = page.state()
-    with open_session(made_drive, page.session.file) as again:
+
+    def load_slowly() -> TextTower:
+        time.sleep(1.5)
+        return load_text_tower(page.session.header, device="cpu", tokenizer="")
+
+    with open_session(made_drive, page.session.file, load_tower=load_slowly) as again:
+        proposed = Page(again).rows(by="both")  # before it was asked whether the head is fitted
         assert Page(again).state() == before
         assert again.labelled() == page.session.labelled()
+    assert proposed == page.rows(by="both")
 
 
 def test_what_an_editor_does_to_the_file_meanwhile_counts(page: Page) -> None:
@@ -294,6 +302,7 @@ def test_a_row_is_heard_as_it_lies_in_its_recording(page: Page, made_drive: Driv
         ("bytes=0-1,5-6", 200, slice(0, None)),
         ("bytes=x-", 200, slice(0, None)),
         ("lines=1-2", 200, slice(0, None)),
+        (f"bytes={'9' * 5000}-", 200, slice(0, None)),
     ],
 )
 def test_ranges_of_sound(page: Page, asked: str, status: int, part: slice) -> None:
