@@ -5,10 +5,12 @@ What it gives is kept together in one :class:`Fit`, which is replaced as a whole
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Self
 
 import numpy as np
@@ -25,6 +27,9 @@ from palm_cache.label.rounds import (
     random_sample,
 )
 from palm_cache.label.words import Words
+
+MOST_POINTS = 40
+"""Earlier rounds whose accuracy is shown; of more, every second, third ... is judged."""
 
 LEAST_SAMPLE = 10
 """Rows labelled at random from which on their accuracy is worth showing."""
@@ -44,7 +49,7 @@ class Fit:
     probabilities: NDArray[np.float32] | None = None
     """(n_rows, n_classes); ``None`` while nothing can be told apart."""
     growth: tuple[Accuracy, ...] = ()
-    """On the first 10, 20 ... labelled rows, held out, and on all of them."""
+    """On the labelled rows of earlier rounds, held out, and on all of them."""
     sample: Accuracy | None = None
     """On the rows that are a random sample of all."""
     failure: str = ""
@@ -92,7 +97,7 @@ class Fitter:
         self.fit = Fit()
         self._embeddings, self._usable, self._recordings = embeddings, usable, recordings
         self._words = words
-        self._points: dict[tuple[tuple[int, str], ...], Accuracy | None] = {}
+        self._points: dict[bytes, Accuracy | None] = {}
         self._changed = threading.Condition()
         self._newest = Labels(0, {}, ())
         self._scored, self._fitted, self._ended = 0, 0, False
@@ -170,22 +175,20 @@ class Fitter:
         right = held_out(examples)
         now = () if right is None else (accuracy(right, examples.groups),)
         fit = replace(fit, sample=self._sample(examples, rows, right))
-        prefixes = [
-            tuple((row, labels.of_rows[row]) for row in rows[:count].tolist())
-            for count in range(ROUND, len(rows), ROUND)
-        ]
-        for prefix in prefixes:
-            if prefix not in self._points:
-                if self._overtaken(labels):
-                    return
-                first = examples.part(np.arange(len(rows)) < len(prefix))
-                of_first = held_out(first)
-                self._points[prefix] = None if of_first is None else accuracy(of_first, first.groups)
-            self.fit = replace(fit, growth=(*self._known(prefixes), *now))
-        self.fit = replace(fit, growth=(*self._known(prefixes), *now))
+        rounds = _rounds(rows, labels)
+        self.fit = replace(fit, growth=(*self._known(rounds.values()), *now))
+        for count, labels_then in rounds.items():
+            if labels_then in self._points:
+                continue
+            if self._overtaken(labels):
+                return
+            then = examples.part(np.arange(len(rows)) < count)
+            right_then = held_out(then)
+            self._points[labels_then] = None if right_then is None else accuracy(right_then, then.groups)
+            self.fit = replace(fit, growth=(*self._known(rounds.values()), *now))
 
-    def _known(self, prefixes: list[tuple[tuple[int, str], ...]]) -> list[Accuracy]:
-        points = (self._points.get(prefix) for prefix in prefixes)
+    def _known(self, rounds: Iterable[bytes]) -> list[Accuracy]:
+        points = map(self._points.get, rounds)
         return [point for point in points if point is not None]
 
     def _examples(self, labels: Labels) -> tuple[Examples, NDArray[np.int64]]:
@@ -207,3 +210,14 @@ class Fitter:
             return None
         chosen = np.isin(rows, sample)
         return accuracy(right[chosen], examples.groups[chosen])
+
+
+def _rounds(rows: NDArray[np.int64], labels: Labels) -> dict[int, bytes]:
+    """Return a hash of the labels that there were after every round, by their number."""
+    step = ROUND * max(1, ceil(len(rows) / (ROUND * MOST_POINTS)))
+    digest, rounds = hashlib.sha256(), {}
+    for count, row in enumerate(rows[:-1].tolist(), start=1):
+        digest.update(f"{row}\0{labels.of_rows[row]}\0".encode())
+        if count % step == 0:
+            rounds[count] = digest.digest()
+    return rounds

@@ -142,3 +142,21 @@ def test_a_tower_that_breaks_while_it_is_loaded_turns_text_off(tmp_path: Path) -
     words = Words(replace(store.header, text_recipe={"of": "a test"}), load)  # type: ignore[arg-type]
     assert words.classes(NAMES) is None
     assert words.off == "the text tower cannot be loaded: ImportError: No module named 'birds'"
+
+
+def test_after_many_rounds_some_of_them_are_judged(fitter: Fitter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart with thousands of labels must not fit for hours."""
+    monkeypatch.setattr(fitting, "ROUND", 2)
+    monkeypatch.setattr(fitting, "MOST_POINTS", 5)
+    fitter.take(ROWS, NAMES)
+    assert fitter.wait(60)
+    assert [point.n_rows for point in fitter.fit.growth] == [8, 16, 24, 32, 40]
+
+
+def test_a_label_that_was_changed_is_judged_anew(fitter: Fitter) -> None:
+    fitter.take(first(12), NAMES)
+    assert fitter.wait(60)
+    before = fitter.fit.growth[0]
+    fitter.take({**first(12), 3: "class 0", 7: "class 1"}, NAMES)
+    assert fitter.wait(60)
+    assert fitter.fit.growth[0].mean < before.mean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -160,6 +161,22 @@ def test_a_file_that_is_gone_or_another_meanwhile_is_not_written(page: Page) -> 
     assert file.read_text() == "filename,label\n"
     file.write_bytes(kept)
     assert page.label(1, "owl")["state"]["labelled"] == 2
+
+
+def test_a_label_that_finds_no_space_is_not_kept_and_said_so(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.label(0, "owl")
+    kept = page.session.file.read_bytes()
+    with monkeypatch.context() as patch:
+        write = os.write
+        patch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:7]))
+        answer = page.post("label", {"row": 1, "class": "rain"})
+    assert answer.status_code == 400
+    assert "labels.csv: cannot write: no space left on device" in answer.json()["error"]
+    assert page.session.file.read_bytes() == kept
+    assert page.state()["classes"] == [{"name": "owl", "count": 1}]
+    assert page.label(1, "rain")["state"]["labelled"] == 2
 
 
 def test_the_keys_of_classes_are_the_same_after_a_restart(page: Page, made_drive: Drive) -> None:
