@@ -11,25 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from palm_cache.api import (
-        FitResult,
-        OpenFeatures,
-        PredictResult,
-        SearchResult,
-        calibrate,
-        evaluate,
-        extract,
-        fit,
-        open_features,
-        predict,
-        pull,
-        push,
-        search,
-    )
+    from palm_cache.api.adaptation import FitResult, calibrate, evaluate, fit, prompts, transfer
+    from palm_cache.api.extraction import extract
+    from palm_cache.api.features import OpenFeatures, open_features
+    from palm_cache.api.stores import find_stores
     from palm_cache.errors import PalmCacheError
     from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
     from palm_cache.extraction.prompts import Prompts
     from palm_cache.params import FitParams, ReadingParams, Recipe, Resources
+    from palm_cache.prediction.export import export_head
+    from palm_cache.prediction.sharing import pull, push
+    from palm_cache.prediction.table import PredictResult, predict
+    from palm_cache.retrieval.find import SearchResult, search
     from palm_cache.types import Training
 
 __version__ = "0.1.0"
@@ -51,25 +44,32 @@ __all__ = [
     "ZeroShotClassifier",
     "calibrate",
     "evaluate",
+    "export_head",
     "extract",
+    "find_stores",
     "fit",
     "open_features",
     "predict",
+    "prompts",
     "pull",
     "push",
     "search",
+    "transfer",
 ]
 
 _HOMES = {
-    "api": (
-        *("FitResult", "OpenFeatures", "PredictResult", "SearchResult"),
-        *("calibrate", "evaluate", "extract", "fit", "open_features", "predict"),
-        *("pull", "push", "search"),
-    ),
+    "api.adaptation": ("FitResult", "calibrate", "evaluate", "fit", "prompts", "transfer"),
+    "api.extraction": ("extract",),
+    "api.features": ("OpenFeatures", "open_features"),
+    "api.stores": ("find_stores",),
     "errors": ("PalmCacheError",),
     "estimators": ("HeadClassifier", "PalmClassifier", "ZeroShotClassifier"),
     "extraction.prompts": ("Prompts",),
     "params": ("FitParams", "ReadingParams", "Recipe", "Resources"),
+    "prediction.export": ("export_head",),
+    "prediction.sharing": ("pull", "push"),
+    "prediction.table": ("PredictResult", "predict"),
+    "retrieval.find": ("SearchResult", "search"),
     "types": ("Training",),
 }
 """Module of every public name; it is imported when the name is first asked for."""

@@ -229,6 +229,8 @@ class Resources:
 
     def __post_init__(self) -> None:
         _check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(0, MAX_JOBS), limit=(0, 2**31))
+        for name in self.devices:
+            check_device(name)
         if len(self.devices) > 1:
             gpus = all(re.fullmatch(r"cuda:\d+", name) for name in self.devices)
             if not gpus or len(set(self.devices)) < len(self.devices):
@@ -242,6 +244,18 @@ class Resources:
     def devices(self) -> tuple[str, ...]:
         """The devices, one by one."""
         return tuple(name.strip() for name in self.device.split(","))
+
+
+def check_device(name: str) -> None:
+    """Make sure that it is the name of a device, here or elsewhere.
+
+    Raises
+    ------
+    ParameterError
+        If it is none.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ParameterError(f"device {name!r}: use auto, cpu, cuda, cuda:N or mps")
 
 
 def _check_bounds(params: object, **bounds: tuple[int, int]) -> None:
@@ -328,6 +342,9 @@ class LoadingParams:
     trust_remote_code: Annotated[
         bool, Help("Run again the code that lies with an hf: model and that embedded before.")
     ] = False
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from palm_cache.adaptation.evaluate import Evaluation, evaluate_files
 from palm_cache.adaptation.fit import LoadTower, fit_store
 from palm_cache.adaptation.prompt_study import study_prompts
 from palm_cache.adaptation.transfer import transfer_heads
-from palm_cache.api.extraction import OpenFeatures
+from palm_cache.api.features import OpenFeatures
 from palm_cache.api.stores import stored_name
 from palm_cache.errors import DataError
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
-from palm_cache.store.heads import chosen_run, heads_file, read_runs
-from palm_cache.store.layout import RUNS, joined_spec, slug
+from palm_cache.store.heads import chosen_run, read_runs
+from palm_cache.store.layout import RUNS, heads_file, joined_spec, slug
 from palm_cache.store.places import place
 from palm_cache.store.scores import COLUMNS, KEYS, tell_apart
 from palm_cache.types import AnyPath, AnyPlace, Place, Progress, no_progress

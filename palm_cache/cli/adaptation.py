@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import palm_cache
 from palm_cache.cli.completion import complete_dataset
 from palm_cache.cli.options import (
     STAGE_TWO,
@@ -68,14 +69,13 @@ def heads(
         for head in HEADS.values()
     ]
     if dataset is not None:
-        from palm_cache.api import find_stores
         from palm_cache.store.features import FeatureStore
 
         with one_line_errors():
             where, (shots, *_) = override(Params(), **params), override(FitParams(), **fit).shots
             if isinstance(shots, str):
                 raise typer.BadParameter("say how many", param_hint="--shots")
-            ((store,), *_), _ = find_stores([dataset], [where.encoder], features=where.features)
+            ((store,), *_), _ = palm_cache.find_stores([dataset], [where.encoder], features=where.features)
             header = FeatureStore(store).header
         n_classes = len(header.class_names)
         for row, head in zip(rows, HEADS.values(), strict=True):
@@ -128,13 +128,12 @@ def fit(
         loaded = loading_of(settings, loading)
         if params:
             dataset, encoder = dataset or list(settings.datasets), encoder or [settings.encoder]
-        from palm_cache import api
 
         groups = [(store,)] if store else _find_stores(settings, dataset, encoder)
         fitted = []
         for stores in groups:
             with progress_bar("steps", FIT_UNITS) as progress:
-                result = api.fit(
+                result = palm_cache.fit(
                     stores,
                     how,
                     out=out,
@@ -178,10 +177,9 @@ def evaluate(
     with one_line_errors("the scores of earlier evaluations are kept"):
         settings = read_params(params)
         loaded = loading_of(settings, loading)
-        from palm_cache import api
 
         with progress_bar("heads files") as progress:
-            scores = api.evaluate(
+            scores = palm_cache.evaluate(
                 out,
                 heads=heads,
                 datasets=dataset,
@@ -218,11 +216,10 @@ def calibrate(
     if all_runs and run is not None:
         raise typer.BadParameter("give --run or --all, not both", param_hint="--all")
     with one_line_errors("nothing was changed"), progress_bar("runs") as progress:
-        from palm_cache import api
         from palm_cache.store.heads import run_name
 
         loaded = override(LoadingParams(), **loading)
-        calibrated = api.calibrate(
+        calibrated = palm_cache.calibrate(
             heads,
             run,
             all_runs=all_runs,
@@ -276,14 +273,13 @@ def prompts(
         named = where["encoder"] is not None or params is not None
         if params:
             dataset = dataset or list(settings.datasets)
-        from palm_cache import api
 
         groups = (
             [(store,)] if store else _find_stores(settings, dataset, [settings.encoder] if named else None)
         )
         stores = [place for (place,) in groups]
         with progress_bar("stores") as progress:
-            scores = api.prompts(stores, out=out, folds=chosen, progress=progress)
+            scores = palm_cache.prompts(stores, out=out, folds=chosen, progress=progress)
     means = scores.groupby(["dataset", "encoder", "template"], sort=False)["accuracy"].mean().reset_index()
     if as_json:
         print_json(means.to_dict("records"))
@@ -321,10 +317,8 @@ def transfer(
     if not all(names.values()):
         raise typer.BadParameter("two names with = between are needed", param_hint="--same")
     with one_line_errors(), progress_bar("heads") as progress:
-        from palm_cache import api
-
         loaded = override(LoadingParams(), **loading)
-        scores = api.transfer(
+        scores = palm_cache.transfer(
             heads,
             store,
             same=names,
@@ -345,9 +339,7 @@ def loading_of(settings: Params, loading: dict[str, object]) -> LoadingParams:
 def _find_stores(
     settings: Params, datasets: list[str] | None, encoders: list[str] | None
 ) -> list[tuple[Place, ...]]:
-    from palm_cache.api import find_stores
-
-    stores, notes = find_stores(datasets, encoders, features=settings.features)
+    stores, notes = palm_cache.find_stores(datasets, encoders, features=settings.features)
     for note in notes:
         say(f"note: {note}")
     return stores

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from palm_cache.params import Params
-from palm_cache.store.layout import RUNS
+from palm_cache.store.layout import RUNS, heads_file, stores_present
 
 PREDICTIONS = RUNS / "predictions.h5"
 
@@ -36,8 +36,6 @@ def complete_heads(incomplete: str) -> list[str]:
 
 def complete_store(incomplete: str) -> list[str]:
     """Return the stores at their default places that begin like this."""
-    from palm_cache.store.layout import stores_present
-
     present = map(str, stores_present(Path(Params().features)))
     return [store for store in present if store.startswith(incomplete)]
 
@@ -45,7 +43,7 @@ def complete_store(incomplete: str) -> list[str]:
 def complete_run(context: typer.Context, incomplete: str) -> list[str]:
     """Return the runs of the heads file that was named before."""
     from palm_cache.errors import PalmCacheError
-    from palm_cache.store.heads import heads_file, read_runs, run_name
+    from palm_cache.store.heads import read_runs, run_name
 
     inputs = context.params.get("inputs") or ()
     path = context.params.get("heads") or (Path(inputs[0]) if inputs else None)

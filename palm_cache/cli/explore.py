@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from palm_cache.cli.checks import check_heads_file
 from palm_cache.cli.completion import PREDICTIONS, complete_predicted_run
 from palm_cache.cli.options import USE, SameEncoderOption, StoreArgument, takes
 from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, progress_bar, say, tell
@@ -47,6 +48,7 @@ def explore(
             help="Colour by the class that a head gives: a heads.h5 or its folder; --run names a run of it.",
             metavar="HEADS",
             rich_help_panel=COLOURS,
+            callback=check_heads_file,
         ),
     ] = None,
     text: Annotated[
@@ -85,7 +87,7 @@ def explore(
         from palm_cache.explore.groups import Grouping
         from palm_cache.explore.page import write_page
         from palm_cache.retrieval.queries import Loading
-        from palm_cache.store.heads import heads_file
+        from palm_cache.store.layout import heads_file
         from palm_cache.store.places import place
 
         loaded = override(LoadingParams(), **loading)

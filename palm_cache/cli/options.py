@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from palm_cache.cli.checks import check_encoders, check_head_list, check_heads_file, check_stores
 from palm_cache.cli.completion import (
     complete_dataset,
     complete_encoder,
@@ -54,6 +55,12 @@ COMPLETIONS: Mapping[tuple[type, str], Callable[[str], Any]] = {
 }
 """What completes the values of a field."""
 
+CHECKS: Mapping[tuple[type, str], Callable[[typer.Context, Any], Any]] = {
+    (Params, "encoder"): check_encoders,
+    (FitParams, "heads"): check_head_list,
+}
+"""What checks the values of a field as they are parsed."""
+
 DatasetsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -82,6 +89,7 @@ SameEncoderOption = Annotated[
         metavar="SPEC",
         show_default="as at extraction",
         autocompletion=complete_encoder,
+        callback=check_encoders,
     ),
 ]
 EncodersOption = Annotated[
@@ -92,6 +100,7 @@ EncodersOption = Annotated[
         metavar="SPEC",
         show_default=Params().encoder,
         autocompletion=complete_encoder,
+        callback=check_encoders,
     ),
 ]
 ParamsOption = Annotated[
@@ -106,6 +115,7 @@ StoreOption = Annotated[
         help="A feature store that is not at its default place: a folder or URL.",
         metavar="PLACE",
         autocompletion=complete_store,
+        callback=check_stores,
     ),
 ]
 StoreArgument = Annotated[
@@ -114,14 +124,18 @@ StoreArgument = Annotated[
         help="A feature store, e.g. data/features/demo/mini.zarr or s3://bucket/features/demo/mini.zarr.",
         metavar="STORE",
         autocompletion=complete_store,
+        callback=check_stores,
     ),
 ]
-HeadsArgument = Annotated[Path, typer.Argument(help="A heads.h5 file, or the folder that it lies in.")]
+HeadsArgument = Annotated[
+    Path, typer.Argument(help="A heads.h5 file, or the folder that it lies in.", callback=check_heads_file)
+]
 SourceArgument = Annotated[
     str,
     typer.Argument(
         help="A heads.h5, an exported head.safetensors, the folder that it lies in, or hf://USER/NAME.",
         metavar="HEADS",
+        callback=check_heads_file,
     ),
 ]
 HeadsOption = Annotated[
@@ -233,6 +247,7 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
         show_default=text.shown or _shown_default(kind, name),
         rich_help_panel=PANELS.get(kind),
         autocompletion=COMPLETIONS.get((kind, name)),
+        callback=CHECKS.get((kind, name)),
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation | None, info]

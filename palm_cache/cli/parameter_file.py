@@ -24,7 +24,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from palm_cache.adaptation.heads import check_heads
 from palm_cache.errors import ParameterError, UnknownNameError
+from palm_cache.extraction.encoders.registry import check_spec
 from palm_cache.params import P, Params, Recipe, Resources
 
 MAX_BYTES = 1_000_000
@@ -45,7 +47,7 @@ def read_params(file: Path | None) -> Params:
     ParameterError
         If it cannot be read, or a value is of the wrong kind.
     UnknownNameError
-        If a key does not exist; the near matches are named.
+        If a key, a head or an encoder does not exist; the near matches are named.
     """
     import yaml
 
@@ -61,7 +63,10 @@ def read_params(file: Path | None) -> Params:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ParameterError(f"{file}: cannot read the parameters: {reason}") from error
-    return _build(Params, {} if content is None else content, str(file), "")
+    params = _build(Params, {} if content is None else content, str(file), "")
+    check_spec(params.encoder)
+    check_heads(params.fit.heads)
+    return params
 
 
 def _check_size(text: bytes) -> None:

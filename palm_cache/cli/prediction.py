@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palm_cache.cli.checks import check_stores, require_heads
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.options import USE, RunOption, SameEncoderOption, SourceArgument, takes
 from palm_cache.cli.results import ResultFormat, ResultWriter, TableWriter, csv_writer, json_writer
@@ -55,6 +56,7 @@ def predict(
             "Give it again for more stores, or for each encoder of a head on joined ones.",
             metavar="PLACE",
             autocompletion=complete_store,
+            callback=check_stores,
         ),
     ] = None,
     classes: Annotated[
@@ -113,6 +115,8 @@ def predict(
     given, audio = _heads_and_audio(inputs, classes, run)
     with one_line_errors("what was printed or written stands"), ExitStack() as stack:
         settings = _settings(params)
+        if given is not None:
+            require_heads(given)
         from palm_cache.prediction.inputs import find_recordings
         from palm_cache.prediction.sources import find_heads
         from palm_cache.prediction.table import classify
@@ -267,6 +271,7 @@ def _predict_rows(
 ) -> None:
     """Show what a head says about every row of some stores."""
     with one_line_errors("what was printed or written stands"), ExitStack() as stack:
+        require_heads(heads)
         from palm_cache.prediction.rows import score_rows, write_parquet
         from palm_cache.prediction.sources import find_heads
         from palm_cache.retrieval.queries import Loading

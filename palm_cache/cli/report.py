@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from palm_cache.cli.adaptation import print_summary
+from palm_cache.cli.checks import check_head_list
 from palm_cache.cli.completion import complete_heads
 from palm_cache.cli.options import STAGE_TWO, HeadsOption, OutOption
 from palm_cache.cli.terminal import Json, command, one_line_errors, tell
@@ -22,6 +23,7 @@ def report(
             show_default="palm",
             metavar="HEAD",
             autocompletion=complete_heads,
+            callback=check_head_list,
         ),
     ] = None,
     heads: HeadsOption = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palm_cache.cli.checks import check_heads_file, check_stores
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.options import USE, SameEncoderOption, takes
 from palm_cache.cli.results import harmless
@@ -32,6 +33,7 @@ StoresArgument = Annotated[
         help="Feature stores of one encoder and the same options.",
         metavar="STORE...",
         autocompletion=complete_store,
+        callback=check_stores,
     ),
 ]
 
@@ -70,6 +72,7 @@ def search(
             help="A heads.h5, or its folder: rows of a --class, or that it is --uncertain about.",
             metavar="HEADS",
             rich_help_panel=ASKED,
+            callback=check_heads_file,
         ),
     ] = None,
     diverse: Annotated[

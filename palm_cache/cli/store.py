@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palm_cache.cli.checks import check_stores
 from palm_cache.cli.completion import complete_dataset, complete_store
 from palm_cache.cli.extraction import read_tables
 from palm_cache.cli.options import STAGE_ONE, RootOption, SameEncoderOption, StoreArgument, takes
@@ -162,7 +163,10 @@ def store_export(
     store: Annotated[
         str,
         typer.Argument(
-            help="A feature store, or the .h5 of one.", metavar="STORE", autocompletion=complete_store
+            help="A feature store, or the .h5 of one.",
+            metavar="STORE",
+            autocompletion=complete_store,
+            callback=check_stores,
         ),
     ],
     target: Annotated[

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palm_cache.prediction.hub_heads import HubAddress, fetch_head
-from palm_cache.store.heads import heads_file
+from palm_cache.store.layout import heads_file
 from palm_cache.store.shared import ENDING, SHARED_FILE
 from palm_cache.types import AnyPath
 

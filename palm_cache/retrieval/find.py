@@ -19,7 +19,7 @@ from palm_cache.params import CLIP_TOKENIZER, Doubt
 from palm_cache.retrieval.queries import Loading, ask_head, file_query, row_query, text_query
 from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
 from palm_cache.retrieval.stores import Stores, Where
-from palm_cache.store.heads import heads_file
+from palm_cache.store.layout import heads_file
 from palm_cache.store.places import place
 from palm_cache.types import AnyPath, AnyPlace, Place
 

@@ -36,7 +36,7 @@ from torch import Tensor
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
 from palm_cache.store.atomic import parse_json
 from palm_cache.store.header import StoredRows, check_format, read_header, read_source, row_keys, twins
-from palm_cache.store.layout import command_of_store
+from palm_cache.store.layout import absent_store, command_of_store
 from palm_cache.store.places import Folder, folder
 from palm_cache.types import Features, Fold, Place
 
@@ -77,7 +77,7 @@ class FeatureStore:
         try:
             root = read_root(self._folder)
             if root is None:
-                raise StoreError(f"{path}: no feature store here; make it with: {command_of_store(path)}")
+                raise absent_store(path)
             attributes = root["attributes"]
             check_format(attributes, path)
             header = read_header(attributes)

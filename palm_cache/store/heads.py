@@ -33,7 +33,7 @@ from palm_cache.store.hdf5 import (
     tensor,
     writing,
 )
-from palm_cache.store.layout import check_name, slug
+from palm_cache.store.layout import absent_heads, check_name, slug
 from palm_cache.store.places import place
 from palm_cache.types import MAX_VIEWS, Calibration, FittedHead, Place, Run, parse_shots, spell_shots
 
@@ -85,11 +85,6 @@ def split_run_name(name: str) -> tuple[str, int, int, int]:
 def without_variant(name: str) -> str:
     """Return a run's name, or what of it is given, without its variant."""
     return re.sub(r"@.*?(?=-(?:\d+|all)shots|$)", "", name)
-
-
-def heads_file(path: Path) -> Path:
-    """Return the heads file that is meant: itself, or the one in a folder."""
-    return path / "heads.h5" if path.is_dir() else path
 
 
 def run_named(name: str, dataset: str, encoder: str) -> Run:
@@ -428,7 +423,7 @@ class _Opened:
 def _open(path: Path) -> Iterator[_Opened]:
     """Open a heads file for reading, and say what is wrong with it in one line."""
     if not path.is_file():
-        raise StoreError(f"{path}: no heads here; fit some with: palm-cache fit")
+        raise absent_heads(path)
     try:
         with reading(path) as (file, sealed):
             yield _Opened(path, file, sealed)

@@ -24,6 +24,10 @@ def test_every_head_keeps_the_contract(name: str) -> None:
     check_head(HEADS[name])
 
 
+def test_every_head_is_listed_by_its_own_name() -> None:
+    assert [head.name for head in HEADS.values()] == list(HEADS)
+
+
 @given(seed=st.integers(0, 1000), gate=st.floats(-20, 20))
 def test_mixed_embeddings_have_unit_rows(seed: int, gate: float) -> None:
     generator = torch.Generator().manual_seed(seed)

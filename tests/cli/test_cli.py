@@ -46,6 +46,21 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
+def test_a_fit_imports_nothing_that_it_does_not_use(workplace: Path) -> None:
+    """Together they take longer to import than the demo's heads to fit."""
+    write_sample(Path("data/features/clusters/mini.zarr"), make_features())
+    code = (
+        "import sys\n"
+        "from palm_cache.cli import app\n"
+        "try:\n    app(['fit', '--shots', '4'])\n"
+        "finally:\n"
+        "    unused = 'sklearn scipy.optimize scipy.stats sympy torchaudio matplotlib jinja2'.split()\n"
+        "    print('loaded:', *(name for name in unused if name in sys.modules))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1].strip() == "loaded:"
+
+
 def test_listing_datasets_and_encoders_imports_no_torch() -> None:
     code = (
         "import sys\n"
@@ -269,7 +284,7 @@ def test_without_evaluation_only_heads_are_written(workplace: Path) -> None:
             "no feature store at data/features/Tones/mini.zarr; make it with: "
             "palm-cache extract --dataset Tones",
         ),
-        (("fit", "--head", "plam", "--store", "x.zarr"), "x.zarr: no feature store here"),
+        (("fit", "--head", "palm", "--store", "x.zarr"), "x.zarr: no feature store here"),
         (("evaluate",), "no heads below this folder; fit some with: palm-cache fit"),
         (("report",), "no scores here; make them with: palm-cache fit"),
         (("store", "info", "x.zarr"), "x.zarr: no feature store here"),
@@ -387,6 +402,33 @@ def test_ctrl_c_and_a_polite_end_keep_what_is_embedded_and_say_how_to_go_on(
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("fit", "--head", "plam"), "unknown head 'plam'; did you mean palm"),
+        (("fit", "--encoder", "min"), "unknown encoder 'min'; did you mean mini"),
+        (("fit", "--params", "wrong.yaml"), "unknown head 'plam'; did you mean palm"),
+        (("fit", "--store", "nowhere.zarr"), "nowhere.zarr: no feature store here; make it with"),
+        (("report", "--against", "plam"), "unknown head 'plam'; did you mean palm"),
+        (("extract", "--dataset", "Tones", "--encoder", "clap"), "say which weights: clap:HUB_ID"),
+        (("extract", "--dataset", "Tones", "--device", "gpu0"), "device 'gpu0': use auto, cpu, cuda"),
+        (("extract", "--dataset", "Tunes"), "unknown dataset (and no such folder) 'Tunes'"),
+        (("predict", "nowhere.h5", "a.wav"), "nowhere.h5: no heads here; fit some with"),
+        (("search", "nowhere.zarr", "--text", "rain"), "nowhere.zarr: no feature store here"),
+        (("explore", "Tones", "--head", "nowhere"), "nowhere: no heads here"),
+        (("push", "nowhere.h5", "hf://me/heads"), "nowhere.h5: no heads here"),
+        (("store", "export", "nowhere.zarr", "new.h5"), "nowhere.zarr: no feature store here"),
+    ],
+)
+def test_wrong_names_are_refused_before_anything_heavy_is_loaded(
+    workplace: Path, words: tuple[str, ...], message: str
+) -> None:
+    Path("wrong.yaml").write_text("fit: {heads: plam}\n")
+    ended = run_and_name_heavy_modules(*words)
+    assert (ended.returncode, ended.stdout.strip()) == (1, "")
+    assert message in " ".join(ended.stderr.split())
+
+
+@pytest.mark.parametrize(
     ("words", "meant"),
     [
         (("extract", "demo"), "did you mean --dataset demo?"),
@@ -400,13 +442,18 @@ def test_ctrl_c_and_a_polite_end_keep_what_is_embedded_and_say_how_to_go_on(
 def test_wrong_usage_says_what_was_meant_before_anything_heavy_is_loaded(
     workplace: Path, words: tuple[str, ...], meant: str
 ) -> None:
+    ended = run_and_name_heavy_modules(*words)
+    assert (ended.returncode, ended.stdout.strip()) == (2, "")
+    assert meant in " ".join(ended.stderr.split())
+
+
+def run_and_name_heavy_modules(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, which ends by naming the heavy libraries that it has loaded."""
     code = (
         "import sys\nfrom palm_cache.cli import app\n"
         "try:\n    app()\nfinally:\n    print(*{'torch', 'pandas', 'zarr'} & sys.modules.keys())\n"
     )
     environment = {**os.environ, "COLUMNS": "300"}
-    ended = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment, check=False
     )
-    assert (ended.returncode, ended.stdout.strip()) == (2, "")
-    assert meant in " ".join(ended.stderr.split())

@@ -121,9 +121,9 @@ def test_aliases_of_aliases_are_refused_before_they_grow(tmp_path: Path, level: 
 
 
 def test_an_alias_that_stands_for_a_little_is_read(tmp_path: Path) -> None:
-    text = "datasets: [demo, &name siteA]\nencoder: *name\nfit: {shots: &few [1, 2], seeds: *few}\n"
+    text = "datasets: [demo, &name mini]\nencoder: *name\nfit: {shots: &few [1, 2], seeds: *few}\n"
     params = read_params(write(tmp_path, text))
-    assert (params.encoder, params.fit.shots, params.fit.seeds) == ("siteA", (1, 2), (1, 2))
+    assert (params.encoder, params.fit.shots, params.fit.seeds) == ("mini", (1, 2), (1, 2))
 
 
 def test_what_is_shown_of_a_wrong_value_is_short(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from samples import make_features, write_sample
 from workshop import Workshop
 
 import palm_cache
-from palm_cache import api
 from palm_cache.store.heads import read_heads
 
 SCORES = ["head", "shots", "fold", "seed", "accuracy", "loss"]
@@ -81,7 +80,7 @@ def test_evaluate(workplace: Path) -> None:
 
 def test_prompts(workplace: Path) -> None:
     succeed("prompts", "--encoder", "mini", "--folds", "2", "--out", "command")
-    scores = api.prompts("data/features/clusters/mini.zarr", folds=2, out="python")
+    scores = palm_cache.prompts("data/features/clusters/mini.zarr", folds=2, out="python")
     pd.testing.assert_frame_equal(pd.read_csv("command/prompts.csv"), scores, check_dtype=False)
 
 
@@ -101,7 +100,7 @@ def test_transfer(workplace: Path) -> None:
     succeed("fit", "--encoder", "mini", "--shots", "2", "--seeds", "0")
     store = "data/features/clusters/mini.zarr"
     (row, *_) = json.loads(succeed("transfer", "runs/clusters/mini", store, "--json").stdout)
-    scores = api.transfer("runs/clusters/mini", store)
+    scores = palm_cache.transfer("runs/clusters/mini", store)
     mean = scores.loc[(scores["head"] == row["head"]) & (scores["shots"] == row["shots"]), "accuracy"].mean()
     assert row["accuracy"] == pytest.approx(mean)
 
@@ -132,5 +131,5 @@ def test_predict_by_names_alone(workshop: Workshop) -> None:
 def test_export(workshop: Workshop, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("command.safetensors", "python.safetensors")]
     succeed("export", str(workshop.heads), "--to", "safetensors", "--out", str(files[0]))
-    api.export_head(workshop.heads.parent, "safetensors", out=files[1])
+    palm_cache.export_head(workshop.heads.parent, "safetensors", out=files[1])
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from samples import write_palm_folder
 
-from palm_cache.api import extract
+from palm_cache.api.extraction import extract
 from palm_cache.store.features import FeatureStore
 
 

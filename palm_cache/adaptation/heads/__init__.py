@@ -1,67 +1,78 @@
-"""Heads by name: ways to classify cached embeddings."""
+"""Heads by name: ways to classify cached embeddings. What none of them is asked for, is not imported."""
 
 from __future__ import annotations
 
-from palm_cache.adaptation.heads.auto import Auto
-from palm_cache.adaptation.heads.base import Head
-from palm_cache.adaptation.heads.cocoop import Cocoop
-from palm_cache.adaptation.heads.coop import Coop
-from palm_cache.adaptation.heads.gda import Gda
-from palm_cache.adaptation.heads.kernels import KernelRidge, Proker, ProkerHybrid
-from palm_cache.adaptation.heads.linear_probe import LinearProbe
-from palm_cache.adaptation.heads.malp import Malp
-from palm_cache.adaptation.heads.muka import Muka, MukaCosine, MukaFirst, MukaFirstCosine
-from palm_cache.adaptation.heads.neighbours import Neighbours
-from palm_cache.adaptation.heads.palm import Palm
-from palm_cache.adaptation.heads.palm_tuned import PalmTuned
-from palm_cache.adaptation.heads.proker_published import MukaCrossed, MukaPublished, ProkerPublished
-from palm_cache.adaptation.heads.prototype import PalmPrototype, Prototype
-from palm_cache.adaptation.heads.subt import SubT
-from palm_cache.adaptation.heads.tip_adapter import TipAdapter, TipAdapterF
-from palm_cache.adaptation.heads.zero_shot import PalmDagger, ZeroShot
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
 from palm_cache.errors import UnknownNameError
 
-HEADS: dict[str, type[Head]] = {
-    head.name: head
-    for head in (
-        ZeroShot,
-        Auto,
-        PalmDagger,
-        Palm,
-        PalmPrototype,
-        PalmTuned,
-        Malp,
-        SubT,
-        Coop,
-        Cocoop,
-        Prototype,
-        Neighbours,
-        LinearProbe,
-        KernelRidge,
-        Gda,
-        TipAdapter,
-        TipAdapterF,
-        Proker,
-        ProkerHybrid,
-        ProkerPublished,
-        Muka,
-        MukaFirst,
-        MukaCosine,
-        MukaFirstCosine,
-        MukaPublished,
-        MukaCrossed,
-    )
+if TYPE_CHECKING:
+    from palm_cache.adaptation.heads.base import Head
+
+PLACES = {
+    "zero-shot": "zero_shot:ZeroShot",
+    "auto": "auto:Auto",
+    "palm-dagger": "zero_shot:PalmDagger",
+    "palm": "palm:Palm",
+    "palm-prototype": "prototype:PalmPrototype",
+    "palm-tuned": "palm_tuned:PalmTuned",
+    "malp": "malp:Malp",
+    "subt": "subt:SubT",
+    "coop": "coop:Coop",
+    "cocoop": "cocoop:Cocoop",
+    "prototype": "prototype:Prototype",
+    "knn": "neighbours:Neighbours",
+    "linear-probe": "linear_probe:LinearProbe",
+    "kernel-ridge": "kernels:KernelRidge",
+    "gda": "gda:Gda",
+    "tip-adapter": "tip_adapter:TipAdapter",
+    "tip-adapter-f": "tip_adapter:TipAdapterF",
+    "proker": "kernels:Proker",
+    "proker-hybrid": "kernels:ProkerHybrid",
+    "proker-published": "proker_published:ProkerPublished",
+    "muka": "muka:Muka",
+    "muka-first": "muka:MukaFirst",
+    "muka-cosine": "muka:MukaCosine",
+    "muka-first-cosine": "muka:MukaFirstCosine",
+    "muka-published": "proker_published:MukaPublished",
+    "muka-crossed": "proker_published:MukaCrossed",
 }
+"""Module and class of every head."""
 
 
-def find_head(name: str) -> type[Head]:
-    """Return the head of that name.
+class _Heads(Mapping[str, "type[Head]"]):
+    """The heads by name, in the order in which they are listed."""
+
+    def __getitem__(self, name: str) -> type[Head]:
+        module, _, kind = PLACES[name].partition(":")
+        return cast("type[Head]", getattr(import_module(f"{__name__}.{module}"), kind))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PLACES)
+
+    def __len__(self) -> int:
+        return len(PLACES)
+
+
+HEADS: Mapping[str, type[Head]] = _Heads()
+
+
+def check_heads(names: Iterable[str]) -> None:
+    """Make sure that there are heads of these names; none is imported for it.
 
     Raises
     ------
     UnknownNameError
-        If there is none.
+        If there is none of a name.
     """
-    if name not in HEADS:
-        raise UnknownNameError.among("head", name, HEADS)
+    for name in names:
+        if name not in PLACES:
+            raise UnknownNameError.among("head", name, PLACES)
+
+
+def find_head(name: str) -> type[Head]:
+    """Return the head of that name; raise as :func:`check_heads`."""
+    check_heads([name])
     return HEADS[name]

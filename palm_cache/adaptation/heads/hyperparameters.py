@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -213,11 +214,12 @@ def choose(losses: Tensor, grids: Mapping[str, Grid], held_out: Tensor, views: i
         float64, a value for every grid; and ``held_out``, how many clips decided: 0 says that these are
         the defaults.
     """
-    places = torch.unravel_index(first_of_best(losses.flatten(1)), losses.shape[1:])
+    # torch.unravel_index would import sympy.
+    places = np.unravel_index(first_of_best(losses.flatten(1)).numpy(), losses.shape[1:])
     decided = held_out.sum(dim=1) // views
     chosen = {}
     for (name, grid), place in zip(grids.items(), places, strict=True):
-        values = grid.candidates[place]
+        values = grid.candidates[torch.from_numpy(place)]
         default = torch.tensor(grid.default, dtype=torch.float64).expand_as(values)
         judged = (decided > 0).view(-1, *(1,) * (values.ndim - 1))
         chosen[name] = torch.where(judged, values, default)

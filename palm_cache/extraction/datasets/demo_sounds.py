@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy  # loads scipy.signal when it is first used: to list datasets takes none of it
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
 RATE = 22_050
 """Hz."""
@@ -24,12 +24,12 @@ Waveform = NDArray[np.float64]
 def band(sound: Waveform, low: float, high: float, order: int = 2) -> Waveform:
     """Keep what lies between two frequencies in Hz; 0 or the Nyquist frequency leave a side open."""
     if low <= 0:
-        sections = butter(order, high, "lowpass", fs=RATE, output="sos")
+        sections = scipy.signal.butter(order, high, "lowpass", fs=RATE, output="sos")
     elif high >= RATE / 2:
-        sections = butter(order, low, "highpass", fs=RATE, output="sos")
+        sections = scipy.signal.butter(order, low, "highpass", fs=RATE, output="sos")
     else:
-        sections = butter(order, (low, high), "bandpass", fs=RATE, output="sos")
-    return np.asarray(sosfilt(sections, sound))
+        sections = scipy.signal.butter(order, (low, high), "bandpass", fs=RATE, output="sos")
+    return np.asarray(scipy.signal.sosfilt(sections, sound))
 
 
 def oscillate(pitch: Waveform, weights: Waveform) -> Waveform:
@@ -277,7 +277,7 @@ def reverberate(rng: Generator, sound: Waveform) -> Waveform:
     seconds = rng.uniform(0.1, 0.7)
     response = strike(rng, int(seconds * RATE), seconds / 5)
     response = band(response, 100, rng.uniform(2500, 8000))
-    wet = fftconvolve(sound, response)[: len(sound)]
+    wet = scipy.signal.fftconvolve(sound, response)[: len(sound)]
     share = rng.uniform(0.05, 0.5)
     mixed = (1 - share) * sound / (np.std(sound) + 1e-9) + share * wet / (np.std(wet) + 1e-9)
     return np.asarray(mixed)
@@ -292,4 +292,4 @@ def street_noise(rng: Generator, n: int) -> Waveform:
 
 def double_rate(sound: Waveform) -> Waveform:
     """Resample a sound to twice :data:`RATE`."""
-    return np.asarray(resample_poly(sound, 2, 1))
+    return np.asarray(scipy.signal.resample_poly(sound, 2, 1))

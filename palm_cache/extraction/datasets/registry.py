@@ -178,13 +178,13 @@ def check_dataset(
     PlaceError
         If it is remote and cannot be reached.
     """
-    # torch takes a second, and listing datasets does without.
-    from palm_cache.extraction.datasets.windows import check_stretches, cut_rows
-
     where = root or place(name_or_folder)
     try:
         with reaching(where):
             check = _read(name_or_folder, root, reading)
+            # It imports torch, which takes a second: what is not here is said without.
+            from palm_cache.extraction.datasets.windows import check_stretches, cut_rows
+
             table = check_stretches(check.table)
             if reading.test == "none":
                 table = _all_for_training(table)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
-from palm_cache.params import Precision, Recipe, Runtime
+from palm_cache.params import Precision, Recipe, Runtime, check_device
 
 TowerCall = Callable[[Tensor], Tensor]
 """From what an encoder's front end gives, on its device, to vectors."""
@@ -171,19 +171,17 @@ def choose_device(name: str) -> torch.device:
 
     Raises
     ------
+    ParameterError
+        If there is no such kind of device.
     EncoderError
-        If the device is unknown or absent on this machine.
+        If it is absent on this machine.
     """
+    check_device(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise EncoderError(f"device {name!r}: use auto, cpu, cuda, cuda:N or mps")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EncoderError(
             f"device {name!r}: {torch.cuda.device_count()} CUDA devices here; use --device auto or cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -80,6 +81,24 @@ def split_spec(spec: str) -> tuple[str, str]:
     return name, source
 
 
+def check_spec(spec: str) -> None:
+    """Make sure that a spec says which encoder and which weights; nothing is imported for it.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such encoder.
+    EncoderError
+        If the spec is not whole.
+    """
+    name, source = split_spec(spec)
+    if name == OWN.name and not re.fullmatch(r"[^:]+:[^:]+(:.*)?", source):
+        raise EncoderError(f"encoder {spec!r}: write python:MODULE:CLASS, e.g. python:my_encoder:Birds")
+    card = CARDS.get(name)
+    if card is not None and not source and ":" in card.spec:
+        raise EncoderError(f"encoder {spec!r}: say which weights: {card.spec}, e.g. {card.example}")
+
+
 def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto") -> Encoder:
     """Load an encoder.
 
@@ -115,12 +134,11 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
 
 def _find(spec: str) -> tuple[type[Encoder], str, bool]:
     """Return class and source of a spec, and whether the class is another's than palm-cache's."""
+    check_spec(spec)
     name, source = split_spec(spec)
     if name == OWN.name:
         module, _, rest = source.partition(":")
         attribute, _, source = rest.partition(":")
-        if not module or not attribute:
-            raise EncoderError(f"encoder {spec!r}: write python:MODULE:CLASS, e.g. python:my_encoder:Birds")
         return _import(spec, (module, ":", attribute)), source, True
     kind = encoder_class(name)
     if not source and ":" in kind.card.spec:
