@@ -55,7 +55,8 @@ def test_an_estimator_learns_what_fit_learns_on_the_same_clips(name: str, featur
     estimator.fit(audio[train].numpy(), features.labels[train].numpy())
     assert estimator.state_.keys() == fitted.state.keys()
     for key, value in fitted.state.items():
-        np.testing.assert_allclose(estimator.state_[key], value, atol=1e-6)
+        # Trained in single precision, here in the span of the shots.
+        np.testing.assert_allclose(estimator.state_[key], value, atol=1e-5, rtol=1e-5)
     logits = HEADS[name].logits(fitted.state, audio).numpy()
     np.testing.assert_allclose(estimator.decision_function(audio), logits, atol=1e-3)
     np.testing.assert_array_equal(estimator.predict(audio), logits.argmax(axis=1))

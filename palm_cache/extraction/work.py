@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -197,18 +197,25 @@ class _Shared:
     """What the tasks of a process share: an encoder on its road, and the work of the latest extraction."""
 
     def __init__(self, worker: Worker) -> None:
-        encoder = load_encoder(worker.encoder, worker.recipe, device=own_device(worker.resources.devices))
-        loaded = fingerprint(audio_recipe(encoder, worker.recipe))
-        if loaded != worker.fingerprint:
-            raise EncoderError(
-                f"encoder {worker.encoder!r}: a worker loaded other weights or libraries (fingerprint "
-                f"{loaded[:12]}, wanted {worker.fingerprint[:12]}); give all workers the same environment"
-            )
-        self.road = Road(encoder, worker.recipe, worker.resources.batch_size)
+        with ExitStack() as opened:
+            device = opened.enter_context(own_device(worker.resources.devices))
+            encoder = load_encoder(worker.encoder, worker.recipe, device=device)
+            loaded = fingerprint(audio_recipe(encoder, worker.recipe))
+            if loaded != worker.fingerprint:
+                raise EncoderError(
+                    f"encoder {worker.encoder!r}: a worker loaded other weights or libraries (fingerprint "
+                    f"{loaded[:12]}, wanted {worker.fingerprint[:12]}); give all workers the same environment"
+                )
+            self.road = opened.enter_context(Road(encoder, worker.recipe, worker.resources.batch_size))
+            self._opened = opened.pop_all()
         self.road_key = worker.road_key
         self.tasks = 0
         """How many are on the road."""
         self._latest: tuple[Worker, Work] | None = None
+
+    def close(self) -> None:
+        """Let go of the encoder and of its device."""
+        self._opened.close()
 
     def work_of(self, worker: Worker) -> Work:
         """Return the work of an extraction, with a cache that looks into its place afresh."""
@@ -238,15 +245,15 @@ def _working(worker: Worker) -> Iterator[Work]:
             forget()
             _shared.append(_Shared(worker))
         shared = _shared[0]
-        shared.tasks += 1
         work = shared.work_of(worker)
+        shared.tasks += 1
     try:
         yield work
     finally:
         with _SHARING:
             shared.tasks -= 1
             if shared not in _shared and not shared.tasks:
-                shared.road.close()
+                shared.close()
 
 
 def forget() -> None:
@@ -254,27 +261,30 @@ def forget() -> None:
     while _shared:
         shared = _shared.pop()
         if not shared.tasks:
-            shared.road.close()
+            shared.close()
 
 
-_device_locks: list[FileLock] = []
-"""Held as long as this process lives."""
-
-
-def own_device(names: Sequence[str]) -> str:
-    """Return the first of several devices that fewest processes of this machine have taken."""
+@contextmanager
+def own_device(names: Sequence[str]) -> Iterator[str]:
+    """Give the first of several devices that fewest processes of this machine have taken, and take it."""
     if tuple(names) == ("auto",) and torch.cuda.device_count() > 1:
         names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    if len(names) > 1:
-        for place, name in product(range(MAX_JOBS), names):
-            lock = FileLock(Path(tempfile.gettempdir(), f"palm-cache-{name.replace(':', '-')}-{place}.lock"))
-            try:
-                lock.acquire(timeout=0)
-            except (Timeout, OSError):
-                continue
-            _device_locks.append(lock)
-            return name
-    return names[os.getpid() % len(names)]
+    name, lock = _free_device(names) if len(names) > 1 else (names[0], None)
+    try:
+        yield name
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _free_device(names: Sequence[str]) -> tuple[str, FileLock | None]:
+    for place, name in product(range(MAX_JOBS), names):
+        file = Path(tempfile.gettempdir(), f"palm-cache-{name.replace(':', '-')}-{place}.lock")
+        lock = FileLock(file, thread_local=False)  # another thread may let go of the device
+        with suppress(Timeout, OSError):
+            lock.acquire(timeout=0)
+            return name, lock
+    return names[os.getpid() % len(names)], None
 
 
 @lru_cache(maxsize=1)

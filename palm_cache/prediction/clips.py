@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,14 +69,19 @@ def predict_files(
 
 def _heard(classifier: Classifier, clips: Sequence[tuple[int, Clip]], batch_size: int) -> Iterator[Outcome]:
     """Embed clips by every encoder of a classifier; those of several stand side by side, as in stores."""
-    *first, last = classifier.ears
-    before: list[dict[int, Outcome]] = []
-    for encoder, recipe in first:
-        with Road(encoder, recipe, batch_size) as road:
-            before.append({outcome.row: outcome for outcome in road.embed(clips, n_clips=len(clips))})
-    with Road(*last, batch_size) as road:
-        for outcome in road.embed(clips, n_clips=len(clips)):
-            yield _side_by_side([*(of_row[outcome.row] for of_row in before), outcome])
+    with ExitStack() as opened:
+        roads = [
+            opened.enter_context(Road(encoder, recipe, batch_size)) for encoder, recipe in classifier.ears
+        ]
+        # Each gives an outcome for every clip, in about their order: only few wait for the others.
+        waiting: dict[int, dict[int, Outcome]] = {}
+        for outcomes in zip(*(road.embed(clips, n_clips=len(clips)) for road in roads), strict=True):
+            for ear, outcome in enumerate(outcomes):
+                of_clip = waiting.setdefault(outcome.row, {})
+                of_clip[ear] = outcome
+                if len(of_clip) == len(roads):
+                    del waiting[outcome.row]
+                    yield _side_by_side([of_clip[place] for place in range(len(roads))])
 
 
 def _side_by_side(outcomes: Sequence[Outcome]) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from palm_cache.errors import AbsentRepositoryError, ParameterError, PlaceError, StoreError
+from palm_cache.errors import AbsentRepositoryError, OutputError, ParameterError, PlaceError, StoreError
 from palm_cache.extraction.hub import HUB_TIMEOUT, reason
 from palm_cache.store.shared import SHARED_FILE
 from palm_cache.types import AnyPath
@@ -24,6 +25,9 @@ MAX_BYTES = 2**30
 PAGE = "README.md"
 
 MAX_PAGE_BYTES = 2**20
+
+OF_THIS_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What a file system refuses for, and no network."""
 
 LOG_IN = "log in with: hf auth login (or set HF_TOKEN)"
 
@@ -69,6 +73,8 @@ def fetch_head(
 ) -> tuple[Path, HubAddress]:
     """Fetch the file with a head into the hub's local cache, if it is not there.
 
+    What is pinned to a commit and lies in that cache needs no hub.
+
     Parameters
     ----------
     endpoint : str, optional
@@ -89,10 +95,20 @@ def fetch_head(
         If the hub cannot be reached or does not show the repository.
     StoreError
         If there is no head in it, or one that is far too large.
+    OutputError
+        If the local cache cannot hold it.
     """
     from huggingface_hub import hf_hub_download
 
-    model = look_up(address, endpoint)
+    cached = _in_cache(address)
+    if cached is not None and not page:
+        return cached, address
+    try:
+        model = look_up(address, endpoint)
+    except PlaceError:
+        if cached is None:
+            raise
+        return cached, address
     sizes = {file.rfilename: file.size for file in model.siblings or ()}
     if SHARED_FILE not in sizes:
         raise StoreError(f"{address}: no head there ({SHARED_FILE}); palm-cache push puts one")
@@ -107,6 +123,16 @@ def fetch_head(
             for name in (*wanted, SHARED_FILE)
         )
     return Path(file), replace(address, revision=commit)
+
+
+def _in_cache(address: HubAddress) -> Path | None:
+    """Return the file with a head of a commit that was fetched before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not re.fullmatch("[0-9a-f]{40}", address.revision or ""):
+        return None  # what a branch or a tag means may have changed
+    file = try_to_load_from_cache(address.repository, SHARED_FILE, revision=address.revision)
+    return Path(file) if isinstance(file, str) else None
 
 
 def look_up(address: HubAddress, endpoint: str | None = None) -> ModelInfo:
@@ -127,6 +153,8 @@ def hub_errors(address: HubAddress) -> Iterator[None]:
     ------
     AbsentRepositoryError
         If there is no such repository, or not for this user.
+    OutputError
+        If this machine cannot keep what the hub gives.
     PlaceError
         For everything else.
     """
@@ -148,6 +176,11 @@ def hub_errors(address: HubAddress) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise PlaceError(f"{address}: the repository has no revision {address.revision}") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_THIS_MACHINE:
+            raise OutputError(
+                f"{address}: cannot be kept in the hub's local cache: {error.strerror}; free some space, or "
+                "choose another folder with HF_HOME"
+            ) from error
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
         why = {
             401: f"the hub does not accept your token; {LOG_IN}",

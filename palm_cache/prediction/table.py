@@ -125,7 +125,7 @@ def predict(
     if store is not None:
         if heads is None or audio != ():
             raise ParameterError("store: goes with heads, and without audio and classes")
-        loading = Loading(encoder, device, tokenizer)
+        loading = Loading(encoder, device, tokenizer, trust_remote_code)
         return _of_rows(score_rows(find_heads(heads).file, as_places(store), run, loading), threshold)
     paths = [audio] if isinstance(audio, str | PathLike) else audio
     classifier = load_classifier(

@@ -76,7 +76,8 @@ def run_name(run: Run) -> str:
 
 def split_run_name(name: str) -> tuple[str, int, int, int]:
     """Return method, shots, fold and seed of a run's name: the inverse of :func:`run_name`."""
-    match = re.fullmatch(r"(.+)-(\d+|all)shots-fold(\d+)-seed(\d+)", name, re.ASCII)
+    # Exported files are named after runs: nothing in a name may lead into another folder.
+    match = re.fullmatch(r"([^/\\\x00-\x1f\x7f-\x9f]+)-(\d+|all)shots-fold(\d+)-seed(\d+)", name, re.ASCII)
     if match is None:
         raise ValueError(f"{name!r} is not the name of a run")
     return match[1], parse_shots(match[2]), int(match[3]), int(match[4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -31,6 +32,12 @@ def read_features(stores: Sequence[Place]) -> Features:
         If a store is missing, or the stores do not belong together or come in the wrong order.
     """
     opened = [FeatureStore(path) for path in stores]
+    for store, other in combinations(opened, 2):
+        if store.header.encoder == other.header.encoder:
+            raise StoreError(
+                f"{store.path} and {other.path} are both of {store.header.encoder}; join stores of different "
+                "encoders"
+            )
     joined = opened[0].read()
     if len(opened) == 1:
         return joined

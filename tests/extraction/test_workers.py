@@ -11,20 +11,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from samples import write_palm_folder
 
-from palm_cache.errors import ClusterError, ParameterError
+from palm_cache.errors import ClusterError, EncoderError, ParameterError
 from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import extract
+from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.extraction.workers import check_address
-from palm_cache.params import Resources
+from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.fingerprint import fingerprint
 
 N_CLIPS = 384
 
@@ -179,9 +183,30 @@ def test_jobs_and_cluster_exclude_each_other() -> None:
 
 def test_processes_spread_evenly_over_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(work, "_device_locks", [])
-    taken = [work.own_device(("cuda:0", "cuda:1", "cuda:2")) for _ in range(6)]
+    devices = ("cuda:0", "cuda:1", "cuda:2")
+    with ExitStack() as processes:
+        taken = [processes.enter_context(work.own_device(devices)) for _ in range(6)]
     assert sorted(taken) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:2", "cuda:2"]
     assert len(set(taken[:3])) == 3
-    for lock in work._device_locks:
-        lock.release()
+
+
+def test_a_worker_that_lets_go_of_its_encoder_lets_go_of_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work.tempfile, "gettempdir", lambda: str(tmp_path))
+    devices, taken = ("cuda:0", "cuda:1"), []
+
+    def note(spec: str, recipe: Recipe, *, device: str) -> Encoder:
+        taken.append(device)
+        return load_encoder(spec, recipe, device="cpu")
+
+    monkeypatch.setattr(work, "load_encoder", note)
+    right = fingerprint(audio_recipe(load_encoder("mini"), Recipe()))
+    for wanted in ("of other weights", right, "of other weights", right):
+        worker = work.Worker(
+            tmp_path / "cache", "mini", wanted, Recipe(), Resources(device=",".join(devices)), "session"
+        )
+        with suppress(EncoderError):
+            worker.embed([])
+        work.forget()
+    assert taken == ["cuda:0"] * 4

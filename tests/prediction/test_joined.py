@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,16 @@ import numpy as np
 import pytest
 import torch
 from command_line import fail, succeed
-from samples import write_palm_folder
+from samples import write_palm_folder, write_tone
 from tiny_clap import save_tiny_clap
 
 import palm_cache
+from palm_cache.errors import StoreError
+from palm_cache.extraction import reading
 from palm_cache.params import FitParams
+from palm_cache.prediction.answers import Prediction
+from palm_cache.prediction.classifier import Classifier
+from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.export import export_head
 from palm_cache.store.heads import read_heads, write_heads
 
@@ -50,6 +56,38 @@ def test_a_timeline_and_a_missing_encoder_are_refused(
     write_heads(tmp_path / "heads.h5", fitted, *places, identity={"encoder": "mini"})
     earlier = fail("predict", str(tmp_path / "heads.h5"), str(data / "audios"))
     assert "fit it again with: palm-cache fit" in earlier
+
+
+def test_answers_come_while_later_files_wait(
+    joined: tuple[Path, list[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many files only few are held: the first answer does not wait for the last file."""
+    _, _, heads = joined
+    clips, read, inner = [tmp_path / f"{number}.wav" for number in range(150)], [0], reading.read_views
+    for number, clip in enumerate(clips):
+        write_tone(clip, 440, seconds=0.2, seed=number)
+
+    def counted(file, **options):  # type: ignore[no-untyped-def]
+        read[0] += 1
+        return inner(file, **options)
+
+    monkeypatch.setattr(reading, "read_views", counted)
+    results = predict_files(Classifier.load(heads, "prototype"), clips, batch_size=2)
+    assert isinstance(next(results), Prediction)
+    assert read[0] < len(clips)  # by the first encoder alone it would be as many
+    results.close()
+
+
+def test_two_stores_of_one_encoder_are_refused(joined: tuple[Path, list[Path], Path], tmp_path: Path) -> None:
+    _, (mini, clap), heads = joined
+    twin = Path(shutil.copytree(mini, tmp_path / "twin.zarr"))
+    with pytest.raises(StoreError, match=f"{mini} and {twin} are both of .*mini; give one of them"):
+        palm_cache.predict(heads, store=[mini, clap, twin])
+    with pytest.raises(StoreError, match=f"{mini} and {twin} are both of mini; join stores of different"):
+        palm_cache.fit([mini, twin], FitParams(heads=("muka",)), out=tmp_path / "runs")
+    assert "are both of " in fail(
+        "predict", str(heads), "--store", str(mini), "--store", str(twin), "--store", str(clap)
+    )
 
 
 def test_they_are_calibrated_on_their_own_shots(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,6 +208,34 @@ def test_a_head_that_is_far_too_large_is_not_fetched(
 def test_a_hub_out_of_reach(model_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(PlaceError, match="does not answer as it should"):
+        pull("hf://me/tones")
+
+
+def test_a_commit_that_was_fetched_needs_no_hub(
+    model_hub: Hub, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = str(push(workshop.heads, "hf://me/tones"))
+    wanted = predict(pinned, workshop.data / "audios")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert predict(pinned, workshop.data / "audios").run == wanted.run
+    folder, address = pull(pinned)
+    assert str(address) == pinned
+    assert predict(folder, workshop.data / "audios").run == wanted.run
+    with pytest.raises(PlaceError, match="check the network"):  # what it means now, only the hub knows
+        predict("hf://me/tones", workshop.data / "audios")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_cannot_keep_it_is_no_fault_of_the_network(
+    model_hub: Hub, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    push(workshop.heads, "hf://me/tones")
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(OutputError, match=f"local cache: {os.strerror(number)}; free some space"):
         pull("hf://me/tones")
 
 

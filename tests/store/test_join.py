@@ -121,7 +121,7 @@ def test_stores_of_other_classes_or_templates_are_refused(
 ) -> None:
     stores = [
         write_sample(tmp_path / "a.zarr", features),
-        write_sample(tmp_path / "b.zarr", replace(features, **change)),
+        write_sample(tmp_path / "b.zarr", replace(features, encoder="clap:some/other", **change)),
     ]
     with pytest.raises(StoreError, match=message):
         read_features(stores)
@@ -139,12 +139,14 @@ def test_an_encoder_that_reads_no_text_joins_behind_one_that_does(tmp_path: Path
     assert all(value.isfinite().all() for head in heads for value in head.state.values())
     with pytest.raises(StoreError, match="give --encoder mini before --encoder clap:some/other"):
         read_features(stores[::-1])
-    blind = read_features([stores[1], stores[1]])
+    mute_too = write_sample(tmp_path / "c.zarr", replace(mute, encoder="hf:some/other"))
+    blind = read_features([stores[1], mute_too])
     assert blind.text.shape == (4, 0, 20)
 
 
 def test_stores_with_other_views_are_refused(tmp_path: Path) -> None:
-    stores = [write_sample(tmp_path / f"{n}.zarr", make_features(n_views=n)) for n in (1, 2)]
+    of_views = {n: replace(make_features(n_views=n), encoder=f"clap:some/{n}") for n in (1, 2)}
+    stores = [write_sample(tmp_path / f"{n}.zarr", sample) for n, sample in of_views.items()]
     with pytest.raises(StoreError, match=r"2 view\(s\) a clip, .* 1; extract both with the same --views"):
         read_features(stores)
 
@@ -153,7 +155,7 @@ def test_stores_without_a_common_clip_are_refused(tmp_path: Path, features: Feat
     strangers = [f"{row + 1000:064x}" for row in range(120)]
     stores = [
         write_sample(tmp_path / "a.zarr", features),
-        write_sample(tmp_path / "b.zarr", features, strangers),
+        write_sample(tmp_path / "b.zarr", replace(features, encoder="clap:some/other"), strangers),
     ]
     with pytest.raises(StoreError, match="share no clip"):
         read_features(stores)

@@ -74,8 +74,15 @@ def split_spec(spec: str) -> tuple[str, str]:
     ------
     UnknownNameError
         If there is no such encoder.
+    EncoderError
+        If it would be taken for the names of joined ones.
     """
     name, _, source = spec.partition(":")
+    if "+" in source:
+        raise EncoderError(
+            f"encoder {spec!r}: + stands between the names of joined encoders; rename the file or folder, or "
+            "name it by a link"
+        )
     if name not in encoder_names():
         raise UnknownNameError.among("encoder", name, encoder_names())
     return name, source

@@ -131,6 +131,13 @@ def test_unknown_encoders_and_missing_sources_are_named() -> None:
     assert all(card.description and card.window and card.licence for card in cards())
 
 
+def test_a_name_that_would_be_taken_for_joined_encoders_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "a+b"
+    place.mkdir()
+    with pytest.raises(EncoderError, match=r"clap:.*a\+b': \+ stands between the names of joined encoders"):
+        load_encoder(f"clap:{place}")
+
+
 def test_a_class_of_the_users_own_is_an_encoder(here: Path) -> None:
     write_ears(here)
     encoder = load_encoder("python:my_ears:Ears", device="cpu")
