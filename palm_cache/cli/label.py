@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import webbrowser
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -89,7 +90,7 @@ def label(
             tell(f"{address}  (Ctrl-C ends it)")
             with session:
                 if browser:
-                    typer.launch(address)
+                    webbrowser.open(address)  # in a session of its own: Ctrl-C here must not end it
                 serve(make_app(session, token, bound), listener)
             count = len(session.labelled())
     tell(f"{count:,} rows labelled in {labels}")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +111,34 @@ def test_a_class_without_a_name_and_a_folder_that_is_not_there_are_refused(
         "error: --audio nowhere: no such folder; give the dataset's, which paths are relative to"
     )
     assert "no feature store here" in fail("label", str(tmp_path / "none.zarr"), "--no-browser")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="sessions are read from /proc")
+def test_the_end_of_the_page_is_not_that_of_the_browser(store: str, tmp_path: Path) -> None:
+    """Ctrl-C reaches all that runs in the terminal's session: a browser that was opened must have its own."""
+    opener, opened = tmp_path / "bin" / "xdg-open", tmp_path / "opened"
+    opener.parent.mkdir()
+    session_of = "$(cut -d' ' -f6 /proc/$$/stat)"
+    opener.write_text(f'#!/bin/sh\necho "$1 {session_of}" > {opened}.part\nmv {opened}.part {opened}\n')
+    no_default = opener.with_name("xdg-settings")
+    no_default.write_text("#!/bin/sh\nexit 1\n")
+    for script in (opener, no_default):
+        script.chmod(0o755)
+    path = f"{opener.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "DISPLAY": ":0"}
+    environment.pop("BROWSER", None)
+    command = [sys.executable, "-c", "from palm_cache.cli import app; app()", "label", store]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[0]
+            patience = time.monotonic() + 60
+            while not opened.exists():
+                assert process.poll() is None
+                assert time.monotonic() < patience
+                time.sleep(0.01)
+            told, session = opened.read_text().split()
+            assert told == address
+            assert int(session) != os.getsid(process.pid)
+        finally:
+            process.kill()
