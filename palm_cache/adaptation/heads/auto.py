@@ -1,4 +1,4 @@
-"""The head that the shots themselves prefer."""
+"""Several heads together, each as loud as held-out shots find it right."""
 
 from __future__ import annotations
 
@@ -16,40 +16,49 @@ from palm_cache.adaptation.heads.kernels import Proker
 from palm_cache.adaptation.heads.tip_adapter import TipAdapter
 
 CANDIDATES: tuple[type[Head], ...] = (Proker, Gda, TipAdapter)
-"""Heads in closed form that were near the best somewhere; the first is taken at one shot a class, where
-nothing can be held out."""
+"""Heads in closed form, each of which was near the best somewhere."""
 
 FOLDS = 4
 
 FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""Of logits, so that heads compare by what they say and not by how loudly."""
+"""Of a candidate's logits: from saying next to nothing to three times as sure."""
+
+AT_ONE_SHOT: Mapping[str, float] = {"gda": 0.2, "tip-adapter": 0.2}
+"""Factors at one shot a class, where nothing can be held out; 1 for the others. These have 100 times a cosine
+in their logits, about five times as much as few shots bear out."""
 
 
 class Auto(Head):
-    """Cross-validate some heads on the shots and take the one with the least loss.
+    r"""Some heads together: the mean of their logits, each with a factor.
 
-    Every candidate is fitted without a part of the shots, its own choice of hyperparameters included, and
-    scores that part; every class counts the same. ``choice`` is the place of the winner among ``candidates``,
-    ``losses`` says by how much it won.
+    .. math:: \mathrm{logits}(x) = \frac1n \sum_{h=1}^n f_h\,\mathrm{logits}_h(x)
+
+    which is the logarithmic pool of what they say. Every candidate chooses its hyperparameters from all shots
+    and keeps them. Then it is fitted without a part of the shots and scores that part, in turns, and
+    :math:`f_h` is what makes these scores fit best, every class counting the same: one that errs is quiet.
+    Few shots do not tell which of several good heads is best, and they err on different clips.
 
     References
     ----------
-    Stone, "Cross-Validatory Choice and Assessment of Statistical Predictions", 1974.
+    Genest and Zidek, "Combining Probability Distributions: A Critique and an Annotated Bibliography",
+    Statistical Science 1986.
     """
 
     name: ClassVar[str] = "auto"
-    learns: ClassVar[str] = "which of " + ", ".join(kind.name for kind in CANDIDATES) + " its shots prefer"
+    learns: ClassVar[str] = (
+        f"{', '.join(kind.name for kind in CANDIDATES)} together, each as loud as its shots find it right"
+    )
     chooses: ClassVar[tuple[str, ...]] = (
-        "choice",
+        "factors",
         "losses",
         "held_out",
         *(f"{kind.name}_{name}" for kind in CANDIDATES for name in kind.chooses),
     )
-    source: ClassVar[str] = "Stone, 1974"
+    source: ClassVar[str] = "after Genest and Zidek, Statistical Science 1986"
 
     @property
     def hyperparameters(self) -> dict[str, object]:
-        """Return the names of the candidates, in the order of ``choice`` and ``losses``."""
+        """Return the names of the candidates, in the order of ``factors`` and ``losses``."""
         return {"candidates": [kind.name for kind in CANDIDATES]}
 
     @staticmethod
@@ -58,61 +67,65 @@ class Auto(Head):
         return 0
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
-        """Return the state of every candidate, under its name, and which is taken."""
+        """Return the state of every candidate, under its name, its factor and its loss on held-out shots."""
         heads = [kind(self.template, self.training) for kind in CANDIDATES]
-        chosen = shots.chosen or self._choose(heads, shots)
-        fitted: dict[str, Tensor] = {}
-        for head in heads:
-            own = {name: f"{head.name}_{name}" for name in head.chooses}
-            given = {name: chosen[full] for name, full in own.items() if full in chosen}
-            state = head.fit(replace(shots, chosen=given))
-            fitted |= {f"{head.name}_{name}": value for name, value in state.items()}
-        return {**fitted, **chosen}
-
-    @staticmethod
-    def _choose(heads: Sequence[Head], shots: Shots) -> dict[str, Tensor]:
-        folds = cross_validation_folds(shots.labels, shots.n_classes, shots.together, FOLDS)
-        losses = torch.stack([_held_out_losses(head, shots, folds) for head in heads], dim=1)
-        grid = Grid(tuple(float(place) for place in range(len(heads))), default=0.0)
-        chosen = choose(losses, {"choice": grid}, folds >= 0, shots.views)
-        return {**chosen, "choice": chosen["choice"].long(), "losses": losses}
+        states = [head.fit(replace(shots, chosen=_of_candidate(shots.chosen, type(head)))) for head in heads]
+        pairs = list(zip(heads, states, strict=True))
+        weighed = shots.chosen or _weigh(pairs, shots)
+        fitted = {f"{head.name}_{name}": value for head, state in pairs for name, value in state.items()}
+        return {**fitted, **weighed}
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips with the candidate that was taken."""
-        choice = state["choice"]
-        scores = torch.stack([kind.logits(_of_candidate(state, kind), audio) for kind in CANDIDATES])
-        if choice.ndim:
-            return scores[choice, torch.arange(len(choice))]
-        return scores.index_select(0, choice[None])[0]  # which an exporter can trace
+        """Return the mean of the candidates' logits, each times its factor."""
+        factors = state["factors"].to(audio)[..., None, None, :]
+        scores = [kind.logits(_of_candidate(state, kind), audio) for kind in CANDIDATES]
+        return (factors * torch.stack(scores, dim=-1)).mean(dim=-1)
 
 
-def _of_candidate(state: Mapping[str, Tensor], kind: type[Head]) -> dict[str, Tensor]:
+def _of_candidate(values: Mapping[str, Tensor], kind: type[Head]) -> dict[str, Tensor]:
     prefix = f"{kind.name}_"
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
-def _held_out_losses(head: Head, shots: Shots, folds: Tensor) -> Tensor:
-    """Return the loss of every run's shots from heads fitted without them, (runs,).
+def _weigh(pairs: Sequence[tuple[Head, Mapping[str, Tensor]]], shots: Shots) -> dict[str, Tensor]:
+    """Choose the factors of heads that were fitted on all shots, with what they chose there."""
+    folds = cross_validation_folds(shots.labels, shots.n_classes, shots.together, FOLDS)
+    factors, losses, held_out = [], [], folds >= 0
+    for head, state in pairs:
+        held = replace(shots, chosen={name: state[name] for name in head.chooses})
+        scores = _held_out_scores(head, held, folds)
+        each = [held_out_loss(factor * scores, shots.labels, held_out) for factor in FACTORS]
+        table = torch.stack(each, dim=1)  # (runs, factors)
+        grid = Grid(FACTORS, default=AT_ONE_SHOT.get(head.name, 1.0))
+        chosen = choose(table, {"factor": grid}, held_out, shots.views)
+        factors.append(chosen["factor"])
+        losses.append(table.amin(dim=1))
+    return {
+        "factors": torch.stack(factors, dim=1),
+        "losses": torch.stack(losses, dim=1),
+        "held_out": chosen["held_out"],
+    }
 
-    They are asked about the classes that a run has shots of, and know of no other.
+
+def _held_out_scores(head: Head, shots: Shots, folds: Tensor) -> Tensor:
+    """Return the logits of every example that is held out, (runs, n_examples, n_classes); else zeros.
+
+    Heads are asked about the classes that a run has shots of, and know of no other.
     """
     scores = torch.zeros(*shots.labels.shape, shots.n_classes, dtype=torch.float64)
-    for run, own in enumerate(folds):
-        present, labels = torch.unique(shots.labels[run], return_inverse=True)
-        for fold in range(int(own.max()) + 1):
-            kept = own != fold
-            part = Shots(
-                shots.audio[run, kept][None],
-                labels[kept][None],
-                shots.text[run, present][None],
-                shots.seeds[run : run + 1],
-                views=shots.views,
-                parts=shots.parts,
-                groups=shots.together[run, kept][None],
+    for run, dealt in enumerate(folds):
+        alone = shots.of_runs(torch.tensor([run]))
+        present, labels = torch.unique(alone.labels, return_inverse=True)
+        for fold in range(int(dealt.max()) + 1):
+            kept = dealt != fold
+            part = replace(
+                alone,
+                audio=alone.audio[:, kept],
+                labels=labels[:, kept],
+                text=alone.text[:, present],
+                groups=alone.together[:, kept],
             )
-            state = {name: value[0] for name, value in head.fit(part).items()}
-            out = (~kept).nonzero()
-            scores[run, out, present] = head.logits(state, shots.audio[run, ~kept]).double()
-    each = [held_out_loss(factor * scores, shots.labels, folds >= 0) for factor in FACTORS]
-    return torch.stack(each).amin(dim=0)
+            logits = head.logits(head.fit(part), alone.audio[:, ~kept])[0].double()
+            scores[run, (~kept).nonzero(), present] = logits
+    return scores
