@@ -34,7 +34,6 @@ from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
 from palm_cache.types import (
     ALL_TEMPLATES,
-    BARE_TEMPLATE,
     BASE_NOVEL,
     DESCRIPTIONS,
     Features,
@@ -320,7 +319,7 @@ def _prompts(features: Features, head: Head) -> Tensor:
     """Return the text that a head starts from; what it does not read it is not given."""
     if not head.reads_text:
         return torch.zeros(len(features.class_names), features.audio.shape[2])
-    return text_of(features, BARE_TEMPLATE if head.needs_text_tower else head.template)
+    return text_of(features, head.prompt)
 
 
 def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from palm_cache.types import Training
 
+LEAST_SHARE = 1e-8
+"""Added to probabilities before their logarithm, as in ZEBRA's code."""
+
 Logits = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 """(parameters with a leading run axis, audio (runs, batch, dim)) -> logits (runs, batch, classes)."""
 
@@ -37,6 +40,7 @@ def sgd(
     training: Training,
     *,
     max_clips: int | None = None,
+    entropy_weight: float = 0.0,
     tick: Callable[[int], None] = lambda steps: None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Minimise the cross entropy of all runs at once by SGD with momentum.
@@ -60,6 +64,8 @@ def sgd(
     max_clips : int, optional
         Clips of a batch that go forward and backward at once, where memory is short; the gradients of
         such slices add up to the batch's.
+    entropy_weight : float
+        So many times the entropy of what is answered is taken from the loss: no answer is to be too sure.
     tick : callable
         Told after every step how many runs made it.
 
@@ -68,7 +74,7 @@ def sgd(
     parameters : dict of Tensor, shape (runs, ...)
         After the last step.
     losses : Tensor, shape (runs, steps)
-        Mean cross entropy of every step's batch.
+        Mean loss of every step's batch.
     """
     learned = {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
     optimiser = torch.optim.SGD(learned.values(), lr=training.lr, momentum=training.momentum)
@@ -85,7 +91,10 @@ def sgd(
                 if absent is None:
                     absent = ~present_classes(labels, scores.shape[-1])[:, None]
                 scores = scores.masked_fill(absent, -torch.inf)
-                part = _cross_entropy(scores, labels[run, clips]) / batch.shape[1]
+                part = _cross_entropy(scores, labels[run, clips])
+                if entropy_weight:
+                    part = part - entropy_weight * _entropy(scores)
+                part = part / batch.shape[1]
                 part.sum().backward()  # type: ignore[no-untyped-call]
                 loss += part.detach()
             optimiser.step()
@@ -103,3 +112,9 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the summed cross entropy of every run, (runs,), of logits (runs, clips, classes)."""
     each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return each.view_as(labels).sum(dim=1)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Return the summed entropy of every run, (runs,), of logits (runs, clips, classes)."""
+    shares = logits.softmax(dim=-1)
+    return -(shares * (shares + LEAST_SHARE).log()).sum(dim=(1, 2))

@@ -43,7 +43,7 @@ PANELS: Mapping[type, str] = {
     Recipe: "The recipe: what decides the numbers",
     Resources: "Resources: what decides none",
     FitParams: "What is fitted",
-    Training: "Training of palm, palm-prototype, coop and cocoop",
+    Training: "Training of palm, palm-prototype and heads that learn words",
     LoadingParams: "Loading the encoder",
     PredictParams: "Listening",
 }

@@ -15,16 +15,16 @@ from spectrum import LetterTower
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from palm_cache.adaptation.fit import fit_runs
+from palm_cache.adaptation.fit import fit_runs, text_of
 from palm_cache.adaptation.heads.base import Shots, Words, cosine_logits, unit
 from palm_cache.adaptation.heads.cocoop import Cocoop, conditional_logits
-from palm_cache.adaptation.heads.coop import Coop, prompt_tokens
+from palm_cache.adaptation.heads.coop import Coop, CoopZebra, prompt_tokens
 from palm_cache.adaptation.heads.palm import Palm
 from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.encoders.pengi import PengiEncoder, PengiTextTower
 from palm_cache.params import FitParams
-from palm_cache.types import Features, Training
+from palm_cache.types import ZERO_SHOT_TEMPLATE, Features, Training
 
 CLASSES = ("dog", "church bell", "children's playing")
 PAPER_CLASSES = (4, 6, 50, 10, 10, 10, 8, 4, 15, 10, 6)
@@ -125,7 +125,15 @@ def prompt(tower: LetterTower, context: Tensor, name: str) -> Tensor:
     return tower.encode(torch.cat([context, tokens.embeddings[0, 16:]])[None], tokens)[0]
 
 
-def plain_coop(tower: LetterTower, audio: Tensor, labels: Tensor, seed: int, training: Training) -> Tensor:
+def plain_coop(
+    tower: LetterTower,
+    audio: Tensor,
+    labels: Tensor,
+    seed: int,
+    training: Training,
+    zero_shot: Tensor | None = None,
+) -> Tensor:
+    """COOP's context; with the prompts of zero-shot that of ZEBRA, as its equations have it."""
     generator = torch.Generator().manual_seed(seed)
     context = nn.Parameter((0.02 * torch.randn(16, 8, generator=generator)).double())
     orders = draw_orders(len(labels), training.epochs, generator)
@@ -133,7 +141,13 @@ def plain_coop(tower: LetterTower, audio: Tensor, labels: Tensor, seed: int, tra
     for order in orders:
         for batch in order.split(training.batch_size):
             text = torch.stack([normalize(prompt(tower, context, name), dim=0) for name in CLASSES])
-            loss = cross_entropy(100 * audio[batch] @ text.T, labels[batch])
+            logits = 100 * audio[batch] @ text.T
+            if zero_shot is not None:
+                logits = 0.5 * logits + 0.5 * (100 * audio[batch] @ zero_shot.T)
+            loss = cross_entropy(logits, labels[batch])
+            if zero_shot is not None:
+                log_shares = torch.log_softmax(logits, dim=1)
+                loss = loss - 0.05 * -(log_shares.exp() * log_shares).sum(dim=1).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -172,6 +186,42 @@ def test_coop_equals_a_plain_loop_over_runs() -> None:
     for run, seed in enumerate(shots.seeds):
         context = plain_coop(tower, shots.audio[run], shots.labels[run], seed, training)
         torch.testing.assert_close(state["context"][run], context, atol=1e-9, rtol=0)
+
+
+def test_coop_zebra_is_its_equations() -> None:
+    tower, training = LetterTower(32, dtype=torch.float64), Training(epochs=4)
+    shots = make_shots(tower)
+    state = CoopZebra("", training).fit(shots)
+    for run, seed in enumerate(shots.seeds):
+        audio, zero_shot = shots.audio[run], shots.text[run]
+        context = plain_coop(tower, audio, shots.labels[run], seed, training, zero_shot)
+        # The authors add 1e-8 to every probability before its logarithm.
+        torch.testing.assert_close(state["context"][run], context, atol=1e-6, rtol=0)
+        learned = torch.stack([normalize(prompt(tower, context, name), dim=0) for name in CLASSES])
+        expected = 0.5 * (100 * audio @ learned.T) + 0.5 * (100 * audio @ zero_shot.T)
+        alone = {name: value[run] for name, value in state.items()}
+        torch.testing.assert_close(CoopZebra.logits(alone, audio), expected, atol=1e-3, rtol=0)
+        plain = plain_coop(tower, audio, shots.labels[run], seed, training)
+        assert (plain - context).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("template", ["", "{c}"])
+def test_coop_zebra_is_half_the_zero_shot_of_its_template(features: Features, template: str) -> None:
+    params = FitParams(
+        heads=("coop-zebra",),
+        shots=(2,),
+        seeds=(0,),
+        folds=(1,),
+        template=template,
+        training=Training(epochs=1),
+    )
+    tower = LetterTower(24)
+    (head,), _ = fit_runs(features, params, tower=tower)
+    assert head.template == (template or ZERO_SHOT_TEMPLATE)
+    tokens = prompt_tokens(Words(tower, features.class_names))
+    behind = unit(tower.encode_behind(head.state["context"], tokens))
+    expected = (behind + text_of(features, head.template)) / 2
+    torch.testing.assert_close(head.state["class_embeddings"], expected, atol=1e-5, rtol=0)
 
 
 def test_cocoop_equals_a_plain_loop_over_runs_clips_and_classes() -> None:

@@ -21,6 +21,7 @@ PLACES = {
     "malp": "malp:Malp",
     "subt": "subt:SubT",
     "coop": "coop:Coop",
+    "coop-zebra": "coop:CoopZebra",
     "cocoop": "cocoop:Cocoop",
     "prototype": "prototype:Prototype",
     "knn": "neighbours:Neighbours",

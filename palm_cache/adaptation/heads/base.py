@@ -150,6 +150,11 @@ class Head(ABC):
         """What decides the result besides the data and the seed."""
         return {}
 
+    @property
+    def prompt(self) -> str:
+        """The template of the prompts that it is given as :attr:`Shots.text`."""
+        return self.template
+
     @staticmethod
     @abstractmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:

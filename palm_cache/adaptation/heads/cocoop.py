@@ -30,7 +30,7 @@ from palm_cache.adaptation.heads.coop import (
     prompt_tokens,
 )
 from palm_cache.adaptation.train import draw_orders, sgd
-from palm_cache.types import PromptTokens, Training
+from palm_cache.types import BARE_TEMPLATE, PromptTokens, Training
 
 SHORTEST = 1e-12
 """Least length that is divided by, as in :func:`torch.nn.functional.normalize`."""
@@ -93,6 +93,11 @@ class Cocoop(Head):
 
     def __init__(self, template: str, training: Training) -> None:
         super().__init__(LEARNED_TEMPLATE, training)
+
+    @property
+    def prompt(self) -> str:
+        """Return the bare class name: the prompt that is learned has no embedding yet."""
+        return BARE_TEMPLATE
 
     @property
     def hyperparameters(self) -> dict[str, object]:

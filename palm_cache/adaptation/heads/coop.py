@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads.base import (
     CosineHead,
+    Head,
     Shots,
     Tick,
     Words,
@@ -22,7 +24,7 @@ from palm_cache.adaptation.heads.base import (
     unit,
 )
 from palm_cache.adaptation.train import draw_orders, sgd
-from palm_cache.types import PromptTokens, Training
+from palm_cache.types import BARE_TEMPLATE, PromptTokens, Training
 
 N_CONTEXT = 16
 CONTEXT_STD = 0.02
@@ -54,8 +56,18 @@ class Coop(CosineHead):
     needs_text_tower: ClassVar[bool] = True
     source: ClassVar[str] = "Zhou et al., IJCV 2022, arXiv:2109.01134"
 
+    zero_shot_share: ClassVar[float] = 0.0
+    """How much the logits of zero-shot count beside those that are learned."""
+    entropy_weight: ClassVar[float] = 0.0
+    """How much of the answers' entropy is taken from the loss."""
+
     def __init__(self, template: str, training: Training) -> None:
         super().__init__(LEARNED_TEMPLATE, training)
+
+    @property
+    def prompt(self) -> str:
+        """Return the bare class name: the prompt that is learned has no embedding yet."""
+        return BARE_TEMPLATE
 
     @property
     def hyperparameters(self) -> dict[str, object]:
@@ -81,23 +93,60 @@ class Coop(CosineHead):
             contexts.append(CONTEXT_STD * torch.randn(N_CONTEXT, token_dim, generator=generator))
             orders.append(draw_orders(n_train, self.training.epochs, generator))
 
-        def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
-            return cosine_logits(unit(words.tower.encode_behind(parameters["context"], tokens)), audio)
+        def embeddings(parameters: Mapping[str, Tensor], text: Tensor) -> Tensor:
+            behind = unit(words.tower.encode_behind(parameters["context"], tokens))
+            return torch.lerp(behind, text.to(behind), self.zero_shot_share)
+
+        def logits(text: Tensor, parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
+            return cosine_logits(embeddings(parameters, text), audio)
 
         start = torch.stack(contexts).to(shots.audio)
         together = max(1, words.tower.max_prompts // len(tokens.mask))
         learned = []
         for runs in torch.split(torch.arange(len(shots.seeds)), together):
+            text = shots.text[runs]
             state, _ = sgd(
                 {"context": start[runs]},
-                logits,
+                partial(logits, text),
                 shots.audio[runs],
                 shots.labels[runs],
                 torch.stack(orders)[runs],
                 self.training,
+                entropy_weight=self.entropy_weight,
                 tick=tick,
             )
             with torch.no_grad():
-                embeddings = unit(words.tower.encode_behind(state["context"], tokens))
-            learned.append({**state, "class_embeddings": embeddings})
+                learned.append({**state, "class_embeddings": embeddings(state, text)})
         return {name: torch.cat([part[name] for part in learned]) for name in learned[0]}
+
+
+class CoopZebra(Coop):
+    r"""COOP whose logits are averaged with those of zero-shot, and which is kept from being too sure.
+
+    .. math:: \mathrm{logits}(x)_c = \tfrac12\,100\,x \cdot w_c + \tfrac12\,100\,x \cdot t_c, \qquad
+              \min\; \frac1n \sum_i \big(-\log p_{i y_i} - 0.05\,H(p_i)\big)
+
+    with the softmax :math:`p_i` of these logits, its entropy :math:`H`, COOP's embeddings :math:`w_c` and
+    those of the prompts :math:`t_c`. What it learns of some classes does less harm to others. The rest is
+    COOP's protocol.
+
+    References
+    ----------
+    Hanif and Yaqub, "ZEBRA: Zero-Shot Entropy-Regularized Prompt Learning for Base-to-Novel Generalization in
+    Audio-Language Models", Interspeech 2026, arXiv:2606.31587; official asif-hanif/zebra, methods/coop.py and
+    utils/utils.py.
+    """
+
+    name: ClassVar[str] = "coop-zebra"
+    learns: ClassVar[str] = "as coop, averaged with zero-shot and kept from being too sure"
+    source: ClassVar[str] = "Hanif and Yaqub, Interspeech 2026, arXiv:2606.31587"
+    zero_shot_share: ClassVar[float] = 0.5
+    entropy_weight: ClassVar[float] = 0.05
+
+    def __init__(self, template: str, training: Training) -> None:
+        Head.__init__(self, template, training)
+
+    @property
+    def prompt(self) -> str:
+        """Return zero-shot's template."""
+        return self.template
