@@ -8,6 +8,7 @@ from torch import Tensor
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
 from palm_cache.errors import DamagedStoreError, EncoderError
+from palm_cache.store.hdf5 import reason
 from palm_cache.store.heads import run_name
 from palm_cache.types import FittedHead, TextTower
 
@@ -59,9 +60,10 @@ class Scorer:
         name = run_name(self.head.run)
         try:
             scores = self.logits(torch.ones(1, dim))
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise DamagedStoreError(
-                f"run {name}: its arrays do not fit {dim}-d embeddings of {self.head.run.encoder} ({error}); "
+                f"run {name}: its arrays do not fit {dim}-d embeddings of {self.head.run.encoder} "
+                f"({reason(error)}); "
                 "fit again with: palm-cache fit"
             ) from error
         if not torch.isfinite(scores).all():

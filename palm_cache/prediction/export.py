@@ -122,8 +122,8 @@ def export_head(
         if "+" in head.run.encoder:
             parts = ", then ".join(head.run.encoder.split("+"))
             card["embedding"] = f"of {parts}, each scaled to unit length"
-        graph = HeadGraph(head).eval()
         with _damage(head):
+            graph = HeadGraph(head).eval()
             clips = torch.randn(
                 2, _dim(head, opened.origin, path), generator=torch.Generator().manual_seed(0)
             )
@@ -142,7 +142,7 @@ def _damage(head: FittedHead) -> Iterator[None]:
     """Say of arrays that do not fit together whose they are."""
     try:
         yield
-    except (KeyError, RuntimeError) as error:
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise DamagedStoreError(
             f"run {run_name(head.run)}: its arrays do not fit together ({reason(error)}); fit again with: "
             "palm-cache fit"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -127,6 +128,7 @@ def read_shared(path: Path) -> tuple[FittedHead, Origin, dict[str, Any]]:
             raise StoreError(f"{path}: format {version}, this palm-cache reads {FORMAT_VERSION}; update it")
         if card.pop("sha256") != _digest(card, tensors):
             raise ValueError("its checksum fails")
+        json.dumps(card, ensure_ascii=False).encode()  # half a character could be written nowhere
         return _head(card, tensors), _origin(path, card["encoder"]), card
     except (SafetensorError, DataError, *DAMAGE) as error:
         raise DamagedStoreError(
@@ -174,7 +176,7 @@ def _head(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedHead:
         digest=_text(card["features"], "features"),
         n_train=_count(card["n_train"], "n_train"),
         n_params=_count(card["n_params"], "n_params"),
-        fit_seconds=float(card["fit_seconds"]),
+        fit_seconds=_seconds(card["fit_seconds"]),
         calibration=Calibration(**calibration) if calibration else None,
     )
 
@@ -183,8 +185,10 @@ def _run(card: Mapping[str, Any]) -> Run:
     method, shots, fold, seed = split_run_name(_text(card["run"], "run"))
     head, _, variant = method.partition("@")
     spec = _text(card["encoder"]["spec"], "encoder")
-    if portable(spec) != spec:
+    if portable(spec) != spec or ".." in re.split(r"[/\\]", spec):
         raise ValueError(f"encoder {spec!r} is a path of another machine")
+    if "+" in spec or not spec.isprintable():
+        raise ValueError(f"encoder {spec!r} is not the name of one")
     check_name(slug(spec), "encoder")
     dataset = check_name(_text(card["dataset"], "dataset"), "dataset")
     return Run(dataset, spec, head, shots, fold, seed, variant)
@@ -220,6 +224,12 @@ def _count(value: object, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise ValueError(f"{what} is {value!r}")
     return value
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"fit_seconds is {value!r}")
+    return float(value)
 
 
 def _finite(name: str, value: Tensor) -> Tensor:

@@ -31,5 +31,10 @@ def test_a_head_that_does_not_fit_is_refused():
     (head,), _ = fit_runs(features, FitParams(heads=("palm",), shots=(1,), seeds=(0,), folds=(1,)))
     with pytest.raises(DamagedStoreError, match="its arrays do not fit 5-d embeddings of mini"):
         Scorer(head, 5)
+    for embeddings in (torch.tensor(1.0), torch.ones(4, 24, dtype=torch.int64)):
+        strange = replace(head, state={**head.state, "class_embeddings": embeddings})
+        with pytest.raises(DamagedStoreError, match="its arrays do not fit") as caught:
+            Scorer(strange, 24)
+        assert "\n" not in str(caught.value)
     with pytest.raises(EncoderError, match="learned words, which only a text tower can read"):
         Scorer(replace(head, run=replace(head.run, head="cocoop")), features.audio.shape[2])

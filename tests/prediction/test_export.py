@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from samples import make_features, write_sample
 from spectrum import LetterTower
+from torch import Tensor
 
 from palm_cache.adaptation.calibration import calibrate_file, runs_to_calibrate
 from palm_cache.adaptation.evaluate import evaluate_files
@@ -210,12 +211,22 @@ def test_a_head_that_does_not_say_how_long_embeddings_are_has_no_graph(heads: Pa
         export_head(tmp_path / "heads.h5", "onnx")
 
 
-@pytest.mark.parametrize("form", ["safetensors", "onnx"])
+@pytest.mark.parametrize(
+    ("form", "name", "state"),
+    [
+        ("safetensors", "palm", {}),
+        ("onnx", "palm", {}),
+        ("onnx", "palm", {"class_embeddings": torch.tensor(1.0)}),
+        ("onnx", "muka", {}),
+        ("onnx", "knn", {"forward": torch.ones(2)}),
+    ],
+)
 def test_a_head_whose_arrays_do_not_fit_together_is_damaged(
-    heads: Path, tmp_path: Path, form: ExportFormat
+    heads: Path, tmp_path: Path, form: ExportFormat, name: str, state: dict[str, Tensor]
 ) -> None:
     head, origin = read_head(heads, one(heads).run)
-    write_heads(tmp_path / "heads.h5", [replace(head, state={})], origin.store, identity={"dim": 24})
+    head = replace(head, run=replace(head.run, head=name), state=state)
+    write_heads(tmp_path / "heads.h5", [head], origin.store, identity={"dim": 24})
     with pytest.raises(DamagedStoreError, match=f"run {run_name(head.run)}: its arrays do not fit together"):
         export_head(tmp_path / "heads.h5", form)
     assert [file.name for file in tmp_path.iterdir()] == ["heads.h5"]

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, StoreError
+from palm_cache.store import shared
 from palm_cache.store.heads import Origin
 from palm_cache.store.shared import card_of, pack, portable, read_shared
 from palm_cache.types import Calibration, FittedHead, Run
@@ -114,6 +115,7 @@ def changed_encoder(**fields: Any) -> Callable[[dict[str, Any]], None]:
         changed(n_train=-1),
         changed(n_train=True),
         changed(hyperparameters=7),
+        changed(fit_seconds=float("nan")),
         changed(calibration={"temperature": -1.0}),
         changed(calibration={"temperature": 1.0, "more": 2}),
         changed(state=["class_embeddings", "absent"]),
@@ -121,6 +123,9 @@ def changed_encoder(**fields: Any) -> Callable[[dict[str, Any]], None]:
         changed(encoder="clap"),
         changed_encoder(spec="clap:/etc/model"),
         changed_encoder(spec="pengi:../base.pth"),
+        changed_encoder(spec="clap:a/../../../etc"),
+        changed_encoder(spec="mini+clap:laion/x"),
+        changed_encoder(spec="clap:laion/x\x1b[2J"),
         changed_encoder(spec="onnx:C:\\model.onnx"),
         changed_encoder(fingerprint=None),
         changed_encoder(identity=[1]),
@@ -133,6 +138,20 @@ def test_a_card_that_is_none_is_refused(tmp_path: Path, change: Callable[[dict[s
     change(strange)
     file = write(tmp_path / "head.safetensors", strange)
     with pytest.raises(DamagedStoreError, match=r"head.safetensors: not a readable head \("):
+        read_shared(file)
+
+
+@pytest.mark.parametrize(
+    "change", [changed(classes=["a", "\ud800"]), changed(hyperparameters={"note": "\ud800"})]
+)
+def test_half_a_character_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """JSON can say it in ASCII; nothing that is made of it could be printed or written."""
+    strange = json.loads(json.dumps(card()))
+    change(strange)
+    sealed = {**strange, "sha256": shared._digest(strange, HEAD.state)}
+    file = tmp_path / "head.safetensors"
+    file.write_bytes(save(dict(HEAD.state), metadata={"card": json.dumps(sealed)}))
+    with pytest.raises(DamagedStoreError, match="surrogates not allowed"):
         read_shared(file)
 
 
