@@ -42,8 +42,7 @@ $(DEV): $(READY)
 demo: $(READY)
 	palm-cache synthesise --params params.yaml
 	palm-cache extract --params params.yaml
-	@# One thread: the tensors are small, and threads that wait for each other on busy cores take ten times as long.
-	OMP_NUM_THREADS=1 palm-cache fit --params params.yaml
+	palm-cache fit --params params.yaml
 	palm-cache report
 	@echo
 	@echo "Next, with the environment active (. $(VENV)/bin/activate):"

@@ -17,6 +17,7 @@ from palm_cache.adaptation.heads.base import Words
 from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.scorer import clip_logits
 from palm_cache.adaptation.tasks import draw, n_base_classes
+from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, StaleStoreError, StoreError
 from palm_cache.store.atomic import alone_in
 from palm_cache.store.features import FeatureStore
@@ -134,7 +135,9 @@ def evaluate_head(
     """
     run = head.run
     test = draw(features, run).test
-    logits, labels = clip_logits(head, features.audio[test], words), features.labels[test]
+    audio, labels = features.audio[test], features.labels[test]
+    with threads_for(LARGE if words else audio.numel()):
+        logits = clip_logits(head, audio, words)
     prediction = RunPrediction(
         run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
     )

@@ -25,6 +25,7 @@ from palm_cache.adaptation.heads.base import (
 )
 from palm_cache.adaptation.heads.prototype import class_means
 from palm_cache.adaptation.tasks import draw
+from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
@@ -238,7 +239,9 @@ def _fit_batch(
         chosen=chosen,
     )
     started = time.perf_counter()
-    states = head.fit(shots, tick)
+    # Learning words goes through a text tower, whose tensors are large whatever the shots are.
+    with threads_for(LARGE if head.needs_text_tower else audio.numel()):
+        states = head.fit(shots, tick)
     seconds = (time.perf_counter() - started) / len(runs)
     for number, run in enumerate(runs):
         state = {name: value[number] for name, value in states.items()}

@@ -1,0 +1,27 @@
+"""How many threads tensors of a size are worth."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+
+from threadpoolctl import ThreadpoolController
+
+LARGE = 2**24
+"""Numbers in a tensor from which threads are left as they are."""
+
+
+def threads_for(numbers: int) -> AbstractContextManager[object]:
+    """Compute with one thread where tensors hold fewer than :data:`LARGE` numbers.
+
+    Operations on small tensors last microseconds. Threads gain nothing in them, and on busy cores they wait
+    for each other: with two threads a fit of the demo took ten to twenty times as long.
+    """
+    # Not torch.set_num_threads: once it has been raised again, MKL's batched solver fails in torch 2.14.
+    return nullcontext() if numbers >= LARGE else _libraries().limit(limits=1, user_api="openmp")
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return the libraries of this process that have threads; looking for them takes milliseconds."""
+    return ThreadpoolController()
