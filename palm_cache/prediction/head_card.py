@@ -133,5 +133,5 @@ def _scores(head: FittedHead, file: Path) -> dict[str, object] | None:
 
 def _interval(accuracy: float, n_test: int) -> list[float]:
     """Return Wilson's interval of a share of test clips."""
-    found = binomtest(round(accuracy * n_test), n_test).proportion_ci(LEVEL, method="wilson")
-    return [float(found.low), float(found.high)]
+    interval = binomtest(round(accuracy * n_test), n_test).proportion_ci(LEVEL, method="wilson")
+    return [float(interval.low), float(interval.high)]

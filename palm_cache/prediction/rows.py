@@ -135,20 +135,20 @@ def _described(head: FittedHead, store: FeatureStore, shares: NDArray[np.float64
 def _together(scored: Sequence[ScoredRows]) -> ScoredRows:
     """Put the rows of several stores one behind the other; of one alone, paths do without the dataset."""
     if len(scored) == 1:
-        (one,) = scored
-        paths = [path.partition("/")[2] for path in one.paths]
-        return ScoredRows(one.head, paths, one.start, one.end, one.probabilities, one.errors)
+        (alone,) = scored
+        paths = [path.partition("/")[2] for path in alone.paths]
+        return ScoredRows(alone.head, paths, alone.start, alone.end, alone.probabilities, alone.errors)
     errors: dict[int, str] = {}
     before = 0
-    for one in scored:
-        errors |= {before + row: reason for row, reason in one.errors.items()}
-        before += len(one.paths)
+    for part in scored:
+        errors |= {before + row: reason for row, reason in part.errors.items()}
+        before += len(part.paths)
     return ScoredRows(
         scored[0].head,
-        [path for one in scored for path in one.paths],
-        np.concatenate([one.start for one in scored]),
-        np.concatenate([one.end for one in scored]),
-        np.concatenate([one.probabilities for one in scored]),
+        [path for part in scored for path in part.paths],
+        np.concatenate([part.start for part in scored]),
+        np.concatenate([part.end for part in scored]),
+        np.concatenate([part.probabilities for part in scored]),
         errors,
     )
 

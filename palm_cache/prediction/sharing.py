@@ -211,8 +211,8 @@ def pull(address: str, out: AnyPath | None = None, *, endpoint: str | None = Non
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
             made = Path(work, folder.name)
             made.mkdir()
-            for one in filter(Path.is_file, (file, file.with_name(PAGE))):
-                shutil.copyfile(one, made / one.name)
+            for fetched in filter(Path.is_file, (file, file.with_name(PAGE))):
+                shutil.copyfile(fetched, made / fetched.name)
             (made / ADDRESS_FILE).write_text(f"{pinned}\n")
             made.replace(folder)
     return folder, pinned

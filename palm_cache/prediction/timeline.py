@@ -96,16 +96,16 @@ def listen(
         The stretches of a recording in order of time; a failure behind those that lie before the damage.
     """
     seconds = [0.0 if isinstance(entry, Failure) else _seconds(entry) for entry in recordings]
-    done, total = 0.0, sum(seconds)
+    before, total = 0.0, sum(seconds)
     for entry, length in zip(recordings, seconds, strict=True):
         if isinstance(entry, Failure):
             yield entry
             continue
         for result in _hear(classifier, entry, sliding, batch_size):
             if isinstance(result, Stretch):
-                progress("listening", int(done + result.end), int(total))
+                progress("listening", int(before + result.end), int(total))
             yield result
-        done += length
+        before += length
 
 
 def join(

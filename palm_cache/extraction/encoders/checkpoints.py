@@ -81,8 +81,8 @@ def read_tensors(
     """
     file = Path(source).expanduser()
     if not file.is_file():
-        found = "not a file" if file.exists() else "no such file"
-        raise EncoderError(f"{what}: {found}; {get_it}")
+        reason = "not a file" if file.exists() else "no such file"
+        raise EncoderError(f"{what}: {reason}; {get_it}")
     try:
         content = load_plain(file)
     except Exception as error:  # torch raises nearly anything for a file that is no checkpoint

@@ -84,8 +84,8 @@ class HiddenLayer(nn.Module):
         output = self.model(features)
         # Models that bring their own code may call their last layer hidden_states.
         names = ("pooler_output", "last_hidden_state", "hidden_states")
-        found = [value for name in names if (value := getattr(output, name, None)) is not None]
-        vectors = found[0] if found else output
+        outputs = [value for name in names if (value := getattr(output, name, None)) is not None]
+        vectors = outputs[0] if outputs else output
         return cast(Tensor, vectors[-1] if isinstance(vectors, tuple | list) else vectors)
 
 

@@ -169,11 +169,11 @@ def load_tokenizer(source: str, config: Any) -> Any:
         config.text_config.pad_token_id,
         config.text_config.eos_token_id,
     )
-    found = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    ids = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
     size = config.text_config.vocab_size
-    if found != wanted or len(tokenizer) > size:
+    if ids != wanted or len(tokenizer) > size:
         raise EncoderError(
-            f"{what}: not RoBERTa's: start, padding and end are {found} among {len(tokenizer)} tokens, "
+            f"{what}: not RoBERTa's: start, padding and end are {ids} among {len(tokenizer)} tokens, "
             f"wanted {wanted} among {size}; {advice}"
         )
     return tokenizer

@@ -334,7 +334,7 @@ def load_tokenizer(source: str, bert: bool) -> Any:
         # As the authors do: it is split off whatever stands beside it.
         tokenizer.add_special_tokens({"pad_token": "!"})
     wanted = {"[PAD]": 0} if bert else {"!": 0}
-    found = {token: tokenizer.convert_tokens_to_ids(token) for token in wanted}
-    if found != wanted:
-        raise EncoderError(f"{what}: not the model's: its tokens {found}, wanted {wanted}; {advice}")
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in wanted}
+    if ids != wanted:
+        raise EncoderError(f"{what}: not the model's: its tokens {ids}, wanted {wanted}; {advice}")
     return tokenizer

@@ -73,7 +73,7 @@ class OnnxTower(nn.Module):
         super().__init__()
         self._session = _open(spec, content, engine)
         given = self._session.get_inputs()
-        shown = ", ".join(f"{one.name} {_shape(one)}" for one in given)
+        shown = ", ".join(f"{entry.name} {_shape(entry)}" for entry in given)
         if len(given) != 1 or given[0].type != "tensor(float)" or len(given[0].shape) not in (1, 2, 3):
             raise EncoderError(
                 f"{spec}: its inputs are {shown}; it must take one, float waveforms (batch, samples)"
@@ -85,7 +85,7 @@ class OnnxTower(nn.Module):
                 f"{spec}: it takes {samples} samples ({shown}), its description says {description.seconds} s "
                 f"of {description.sample_rate} Hz, {description.samples}"
             )
-        outputs = [one.name for one in self._session.get_outputs()]
+        outputs = [output.name for output in self._session.get_outputs()]
         if not description.output and len(outputs) > 1:
             raise EncoderError(f"{spec}: say in its description which output: {', '.join(outputs)}")
         self._output = description.output or outputs[0]
@@ -97,8 +97,8 @@ class OnnxTower(nn.Module):
         rows = waveforms.cpu().contiguous().numpy()
         batched = len(self._axes) > 1 and not isinstance(self._axes[0], int)
         parts = [rows] if batched else [row[None] for row in rows]
-        found = [self._run(part) for part in parts]
-        return torch.from_numpy(np.concatenate(found))
+        vectors = [self._run(part) for part in parts]
+        return torch.from_numpy(np.concatenate(vectors))
 
     def _run(self, rows: Any) -> Any:
         """Run a batch as it is, or one row where the graph takes no more."""

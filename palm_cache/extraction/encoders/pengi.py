@@ -197,10 +197,10 @@ def load_tokenizer(source: str) -> Any:
     advice = "give a directory with CLIP's vocab.json and merges.txt, or a hub id (--tokenizer)"
     tokenizer = load_vocabulary(what, CLIPTokenizer, source, advice)
     config = CLIPTextConfig()
-    found = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    if found != (config.bos_token_id, config.eos_token_id) or len(tokenizer) > config.vocab_size:
+    ids = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    if ids != (config.bos_token_id, config.eos_token_id) or len(tokenizer) > config.vocab_size:
         raise EncoderError(
-            f"{what}: not CLIP's: start and end token are {found[0]} and {found[1]} among {len(tokenizer)} "
+            f"{what}: not CLIP's: start and end token are {ids[0]} and {ids[1]} among {len(tokenizer)} "
             f"tokens, PENGI wants {config.bos_token_id} and {config.eos_token_id} among {config.vocab_size}; "
             f"{advice}"
         )

@@ -33,11 +33,11 @@ def encoder_names() -> list[str]:
 
 def cards() -> list[EncoderCard]:
     """Return the cards of all encoders; other packages' are imported, and left out where they cannot be."""
-    found = [*CARDS.values(), OWN]
+    known = [*CARDS.values(), OWN]
     for name in _foreign():
         with suppress(EncoderError):
-            found.append(encoder_class(name).card)
-    return found
+            known.append(encoder_class(name).card)
+    return known
 
 
 def card_named(name: str) -> EncoderCard:
@@ -325,11 +325,11 @@ def load_same_encoder(
         recipe = replace(recipe, trust_remote_code=True)
     encoder = load_encoder(spec, recipe, device=device)
     loaded = audio_recipe(encoder, recipe)
-    found = fingerprint(loaded)
-    if wanted != found and wanted != format1_print(encoder, recipe):
+    current = fingerprint(loaded)
+    if wanted != current and wanted != format1_print(encoder, recipe):
         raise StaleStoreError(
             f"encoder {spec}: other {_what_differs(recorded, loaded)} than those that {purpose} "
-            f"(fingerprint {found[:12]}, wanted {wanted[:12]}); {advice}"
+            f"(fingerprint {current[:12]}, wanted {wanted[:12]}); {advice}"
         )
     return encoder
 
