@@ -12,6 +12,7 @@
     ├── ParameterError           an option or parameter has a value that makes no sense
     ├── EncoderError             an encoder cannot be loaded or refuses its input
     ├── StoreError               a feature store or heads file cannot be used
+    │   ├── AbsentStoreError     there is no feature store
     │   ├── StaleStoreError      it was made by another encoder or with other options
     │   ├── OlderFormatError     an earlier palm-cache wrote it
     │   └── DamagedStoreError    bytes are missing or fail their checksum
@@ -128,6 +129,10 @@ class StoreError(PalmCacheError):
 
 class StaleStoreError(StoreError):
     """A store was made by another encoder or with other options than the ones asked for."""
+
+
+class AbsentStoreError(StoreError):
+    """There is no feature store, or one that has not been finished."""
 
 
 class OlderFormatError(StoreError):

@@ -158,8 +158,9 @@ class Extractor:
         """
         table = self._limited(table)
         self.prompts.check_classes(table.dataset, table.class_names)
-        claimed_files(folder(named(out)))  # before hours of work: may the store be written here?
-        present = StoreState.at(out)
+        present = StoreState.at(named(out))
+        if present.store is None:
+            claimed_files(folder(out))  # before hours of work: may the store be written here?
         stale = self._stale(present)
         if stale and self.resources.on_stale == "refuse":
             raise StaleStoreError(

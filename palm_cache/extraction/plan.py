@@ -11,10 +11,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from palm_cache.errors import DamagedStoreError, OlderFormatError, StoreError
+from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError, StoreError
 from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.store.cache import Cache, Lookup
-from palm_cache.store.features import FeatureStore, exists
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.format1 import format1_header
 from palm_cache.types import ClipTable, Place
 
@@ -49,11 +49,11 @@ class StoreState:
         StoreError
             If it may not be read, or a newer palm-cache wrote it.
         """
-        if not exists(out):
-            return cls()
         try:
             store = FeatureStore(out)
             problems = store.file_problems("nothing")
+        except AbsentStoreError:
+            return cls()
         except OlderFormatError:
             return cls(format1=format1_header(out))
         except DamagedStoreError as error:

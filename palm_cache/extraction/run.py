@@ -66,6 +66,7 @@ class RunningExtraction:
             if not todo:
                 break
             self._embed(todo, known=number > 0)
+            self.audio.refresh()
         else:
             todo, errors = self._open_rows()
         lost = {row: "its embedding could not be kept; run the same command again" for row, _ in todo}
@@ -73,7 +74,6 @@ class RunningExtraction:
 
     def _open_rows(self) -> tuple[list[Numbered], dict[int, str]]:
         """Return the rows to be looked at, and the failures of those whose content is known."""
-        self.audio.refresh()
         seen = self.survey.seen
         found = self.audio.look_up(self.survey.keys)
         errors = {row: one.reason for row, one in found.failures.items() if seen[row]}

@@ -314,14 +314,14 @@ class Cache:
         if segment.checksums is None:
             ends = segment.values_at + len(segment.row) * self.form.row_bytes
             count = ceil(len(segment.row) / segment.block_rows)
-            content = self.folder.read(segment.name, ends, ends + 4 * count)
+            content = self._bytes(segment, ends, ends + 4 * count)
             if len(content) != 4 * count:
                 raise DamageError(segment.name)
             segment.checksums = np.frombuffer(content, np.uint32)
         start = number * segment.block_rows
         stop = min(start + segment.block_rows, len(segment.row))
         at = [segment.values_at + row * self.form.row_bytes for row in (start, stop)]
-        content = self.folder.read(segment.name, *at)
+        content = self._bytes(segment, *at)
         if len(content) != at[1] - at[0] or crc32c(content) != segment.checksums[number]:
             raise DamageError(segment.name)
         block = np.frombuffer(content, self.dtype).reshape(-1, *self.shape)
@@ -329,6 +329,12 @@ class Cache:
             self._blocks.pop(next(iter(self._blocks)))
         self._blocks[segment.name, number] = block
         return block
+
+    def _bytes(self, segment: Segment, start: int, stop: int) -> bytes:
+        """Return bytes of a segment behind its keys, from memory if they were read with those."""
+        if segment.tail:
+            return segment.tail[start - segment.values_at : stop - segment.values_at]
+        return self.folder.read(segment.name, start, stop)
 
     def _merge(self, names: Sequence[str]) -> None:
         """Put what is whole of some segments into a new one, and remove them.

@@ -33,7 +33,13 @@ from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 from torch import Tensor
 
-from palm_cache.errors import DamagedStoreError, DataError, StoreError
+from palm_cache.errors import (
+    AbsentStoreError,
+    DamagedStoreError,
+    DataError,
+    OlderFormatError,
+    StoreError,
+)
 from palm_cache.store.atomic import parse_json
 from palm_cache.store.header import StoredRows, check_format, read_header, read_source, row_keys, twins
 from palm_cache.store.layout import absent_store, command_of_store
@@ -66,8 +72,8 @@ class FeatureStore:
     PlaceError
         If it is remote and cannot be reached.
     StoreError
-        If there is no store, it may not be read, or its format is not this version's: an older one is an
-        ``OlderFormatError``.
+        If it may not be read, or its format is not this version's: an ``AbsentStoreError`` if there is none,
+        an ``OlderFormatError`` if it is an older one.
     DamagedStoreError
         If its metadata are damaged.
     """
@@ -388,12 +394,12 @@ def _together(contents: NDArray[np.uint8], groups: Sequence[str] | None) -> Tens
 def exists(path: Place) -> bool:
     """Tell whether there is a feature store at a place, whole or not."""
     try:
-        return read_root(folder(path)) is not None
-    except ValueError:
-        return True
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StoreError(f"{path}: cannot be read: {reason}") from error
+        FeatureStore(path)
+    except AbsentStoreError:
+        return False
+    except (DamagedStoreError, OlderFormatError):
+        pass
+    return True
 
 
 def read_root(where: Folder) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from palm_cache.errors import DataError, StoreError, without_credentials
+from palm_cache.errors import DataError, AbsentStoreError, without_credentials
 from palm_cache.store.places import place, reaching
 from palm_cache.types import Place
 
@@ -94,14 +94,14 @@ def heads_file(path: Path) -> Path:
     return path / "heads.h5" if path.is_dir() else path
 
 
-def absent_heads(path: Path) -> StoreError:
+def absent_heads(path: Path) -> AbsentStoreError:
     """Return the error that there is no heads file at a path, with what makes one."""
-    return StoreError(f"{path}: no heads here; fit some with: palm-cache fit")
+    return AbsentStoreError(f"{path}: no heads here; fit some with: palm-cache fit")
 
 
-def absent_store(path: Place) -> StoreError:
+def absent_store(path: Place) -> AbsentStoreError:
     """Return the error that there is no feature store at a place, with what makes it."""
-    return StoreError(f"{path}: no feature store here; make it with: {command_of_store(path)}")
+    return AbsentStoreError(f"{path}: no feature store here; make it with: {command_of_store(path)}")
 
 
 def extract_command(dataset: str, encoder: str | None = None, features: Place | None = None) -> str:

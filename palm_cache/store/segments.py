@@ -77,6 +77,8 @@ class Segment:
     values_at: int
     """Byte at which the values begin."""
     block_rows: int
+    tail: bytes = b""
+    """Values and checksums of a small segment, which were read with the keys."""
     checksums: NDArray[np.uint32] | None = None
     """Of every block; read when a value is."""
 
@@ -222,10 +224,20 @@ def parse(
         forgotten = {at for at, one in failures.items() if forgets(one)}
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise DamageError(name) from error
+    tail = head[start + index_bytes :] if len(head) == size else b""
     numbers = np.frombuffer(index, "<u8")
     prefix, rest, row = numbers[:n_rows], numbers[n_rows : 4 * n_rows], numbers[4 * n_rows :]
     return Segment(
-        name, size, prefix, rest.reshape(-1, 3), row, failures, forgotten, start + index_bytes, block_rows
+        name,
+        size,
+        prefix,
+        rest.reshape(-1, 3),
+        row,
+        failures,
+        forgotten,
+        start + index_bytes,
+        block_rows,
+        tail,
     )
 
 

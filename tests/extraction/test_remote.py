@@ -128,9 +128,9 @@ def test_with_nothing_to_do_no_audio_is_fetched_and_requests_are_few(
     assert again().embedded == 18
     assert requests["get_object"] >= 18
     assert again().embedded == 0
-    assert requests["get_object"] <= 12  # none of them audio, and no more for a million clips
-    assert requests["put_object"] == requests["delete_objects"] == 0
-    assert requests.total() <= 24, requests
+    # Two small files of the store and a segment of each kind, once each; a listing of the store, of the
+    # audio and of each kind. None is audio, and only large segments make it more for a million clips.
+    assert requests == {"get_object": 5, "list_objects_v2": 5}
     assert again(check="content").embedded == 0
     assert requests["get_object"] >= 18
 
@@ -149,8 +149,10 @@ def test_writing_a_segment_is_one_request(
 
     monkeypatch.setattr(Cache, "add", count)
     run(batch_size=2)
-    assert len(puts) > 5
-    assert sorted(puts)[len(puts) // 2] == 1  # the first one says what the folder is for
+    # The first of a kind also looks whether it is said what the folder is for, and says it.
+    assert puts.count(3) <= 3
+    assert puts.count(1) > 3
+    assert set(puts) <= {0, 1, 3}
 
 
 def test_an_interrupted_extraction_into_a_bucket_loses_nothing_that_was_embedded(

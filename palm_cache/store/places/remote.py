@@ -22,9 +22,9 @@ from zarr.storage import FsspecStore
 from palm_cache.errors import OutputError
 from palm_cache.store.places import Ours, reaching
 
-SMALL_FILES = {"s3": {"max_concurrency": 1}}
-"""Options of file systems, by scheme, that let a small file be read by one request: S3's client would ask
-for its size first, to fetch a large one in parts."""
+SMALL_FILES: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
+"""Options of file systems, by scheme, that let a file be read by one request: S3's client would ask for its
+size first, to fetch a large one in parts; none of ours has more than some megabytes."""
 
 FETCHED_BYTES = 1 << 20
 """Bytes of a remote file that are fetched at once."""
@@ -59,7 +59,8 @@ class RemoteFolder:
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return the content of a file, or a part of it, by one request."""
-        options = {} if start == 0 and stop is None else {"start": start, "end": stop}
+        small = SMALL_FILES.get(self.place.protocol, {})
+        options = small if start == 0 and stop is None else {"start": start, "end": stop}
         with self._asking(name):
             return cast(bytes, self._fs.cat_file(self._path(name), **options))
 
