@@ -36,9 +36,8 @@ from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import (
     choose_run,
-    read_head,
+    read_calibrations,
     read_heads,
-    read_runs,
     run_name,
     write_calibrations,
 )
@@ -136,9 +135,10 @@ def runs_to_calibrate(path: Path) -> list[Run]:
 
     Heads that learn words are left to those who ask: each of their fits goes through a text tower.
     """
-    runs = [run for run in read_runs(path) if run.shots > 1 and not find_head(run.head).needs_text_tower]
+    calibrations = read_calibrations(path)
+    runs = [run for run in calibrations if run.shots > 1 and not find_head(run.head).needs_text_tower]
     first = [choose_run(runs, head) for head in sorted({run.head for run in runs})]
-    return [run for run in first if read_head(path, run)[0].calibration is None]
+    return [run for run in first if calibrations[run] is None]
 
 
 def calibrate(features: Features, head: FittedHead, tower: TextTower | None = None) -> Calibration:

@@ -25,7 +25,7 @@ from palm_cache.types import spell_shots
 if TYPE_CHECKING:
     from palm_cache.prediction.classifier import Classifier
     from palm_cache.prediction.sources import HeadSource
-    from palm_cache.types import FittedHead, Run
+    from palm_cache.types import Calibration, FittedHead, Run
 
 SOME_FAILED = 3
 """Exit code of ``predict`` where some inputs got no answer."""
@@ -243,7 +243,6 @@ def _say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
     from palm_cache.store.heads import run_name
     from palm_cache.store.shared import runs_in
 
-    runs = runs_in(heads.file)
     name, calibration = run_name(head.run), head.calibration
     if calibration:
         worth = f"probabilities calibrated on {calibration.n_clips} held-out shots"
@@ -253,7 +252,8 @@ def _say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
         worth = "probabilities are not calibrated"
     else:
         worth = "probabilities are not calibrated: it learned from no shots that could be held out"
-    reason = f", {_why_default(heads.file, runs)}" if run is None and len(runs) > 1 else ""
+    runs = runs_in(heads.file) if run is None else ()
+    reason = f", {_why_default(calibration, runs)}" if len(runs) > 1 else ""
     say(f"note: {name}{reason}; {worth}")
 
 
@@ -317,11 +317,8 @@ def _predict_rows(
         raise typer.Exit(SOME_FAILED)
 
 
-def _why_default(heads: Path, runs: Sequence[Run]) -> str:
-    """Say why a run is taken where nobody named one."""
-    from palm_cache.store.heads import default_run
-
-    calibration = default_run(heads)[1]
+def _why_default(calibration: Calibration | None, runs: Sequence[Run]) -> str:
+    """Say why a run is taken where nobody named one: wherever one is calibrated, that decides."""
     others = f"of {len(runs)} runs ({_kinds(runs)}; choose with --run)"
     if calibration is None:
         return f"one {others}"

@@ -17,6 +17,7 @@ from palm_cache.errors import DataError, ParameterError
 from palm_cache.retrieval.queries import Loading, ask_head, probabilities, text_query
 from palm_cache.retrieval.ranking import nearest
 from palm_cache.retrieval.stores import Stores
+from palm_cache.store.shared import open_head
 from palm_cache.types import Features, Place
 
 UNLABELLED = "without a label"
@@ -63,7 +64,7 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
         raise ParameterError("colour by one of clusters, head and text")
     usable = np.flatnonzero(features.usable.numpy())
     if by.head is not None:
-        asked = ask_head(Stores([store]), by.head, by.run, by.loading)
+        asked = ask_head(Stores([store]), open_head(by.head, by.run).head, by.loading)
         likeliest = probabilities(asked.scorer, features.audio[usable].numpy()).argmax(axis=1)
         return _regrouped(features, usable, likeliest, asked.scorer.class_names), f"what {asked.run} says"
     if by.text is not None:

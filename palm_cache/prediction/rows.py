@@ -109,7 +109,7 @@ def score_rows(
     if "+" in head.run.encoder:
         return _together([_score_joined(head, group) for group in _of_encoders(head, stores)])
     opened = Stores(stores)
-    scorer = ask_head(opened, heads, run_name(head.run), loading or Loading()).scorer
+    scorer = ask_head(opened, head, loading or Loading()).scorer
     shares = np.concatenate([probabilities(scorer, opened.audio(span)) for span in opened.spans()])
     shares[~opened.usable] = np.nan
     return _together([_described(head, store, shares) for store, shares in _parted(opened, shares)])

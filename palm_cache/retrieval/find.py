@@ -21,6 +21,7 @@ from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, unc
 from palm_cache.retrieval.stores import Stores, Where
 from palm_cache.store.layout import heads_file
 from palm_cache.store.places import place
+from palm_cache.store.shared import open_head
 from palm_cache.types import AnyPath, AnyPlace, Place
 
 COLUMNS = ("score", "dataset", "row", "path", "start", "end", "label", "note")
@@ -171,7 +172,7 @@ def _by_head(
         raise ParameterError(
             "head: give it a class to look for, or ask what it is uncertain about: one of both"
         )
-    asked = ask_head(stores, heads, run, loading)
+    asked = ask_head(stores, open_head(heads, run).head, loading)
     if class_name is not None:
         label = asked.label(class_name)
         score, query = asked.score(lambda shares: shares[:, label]), f"{class_name}, says {asked.run}"

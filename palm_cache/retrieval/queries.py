@@ -26,8 +26,7 @@ from palm_cache.retrieval.ranking import Score
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.header import StoreHeader
 from palm_cache.store.heads import run_name
-from palm_cache.store.shared import open_head
-from palm_cache.types import TEMPLATES, Clip
+from palm_cache.types import TEMPLATES, Clip, FittedHead
 
 PAST_THE_END = 0.01
 """Seconds by which a stretch may overshoot its file: times are rounded."""
@@ -205,24 +204,21 @@ def probabilities(scorer: Scorer, block: Vector) -> NDArray[np.float64]:
     return np.asarray(scorer.probabilities(scorer.clip_logits(clips)).numpy())
 
 
-def ask_head(stores: Stores, heads: Path, run: str | None, loading: Loading) -> Asked:
-    """Load a run of a heads file that was fitted on embeddings like those of the stores.
+def ask_head(stores: Stores, head: FittedHead, loading: Loading) -> Asked:
+    """Make a head ready that was fitted on embeddings like those of the stores.
 
     Raises
     ------
-    StoreError, UnknownNameError
-        If there are no such heads.
     EncoderError
         If it reads the features of several encoders.
     StaleStoreError
         If it was fitted on embeddings of another kind.
     """
-    head = open_head(heads, run).head
     name = run_name(head.run)
     if "+" in head.run.encoder:
         raise EncoderError(
             f"run {name} reads the joined features of {head.run.encoder}, and a search looks "
-            f"at one encoder's; score the rows with: palm-cache predict {heads} --store A --store B"
+            f"at one encoder's; score the rows with: palm-cache predict HEADS --store A --store B"
         )
     if head.fingerprint != stores.header.fingerprint:
         raise StaleStoreError(

@@ -34,7 +34,7 @@ from palm_cache.store.hdf5 import growing
 from palm_cache.store.header import StoredRows, check_format, read_header
 from palm_cache.store.layout import command_of_store
 from palm_cache.store.places import folder, opened
-from palm_cache.store.writing import publish, write_store
+from palm_cache.store.writing import name_source, publish, write_store
 from palm_cache.types import Fold, Place, Progress, no_progress
 
 Write = Callable[[FeatureStore, Place, Progress], None]
@@ -100,6 +100,7 @@ def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
             source.fetch(name, built / name)
             progress("copying", number, len(names))
         store.check_steady()
+        name_source(built, store.header.source, target.parent)
         publish(built, where)
 
 

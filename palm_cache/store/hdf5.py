@@ -64,6 +64,29 @@ def writing(path: Path) -> Iterator[h5py.File]:
         target.write(body)
 
 
+@contextmanager
+def editing(path: Path) -> Iterator[h5py.File]:
+    """Give a file of :func:`writing` in memory to be changed, and write it, sealed, when the block succeeds.
+
+    A file that bears no seal gets none.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is no HDF5.
+    OutputError
+        If it cannot be written.
+    """
+    buffer = BytesIO(_content(path))
+    with h5py.File(buffer, "r+") as file:
+        start = file.userblock_size
+        yield file
+    body = buffer.getbuffer()[start:]
+    with replacing(path) as temporary, temporary.open("wb") as target:
+        target.write(_sealed(body)[:start])
+        target.write(body)
+
+
 class _Unfailing(FileIO):
     """A file that HDF5 writes into: the first error is kept, and what is written from then on is dropped."""
 
@@ -116,12 +139,16 @@ def reading(path: Path) -> Iterator[tuple[h5py.File, bool]]:
     OSError
         If it cannot be read, or is no HDF5.
     """
-    if not path.is_file():
-        raise OSError("it is not a file")
-    content = path.read_bytes()
+    content = _content(path)
     intact = content[:_BLOCK] == _sealed(memoryview(content)[_BLOCK:])
     with h5py.File(BytesIO(content)) as file:
         yield file, intact
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file():
+        raise OSError("it is not a file")
+    return path.read_bytes()
 
 
 def members(group: h5py.Group) -> dict[str, h5py.Group | h5py.Dataset]:

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from palm_cache.store.hdf5 import (
     DIGEST,
     attributes,
     digest,
+    editing,
     members,
     reading,
     reason,
@@ -200,23 +201,22 @@ def _copy_aside(path: Path, digest: str) -> Path:
 
 
 def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> None:
-    """Give some runs of a heads file their calibration and leave everything else as it is.
+    """Give some runs of a heads file their calibration and leave everything else as it is, unread.
 
     Raises
     ------
     StoreError, DamagedStoreError
-        If the file cannot be read.
+        If the file cannot be read, or is not what was written.
     OutputError
         If it cannot be written.
     """
-    with alone_in(path.parent):
-        heads, stores = read_heads(path)
-        with _open(path) as opened:
-            origin = opened.origin()
-        calibrated = [
-            replace(head, calibration=calibrations.get(head.run, head.calibration)) for head in heads
-        ]
-        write_heads(path, calibrated, *stores, identity=origin.identity, views=origin.views)
+    with alone_in(path.parent), _open(path) as opened, editing(path) as file:
+        if not opened.intact:  # a new seal would call it whole
+            raise DamagedStoreError(f"{path}: its bytes have changed; palm-cache fit mends the file")
+        for run, calibration in calibrations.items():
+            group = file[run_name(run)]
+            group.attrs["calibration"] = json.dumps(asdict(calibration))
+            group.attrs[DIGEST] = digest(group)
 
 
 def read_heads(path: Path) -> tuple[list[FittedHead], tuple[Place, ...]]:
@@ -252,10 +252,33 @@ def read_runs(path: Path) -> list[Run]:
         return opened.runs()
 
 
-def read_head(path: Path, run: Run) -> tuple[FittedHead, Origin]:
-    """Read one head of a file; raises as :func:`read_heads`, whatever is damaged besides it."""
+def read_calibrations(path: Path) -> dict[Run, Calibration | None]:
+    """Return the calibration of every run of a heads file, without reading its numbers."""
     with _open(path) as opened:
-        return opened.head(run_name(run)), opened.origin()
+        calibrations = opened.calibrations()
+        return {run: calibrations.get(run) for run in opened.runs()}
+
+
+def read_head(path: Path, run: Run | str | None = None) -> tuple[FittedHead, Origin]:
+    """Read one head of a file, whatever is damaged besides it.
+
+    Parameters
+    ----------
+    run : Run or str, optional
+        A name is taken as by :func:`choose_run`. By default it is of the calibrated runs with most shots, on
+        the first fold and seed that has some, the one with the least loss on its held-out shots; if none is
+        calibrated, the one that :func:`choose_run` prefers.
+
+    Raises
+    ------
+    StoreError, DamagedStoreError
+        As :func:`read_heads`.
+    UnknownNameError
+        As :func:`choose_run`.
+    """
+    with _open(path) as opened:
+        chosen = run if isinstance(run, Run) else opened.chosen(run)
+        return opened.head(run_name(chosen)), opened.origin()
 
 
 def _read_all(path: Path) -> tuple[list[FittedHead], dict[str, DamagedStoreError]]:
@@ -304,36 +327,10 @@ def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
     return min(fitting, key=_preference)
 
 
-def default_run(path: Path) -> tuple[Run, Calibration | None]:
-    """Return the run that is taken where nobody names one.
-
-    Of the calibrated runs with most shots, on the first fold and seed that has some, the one with the least
-    loss on its held-out shots; where none is calibrated, the one that :func:`choose_run` prefers.
-
-    Returns
-    -------
-    run : Run
-    calibration : Calibration, optional
-        What was held out, and the loss; ``None`` where that did not decide.
-
-    Raises
-    ------
-    StoreError, DamagedStoreError
-        If the file cannot be read.
-    """
-    with _open(path) as opened:
-        runs, calibrations = opened.runs(), opened.calibrations()
-    if not calibrations:
-        return choose_run(runs), None
-    fold_of_most_shots = min((-run.shots, run.fold, run.seed) for run in calibrations)
-    comparable = [run for run in calibrations if (-run.shots, run.fold, run.seed) == fold_of_most_shots]
-    best = min(comparable, key=lambda run: (calibrations[run].loss, _preference(run)))
-    return best, calibrations[best]
-
-
 def chosen_run(path: Path, name: str | None) -> Run:
-    """Return the run of a heads file that a name means, as :func:`choose_run`, or the default one."""
-    return default_run(path)[0] if name is None else choose_run(read_runs(path), name)
+    """Return the run of a heads file that a name means: see :func:`read_head`."""
+    with _open(path) as opened:
+        return opened.chosen(name)
 
 
 def _preference(run: Run) -> tuple[object, ...]:
@@ -388,6 +385,15 @@ class _Opened:
             raise ValueError("no run of it can be read")
         # Of a damaged one the name tells what it was; in a file all are of one dataset and encoder.
         return [*runs, *(run_named(name, runs[0].dataset, runs[0].encoder) for name in damaged)]
+
+    def chosen(self, name: str | None) -> Run:
+        """Return the run that a name means; see :func:`read_head`."""
+        calibrations = self.calibrations() if name is None else {}
+        if not calibrations:
+            return choose_run(self.runs(), name)
+        most_shots = min((-run.shots, run.fold, run.seed) for run in calibrations)
+        comparable = [run for run in calibrations if (-run.shots, run.fold, run.seed) == most_shots]
+        return min(comparable, key=lambda run: (calibrations[run].loss, _preference(run)))
 
     def calibrations(self) -> dict[Run, Calibration]:
         """Return the calibration of every run that has one and can be read."""

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from palm_cache.errors import DataError, AbsentStoreError, without_credentials
+from palm_cache.errors import AbsentStoreError, DataError, StoreError, without_credentials
 from palm_cache.store.places import place, reaching
 from palm_cache.types import Place
 
@@ -94,9 +94,9 @@ def heads_file(path: Path) -> Path:
     return path / "heads.h5" if path.is_dir() else path
 
 
-def absent_heads(path: Path) -> AbsentStoreError:
+def absent_heads(path: Path) -> StoreError:
     """Return the error that there is no heads file at a path, with what makes one."""
-    return AbsentStoreError(f"{path}: no heads here; fit some with: palm-cache fit")
+    return StoreError(f"{path}: no heads here; fit some with: palm-cache fit")
 
 
 def absent_store(path: Place) -> AbsentStoreError:

@@ -25,7 +25,6 @@ from palm_cache.store.hdf5 import DAMAGE, reason
 from palm_cache.store.heads import (
     Origin,
     choose_run,
-    chosen_run,
     read_head,
     read_runs,
     run_name,
@@ -160,7 +159,7 @@ def open_head(file: Path, run: str | None = None) -> OpenedHead:
         head, origin, card = read_shared(file)
         choose_run([head.run], run)
         return OpenedHead(head, origin, card)
-    return OpenedHead(*read_head(file, chosen_run(file, run)), None)
+    return OpenedHead(*read_head(file, run), None)
 
 
 def _head(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedHead:

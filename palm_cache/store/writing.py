@@ -95,11 +95,25 @@ def _seal(built: Path) -> None:
         for file in sorted(built.rglob("*"))
         if file.is_file() and file != built / ROOT
     }
+    _change_root(built, files=files)
+
+
+def name_source(built: Path, source: str, folder: Place) -> None:
+    """Let a copy of a store say where its dataset lies as one in another folder says it."""
+    written = written_source(source, folder)
+    if written != json.loads((built / ROOT).read_bytes())["attributes"]["source"]:
+        _change_root(built, source=written)
+
+
+def _change_root(built: Path, **changes: object) -> None:
+    """Change attributes of a root, and give it its id and its hash."""
     root = json.loads((built / ROOT).read_bytes())
-    root["attributes"]["files"] = files
+    attributes = {**root["attributes"], **changes, "id": ""}
+    attributes.pop("sha256", None)
     # Of the content: DVC, which removes a store before it is made anew, then sees that nothing has changed.
-    root["attributes"]["id"] = fingerprint(root["attributes"])[:32]
-    root["attributes"]["sha256"] = root_hash(json.loads(json.dumps(root)))
+    attributes["id"] = fingerprint(attributes)[:32]
+    root["attributes"] = attributes
+    attributes["sha256"] = root_hash(json.loads(json.dumps(root)))
     (built / ROOT).write_text(json.dumps(root), encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from samples import RATE, write_tone
 from workshop import Workshop
 
 from palm_cache.prediction import timeline
-from palm_cache.store.heads import default_run, read_head, read_heads, read_runs, run_name
+from palm_cache.store.heads import read_head, read_heads, read_runs, run_name
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_without_failures_it_exits_with_0(heads: str) -> None:
 
 def test_it_says_which_run_was_taken_and_what_its_probabilities_are_worth(heads: str) -> None:
     said = succeed("predict", heads, "clips/low.flac").stderr
-    calibration = default_run(Path(heads))[1]
+    calibration = read_head(Path(heads), None)[0].calibration
     assert calibration is not None
     reason = f"the best on held-out shots (loss {calibration.loss:.3f}) of 7 runs ("
     assert f"note: palm@epochs=20-4shots-fold1-seed0, {reason}" in said

@@ -21,6 +21,7 @@ from palm_cache.adaptation.scorer import Scorer
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams, ReadingParams
+from palm_cache.store import hdf5
 from palm_cache.store.heads import read_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.scores import read_predictions
@@ -40,6 +41,23 @@ def test_rows_get_the_logits_that_evaluation_gave_them(workshop: Workshop) -> No
     assert found.table["label"].tolist() == [
         found.class_names[label] for label in found.probabilities.argmax(axis=1)
     ]
+
+
+def test_the_heads_are_read_once_to_score_rows_and_once_to_say_what_else_there_is(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, inner = [], hdf5._content
+
+    def counted(path: Path) -> bytes:
+        opened.append(path)
+        return inner(path)
+
+    monkeypatch.setattr(hdf5, "_content", counted)
+    succeed("predict", str(workshop.heads), "--store", str(workshop.store), "--run", "palm")
+    assert opened == [workshop.heads]
+    opened.clear()
+    succeed("predict", str(workshop.heads), "--store", str(workshop.store))
+    assert opened == [workshop.heads] * 2
 
 
 def test_rows_are_told_as_files_are(workshop: Workshop, tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from samples import assert_same, flip_bit, make_features, read_arrays, write_sample
+from samples import assert_same, flip_bit, make_features, read_arrays, write_palm_folder, write_sample
 from upath import UPath
 
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
+from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.extract import extract
+from palm_cache.extraction.whereabouts import locate
 from palm_cache.store import conversion as exporting
 from palm_cache.store.conversion import export
 from palm_cache.store.features import ROOT, FeatureStore
@@ -96,6 +99,22 @@ def test_a_copy_is_the_same_file_by_file(store: Path, tmp_path: Path) -> None:
     export(store, tmp_path / "new" / "copy.zarr")
     assert files(tmp_path / "new" / "copy.zarr") == files(store)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["copy.zarr"]
+
+
+def test_a_copy_finds_the_dataset_from_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside a project a store says where its dataset lies from its own folder on."""
+    monkeypatch.chdir(tmp_path)
+    audio = write_palm_folder(tmp_path / "data" / "raw" / "Tones")
+    store = tmp_path / "data" / "features" / "Tones" / "mini.zarr"
+    extract(read_dataset(str(audio)), "mini", store)
+    assert FeatureStore(store).header.source == str(audio)
+    for copy in (tmp_path / "copy.zarr", tmp_path.parent / f"{tmp_path.name} copies" / "a" / "copy.zarr"):
+        export(store, copy)
+        opened = FeatureStore(copy)
+        assert opened.header.source == str(audio)
+        assert opened.problems() == []
+        names = opened.clip_names()
+        assert set(locate(opened.header, names)) == set(names)
 
 
 def test_a_store_goes_into_a_bucket_and_comes_back(store: Path, tmp_path: Path, bucket: str) -> None:

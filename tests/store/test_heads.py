@@ -19,6 +19,7 @@ from palm_cache.store.heads import (
     Origin,
     add_heads,
     choose_run,
+    read_calibrations,
     read_head,
     read_heads,
     read_runs,
@@ -154,6 +155,23 @@ def test_a_calibration_is_kept_beside_its_run_and_changes_nothing_else(
         assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
     write_heads(path, after, Path("store.zarr"))  # as fit does with heads that it keeps
     assert read_head(path, fitted[2].run)[0].calibration == calibration
+
+
+def test_a_calibration_is_written_without_writing_any_other_run_anew(
+    fitted: list[FittedHead], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "heads.h5"
+    write_heads(path, fitted, Path("store.zarr"))
+    monkeypatch.setattr(h5py.Group, "create_dataset", lambda *_, **__: pytest.fail("written anew"))
+    calibration = Calibration(3.5, n_clips=16, n_splits=4, loss_before=2.0, loss=0.5)
+    write_calibrations(path, {fitted[2].run: calibration})
+    assert {run: one for run, one in read_calibrations(path).items() if one} == {fitted[2].run: calibration}
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)  # a damaged file must not be sealed anew, as if it were whole
+    with pytest.raises(DamagedStoreError, match="its bytes have changed"):
+        write_calibrations(path, {fitted[3].run: calibration})
+    assert path.read_bytes() == content
 
 
 def test_a_temperature_must_be_a_temperature() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 import zlib
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from palm_cache.errors import DataError, OutputError
@@ -60,7 +61,9 @@ def unpack(archive: Path, folder: Path, *, progress: Progress = no_progress) -> 
                     shutil.copyfileobj(source, file)
                 written += member.file_size
                 progress(f"unpacking {archive.name}", megabytes(written), megabytes(total))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, LZMAError, OSError, EOFError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of bzip2
+            raise
         raise DataError(
             f"{archive}: cannot be unpacked: {error}; remove it and run the same command again"
         ) from error

@@ -9,6 +9,7 @@ from the environment.
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
@@ -248,13 +249,20 @@ def reaching(where: object) -> Iterator[None]:
 def is_remote_failure(error: Exception) -> bool:
     """Tell a failure of a remote file system from a defect of ours.
 
-    Its library raises exceptions of its own, or what the system raises, or that it cannot do something, or
-    that an address makes no sense.
+    Its library raises exceptions of its own, or what the system raises, or in its own code that it cannot do
+    something, or that an address makes no sense.
     """
     if isinstance(error, PalmCacheError):
         return False
-    library = type(error).__module__.partition(".")[0]
-    return isinstance(error, OSError | NotImplementedError | ValueError) or library in REMOTE_LIBRARIES
+    if isinstance(error, OSError) or _library(type(error).__module__) in REMOTE_LIBRARIES:
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    raised_by = {_library(frame.f_globals.get("__name__", "")) for frame, _ in frames}
+    return isinstance(error, NotImplementedError | ValueError) and not raised_by.isdisjoint(REMOTE_LIBRARIES)
+
+
+def _library(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def reason_of(error: Exception) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -63,6 +64,18 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path, folder: Path) -> None:
     content[content.index(b"sound") + 7] ^= 1
     archive.write_bytes(content)
     with pytest.raises(DataError, match=r"Data\.zip: cannot be unpacked: Bad CRC-32 .*; remove it and run"):
+        unpack(archive, folder)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_names_the_archive_however_it_is_packed(method: int, tmp_path: Path, folder: Path) -> None:
+    archive = tmp_path / "Data.zip"
+    with zipfile.ZipFile(archive, "w", method) as opened:
+        opened.writestr("a.wav", Random(0).randbytes(10_000))
+    content = bytearray(archive.read_bytes())
+    content[60:100] = bytes(40)
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"Data\.zip: cannot be unpacked: .*; remove it and run"):
         unpack(archive, folder)
 
 
