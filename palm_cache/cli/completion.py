@@ -16,7 +16,7 @@ def complete_dataset(incomplete: str) -> list[str]:
     """Return the known datasets that begin like this."""
     from palm_cache.extraction.datasets.registry import CARDS
 
-    return [card.name for card in CARDS if card.name.lower().startswith(incomplete.lower())]
+    return [card.name for card in CARDS if card.name.startswith(incomplete)]
 
 
 def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
@@ -45,12 +45,13 @@ def complete_run(context: typer.Context, incomplete: str) -> list[str]:
     from palm_cache.errors import PalmCacheError
     from palm_cache.store.heads import read_runs, run_name
 
-    inputs = context.params.get("inputs") or ()
-    path = context.params.get("heads") or (Path(inputs[0]) if inputs else None)
+    # An option that lacks its value, here --run, keeps click from handing words before it to their arguments.
+    words = context.params.get("inputs") or context.args
+    path = context.params.get("heads") or (words[0] if words else None)
     if path is None:
         return []
     try:
-        runs = read_runs(heads_file(path))
+        runs = read_runs(heads_file(Path(path)))
     except PalmCacheError:
         return []
     names = dict.fromkeys(name for run in runs for name in (run.head, run_name(run)))

@@ -24,9 +24,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from palm_cache.adaptation.heads import check_heads
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.extraction.encoders.registry import check_spec
 from palm_cache.params import P, Params, Recipe, Resources
 
 MAX_BYTES = 1_000_000
@@ -49,10 +47,13 @@ def read_params(file: Path | None) -> Params:
     UnknownNameError
         If a key, a head or an encoder does not exist; the near matches are named.
     """
-    import yaml
-
     if file is None:
         return Params()
+    import yaml
+
+    from palm_cache.adaptation.heads import check_heads
+    from palm_cache.extraction.encoders.registry import check_spec
+
     try:
         with file.open("rb") as opened:
             text = opened.read(MAX_BYTES + 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from command_line import complete
 from samples import write_palm_folder
 from typer.testing import CliRunner, Result
 
@@ -89,17 +90,17 @@ def test_a_method_that_does_not_exist_is_wrong_usage() -> None:
     assert call(STORE, "--method", "mds").exit_code == 2
 
 
-def test_runs_and_methods_are_completed() -> None:
-    def complete(*words: str) -> list[str]:
-        line = " ".join(["palm-cache", "explore", STORE, *words])
-        variables = {
-            "_PALM_CACHE_COMPLETE": "complete_bash",
-            "COMP_WORDS": line,
-            "COMP_CWORD": str(len(line.split()) - 1),
-        }
-        return CliRunner().invoke(app, env=variables, prog_name="palm-cache").stdout.split()
+def test_a_run_is_named_as_predict_takes_it() -> None:
+    """A head, or the beginning of a run's name: the fold and seed that predict would take."""
+    for name in ("palm", "palm-2shots", "palm@epochs=2"):
+        done = call(STORE, "--run", name, "--method", "pca", "--out", "head.html")
+        assert (done.exit_code, done.stdout) == (0, "12 clips -> head.html\n")
+        assert "<b>palm@epochs=2-2shots-seed" in Path("head.html").read_text("utf-8")
 
-    assert complete("--run", "palm") == ["palm@epochs=2-2shots-seed0", "palm@epochs=2-2shots-seed1"]
-    assert complete("--predictions", "none.h5", "--run", "palm") == []
-    assert complete("--method", "p") == ["pca"]
+
+def test_runs_and_methods_are_completed() -> None:
+    runs = ["palm@epochs=2-2shots-seed0", "palm@epochs=2-2shots-seed1"]
+    assert complete("explore", STORE, "--run", "palm") == runs
+    assert complete("explore", STORE, "--predictions", "none.h5", "--run", "palm") == []
+    assert complete("explore", STORE, "--method", "p") == ["pca"]
     assert set(get_args(MapMethod)) == {"tsne", "pca", "umap"}

@@ -38,6 +38,16 @@ def fail(*words: str, stdin: bytes = b"") -> str:
     return message
 
 
+def complete(*words: str) -> list[str]:
+    """Return what a shell is offered for the last word of a command."""
+    variables = {
+        "_PALM_CACHE_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(["palm-cache", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    return runner.invoke(app, env=variables, prog_name="palm-cache").stdout.split()
+
+
 def all_commands() -> list[tuple[str, Any]]:
     """Return name and command of everything that can be called."""
     found: list[tuple[str, Any]] = []
