@@ -159,7 +159,7 @@ def fit_runs(
     for run in runs:
         batches.setdefault((run.head, run.shots, len(tasks[run].train)), []).append(run)
     n_views = features.audio.shape[1]
-    done, total = Counter[str](), Counter[str]()
+    steps, total = Counter[str](), Counter[str]()
     for run in runs:
         total[run.head] += heads[run.head].n_steps(n_views * len(tasks[run].train))
     fitted: dict[Run, FittedHead] = {}
@@ -170,8 +170,8 @@ def fit_runs(
 
         # Head by head: a step of one may take a thousand times as long as a step of another.
         def tick(number: int, name: str = name) -> None:
-            done[name] += number
-            progress(f"training {name}", done[name], total[name])
+            steps[name] += number
+            progress(f"training {name}", steps[name], total[name])
 
         of_batch = [tasks[run] for run in batch]
         of_runs = {name: value.expand(len(batch), *value.shape) for name, value in (chosen or {}).items()}

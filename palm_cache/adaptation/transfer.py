@@ -71,15 +71,18 @@ def transfer_heads(
     label[theirs] = torch.arange(len(theirs))
     tested = torch.unique(torch.cat([fold.test for fold in target.folds]))
     tested = tested[target.usable[tested] & (label[target.labels[tested]] >= 0)]
-    known, asked = FeatureStore(origin[0]).content_hashes(), FeatureStore(store).content_hashes()
+    source_contents = FeatureStore(origin[0]).content_hashes()
+    target_contents = FeatureStore(store).content_hashes()
     words, rows = None, []
     for number, head in enumerate(heads):
         progress("evaluating", number, len(heads))
         check_fresh(head, source, heads_file)
         if words is None and load_tower and find_head(head.run.head).needs_text_tower:
             words = Words(load_tower(FeatureStore(origin[0]).header), source.class_names)
-        learned = {known[row] for row in draw(source, head.run).train.tolist()}
-        clips = torch.tensor([row for row in tested.tolist() if asked[row] not in learned], dtype=torch.int64)
+        learned = {source_contents[row] for row in draw(source, head.run).train.tolist()}
+        clips = torch.tensor(
+            [row for row in tested.tolist() if target_contents[row] not in learned], dtype=torch.int64
+        )
         if not len(clips):
             raise DataError(f"{target.dataset}: no test clip of a common class that {source.dataset} has not")
         logits = clip_logits(head, target.audio[clips], words)[:, ours]

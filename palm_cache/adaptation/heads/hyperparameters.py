@@ -216,11 +216,11 @@ def choose(losses: Tensor, grids: Mapping[str, Grid], held_out: Tensor, views: i
     """
     # torch.unravel_index would import sympy.
     places = np.unravel_index(first_of_best(losses.flatten(1)).numpy(), losses.shape[1:])
-    decided = held_out.sum(dim=1) // views
+    n_held_out = held_out.sum(dim=1) // views
     chosen = {}
     for (name, grid), place in zip(grids.items(), places, strict=True):
         values = grid.candidates[torch.from_numpy(place)]
         default = torch.tensor(grid.default, dtype=torch.float64).expand_as(values)
-        judged = (decided > 0).view(-1, *(1,) * (values.ndim - 1))
-        chosen[name] = torch.where(judged, values, default)
-    return {**chosen, "held_out": decided}
+        has_verdict = (n_held_out > 0).view(-1, *(1,) * (values.ndim - 1))
+        chosen[name] = torch.where(has_verdict, values, default)
+    return {**chosen, "held_out": n_held_out}

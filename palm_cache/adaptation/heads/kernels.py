@@ -183,8 +183,8 @@ class KernelMachine(Head):
         runs, n_examples = shots.labels.shape
         together = max(1, MAX_NUMBERS // (n_examples**2 * max(1, len(shots.parts))))
         solved = []
-        for some in torch.split(torch.arange(runs), together):
-            solved.append(self._solve(shots.of_runs(some)))
+        for batch in torch.split(torch.arange(runs), together):
+            solved.append(self._solve(shots.of_runs(batch)))
         return {name: torch.cat([part[name] for part in solved]) for name in solved[0]}
 
     def _solve(self, shots: Shots) -> dict[str, Tensor]:
@@ -255,8 +255,8 @@ class KernelMachine(Head):
             "balance": balances,
         }
         chosen = choose(losses(widths), grids, held_out, shots.views)
-        judged = (chosen["held_out"] > 0).view(-1, *(1,) * (widths.ndim - 1))
-        chosen["gamma"] = torch.where(judged, widths, self.default_widths(spread)) / spread
+        has_verdict = (chosen["held_out"] > 0).view(-1, *(1,) * (widths.ndim - 1))
+        chosen["gamma"] = torch.where(has_verdict, widths, self.default_widths(spread)) / spread
         return chosen
 
     def _silent(self, present: Tensor) -> Tensor:

@@ -127,9 +127,12 @@ def _regress(
         # of both squares.
         model.set_params(C=2 * model.C)
     model.fit(features.numpy(), labels.numpy())
-    found, intercept = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    coefficients, intercept = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
     if len(model.classes_) == 2:  # scikit-learn keeps the difference of the two
-        found, intercept = torch.cat([-found, found]) / 2, torch.cat([-intercept, intercept]) / 2
+        coefficients, intercept = (
+            torch.cat([-coefficients, coefficients]) / 2,
+            torch.cat([-intercept, intercept]) / 2,
+        )
     weight, bias = features.new_zeros(n_classes, features.shape[1]), features.new_full((n_classes,), UNSEEN)
-    weight[model.classes_], bias[model.classes_] = found, intercept
+    weight[model.classes_], bias[model.classes_] = coefficients, intercept
     return weight, bias

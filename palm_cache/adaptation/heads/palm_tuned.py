@@ -126,38 +126,38 @@ class PalmTuned(Palm):
         weights = weights / weights.mean(dim=2, keepdim=True)
         weights = weights.to(shots.audio).repeat_interleave(len(rates), dim=1)
         own = dealt.clamp(min=0)[:, None, None, :, None].expand(-1, 1, len(rates), -1, n_classes)
-        found: list[Tensor] = []
+        tables: list[Tensor] = []
 
-        def judge(some: Tensor, epoch: int, cosines: Tensor) -> None:
+        def judge(batch: Tensor, epoch: int, cosines: Tensor) -> None:
             if epoch not in EPOCHS.values:
                 return
-            by_fold = cosines.view(len(some), FOLDS, len(rates), n_examples, n_classes)
-            scores = SCALE * by_fold.gather(1, own[some])[:, 0]
-            labels, held_out = shots.labels[some], dealt[some] >= 0
+            by_fold = cosines.view(len(batch), FOLDS, len(rates), n_examples, n_classes)
+            scores = SCALE * by_fold.gather(1, own[batch])[:, 0]
+            labels, held_out = shots.labels[batch], dealt[batch] >= 0
             each = torch.stack([example_losses(factor * scores, labels) for factor in TEMPERATURES])
             share = held_out_weights(labels, held_out, n_classes)[:, None]
             best = (each * share).sum(dim=3).argmin(dim=0)  # (runs, recipes)
-            found.append(each.gather(0, best[None, ..., None].expand(1, *each.shape[1:]))[0])
+            tables.append(each.gather(0, best[None, ..., None].expand(1, *each.shape[1:]))[0])
 
         losses = []
         together = max(1, MAX_NUMBERS // (n_variants * shots.text[0].numel()))
-        for some in torch.split(torch.arange(runs), together):
-            found.clear()
+        for batch in torch.split(torch.arange(runs), together):
+            tables.clear()
             descend(
-                {name: value[some] for name, value in start.items()},
-                shots.text[some],
-                shots.audio[some],
-                shots.labels[some],
-                orders[some],
+                {name: value[batch] for name, value in start.items()},
+                shots.text[batch],
+                shots.audio[batch],
+                shots.labels[batch],
+                orders[batch],
                 self.training,
                 variants=Variants(
-                    rates.repeat(len(some) * FOLDS),
-                    scales.repeat(len(some) * FOLDS),
-                    weights[some].flatten(0, 1),
+                    rates.repeat(len(batch) * FOLDS),
+                    scales.repeat(len(batch) * FOLDS),
+                    weights[batch].flatten(0, 1),
                 ),
-                watch=partial(judge, some),
+                watch=partial(judge, batch),
             )
-            losses.append(torch.stack(found, dim=2))
+            losses.append(torch.stack(tables, dim=2))
         return torch.cat(losses)
 
     def _train(
@@ -172,21 +172,21 @@ class PalmTuned(Palm):
         learned = {name: value.clone() for name, value in start.items()}
         weights = class_weights(shots.labels, shots.n_classes).to(shots.audio)
         for epochs in sorted(set(chosen["passes"].tolist())):
-            some = (chosen["passes"] == epochs).nonzero()[:, 0]
+            batch = (chosen["passes"] == epochs).nonzero()[:, 0]
             if not epochs:
                 continue
-            rates, scales = (chosen[name][some].to(shots.audio) for name in ("learning_rate", "scale"))
+            rates, scales = (chosen[name][batch].to(shots.audio) for name in ("learning_rate", "scale"))
             moved, _ = descend(
-                {name: value[some] for name, value in start.items()},
-                shots.text[some],
-                shots.audio[some],
-                shots.labels[some],
-                orders[some, :epochs],
+                {name: value[batch] for name, value in start.items()},
+                shots.text[batch],
+                shots.audio[batch],
+                shots.labels[batch],
+                orders[batch, :epochs],
                 self.training,
-                variants=Variants(rates, scales, weights[some]),
+                variants=Variants(rates, scales, weights[batch]),
             )
             for name, value in moved.items():
-                learned[name][some] = value
+                learned[name][batch] = value
         tick(len(shots.seeds))
         return learned
 

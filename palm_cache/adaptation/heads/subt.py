@@ -77,8 +77,8 @@ class SubT(CosineHead):
     @property
     def hyperparameters(self) -> dict[str, object]:
         """Return the training protocol."""
-        asked = {name: getattr(self.training, name) for name in ("epochs", "momentum", "batch_size")}
-        return {**asked, "learning_rate": LEARNING_RATE}
+        protocol = {name: getattr(self.training, name) for name in ("epochs", "momentum", "batch_size")}
+        return {**protocol, "learning_rate": LEARNING_RATE}
 
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
