@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 from torch.nn.functional import normalize
 
 from palm_cache.errors import PalmCacheError, StoreError
@@ -127,7 +127,9 @@ def _tell(
         columns["zero-shot recall %"] = [percent(float(recall)) for recall in before]
         told = ~np.isnan(before)
         if len(set(before[told])) > 1 and len(set(gates[told])) > 1:
-            rank = float(spearmanr(gates[told], before[told]).statistic)
+            # Spearman's, as scipy.stats has it, which takes long to import.
+            ranks = pd.DataFrame({"gate": gates[told], "recall": before[told]}).rank()
+            rank = float(np.corrcoef(ranks["gate"], ranks["recall"])[0, 1])
             said.append(f"{where}: rank correlation of gate and zero-shot recall {rank:+.2f}.")
     columns["recall %"] = [percent(float(recall)) for recall in recalls(confusion(list(kind.runs.values())))]
     if texts is not None and texts.vectors.shape[::2] == members[0].state["context"].shape:

@@ -36,8 +36,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
-from sklearn.metrics import confusion_matrix
+from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes long to import
 
 from palm_cache.store.scores import RunPrediction
 
@@ -88,12 +87,12 @@ class Estimate:
 
     def interval(self) -> Interval:
         """Return the interval around the mean."""
-        reach = math.sqrt(self.variance) * float(student.ppf((1 + LEVEL) / 2, self.freedom))
+        reach = math.sqrt(self.variance) * float(stdtrit(self.freedom, (1 + LEVEL) / 2))
         return Interval(self.mean - reach, self.mean + reach)
 
     def p(self) -> float:
         """Return the two-sided p of a mean of 0, whose variance is above 0."""
-        return float(2 * student.sf(abs(self.mean) / math.sqrt(self.variance), self.freedom))
+        return float(2 * stdtr(self.freedom, -abs(self.mean) / math.sqrt(self.variance)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +218,11 @@ def holm(p: Sequence[float], family: int | None = None) -> list[float]:
 
 def confusion(predictions: Sequence[RunPrediction]) -> NDArray[np.int64]:
     """Count what every class was taken for, summed over runs, (n_classes, n_classes): rows are the truth."""
-    labels = range(len(predictions[0].class_names))
-    counts = [
-        confusion_matrix(
-            prediction.labels.numpy(), prediction.logits.argmax(dim=1).numpy(), labels=list(labels)
-        )
-        for prediction in predictions
-    ]
-    return np.asarray(np.sum(counts, axis=0), dtype=np.int64)
+    n_classes = len(predictions[0].class_names)
+    counts = np.zeros((n_classes, n_classes), dtype=np.int64)
+    for prediction in predictions:
+        np.add.at(counts, (prediction.labels.numpy(), prediction.logits.argmax(dim=1).numpy()), 1)
+    return counts
 
 
 def recalls(confused: NDArray[np.int64]) -> NDArray[np.float64]:
