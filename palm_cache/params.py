@@ -41,7 +41,7 @@ class SynthesiseParams:
     """What the demo dataset is made of."""
 
     clips_per_class: Annotated[int, Help("Clips of each of the ten classes.")] = 40
-    seed: Annotated[int, Help("Another seed, other sounds.")] = 0
+    seed: Annotated[int, Help("Another seed makes other sounds.")] = 0
 
     def __post_init__(self) -> None:
         if self.clips_per_class < 5:
@@ -68,15 +68,15 @@ class ReadingParams:
     columns: Annotated[
         tuple[str, ...],
         Help(
-            "Which column of a table is what: path=NAME,label=NAME, likewise start, end, duration, fold and "
-            "split. Those that are not given are guessed, and path= says that there is none.",
+            "What the columns of a table are called: path=NAME,label=NAME, likewise start, end, duration, "
+            "fold and split. Those not given are guessed; path= says that there is no such column.",
             metavar="FIELD=NAME,...",
         ),
     ] = ()
     group: Annotated[
         str,
         Help(
-            "Column of what no fold may tear apart: recording, speaker, site.",
+            "Column of what must stay in one fold: recording, speaker, site.",
             metavar="COLUMN",
             shown="recordings and folders",
         ),
@@ -211,7 +211,7 @@ class Resources:
     cache: Annotated[
         str,
         Help(
-            "Where what is known of every content is kept, for all datasets: a folder or a URL.",
+            "Where embeddings are cached for all datasets: a folder or a URL.",
             metavar="PLACE",
             shown=".cache in the folder of stores",
         ),
@@ -236,7 +236,7 @@ class Resources:
             if not gpus or len(set(self.devices)) < len(self.devices):
                 raise ParameterError(f"device: {self.device}: several must be different GPUs: cuda:0,cuda:1")
             if self.jobs > 1:
-                raise ParameterError("jobs: every device has processes of its own; leave it at 0")
+                raise ParameterError("jobs: several devices have processes of their own; leave it at 0")
         if self.cluster and (self.jobs > 1 or len(self.devices) > 1):
             raise ParameterError("cluster: its workers are the processes; leave jobs at 0 and device to one")
 

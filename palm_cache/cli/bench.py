@@ -47,7 +47,7 @@ def extract(
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.", show_default="cpu")] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each way.", show_default="one per core")
+        int | None, typer.Option(min=1, help="Threads each way may use.", show_default="one per core")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Clips per encoder call.", show_default="as extract takes them")

@@ -61,7 +61,9 @@ def datasets(
 
 def download(
     name: Annotated[str, typer.Argument(help="Which dataset.", autocompletion=complete_dataset)],
-    root: Annotated[Path | None, typer.Option(help="Folder to make.", show_default="data/raw/<Name>")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder to make.", show_default="data/raw/<Name>")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Download the PALM authors' copy of a dataset from the hub.

@@ -36,7 +36,7 @@ def explore(
     clusters: Annotated[
         int,
         typer.Option(
-            help="Colour by so many clusters of embeddings.",
+            help="Colour by clusters of embeddings, this many.",
             min=0,
             show_default="12, where nothing is labelled",
             rich_help_panel=COLOURS,

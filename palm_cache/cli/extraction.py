@@ -79,7 +79,7 @@ def encoders(
 @takes(sounds=SynthesiseParams)
 def synthesise(
     sounds: dict[str, object],
-    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/raw/demo"),
+    out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("data/raw/demo"),
     params: ParamsOption = None,
 ) -> None:
     """Make the demo dataset: synthetic city sounds in UrbanSound8K's own layout."""

@@ -39,9 +39,9 @@ USE = "Using heads and stores"
 
 PANELS: Mapping[type, str] = {
     ReadingParams: "Reading the dataset",
-    PromptFiles: "Prompts: what decides text alone",
+    PromptFiles: "Prompts: what the text encoder reads",
     Recipe: "The recipe: what decides the numbers",
-    Resources: "Resources: what decides none",
+    Resources: "Resources: how it runs; they change no number",
     FitParams: "What is fitted",
     Training: "Training of palm, palm-prototype and heads that learn words",
     LoadingParams: "Loading the encoder",
@@ -96,7 +96,7 @@ EncodersOption = Annotated[
     list[str] | None,
     typer.Option(
         "--encoder",
-        help="As of extract; give it twice to join the features of two encoders, e.g. for muka.",
+        help="The encoder of extract; give it twice to join the features of two, e.g. for muka.",
         metavar="SPEC",
         show_default=Params().encoder,
         autocompletion=complete_encoder,

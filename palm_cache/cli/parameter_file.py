@@ -105,7 +105,7 @@ def _build(kind: type[P], content: object, file: str, section: str) -> P:
     values: dict[str, Any] = {}
     for name, value in content.items():
         if kind is Recipe and name in Resources.__dataclass_fields__:
-            raise ParameterError(f"{where}: {name} decides no number; it belongs in the section resources")
+            raise ParameterError(f"{where}: {name} changes no number; it belongs in the section resources")
         if name not in known:
             raise UnknownNameError.among(f"key in {where}:", str(name), known)
         values[name] = _convert(hints[name], value, file, f"{section}.{name}" if section else name)

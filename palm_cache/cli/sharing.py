@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def push(
     heads: SourceArgument,
-    to: Annotated[str, typer.Argument(help="Where to: hf://USER/NAME.", metavar="ADDRESS")],
+    to: Annotated[str, typer.Argument(help="The repository: hf://USER/NAME.", metavar="ADDRESS")],
     run: RunOption = None,
     private: Annotated[
         bool, typer.Option("--private", help="Make a repository that only you can see.")

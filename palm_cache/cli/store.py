@@ -86,7 +86,7 @@ def store_verify(
             help="Embed N clips drawn at random again with the store's encoder and compare.",
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other clips to embed again.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other clips.")] = 0,
     encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
@@ -216,7 +216,7 @@ def store_gc(where: dict[str, object], yes: YesOption = False, as_json: Json = F
 
 @takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))
 def cache_info(where: dict[str, object], resources: dict[str, object], as_json: Json = False) -> None:
-    """Show what the cache knows: contents by recipe, their size, and the stores made of them.
+    """Show what is cached: for every recipe the number of contents, their size, and the stores made of them.
 
     Example: palm-cache cache info
     """
@@ -248,7 +248,7 @@ def cache_info(where: dict[str, object], resources: dict[str, object], as_json: 
 def cache_prune(
     where: dict[str, object], resources: dict[str, object], yes: YesOption = False, as_json: Json = False
 ) -> None:
-    """List what no store in the folder of stores is made of, and remove it from the cache if told to.
+    """List what is cached but in no feature store, and remove it if told to.
 
     A recipe is an encoder with its weights and options. What goes would have to be embedded again. Clips that
     were unpacked of Parquet and tar files go too, where those are not there any more.
@@ -319,13 +319,13 @@ def megabytes(count: int) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add ``store`` and ``cache`` with their commands."""
-    store = typer.Typer(no_args_is_help=True, help="Look at, check, convert and clear out feature stores.")
+    store = typer.Typer(no_args_is_help=True, help="Show, check, convert and clear out feature stores.")
     store.command("info")(store_info)
     store.command("verify")(store_verify)
     store.command("export")(store_export)
     store.command("gc")(store_gc)
     app.add_typer(store, name="store", rich_help_panel=STAGE_ONE)
-    cache = typer.Typer(no_args_is_help=True, help="Look at and clear out what is known of every content.")
+    cache = typer.Typer(no_args_is_help=True, help="Look at the cache of embeddings and clear it out.")
     cache.command("info")(cache_info)
     cache.command("prune")(cache_prune)
     app.add_typer(cache, name="cache", rich_help_panel=STAGE_ONE)

@@ -111,11 +111,11 @@ def fetch_head(
         return cached, address
     sizes = {file.rfilename: file.size for file in model.siblings or ()}
     if SHARED_FILE not in sizes:
-        raise StoreError(f"{address}: no head there ({SHARED_FILE}); palm-cache push puts one")
+        raise StoreError(f"{address}: no head there ({SHARED_FILE}); palm-cache push uploads one")
     if not 0 < (sizes[SHARED_FILE] or 0) <= MAX_BYTES:
-        raise StoreError(f"{address}: {SHARED_FILE} has {sizes[SHARED_FILE]} bytes; no head is like that")
+        raise StoreError(f"{address}: {SHARED_FILE} has {sizes[SHARED_FILE]} bytes, which no head has")
     if not re.fullmatch("[0-9a-f]{40}", commit := str(model.sha)):
-        raise StoreError(f"{address}: the hub calls {commit[:60]!r} a commit")
+        raise StoreError(f"{address}: the hub's answer {commit[:60]!r} is no commit")
     wanted = [PAGE] if page and 0 < (sizes.get(PAGE) or 0) <= MAX_PAGE_BYTES else []
     with hub_errors(address):
         *_, file = (

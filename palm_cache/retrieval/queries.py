@@ -67,7 +67,7 @@ def text_query(stores: Stores, text: str, loading: Loading) -> Vector:
         If the text is empty.
     """
     if not text.strip():
-        raise ParameterError("search for text: the text is empty; say what is to be heard")
+        raise ParameterError("search for text: the text is empty; describe a sound")
     if stores.header.text_recipe is None:
         raise EncoderError(
             f"{stores.stores[0].path}: {stores.header.encoder} embeds sound only, no text; search "
@@ -158,7 +158,7 @@ def row_query(stores: Stores, row: int | str) -> tuple[Vector, int]:
         raise UnknownNameError.among("dataset", dataset, [store.header.dataset for store in stores.stores])
     if len(named) > 1:
         example = f"{named[0].header.dataset}:{number}"
-        raise ParameterError(f"row {row}: of which of the {len(named)} stores? say it so: {example}")
+        raise ParameterError(f"row {row}: which of the {len(named)} stores? write it like this: {example}")
     (store,) = named
     if not re.fullmatch(r"\d+", number) or int(number) >= store.n_clips:
         raise ParameterError(f"row {row}: {store.path} has rows 0 to {store.n_clips - 1}")

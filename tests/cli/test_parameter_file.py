@@ -77,7 +77,7 @@ def test_unknown_names_are_refused_with_near_matches(tmp_path: Path, text: str, 
         ("extract: {views: 0}", "views: 0 is not a whole number from 1"),
         (
             "extract: {jobs: 2}",
-            "section extract: jobs decides no number; it belongs in the section resources",
+            "section extract: jobs changes no number; it belongs in the section resources",
         ),
         ("extract: {long: mean, views: 2}", "a mean covers the whole clip"),
         ("resources: {jobs: -1}", "section resources: jobs: -1 is not a whole number from 0"),

@@ -215,7 +215,7 @@ def test_what_cannot_be_searched_is_said_with_what_to_do(
     store, tone = tones / "mini.zarr", tones / "Tones" / "audios" / "test_0_0.wav"
     assert "rows 0 to 11" in refusal(store, "--row", 12)
     assert "did you mean Tones?" in refusal(store, "--row", "Tome:1")
-    assert "say it so: Tones:0" in refusal(store, night / "mini.zarr", "--row", 0)
+    assert "write it like this: Tones:0" in refusal(store, night / "mini.zarr", "--row", 0)
     assert "the file ends at 0.50 s; choose a stretch that lies in it" in refusal(
         store, "--like", f"{tone}@0.2-9"
     )

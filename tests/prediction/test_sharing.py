@@ -200,7 +200,7 @@ def test_a_head_that_is_far_too_large_is_not_fetched(
 ) -> None:
     push(workshop.heads, "hf://me/tones")
     monkeypatch.setattr("palm_cache.prediction.hub_heads.MAX_BYTES", 100)
-    with pytest.raises(StoreError, match="bytes; no head is like that"):
+    with pytest.raises(StoreError, match="bytes, which no head has"):
         pull("hf://me/tones")
     assert not any("resolve" in path for _, path, _ in model_hub.requests)
 
