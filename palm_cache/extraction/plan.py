@@ -98,12 +98,13 @@ def make_plan(
     stale, other_text : str
         How the recipe and the text of the store at ``out`` differ.
     """
-    known = cache.look_up(survey.keys)
+    keys = survey.keys
+    known = cache.look_up(keys)
     groups: dict[Reason, list[str]] = {why: [] for why in Reason}
     before = _contents_by_name(out)
     told: set[bytes] = set()
     for row in np.flatnonzero(~known.known | ~survey.seen).tolist():
-        key = survey.keys[row].tobytes() if row in survey.unread else _key(survey, row)
+        key = keys[row].tobytes()
         if row not in survey.unread and key in told:
             continue
         told.add(key)
@@ -112,13 +113,6 @@ def make_plan(
     gone = tuple(name for name in before if name not in names)
     groups_present = {why: tuple(clips) for why, clips in groups.items() if clips}
     return Plan(out, len(table.clips), stale, groups_present, gone, other_text)
-
-
-def _key(survey: KnownFiles, row: int) -> bytes:
-    rows = slice(row, row + 1)
-    return KnownFiles(
-        survey.clips[rows], survey.start[rows], survey.end[rows], survey.contents[rows]
-    ).keys.tobytes()
 
 
 def _why(row: int, survey: KnownFiles, known: Lookup, before: Mapping[str, bytes], stale: str) -> Reason:

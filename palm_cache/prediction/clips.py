@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.nn.functional import normalize
 
 from palm_cache.extraction.embedding import Outcome, Road
 from palm_cache.extraction.encoders.engine import default_batch
 from palm_cache.prediction.answers import Failure, Prediction, printable
 from palm_cache.prediction.classifier import Classifier
+from palm_cache.store.join import concatenate
 from palm_cache.types import Clip, Progress, no_progress
 
 NOT_FINITE = "the encoder returned NaN or infinity"
@@ -92,8 +92,8 @@ def _side_by_side(outcomes: Sequence[Outcome]) -> Outcome:
     for outcome in outcomes:
         if outcome.vectors is None or outcome.heard.silence:
             return outcome
-        vectors.append(normalize(torch.from_numpy(outcome.vectors), dim=1))
-    return replace(outcomes[0], vectors=torch.cat(vectors, dim=1).numpy())
+        vectors.append(torch.from_numpy(outcome.vectors))
+    return replace(outcomes[0], vectors=concatenate(vectors).numpy())
 
 
 def _result(classifier: Classifier, path: Path | Failure, outcome: Outcome) -> Prediction | Failure:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,20 +97,8 @@ def replacing(path: Place) -> Iterator[Path]:
     OutputError
         If the file cannot be written.
     """
-    if not isinstance(path, Path):
-        with write_errors(path), tempfile.TemporaryDirectory() as work:
-            temporary = Path(work, path.name)
-            yield temporary
-            folder(path.parent).put(path.name, temporary)
-        return
-    temporary = named(path).with_name(f".{path.name}.{os.getpid()}.partial")
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with write_errors(path), folder(named(path).parent).replacing(path.name) as temporary:
+        yield temporary
 
 
 def named(path: P) -> P:

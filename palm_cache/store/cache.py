@@ -23,7 +23,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -353,12 +352,9 @@ class Cache:
             ]
             intact.append((segment, rows[np.isin(rows // segment.block_rows, whole)]))
         keys, failures, kept = join(intact, segments)
-        with self.folder.workspace() as work:
-            built = Path(work, "merged")
-            with built.open("wb") as file:
+        if len(keys):
+            with self.folder.replacing(new_name()) as merged, merged.open("wb") as file:
                 file.writelines(encode(self.form, keys, failures, self._gather(kept, len(failures))))
-            if len(keys):
-                self.folder.put(new_name(), built)
         self.folder.remove([segment.name for segment in segments])
 
     def _whole(self, segment: Segment, number: int) -> bool:

@@ -190,18 +190,18 @@ class FeatureStore:
 
     def labels(self) -> Tensor:
         """Return the label of every row, (rows,) int64; -1 is unlabelled."""
-        return torch.from_numpy(np.asarray(self._read("label"), np.int64))
+        return self._integers("label")
 
     def folds(self) -> tuple[Fold, ...]:
         """Return the train and test rows of every fold, fold 1 first."""
         matches = (re.fullmatch(r"folds/(\d+)/train/zarr\.json", name) for name in self._files)
         numbers = sorted(int(match[1]) for match in matches if match)
         return tuple(
-            Fold(*(self._fold_rows(f"folds/{number}/{part}") for part in ("train", "test")))
+            Fold(*(self._integers(f"folds/{number}/{part}") for part in ("train", "test")))
             for number in numbers
         )
 
-    def _fold_rows(self, name: str) -> Tensor:
+    def _integers(self, name: str) -> Tensor:
         return torch.from_numpy(np.asarray(self._read(name), np.int64))
 
     def errors(self) -> dict[int, str]:

@@ -97,14 +97,15 @@ def _side_by_side(features: Sequence[Features]) -> Features:
         encoder=joined_spec([part.encoder for part in features]),
         fingerprint=_hash([part.fingerprint for part in features]),
         digest=_hash([part.digest for part in features]),
-        audio=_concatenate([part.audio for part in features]),
-        text=_concatenate([part.text for part in features]),
+        audio=concatenate([part.audio for part in features]),
+        text=concatenate([part.text for part in features]),
         usable=torch.stack([part.usable for part in features]).all(dim=0),
         parts=tuple(part.audio.shape[2] for part in features),
     )
 
 
-def _concatenate(parts: Sequence[Tensor]) -> Tensor:
+def concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """Put embeddings (..., dim) side by side, each at unit length."""
     return torch.cat([normalize(part, dim=-1) for part in parts], dim=-1)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from palm_cache.errors import StoreError
 from palm_cache.store.atomic import write_errors
+from palm_cache.store.places.local import LocalFolder
 
 
 @contextmanager
@@ -34,16 +33,9 @@ def locked(path: Path, competitor: str, option: str = "--out") -> Iterator[None]
     OutputError
         If nothing can be written there.
     """
-    file = path.with_name(f".{path.name}.lock")
-    with write_errors(path, option):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()  # where nothing can be written, the lock would report a competitor
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreError(f"{path}: {competitor}; wait for it to end") from None
-    try:
+    with ExitStack() as stack:
+        with write_errors(path, option):
+            alone = stack.enter_context(LocalFolder(path.parent).alone(path.name))
+        if not alone:
+            raise StoreError(f"{path}: {competitor}; wait for it to end")
         yield
-    finally:
-        lock.release()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -80,9 +81,13 @@ def test_files_are_written_read_in_parts_listed_and_removed(where: Folder, tmp_p
     assert where.files() == {}
     where.write("a.txt", b"0123456789")
     where.write("deep/er/b.txt", b"b")
-    (tmp_path / "new").write_bytes(b"put")
-    where.put("c.txt", tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+    with where.replacing("c.txt") as new:
+        new.write_bytes(b"put")
+        assert "c.txt" not in where.files()
+    assert not new.exists()
+    with suppress(KeyError), where.replacing("a.txt") as new:
+        new.write_bytes(b"half")
+        raise KeyError
     assert where.files() == {"a.txt": 10, "deep/er/b.txt": 1, "c.txt": 3}
     assert (where.read("a.txt"), where.read("a.txt", 2, 5), where.read("a.txt", 8, 20)) == (
         b"0123456789",

@@ -77,8 +77,8 @@ class Folder(Protocol):
         """Write a file, whole or not at all."""
         ...
 
-    def put(self, name: str, file: Path) -> None:
-        """Move a file of this machine to the folder, whole or not at all."""
+    def replacing(self, name: str) -> AbstractContextManager[Path]:
+        """Give a place on this machine for a file that is put into the folder when the block succeeds."""
         ...
 
     def fetch(self, name: str, file: Path) -> None:
@@ -90,7 +90,7 @@ class Folder(Protocol):
         ...
 
     def workspace(self) -> AbstractContextManager[Path]:
-        """Give a folder of this machine from which :meth:`put` and :meth:`publish` cost least."""
+        """Give a folder of this machine from which :meth:`publish` costs least."""
         ...
 
     def publish(self, built: Path, ours: Ours, root: str, claim: bytes) -> None:

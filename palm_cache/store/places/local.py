@@ -51,20 +51,16 @@ class LocalFolder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
-        with self._partial(name) as partial:
+        with self.replacing(name) as partial:
             partial.write_bytes(content)
-
-    def put(self, name: str, file: Path) -> None:
-        """Move a file to the folder."""
-        with self._partial(name) as partial:
-            shutil.move(file, partial)
 
     def fetch(self, name: str, file: Path) -> None:
         """Copy a file of the folder."""
         shutil.copyfile(self.place / name, file)
 
     @contextmanager
-    def _partial(self, name: str) -> Iterator[Path]:
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Give another name beside a file's, which takes its place when the block succeeds."""
         file = self.place / name
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
@@ -121,7 +117,9 @@ class LocalFolder:
     def alone(self, name: str) -> Iterator[bool]:
         """Tell whether no other process of this machine is inside the same block."""
         self.place.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.place / f".{name}.lock")
+        file = self.place / f".{name}.lock"
+        file.touch()  # where nothing can be written, the lock would report a competitor
+        lock = FileLock(file)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -69,11 +69,14 @@ class RemoteFolder:
         with reaching(self.place):
             self._fs.pipe_file(self._path(name), content)
 
-    def put(self, name: str, file: Path) -> None:
-        """Copy a file of this machine to the folder."""
-        with reaching(self.place):
-            self._fs.put_file(str(file), self._path(name))
-        file.unlink()
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Give a temporary file, which is copied to the folder when the block succeeds."""
+        with self.workspace() as work:
+            file = Path(work, name.rpartition("/")[2])
+            yield file
+            with reaching(self.place):
+                self._fs.put_file(str(file), self._path(name))
 
     def fetch(self, name: str, file: Path) -> None:
         """Copy a file of the folder to one of this machine."""
