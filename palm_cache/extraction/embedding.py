@@ -182,20 +182,20 @@ class Road:
                     clip.dropped = asked is not None and not asked(piece.key)
                 if clip.dropped:
                     piece = replace(read, stretches=(), wanted=False, error="")
-                parts, place = () if piece.error else piece.stretches, len(clip.vectors)
+                parts, first = () if piece.error else piece.stretches, len(clip.vectors)
                 clip.vectors += [None] * len(parts)
                 clip.left += len(parts)
                 if piece.last:  # before its stretches: whoever is interrupted has its outcome all the same
                     del open_clips[piece.row]
                     clip.last = piece
-                for number, waveform in enumerate(parts, start=place):
+                for number, waveform in enumerate(parts, start=first):
                     yield (clip, number), waveform
                 if piece.last and not parts:
                     yield (clip, -1), None
 
-        for (clip, place), vector in self.encode(stretches()):
+        for (clip, number), vector in self.encode(stretches()):
             if vector is not None:
-                clip.vectors[place] = vector
+                clip.vectors[number] = vector
                 clip.left -= 1
             if clip.last is not None and clip.left == 0:
                 yield self._outcome(clip, clip.last)
@@ -385,9 +385,9 @@ class _InWork(Generic[T]):
 
 def _take(in_work: deque[_InWork[T]]) -> Iterator[tuple[T, Vectors]]:
     """Yield what the first batch gives; as long as that is waited for, it is in work."""
-    done = list(in_work[0])
+    vectors = list(in_work[0])
     in_work.popleft()
-    yield from done
+    yield from vectors
 
 
 def _rescue(in_work: deque[_InWork[T]]) -> Iterator[tuple[T, Vectors]]:
@@ -395,12 +395,12 @@ def _rescue(in_work: deque[_InWork[T]]) -> Iterator[tuple[T, Vectors]]:
     while in_work:
         batch = in_work.popleft()
         try:
-            done = list(batch)
+            vectors = list(batch)
         except KeyboardInterrupt:
             if not batch.future.done():  # told a second time
                 raise
             continue
-        yield from done
+        yield from vectors
 
 
 def _is_out_of_memory(error: Exception) -> bool:

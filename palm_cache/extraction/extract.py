@@ -23,9 +23,9 @@ from palm_cache.extraction.known_files import KnownFiles, file_cache
 from palm_cache.extraction.plan import Plan, StoreState, make_plan
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
-from palm_cache.extraction.run import ROUNDS, RunningExtraction, take_in
+from palm_cache.extraction.run import ROUNDS, RunningExtraction
 from palm_cache.extraction.takeover import take_over
-from palm_cache.extraction.work import Done, Numbered, audio_cache
+from palm_cache.extraction.work import audio_cache
 from palm_cache.extraction.workers import check_address
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.atomic import named
@@ -117,10 +117,10 @@ class Extractor:
         self.prompts.check_classes(table.dataset, table.class_names)
         present = StoreState.at(out)
         survey = self._survey(table, file_cache(cache))
-        unseen = self._numbered(table, ~survey.seen)
+        unseen = [(row, table.clips[row]) for row in np.flatnonzero(~survey.seen).tolist()]
         hashed = self.road.embed(unseen, lambda _: False, n_clips=len(unseen))
         for number, outcome in enumerate(hashed, start=1):
-            take_in(survey, Done(outcome.row, outcome.content, outcome.state, "known", outcome.error))
+            survey.learn(outcome.row, outcome.content, outcome.state, outcome.error)
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         return make_plan(out, table, self._stale(present), survey, audio, self._other_text(present, table))
@@ -209,8 +209,8 @@ class Extractor:
         if len(survey.unread) > MANY_MISSING * len(table.clips):
             notes.insert(0, f"{len(survey.unread)} of {len(table.clips)} audio files could not be read")
         failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
-        said = (*table.notes, *notes, *run.said, *self._road_notes())
-        return Extraction(out, len(table.clips), run.embedded, failures, said)
+        notes = [*table.notes, *notes, *run.sound_notes, *self._road_notes()]
+        return Extraction(out, len(table.clips), run.embedded, failures, tuple(notes))
 
     def _gone(self, present: StoreState, table: ClipTable) -> list[str]:
         """Say which clips of the store are no more in the dataset; refuse where a disk seems to be away."""
@@ -263,9 +263,6 @@ class Extractor:
     def _survey(self, table: ClipTable, files: Cache) -> KnownFiles:
         return KnownFiles.of(table.clips, files if self.resources.check == "stat" else None)
 
-    def _numbered(self, table: ClipTable, mask: NDArray[np.bool_]) -> list[Numbered]:
-        return [(row, table.clips[row]) for row in np.flatnonzero(mask).tolist()]
-
     def _stale(self, present: StoreState) -> str:
         if present.format1 is not None:
             old = (present.format1.get("fingerprint"), present.format1.get("views"))
@@ -280,10 +277,10 @@ class Extractor:
         if self.resources.prune or not survey.unread or present.store is None or present.problem:
             return
         old = present.store.rows()
-        place = {name: row for row, name in enumerate(old.names)}
+        old_row = {name: row for row, name in enumerate(old.names)}
         kept = []
         for row in list(survey.unread):
-            before = place.get(survey.clips[row].name, -1)
+            before = old_row.get(survey.clips[row].name, -1)
             same = before >= 0 and np.array_equal(
                 [old.start[before], old.end[before]], [survey.start[row], survey.end[row]], equal_nan=True
             )
@@ -417,12 +414,12 @@ def _rows(table: ClipTable, survey: KnownFiles, errors: dict[int, str]) -> Store
 def _sample(audio: Cache, keys: NDArray[np.uint8], rows: StoredRows) -> NDArray[np.float32]:
     """Return the embeddings of some different contents, (n, dim); none where there are too few to tell."""
     good = np.setdiff1d(np.arange(len(keys)), list(rows.errors))
-    some = (
+    spread = (
         good[np.linspace(0, len(good) - 1, min(len(good), SAMPLED_ROWS)).astype(np.int64)]
         if len(good)
         else good
     )
-    different = np.unique(keys[some], axis=0)
+    different = np.unique(keys[spread], axis=0)
     if len(different) < MIN_ROWS:
         different = different[:0]
     return np.asarray(audio.take(different)[:, 0])

@@ -54,9 +54,11 @@ class KnownFiles:
         # Of files none of which has been read before nothing is asked.
         for at in range(0, len(clips), FILES_AT_ONCE) if files is not None and files.n_keys else ():
             assert files is not None
-            found = states([clip.file for clip in clips[at : at + FILES_AT_ONCE]])
-            rows = np.array([at + row for row, one in enumerate(found) if one is not None], np.int64)
-            joined = b"".join(one for one in found if one is not None)
+            file_states = states([clip.file for clip in clips[at : at + FILES_AT_ONCE]])
+            rows = np.array(
+                [at + row for row, state in enumerate(file_states) if state is not None], np.int64
+            )
+            joined = b"".join(state for state in file_states if state is not None)
             keys = np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
             known = files.look_up(keys).known
             contents[rows[known]] = files.take(keys[known])
@@ -74,8 +76,11 @@ class KnownFiles:
         """(rows, 32) what the cache knows every row by; means nothing where it has not been seen."""
         return row_keys(self.contents, self.start, self.end)
 
-    def learn(self, row: int, content: bytes, state: bytes | None) -> None:
-        """Take in the content of a file that has been read."""
+    def learn(self, row: int, content: bytes, state: bytes | None, error: str) -> None:
+        """Take in the content of a file, or why it could not be read if that is empty."""
+        if not content:
+            self.unread[row] = error
+            return
         self.contents[row] = np.frombuffer(content, np.uint8)
         self.unread.pop(row, None)
         if state is not None:

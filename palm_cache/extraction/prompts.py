@@ -44,7 +44,9 @@ class Prompts:
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        numbered = ((f"template {number}", one) for number, one in enumerate(self.templates, start=1))
+        numbered = (
+            (f"template {number}", template) for number, template in enumerate(self.templates, start=1)
+        )
         _check_templates("templates", numbered)
         for name, texts in self.descriptions.items():
             if not (texts and all(text.strip() for text in texts)) or len(set(texts)) < len(texts):

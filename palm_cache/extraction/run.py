@@ -15,7 +15,7 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.engine import feeding_processes
 from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.extraction.runtime import check_runtime
-from palm_cache.extraction.work import Done, Numbered, Work, Worker
+from palm_cache.extraction.work import ClipReport, Numbered, Work, Worker
 from palm_cache.extraction.workers import embed_elsewhere
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.cache import Cache
@@ -47,7 +47,7 @@ class RunningExtraction:
     """Rows of which something should be known, by what."""
 
     @property
-    def said(self) -> list[str]:
+    def sound_notes(self) -> list[str]:
         """What should be known of the sounds that were embedded."""
         return [
             f"{len(rows)} clip(s): {remark}, e.g. {self.table.clips[min(rows)].name}"
@@ -75,9 +75,9 @@ class RunningExtraction:
     def _open_rows(self) -> tuple[list[Numbered], dict[int, str]]:
         """Return the rows to be looked at, and the failures of those whose content is known."""
         seen = self.survey.seen
-        found = self.audio.look_up(self.survey.keys)
-        errors = {row: one.reason for row, one in found.failures.items() if seen[row]}
-        open_ = ~(found.known & seen)
+        lookup = self.audio.look_up(self.survey.keys)
+        errors = {row: failure.reason for row, failure in lookup.failures.items() if seen[row]}
+        open_ = ~(lookup.known & seen)
         open_[list(errors) + list(self.survey.unread)] = False
         return [(row, self.table.clips[row]) for row in np.flatnonzero(open_).tolist()], errors
 
@@ -88,17 +88,17 @@ class RunningExtraction:
         """
         begin = random.randrange(len(todo))
         todo = [*todo[begin:], *todo[:begin]]
-        for number, done in enumerate(self._results(todo, known), start=1):
-            take_in(self.survey, done)
-            self.embedded += done.how == "embedded"
-            for remark in done.remarks:
-                self.remarks.setdefault(remark, []).append(done.row)
-            if done.error:
-                self._refuse({done.row: done.error})
+        for number, report in enumerate(self._results(todo, known), start=1):
+            self.survey.learn(report.row, report.content, report.state, report.error)
+            self.embedded += report.how == "embedded"
+            for remark in report.remarks:
+                self.remarks.setdefault(remark, []).append(report.row)
+            if report.error:
+                self._refuse({report.row: report.error})
             # Of files that have not been read yet most may turn out to be known.
             self.progress("embedding" if self.embedded else "checking", number, len(todo))
 
-    def _results(self, todo: Sequence[Numbered], known: bool) -> Iterator[Done]:
+    def _results(self, todo: Sequence[Numbered], known: bool) -> Iterator[ClipReport]:
         resources = self.resources
         n_devices = len(resources.devices)
         jobs = resources.jobs or n_devices * feeding_processes(self.encoder.device, len(todo) // n_devices)
@@ -119,9 +119,9 @@ class RunningExtraction:
             session=uuid.uuid4().hex,
         )
         self.progress("checking", 0, len(todo))
-        for some, notes in embed_elsewhere(worker, todo, jobs, known=known):
+        for reports, notes in embed_elsewhere(worker, todo, jobs, known=known):
             self.notes += [note for note in notes if note not in self.notes]
-            yield from some
+            yield from reports
 
     def _refuse(self, errors: dict[int, str]) -> None:
         if errors and self.resources.on_error == "fail":
@@ -129,11 +129,3 @@ class RunningExtraction:
             raise AudioError(
                 f"{self.table.clips[row].name}: {reason}; mend or remove the clip, or use --on-error skip"
             )
-
-
-def take_in(survey: KnownFiles, done: Done) -> None:
-    """Let a survey know what has been read of a clip."""
-    if done.content:
-        survey.learn(done.row, done.content, done.state)
-    else:
-        survey.unread[done.row] = done.error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.extraction.embedding import Outcome, Road
+from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.work import Numbered
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Clip, ClipTable, Progress, no_progress
@@ -133,7 +133,8 @@ def recompute(
     for number, outcome in enumerate(road.embed(clips, n_clips=len(clips)), start=1):
         progress("embedding again", number, len(clips))
         where = f"row {outcome.row}, {rows[outcome.row][0]}"
-        why = _why_not(outcome, hashes[outcome.row])
+        changed = outcome.content.hex() != hashes[outcome.row]
+        why = outcome.error or "the file has changed" * changed
         if why or outcome.vectors is None:
             problems.append(f"{where}: cannot be embedded again: {why}")
             continue
@@ -144,11 +145,6 @@ def recompute(
                 f"{where}: the encoder gives another embedding (difference {gap:.1e}, cosine {angle:.6f})"
             )
     return Recomputation(compared, difference, cosine, tuple(problems))
-
-
-def _why_not(outcome: Outcome, content_sha256: str) -> str:
-    changed = outcome.content.hex() != content_sha256
-    return outcome.error or ("the file has changed" if changed else "")
 
 
 def _distance(stored: NDArray[np.float32], now: NDArray[np.float32]) -> tuple[float, float]:

@@ -53,7 +53,7 @@ Numbered = tuple[int, Clip]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ClipReport:
     """What became of a clip; small, so that it travels."""
 
     row: int
@@ -86,7 +86,7 @@ class Work:
     _looked: float = 0.0
     """When it was looked what is in the cache."""
 
-    def embed(self, clips: Sequence[Numbered], *, known: bool = False) -> Iterator[Done]:
+    def embed(self, clips: Sequence[Numbered], *, known: bool = False) -> Iterator[ClipReport]:
         """Embed clips as far as the cache does not know them.
 
         Parameters
@@ -96,7 +96,7 @@ class Work:
 
         Yields
         ------
-        Done
+        ClipReport
             One for every clip, when what became of it is in the cache or known.
         """
 
@@ -128,8 +128,8 @@ class Work:
                     waiting, begun, bytes_waiting = [], time.monotonic(), 0
         finally:
             # Also when interrupted or out of memory: what is embedded stays.
-            done = list(self._record(waiting))
-        yield from done
+            reports = list(self._record(waiting))
+        yield from reports
 
     def _look(self) -> None:
         """Look what other processes have embedded, unless that was a moment ago."""
@@ -139,26 +139,38 @@ class Work:
                 self.cache.refresh()
                 self._looked = time.monotonic()
 
-    def _record(self, outcomes: Sequence[Outcome]) -> Iterator[Done]:
+    def _record(self, outcomes: Sequence[Outcome]) -> Iterator[ClipReport]:
         """Write what became of clips into the cache."""
-        made = [one for one in outcomes if one.vectors is not None or (one.error and one.lasting)]
-        failures = {at: RecordedFailure(one.error, self.cache.by) for at, one in enumerate(made) if one.error}
-        keys = np.frombuffer(b"".join(one.key for one in made), np.uint8).reshape(-1, KEY_BYTES)
+        recorded = [
+            outcome
+            for outcome in outcomes
+            if outcome.vectors is not None or (outcome.error and outcome.lasting)
+        ]
+        failures = {
+            at: RecordedFailure(outcome.error, self.cache.by)
+            for at, outcome in enumerate(recorded)
+            if outcome.error
+        }
+        keys = np.frombuffer(b"".join(outcome.key for outcome in recorded), np.uint8).reshape(-1, KEY_BYTES)
         nothing = np.zeros(self.cache.shape, np.float32)
-        vectors: list[Vectors] = [nothing if one.vectors is None else one.vectors for one in made]
+        vectors: list[Vectors] = [
+            nothing if outcome.vectors is None else outcome.vectors for outcome in recorded
+        ]
         with self._lock:
-            if made:
+            if recorded:
                 self.cache.add(keys, np.stack(vectors), failures)
             self.cache.refresh()
             if self.cache.n_small > SEGMENTS_KEPT:
                 self.cache.merge()
-        for one in outcomes:
+        for outcome in outcomes:
             how: Literal["embedded", "known", "failed", "unread"] = "known"
-            if one.error:
-                how = "failed" if one.lasting else "unread"
-            elif one.vectors is not None:
+            if outcome.error:
+                how = "failed" if outcome.lasting else "unread"
+            elif outcome.vectors is not None:
                 how = "embedded"
-            yield Done(one.row, one.content, one.state, how, one.error, one.heard.remarks)
+            yield ClipReport(
+                outcome.row, outcome.content, outcome.state, how, outcome.error, outcome.heard.remarks
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +195,14 @@ class Worker:
         resources = self.resources
         return self.encoder, self.fingerprint, self.recipe, resources.devices, resources.batch_size
 
-    def embed(self, clips: Sequence[Numbered], known: bool = False) -> tuple[list[Done], list[str]]:
+    def embed(self, clips: Sequence[Numbered], known: bool = False) -> tuple[list[ClipReport], list[str]]:
         """Embed clips in this process; also return what the user should know."""
         if current_process().name.startswith("LokyProcess"):  # started by the owner, not by a cluster
             _follow(self.owner)
         with _working(self) as work:
-            done = list(work.embed(clips, known=known))
+            reports = list(work.embed(clips, known=known))
             notes, work.road.notes = work.road.notes, []
-        return done, notes
+        return reports, notes
 
 
 class _Shared:

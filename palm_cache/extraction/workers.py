@@ -18,7 +18,7 @@ import joblib
 
 from palm_cache.errors import ClusterError, PalmCacheError, ParameterError
 from palm_cache.extraction.encoders.registry import split_spec
-from palm_cache.extraction.work import Done, Numbered, Worker
+from palm_cache.extraction.work import ClipReport, Numbered, Worker
 from palm_cache.store.places import absolute
 
 SECONDS_TO_CONNECT = 30
@@ -30,7 +30,7 @@ TASKS_A_WORKER = 8
 """Tasks that a worker gets at once from a backend that gives results only when all are there: progress
 then shows in steps, and workers wait for the slowest at the end of each."""
 
-Results = Iterator[tuple[list[Done], list[str]]]
+Results = Iterator[tuple[list[ClipReport], list[str]]]
 """What became of the clips of a task, and what the user should know."""
 
 

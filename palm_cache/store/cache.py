@@ -239,10 +239,13 @@ class Cache:
             if not alone:
                 return
             self.refresh()  # another process may have merged a moment ago
-            small = [name for name, one in self._segments.items() if one and one.size < SMALL_BYTES]
+            small = [
+                name for name, segment in self._segments.items() if segment and segment.size < SMALL_BYTES
+            ]
             group: list[str] = []
             for name in [*small, ""]:
-                full = sum(self._sizes(group)) >= SMALL_BYTES
+                segments = filter(None, map(self._segments.get, group))
+                full = sum(segment.size for segment in segments) >= SMALL_BYTES
                 if len(group) > 1 and (full or not name):
                     self._merge(group)
                 if full:
@@ -258,9 +261,6 @@ class Cache:
 
     def _forgets(self, failure: RecordedFailure) -> bool:
         return self.retry or failure.by != self.by
-
-    def _sizes(self, names: Sequence[str]) -> list[int]:
-        return [segment.size for name in names if (segment := self._segments.get(name))]
 
     def _locate(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[int, RecordedFailure]]:
         """Return the number of the segment and the row of every key, -1 where there is no value; failures."""
@@ -300,9 +300,9 @@ class Cache:
             assert segment is not None
             mine = np.flatnonzero(where == number)
             block = row[mine] // segment.block_rows
-            for one in np.unique(block).tolist():
-                at = mine[block == one]
-                values[at] = self._block(segment, one)[row[at] % segment.block_rows]
+            for block_number in np.unique(block).tolist():
+                at = mine[block == block_number]
+                values[at] = self._block(segment, block_number)[row[at] % segment.block_rows]
         return values
 
     def _block(self, segment: Segment, number: int) -> NDArray[Any]:

@@ -133,8 +133,8 @@ def _to_hdf5(store: FeatureStore, target: Place, progress: Progress) -> None:
         shape = (store.n_clips, header.views, header.dim)
         chunks = (max(1, min(CHUNK_ROWS, store.n_clips)), *shape[1:])
         audio = file.create_dataset("audio", shape, "float32", chunks=chunks, fletcher32=True)
-        for some, embeddings in _blocks(store, progress):
-            audio[some] = embeddings
+        for span, embeddings in _blocks(store, progress):
+            audio[span] = embeddings
 
 
 def _from_hdf5(source: Place, target: Place, progress: Progress) -> int:

@@ -93,21 +93,25 @@ class FeatureStore:
             }
             whole = attributes["sha256"] == root_hash(root)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedStoreError(
-                f"{path}: not a readable feature store ({error}); {_anew(path)}"
-            ) from error
+            raise self._damaged(f"not a readable feature store ({error})") from error
         except OSError as error:  # no permission, a share that is gone: no damage
             reason = (error.strerror or str(error)).lower()
             raise StoreError(f"{path}: cannot be read: {reason}") from error
         if not whole:
-            raise DamagedStoreError(f"{path}: its {ROOT} is damaged; {_anew(path)}")
+            raise self._damaged(f"its {ROOT} is damaged")
+
+    def _damaged(self, what: str) -> DamagedStoreError:
+        command = command_of_store(self.path)
+        return DamagedStoreError(
+            f"{self.path}: {what}; make it anew, from what the cache knows, with: {command}"
+        )
 
     @cached_property
     def _group(self) -> zarr.Group:
         """The arrays, once all their files are known to be there and their metadata to be whole."""
         problems = self.file_problems("metadata")
         if problems:
-            raise DamagedStoreError(f"{self.path}: {problems[0]}; {_anew(self.path)}")
+            raise self._damaged(problems[0])
         return zarr.open_group(self._folder.zarr(), mode="r", zarr_format=3)
 
     def file_problems(self, reads: Literal["nothing", "metadata", "everything"]) -> list[str]:
@@ -154,9 +158,7 @@ class FeatureStore:
                 raise ValueError("it does not match its manifest")
             return int(parse_json(content)["shape"][0])
         except (ValueError, KeyError, TypeError, IndexError, FileNotFoundError) as error:
-            raise DamagedStoreError(
-                f"{self.path}: {name} is damaged ({error}); {_anew(self.path)}"
-            ) from error
+            raise self._damaged(f"{name} is damaged ({error})") from error
 
     @cached_property
     def _audio_shape(self) -> tuple[int, int, int]:
@@ -274,9 +276,7 @@ class FeatureStore:
                 raise ValueError("its checksum fails")
             return np.frombuffer(content, "<f4")[:-1].reshape(shape)
         except ValueError as error:
-            raise DamagedStoreError(
-                f"{self.path}: audio is damaged ({name}: {error}); {_anew(self.path)}"
-            ) from error
+            raise self._damaged(f"audio is damaged ({name}: {error})") from error
         except OSError as error:
             raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
 
@@ -353,9 +353,7 @@ class FeatureStore:
             if not isinstance(array, zarr.Array):
                 raise TypeError("not an array")
         except (ValueError, KeyError, TypeError) as error:
-            raise DamagedStoreError(
-                f"{self.path}: {name} is damaged ({error}); {_anew(self.path)}"
-            ) from error
+            raise self._damaged(f"{name} is damaged ({error})") from error
         return array
 
     def _read(self, name: str, rows: slice = slice(None)) -> Any:
@@ -363,9 +361,7 @@ class FeatureStore:
         try:
             return array[rows]
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise DamagedStoreError(
-                f"{self.path}: {name} is damaged ({error}); {_anew(self.path)}"
-            ) from error
+            raise self._damaged(f"{name} is damaged ({error})") from error
         except OSError as error:
             raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
 
@@ -449,7 +445,3 @@ def _row_problems(
         for kind, rows in kinds.items()
         for row in np.flatnonzero(good & rows).tolist()
     ]
-
-
-def _anew(store: Place) -> str:
-    return f"make it anew, from what the cache knows, with: {command_of_store(store)}"

@@ -197,8 +197,8 @@ def _array(member: h5py.Group | h5py.Dataset) -> NDArray[np.generic]:
 def digest(group: h5py.Group) -> str:
     """Return the hash of a group's attributes and arrays, without what lies in groups below it."""
     hashed = hashlib.sha256()
-    said = {name: np.asarray(value).tolist() for name, value in group.attrs.items() if name != DIGEST}
-    hashed.update(json.dumps(said, sort_keys=True).encode())
+    attached = {name: np.asarray(value).tolist() for name, value in group.attrs.items() if name != DIGEST}
+    hashed.update(json.dumps(attached, sort_keys=True).encode())
     for name, member in sorted(members(group).items()):
         if isinstance(member, h5py.Dataset):
             values = _array(member)

@@ -452,17 +452,17 @@ def _read_run(name: str, values: Mapping[str, Any]) -> Run:
 
 
 def _read_head(name: str, group: h5py.Group) -> FittedHead:
-    said = attributes(group)
+    values = attributes(group)
     for key, kind in _PLAIN.items():
-        if not isinstance(said[key], kind):
-            raise ValueError(f"{key} is {said[key]!r}")
+        if not isinstance(values[key], kind):
+            raise ValueError(f"{key} is {values[key]!r}")
     return FittedHead(
-        run=_read_run(name, said),
-        state={key: tensor(values) for key, values in members(group).items()},
-        class_names=tuple(str(label) for label in said["class_names"]),
-        hyperparameters=dict(json.loads(said["hyperparameters"])),
-        calibration=_read_calibration(said),
-        **{key: said[key] for key in _PLAIN},
+        run=_read_run(name, values),
+        state={key: tensor(member) for key, member in members(group).items()},
+        class_names=tuple(str(label) for label in values["class_names"]),
+        hyperparameters=dict(json.loads(values["hyperparameters"])),
+        calibration=_read_calibration(values),
+        **{key: values[key] for key in _PLAIN},
     )
 
 

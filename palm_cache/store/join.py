@@ -52,40 +52,40 @@ def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Feat
     same embedding twice, so any of its rows will do; one that is missing or failed in the other store is not
     usable.
     """
-    found = other.read()
-    if found.templates and not features.templates:
+    followed = other.read()
+    if followed.templates and not features.templates:
         raise StoreError(
             f"{lead.path} holds no text embeddings, {other.path} does: heads read the first encoder's; give "
-            f"--encoder {found.encoder} before --encoder {features.encoder}"
+            f"--encoder {followed.encoder} before --encoder {features.encoder}"
         )
     same = ["class_names", "templates", "descriptions"]
-    if not found.templates:
-        nothing = torch.zeros(len(found.class_names), len(features.templates), found.text.shape[2])
-        found, same = replace(found, templates=features.templates, text=nothing), same[:1]
+    if not followed.templates:
+        nothing = torch.zeros(len(followed.class_names), len(features.templates), followed.text.shape[2])
+        followed, same = replace(followed, templates=features.templates, text=nothing), same[:1]
     for what in same:
         if getattr(other.header, what) != getattr(lead.header, what):
             raise StoreError(
                 f"{other.path}: other {what.replace('_', ' ')} than {lead.path}; join stores of one dataset, "
                 "extracted with the same prompts"
             )
-    if found.audio.shape[1] != features.audio.shape[1]:
+    if followed.audio.shape[1] != features.audio.shape[1]:
         raise StoreError(
-            f"{other.path} has {found.audio.shape[1]} view(s) a clip, {lead.path} {features.audio.shape[1]}; "
-            "extract both with the same --views"
+            f"{other.path} has {followed.audio.shape[1]} view(s) a clip, {lead.path} "
+            f"{features.audio.shape[1]}; extract both with the same --views"
         )
-    usable = found.usable.tolist()
+    usable = followed.usable.tolist()
     place = {key.tobytes(): row for row, key in enumerate(other.row_keys()) if usable[row]}
     rows = torch.tensor([place.get(key.tobytes(), -1) for key in lead.row_keys()])
     if not (rows >= 0).any():
         raise StoreError(f"{other.path} and {lead.path} share no clip; are they of one dataset?")
-    audio = torch.where((rows >= 0)[:, None, None], found.audio[rows], 0.0)
+    audio = torch.where((rows >= 0)[:, None, None], followed.audio[rows], 0.0)
     return replace(
         features,
-        encoder=found.encoder,
-        fingerprint=found.fingerprint,
-        digest=found.digest,
+        encoder=followed.encoder,
+        fingerprint=followed.fingerprint,
+        digest=followed.digest,
         audio=audio,
-        text=found.text,
+        text=followed.text,
         usable=features.usable & (rows >= 0),
     )
 

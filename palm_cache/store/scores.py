@@ -242,7 +242,7 @@ def write_predictions(path: Path, predictions: Iterable[RunPrediction]) -> None:
     predictions = list(predictions)
     renewed = {(prediction.dataset, prediction.encoder) for prediction in predictions}
     earlier = read_predictions(path) if path.exists() else []
-    others = [one for one in earlier if (one.dataset, one.encoder) not in renewed]
+    others = [prediction for prediction in earlier if (prediction.dataset, prediction.encoder) not in renewed]
     with writing(path) as file:
         for prediction in [*others, *predictions]:
             group = file.create_group(f"{prediction.dataset}/{prediction.encoder}/{prediction.run}")

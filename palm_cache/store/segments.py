@@ -92,17 +92,17 @@ class Segment:
         positions = np.full(len(prefix), -1, np.int64)
         if not len(self.prefix):
             return positions
-        place = np.searchsorted(self.prefix, prefix)
-        open_ = np.flatnonzero(self.prefix[np.minimum(place, len(self.prefix) - 1)] == prefix)
+        candidate = np.searchsorted(self.prefix, prefix)
+        open_ = np.flatnonzero(self.prefix[np.minimum(candidate, len(self.prefix) - 1)] == prefix)
         while len(open_):
-            at = place[open_]
+            at = candidate[open_]
             same = (self.rest[at] == rest[open_]).all(axis=1)
             positions[open_[same]] = self.row[at[same]]
             # Another key with the same 8 bytes: a miracle, but no reason to be wrong.
             open_ = open_[~same]
-            place[open_] += 1
-            open_ = open_[place[open_] < len(self.prefix)]
-            open_ = open_[self.prefix[place[open_]] == prefix[open_]]
+            candidate[open_] += 1
+            open_ = open_[candidate[open_] < len(self.prefix)]
+            open_ = open_[self.prefix[candidate[open_]] == prefix[open_]]
         return positions
 
 
@@ -142,7 +142,7 @@ def encode(
     index = b"".join(
         np.ascontiguousarray(part).tobytes() for part in (parts[row, 0], parts[row, 1:], row.astype("<u8"))
     )
-    reasons = json.dumps({str(at): [one.reason, one.by] for at, one in sorted(failures.items())})
+    reasons = json.dumps({str(at): [failure.reason, failure.by] for at, failure in sorted(failures.items())})
     count = ceil(n_rows / form.block_rows)
     tensors = {
         "prefix": ("U64", (n_rows,), 8),
@@ -221,7 +221,7 @@ def parse(
         if crc32c(reasons.encode() + index) != int(about["index_crc32c"]) or block_rows < 1:
             raise DamageError(name)
         failures = {int(at): RecordedFailure(*why) for at, why in parse_json(reasons).items()}
-        forgotten = {at for at, one in failures.items() if forgets(one)}
+        forgotten = {at for at, failure in failures.items() if forgets(failure)}
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise DamageError(name) from error
     tail = head[start + index_bytes :] if len(head) == size else b""
@@ -256,7 +256,7 @@ def join(
         mine, fresh = fresh[: len(rows)], fresh[len(rows) :]
         kept.insert(0, (segment, rows[mine]))
     keys = [by_row[segment.name][rows] for segment, rows in kept]
-    known = {key.tobytes() for key in together} if any(one.failures for one in segments) else set()
+    known = {key.tobytes() for key in together} if any(segment.failures for segment in segments) else set()
     failed = {
         key: failure
         for segment in segments

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -193,7 +194,7 @@ def _write_arrays(
     n_rows, checksum = len(rows.names), Crc32cCodec()
     # Embeddings are noise to a compressor: a checksum is all they need.
     chunk = max(1, min(CHUNK_ROWS, n_rows))
-    embeddings = group.create_array(
+    group.create_array(
         "audio",
         shape=(n_rows, header.views, header.dim),
         chunks=(chunk, header.views, header.dim),
@@ -201,12 +202,12 @@ def _write_arrays(
         compressors=[checksum],
         fill_value=0.0,
     )
-    start = 0
-    for block in audio:
-        embeddings[start : start + len(block)] = block
-        start += len(block)
-    if start != n_rows:
-        raise ValueError(f"{start} embeddings for {n_rows} rows")
+    n_written = 0
+    for number, block in enumerate(audio):
+        _write_chunk(path / "audio" / "c" / str(number) / "0" / "0", block, chunk)
+        n_written += len(block)
+    if n_written != n_rows:
+        raise ValueError(f"{n_written} embeddings for {n_rows} rows")
     errors = sorted(rows.errors.items())
     strings = np.dtypes.StringDType()
     arrays: dict[str, NDArray[Any]] = {
@@ -228,6 +229,20 @@ def _write_arrays(
     for name, values in arrays.items():
         codecs = [ZstdCodec(), checksum]
         group.create_array(name, data=np.asarray(values), chunks=_chunks(values), compressors=codecs)
+
+
+def _write_chunk(file: Path, block: NDArray[np.float32], n_rows: int) -> None:
+    """Write a file of ``audio``, many times as fast as zarr does: the numbers and their crc32c.
+
+    The last block is filled up with zeros; what is all zeros has no file.
+    """
+    if block.any():
+        padded = np.zeros((n_rows, *block.shape[1:]), "<f4")
+        padded[: len(block)] = block
+        file.parent.mkdir(parents=True)
+        with file.open("wb") as opened:
+            opened.write(padded.data)
+            opened.write(crc32c(padded.tobytes()).to_bytes(4, "little"))
 
 
 def _chunks(values: NDArray[np.generic]) -> tuple[int, ...]:

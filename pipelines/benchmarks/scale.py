@@ -8,6 +8,7 @@ looking at, opening, hashing and decoding files, batches, the cache, the store. 
 process of its own, for its peak memory. A million rows take 11 GB of disk for a while.
 
 ``--read`` times reading a store of 100,000 x 1,024 whole, against ``np.load`` of the same numbers.
+``--workers`` says how much memory a worker of ``--jobs 2`` takes, and ``mini`` alone.
 """
 
 from __future__ import annotations
@@ -134,6 +135,29 @@ def measure(n_rows: int, folder: Path) -> Measured:
     return Measured(n_rows, first, again, added, opened, read, draw, before, peak, len(files), size, cached)
 
 
+def measure_workers(folder: Path, n_rows: int = 10_000) -> None:
+    """Print the peak memory of worker processes and of one that only loads the encoder; Linux only."""
+    table = make_files(folder / "audio", n_rows)
+    out = folder / "features" / "many.zarr"
+    stage_one.extract(table, "mini", out, Recipe(), Resources(jobs=2))
+    children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
+    roles = {int(number): Path(f"/proc/{number}/cmdline").read_text() for number in children}
+    workers = [_peak(number) for number, words in roles.items() if "loky" in words and "tracker" not in words]
+    code = (
+        "from palm_cache.extraction import extract; from pipelines.benchmarks import scale; "
+        "extract.load_encoder('mini', device='cpu'); print(scale._peak('self'))"
+    )
+    alone = int(subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout)
+    peaks = " and ".join(f"{peak / 1e9:.2f}" for peak in workers)
+    print(f"{n_rows} rows: workers {peaks} GB, a process that has loaded mini {alone / 1e9:.2f} GB")
+
+
+def _peak(process: int | str) -> int:
+    """Return the most memory that a process has had, in bytes."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def _memory() -> int:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()
@@ -183,11 +207,16 @@ def main() -> None:
     parser.add_argument("--rows", help="comma-separated", default="10000,100000,1000000")
     parser.add_argument("--folder", type=Path, help="where to work", default=Path(tempfile.gettempdir()))
     parser.add_argument("--read", action="store_true", help="compare reading with np.load")
+    parser.add_argument("--workers", action="store_true", help="measure the memory of worker processes")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             compare_reading(Path(folder))
+        return
+    if options.workers:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            measure_workers(Path(folder))
         return
     if options.one:
         print(json.dumps(asdict(measure(options.one, options.folder))))

@@ -115,8 +115,8 @@ class Folder(Protocol):
         """Tell, for the length of a block, whether no other process here is inside the same one."""
         ...
 
-    def zarr(self, read_only: bool = True) -> Any:
-        """Return what zarr opens the folder by."""
+    def zarr(self) -> Any:
+        """Return what zarr opens the folder by, to read it."""
         ...
 
 
@@ -227,8 +227,13 @@ def state_of_opened(path: Place, file: BinaryIO) -> bytes | None:
 
 
 @contextmanager
-def reaching(where: object) -> Iterator[None]:
+def reaching(where: object, *passing: type[OSError]) -> Iterator[None]:
     """Turn what a remote file system raises into one line; errors of this machine's own pass.
+
+    Parameters
+    ----------
+    *passing : type of OSError
+        Errors that are an answer, such as that a file is not there.
 
     Raises
     ------
@@ -238,7 +243,7 @@ def reaching(where: object) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(where, Path) or not is_remote_failure(error):
+        if isinstance(where, Path) or isinstance(error, passing) or not is_remote_failure(error):
             raise
         raise PlaceError(
             f"{where}: cannot be reached: {reason_of(error)}; check address and network, and the credentials "

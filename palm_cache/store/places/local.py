@@ -130,8 +130,8 @@ class LocalFolder:
         finally:
             lock.release()
 
-    def zarr(self, read_only: bool = True) -> Path:
-        """Return what zarr opens the folder by."""
+    def zarr(self) -> Path:
+        """Return what zarr opens the folder by, to read it."""
         return self.place
 
 
@@ -197,7 +197,9 @@ def state(file: Path, status: os.stat_result | None = None) -> bytes | None:
     if changed > time.time_ns() - RACY_NS:
         return None
     known = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-    path = os.path.abspath(file)  # noqa: PTH100  # likewise, and links are not followed
+    path = os.fspath(file)
+    if path[:1] != "/" or "/.." in path:
+        path = os.path.abspath(path)  # noqa: PTH100  # links are not followed
     named = f"{path}\0{known}".encode("utf-8", "surrogateescape")
     return hashlib.blake2b(named, digest_size=32).digest()
 

@@ -61,7 +61,7 @@ class RemoteFolder:
         """Return the content of a file, or a part of it, by one request."""
         small = SMALL_FILES.get(self.place.protocol, {})
         options = small if start == 0 and stop is None else {"start": start, "end": stop}
-        with self._asking(name):
+        with reaching(self.place, FileNotFoundError):
             return cast(bytes, self._fs.cat_file(self._path(name), **options))
 
     def write(self, name: str, content: bytes) -> None:
@@ -80,7 +80,7 @@ class RemoteFolder:
 
     def fetch(self, name: str, file: Path) -> None:
         """Copy a file of the folder to one of this machine."""
-        with self._asking(name):
+        with reaching(self.place, FileNotFoundError):
             self._fs.get_file(self._path(name), str(file))
 
     def remove(self, names: Collection[str]) -> None:
@@ -118,10 +118,10 @@ class RemoteFolder:
         """Nobody can tell; two may do the same."""
         yield True
 
-    def zarr(self, read_only: bool = True) -> FsspecStore:
-        """Return what zarr opens the folder by."""
+    def zarr(self) -> FsspecStore:
+        """Return what zarr opens the folder by, to read it."""
         options = {**self.place.storage_options, **SMALL_FILES.get(self.place.protocol, {})}
-        return ReachingStore.from_url(str(self.place), storage_options=options, read_only=read_only)
+        return ReachingStore.from_url(str(self.place), storage_options=options, read_only=True)
 
     @property
     def _fs(self) -> Any:
@@ -129,17 +129,6 @@ class RemoteFolder:
 
     def _path(self, name: str) -> str:
         return f"{self.place.path.rstrip('/')}/{name}"
-
-    @contextmanager
-    def _asking(self, name: str) -> Iterator[None]:
-        with reaching(self.place):
-            try:
-                yield
-            except FileNotFoundError as error:
-                missing = error
-            else:
-                return
-        raise missing
 
 
 class ReachingStore(FsspecStore):
@@ -151,11 +140,6 @@ class ReachingStore(FsspecStore):
         """Read a value, or ``None`` if there is none."""
         with reaching(self._url):
             return await super().get(key, prototype, byte_range)
-
-    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
-        """Write a value."""
-        with reaching(self._url):
-            await super().set(key, value, byte_range)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """List what lies directly below a prefix."""
@@ -172,16 +156,10 @@ class ReachingStore(FsspecStore):
 def fetched(file: UPath) -> Iterator[BinaryIO]:
     """Fetch a file whole into an unnamed temporary one; see :func:`palm_cache.store.places.opened`."""
     with tempfile.TemporaryFile() as copy:
-        missing: OSError | None = None
-        with reaching(file):
-            try:
-                with file.open("rb") as content:
-                    while block := content.read(FETCHED_BYTES):
-                        _keep(copy, block)
-            except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-                missing = error
-        if missing is not None:
-            raise missing
+        answers = FileNotFoundError, PermissionError, IsADirectoryError
+        with reaching(file, *answers), file.open("rb") as content:
+            while block := content.read(FETCHED_BYTES):
+                _keep(copy, block)
         copy.seek(0)
         yield cast("BinaryIO", copy)
 
