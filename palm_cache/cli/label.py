@@ -63,8 +63,8 @@ def label(
             ) from error
         from palm_cache.extraction.encoders.registry import load_text_tower
         from palm_cache.label.session import Session
+        from palm_cache.store.atomic import locked
         from palm_cache.store.features import FeatureStore
-        from palm_cache.store.locks import locked
         from palm_cache.store.places import place
 
         loaded = override(LoadingParams(), **loading)

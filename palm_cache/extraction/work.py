@@ -141,36 +141,25 @@ class Work:
 
     def _record(self, outcomes: Sequence[Outcome]) -> Iterator[ClipReport]:
         """Write what became of clips into the cache."""
-        recorded = [
-            outcome
-            for outcome in outcomes
-            if outcome.vectors is not None or (outcome.error and outcome.lasting)
-        ]
-        failures = {
-            at: RecordedFailure(outcome.error, self.cache.by)
-            for at, outcome in enumerate(recorded)
-            if outcome.error
-        }
-        keys = np.frombuffer(b"".join(outcome.key for outcome in recorded), np.uint8).reshape(-1, KEY_BYTES)
+        recorded = [clip for clip in outcomes if clip.vectors is not None or (clip.error and clip.lasting)]
+        failed = ((at, clip.error) for at, clip in enumerate(recorded) if clip.error)
+        failures = {at: RecordedFailure(error, self.cache.by) for at, error in failed}
+        keys = np.frombuffer(b"".join(clip.key for clip in recorded), np.uint8).reshape(-1, KEY_BYTES)
         nothing = np.zeros(self.cache.shape, np.float32)
-        vectors: list[Vectors] = [
-            nothing if outcome.vectors is None else outcome.vectors for outcome in recorded
-        ]
+        vectors: list[Vectors] = [nothing if clip.vectors is None else clip.vectors for clip in recorded]
         with self._lock:
             if recorded:
                 self.cache.add(keys, np.stack(vectors), failures)
             self.cache.refresh()
             if self.cache.n_small > SEGMENTS_KEPT:
                 self.cache.merge()
-        for outcome in outcomes:
+        for clip in outcomes:
             how: Literal["embedded", "known", "failed", "unread"] = "known"
-            if outcome.error:
-                how = "failed" if outcome.lasting else "unread"
-            elif outcome.vectors is not None:
+            if clip.error:
+                how = "failed" if clip.lasting else "unread"
+            elif clip.vectors is not None:
                 how = "embedded"
-            yield ClipReport(
-                outcome.row, outcome.content, outcome.state, how, outcome.error, outcome.heard.remarks
-            )
+            yield ClipReport(clip.row, clip.content, clip.state, how, clip.error, clip.heard.remarks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ import errno
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from palm_cache.errors import OutputError, visible
+from palm_cache.errors import OutputError, StoreError, visible
 from palm_cache.store.places import folder, is_remote_failure, reason_of
 from palm_cache.types import Place
 
@@ -169,6 +169,36 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def locked(path: Path, competitor: str, option: str = "--out") -> Iterator[None]:
+    """Keep a second process of this machine off what is about to be written.
+
+    The system frees the lock when the process dies.
+
+    Parameters
+    ----------
+    path : Path
+        What is written.
+    competitor : str
+        What the other process does, for the message.
+    option : str
+        The command line's option for choosing another place.
+
+    Raises
+    ------
+    StoreError
+        If another process holds the lock.
+    OutputError
+        If nothing can be written there.
+    """
+    with ExitStack() as stack:
+        with write_errors(path, option):
+            alone = stack.enter_context(folder(path.parent).alone(path.name))
+        if not alone:
+            raise StoreError(f"{path}: {competitor}; wait for it to end")
+        yield
 
 
 def keep_inputs(outputs: Iterable[Path], inputs: Iterable[Path], option: str) -> None:

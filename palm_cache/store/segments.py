@@ -227,18 +227,8 @@ def parse(
     tail = head[start + index_bytes :] if len(head) == size else b""
     numbers = np.frombuffer(index, "<u8")
     prefix, rest, row = numbers[:n_rows], numbers[n_rows : 4 * n_rows], numbers[4 * n_rows :]
-    return Segment(
-        name,
-        size,
-        prefix,
-        rest.reshape(-1, 3),
-        row,
-        failures,
-        forgotten,
-        start + index_bytes,
-        block_rows,
-        tail,
-    )
+    rest, values_at = rest.reshape(-1, 3), start + index_bytes
+    return Segment(name, size, prefix, rest, row, failures, forgotten, values_at, block_rows, tail)
 
 
 def join(

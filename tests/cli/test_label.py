@@ -16,7 +16,7 @@ from drive import kind_of, write_recordings
 from label_page import label_by_ear
 from samples import make_features, write_sample, write_tone
 
-from palm_cache.store.locks import locked
+from palm_cache.store.atomic import locked
 
 
 @pytest.fixture

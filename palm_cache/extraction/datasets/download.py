@@ -20,8 +20,7 @@ from palm_cache.errors import DataError, OutputError
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.unpack import MEGABYTE, megabytes, unpack
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub, reason
-from palm_cache.store.atomic import check_vacant, write_errors
-from palm_cache.store.locks import locked
+from palm_cache.store.atomic import check_vacant, locked, write_errors
 from palm_cache.types import Progress, no_progress
 
 LISTING_TIMEOUT = 60.0
