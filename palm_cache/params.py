@@ -375,6 +375,31 @@ class PredictParams:
 
 
 @dataclass(frozen=True, slots=True)
+class BenchParams:
+    """What is timed, and how."""
+
+    clips: Annotated[int, Help("Files to embed, spread over the folder.")] = 64
+    rounds: Annotated[int, Help("How often each way embeds them.")] = 3
+    precision: Annotated[
+        tuple[Precision, ...], Help("Precisions to measure, comma-separated.", metavar="PRECISION,...")
+    ] = ("fp32", "bf16")
+    runtime: Annotated[
+        tuple[Runtime, ...], Help("Runtimes to measure, comma-separated.", metavar="RUNTIME,...")
+    ] = ("torch", "openvino")
+    compile: Annotated[bool, Help("Measure torch.compile too; compiling takes minutes.")] = False
+    device: Annotated[str, Help("cpu, cuda or cuda:N.")] = "cpu"
+    threads: Annotated[int, Help("Threads each way may use; 0 is one per core.", shown="one per core")] = 0
+    batch_size: Annotated[
+        int, Help("Clips per encoder call; 0 is what suits the device.", shown="as extract takes them")
+    ] = 0
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        _check_bounds(self, clips=(1, 2**31), rounds=(1, 1_000), threads=(0, MAX_JOBS))
+        _check_bounds(self, batch_size=(0, MAX_BATCH))
+
+
+@dataclass(frozen=True, slots=True)
 class Params:
     """One experiment: some datasets, one encoder."""
 

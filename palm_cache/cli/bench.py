@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from palm_cache.cli.options import takes
 from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
-from palm_cache.params import LoadingParams, Params, Precision, Recipe, Runtime, override
+from palm_cache.params import BenchParams, LoadingParams, Params, Recipe, override
 
 if TYPE_CHECKING:
     from palm_cache.bench.extraction import Result
@@ -29,29 +29,12 @@ HEADINGS = (
 )
 
 
-@takes(where=(Params, ("encoder",)), loading=(LoadingParams, ("tokenizer",)))
+@takes(where=(Params, ("encoder",)), bench=BenchParams, loading=(LoadingParams, ("tokenizer",)))
 def extract(
     where: dict[str, object],
+    bench: dict[str, object],
     loading: dict[str, object],
     files: Annotated[Path, typer.Option(help="Folder with audio, at any depth.")] = Path("data/raw/demo"),
-    clips: Annotated[int, typer.Option(min=1, help="Files to embed, spread over the folder.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each way embeds them.")] = 3,
-    precision: Annotated[
-        str, typer.Option(help="Precisions to measure: fp32, bf16 or both with a comma between.")
-    ] = "fp32,bf16",
-    runtime: Annotated[
-        str, typer.Option(help="Runtimes to measure: torch, openvino or both with a comma between.")
-    ] = "torch,openvino",
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Measure torch.compile too; compiling takes minutes.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.", show_default="cpu")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads each way may use.", show_default="one per core")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Clips per encoder call.", show_default="as extract takes them")
-    ] = None,
     as_json: Json = False,
 ) -> None:
     """Time extraction against a plain loop over the same files, and against the encoder alone.
@@ -62,21 +45,20 @@ def extract(
 
     Example: palm-cache bench extract --encoder clap:laion/clap-htsat-unfused --files recordings
     """
-    precisions = _several("--precision", precision, get_args(Precision))
-    runtimes = _several("--runtime", runtime, get_args(Runtime))
-    from palm_cache.bench.extraction import bench_extraction, contenders
-    from palm_cache.bench.runners import ExtractionSetup
-
     with one_line_errors(), progress_bar("turns") as progress:
-        recipe = override(Recipe(compile=compiled), **loading)
-        how = ExtractionSetup(recipe, device or "cpu", batch_size or 0)
+        settings = override(BenchParams(), **bench)
+        from palm_cache.bench.extraction import bench_extraction, contenders
+        from palm_cache.bench.runners import ExtractionSetup
+
+        recipe = override(Recipe(compile=settings.compile), **loading)
+        how = ExtractionSetup(recipe, settings.device, settings.batch_size)
         benchmark = bench_extraction(
             override(Params(), **where).encoder,
             files,
-            contenders(how, cast(Any, precisions), cast(Any, runtimes)),
-            n_clips=clips,
-            rounds=rounds,
-            threads=threads,
+            contenders(how, settings.precision, settings.runtime),
+            n_clips=settings.clips,
+            rounds=settings.rounds,
+            threads=settings.threads or None,
             progress=progress,
         )
     for reason in benchmark.left_out:
@@ -105,15 +87,6 @@ def _cells(result: Result) -> list[str]:
         f"{result.peak_bytes / 1e9:.2f}",
         f"{result.start_seconds:.1f}",
     ]
-
-
-def _several(option: str, value: str, known: tuple[str, ...]) -> list[str]:
-    """Return a comma-separated option's values, all of them known."""
-    values = [word.strip() for word in value.split(",")]
-    for word in values:
-        if word not in known:
-            raise typer.BadParameter(f"{word!r} is not one of {', '.join(known)}", param_hint=option)
-    return values
 
 
 def register(app: typer.Typer) -> None:

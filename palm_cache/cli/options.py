@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache, wraps
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -21,6 +21,7 @@ from palm_cache.cli.completion import (
     complete_store,
 )
 from palm_cache.params import (
+    BenchParams,
     FitParams,
     LoadingParams,
     Params,
@@ -46,6 +47,7 @@ PANELS: Mapping[type, str] = {
     Training: "Training of palm, palm-prototype and heads that learn words",
     LoadingParams: "Loading the encoder",
     PredictParams: "Listening",
+    BenchParams: "What is measured",
 }
 """Where help lists the options of a dataclass."""
 
@@ -217,11 +219,16 @@ def _listed(kind: type, name: str, given: Any) -> Any:
     if given is None or get_origin(annotation) is not tuple:
         return given
     of_item = get_args(annotation)[0]
+    kinds = (of_item,) if get_origin(of_item) is Literal else get_args(of_item) or (of_item,)
+    choices = [choice for kind in kinds for choice in get_args(kind)]
     words = [word.strip() for word in given.split(",")]
-    choices = [choice for kind in get_args(of_item) for choice in get_args(kind)]
-    make = int if choices else of_item
+    if get_origin(of_item) is Literal:
+        for word in words:
+            if word not in choices:
+                message = f"{word!r} is not one of {', '.join(choices)}"
+                raise typer.BadParameter(message, param_hint=_option(kind, name))
     try:
-        return tuple(word if word in choices else make(word) for word in words if word)
+        return tuple(word if word in choices else kinds[0](word) for word in words if word)
     except ValueError:
         option, numbers = _option(kind, name), ",".join(given.replace(",", " ").split())
         meant = f"; did you mean {option} {numbers}?" if re.fullmatch(r"[\d,]+", numbers) else ""

@@ -126,9 +126,17 @@ def test_the_command_prints_a_table_or_one_json_document(folder: Path) -> None:
     assert ours["peak_bytes"] > 1e8
 
 
-@pytest.mark.parametrize("words", [("--precision", "fp16"), ("--runtime", "torch,onnx"), ("--rounds", "0")])
+@pytest.mark.parametrize("words", [("--precision", "fp16"), ("--runtime", "torch,onnx")])
 def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
-    assert CliRunner().invoke(app, ["bench", "extract", *words]).exit_code == 2
+    result = CliRunner().invoke(app, ["bench", "extract", *words])
+    assert result.exit_code == 2
+    assert "is not one of" in " ".join(result.stderr.split())
+
+
+def test_a_number_of_rounds_that_makes_no_sense_is_one_line() -> None:
+    result = CliRunner().invoke(app, ["bench", "extract", "--rounds", "0"])
+    assert result.exit_code == 1
+    assert result.stderr == "error: rounds: 0 is not a whole number from 1 to 1000\n"
 
 
 def test_an_encoder_that_cannot_be_loaded_is_one_line(folder: Path) -> None:
