@@ -283,7 +283,7 @@ def _predict_rows(
             keep_inputs([output] if output else [], [source.file], option)
         rows = score_rows(
             source.file,
-            [place(one) for one in stores],
+            [place(address) for address in stores],
             run,
             Loading(encoder, loading.device, loading.tokenizer, loading.trust_remote_code),
         )

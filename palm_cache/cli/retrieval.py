@@ -178,7 +178,7 @@ def search(
         from palm_cache.retrieval.find import search as find
 
         loaded = override(LoadingParams(), **loading)
-        found = find(
+        result = find(
             stores,
             text=text,
             like=like,
@@ -199,30 +199,30 @@ def search(
             tokenizer=loaded.tokenizer,
             trust_remote_code=loaded.trust_remote_code,
         )
-        notes = [*found.remarks]
+        notes = [*result.remarks]
         if html is not None:
             from palm_cache.explore.found import write_found
 
             with progress_bar("rows") as progress:
-                write_found(found, html, progress)
+                write_found(result, html, progress)
         if copy is not None:
             from palm_cache.retrieval.copies import copy_found
 
-            copies = copy_found(found, copy)
+            copies = copy_found(result, copy)
             notes += [f"{len(copies.written)} file(s) -> {copy}", *copies.notes]
-        _show(found, csv, as_json)
+        _show(result, csv, as_json)
     for note in notes:
         say(f"note: {note}")
     if html is not None:
-        say(f"{len(found.table)} row(s) -> {html}")
+        say(f"{len(result.table)} row(s) -> {html}")
 
 
-def _show(found: SearchResult, csv: Path | None, as_json: bool) -> None:
-    table = found.table
+def _show(result: SearchResult, csv: Path | None, as_json: bool) -> None:
+    table = result.table
     if as_json:
-        files = [None if file is None else str(file) for file in found.files]
-        results = [row | {"file": file} for row, file in zip(found.records(), files, strict=True)]
-        print_json({"query": found.query, "measure": found.measure, "results": results})
+        files = [None if file is None else str(file) for file in result.files]
+        results = [row | {"file": file} for row, file in zip(result.records(), files, strict=True)]
+        print_json({"query": result.query, "measure": result.measure, "results": results})
     elif csv is not None:
         texts = {name: table[name].map(_cell) for name in ("dataset", "path", "label", "note")}
         content = table.assign(**texts).to_csv(index=False, lineterminator="\n")
@@ -237,7 +237,7 @@ def _show(found: SearchResult, csv: Path | None, as_json: bool) -> None:
         several = table["dataset"].nunique() > 1
         noted = bool(table["note"].any())
         headings = [
-            found.measure,
+            result.measure,
             *["dataset"] * several,
             "row",
             "path",
@@ -245,8 +245,8 @@ def _show(found: SearchResult, csv: Path | None, as_json: bool) -> None:
             "label",
             *["note"] * noted,
         ]
-        tell(found.query)
-        print_table(headings, [_cells(row, several, noted) for row in found.records()])
+        tell(result.query)
+        print_table(headings, [_cells(row, several, noted) for row in result.records()])
 
 
 def _cell(value: object) -> object:

@@ -116,11 +116,11 @@ def fetch_head(
         raise StoreError(f"{address}: {SHARED_FILE} has {sizes[SHARED_FILE]} bytes, which no head has")
     if not re.fullmatch("[0-9a-f]{40}", commit := str(model.sha)):
         raise StoreError(f"{address}: the hub's answer {commit[:60]!r} is no commit")
-    wanted = [PAGE] if page and 0 < (sizes.get(PAGE) or 0) <= MAX_PAGE_BYTES else []
+    pages = [PAGE] if page and 0 < (sizes.get(PAGE) or 0) <= MAX_PAGE_BYTES else []
     with hub_errors(address):
         *_, file = (
             hf_hub_download(address.repository, name, revision=commit, endpoint=endpoint)
-            for name in (*wanted, SHARED_FILE)
+            for name in (*pages, SHARED_FILE)
         )
     return Path(file), replace(address, revision=commit)
 

@@ -64,26 +64,28 @@ def _matched(ours: pd.DataFrame) -> Match:
     """Find the counterpart of every published run."""
     keys = ["dataset", "head", "fold", "seed"]
     n_test = published.datasets()[["dataset", "fold", "n_test"]]
-    wanted = published.results()[keys].merge(n_test, on=["dataset", "fold"])
-    found = wanted.merge(ours, on=[*keys, "n_test"], how="left", indicator="there")
-    found["there"] = found["there"] == "both"
-    same_runs = wanted.merge(ours[keys], on=keys)
+    runs_of_paper = published.results()[keys].merge(n_test, on=["dataset", "fold"])
+    matched = runs_of_paper.merge(ours, on=[*keys, "n_test"], how="left", indicator="there")
+    matched["there"] = matched["there"] == "both"
+    same_runs = runs_of_paper.merge(ours[keys], on=keys)
     missing: dict[tuple[str, str], str] = {}
-    for key, runs in found.groupby(["dataset", "head"]):
+    for key, runs in matched.groupby(["dataset", "head"]):
         dataset, head = cast("tuple[str, str]", key)
         lacking = runs[~runs["there"]]
         if lacking.empty:
             continue
-        mine = same_runs[(same_runs["dataset"] == dataset) & (same_runs["head"] == head)]
-        absent = lacking.merge(mine[keys], on=keys, how="left", indicator="mine")
+        of_head = same_runs[(same_runs["dataset"] == dataset) & (same_runs["head"] == head)]
+        absent = lacking.merge(of_head[keys], on=keys, how="left", indicator="mine")
         absent = absent[absent["mine"] == "left_only"]
         missing[dataset, head] = _lacking(absent, runs) or "other test clips"
-    found = found[found["there"]]
-    for dataset, head, text in zip(found["dataset"], found["head"], found["hyperparameters"], strict=True):
+    matched = matched[matched["there"]]
+    for dataset, head, text in zip(
+        matched["dataset"], matched["head"], matched["hyperparameters"], strict=True
+    ):
         otherwise = deviations(text)
         if otherwise:
             missing.setdefault((dataset, head), f"the paper's training: {', '.join(otherwise)}")
-    return found, missing
+    return matched, missing
 
 
 def deviations(hyperparameters: object) -> list[str]:
@@ -97,15 +99,15 @@ def deviations(hyperparameters: object) -> list[str]:
     ]
 
 
-def _lacking(absent: pd.DataFrame, wanted: pd.DataFrame) -> str:
+def _lacking(absent: pd.DataFrame, all_runs: pd.DataFrame) -> str:
     """Name the folds and seeds that are missing, whole ones where they are."""
-    said = []
+    lacking = []
     for what in ("fold", "seed"):
         counts = absent[what].value_counts()
-        whole = sorted(counts.index[counts == wanted[what].value_counts().reindex(counts.index)])
+        whole = sorted(counts.index[counts == all_runs[what].value_counts().reindex(counts.index)])
         if whole:
-            said.append(f"{what}{'s' * (len(whole) > 1)} {', '.join(map(str, whole))}")
-    return " and ".join(said) if said else f"{len(absent)} runs" * bool(len(absent))
+            lacking.append(f"{what}{'s' * (len(whole) > 1)} {', '.join(map(str, whole))}")
+    return " and ".join(lacking) if lacking else f"{len(absent)} runs" * bool(len(absent))
 
 
 def _means(runs: pd.DataFrame) -> pd.Series[float]:
@@ -163,14 +165,14 @@ def _by_seed(match: Match) -> list[Table]:
 
 def _claims(ours: pd.DataFrame) -> Table:
     """What later papers report on these datasets, beside our head of that name."""
-    mine = _means(ours)
-    average = mine.groupby("head").mean()[mine.groupby("head").size() == len(published.names())]
+    means = _means(ours)
+    average = means.groupby("head").mean()[means.groupby("head").size() == len(published.names())]
     rows = []
     for claim in published.claims().to_dict("records"):
         dataset, head = claim["dataset"], claim["head"]
         if dataset and dataset not in set(ours["dataset"]):
             continue
-        here = mine.get((dataset, head)) if dataset else average.get(head)
+        here = means.get((dataset, head)) if dataset else average.get(head)
         rows.append(
             (
                 dataset or f"average of {len(published.names())}",

@@ -79,14 +79,14 @@ def by_kind(predictions: list[RunPrediction], scores: pd.DataFrame) -> dict[Plac
     """Sort predictions by (dataset, encoder) and kind; those of runs that are not in the scores stay out."""
     columns = ["dataset", "encoder", "head", "shots", "fold", "seed"]
     scored = set(scores[columns].itertuples(index=False, name=None))
-    found: dict[Place, dict[tuple[str, int], HeadRuns]] = {}
+    kinds_of: dict[Place, dict[tuple[str, int], HeadRuns]] = {}
     for prediction in predictions:
         head, shots, fold, seed = split_run_name(prediction.run)
         place = (prediction.dataset, prediction.encoder)
         if (*place, head, shots, fold, seed) in scored:
-            kinds = found.setdefault(place, {})
+            kinds = kinds_of.setdefault(place, {})
             kinds.setdefault((head, shots), HeadRuns(head, shots)).runs[fold, seed] = prediction
-    return {place: [kinds[key] for key in sorted(kinds)] for place, kinds in sorted(found.items())}
+    return {place: [kinds[key] for key in sorted(kinds)] for place, kinds in sorted(kinds_of.items())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +118,18 @@ def pairs(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> list[Pair]:
 
     Where the reference learns nothing, every other head takes part at its own largest number.
     """
-    found = []
+    compared = []
     for place, of_place in kinds.items():
         largest = {kind.head: kind for kind in largest_of(of_place)}
         if reference not in largest:
             continue
-        one = largest.pop(reference)
-        at = {kind.head: kind for kind in of_place if kind.shots in (0, one.shots)}
-        for other in (largest if one.shots == 0 else {**at}).values():
-            answered = difference(one.outcomes, other.outcomes)
+        reference_runs = largest.pop(reference)
+        at = {kind.head: kind for kind in of_place if kind.shots in (0, reference_runs.shots)}
+        for other in (largest if reference_runs.shots == 0 else {**at}).values():
+            answered = difference(reference_runs.outcomes, other.outcomes)
             if other.head != reference and answered:
-                found.append(Pair(place, one, other, compare([answered])))
-    return found
+                compared.append(Pair(place, reference_runs, other, compare([answered])))
+    return compared
 
 
 def certainty(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:

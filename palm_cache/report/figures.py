@@ -65,14 +65,14 @@ def accuracy_by_head(summary: pd.DataFrame) -> Figure:
 
     def draw(axes: Axes) -> None:
         for number, head in enumerate(heads):
-            mine = best[best["head"] == head]
+            of_head = best[best["head"] == head]
             # A little apart, so that error bars do not cover one another.
             shift = 0.5 * ((number + 0.5) / len(heads) - 0.5)
-            keys = zip(mine["dataset"], mine["encoder"], strict=True)
+            keys = zip(of_head["dataset"], of_head["encoder"], strict=True)
             axes.errorbar(
-                100 * mine["accuracy"],
+                100 * of_head["accuracy"],
                 [number] if alone else [places.index(key) + shift for key in keys],
-                xerr=100 * mine["accuracy_sd"].fillna(0),
+                xerr=100 * of_head["accuracy_sd"].fillna(0),
                 linestyle="none",
                 marker=MARKERS[number % len(MARKERS)],
                 color=COLOURS[number % len(COLOURS)],

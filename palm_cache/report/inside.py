@@ -121,7 +121,7 @@ def _tell(
     names = members[0].class_names
     gates = torch.stack([head.state["gate"] for head in members]).sigmoid().mean(dim=0).numpy()
     columns: dict[str, Sequence[str]] = {"class": names, "gate": [f"{gate:.2f}" for gate in gates]}
-    said = []
+    correlations = []
     if zero_shot is not None:
         before = recalls(confusion(list(zero_shot.runs.values())))
         columns["zero-shot recall %"] = [percent(float(recall)) for recall in before]
@@ -130,12 +130,12 @@ def _tell(
             # Spearman's, as scipy.stats has it, which takes long to import.
             ranks = pd.DataFrame({"gate": gates[told], "recall": before[told]}).rank()
             rank = float(np.corrcoef(ranks["gate"], ranks["recall"])[0, 1])
-            said.append(f"{where}: rank correlation of gate and zero-shot recall {rank:+.2f}.")
+            correlations.append(f"{where}: rank correlation of gate and zero-shot recall {rank:+.2f}.")
     columns["recall %"] = [percent(float(recall)) for recall in recalls(confusion(list(kind.runs.values())))]
     if texts is not None and texts.vectors.shape[::2] == members[0].state["context"].shape:
         columns |= _near(members, names, texts)
     rows = tuple(zip(*columns.values(), strict=True))
-    return [*said, Table(tuple(columns), rows, f"{where}, gates and contexts by class")]
+    return [*correlations, Table(tuple(columns), rows, f"{where}, gates and contexts by class")]
 
 
 def _near(members: Sequence[FittedHead], names: Sequence[str], texts: Texts) -> dict[str, list[str]]:
@@ -145,14 +145,16 @@ def _near(members: Sequence[FittedHead], names: Sequence[str], texts: Texts) -> 
     cosines = np.mean([context @ texts.vectors.reshape(-1, dim).T for context in contexts], axis=0)
     cosines = cosines.reshape(n_classes, n_classes, n_templates)
     of_names = cosines.mean(axis=2)
-    found: dict[str, list[str]] = {"nearest names": [], "nearest prompt": []}
+    columns: dict[str, list[str]] = {"nearest names": [], "nearest prompt": []}
     for label in range(n_classes):
         best = np.argsort(-of_names[label], kind="stable")[:NEAREST]
-        found["nearest names"].append(", ".join(f"{names[one]} {of_names[label, one]:.2f}" for one in best))
+        columns["nearest names"].append(
+            ", ".join(f"{names[neighbour]} {of_names[label, neighbour]:.2f}" for neighbour in best)
+        )
         named, template = np.unravel_index(cosines[label].argmax(), cosines[label].shape)
         prompt = _prompt(texts.templates[template], names[named])
-        found["nearest prompt"].append(f"{prompt} {cosines[label].max():.2f}")
-    return found
+        columns["nearest prompt"].append(f"{prompt} {cosines[label].max():.2f}")
+    return columns
 
 
 def _prompt(template: str, name: str) -> str:

@@ -159,21 +159,21 @@ def estimate(runs: Outcomes) -> Estimate:
 def mean_over_datasets(estimates: Sequence[Estimate]) -> Estimate:
     """Average estimates of datasets, which are independent of one another."""
     count = len(estimates)
-    variance = sum(one.variance for one in estimates) / count**2
-    spread = sum((one.variance / count**2) ** 2 / one.freedom for one in estimates)
+    variance = sum(estimate.variance for estimate in estimates) / count**2
+    spread = sum((estimate.variance / count**2) ** 2 / estimate.freedom for estimate in estimates)
     return Estimate(
-        mean=sum(one.mean for one in estimates) / count,
-        n_clips=sum(one.n_clips for one in estimates),
-        n_seeds=min(one.n_seeds for one in estimates),
+        mean=sum(estimate.mean for estimate in estimates) / count,
+        n_clips=sum(estimate.n_clips for estimate in estimates),
+        n_seeds=min(estimate.n_seeds for estimate in estimates),
         variance=variance,
-        freedom=variance**2 / spread if spread else min(one.freedom for one in estimates),
+        freedom=variance**2 / spread if spread else min(estimate.freedom for estimate in estimates),
     )
 
 
 def accuracy_interval(datasets: Sequence[Outcomes]) -> Interval:
     """Return the interval of a head's accuracy on one dataset, or of its mean over several."""
-    found = mean_over_datasets([_with(ADDED_TO_ONE, estimate(runs)) for runs in datasets]).interval()
-    return Interval(max(0.0, found.low), min(1.0, found.high))
+    interval = mean_over_datasets([_with(ADDED_TO_ONE, estimate(runs)) for runs in datasets]).interval()
+    return Interval(max(0.0, interval.low), min(1.0, interval.high))
 
 
 def difference(first: Outcomes, second: Outcomes) -> Outcomes:
@@ -182,13 +182,13 @@ def difference(first: Outcomes, second: Outcomes) -> Outcomes:
     It is empty where they have none in common: runs of different seeds learned from different clips, and are
     never set against each other.
     """
-    found: dict[tuple[int, int | None], Answers] = {}
+    answers: dict[tuple[int, int | None], Answers] = {}
     for fold, seed in dict.fromkeys([*first, *second]):
         one = first.get((fold, seed), first.get((fold, None)))
         other = second.get((fold, seed), second.get((fold, None)))
         if one and other and np.array_equal(one.clips, other.clips):
-            found[fold, seed] = Answers(one.clips, one.score - other.score)
-    return found
+            answers[fold, seed] = Answers(one.clips, one.score - other.score)
+    return answers
 
 
 def compare(datasets: Sequence[Outcomes]) -> Comparison:
@@ -233,10 +233,10 @@ def recalls(confused: NDArray[np.int64]) -> NDArray[np.float64]:
     return recall
 
 
-def _with(added: Iterable[float], found: Estimate) -> Estimate:
+def _with(added: Iterable[float], measured: Estimate) -> Estimate:
     """Return an estimate as it would be with further clips of the given scores, the same for every seed."""
     scores = np.array(list(added))
-    together = found.n_clips + len(scores)
-    squares = found.n_clips**2 * found.variance + float(((scores - found.mean) ** 2).sum())
-    mean = (found.n_clips * found.mean + float(scores.sum())) / together
-    return Estimate(mean, found.n_clips, found.n_seeds, squares / together**2, found.freedom)
+    together = measured.n_clips + len(scores)
+    squares = measured.n_clips**2 * measured.variance + float(((scores - measured.mean) ** 2).sum())
+    mean = (measured.n_clips * measured.mean + float(scores.sum())) / together
+    return Estimate(mean, measured.n_clips, measured.n_seeds, squares / together**2, measured.freedom)

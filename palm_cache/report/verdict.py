@@ -60,10 +60,10 @@ def _means(runs: pd.DataFrame) -> tuple[list[str], pd.Series[float]]:
 
 
 def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int) -> str:
-    found = of_all(kinds, head, shots)
-    if not found:
+    of_datasets = of_all(kinds, head, shots)
+    if not of_datasets:
         return ""
-    interval = accuracy_interval([kind.outcomes for kind in found])
+    interval = accuracy_interval([kind.outcomes for kind in of_datasets])
     return f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 

@@ -83,12 +83,12 @@ def _table(
     largest = runs[runs["shots"] == runs.groupby("head")["shots"].transform("max")]
     rows = []
     for head in map(str, best_first):
-        mine = largest[largest["head"] == head]
+        of_head = largest[largest["head"] == head]
         accuracies = [
             "-" if pd.isna(mean) else f"{100 * mean:.1f}{_interval(kinds, head, int(shots))}"
             for shots, mean in means.loc[head].items()
         ]
-        cost = (duration(float(mine["fit_seconds"].mean())), span(mine["n_params"]))
+        cost = (duration(float(of_head["fit_seconds"].mean())), span(of_head["n_params"]))
         rows.append((head, *accuracies, *cost))
     shots = [count_shots(number) if number else "no shots" for number in map(int, means.columns)]
     caption = f"{encoder}, on {', '.join(kinds)}"
@@ -97,23 +97,23 @@ def _table(
 
 def _interval(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int) -> str:
     """Return the interval of a head's mean over datasets on a line of its own, "" without predictions."""
-    found = of_all(kinds, head, shots)
-    if not found:
+    of_datasets = of_all(kinds, head, shots)
+    if not of_datasets:
         return ""
-    interval = accuracy_interval([kind.outcomes for kind in found])
+    interval = accuracy_interval([kind.outcomes for kind in of_datasets])
     bounds = f"{100 * interval.low:.1f}-{100 * interval.high:.1f}"
-    return f"\n({bounds})" + "*" * any(kind.one_seed for kind in found)
+    return f"\n({bounds})" + "*" * any(kind.one_seed for kind in of_datasets)
 
 
 def of_all(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int) -> list[HeadRuns]:
     """Return a head's predictions at one number of shots on every dataset, none if one lacks them."""
-    found = [
+    of_datasets = [
         kind
         for of_dataset in kinds.values()
         for kind in of_dataset
         if (kind.head, kind.shots) == (head, shots)
     ]
-    return found if len(found) == len(kinds) else []
+    return of_datasets if len(of_datasets) == len(kinds) else []
 
 
 def duration(seconds: float) -> str:

@@ -196,17 +196,17 @@ def _prompts(prompts: pd.DataFrame) -> Section:
 
 def _short_draws(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> list[str]:
     """Say which draws have fewer clips than shots times the classes that are drawn from."""
-    said = []
+    short_draws = []
     for place, of_place in kinds.items():
         n_classes = len(next(iter(of_place[0].runs.values())).class_names)
         runs = scores[(scores["dataset"] == place[0]) & (scores["encoder"] == place[1])]
         runs = runs[runs["shots"] < ALL_SHOTS]
         for key, drawn in runs.groupby([runs["variant"].map(is_base_only), "shots"])["n_train"]:
             base_only, shots = cast("tuple[bool, int]", key)
-            wanted = shots * (half_of(n_classes) if base_only else n_classes)
-            if drawn.min() < wanted:
-                said.append(f"{', '.join(place)}: {span(drawn)} of {wanted:,} clips at {shots} shots")
-    return said
+            n_asked = shots * (half_of(n_classes) if base_only else n_classes)
+            if drawn.min() < n_asked:
+                short_draws.append(f"{', '.join(place)}: {span(drawn)} of {n_asked:,} clips at {shots} shots")
+    return short_draws
 
 
 def _provenance(scores: pd.DataFrame, file: Path, missing: list[str], short: list[str]) -> Section:
@@ -233,14 +233,14 @@ def _provenance(scores: pd.DataFrame, file: Path, missing: list[str], short: lis
 def _deviations(scores: pd.DataFrame) -> str:
     """Name the settings of training that are not the paper's."""
     paper = asdict(Training())
-    found: dict[str, set[str]] = {}
+    heads_of: dict[str, set[str]] = {}
     for head, text in scores[["head", "hyperparameters"]].drop_duplicates().itertuples(index=False):
         for what in deviations(text):
-            found.setdefault(what, set()).add(head)
-    if not found:
+            heads_of.setdefault(what, set()).add(head)
+    if not heads_of:
         return f"Trained as in the paper: {', '.join(f'{name} {value}' for name, value in paper.items())}."
-    said = "; ".join(f"{what} ({', '.join(sorted(heads))})" for what, heads in sorted(found.items()))
-    return f"Not trained as in the paper: {said}."
+    settings = "; ".join(f"{what} ({', '.join(sorted(heads))})" for what, heads in sorted(heads_of.items()))
+    return f"Not trained as in the paper: {settings}."
 
 
 def _write(file: Path, text: str) -> None:
