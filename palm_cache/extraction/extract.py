@@ -92,7 +92,8 @@ class Extractor:
         self.prompts = prompts or Prompts()
         self.spec, self.recipe, self.resources = spec, recipe, resources
         self.encoder: Encoder = load_encoder(spec, recipe, device=resources.devices[0])
-        if self.encoder.text_tower() is None and self.prompts != Prompts():
+        self._reads = self.encoder.text_tower() is not None
+        if not self._reads and self.prompts != Prompts():
             raise ParameterError(f"{spec}: embeds sound only; leave out --templates and --descriptions")
         self.audio_recipe = audio_recipe(self.encoder, recipe)
         self._close = ExitStack()
@@ -328,7 +329,7 @@ class Extractor:
         write_store(out, header, rows, text, blocks())
         collapsed = (
             collapse_note("clips", _sample(audio, keys, rows)),
-            collapse_note("class names", text[:, 0]) if text.size else None,
+            collapse_note("class names", text[:, 0]) if self._reads and text.size else None,
         )
         other_text = self._other_text(present, table)
         why = why or (f"{other_text}: text was embedded, no clip for it" if other_text else "")
@@ -360,10 +361,9 @@ class Extractor:
 
     def _of_text(self, table: ClipTable) -> dict[str, Any]:
         """Return what a header says of text."""
-        reads = self.encoder.text_tower() is not None
         return {
             "text_recipe": text_recipe(self.encoder),
-            "templates": self.prompts.held if reads else (),
+            "templates": self.prompts.held if self._reads else (),
             "descriptions": dict(self.prompts.descriptions),
             "class_names": table.class_names,
         }
