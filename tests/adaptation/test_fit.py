@@ -240,8 +240,9 @@ def test_one_encoder_is_too_few_for_muka_and_two_are_too_many_for_coop(
     store = write_sample(tmp_path / "store.zarr", features)
     with pytest.raises(ParameterError, match="'muka' needs the features of 2 encoders"):
         fit_store(store, tmp_path, FitParams(heads=("palm", "muka")))
+    partner = write_sample(tmp_path / "other.zarr", replace(features, encoder="other"))
     with pytest.raises(ParameterError, match="'coop' learns words of one encoder"):
-        fit_store(store, tmp_path, FitParams(heads=("coop",)), partners=[store])
+        fit_store(store, tmp_path, FitParams(heads=("coop",)), partners=[partner])
 
 
 def test_a_run_that_diverged_is_refused_by_name(features: Features) -> None:
