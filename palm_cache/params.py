@@ -406,7 +406,7 @@ class Params:
     datasets: tuple[str, ...] = ("demo",)
     encoder: Annotated[
         str,
-        Help("mini; clap: with a hub id or a directory behind it; pengi: with a checkpoint file.", "SPEC"),
+        Help("mini, clap:ID_OR_DIR, pengi:FILE or another (see: palm-cache encoders).", "SPEC"),
     ] = "mini"
     features: Annotated[
         str, Help("The folder of feature stores, or a URL such as s3://bucket/features.", metavar="PLACE")

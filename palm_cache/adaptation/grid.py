@@ -6,7 +6,7 @@ import hashlib
 import re
 
 from palm_cache.adaptation.heads import find_head
-from palm_cache.errors import DataError
+from palm_cache.adaptation.tasks import folds_of
 from palm_cache.params import FitParams
 from palm_cache.types import Features, Run, parse_shots
 
@@ -19,12 +19,9 @@ def plan_runs(features: Features, params: FitParams) -> list[Run]:
     Raises
     ------
     DataError
-        If a fold does not exist.
+        If a fold does not exist, or there is none.
     """
-    folds = params.folds or range(1, len(features.folds) + 1)
-    absent = [fold for fold in folds if fold > len(features.folds)]
-    if absent:
-        raise DataError(f"{features.dataset}: no fold {absent[0]}; it has {len(features.folds)}")
+    folds = folds_of(features, params.folds)
     runs = []
     for head in params.heads:
         trained, variant = find_head(head).trained, variant_of(head, params)

@@ -14,8 +14,7 @@ from torch import Tensor
 from palm_cache.adaptation.fit import text_of
 from palm_cache.adaptation.heads.base import cosine_logits
 from palm_cache.adaptation.metrics import measure
-from palm_cache.adaptation.tasks import few_shot
-from palm_cache.errors import DataError
+from palm_cache.adaptation.tasks import few_shot, folds_of
 from palm_cache.store.atomic import alone_in
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.layout import slug
@@ -45,7 +44,7 @@ def study_prompts(
     StoreError
         If a store is missing, unfinished or damaged.
     DataError
-        If a fold does not exist.
+        If a fold does not exist, or there is none.
     """
     rows: list[dict[str, object]] = []
     for number, store in enumerate(stores):
@@ -66,13 +65,10 @@ def study_prompts(
 
 def score_prompts(features: Features, folds: Sequence[int] = ()) -> list[dict[str, object]]:
     """Return one row per template and fold, the mean of all last."""
-    absent = [fold for fold in folds if fold > len(features.folds)]
-    if absent:
-        raise DataError(f"{features.dataset}: no fold {absent[0]}; it has {len(features.folds)}")
     templates = (*features.templates, ALL_TEMPLATES)
     texts: dict[str, Tensor] = {template: text_of(features, template) for template in templates}
     rows: list[dict[str, object]] = []
-    for fold in folds or range(1, len(features.folds) + 1):
+    for fold in folds_of(features, folds):
         test = few_shot(features, fold=fold, shots=0, seed=0).test
         for template, text in texts.items():
             scores = measure(cosine_logits(text, features.audio[test, 0]), features.labels[test])

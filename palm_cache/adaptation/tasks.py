@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,6 +37,25 @@ def n_base_classes(features: Features) -> int:
 def half_of(n_classes: int) -> int:
     """Return half of the classes, rounded up: so many, the first ones, are base classes."""
     return -(-n_classes // 2)
+
+
+def folds_of(features: Features, folds: Sequence[int] = ()) -> tuple[int, ...]:
+    """Return the folds that are asked for, counted from 1; all where none is.
+
+    Raises
+    ------
+    DataError
+        If one does not exist, or nothing is labelled, so that there are none.
+    """
+    if not features.folds:
+        raise DataError(
+            f"{features.dataset}: has no labels of two classes, so nothing can be learned from it or scored; "
+            "label it with: palm-cache label STORE"
+        )
+    absent = [fold for fold in folds if fold > len(features.folds)]
+    if absent:
+        raise DataError(f"{features.dataset}: no fold {absent[0]}; it has {len(features.folds)}")
+    return tuple(folds or range(1, len(features.folds) + 1))
 
 
 def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes: int | None = None) -> Task:

@@ -67,8 +67,8 @@ DatasetsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--dataset",
-        help="A known dataset (see: palm-cache datasets) or a folder with audios/, train.csv and test.csv; "
-        "give it again for more.",
+        help="A known dataset (see: palm-cache datasets), or a folder or table of your own; give it again "
+        "for more.",
         metavar="NAME_OR_DIR",
         autocompletion=complete_dataset,
     ),

@@ -158,12 +158,15 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 def tell(*lines: str) -> None:
     """Print lines of a result."""
     for line in lines:
-        typer.echo(_shown(line))
+        put(f"{_shown(line)}\n")
 
 
 def put(text: str) -> None:
-    """Print a part of a result as it is, at once."""
-    typer.echo(text, nl=False)
+    """Print a part of a result as it is, at once; whole lines, where a progress bar is on the terminal."""
+    if hasattr(sys.stdout, "rich_proxied_file"):  # the bar keeps below what goes through; echo goes round it
+        sys.stdout.write(text)
+    else:
+        typer.echo(text, nl=False)
 
 
 def say(message: str) -> None:

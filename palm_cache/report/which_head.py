@@ -39,7 +39,7 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
     Section or None
         ``None`` where no encoder has a dataset on which all its heads were scored.
     """
-    tables, drawn, below = [], [], list[str]()
+    tables, drawn, notes_of = [], [], list[str]()
     for encoder, of_encoder in scores.groupby("encoder"):
         common = datasets_of_all_heads(of_encoder)
         runs = of_encoder[of_encoder["dataset"].isin(common)]
@@ -48,11 +48,16 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
             of_common = {name: kinds.get((name, str(encoder)), []) for name in common}
             tables.append(_table(str(encoder), summary, runs, of_common))
             drawn.append(summary)
-            below += below_zero_shot(summary)
+            notes_of += below_zero_shot(summary)
+            if apart := sorted(set(of_encoder["dataset"]) - set(common)):
+                notes_of.append(
+                    f"Not in the mean, for not every head was scored there at the same numbers of shots: "
+                    f"{', '.join(apart)}."
+                )
     if not tables:
         return None
     marked = any("*" in cell for table in tables for row in table.rows for cell in row[1:])
-    notes = [*below, _HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
+    notes = [*notes_of, _HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
     together = pd.concat(drawn)
     # A line needs two points.
     curve = (
@@ -62,10 +67,19 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
 
 
 def datasets_of_all_heads(runs: pd.DataFrame) -> list[str]:
-    """Return the datasets on which every head of an encoder was scored."""
+    """Return the datasets on which every head of an encoder was scored, side by side.
+
+    Of datasets that share no number of shots, those of the number that most of them have, or of the larger
+    one of two.
+    """
     heads = runs["head"].nunique()
     counts = runs.groupby("dataset")["head"].nunique()
-    return [str(name) for name in counts.index[counts == heads]]
+    complete = runs[runs["dataset"].isin(counts.index[counts == heads])]
+    at = complete[complete["shots"] > 0].groupby("shots")["dataset"].unique()
+    if at.empty:
+        return sorted(map(str, complete["dataset"].unique()))
+    shots = max(at.index, key=lambda shots: (len(at[shots]), shots))
+    return sorted(map(str, at[shots]))
 
 
 def on_all_datasets(summary: pd.DataFrame) -> pd.DataFrame:

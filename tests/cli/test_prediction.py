@@ -3,7 +3,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -50,6 +54,31 @@ def test_a_table_names_what_is_heard_and_what_is_not(heads: str) -> None:
     assert "failed clips/page.wav: cannot be decoded: format not recognised" in result.stderr
     assert "failed absent.wav: no such file" in result.stderr
     assert "2 of 4 input(s) failed" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
+def test_on_a_terminal_every_row_has_lines_of_its_own_above_the_bar(heads: str, folder: Path) -> None:
+    for number in range(6):
+        shutil.copy("clips/high.wav", f"clips/high {number}.wav")
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from palm_cache.cli import app; app()", "predict", heads, "clips"],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    printed = b""
+    with suppress(OSError):  # which is how its end is told
+        while piece := os.read(ours, 4096):
+            printed += piece
+    os.close(ours)
+    assert process.wait() == 3
+    erase = "\x1b[2K"
+    rows = [line.rpartition(erase)[2] for line in printed.decode().splitlines() if "high tone" in line]
+    assert len(rows) == 7
+    assert all(row.startswith("clips/high") for row in rows), rows
 
 
 def test_without_failures_it_exits_with_0(heads: str) -> None:

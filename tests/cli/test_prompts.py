@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from command_line import call, fail, succeed
+from samples import write_tone
 from torch.nn.functional import normalize
 
 import palm_cache
@@ -59,3 +60,14 @@ def test_descriptions_go_with_one_dataset_and_files_that_are_wrong_are_named(wor
     )
     Path("params.yaml").write_text("datasets: Tones\nprompts: {templates: prompts.txt}\n")
     assert "prompts.txt: holds no template" in fail("extract", "--params", "params.yaml")
+
+
+def test_nothing_is_fitted_or_scored_where_nothing_is_labelled(workplace: Path) -> None:
+    for number in range(3):
+        write_tone(Path(f"flat/{number}.wav"), 200 + 50 * number)
+    succeed("extract", "--dataset", "flat")
+    for words in (("fit", "--shots", "1"), ("fit", "--head", "zero-shot"), ("prompts",)):
+        assert "flat: has no labels of two classes, so nothing can be learned" in fail(
+            *words, "--dataset", "flat"
+        )
+    assert not Path("runs/flat").exists()

@@ -92,7 +92,11 @@ def test_a_number_of_shots_that_a_dataset_lacks_has_no_mean() -> None:
     assert rows["proker"][3] == "-"
     assert rows["palm"][3] != "-"
     apart = scores[scores["shots"] == scores["dataset"].map({"birds": 1, "demo": 4})]
-    assert which_head(apart, {}) is None
+    section = which_head(apart, {})
+    assert section
+    assert [block.caption for block in section.blocks if isinstance(block, Table)] == ["mini, on demo"]
+    notes = " ".join(str(block) for block in section.blocks)
+    assert "not every head was scored there at the same numbers of shots: birds." in notes
 
 
 def test_without_predictions_there_are_no_intervals() -> None:

@@ -164,7 +164,7 @@ def _made(
     folds = [_held_out(rows, parts, fold) for fold in range(count)]
     together = "of a group" if any(row.group for row in rows) else "of one recording, folder or content"
     return folds, [
-        f"no split given: {count} folds made (seed {reading.seed}), rows {together} in one of them"
+        f"no split given: {count} folds made (seed {reading.seed}), rows {together} are kept in one fold"
     ]
 
 

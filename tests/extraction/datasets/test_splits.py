@@ -110,7 +110,7 @@ def test_a_column_says_what_stays_together(tmp_path: Path) -> None:
     for fold in table.folds:
         train, test = ({table.groups[row] for row in rows.tolist()} for rows in (fold.train, fold.test))
         assert not train & test
-    assert "no split given: 5 folds made (seed 0), rows of a group in one of them" in table.notes
+    assert "no split given: 5 folds made (seed 0), rows of a group are kept in one fold" in table.notes
 
 
 @pytest.mark.parametrize(
