@@ -52,9 +52,11 @@ def folds_of(features: Features, folds: Sequence[int] = ()) -> tuple[int, ...]:
             f"{features.dataset}: has no labels of two classes, so nothing can be learned from it or scored; "
             "label it with: palm-cache label STORE"
         )
-    absent = [fold for fold in folds if fold > len(features.folds)]
+    absent = [fold for fold in folds if not 1 <= fold <= len(features.folds)]
     if absent:
-        raise DataError(f"{features.dataset}: no fold {absent[0]}; it has {len(features.folds)}")
+        raise DataError(
+            f"{features.dataset}: no fold {absent[0]}; it has {len(features.folds)}, counted from 1"
+        )
     return tuple(folds or range(1, len(features.folds) + 1))
 
 
@@ -88,8 +90,7 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
     ----------
     Hanif et al., EMNLP 2024; official utils/dataset.py, FewShotDataset.
     """
-    if not 1 <= fold <= len(features.folds):
-        raise DataError(f"{features.dataset}: no fold {fold}; it has {len(features.folds)}, counted from 1")
+    folds_of(features, (fold,))
     rows = features.folds[fold - 1]
     test = rows.test[features.usable[rows.test]]
     if not len(test) and len(rows.test):

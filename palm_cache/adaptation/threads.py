@@ -8,14 +8,15 @@ from functools import cache
 from threadpoolctl import ThreadpoolController
 
 LARGE = 2**24
-"""Numbers in a tensor from which threads are left as they are."""
+"""Numbers in a tensor from which threads are left as they are: far more than few shots have. Where threads
+begin to pay was not measured."""
 
 
 def threads_for(numbers: int) -> AbstractContextManager[object]:
     """Compute with one thread where tensors hold fewer than :data:`LARGE` numbers.
 
     Operations on small tensors last microseconds. Threads gain nothing in them, and on busy cores they wait
-    for each other: with two threads a fit of the demo took ten to twenty times as long.
+    for each other: with two threads heads took about ten times as long to fit.
     """
     # Not torch.set_num_threads: once it has been raised again, MKL's batched solver fails in torch 2.14.
     return nullcontext() if numbers >= LARGE else _libraries().limit(limits=1, user_api="openmp")

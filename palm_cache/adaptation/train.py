@@ -13,7 +13,7 @@ from torch import Tensor
 
 from palm_cache.types import Training
 
-LEAST_SHARE = 1e-8
+MIN_SHARE = 1e-8
 """Added to probabilities before their logarithm, as in ZEBRA's code."""
 
 Logits = Callable[[Mapping[str, Tensor], Tensor], Tensor]
@@ -117,4 +117,4 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def _entropy(logits: Tensor) -> Tensor:
     """Return the summed entropy of every run, (runs,), of logits (runs, clips, classes)."""
     shares = logits.softmax(dim=-1)
-    return -(shares * (shares + LEAST_SHARE).log()).sum(dim=(1, 2))
+    return -(shares * (shares + MIN_SHARE).log()).sum(dim=(1, 2))

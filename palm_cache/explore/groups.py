@@ -22,7 +22,7 @@ from palm_cache.types import Features, Place
 
 UNLABELLED = "without a label"
 
-MOST_CLUSTERS = 12
+MAX_CLUSTERS = 12
 """Clusters that are made where nobody says how many: as many as colours and shapes can tell apart."""
 
 FOUND = 50
@@ -74,7 +74,7 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
         told = f"the {len(nearby)} clips nearest to {by.text!r}, and the others"
         return _regrouped(features, usable, (~np.isin(usable, nearby)).astype(int), names), told
     if by.clusters or not (features.labels >= 0).any():
-        count = by.clusters or min(MOST_CLUSTERS, max(1, len(usable) // 5))
+        count = by.clusters or min(MAX_CLUSTERS, max(1, len(usable) // 5))
         return _regrouped(
             features, usable, *_clusters(features, usable, count)
         ), f"{count} clusters of embeddings"

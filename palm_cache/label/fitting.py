@@ -28,10 +28,10 @@ from palm_cache.label.rounds import (
 )
 from palm_cache.label.words import Words
 
-MOST_POINTS = 40
+MAX_POINTS = 40
 """Earlier rounds whose accuracy is shown; of more, every second, third ... is judged."""
 
-LEAST_SAMPLE = 10
+MIN_SAMPLE = 10
 """Rows labelled at random from which on their accuracy is worth showing."""
 
 FAREWELL = 5.0
@@ -206,7 +206,7 @@ class Fitter:
         is_labelled = np.zeros(len(self._usable), bool)
         is_labelled[rows] = True
         sample = random_sample(is_labelled, self._usable)
-        if right is None or len(sample) < LEAST_SAMPLE:
+        if right is None or len(sample) < MIN_SAMPLE:
             return None
         chosen = np.isin(rows, sample)
         return accuracy(right[chosen], examples.groups[chosen])
@@ -214,7 +214,7 @@ class Fitter:
 
 def _rounds(rows: NDArray[np.int64], labels: Labels) -> dict[int, bytes]:
     """Return a hash of the labels that there were after every round, by their number."""
-    step = ROUND * max(1, ceil(len(rows) / (ROUND * MOST_POINTS)))
+    step = ROUND * max(1, ceil(len(rows) / (ROUND * MAX_POINTS)))
     digest, rounds = hashlib.sha256(), {}
     for count, row in enumerate(rows[:-1].tolist(), start=1):
         digest.update(f"{row}\0{labels.of_rows[row]}\0".encode())

@@ -11,7 +11,7 @@ from palm_cache.report.means import count_shots, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval, compare, difference, holm
 from palm_cache.report.which_head import datasets_of_all_heads, of_all, on_all_datasets
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 """Heads, or datasets, that a sentence can name."""
 
 
@@ -94,6 +94,6 @@ def _sureness(kinds: Mapping[str, list[HeadRuns]], means: pd.Series[float]) -> s
 
 def _listed(names: list[str]) -> str:
     """Return some names as a sentence has them."""
-    if len(names) <= _MOST_NAMED:
+    if len(names) <= _MAX_NAMED:
         return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
-    return f"{', '.join(names[: _MOST_NAMED - 1])} and {len(names) - _MOST_NAMED + 1} others"
+    return f"{', '.join(names[: _MAX_NAMED - 1])} and {len(names) - _MAX_NAMED + 1} others"

@@ -39,7 +39,7 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
     Section or None
         ``None`` where no encoder has a dataset on which all its heads were scored.
     """
-    tables, drawn, notes_of = [], [], list[str]()
+    tables, drawn, notes = [], [], list[str]()
     for encoder, of_encoder in scores.groupby("encoder"):
         common = datasets_of_all_heads(of_encoder)
         runs = of_encoder[of_encoder["dataset"].isin(common)]
@@ -48,16 +48,16 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
             of_common = {name: kinds.get((name, str(encoder)), []) for name in common}
             tables.append(_table(str(encoder), summary, runs, of_common))
             drawn.append(summary)
-            notes_of += below_zero_shot(summary)
+            notes += below_zero_shot(summary)
             if apart := sorted(set(of_encoder["dataset"]) - set(common)):
-                notes_of.append(
-                    f"Not in the mean, for not every head was scored there at the same numbers of shots: "
+                notes.append(
+                    "Not in the mean, for not every head was scored there at the same numbers of shots: "
                     f"{', '.join(apart)}."
                 )
     if not tables:
         return None
     marked = any("*" in cell for table in tables for row in table.rows for cell in row[1:])
-    notes = [*notes_of, _HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
+    notes += [_HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
     together = pd.concat(drawn)
     # A line needs two points.
     curve = (

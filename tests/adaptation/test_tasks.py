@@ -99,8 +99,11 @@ def test_failed_clips_are_neither_drawn_nor_tested() -> None:
 
 
 def test_a_fold_that_does_not_exist_is_named(features: Features) -> None:
-    with pytest.raises(DataError, match="no fold 4; it has 3"):
-        few_shot(features, fold=4, shots=1, seed=0)
+    for fold in (0, 4):
+        with pytest.raises(DataError, match=f"no fold {fold}; it has 3, counted from 1"):
+            few_shot(features, fold=fold, shots=1, seed=0)
+    with pytest.raises(DataError, match="has no labels of two classes"):
+        few_shot(replace(features, folds=()), fold=1, shots=1, seed=0)
 
 
 def test_a_fold_without_a_usable_test_clip_is_refused() -> None:

@@ -147,7 +147,7 @@ def test_a_tower_that_breaks_while_it_is_loaded_turns_text_off(tmp_path: Path) -
 def test_after_many_rounds_some_of_them_are_judged(fitter: Fitter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A restart with thousands of labels must not fit for hours."""
     monkeypatch.setattr(fitting, "ROUND", 2)
-    monkeypatch.setattr(fitting, "MOST_POINTS", 5)
+    monkeypatch.setattr(fitting, "MAX_POINTS", 5)
     fitter.take(ROWS, NAMES)
     assert fitter.wait(60)
     assert [point.n_rows for point in fitter.fit.growth] == [8, 16, 24, 32, 40]

@@ -1,4 +1,4 @@
-"""Heads by name: ways to classify cached embeddings. What none of them is asked for, is not imported."""
+"""Heads by name: ways to classify cached embeddings. A head is imported when it is first asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from palm_cache.errors import UnknownNameError
 if TYPE_CHECKING:
     from palm_cache.adaptation.heads.base import Head
 
-PLACES = {
+CLASSES = {
     "zero-shot": "zero_shot:ZeroShot",
     "auto": "auto:Auto",
     "palm-dagger": "zero_shot:PalmDagger",
@@ -47,14 +47,14 @@ class _Heads(Mapping[str, "type[Head]"]):
     """The heads by name, in the order in which they are listed."""
 
     def __getitem__(self, name: str) -> type[Head]:
-        module, _, kind = PLACES[name].partition(":")
+        module, _, kind = CLASSES[name].partition(":")
         return cast("type[Head]", getattr(import_module(f"{__name__}.{module}"), kind))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(PLACES)
+        return iter(CLASSES)
 
     def __len__(self) -> int:
-        return len(PLACES)
+        return len(CLASSES)
 
 
 HEADS: Mapping[str, type[Head]] = _Heads()
@@ -69,8 +69,8 @@ def check_heads(names: Iterable[str]) -> None:
         If there is none of a name.
     """
     for name in names:
-        if name not in PLACES:
-            raise UnknownNameError.among("head", name, PLACES)
+        if name not in CLASSES:
+            raise UnknownNameError.among("head", name, CLASSES)
 
 
 def find_head(name: str) -> type[Head]:
