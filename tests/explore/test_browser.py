@@ -164,6 +164,7 @@ def test_a_clip_that_is_not_there_is_told_of(visit: Callable[..., Visit]) -> Non
 def test_legend_search_and_colour_decide_what_is_seen(visit: Callable[..., Visit]) -> None:
     page = visit("""
         const picture = () => canvas.toDataURL();
+        map.draw();  // now, not with the next frame
         const byClass = picture();
         document.querySelector("#legend input[value='2']").click();
         report.without = sweep("").seen;
@@ -175,7 +176,7 @@ def test_legend_search_and_colour_decide_what_is_seen(visit: Callable[..., Visit
         report.matching = sweep("").seen;
         document.getElementById("find").value = "";
         document.getElementById("find").dispatchEvent(new Event("input"));
-        map.draw();  // now, not with the next frame
+        map.draw();
         report.same = picture() === byClass;
         document.querySelector("input[value=verdict]").click();
         map.draw();
