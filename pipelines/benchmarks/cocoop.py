@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.fit import fit_runs
-from palm_cache.extraction.encoders.mini import DIM, MiniEncoder, MiniTextTower
+from palm_cache.extraction.encoders.mini import MiniEncoder, MiniTextTower
+from palm_cache.extraction.encoders.mini_towers import DIM
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.params import FitParams
 from palm_cache.types import Features, FittedHead, PromptTokens, TextTower, Training

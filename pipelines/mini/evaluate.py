@@ -24,7 +24,8 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import AudioError
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
 from palm_cache.extraction.datasets.registry import read_dataset
-from palm_cache.extraction.encoders.mini import CNN_DIM, WEIGHTS, MiniEncoder, clip_statistics, log_mel
+from palm_cache.extraction.encoders.mini import WEIGHTS, MiniEncoder
+from palm_cache.extraction.encoders.mini_towers import CNN_DIM, clip_statistics, log_mel
 from palm_cache.params import FitParams
 from palm_cache.types import TEMPLATES, ClipTable, Features
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from palm_cache.extraction.encoders.mini import MelFrontEnd
+from palm_cache.extraction.encoders.mini_towers import MelFrontEnd
 from pipelines.mini.world import FAMILIES, record
 
 CHUNK = 60  # clips per task

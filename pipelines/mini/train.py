@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from palm_cache.extraction.encoders.mini import (
+from palm_cache.extraction.encoders.mini import WEIGHTS
+from palm_cache.extraction.encoders.mini_towers import (
     FRAME_SAMPLES,
     HOP_SAMPLES,
     N_MELS,
     STATISTICS_DIM,
-    WEIGHTS,
     WINDOW_SAMPLES,
     MiniTowers,
     clip_statistics,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from palm_cache.extraction.encoders.mini import MiniEncoder, split_words
+from palm_cache.extraction.encoders.mini import MiniEncoder
+from palm_cache.extraction.encoders.mini_towers import split_words
 from pipelines.mini.captions import caption
 from pipelines.mini.synthesise import world_mels
 from pipelines.mini.train import WINDOW_FRAMES, Recipe, augment, save, train

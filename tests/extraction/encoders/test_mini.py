@@ -16,14 +16,8 @@ from palm_cache.extraction.audio import cut_windows
 from palm_cache.extraction.datasets.demo import synthesise
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.base import format1_identity
-from palm_cache.extraction.encoders.mini import (
-    CNN_DIM,
-    CNN_SHARE,
-    SAMPLE_RATE,
-    WEIGHTS,
-    MiniEncoder,
-    word_buckets,
-)
+from palm_cache.extraction.encoders.mini import WEIGHTS, MiniEncoder
+from palm_cache.extraction.encoders.mini_towers import CNN_DIM, CNN_SHARE, SAMPLE_RATE, word_buckets
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe
 from palm_cache.types import ZERO_SHOT_TEMPLATE
