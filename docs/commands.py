@@ -9,8 +9,6 @@ from typing import Any
 
 import griffe
 import typer
-from rich.text import Text
-from typer.core import MARKUP_MODE_KEY
 
 MODULE = "palm_cache.cli"
 """The module in whose place the page shows the commands."""
@@ -47,27 +45,21 @@ def _commands(group: Any, prefix: str, panel: str = "") -> Iterator[tuple[str, s
 
 
 def _describe(words: str, command: Any) -> str:
-    context = command.make_context(words, [], resilient_parsing=True)
-    context.obj = {MARKUP_MODE_KEY: "rich"}  # or defaults, which stand in brackets, count as markup
-    usage = f"    {words} {' '.join(command.collect_usage_pieces(context))}"
-    records = [(one.get_help_record(context), one.param_type_name) for one in command.params]
-    rows = [
-        (names, Text.from_markup(text).plain)
-        for (names, text), _ in sorted(records, key=lambda record: record[1] != "argument")
-    ]
+    from palm_cache.cli.help import option_panels, paragraphs, usage
+
+    prose, examples = paragraphs(command.help)
+    panels = option_panels(command, command.make_context(words, [], resilient_parsing=True))
+    rows = [row for panel in panels.values() for row in panel]
     table = "| | |\n|---|---|\n" + "\n".join(f"| {_code(names)} | {_escaped(text)} |" for names, text in rows)
-    return "\n\n".join([f"### {words}", usage, *_paragraphs(command.help), table])
-
-
-def _paragraphs(help_text: str) -> Iterator[str]:
-    """Part help into paragraphs; lines of a shell become code."""
-    for paragraph in Text.from_markup(help_text).plain.split("\n\n"):
-        text = " ".join(paragraph.split())
-        label, line = re.fullmatch(r"(Examples?: )?(.*)", text, re.DOTALL).groups()
-        if line.startswith("palm-cache ") and (label or line == text):
-            yield f"    {line}"
-        else:
-            yield _escaped(text)
+    return "\n\n".join(
+        [
+            f"### {words}",
+            f"    {words} {usage(command)}",
+            *map(_escaped, prose),
+            *(f"    {example}" for example in examples),
+            table,
+        ]
+    )
 
 
 def _code(text: str) -> str:

@@ -188,7 +188,11 @@ class Resources:
     """How an extraction runs: what it may use and what it does about trouble. Decides no number."""
 
     device: Annotated[
-        str, Help("auto, cpu, cuda, cuda:N or mps; several GPUs with commas between: cuda:0,cuda:1.")
+        str,
+        Help(
+            "auto, cpu, cuda, cuda:N or mps; several GPUs with commas between: cuda:0,cuda:1.",
+            metavar="DEVICE",
+        ),
     ] = "auto"
     batch_size: Annotated[
         int, Help("Clips per encoder call; 0 is what suits the device.", shown="4 on a CPU, 128 on a GPU")
@@ -335,7 +339,7 @@ def _tuples_of_single_values(params: object) -> None:
 class LoadingParams:
     """How an encoder that embedded before is loaded again."""
 
-    device: Annotated[str, Help("auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    device: Annotated[str, Help("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto"
     tokenizer: Annotated[
         str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")
     ] = CLIP_TOKENIZER
@@ -387,7 +391,7 @@ class BenchParams:
         tuple[Runtime, ...], Help("Runtimes to measure, comma-separated.", metavar="RUNTIME,...")
     ] = ("torch", "openvino")
     compile: Annotated[bool, Help("Measure torch.compile too; compiling takes minutes.")] = False
-    device: Annotated[str, Help("cpu, cuda or cuda:N.")] = "cpu"
+    device: Annotated[str, Help("cpu, cuda or cuda:N.", metavar="DEVICE")] = "cpu"
     threads: Annotated[int, Help("Threads each way may use; 0 is one per core.", shown="one per core")] = 0
     batch_size: Annotated[
         int, Help("Clips per encoder call; 0 is what suits the device.", shown="as extract takes them")

@@ -10,8 +10,6 @@ import typer
 import palm_cache
 from palm_cache.cli.completion import complete_dataset
 from palm_cache.cli.options import (
-    STAGE_TWO,
-    USE,
     DatasetsOption,
     EncodersOption,
     HeadsArgument,
@@ -27,8 +25,6 @@ from palm_cache.cli.options import (
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.terminal import (
     Json,
-    command,
-    one_line_errors,
     print_json,
     print_table,
     progress_bar,
@@ -56,12 +52,16 @@ def heads(
         typer.Option(
             "--dataset",
             help="Count the learnable parameters for this dataset's store.",
+            metavar="NAME",
             autocompletion=complete_dataset,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the heads: what each learns, which paper it is from, how many parameters it has."""
+    """List the heads: what each learns, and from which paper it is.
+
+    With --dataset also how many parameters each has.
+    """
     from palm_cache.adaptation.heads import HEADS
 
     rows: list[dict[str, object]] = [
@@ -71,12 +71,11 @@ def heads(
     if dataset is not None:
         from palm_cache.store.features import FeatureStore
 
-        with one_line_errors():
-            where, (shots, *_) = override(Params(), **params), override(FitParams(), **fit).shots
-            if isinstance(shots, str):
-                raise typer.BadParameter("say how many", param_hint="--shots")
-            ((store,), *_), _ = palm_cache.find_stores([dataset], [where.encoder], features=where.features)
-            header = FeatureStore(store).header
+        where, (shots, *_) = override(Params(), **params), override(FitParams(), **fit).shots
+        if isinstance(shots, str):
+            raise typer.BadParameter("say how many", param_hint="--shots")
+        ((store,), *_), _ = palm_cache.find_stores([dataset], [where.encoder], features=where.features)
+        header = FeatureStore(store).header
         n_classes = len(header.class_names)
         for row, head in zip(rows, HEADS.values(), strict=True):
             n_examples = n_classes * shots * header.views
@@ -113,41 +112,42 @@ def fit(
     params: ParamsOption = None,
     as_json: Json = False,
 ) -> None:
-    """Train heads on cached embeddings: every head, fold, number of shots and seed.
+    """Train heads on the embeddings of a feature store.
 
-    Without --dataset it takes every feature store that is present. Heads that learn words (coop,
-    coop-zebra, cocoop) load the encoder's text tower; --device and --tokenizer are for them. --epochs, --lr,
-    --momentum and --batch-size are for palm, palm-prototype, malp and heads that learn words, and all but
-    --lr for subt. Other heads choose their settings from the shots alone, run by run; scores.csv records
-    them.
+    One run for every head, fold, number of shots and seed. Without --dataset it takes every feature store
+    that is present.
+
+    Heads that learn words (coop, coop-zebra, cocoop) load the encoder's text tower; --device and --tokenizer
+    are for them. --epochs, --lr, --momentum and --batch-size are for palm, palm-prototype, malp and heads
+    that learn words, and all but --lr for subt. Other heads choose their settings from the shots alone, run
+    by run; scores.csv records them.
 
     Example: palm-cache fit --shots 8
     """
-    with one_line_errors("the heads of finished datasets are kept"):
-        settings = override(read_params(params), **where)
-        how = override(settings.fit, **fit, training=override(settings.fit.training, **training))
-        loaded = loading_of(settings, loading)
-        if params:
-            dataset, encoder = dataset or list(settings.datasets), encoder or [settings.encoder]
+    settings = override(read_params(params), **where)
+    how = override(settings.fit, **fit, training=override(settings.fit.training, **training))
+    loaded = loading_of(settings, loading)
+    if params:
+        dataset, encoder = dataset or list(settings.datasets), encoder or [settings.encoder]
 
-        groups = [(store,)] if store else _find_stores(settings, dataset, encoder)
-        fitted = []
-        for stores in groups:
-            with progress_bar("steps", FIT_UNITS) as progress:
-                result = palm_cache.fit(
-                    stores,
-                    how,
-                    out=out,
-                    calibrate=calibrate,
-                    evaluate=evaluate,
-                    encoder=encoder[0] if encoder and len(encoder) == 1 else None,
-                    device=loaded.device,
-                    tokenizer=loaded.tokenizer,
-                    progress=progress,
-                )
-            for note in result.notes:
-                say(f"note: {note}")
-            fitted.append(result)
+    groups = [(store,)] if store else _find_stores(settings, dataset, encoder)
+    fitted = []
+    for stores in groups:
+        with progress_bar("steps", FIT_UNITS) as progress:
+            result = palm_cache.fit(
+                stores,
+                how,
+                out=out,
+                calibrate=calibrate,
+                evaluate=evaluate,
+                encoder=encoder[0] if encoder and len(encoder) == 1 else None,
+                device=loaded.device,
+                tokenizer=loaded.tokenizer,
+                progress=progress,
+            )
+        for note in result.notes:
+            say(f"note: {note}")
+        fitted.append(result)
     if evaluate:
         import pandas as pd
 
@@ -175,22 +175,21 @@ def evaluate(
 
     Without --dataset it takes every heads file below --heads.
     """
-    with one_line_errors("the scores of earlier evaluations are kept"):
-        settings = read_params(params)
-        loaded = loading_of(settings, loading)
+    settings = read_params(params)
+    loaded = loading_of(settings, loading)
 
-        with progress_bar("heads files") as progress:
-            scores = palm_cache.evaluate(
-                out,
-                heads=heads,
-                datasets=dataset,
-                encoders=encoder,
-                store=store,
-                features=settings.features,
-                device=loaded.device,
-                tokenizer=loaded.tokenizer,
-                progress=progress,
-            )
+    with progress_bar("heads files") as progress:
+        scores = palm_cache.evaluate(
+            out,
+            heads=heads,
+            datasets=dataset,
+            encoders=encoder,
+            store=store,
+            features=settings.features,
+            device=loaded.device,
+            tokenizer=loaded.tokenizer,
+            progress=progress,
+        )
     print_scores(scores, as_json)
     if not as_json:
         tell(f"scores -> {out / 'scores.csv'}")
@@ -206,9 +205,9 @@ def calibrate(
     encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
-    """Fit the temperature that turns a run's logits into probabilities, on its own shots, held out.
+    """Fit the temperature that makes a run's probabilities honest.
 
-    The run's shots are split into four parts; a head fitted like the run's on three of them scores the
+    The run's shots are split into four parts. A head fitted like the run's on three of them scores the
     fourth, and so on. Test clips take no part. palm-cache fit does this by itself for one run of every head,
     unless the head learns words.
 
@@ -216,7 +215,7 @@ def calibrate(
     """
     if all_runs and run is not None:
         raise typer.BadParameter("give --run or --all, not both", param_hint="--all")
-    with one_line_errors("nothing was changed"), progress_bar("runs") as progress:
+    with progress_bar("runs") as progress:
         from palm_cache.store.heads import run_name
 
         loaded = override(LoadingParams(), **loading)
@@ -262,25 +261,23 @@ def prompts(
     params: ParamsOption = None,
     as_json: Json = False,
 ) -> None:
-    """Score zero-shot under every prompt template, and under all of them together: OUT/prompts.csv.
+    """Score zero-shot under every prompt template.
 
-    Without --dataset it takes every feature store that is present. The report shows the result.
+    Also under all of them together. Without --dataset it takes every feature store that is present. The
+    result is in OUT/prompts.csv and in the report.
 
     Example: palm-cache prompts --dataset demo
     """
-    with one_line_errors():
-        settings = override(read_params(params), **where)
-        chosen = override(FitParams(), **fit).folds
-        named = where["encoder"] is not None or params is not None
-        if params:
-            dataset = dataset or list(settings.datasets)
+    settings = override(read_params(params), **where)
+    chosen = override(FitParams(), **fit).folds
+    named = where["encoder"] is not None or params is not None
+    if params:
+        dataset = dataset or list(settings.datasets)
 
-        groups = (
-            [(store,)] if store else _find_stores(settings, dataset, [settings.encoder] if named else None)
-        )
-        stores = [place for (place,) in groups]
-        with progress_bar("stores") as progress:
-            scores = palm_cache.prompts(stores, out=out, folds=chosen, progress=progress)
+    groups = [(store,)] if store else _find_stores(settings, dataset, [settings.encoder] if named else None)
+    stores = [place for (place,) in groups]
+    with progress_bar("stores") as progress:
+        scores = palm_cache.prompts(stores, out=out, folds=chosen, progress=progress)
     means = scores.groupby(["dataset", "encoder", "template"], sort=False)["accuracy"].mean().reset_index()
     if as_json:
         print_json(means.to_dict("records"))
@@ -307,17 +304,17 @@ def transfer(
     encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
-    """Score fitted heads on the test clips of another dataset, among the classes that both have.
+    """Score fitted heads on the test clips of another dataset.
 
-    Both need features of the same encoder. Clips that a head learned from are left out. The scores are
-    shown and not kept.
+    Only the classes that both have count. Both need features of the same encoder. Clips that a head learned
+    from are left out. The scores are shown and not kept.
 
     Example: palm-cache transfer runs/CREMA-D/mini data/features/RAVDESS/mini.zarr --same anger=angry
     """
     names = dict(pair.partition("=")[::2] for pair in same or ())
     if not all(names.values()):
         raise typer.BadParameter("two names with = between are needed", param_hint="--same")
-    with one_line_errors(), progress_bar("heads") as progress:
+    with progress_bar("heads") as progress:
         loaded = override(LoadingParams(), **loading)
         scores = palm_cache.transfer(
             heads,
@@ -379,10 +376,3 @@ def print_summary(summary: pd.DataFrame, as_json: bool) -> None:
         print_table(HEADINGS, format_rows(summary), keep=NAMES_AND_ACCURACY)
         for note in below_zero_shot(summary):
             say(f"note: {note}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (heads, fit, evaluate, prompts, transfer):
-        command(app, function, STAGE_TWO)
-    command(app, calibrate, USE)

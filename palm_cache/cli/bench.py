@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.options import takes
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
+from palm_cache.cli.terminal import Json, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import BenchParams, LoadingParams, Params, Recipe, override
 
 if TYPE_CHECKING:
@@ -34,18 +34,21 @@ def extract(
     where: dict[str, object],
     bench: dict[str, object],
     loading: dict[str, object],
-    files: Annotated[Path, typer.Option(help="Folder with audio, at any depth.")] = Path("data/raw/demo"),
+    files: Annotated[Path, typer.Option(help="Folder with audio, at any depth.", metavar="DIR")] = Path(
+        "data/raw/demo"
+    ),
     as_json: Json = False,
 ) -> None:
-    """Time extraction against a plain loop over the same files, and against the encoder alone.
+    """Time extraction against a plain loop over the same files.
 
-    The plain loop is transformers' processor and model, file by file, on the CPU. "of ceiling" is what part
-    of the speed of the audio tower alone, on log-mel that lies ready, is reached; cosines compare embeddings
-    with those of palm-cache's first way. Ways that cannot be measured here are left out and reported.
+    And against the encoder alone. The plain loop is transformers' processor and model, file by file, on the
+    CPU. "of ceiling" is what part of the speed of the audio tower alone, on log-mel that lies ready, is
+    reached; cosines compare embeddings with those of palm-cache's first way. Ways that cannot be measured
+    here are left out and reported.
 
     Example: palm-cache bench extract --encoder clap:laion/clap-htsat-unfused --files recordings
     """
-    with one_line_errors(), progress_bar("turns") as progress:
+    with progress_bar("turns") as progress:
         settings = override(BenchParams(), **bench)
         from palm_cache.bench.extraction import bench_extraction, contenders
         from palm_cache.bench.runners import ExtractionSetup
@@ -87,10 +90,3 @@ def _cells(result: Result) -> list[str]:
         f"{result.peak_bytes / 1e9:.2f}",
         f"{result.start_seconds:.1f}",
     ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands that measure."""
-    bench = typer.Typer(no_args_is_help=True, help="Measure how fast palm-cache is on this machine.")
-    bench.command("extract")(extract)
-    app.add_typer(bench, name="bench", rich_help_panel="Measuring")

@@ -12,7 +12,7 @@ import typer
 
 from palm_cache.cli.completion import complete_dataset
 from palm_cache.cli.options import RootOption, takes
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
+from palm_cache.cli.terminal import Json, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import ReadingParams, override
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
@@ -30,7 +30,9 @@ def datasets(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Show one dataset's card; with --check also a folder.", autocompletion=complete_dataset
+            help="Show one dataset's card; with --check also a folder.",
+            metavar="NAME",
+            autocompletion=complete_dataset,
         ),
     ] = None,
     check: Annotated[
@@ -40,7 +42,9 @@ def datasets(
     root: RootOption = None,
     as_json: Json = False,
 ) -> None:
-    """List the datasets known by name, show one's card, or check a copy of one or any folder of your own.
+    """List the known datasets, show one's card, or check a copy.
+
+    With --check a folder or table of your own can be checked too: what is understood of it is shown.
 
     Example: palm-cache datasets --check path/to/birds
     """
@@ -52,35 +56,35 @@ def datasets(
             raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="NAME")
         _list_all(as_json)
     elif check:
-        with one_line_errors():
-            settings = override(ReadingParams(), **reading)
+        settings = override(ReadingParams(), **reading)
         _check(name, root, settings, as_json)
     else:
         _show_card(name, root, as_json)
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="Which dataset.", autocompletion=complete_dataset)],
+    name: Annotated[
+        str, typer.Argument(help="Which dataset.", metavar="NAME", autocompletion=complete_dataset)
+    ],
     root: Annotated[
-        Path | None, typer.Option(help="The folder to make.", show_default="data/raw/<Name>")
+        Path | None, typer.Option(help="The folder to make.", metavar="DIR", show_default="data/raw/<Name>")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download the PALM authors' copy of a dataset from the hub.
+    """Download the PALM authors' copy of a dataset.
 
-    Safe to interrupt and to run again: what has arrived is kept. The folder appears when it is complete.
+    It can be interrupted and run again: what has arrived is kept. The folder appears when it is complete.
 
     Example: palm-cache download esc50
     """
     from palm_cache.extraction.datasets.download import download as run
     from palm_cache.extraction.datasets.registry import default_root, read_dataset, require_card
 
-    with one_line_errors("what has arrived is kept; run the same command again to resume"):
-        card = require_card(name)
-        folder = root or default_root(card)
-        with progress_bar("MB") as progress:
-            copy = run(card, folder, announce=say, progress=progress)
-        table = read_dataset(card.name, folder)
+    card = require_card(name)
+    folder = root or default_root(card)
+    with progress_bar("MB") as progress:
+        copy = run(card, folder, announce=say, progress=progress)
+    table = read_dataset(card.name, folder)
     for note in table.notes:
         say(f"note: {note}")
     if as_json:
@@ -137,9 +141,8 @@ def _show_card(name: str, root: str | None, as_json: bool) -> None:
     from palm_cache.extraction.datasets.registry import default_root, present_root, require_card
     from palm_cache.store.places import place
 
-    with one_line_errors():
-        card = require_card(name)
-        folder = (place(root) if root else None) or present_root(card) or default_root(card)
+    card = require_card(name)
+    folder = (place(root) if root else None) or present_root(card) or default_root(card)
     if as_json:
         print_json(
             {
@@ -185,10 +188,9 @@ def _check(name: str, root: str | None, reading: ReadingParams, as_json: bool) -
     from palm_cache.extraction.datasets.survey import survey
     from palm_cache.store.places import place
 
-    with one_line_errors():
-        check = check_dataset(name, place(root) if root else None, reading=reading)
-        with progress_bar("files") as progress:
-            facts = survey(check.table, progress)
+    check = check_dataset(name, place(root) if root else None, reading=reading)
+    with progress_bar("files") as progress:
+        facts = survey(check.table, progress)
     if as_json:
         print_json(_check_facts(check, facts))
     else:

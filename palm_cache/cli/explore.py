@@ -9,8 +9,8 @@ import typer
 
 from palm_cache.cli.checks import check_heads_file
 from palm_cache.cli.completion import PREDICTIONS, complete_predicted_run
-from palm_cache.cli.options import USE, SameEncoderOption, StoreArgument, takes
-from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, progress_bar, say, tell
+from palm_cache.cli.options import SameEncoderOption, StoreArgument, choices, takes
+from palm_cache.cli.terminal import Json, print_json, progress_bar, say, tell
 from palm_cache.params import LoadingParams, MapMethod, override
 
 COLOURS = "What clips are coloured by, if not their label or mistake"
@@ -38,6 +38,7 @@ def explore(
         typer.Option(
             help="Colour by clusters of embeddings, this many.",
             min=0,
+            metavar="N",
             show_default="12, where nothing is labelled",
             rich_help_panel=COLOURS,
         ),
@@ -59,7 +60,9 @@ def explore(
     ] = None,
     method: Annotated[
         MapMethod,
-        typer.Option(help="How the map is made; pca is instant, umap needs umap-learn."),
+        typer.Option(
+            help="How the map is made; pca is instant, umap needs umap-learn.", metavar=choices(MapMethod)
+        ),
     ] = "tsne",
     audio: Annotated[
         Path | None,
@@ -71,11 +74,12 @@ def explore(
     encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
-    """Make a page to look at and listen to a feature store: a map of its clips, coloured by class or mistake.
+    """Make a map of a feature store, to look at and to listen to.
 
-    Without --run every clip is judged by its ten nearest neighbours, which finds odd and mislabelled clips.
-    A store without labels is coloured by clusters, or as you say.
-    The page is one file, works offline and lists the most confused clips of every class.
+    Clips are coloured by class or mistake. Without --run every clip is judged by its ten nearest neighbours,
+    which finds odd and mislabelled clips. A store without labels is coloured by clusters, or as you say.
+
+    The page is one file and works offline. It lists the most confused clips of every class.
 
     Example: palm-cache explore data/features/demo/mini.zarr --run palm-16shots-seed0 --audio data/raw/demo
     """
@@ -83,40 +87,34 @@ def explore(
         raise typer.BadParameter("give one of them", param_hint="--clusters, --head, --text, --predictions")
     if predictions is None and run is not None and head is None:
         predictions = PREDICTIONS
-    with one_line_errors():
-        from palm_cache.explore.groups import Grouping
-        from palm_cache.explore.page import write_page
-        from palm_cache.retrieval.queries import Loading
-        from palm_cache.store.layout import heads_file
-        from palm_cache.store.places import place
+    from palm_cache.explore.groups import Grouping
+    from palm_cache.explore.page import write_page
+    from palm_cache.retrieval.queries import Loading
+    from palm_cache.store.layout import heads_file
+    from palm_cache.store.places import place
 
-        loaded = override(LoadingParams(), **loading)
-        by = Grouping(
-            clusters,
-            heads_file(head) if head is not None else None,
-            run,
-            text,
-            Loading(encoder, loaded.device, loaded.tokenizer, loaded.trust_remote_code),
+    loaded = override(LoadingParams(), **loading)
+    by = Grouping(
+        clusters,
+        heads_file(head) if head is not None else None,
+        run,
+        text,
+        Loading(encoder, loaded.device, loaded.tokenizer, loaded.trust_remote_code),
+    )
+    with progress_bar("iterations") as progress:
+        page = write_page(
+            place(store),
+            out,
+            method=method,
+            predictions=predictions,
+            run=run,
+            by=by,
+            audio=audio,
+            progress=progress,
         )
-        with progress_bar("iterations") as progress:
-            page = write_page(
-                place(store),
-                out,
-                method=method,
-                predictions=predictions,
-                run=run,
-                by=by,
-                audio=audio,
-                progress=progress,
-            )
     for note in page.notes:
         say(f"note: {note}")
     if as_json:
         print_json({"page": str(page.file), "clips": page.n_clips})
     else:
         tell(f"{page.n_clips} clips -> {page.file}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, explore, USE)

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.completion import complete_encoder
-from palm_cache.cli.datasets import datasets, download
-from palm_cache.cli.options import STAGE_ONE, DatasetsOption, ParamsOption, RootOption, takes
+from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, takes
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.terminal import (
     Json,
-    command,
-    one_line_errors,
     print_json,
     print_table,
     progress_bar,
@@ -48,15 +45,18 @@ CLIPS_NAMED = 3
 
 def encoders(
     name: Annotated[
-        str | None, typer.Argument(help="One of them, for its card.", autocompletion=complete_encoder)
+        str | None,
+        typer.Argument(help="One of them, for its card.", metavar="NAME", autocompletion=complete_encoder),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the encoders, those of installed packages too; with a name, show the card of one."""
+    """List the encoders, or show one's card.
+
+    Those that installed packages bring are among them.
+    """
     from palm_cache.extraction.encoders.registry import card_named, cards
 
-    with one_line_errors():
-        shown = [card_named(name)] if name else cards()
+    shown = [card_named(name)] if name else cards()
     if as_json:
         content = [asdict(card) for card in shown]
         print_json(content[0] if name else content)
@@ -79,13 +79,16 @@ def encoders(
 @takes(sounds=SynthesiseParams)
 def synthesise(
     sounds: dict[str, object],
-    out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("data/raw/demo"),
+    out: Annotated[Path, typer.Option(help="The folder to make.", metavar="DIR")] = Path("data/raw/demo"),
     params: ParamsOption = None,
 ) -> None:
-    """Make the demo dataset: synthetic city sounds in UrbanSound8K's own layout."""
+    """Make the demo dataset: synthetic city sounds.
+
+    The folder has UrbanSound8K's own layout.
+    """
     from palm_cache.extraction.datasets.demo import synthesise as make
 
-    with one_line_errors(), progress_bar("clips") as progress:
+    with progress_bar("clips") as progress:
         settings = override(read_params(params).synthesise, **sounds)
         new = make(
             out,
@@ -128,19 +131,19 @@ def extract(
     params: ParamsOption = None,
     as_json: Json = False,
 ) -> None:
-    """Embed every clip and class name of a dataset once, and keep the result in a feature store.
+    """Embed every clip and class name of a dataset once.
 
-    What is embedded is kept in the cache within seconds and never computed again, whatever interrupts the
-    command, whichever dataset has it and whatever happens to the store. Of several datasets those that are
-    not here are reported and skipped. --runtime, --precision and --compile make it quicker, and palm-cache
-    bench extract says by how much.
+    The result is a feature store. What is embedded goes to the cache within seconds and is never computed
+    again: an interrupted command resumes, and other datasets with the same sounds take it from there.
+
+    Of several datasets those that are not here are skipped with a note. --runtime, --precision and --compile
+    make it quicker; palm-cache bench extract says by how much.
 
     Example: palm-cache extract --dataset demo
     """
     if dataset is None and params is None:
         raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="--dataset")
-    kept = "what is embedded is kept; run the same command again to resume"
-    with one_line_errors(kept), sigterm_as_ctrl_c():
+    with sigterm_as_ctrl_c():
         settings = read_params(params)
         settings = override(
             settings,
@@ -269,9 +272,3 @@ def _plan_table(
         lines.append(f"  {len(names)} {why}: {', '.join(names[:CLIPS_NAMED])}{more}")
     value = {**asdict(plan), "store": str(plan.store), "to_embed": plan.to_embed, "kept": plan.kept}
     return lines, value
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (datasets, download, encoders, synthesise, extract):
-        command(app, function, STAGE_ONE)

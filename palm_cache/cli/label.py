@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from palm_cache.cli.options import USE, SameEncoderOption, StoreArgument, takes
-from palm_cache.cli.terminal import command, one_line_errors, say, tell
+from palm_cache.cli.options import SameEncoderOption, StoreArgument, takes
+from palm_cache.cli.terminal import say, tell
 from palm_cache.params import LoadingParams, override
 
 
@@ -37,68 +37,66 @@ def label(
         ),
     ] = None,
     port: Annotated[
-        int, typer.Option(help="Port on this machine.", show_default="any that is free", min=0, max=65_535)
+        int,
+        typer.Option(
+            help="Port on this machine.", metavar="N", show_default="any that is free", min=0, max=65_535
+        ),
     ] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     encoder: SameEncoderOption = None,
 ) -> None:
-    r"""Label a feature store in the browser: search, listen, press a key; a classifier grows meanwhile.
+    """Label a feature store in the browser.
 
-    The page is served on this machine only, to whoever has its address. Every label is on disk as soon as
-    its key is pressed, in a CSV that extract reads as a dataset: what the store holds is not embedded
-    again. End the page with Ctrl-C, and go on with the same command.
+    Search, listen, press a key; a classifier grows meanwhile. The page is served on this machine only, to
+    whoever has its address. Every label is on disk as soon as its key is pressed, in a CSV that extract reads
+    as a dataset: what the store holds is not embedded again. End the page with Ctrl-C, and go on with the
+    same command.
 
-    Needs: pip install 'palm-cache\[label]'
+    Needs: pip install 'palm-cache[label]'
 
     Example: palm-cache label data/features/night/mini.zarr --classes "owl,rain"
     """
-    with one_line_errors():
-        from palm_cache.errors import ParameterError
+    from palm_cache.errors import ParameterError
 
-        try:
-            from palm_cache.label.server import HOST, listen, make_app, make_token, serve
-        except ImportError as error:
-            raise ParameterError(
-                f"the label page needs {error.name}; install it with: pip install 'palm-cache[label]'"
-            ) from error
-        from palm_cache.extraction.encoders.registry import load_text_tower
-        from palm_cache.label.session import Session
-        from palm_cache.store.atomic import locked
-        from palm_cache.store.features import FeatureStore
-        from palm_cache.store.places import place
+    try:
+        from palm_cache.label.server import HOST, listen, make_app, make_token, serve
+    except ImportError as error:
+        raise ParameterError(
+            f"the label page needs {error.name}; install it with: pip install 'palm-cache[label]'"
+        ) from error
+    from palm_cache.extraction.encoders.registry import load_text_tower
+    from palm_cache.label.session import Session
+    from palm_cache.store.atomic import locked
+    from palm_cache.store.features import FeatureStore
+    from palm_cache.store.places import place
 
-        loaded = override(LoadingParams(), **loading)
-        opened = FeatureStore(place(store))
-        load = partial(
-            load_text_tower,
-            opened.header,
-            device=loaded.device,
-            tokenizer=loaded.tokenizer,
-            named=encoder,
-            trust_remote_code=loaded.trust_remote_code,
-        )
-        names = [name for name in classes.split(",") if name.strip()]
-        folder = place(audio) if audio is not None else None
-        # By whatever link it is reached, the file is one.
-        itself = labels.resolve() if labels.is_symlink() else labels
-        with locked(itself, "another label page has it open", "--labels"), listen(port) as listener:
-            session = Session(opened, labels, classes=names, audio=folder, load_tower=load)
-            for problem in session.problems:
-                say(f"note: {problem}")
-            token, bound = make_token(), listener.getsockname()[1]
-            address = f"http://{HOST}:{bound}/{token}/"
-            tell(f"{address}  (Ctrl-C ends it)")
-            with session:
-                if browser:
-                    webbrowser.open(address)  # in a session of its own: Ctrl-C here must not end it
-                serve(make_app(session, token, bound), listener)
-            count = len(session.labelled())
+    loaded = override(LoadingParams(), **loading)
+    opened = FeatureStore(place(store))
+    load = partial(
+        load_text_tower,
+        opened.header,
+        device=loaded.device,
+        tokenizer=loaded.tokenizer,
+        named=encoder,
+        trust_remote_code=loaded.trust_remote_code,
+    )
+    names = [name for name in classes.split(",") if name.strip()]
+    folder = place(audio) if audio is not None else None
+    # By whatever link it is reached, the file is one.
+    itself = labels.resolve() if labels.is_symlink() else labels
+    with locked(itself, "another label page has it open", "--labels"), listen(port) as listener:
+        session = Session(opened, labels, classes=names, audio=folder, load_tower=load)
+        for problem in session.problems:
+            say(f"note: {problem}")
+        token, bound = make_token(), listener.getsockname()[1]
+        address = f"http://{HOST}:{bound}/{token}/"
+        tell(f"{address}  (Ctrl-C ends it)")
+        with session:
+            if browser:
+                webbrowser.open(address)  # in a session of its own: Ctrl-C here must not end it
+            serve(make_app(session, token, bound), listener)
+        count = len(session.labelled())
     tell(f"{count:,} rows labelled in {labels}")
     if count:
         where = f" --root {shlex.quote(str(session.folder))}" if session.folder else ""
         tell(f"a classifier of them: palm-cache extract --dataset {shlex.quote(str(labels))}{where}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, label, USE)

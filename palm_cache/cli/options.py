@@ -33,11 +33,6 @@ from palm_cache.params import (
 )
 from palm_cache.types import Help, Training
 
-STAGE_ONE = "Stage one: audio to embeddings"
-STAGE_TWO = "Stage two: embeddings to scores"
-USE = "Using heads and stores"
-"""Where help lists the commands."""
-
 PANELS: Mapping[type, str] = {
     ReadingParams: "Reading the dataset",
     PromptFiles: "Prompts: what the text encoder reads",
@@ -109,7 +104,7 @@ ParamsOption = Annotated[
     Path | None,
     typer.Option("--params", help="Take options from this YAML file; the command line wins.", metavar="FILE"),
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="Where heads, scores and report lie.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Where heads, scores and report lie.", metavar="DIR")]
 StoreOption = Annotated[
     str | None,
     typer.Option(
@@ -130,7 +125,10 @@ StoreArgument = Annotated[
     ),
 ]
 HeadsArgument = Annotated[
-    Path, typer.Argument(help="A heads.h5 file, or the folder that it lies in.", callback=check_heads_file)
+    Path,
+    typer.Argument(
+        help="A heads.h5 file, or the folder that it lies in.", metavar="HEADS", callback=check_heads_file
+    ),
 ]
 SourceArgument = Annotated[
     str,
@@ -141,7 +139,8 @@ SourceArgument = Annotated[
     ),
 ]
 HeadsOption = Annotated[
-    Path | None, typer.Option("--heads", help="Where the heads lie, if elsewhere.", show_default="--out")
+    Path | None,
+    typer.Option("--heads", help="Where the heads lie, if elsewhere.", metavar="DIR", show_default="--out"),
 ]
 RunOption = Annotated[
     str | None,
@@ -242,6 +241,7 @@ def _option(kind: type, name: str) -> str:
     return (text and text.option) or f"--{name.replace('_', '-')}"
 
 
+@cache
 def _parameter(kind: type, name: str) -> inspect.Parameter:
     text = _help(kind, name) or Help("")
     annotation: Any = get_args(_annotations(kind)[name])[0]
@@ -249,8 +249,8 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
     option = _option(kind, name)
     info = typer.Option(
         f"{option}/--no-{option[2:]}" if annotation is bool else option,
-        help=text.text.replace("[", r"\["),
-        metavar=text.metavar,
+        help=text.text,
+        metavar=text.metavar or _metavar(annotation),
         show_default=text.shown or _shown_default(kind, name),
         rich_help_panel=PANELS.get(kind),
         autocompletion=COMPLETIONS.get((kind, name)),
@@ -259,6 +259,18 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation | None, info]
     )
+
+
+def choices(literal: Any) -> str:
+    """Return the choices of an option as help shows them: ``first|mean``."""
+    return "|".join(get_args(literal))
+
+
+def _metavar(annotation: Any) -> str | None:
+    """Return what stands for a value in help: its choices, or what kind it is of; nothing for a flag."""
+    if get_origin(annotation) is Literal:
+        return choices(annotation)
+    return {int: "N", float: "X", str: "TEXT", bool: None}[annotation]
 
 
 def _shown_default(kind: type, name: str) -> str | bool:

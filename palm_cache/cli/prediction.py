@@ -13,9 +13,9 @@ import typer
 
 from palm_cache.cli.checks import check_stores, require_heads
 from palm_cache.cli.completion import complete_store
-from palm_cache.cli.options import USE, RunOption, SameEncoderOption, SourceArgument, takes
+from palm_cache.cli.options import RunOption, SameEncoderOption, SourceArgument, choices, takes
 from palm_cache.cli.results import ResultFormat, ResultWriter, TableWriter, csv_writer, json_writer
-from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, progress_bar, say, tell
+from palm_cache.cli.terminal import Json, print_json, progress_bar, say, tell
 from palm_cache.errors import ParameterError
 from palm_cache.params import ExportFormat, LoadingParams, PredictParams, override
 from palm_cache.prediction.answers import Failure, Prediction, Stretch, label_of, printable
@@ -68,7 +68,9 @@ def predict(
             metavar="NAME,...",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(help="How many classes to show, likeliest first.", min=1)] = 1,
+    top: Annotated[
+        int, typer.Option(help="How many classes to show, likeliest first.", metavar="N", min=1)
+    ] = 1,
     merge: Annotated[bool, typer.Option(help="Join neighbouring windows of one label.")] = True,
     audacity: Annotated[
         Path | None,
@@ -87,11 +89,13 @@ def predict(
     encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is heard in audio files, with a fitted head, or by the names of --classes.
+    """Say what is heard in audio files.
 
-    One answer per file; of a file longer than the encoder reads at once only the centre is heard.
-    With --timeline every second is heard: start, end and label of each stretch, in flat memory.
-    Files that cannot be read, and silence, are reported; the rest goes on, and the exit code is 3.
+    A fitted head says it, or the names in --classes. There is one answer per file; of a file longer than the
+    encoder reads at once only the centre is heard. With --timeline every second is heard: start, end and
+    label of each stretch.
+
+    Files that cannot be read, and silence, are reported. The rest goes on, and the exit code is 3.
 
     Examples: palm-cache predict runs/demo/mini/heads.h5 recordings/ --top 3 --threshold 0.5
 
@@ -113,7 +117,7 @@ def predict(
     if parquet is not None:
         raise typer.BadParameter("goes with --store", param_hint="--parquet")
     given, audio = _heads_and_audio(inputs, classes, run)
-    with one_line_errors("what was printed or written stands"), ExitStack() as stack:
+    with ExitStack() as stack:
         settings = _settings(params)
         if given is not None:
             require_heads(given)
@@ -143,35 +147,31 @@ def predict(
 
 def export(
     heads: SourceArgument,
-    to: Annotated[ExportFormat, typer.Option("--to", help="The format.")],
+    to: Annotated[ExportFormat, typer.Option("--to", help="The format.", metavar=choices(ExportFormat))],
     run: RunOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file to write.", show_default="named after the run, beside HEADS")
+        Path | None,
+        typer.Option(
+            help="The file to write.", metavar="FILE", show_default="named after the run, beside HEADS"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a fitted head for other programs, with a card in JSON that says what it is.
+    """Write a fitted head for other programs.
 
     safetensors: class embeddings, scale and temperature (other heads: their state). onnx: a graph from
-    embeddings to logits and probabilities, compared with the head before it is kept. The card names classes,
-    encoder, fingerprint, window, scores and licences.
+    embeddings to logits and probabilities, compared with the head before it is kept. A card in JSON beside it
+    names classes, encoder, fingerprint, window, scores and licences.
 
     Example: palm-cache export runs/demo/mini/heads.h5 --to onnx --out demo.onnx
     """
-    with one_line_errors():
-        from palm_cache.prediction.export import export_head
+    from palm_cache.prediction.export import export_head
 
-        written = export_head(heads, to, run, out)
+    written = export_head(heads, to, run, out)
     if as_json:
         print_json({"file": str(written.file), "card_file": str(written.card_file), "card": written.card})
         return
     tell(f"{written.card['run']} -> {written.file}, {written.card_file}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (predict, export):
-        command(app, function, USE)
 
 
 def _heads_and_audio(
@@ -270,7 +270,7 @@ def _predict_rows(
     as_json: bool,
 ) -> None:
     """Show what a head says about every row of some stores."""
-    with one_line_errors("what was printed or written stands"), ExitStack() as stack:
+    with ExitStack() as stack:
         require_heads(heads)
         from palm_cache.prediction.rows import score_rows, write_parquet
         from palm_cache.prediction.sources import find_heads

@@ -9,8 +9,8 @@ import typer
 from palm_cache.cli.adaptation import print_summary
 from palm_cache.cli.checks import check_head_list
 from palm_cache.cli.completion import complete_heads
-from palm_cache.cli.options import STAGE_TWO, HeadsOption, OutOption
-from palm_cache.cli.terminal import Json, command, one_line_errors, tell
+from palm_cache.cli.options import HeadsOption, OutOption
+from palm_cache.cli.terminal import Json, tell
 from palm_cache.store.layout import RUNS
 
 
@@ -29,23 +29,17 @@ def report(
     heads: HeadsOption = None,
     as_json: Json = False,
 ) -> None:
-    """Turn scores into tables and figures: OUT/report/index.html, one page that needs nothing else.
+    """Turn scores into a page of tables and figures.
 
-    The same in Markdown is in OUT/report/report.md. Where datasets are the PALM paper's, the published
-    numbers stand beside ours.
+    OUT/report/index.html is one page that needs nothing else; OUT/report/report.md is the same in Markdown.
+    Where datasets are the PALM paper's, the published numbers stand beside ours.
 
     Example: palm-cache report --against proker
     """
     from palm_cache.report.write import write_report
 
-    with one_line_errors():
-        written = write_report(out, against=against, heads=heads)
+    written = write_report(out, against=against, heads=heads)
     if as_json:
         print_summary(written.summary, as_json)
     else:
         tell(written.verdict, f"report -> {written.page}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, report, STAGE_TWO)

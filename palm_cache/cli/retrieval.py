@@ -9,12 +9,10 @@ import typer
 
 from palm_cache.cli.checks import check_heads_file, check_stores
 from palm_cache.cli.completion import complete_store
-from palm_cache.cli.options import USE, SameEncoderOption, takes
+from palm_cache.cli.options import SameEncoderOption, choices, takes
 from palm_cache.cli.results import harmless
 from palm_cache.cli.terminal import (
     Json,
-    command,
-    one_line_errors,
     print_json,
     print_table,
     progress_bar,
@@ -87,7 +85,10 @@ def search(
     uncertain: Annotated[
         bool, typer.Option("--uncertain", help="With --head: rows that it is most in doubt about.")
     ] = False,
-    by: Annotated[Doubt | None, typer.Option(help="How doubt is measured.", show_default="margin")] = None,
+    by: Annotated[
+        Doubt | None,
+        typer.Option(help="How doubt is measured.", metavar=choices(Doubt), show_default="margin"),
+    ] = None,
     run: Annotated[
         str | None,
         typer.Option(
@@ -96,7 +97,7 @@ def search(
             show_default="as of predict",
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", "--top", help="How many rows.", min=1)] = 10,
+    k: Annotated[int, typer.Option("-k", "--top", help="How many rows.", metavar="N", min=1)] = 10,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -152,9 +153,10 @@ def search(
     encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
-    """Find rows of feature stores: by a text, by example, by a fitted head, or unlike all that is labelled.
+    """Find rows of feature stores, by text, by example or by a head.
 
-    Every row is looked at, so the answer is exact; a million rows take about a second.
+    Or those that are unlike all that is labelled. Every row is looked at, so the answer is exact; a million
+    rows take about a second.
 
     Examples: palm-cache search data/features/demo/mini.zarr --text "a dog barks" --html found.html
 
@@ -174,43 +176,42 @@ def search(
         raise typer.BadParameter("needs --class NAME or --uncertain", param_hint="--head")
     if csv is not None and as_json:
         raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")
-    with one_line_errors():
-        from palm_cache.retrieval.find import search as find
+    from palm_cache.retrieval.find import search as find
 
-        loaded = override(LoadingParams(), **loading)
-        result = find(
-            stores,
-            text=text,
-            like=like,
-            row=row,
-            head=head,
-            class_name=class_name,
-            uncertain=doubt,
-            diverse=diverse,
-            k=k,
-            labels=label or (),
-            unlabelled=unlabelled,
-            path=path,
-            datasets=dataset or (),
-            run=run,
-            audio=audio,
-            encoder=encoder,
-            device=loaded.device,
-            tokenizer=loaded.tokenizer,
-            trust_remote_code=loaded.trust_remote_code,
-        )
-        notes = [*result.remarks]
-        if html is not None:
-            from palm_cache.explore.found import write_found
+    loaded = override(LoadingParams(), **loading)
+    result = find(
+        stores,
+        text=text,
+        like=like,
+        row=row,
+        head=head,
+        class_name=class_name,
+        uncertain=doubt,
+        diverse=diverse,
+        k=k,
+        labels=label or (),
+        unlabelled=unlabelled,
+        path=path,
+        datasets=dataset or (),
+        run=run,
+        audio=audio,
+        encoder=encoder,
+        device=loaded.device,
+        tokenizer=loaded.tokenizer,
+        trust_remote_code=loaded.trust_remote_code,
+    )
+    notes = [*result.remarks]
+    if html is not None:
+        from palm_cache.explore.found import write_found
 
-            with progress_bar("rows") as progress:
-                write_found(result, html, progress)
-        if copy is not None:
-            from palm_cache.retrieval.copies import copy_found
+        with progress_bar("rows") as progress:
+            write_found(result, html, progress)
+    if copy is not None:
+        from palm_cache.retrieval.copies import copy_found
 
-            copies = copy_found(result, copy)
-            notes += [f"{len(copies.written)} file(s) -> {copy}", *copies.notes]
-        _show(result, csv, as_json)
+        copies = copy_found(result, copy)
+        notes += [f"{len(copies.written)} file(s) -> {copy}", *copies.notes]
+    _show(result, csv, as_json)
     for note in notes:
         say(f"note: {note}")
     if html is not None:
@@ -265,8 +266,3 @@ def _cells(row: dict[str, Any], several: bool, noted: bool) -> list[str]:
         row["label"] or "",
         *[row["note"]] * noted,
     ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, search, USE)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.options import USE, RunOption, SourceArgument
-from palm_cache.cli.terminal import Json, command, one_line_errors, print_json, say, tell
+from palm_cache.cli.options import RunOption, SourceArgument
+from palm_cache.cli.terminal import Json, print_json, say, tell
 from palm_cache.errors import OutputError
 
 if TYPE_CHECKING:
@@ -33,15 +33,14 @@ def push(
 
     Example: palm-cache push runs/demo/mini/heads.h5 hf://me/city-sounds --private
     """
-    with one_line_errors("nothing was uploaded"):
-        from palm_cache.prediction.sharing import prepare_push, send
+    from palm_cache.prediction.sharing import prepare_push, send
 
-        parcel = prepare_push(heads, to, run, private=private)
-        for line in _contents(parcel):
-            say(line)
-        if not yes:
-            _ask()
-        address = send(parcel)
+    parcel = prepare_push(heads, to, run, private=private)
+    for line in _contents(parcel):
+        say(line)
+    if not yes:
+        _ask()
+    address = send(parcel)
     if as_json:
         print_json({"address": str(address), "commit": address.revision, "card": parcel.card})
         return
@@ -49,33 +48,30 @@ def push(
 
 
 def pull(
-    address: Annotated[str, typer.Argument(help="A shared head: hf://USER/NAME or hf://USER/NAME@REVISION.")],
+    address: Annotated[
+        str,
+        typer.Argument(help="A shared head: hf://USER/NAME or hf://USER/NAME@REVISION.", metavar="ADDRESS"),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="The folder to make.", show_default="the repository's name")
+        Path | None,
+        typer.Option(help="The folder to make.", metavar="DIR", show_default="the repository's name"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch a shared head into a folder, for use without a network.
+    """Fetch a shared head into a folder.
 
-    palm-cache predict takes the folder as it takes heads.h5. The commit that was fetched is printed and kept
-    in address.txt; with @REVISION a certain one is fetched.
+    palm-cache predict takes the folder as it takes heads.h5, without a network. The commit that was fetched
+    is printed and kept in address.txt; with @REVISION a certain one is fetched.
 
     Example: palm-cache pull hf://me/city-sounds
     """
-    with one_line_errors():
-        from palm_cache.prediction.sharing import pull as pull_head
+    from palm_cache.prediction.sharing import pull as pull_head
 
-        folder, pinned = pull_head(address, out)
+    folder, pinned = pull_head(address, out)
     if as_json:
         print_json({"folder": str(folder), "address": str(pinned), "commit": pinned.revision})
         return
     tell(f"{pinned} -> {folder}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (push, pull):
-        command(app, function, USE)
 
 
 def _contents(parcel: Parcel) -> list[str]:

@@ -11,8 +11,8 @@ import typer
 from palm_cache.cli.checks import check_stores
 from palm_cache.cli.completion import complete_dataset, complete_store
 from palm_cache.cli.extraction import read_tables
-from palm_cache.cli.options import STAGE_ONE, RootOption, SameEncoderOption, StoreArgument, takes
-from palm_cache.cli.terminal import Json, one_line_errors, print_json, print_table, progress_bar, say, tell
+from palm_cache.cli.options import RootOption, SameEncoderOption, StoreArgument, takes
+from palm_cache.cli.terminal import Json, print_json, print_table, progress_bar, say, tell
 from palm_cache.params import LoadingParams, Params, Resources, override
 
 if TYPE_CHECKING:
@@ -27,12 +27,11 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
     from palm_cache.store.features import FeatureStore
     from palm_cache.store.places import place
 
-    with one_line_errors():
-        opened = FeatureStore(place(store))
-        header = asdict(opened.header)
-        failures = opened.failures()
-        folds = [{"train": len(fold.train), "test": len(fold.test)} for fold in opened.folds()]
-        n_clips = opened.n_clips
+    opened = FeatureStore(place(store))
+    header = asdict(opened.header)
+    failures = opened.failures()
+    folds = [{"train": len(fold.train), "test": len(fold.test)} for fold in opened.folds()]
+    n_clips = opened.n_clips
     if as_json:
         print_json({"store": str(store), **header, "clips": n_clips, "failures": failures, "folds": folds})
         return
@@ -86,16 +85,16 @@ def store_verify(
             help="Embed N clips drawn at random again with the store's encoder and compare.",
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other clips.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other clips.", metavar="N")] = 0,
     encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
-    """Check every file and row of a feature store: checksums, finite values, zero vectors.
+    """Check every file and row of a feature store.
 
-    Exit 1 if anything is wrong.
+    That is checksums, finite values and zero vectors. The exit code is 1 if anything is wrong.
 
-    Where the audio is here, the store can also be compared with it (--dataset) and with its encoder
-    (--recompute; without --dataset the audio is that of the dataset whose name the store has).
+    Where the audio is here, --dataset compares the store with it. --recompute embeds some clips again;
+    without --dataset their audio is that of the dataset whose name the store has.
 
     Example: palm-cache store verify data/features/demo/mini.zarr --dataset demo --recompute 32
     """
@@ -103,15 +102,14 @@ def store_verify(
     from palm_cache.store.places import place
 
     again = None
-    with one_line_errors():
-        opened = FeatureStore(place(store))
-        problems = opened.problems()
-        if not problems and (dataset is not None or recompute):
-            table = read_tables((dataset or opened.header.dataset,), root)[0][0]
-            compare = dataset is not None
-            loaded = override(LoadingParams(), **loading)
-            more, again = _hold_against(opened, table, compare, recompute, seed, encoder, loaded)
-            problems += more
+    opened = FeatureStore(place(store))
+    problems = opened.problems()
+    if not problems and (dataset is not None or recompute):
+        table = read_tables((dataset or opened.header.dataset,), root)[0][0]
+        compare = dataset is not None
+        loaded = override(LoadingParams(), **loading)
+        more, again = _hold_against(opened, table, compare, recompute, seed, encoder, loaded)
+        problems += more
     if as_json:
         document = {"store": str(store), "sound": not problems, "problems": problems}
         print_json({**document, "recomputed": again and asdict(again)})
@@ -178,16 +176,17 @@ def store_export(
     ],
     as_json: Json = False,
 ) -> None:
-    """Write a finished feature store in another place or format, whole or not at all.
+    """Write a feature store in another place or format.
 
-    A .zarr is the same store elsewhere, here or behind a URL. An exported .h5 becomes a .zarr again.
+    It is written whole or not at all. A .zarr is the same store elsewhere, here or behind a URL. An exported
+    .h5 becomes a .zarr again.
 
     Example: palm-cache store export data/features/demo/mini.zarr demo.h5
     """
     from palm_cache.store.conversion import export
     from palm_cache.store.places import place
 
-    with one_line_errors(), progress_bar("clips") as progress:
+    with progress_bar("clips") as progress:
         count = export(place(store), place(target), progress)
     if as_json:
         print_json({"store": store, "target": target, "n_clips": count})
@@ -200,31 +199,32 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Remove without asking.")
 
 @takes(where=(Params, ("features",)))
 def store_gc(where: dict[str, object], yes: YesOption = False, as_json: Json = False) -> None:
-    """List feature stores that cannot be read and what killed processes left, and remove it if told to.
+    """List stores that cannot be read and leftovers; remove them if told to.
 
-    Only what palm-cache wrote is ever removed, file by file. A store whose audio or checkpoint is not here
-    stays, and so does one of another format.
+    Leftovers are of processes that were killed. Only what palm-cache wrote is ever removed, file by file. A
+    store whose audio or checkpoint is not here stays, and so does one of another format.
 
     Example: palm-cache store gc
     """
     from palm_cache.store.places import place
     from palm_cache.store.prune import store_waste
 
-    with one_line_errors("what was removed is gone, the rest stays"):
-        _clear_out(store_waste(place(override(Params(), **where).features)), yes, as_json)
+    _clear_out(store_waste(place(override(Params(), **where).features)), yes, as_json)
 
 
 @takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))
 def cache_info(where: dict[str, object], resources: dict[str, object], as_json: Json = False) -> None:
-    """Show what is cached: for every recipe the number of contents, their size, and the stores made of them.
+    """Show what is cached for every recipe.
+
+    That is the number of contents, their size, and the stores made of them. A recipe is an encoder with its
+    weights and options.
 
     Example: palm-cache cache info
     """
     from palm_cache.store.prune import known_recipes
 
-    with one_line_errors():
-        stores, folder = _features_and_cache(where, resources)
-        recipes = known_recipes(folder, stores)
+    stores, folder = _features_and_cache(where, resources)
+    recipes = known_recipes(folder, stores)
     if as_json:
         print_json({"cache": str(folder), "recipes": [asdict(recipe) for recipe in recipes]})
         return
@@ -248,19 +248,18 @@ def cache_info(where: dict[str, object], resources: dict[str, object], as_json: 
 def cache_prune(
     where: dict[str, object], resources: dict[str, object], yes: YesOption = False, as_json: Json = False
 ) -> None:
-    """List what is cached but in no feature store, and remove it if told to.
+    """List what is cached but in no feature store; remove it if told to.
 
-    A recipe is an encoder with its weights and options. What goes would have to be embedded again. Clips that
-    were unpacked of Parquet and tar files go too, where those are not there any more.
+    What goes would have to be embedded again. Clips that were unpacked from Parquet and tar files go too,
+    where those files are not there any more.
 
     Example: palm-cache cache prune
     """
     from palm_cache.extraction.datasets.members import members_waste
     from palm_cache.store.prune import cache_waste, known_recipes
 
-    with one_line_errors("what was removed is gone, the rest stays"):
-        stores, folder = _features_and_cache(where, resources)
-        _clear_out([*cache_waste(known_recipes(folder, stores), folder), *members_waste()], yes, as_json)
+    stores, folder = _features_and_cache(where, resources)
+    _clear_out([*cache_waste(known_recipes(folder, stores), folder), *members_waste()], yes, as_json)
 
 
 def _features_and_cache(where: dict[str, object], resources: dict[str, object]) -> tuple[Place, Place]:
@@ -315,17 +314,3 @@ def _somebody_is_there() -> bool:
 def megabytes(count: int) -> str:
     """Return a number of bytes for people."""
     return f"{count / 1e6:,.1f} MB"
-
-
-def register(app: typer.Typer) -> None:
-    """Add ``store`` and ``cache`` with their commands."""
-    store = typer.Typer(no_args_is_help=True, help="Show, check, convert and clear out feature stores.")
-    store.command("info")(store_info)
-    store.command("verify")(store_verify)
-    store.command("export")(store_export)
-    store.command("gc")(store_gc)
-    app.add_typer(store, name="store", rich_help_panel=STAGE_ONE)
-    cache = typer.Typer(no_args_is_help=True, help="Look at the cache of embeddings and clear it out.")
-    cache.command("info")(cache_info)
-    cache.command("prune")(cache_prune)
-    app.add_typer(cache, name="cache", rich_help_panel=STAGE_ONE)

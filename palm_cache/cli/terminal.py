@@ -1,24 +1,19 @@
-"""What all commands share: one-line errors, progress on stderr, tables and JSON on stdout."""
+"""What commands print: results on stdout, as lines, tables or JSON; messages and progress on stderr."""
 
 from __future__ import annotations
 
-import errno
-import io
 import json
-import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from palm_cache.errors import PalmCacheError, visible, without_credentials
+from palm_cache.errors import visible, without_credentials
 from palm_cache.types import Progress
 
 if TYPE_CHECKING:
@@ -32,113 +27,8 @@ FOLDED_FROM = 28
 QUIET_SECONDS = 15.0
 """Where stderr is a file or a pipe, a line at most this often."""
 
-
-_SURROUNDINGS = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
-    *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
-)
-"""Errors of a file that say something of the machine and its owner, never of us."""
-
-
 _BEYOND_JSON = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters that JSON lets stand."""
-
-
-class Commands(TyperGroup):
-    """All commands, and what ends any of them with one line.
-
-    A defect keeps its traceback; what the machine refuses, and an output that takes nothing more, are none.
-    """
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a command."""
-        try:
-            if sys.stdout is None:
-                raise PalmCacheError("standard output is closed; send it somewhere, if only to /dev/null")
-            return super().main(*args, **kwargs)
-        except PalmCacheError as error:
-            _fail(str(error))
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            if isinstance(error.filename, str | bytes) and error.errno in _SURROUNDINGS:
-                _fail(f"{os.fsdecode(error.filename)}: {reason}; change that, or choose another place")
-            if not _stdout_fails():
-                raise
-            _fail(f"standard output: cannot write: {reason}; send it elsewhere")
-
-
-class Command(TyperCommand):
-    """A command that says what was meant by a word too many."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Parse; a word that belongs to no option is often the value of one."""
-        words = list(args)
-        try:
-            return super().parse_args(ctx, args)
-        except UsageError as error:
-            if "unexpected extra argument" in error.message and (meant := self._meant(words)):
-                error.message += f"; did you mean {meant}?"
-            error.message = visible(error.message)
-            raise
-
-    def _meant(self, words: Sequence[str]) -> str:
-        """Return the option that a word too many belongs to, with its value."""
-        options = {name: option for option in self.params for name in option.opts}
-        previous = ""
-        for number, word in enumerate(words):
-            option = options.get(previous)
-            is_value = option is not None and not getattr(option, "is_flag", False)
-            if is_value and not word.startswith("-"):
-                extra = [word]
-                for further in words[number + 1 :]:
-                    if further.startswith("-"):
-                        break
-                    extra.append(further)
-                if len(extra) > 1:
-                    return f"{previous} {','.join(extra)}"
-            elif not word.startswith("-") and "--dataset" in options and "--dataset" not in words:
-                return f"--dataset {word}"
-            previous = word
-        return ""
-
-
-UsageError: Any = typer.BadParameter.__base__
-
-
-def command(app: typer.Typer, function: Callable[..., None], panel: str | None = None) -> None:
-    """Add a command to an app, in a panel of its help."""
-    app.command(cls=Command, rich_help_panel=panel)(function)
-
-
-def _stdout_fails() -> bool:
-    """Tell whether standard output takes nothing; if so, have nobody try again."""
-    try:
-        print(flush=True)  # noqa: T201
-    except OSError:
-        # What is still in its buffer would fail once more when Python ends.
-        with suppress(io.UnsupportedOperation), Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        return True
-    return False
-
-
-def _fail(message: str) -> None:
-    _tell_stderr(f"error: {message}", "red")
-    sys.exit(1)
-
-
-@contextmanager
-def one_line_errors(if_interrupted: str = "nothing was written") -> Iterator[None]:
-    """Turn our errors into one line and exit code 1; anything else is a defect and keeps its traceback."""
-    try:
-        yield
-    except PalmCacheError as error:
-        _tell_stderr(f"error: {error}", "red")
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo(err=True)
-        _tell_stderr(f"interrupted: {if_interrupted}", "yellow")
-        raise typer.Exit(130) from None
 
 
 @contextmanager
@@ -169,12 +59,8 @@ def put(text: str) -> None:
         typer.echo(text, nl=False)
 
 
-def say(message: str) -> None:
+def say(message: str, colour: str = "yellow") -> None:
     """Tell the user something that is not a result."""
-    _tell_stderr(message, "yellow")
-
-
-def _tell_stderr(message: str, colour: str) -> None:
     with suppress(OSError):  # where nobody can be told, the exit code says it
         typer.secho(_shown(message), err=True, fg=colour)
 

@@ -9,43 +9,16 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from command_line import all_commands, call, fail, runner, succeed
+from command_line import call, fail, runner, succeed
 from safetensors.numpy import load_file
 from samples import flip_bit, make_features, write_palm_folder, write_sample
 
 from palm_cache.cli import app
 from palm_cache.cli.terminal import print_table, progress_bar
 from palm_cache.report.means import HEADINGS, NAMES_AND_ACCURACY
-
-
-@pytest.mark.parametrize(
-    ("name", "command"), all_commands(), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_every_command_and_option_says_what_it_does(name: str, command: Any) -> None:
-    assert command.help
-    assert len(command.help) > 20
-    for parameter in command.params:
-        assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
-    help_text = runner.invoke(app, [*name.split(), "--help"]).output
-    assert command.help.split(".")[0][:30] in " ".join(help_text.split())
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys\n"
-        "from typer.testing import CliRunner\n"
-        "from palm_cache.cli import app\n"
-        "for words in ('--help', 'extract --help', 'fit --help', 'predict --help', '--version'):\n"
-        "    assert CliRunner().invoke(app, words.split()).exit_code == 0\n"
-        "heavy = 'torch torchaudio transformers zarr h5py pandas numpy sklearn matplotlib'.split()\n"
-        "print(*(name for name in heavy if name in sys.modules))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
 
 
 def test_a_fit_imports_nothing_that_it_does_not_use(workplace: Path) -> None:

@@ -21,7 +21,7 @@ from typer.testing import Result
 from workshop import Workshop
 
 from palm_cache.cli import app
-from palm_cache.cli.terminal import Commands
+from palm_cache.cli.commands import Commands
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.extract import extract
 from palm_cache.store.heads import read_runs

@@ -28,13 +28,14 @@ def sections() -> dict[str, str]:
 def test_every_command_and_option_is_on_the_page(name: str, command: Any, sections: dict[str, str]) -> None:
     text = sections[name]
     assert f"    palm-cache {name}" in text
-    assert command.help.split(".")[0].split("\n")[0][:30] in text
+    assert command.help.split(".")[0] in text
     for parameter in command.params:
         options = parameter.param_type_name == "option"
         shown = parameter.opts if options else [parameter.metavar or parameter.name]
-        assert all(re.search(rf"<code>(-\w, )?{re.escape(name)}", text) for name in shown), (
-            f"{shown} in {text}"
-        )
+        assert all(
+            re.search(rf"<code>(-\w, )?(--(\[no-\])?)?{re.escape(name.removeprefix('--'))}", text)
+            for name in shown
+        ), f"{shown} in {text}"
 
 
 def test_defaults_are_shown_in_their_brackets(sections: dict[str, str]) -> None:

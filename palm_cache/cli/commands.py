@@ -1,0 +1,166 @@
+"""Commands and groups of them: what ends them with one line, and what was meant by a word too many."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from palm_cache.cli.help import help_text, usage
+from palm_cache.cli.terminal import say
+from palm_cache.errors import PalmCacheError, visible
+
+_SURROUNDINGS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
+)
+"""Errors of a file that say something of the machine and its owner, never of us."""
+
+
+class Commands(TyperGroup):
+    """A group of commands, and what ends any of them with one line.
+
+    A defect keeps its traceback; what the machine refuses, and an output that takes nothing more, are none.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command."""
+        try:
+            if sys.stdout is None:
+                raise PalmCacheError("standard output is closed; send it somewhere, if only to /dev/null")
+            return super().main(*args, **kwargs)
+        except PalmCacheError as error:
+            _fail(str(error))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            if isinstance(error.filename, str | bytes) and error.errno in _SURROUNDINGS:
+                _fail(f"{os.fsdecode(error.filename)}: {reason}; change that, or choose another place")
+            if not _stdout_fails():
+                raise
+            _fail(f"standard output: cannot write: {reason}; send it elsewhere")
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the group's own options: flags, each of which is given or not."""
+        options: list[Any] = super().get_params(ctx)
+        for option in options:
+            option.default = bool(option.default)  # typer would load pydantic to make sense of None
+        return options
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what follows the group's name."""
+        return [usage(self)]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write what ``--help`` prints."""
+        formatter.write(help_text(self, ctx))
+
+
+class Command(TyperCommand):
+    """A command that says what was meant by a word too many."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; a word that belongs to no option is often the value of one."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            if "unexpected extra argument" in error.message and (meant := self._meant(words)):
+                error.message += f"; did you mean {meant}?"
+            error.message = visible(error.message)
+            raise
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what follows the command's name."""
+        return [usage(self)]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write what ``--help`` prints."""
+        formatter.write(help_text(self, ctx))
+
+    def _meant(self, words: Sequence[str]) -> str:
+        """Return the option that a word too many belongs to, with its value."""
+        options = {name: option for option in self.params for name in option.opts}
+        previous = ""
+        for number, word in enumerate(words):
+            option = options.get(previous)
+            is_value = option is not None and not getattr(option, "is_flag", False)
+            if is_value and not word.startswith("-"):
+                extra = [word]
+                for further in words[number + 1 :]:
+                    if further.startswith("-"):
+                        break
+                    extra.append(further)
+                if len(extra) > 1:
+                    return f"{previous} {','.join(extra)}"
+            elif not word.startswith("-") and "--dataset" in options and "--dataset" not in words:
+                return f"--dataset {word}"
+            previous = word
+        return ""
+
+
+UsageError: Any = typer.BadParameter.__base__
+
+
+def command(
+    app: typer.Typer,
+    function: Callable[..., None],
+    *,
+    name: str | None = None,
+    panel: str | None = None,
+    if_interrupted: str = "nothing was written",
+) -> None:
+    """Add a command to an app.
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called, if not as its function.
+    panel : str, optional
+        Below which title help lists it.
+    if_interrupted : str
+        What Ctrl-C leaves.
+    """
+
+    @wraps(function)
+    def run(**values: Any) -> None:
+        try:
+            function(**values)
+        except KeyboardInterrupt:
+            typer.echo(err=True)
+            say(f"interrupted: {if_interrupted}")
+            raise typer.Exit(130) from None
+
+    app.command(name, cls=Command, rich_help_panel=panel)(run)
+
+
+def group(app: typer.Typer, name: str, summary: str, panel: str) -> typer.Typer:
+    """Add a group of commands to an app, in a panel of its help."""
+    members = typer.Typer(cls=Commands, no_args_is_help=True, help=summary)
+    app.add_typer(members, name=name, rich_help_panel=panel)
+    return members
+
+
+def _stdout_fails() -> bool:
+    """Tell whether standard output takes nothing; if so, have nobody try again."""
+    try:
+        print(flush=True)  # noqa: T201
+    except OSError:
+        # What is still in its buffer would fail once more when Python ends.
+        with suppress(io.UnsupportedOperation), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _fail(message: str) -> None:
+    say(f"error: {message}", colour="red")
+    sys.exit(1)
