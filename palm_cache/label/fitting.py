@@ -172,20 +172,20 @@ class Fitter:
         self._tell(scored=labels.version)
         if self._overtaken(labels):
             return
-        right = held_out(examples)
-        now = () if right is None else (accuracy(right, examples.groups),)
-        fit = replace(fit, sample=self._sample(examples, rows, right))
+        correct = held_out(examples)
+        latest = () if correct is None else (accuracy(correct, examples.groups),)
+        fit = replace(fit, sample=self._sample(examples, rows, correct))
         rounds = _rounds(rows, labels)
-        self.fit = replace(fit, growth=(*self._known(rounds.values()), *now))
+        self.fit = replace(fit, growth=(*self._known(rounds.values()), *latest))
         for count, labels_then in rounds.items():
             if labels_then in self._points:
                 continue
             if self._overtaken(labels):
                 return
-            then = examples.part(np.arange(len(rows)) < count)
-            right_then = held_out(then)
-            self._points[labels_then] = None if right_then is None else accuracy(right_then, then.groups)
-            self.fit = replace(fit, growth=(*self._known(rounds.values()), *now))
+            earlier = examples.part(np.arange(len(rows)) < count)
+            right_then = held_out(earlier)
+            self._points[labels_then] = None if right_then is None else accuracy(right_then, earlier.groups)
+            self.fit = replace(fit, growth=(*self._known(rounds.values()), *latest))
 
     def _known(self, rounds: Iterable[bytes]) -> list[Accuracy]:
         points = map(self._points.get, rounds)
@@ -201,15 +201,15 @@ class Fitter:
         return Examples(audio, classes, recordings, len(labels.classes), text), rows
 
     def _sample(
-        self, examples: Examples, rows: NDArray[np.int64], right: NDArray[np.bool_] | None
+        self, examples: Examples, rows: NDArray[np.int64], correct: NDArray[np.bool_] | None
     ) -> Accuracy | None:
         is_labelled = np.zeros(len(self._usable), bool)
         is_labelled[rows] = True
         sample = random_sample(is_labelled, self._usable)
-        if right is None or len(sample) < MIN_SAMPLE:
+        if correct is None or len(sample) < MIN_SAMPLE:
             return None
         chosen = np.isin(rows, sample)
-        return accuracy(right[chosen], examples.groups[chosen])
+        return accuracy(correct[chosen], examples.groups[chosen])
 
 
 def _rounds(rows: NDArray[np.int64], labels: Labels) -> dict[int, bytes]:

@@ -101,8 +101,8 @@ def check_class_name(name: str) -> str:
         raise DataError(f"class name {name!r} is no text") from None
     if not plain:
         raise DataError("a class needs a name")
-    if wrong := unstorable(plain):
-        raise DataError(f"class name {plain!r} {wrong}")
+    if fault := unstorable(plain):
+        raise DataError(f"class name {plain!r} {fault}")
     return plain
 
 
@@ -195,14 +195,14 @@ def _read_label(line: str, where: str) -> Label:
     fields = [field.strip() for field in records[0]]
     if len(fields) != len(COLUMNS):
         raise DataError(f"{where}: {len(fields)} field(s) instead of {len(COLUMNS)}; mend it")
-    told = dict(zip(COLUMNS, fields, strict=True))
-    if not told["path"]:
+    entry = dict(zip(COLUMNS, fields, strict=True))
+    if not entry["path"]:
         raise DataError(f"{where}: path is empty; mend it")
-    start, end = stretch(told, where)
-    name = clean(told["classname"])
-    if wrong := unstorable(name):
-        raise DataError(f"{where}: class name {name!r} {wrong}; mend it")
-    return Label((on_disk(told["path"]), start, end), name or None, told["time"])
+    start, end = stretch(entry, where)
+    name = clean(entry["classname"])
+    if fault := unstorable(name):
+        raise DataError(f"{where}: class name {name!r} {fault}; mend it")
+    return Label((on_disk(entry["path"]), start, end), name or None, entry["time"])
 
 
 def _is_utf8(file: Path) -> bool:

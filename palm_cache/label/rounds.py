@@ -130,19 +130,19 @@ def held_out(examples: Examples) -> NDArray[np.bool_] | None:
     folds = _folds(examples.labels, examples.groups)
     if folds.max(initial=0) < 1 or not can_fit(examples):
         return None
-    right = np.zeros(len(folds), bool)
+    correct = np.zeros(len(folds), bool)
     for fold in range(folds.max() + 1):
         out = folds == fold
-        rest = examples.part(~out)
-        if can_fit(rest):
-            said = Classifier(rest).probabilities(examples.audio[out]).argmax(axis=1)
+        training = examples.part(~out)
+        if can_fit(training):
+            answers = Classifier(training).probabilities(examples.audio[out]).argmax(axis=1)
         else:
-            said = np.full(out.sum(), rest.labels[0])
-        right[out] = said == examples.labels[out]
-    return right
+            answers = np.full(out.sum(), training.labels[0])
+        correct[out] = answers == examples.labels[out]
+    return correct
 
 
-def accuracy(right: NDArray[np.bool_], groups: NDArray[np.int64]) -> Accuracy:
+def accuracy(correct: NDArray[np.bool_], groups: NDArray[np.int64]) -> Accuracy:
     r"""Return an accuracy with its interval, for which rows of one group are no independent evidence.
 
     .. math:: V = \frac{G}{G - 1}\,\frac{\sum_g \big(\sum_{i \in g} (r_i - \bar r)\big)^2}{n^2}
@@ -159,12 +159,12 @@ def accuracy(right: NDArray[np.bool_], groups: NDArray[np.int64]) -> Accuracy:
     sizes = np.bincount(place)
     typical = sizes.mean()
     sizes = np.concatenate([sizes, np.full(4, typical)])
-    sums = np.concatenate([np.bincount(place, weights=right), typical * np.array([1, 1, 0, 0])])
+    sums = np.concatenate([np.bincount(place, weights=correct), typical * np.array([1, 1, 0, 0])])
     n_groups, middle = len(sizes), sums.sum() / sizes.sum()
     variance = n_groups / (n_groups - 1) * ((sums - middle * sizes) ** 2).sum() / sizes.sum() ** 2
     reach = float(stdtrit(n_groups - 1, (1 + LEVEL) / 2)) * math.sqrt(variance)
     return Accuracy(
-        len(right), float(right.mean()), float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
+        len(correct), float(correct.mean()), float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
     )
 
 

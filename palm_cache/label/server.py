@@ -168,8 +168,8 @@ class Guard:
 
         async def send_kept(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                kept = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                message["headers"] = [*message["headers"], *kept]
+                fixed_headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message["headers"], *fixed_headers]
             await send(message)
 
         await self._app(scope, receive, send_kept)
@@ -214,17 +214,17 @@ class Pages:
 
     def rows(self, request: Request) -> Response:
         """Return rows that are proposed, or nearest to a text or a row."""
-        asked = request.query_params
-        by, of_class, session = asked.get("by", "both"), asked.get("class", ""), self._session
-        passed_over = _numbers(asked.get("passed_over", ""))
+        query = request.query_params
+        by, of_class, session = query.get("by", "both"), query.get("class", ""), self._session
+        passed_over = _numbers(query.get("passed_over", ""))
         if by == "text":
-            rows = session.like_text(asked.get("text", ""), passed_over=passed_over)
+            rows = session.like_text(query.get("text", ""), passed_over=passed_over)
         elif by == "row":
-            rows = session.like_row(_number(asked.get("row", "")), passed_over=passed_over)
+            rows = session.like_row(_number(query.get("row", "")), passed_over=passed_over)
         elif by == "labelled":
             rows = session.labelled_as(of_class)
         elif by == "these":
-            rows = session.shown(_numbers(asked.get("rows", "")))
+            rows = session.shown(_numbers(query.get("rows", "")))
         elif by in PROPOSALS:
             rows = session.proposed(by, of_class=of_class, passed_over=passed_over)
         else:
@@ -258,8 +258,8 @@ class Pages:
         return self._after(await run_in_threadpool(self._session.undo))
 
     def _after(self, row: int | None) -> Response:
-        shown: list[Shown] = self._session.shown([row]) if row is not None and row >= 0 else []
-        return JSONResponse({"state": self._session.state(), "row": asdict(shown[0]) if shown else None})
+        rows: list[Shown] = self._session.shown([row]) if row is not None and row >= 0 else []
+        return JSONResponse({"state": self._session.state(), "row": asdict(rows[0]) if rows else None})
 
     def _hear(self, row: int) -> tuple[dict[str, float], tuple[bytes, str], bytes]:
         snippet = read_snippet(*self._session.sound_of(row))
@@ -275,8 +275,8 @@ class Pages:
 def _ranged(request: Request, content: bytes, media_type: str) -> Response:
     """Answer with content, or with the one range of it that is asked for (RFC 9110, section 14)."""
     headers = {"Accept-Ranges": "bytes"}
-    unit, _, asked = request.headers.get("range", "").partition("=")
-    first, dash, last = asked.strip().partition("-")
+    unit, _, span = request.headers.get("range", "").partition("=")
+    first, dash, last = span.strip().partition("-")
     readable = (first + last).isdecimal() and max(len(first), len(last)) < LONGEST_NUMBER
     if unit != "bytes" or not dash or not readable:
         return Response(content, headers=headers, media_type=media_type)

@@ -141,10 +141,10 @@ class Session:
 
     def _follow(self) -> None:
         """Read the file again if it was changed by somebody else."""
-        now = stamp(self.file)
-        if now == self._stamp:
+        current = stamp(self.file)
+        if current == self._stamp:
             return
-        if now is None:
+        if current is None:
             raise DataError(
                 f"{self.file}: is gone or empty now, with all labels; put it back, or end this page "
                 "and begin again"
@@ -313,7 +313,7 @@ class Session:
     def shown(self, rows: Sequence[int]) -> list[Shown]:
         """Return rows as the page shows them."""
         fit, labelled = self.fit, self.labelled()
-        shown = []
+        entries = []
         for row in rows:
             path, start, end = self.stretches[self.check_row(row)]
             guesses: tuple[tuple[str, float], ...] = ()
@@ -321,8 +321,8 @@ class Session:
                 shares = fit.probabilities[row]
                 best = np.argsort(-shares, kind="stable")[:3].tolist()
                 guesses = tuple((fit.classes[place], float(shares[place])) for place in best)
-            shown.append(Shown(row, path, start, end, labelled.get(row), guesses))
-        return shown
+            entries.append(Shown(row, path, start, end, labelled.get(row), guesses))
+        return entries
 
     @property
     def fit(self) -> Fit:

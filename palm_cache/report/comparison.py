@@ -56,8 +56,8 @@ def compare_with_paper(scores: pd.DataFrame, encoder: str) -> Section | None:
 def _paper_runs(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the runs on the paper's datasets with its number of shots, under the paper's spelling."""
     spelling = {name.lower(): name for name in published.names()}
-    known = scores.assign(dataset=scores["dataset"].str.lower().map(spelling)).dropna(subset=["dataset"])
-    return known[known["shots"].isin([0, published.SHOTS])]
+    spelled = scores.assign(dataset=scores["dataset"].str.lower().map(spelling)).dropna(subset=["dataset"])
+    return spelled[spelled["shots"].isin([0, published.SHOTS])]
 
 
 def _matched(ours: pd.DataFrame) -> Match:
@@ -102,11 +102,11 @@ def deviations(hyperparameters: object) -> list[str]:
 def _lacking(absent: pd.DataFrame, all_runs: pd.DataFrame) -> str:
     """Name the folds and seeds that are missing, whole ones where they are."""
     lacking = []
-    for what in ("fold", "seed"):
-        counts = absent[what].value_counts()
-        whole = sorted(counts.index[counts == all_runs[what].value_counts().reindex(counts.index)])
+    for key in ("fold", "seed"):
+        counts = absent[key].value_counts()
+        whole = sorted(counts.index[counts == all_runs[key].value_counts().reindex(counts.index)])
         if whole:
-            lacking.append(f"{what}{'s' * (len(whole) > 1)} {', '.join(map(str, whole))}")
+            lacking.append(f"{key}{'s' * (len(whole) > 1)} {', '.join(map(str, whole))}")
     return " and ".join(lacking) if lacking else f"{len(absent)} runs" * bool(len(absent))
 
 
@@ -119,21 +119,21 @@ def _means(runs: pd.DataFrame) -> pd.Series[float]:
 def _by_dataset(ours: pd.DataFrame, match: Match) -> Table:
     """Table 2's means and Figure 1's averages, over the datasets that both have whole and over all."""
     matched, missing = match
-    every, mine, theirs = _means(ours), _means(matched), _means(published.results())
+    every, means, paper_means = _means(ours), _means(matched), _means(published.results())
     rows = []
-    for key in every.index.intersection(theirs.index):
+    for key in every.index.intersection(paper_means.index):
         lacking = missing.get(key)
-        cells = _beside(mine[key], theirs[key]) if not lacking else _apart(every[key], theirs[key])
+        cells = _beside(means[key], paper_means[key]) if not lacking else _apart(every[key], paper_means[key])
         rows.append((*key, *cells, lacking or ""))
-    shared = every.index.intersection(theirs.index)
+    shared = every.index.intersection(paper_means.index)
     for head in dict.fromkeys(head for _, head in shared):
         keys = [key for key in shared if key[1] == head]
         whole = [key for key in keys if key not in missing]
         if whole:
-            cells = _beside(float(mine[whole].mean()), float(theirs[whole].mean()))
+            cells = _beside(float(means[whole].mean()), float(paper_means[whole].mean()))
             rows.append((f"average of {len(whole)}", head, *cells, ""))
         if len(whole) < len(keys):
-            cells = _apart(float(every[keys].mean()), float(theirs[keys].mean()))
+            cells = _apart(float(every[keys].mean()), float(paper_means[keys].mean()))
             rows.append((f"average of {len(keys)}", head, *cells, "see its datasets"))
     caption = (
         "Accuracy at 16 shots, mean over folds and seeds (paper, Table 2 and Figure 1); the difference of "
@@ -149,15 +149,15 @@ def _by_seed(match: Match) -> list[Table]:
     matched, missing = match
     keys_of_runs = zip(matched["dataset"], matched["head"], strict=True)
     whole = matched[pd.Series([key not in missing for key in keys_of_runs], index=matched.index, dtype=bool)]
-    mine, theirs = (
+    means, paper_means = (
         runs.groupby(["head", "dataset", "seed"])["accuracy"].mean() for runs in (whole, published.results())
     )
-    shared = mine.index.intersection(theirs.index)
+    shared = means.index.intersection(paper_means.index)
     rows = []
     for head in dict.fromkeys(key[0] for key in shared):
         for seed in sorted({key[2] for key in shared if key[0] == head}):
             keys = [key for key in shared if key[0] == head and key[2] == seed]
-            cells = _beside(float(mine[keys].mean()), float(theirs[keys].mean()))
+            cells = _beside(float(means[keys].mean()), float(paper_means[keys].mean()))
             rows.append((str(head), str(seed), str(len(keys)), *cells))
     headings = ("head", "seed", "datasets", "ours %", "published %", "difference")
     return [Table(headings, tuple(rows), "Average over datasets by seed (paper, Table 2)")] if rows else []
@@ -172,14 +172,14 @@ def _claims(ours: pd.DataFrame) -> Table:
         dataset, head = claim["dataset"], claim["head"]
         if dataset and dataset not in set(ours["dataset"]):
             continue
-        here = means.get((dataset, head)) if dataset else average.get(head)
+        accuracy = means.get((dataset, head)) if dataset else average.get(head)
         rows.append(
             (
                 dataset or f"average of {len(published.names())}",
                 claim["method"],
                 claim["encoders"],
                 f"{claim['accuracy']:.2f}",
-                "-" if here is None else percent(here),
+                "-" if accuracy is None else percent(accuracy),
                 f"{claim['source']} (as reported by a digest, unverified)",
             )
         )
@@ -193,17 +193,17 @@ def _ablation(ours: pd.DataFrame) -> list[Table]:
     """Figure 4: what PALM's learned context is worth, on datasets of which all folds are here."""
     folds = published.datasets().groupby("dataset")["fold"].nunique()
     whole = ours[ours.groupby(["dataset", "head"])["fold"].transform("nunique") >= ours["dataset"].map(folds)]
-    mine, full = _means(whole), _means(published.results())
+    means, full = _means(whole), _means(published.results())
     bare = published.figures().query("figure == 4").set_index("dataset")["accuracy"]
     rows = tuple(
         (
             dataset,
-            percent(mine[dataset, "palm-dagger"]),
+            percent(means[dataset, "palm-dagger"]),
             percent(bare[dataset]),
-            _gain(mine.get((dataset, "palm")), mine[dataset, "palm-dagger"]),
+            _gain(means.get((dataset, "palm")), means[dataset, "palm-dagger"]),
             _gain(full[dataset, "palm"], bare[dataset]),
         )
-        for dataset, head in mine.index
+        for dataset, head in means.index
         if head == "palm-dagger"
     )
     headings = ("dataset", "palm-dagger: ours %", "published %", "palm above it: ours", "published")
@@ -232,14 +232,14 @@ def _parameters(ours: pd.DataFrame) -> Table:
 def _datasets(ours: pd.DataFrame) -> Table:
     """Table 1: folds, training clips of a draw and test clips."""
     trained = ours[ours["shots"] == published.SHOTS]
-    theirs = published.datasets()
+    counts = published.datasets()
     rows = []
     for dataset in published.names():
-        mine, paper = ours[ours["dataset"] == dataset], theirs[theirs["dataset"] == dataset]
-        if mine.empty:
+        runs, paper = ours[ours["dataset"] == dataset], counts[counts["dataset"] == dataset]
+        if runs.empty:
             continue
         drawn = trained.loc[trained["dataset"] == dataset, "n_train"]
-        tested = mine.drop_duplicates("fold").set_index("fold")["n_test"]
+        tested = runs.drop_duplicates("fold").set_index("fold")["n_test"]
         rows.append(
             (
                 dataset,

@@ -94,9 +94,9 @@ class Pair:
     """Two heads on one dataset, compared."""
 
     place: Place
-    one: HeadRuns
-    other: HeadRuns
-    compared: Comparison
+    reference: HeadRuns
+    rival: HeadRuns
+    result: Comparison
 
 
 def reference_head(kinds: Mapping[Place, list[HeadRuns]], against: str | None) -> str:
@@ -125,34 +125,36 @@ def pairs(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> list[Pair]:
             continue
         reference_runs = largest.pop(reference)
         at = {kind.head: kind for kind in of_place if kind.shots in (0, reference_runs.shots)}
-        for other in (largest if reference_runs.shots == 0 else {**at}).values():
-            answered = difference(reference_runs.outcomes, other.outcomes)
-            if other.head != reference and answered:
-                compared.append(Pair(place, reference_runs, other, compare([answered])))
+        for rival in (largest if reference_runs.shots == 0 else at).values():
+            estimate = difference(reference_runs.outcomes, rival.outcomes)
+            if rival.head != reference and estimate:
+                compared.append(Pair(place, reference_runs, rival, compare([estimate])))
     return compared
 
 
 def certainty(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
     """Show every head beside the reference, compared on the same clips and draws."""
-    made = pairs(kinds, reference)
-    tested = [pair.compared.p for pair in made if pair.compared.n_seeds != 1]
+    compared = pairs(kinds, reference)
+    tested = [pair.result.p for pair in compared if pair.result.n_seeds != 1]
     adjusted = iter(holm(tested))
     tables: dict[tuple[Place, str], list[tuple[str, ...]]] = {}
-    for pair in made:
-        known = pair.compared.n_seeds != 1
-        cells = _cells(pair.compared, next(adjusted) if known else None)
-        name = str(pair.other) if pair.other.shots != pair.one.shots else pair.other.head
-        tables.setdefault((pair.place, str(pair.one)), []).append((name + "*" * (not known), *cells))
+    for pair in compared:
+        is_tested = pair.result.n_seeds != 1
+        cells = _cells(pair.result, next(adjusted) if is_tested else None)
+        name = str(pair.rival) if pair.rival.shots != pair.reference.shots else pair.rival.head
+        tables.setdefault((pair.place, str(pair.reference)), []).append(
+            (name + "*" * (not is_tested), *cells)
+        )
     blocks: list[str | Table | Figure] = []
-    if made:
+    if compared:
         blocks.append(_PAIRS.format(count=len(tested)))
     else:
         blocks.append(f"Nothing is compared with {reference}: no other head ran with its shots and seeds.")
     headings = ("", "difference", f"{100 * LEVEL:.0f} % interval", "p", "p, Holm")
-    for ((dataset, encoder), one), rows in tables.items():
-        caption = f"{dataset}, {encoder}: {one}, less each of the others, in points of accuracy"
+    for ((dataset, encoder), of_reference), rows in tables.items():
+        caption = f"{dataset}, {encoder}: {of_reference}, less each of the others, in points of accuracy"
         blocks.append(Table(headings, tuple(rows), caption))
-    if len(tested) < len(made):
+    if len(tested) < len(compared):
         blocks.append(ONE_SEED)
     return Section("How sure the differences are", tuple(blocks))
 
@@ -165,12 +167,12 @@ def errors(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
         largest = largest_of(of_place)
         names = next(iter(of_place[0].runs.values())).class_names
         confused = {kind.head: confusion(list(kind.runs.values())) for kind in largest}
-        shown = next((kind for kind in largest if kind.head == reference), largest[-1])
+        chosen = next((kind for kind in largest if kind.head == reference), largest[-1])
         caption = (
-            f"{where}: what {shown} takes every class for, in % of its test clips, over all folds and seeds"
+            f"{where}: what {chosen} takes every class for, in % of its test clips, over all folds and seeds"
         )
         blocks.append(
-            figures.confusion_matrix(f"confusion_{number + 1}", caption, confused[shown.head], names)
+            figures.confusion_matrix(f"confusion_{number + 1}", caption, confused[chosen.head], names)
         )
         of_heads = [recalls(counts) for counts in confused.values()]
         rows = tuple(

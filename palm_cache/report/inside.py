@@ -125,10 +125,10 @@ def _tell(
     if zero_shot is not None:
         before = recalls(confusion(list(zero_shot.runs.values())))
         columns["zero-shot recall %"] = [percent(float(recall)) for recall in before]
-        told = ~np.isnan(before)
-        if len(set(before[told])) > 1 and len(set(gates[told])) > 1:
+        present = ~np.isnan(before)
+        if len(set(before[present])) > 1 and len(set(gates[present])) > 1:
             # Spearman's, as scipy.stats has it, which takes long to import.
-            ranks = pd.DataFrame({"gate": gates[told], "recall": before[told]}).rank()
+            ranks = pd.DataFrame({"gate": gates[present], "recall": before[present]}).rank()
             rank = float(np.corrcoef(ranks["gate"], ranks["recall"])[0, 1])
             correlations.append(f"{where}: rank correlation of gate and zero-shot recall {rank:+.2f}.")
     columns["recall %"] = [percent(float(recall)) for recall in recalls(confusion(list(kind.runs.values())))]
@@ -163,5 +163,5 @@ def _prompt(template: str, name: str) -> str:
 
 def _losses(name: str, members: Sequence[FittedHead]) -> dict[str, NDArray[np.float32]]:
     """Return the mean loss by epoch of runs that kept it."""
-    kept = [head.state["losses"].numpy() for head in members if "losses" in head.state]
-    return {name: np.mean(kept, axis=0)} if kept else {}
+    losses = [head.state["losses"].numpy() for head in members if "losses" in head.state]
+    return {name: np.mean(losses, axis=0)} if losses else {}

@@ -114,5 +114,5 @@ def span(numbers: pd.Series[int]) -> str:
     """Return the least and the most of some numbers, or "-" if there are none."""
     if numbers.empty:
         return "-"
-    least, most = numbers.min(), numbers.max()
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    low, high = numbers.min(), numbers.max()
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -28,11 +28,11 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     kinds : mapping
         From :func:`palm_cache.report.evidence.by_kind`; without them nothing can be sure.
     """
-    spoken = []
+    candidates = []
     for encoder, of_encoder in scores.groupby("encoder"):
         datasets, means = _means(of_encoder)
-        spoken.append((len(datasets), means.iloc[0], str(encoder), datasets, means))
-    *_, encoder, datasets, means = max(spoken, key=lambda one: one[:2])
+        candidates.append((len(datasets), means.iloc[0], str(encoder), datasets, means))
+    *_, encoder, datasets, means = max(candidates, key=lambda entry: entry[:2])
     of_datasets = {name: kinds.get((name, encoder), []) for name in datasets}
     head, shots = str(means.index[0][0]), int(means.index[0][1])
     mean = f"{100 * means.iloc[0]:.1f} %{_bounds(of_datasets, head, shots)}"
@@ -54,8 +54,8 @@ def _means(runs: pd.DataFrame) -> tuple[list[str], pd.Series[float]]:
     if summary.empty:
         datasets = [str(runs.groupby("dataset")["head"].nunique().idxmax())]
         summary = summarise(runs[runs["dataset"].isin(datasets)])
-    shown = summary[summary["shots"].isin([0, summary["shots"].max()])]
-    means = shown.groupby(["head", "shots"])["accuracy"].mean()
+    compared = summary[summary["shots"].isin([0, summary["shots"].max()])]
+    means = compared.groupby(["head", "shots"])["accuracy"].mean()
     return datasets, means.sort_values(ascending=False, kind="stable")
 
 
@@ -69,20 +69,20 @@ def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int) -> str:
 
 def _sureness(kinds: Mapping[str, list[HeadRuns]], means: pd.Series[float]) -> str:
     """Say from which of the other heads the first differs for sure."""
-    (best, shots), *others = means.index
+    (best, shots), *rivals = means.index
     ps: dict[str, float] = {}
-    for head, its_shots in others:
+    for head, its_shots in rivals:
         both = list(zip(of_all(kinds, best, shots), of_all(kinds, head, its_shots), strict=False))
-        answered = [difference(one.outcomes, other.outcomes) for one, other in both]
-        if answered and all(answered):
-            compared = compare(answered)
+        estimates = [difference(first.outcomes, rival.outcomes) for first, rival in both]
+        if estimates and all(estimates):
+            compared = compare(estimates)
             if compared.n_seeds != 1:
                 ps[head] = compared.p
     if not ps:
         return "but how sure that is, only predictions of several seeds can tell"
     family = len(means) * (len(means) - 1) // 2
     behind = {head for head, p in zip(ps, holm(list(ps.values()), family), strict=True) if p < 1 - LEVEL}
-    unsure = [head for head, _ in others if head not in behind]
+    unsure = [head for head, _ in rivals if head not in behind]
     if not unsure:
         return "surely better than every other head"
     if not behind:

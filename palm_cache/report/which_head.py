@@ -84,8 +84,8 @@ def datasets_of_all_heads(runs: pd.DataFrame) -> list[str]:
 
 def on_all_datasets(summary: pd.DataFrame) -> pd.DataFrame:
     """Return what was tried on every dataset: of the rest there is no mean to compare."""
-    tried = summary.groupby(["head", "shots"])["dataset"].transform("nunique")
-    return summary[tried == summary["dataset"].nunique()]
+    n_datasets = summary.groupby(["head", "shots"])["dataset"].transform("nunique")
+    return summary[n_datasets == summary["dataset"].nunique()]
 
 
 def _table(

@@ -115,8 +115,8 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     else:
         missing.append("prompts.csv (make it with: palm-cache prompts)")
     sections += [certainty(kinds, reference), errors(kinds, reference)] if kinds else []
-    seen = inside(kinds, heads or out)
-    sections += [seen] if seen else []
+    section = inside(kinds, heads or out)
+    sections += [section] if section else []
     sections.append(_provenance(scores, out / "scores.csv", missing, _short_draws(scores, kinds)))
     folder = out / "report"
     for section in sections:
@@ -235,11 +235,13 @@ def _deviations(scores: pd.DataFrame) -> str:
     paper = asdict(Training())
     heads_of: dict[str, set[str]] = {}
     for head, text in scores[["head", "hyperparameters"]].drop_duplicates().itertuples(index=False):
-        for what in deviations(text):
-            heads_of.setdefault(what, set()).add(head)
+        for deviation in deviations(text):
+            heads_of.setdefault(deviation, set()).add(head)
     if not heads_of:
         return f"Trained as in the paper: {', '.join(f'{name} {value}' for name, value in paper.items())}."
-    settings = "; ".join(f"{what} ({', '.join(sorted(heads))})" for what, heads in sorted(heads_of.items()))
+    settings = "; ".join(
+        f"{deviation} ({', '.join(sorted(heads))})" for deviation, heads in sorted(heads_of.items())
+    )
     return f"Not trained as in the paper: {settings}."
 
 

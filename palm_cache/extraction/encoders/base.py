@@ -266,11 +266,11 @@ class Encoder(ABC):
             "window (samples)": window.samples,
             "windows": window.max_windows,
         }
-        wrong = [f"{name} {value!r}" for name, value in positive.items() if not _is_positive(value)]
+        faults = [f"{name} {value!r}" for name, value in positive.items() if not _is_positive(value)]
         if window.padding not in Padding.__args__:  # type: ignore[attr-defined]
-            wrong.append(f"padding {window.padding!r}")
-        if wrong:
-            raise EncoderError(f"{self.spec}: no encoder can have {', '.join(wrong)}; its files are damaged")
+            faults.append(f"padding {window.padding!r}")
+        if faults:
+            raise EncoderError(f"{self.spec}: no encoder can have {', '.join(faults)}; its files are damaged")
         special = "openvino" if self.engine.runtime == "openvino" else "compile" * self.engine.compiled
         if special and not self.one_shape:
             raise EncoderError(

@@ -41,10 +41,10 @@ _KINDS: tuple[tuple[str, Sequence[str], str], ...] = (
 
 
 def read_tensors(
-    what: str,
+    subject: str,
     source: str,
     key: str,
-    whose: str,
+    model: str,
     get_it: str,
     *,
     unused: re.Pattern[str],
@@ -59,13 +59,13 @@ def read_tensors(
 
     Parameters
     ----------
-    what : str
+    subject : str
         The spec, for messages; it begins with the encoder's name.
     source : str
         The file.
     key : str
         Under which the file holds the tensors.
-    whose : str
+    model : str
         The model's name, for messages.
     get_it : str
         Where the right file lies, for messages.
@@ -82,14 +82,14 @@ def read_tensors(
     file = Path(source).expanduser()
     if not file.is_file():
         reason = "not a file" if file.exists() else "no such file"
-        raise EncoderError(f"{what}: {reason}; {get_it}")
+        raise EncoderError(f"{subject}: {reason}; {get_it}")
     try:
         content = load_plain(file)
     except Exception as error:  # torch raises nearly anything for a file that is no checkpoint
-        raise EncoderError(f"{what}: {_what_it_is(file)}; {get_it}") from error
-    refuse_others(what, source, content)
+        raise EncoderError(f"{subject}: {_what_it_is(file)}; {get_it}") from error
+    refuse_others(subject, source, content)
     if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
-        raise EncoderError(f"{what}: a checkpoint without {key!r}, so not {whose}'s; {get_it}")
+        raise EncoderError(f"{subject}: a checkpoint without {key!r}, so not {model}'s; {get_it}")
     tensors = _named(content[key])
     state = {
         # A copy: a view would keep all of the file mapped.
@@ -98,7 +98,7 @@ def read_tensors(
         if name.startswith(begin) and not unused.search(name)
     }
     if not state:
-        raise other_model(what, tensors, get_it)
+        raise other_model(subject, tensors, get_it)
     return state
 
 
@@ -126,42 +126,42 @@ def _named(content: object) -> dict[str, Tensor]:
     }
 
 
-def refuse_others(what: str, source: str, content: object) -> None:
-    """Raise where a file's content is known to be another encoder's than that which ``what`` begins with."""
-    held = [content.get(name) for name in ("model", "state_dict")] if isinstance(content, Mapping) else []
-    for tensors in map(_named, (*held, content)):
+def refuse_others(subject: str, source: str, content: object) -> None:
+    """Raise where a file is known to be another encoder's than that which ``subject`` begins with."""
+    states = [content.get(name) for name in ("model", "state_dict")] if isinstance(content, Mapping) else []
+    for tensors in map(_named, (*states, content)):
         for kind, starts, spec in _KINDS:
             if all(any(name.startswith(start) for name in tensors) for start in starts):
-                if not what.startswith(spec):
+                if not subject.startswith(spec):
                     use = "clap: with the directory that it lies in" if spec == "clap:" else f"{spec}{source}"
-                    raise EncoderError(f"{what}: this is {kind}: use {use}")
+                    raise EncoderError(f"{subject}: this is {kind}: use {use}")
                 return
 
 
-def not_a_directory(what: str, source: str) -> EncoderError:
+def not_a_directory(subject: str, source: str) -> EncoderError:
     """Return the error for a file where a directory or a hub id is wanted, which names what it is."""
-    return _misplaced(what, source, "a file; give the directory that it lies in, or a hub id (owner/name)")
+    return _misplaced(subject, source, "a file; give the directory that it lies in, or a hub id (owner/name)")
 
 
-def not_a_graph(what: str, source: str) -> EncoderError:
+def not_a_graph(subject: str, source: str) -> EncoderError:
     """Return the error for a file of torch where an ONNX graph is wanted, which names what it is."""
-    return _misplaced(what, source, "a file of torch, not an ONNX graph; export the model to ONNX")
+    return _misplaced(subject, source, "a file of torch, not an ONNX graph; export the model to ONNX")
 
 
-def _misplaced(what: str, source: str, otherwise: str) -> EncoderError:
+def _misplaced(subject: str, source: str, otherwise: str) -> EncoderError:
     try:
-        refuse_others(what, source, load_plain(Path(source).expanduser()))
+        refuse_others(subject, source, load_plain(Path(source).expanduser()))
     except EncoderError as error:
         return error
     except Exception:  # whatever it is, it is none of the checkpoints that are known
         pass
-    return EncoderError(f"{what}: {otherwise}")
+    return EncoderError(f"{subject}: {otherwise}")
 
 
-def other_model(what: str, tensors: Mapping[str, Tensor], get_it: str) -> EncoderError:
+def other_model(subject: str, tensors: Mapping[str, Tensor], get_it: str) -> EncoderError:
     """Return the error for a checkpoint of a model that nobody here knows."""
     first = ", ".join(list(tensors)[:3]) or "none"
-    return EncoderError(f"{what}: another model's checkpoint (its first weights: {first}); {get_it}")
+    return EncoderError(f"{subject}: another model's checkpoint (its first weights: {first}); {get_it}")
 
 
 _HTSAT = (
@@ -186,8 +186,8 @@ def official_htsat(name: str) -> str:
 
 
 def fill_towers(
-    what: str,
-    whose: str,
+    subject: str,
+    model: str,
     towers: Mapping[str, nn.Module],
     state: Mapping[str, Tensor],
     official: Callable[[str], str],
@@ -209,12 +209,12 @@ def fill_towers(
     EncoderError
         Naming everything that is missing, surplus or misshaped.
     """
-    wanted: dict[str, torch.Size] = {}
+    shapes: dict[str, torch.Size] = {}
     for prefix, tower in towers.items():
         for name, tensor in tower.state_dict().items():
             named, shape = official(prefix + name), tensor.shape
-            wanted[named] = torch.Size([3 * shape[0], *shape[1:]]) if ".qkv." in named else shape
-    check_weights(what, whose, wanted, state)
+            shapes[named] = torch.Size([3 * shape[0], *shape[1:]]) if ".qkv." in named else shape
+    check_weights(subject, model, shapes, state)
     for prefix, tower in towers.items():
         own = {name: _part(name, state[official(prefix + name)]) for name in tower.state_dict()}
         tower.load_state_dict(own, assign=True)
@@ -229,7 +229,7 @@ def _part(name: str, tensor: Tensor) -> Tensor:
 
 
 def check_weights(
-    what: str, whose: str, wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]
+    subject: str, model: str, shapes: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]
 ) -> None:
     """Compare names and shapes of weights with those wanted.
 
@@ -239,18 +239,18 @@ def check_weights(
         Naming everything that is missing, surplus or misshaped.
     """
     misshaped = [
-        f"{name} {tuple(found[name].shape)} instead of {tuple(shape)}"
-        for name, shape in sorted(wanted.items())
-        if name in found and found[name].shape != shape
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(shape)}"
+        for name, shape in sorted(shapes.items())
+        if name in tensors and tensors[name].shape != shape
     ]
     problems = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "surplus": sorted(found.keys() - wanted.keys()),
+        "missing": sorted(shapes.keys() - tensors.keys()),
+        "surplus": sorted(tensors.keys() - shapes.keys()),
         "misshaped": misshaped,
     }
-    said = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
-    if said:
-        raise EncoderError(f"{what}: not {whose}'s weights; {'; '.join(said)}")
+    complaints = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
+    if complaints:
+        raise EncoderError(f"{subject}: not {model}'s weights; {'; '.join(complaints)}")
 
 
 def _what_it_is(file: Path) -> str:

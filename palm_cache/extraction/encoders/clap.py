@@ -288,15 +288,15 @@ def check_processor(spec: str, config: Any, extractor: Any) -> None:
     EncoderError
         Naming what does not.
     """
-    audio, wrong = config.audio_config, ""
+    audio, fault = config.audio_config, ""
     if extractor.nb_max_samples <= max(extractor.fft_window_size, extractor.hop_length):
-        wrong = f"a window of {extractor.nb_max_samples} samples"
+        fault = f"a window of {extractor.nb_max_samples} samples"
     elif not extractor.frequency_max <= extractor.sampling_rate / 2:
-        wrong = f"frequency_max {extractor.frequency_max} at {extractor.sampling_rate} Hz"
+        fault = f"frequency_max {extractor.frequency_max} at {extractor.sampling_rate} Hz"
     elif extractor.feature_size != audio.num_mel_bins:
-        wrong = f"feature_size {extractor.feature_size} where the model reads {audio.num_mel_bins}"
-    if wrong:
-        raise EncoderError(f"{spec}: its processor's file is damaged: {wrong}")
+        fault = f"feature_size {extractor.feature_size} where the model reads {audio.num_mel_bins}"
+    if fault:
+        raise EncoderError(f"{spec}: its processor's file is damaged: {fault}")
     if audio.spec_size <= 0 or audio.spec_size % audio.num_mel_bins:
         raise EncoderError(
             f"{spec}: its config.json is damaged: spec_size {audio.spec_size} for {audio.num_mel_bins} mels"
@@ -331,30 +331,32 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
 
 def load_parts(source: str) -> ClapParts:
     """Load transformers' own model, feature extractor and tokenizer; raise as :meth:`ClapEncoder.load`."""
-    what = f"clap:{source}"
+    subject = f"clap:{source}"
     return from_directory_or_hub(
-        what, source, lambda place, options: _load_parts(what, place, options), ADVICE
+        subject, source, lambda place, options: _load_parts(subject, place, options), ADVICE
     )
 
 
-def _load_parts(what: str, place: str, options: Options) -> ClapParts:
-    config = load_config(what, place, options, ADVICE)
+def _load_parts(subject: str, place: str, options: Options) -> ClapParts:
+    config = load_config(subject, place, options, ADVICE)
     kind = config.get("model_type")
     if kind != "clap":
-        raise EncoderError(f"{what}: holds a model of type {kind!r}, not clap; try hf: for other models")
-    model = load_model(ClapModel, what, place, options, ADVICE)
-    extractor = load_part(what, "preprocessor_config.json", lambda: _load_extractor(place, options), ADVICE)
+        raise EncoderError(f"{subject}: holds a model of type {kind!r}, not clap; try hf: for other models")
+    model = load_model(ClapModel, subject, place, options, ADVICE)
+    extractor = load_part(
+        subject, "preprocessor_config.json", lambda: _load_extractor(place, options), ADVICE
+    )
     tokenizer = load_part(
-        what, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE
+        subject, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE
     )
     return ClapParts(model, extractor, tokenizer, provenance(config))
 
 
 def _load_extractor(place: str, options: Options) -> Any:
     """Load the processor's constants once they are known to make sense: tables are made of them."""
-    given, _ = ClapFeatureExtractor.get_feature_extractor_dict(place, **options)
-    for name, most in MOST.items():
-        value = given.get(name, 1)
-        if not isinstance(value, int) or not 0 < value <= most:
+    constants, _ = ClapFeatureExtractor.get_feature_extractor_dict(place, **options)
+    for name, largest in MOST.items():
+        value = constants.get(name, 1)
+        if not isinstance(value, int) or not 0 < value <= largest:
             raise ValueError(f"{name} {value!r}")
     return ClapFeatureExtractor.from_pretrained(place, **options)

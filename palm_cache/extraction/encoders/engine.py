@@ -119,11 +119,11 @@ class Engine:
 
         Exactly, but for ``tf32`` on NVIDIA's GPUs; a device without TF32 computes exactly there too.
         """
-        wanted = "tf32" if self.precision == "tf32" and self.device.type == "cuda" else "ieee"
+        precision = "tf32" if self.precision == "tf32" and self.device.type == "cuda" else "ieee"
         backends = _product_backends()
         before = [backend.fp32_precision for backend in backends]
         for backend in backends:
-            backend.fp32_precision = wanted
+            backend.fp32_precision = precision
         try:
             yield
         finally:

@@ -181,10 +181,10 @@ class HfEncoder(Encoder):
         """Return what the model reads of a clip, by its own extractor."""
         if len(sound) < self._shortest:
             sound = sound.repeat(ceil(self._shortest / len(sound)))[: self._shortest]
-        given = self._extractor(
+        inputs = self._extractor(
             sound.numpy(), sampling_rate=self._extractor.sampling_rate, return_tensors="pt"
         )
-        features: Tensor = given[self._extractor.model_input_names[0]][0]
+        features: Tensor = inputs[self._extractor.model_input_names[0]][0]
         return features
 
     def _pool(self, output: Tensor, samples: int) -> Tensor:
@@ -237,28 +237,28 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
     return constants
 
 
-def _load_parts(what: str, place: str, options: Options) -> HfParts:
-    config = load_config(what, place, options, ADVICE)
+def _load_parts(subject: str, place: str, options: Options) -> HfParts:
+    config = load_config(subject, place, options, ADVICE)
     kind = str(config.get("model_type"))
     if kind in OTHERS:
-        raise EncoderError(f"{what}: a model of type {kind!r} also reads text: use {OTHERS[kind]}")
-    trusted = code_of(what, place, options, ADVICE) if options["trust_remote_code"] else {}
+        raise EncoderError(f"{subject}: a model of type {kind!r} also reads text: use {OTHERS[kind]}")
+    trusted = code_of(subject, place, options, ADVICE) if options["trust_remote_code"] else {}
     if kind not in CONFIG_MAPPING and not trusted:
         if config.get("auto_map"):
-            raise needs_code(what, "config.json", f"auto_map: {', '.join(sorted(config['auto_map']))}")
-        raise EncoderError(f"{what}: transformers knows no model of type {kind!r}")
+            raise needs_code(subject, "config.json", f"auto_map: {', '.join(sorted(config['auto_map']))}")
+        raise EncoderError(f"{subject}: transformers knows no model of type {kind!r}")
     extractor = load_part(
-        what,
+        subject,
         "preprocessor_config.json",
         lambda: AutoFeatureExtractor.from_pretrained(place, **options),
         ADVICE,
     )
     if not hasattr(extractor, "sampling_rate"):
-        raise EncoderError(f"{what}: a model of type {kind!r}; its features are not made of sound")
-    model = load_model(AutoModel, what, place, options, ADVICE, optional=UNUSED)
+        raise EncoderError(f"{subject}: a model of type {kind!r}; its features are not made of sound")
+    model = load_model(AutoModel, subject, place, options, ADVICE, optional=UNUSED)
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
     if not (trusted or hasattr(model.config, "hidden_size")) or kind in ("encodec", "dac", "mimi"):
-        raise EncoderError(f"{what}: a model of type {kind!r} gives no hidden states; hf: cannot use it")
-    code = hash_code(what, place, options, ADVICE, trusted) if trusted else None
+        raise EncoderError(f"{subject}: a model of type {kind!r} gives no hidden states; hf: cannot use it")
+    code = hash_code(subject, place, options, ADVICE, trusted) if trusted else None
     return HfParts(model, extractor, provenance(config), code)

@@ -56,8 +56,10 @@ class LaionEncoder(ClapEncoder):
         The recipe's ``tokenizer``, where it is given, says where that lies.
         """
         model = build_model(request.spec, read_state(request.spec, request.source))
-        given = request.recipe.tokenizer
-        tokenizer = load_tokenizer(ROBERTA_TOKENIZER if given == CLIP_TOKENIZER else given, model.config)
+        tokenizer_source = request.recipe.tokenizer
+        tokenizer = load_tokenizer(
+            ROBERTA_TOKENIZER if tokenizer_source == CLIP_TOKENIZER else tokenizer_source, model.config
+        )
         fused = model.config.audio_config.enable_fusion
         extractor = ClapFeatureExtractor(
             frequency_min=50, truncation="fusion" if fused else "rand_trunc", padding="repeatpad"
@@ -70,7 +72,7 @@ class LaionEncoder(ClapEncoder):
         return super().log_mel((waveforms.clamp(-1, 1) * FULL_SCALE).trunc() / FULL_SCALE)
 
 
-def read_state(what: str, source: str) -> dict[str, Tensor]:
+def read_state(subject: str, source: str) -> dict[str, Tensor]:
     """Read the weights of both branches under LAION's names.
 
     Raises
@@ -78,13 +80,13 @@ def read_state(what: str, source: str) -> dict[str, Tensor]:
     EncoderError
         If the file is missing, damaged or another model's.
     """
-    state = read_tensors(what, source, "state_dict", "LAION's CLAP", GET_IT, unused=_UNUSED)
+    state = read_tensors(subject, source, "state_dict", "LAION's CLAP", GET_IT, unused=_UNUSED)
     if not any(name.startswith("audio_branch.") for name in state):
-        raise other_model(what, state, GET_IT)
+        raise other_model(subject, state, GET_IT)
     return state
 
 
-def build_model(what: str, state: Mapping[str, Tensor]) -> Any:
+def build_model(subject: str, state: Mapping[str, Tensor]) -> Any:
     """Make transformers' model from weights under LAION's names.
 
     Raises
@@ -93,23 +95,25 @@ def build_model(what: str, state: Mapping[str, Tensor]) -> Any:
         If there is no such architecture, or naming all weights that are missing, surplus or misshaped.
     """
     with torch.device("meta"):
-        model: Any = ClapModel(_config(what, state))
+        model: Any = ClapModel(_config(subject, state))
     # What is computed and not saved was made without numbers.
     embeddings = model.text_model.embeddings
     places = torch.arange(embeddings.position_embeddings.num_embeddings)[None]
     embeddings.register_buffer("position_ids", places, persistent=False)
     embeddings.register_buffer("token_type_ids", torch.zeros_like(places), persistent=False)
-    fill_towers(what, "LAION's CLAP", {"": model}, state, _official)
+    fill_towers(subject, "LAION's CLAP", {"": model}, state, _official)
     return model
 
 
-def _config(what: str, state: Mapping[str, Tensor]) -> ClapConfig:
+def _config(subject: str, state: Mapping[str, Tensor]) -> ClapConfig:
     """Tell the architecture by the weights."""
     patches = state.get("audio_branch.patch_embed.proj.weight")
     blocks = [re.match(r"audio_branch\.layers\.(\d+)\.blocks\.(\d+)\.", name) for name in state]
     places = {(int(block[1]), int(block[2])) for block in blocks if block}
     if patches is None or patches.ndim != 4 or {stage for stage, _ in places} != {0, 1, 2, 3}:
-        raise EncoderError(f"{what}: not an HTSAT of four stages; LAION's checkpoints of PANN are not read")
+        raise EncoderError(
+            f"{subject}: not an HTSAT of four stages; LAION's checkpoints of PANN are not read"
+        )
     width, fused = patches.shape[0], any(".fusion_model." in name for name in state)
     return ClapConfig(
         audio_config={
@@ -120,18 +124,18 @@ def _config(what: str, state: Mapping[str, Tensor]) -> ClapConfig:
             "enable_fusion": fused,
             "fusion_type": "aff_2d" if fused else None,
         },
-        text_config=_text_config(what, state),
+        text_config=_text_config(subject, state),
         projection_dim=state["text_projection.2.weight"].shape[0],
     )
 
 
-def _text_config(what: str, state: Mapping[str, Tensor]) -> dict[str, object]:
+def _text_config(subject: str, state: Mapping[str, Tensor]) -> dict[str, object]:
     """Tell the size of RoBERTa by the weights."""
     words = state.get("text_branch.embeddings.word_embeddings.weight")
     places = state.get("text_branch.embeddings.position_embeddings.weight")
     inner = state.get("text_branch.encoder.layer.0.intermediate.dense.weight")
     if words is None or places is None or inner is None or "text_projection.2.weight" not in state:
-        raise EncoderError(f"{what}: its text branch is not RoBERTa")
+        raise EncoderError(f"{subject}: its text branch is not RoBERTa")
     layers = {name.split(".")[3] for name in state if name.startswith("text_branch.encoder.layer.")}
     return {
         "vocab_size": words.shape[0],
@@ -161,19 +165,19 @@ def load_tokenizer(source: str, config: Any) -> Any:
     EncoderError
         If it is not there or another model's.
     """
-    what = f"tokenizer {source}"
+    subject = f"tokenizer {source}"
     advice = "give a directory with RoBERTa's vocab.json and merges.txt, or a hub id (--tokenizer)"
-    tokenizer = load_vocabulary(what, RobertaTokenizerFast, source, advice)
-    wanted = (
+    tokenizer = load_vocabulary(subject, RobertaTokenizerFast, source, advice)
+    expected = (
         config.text_config.bos_token_id,
         config.text_config.pad_token_id,
         config.text_config.eos_token_id,
     )
     ids = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
     size = config.text_config.vocab_size
-    if ids != wanted or len(tokenizer) > size:
+    if ids != expected or len(tokenizer) > size:
         raise EncoderError(
-            f"{what}: not RoBERTa's: start, padding and end are {ids} among {len(tokenizer)} tokens, "
-            f"wanted {wanted} among {size}; {advice}"
+            f"{subject}: not RoBERTa's: start, padding and end are {ids} among {len(tokenizer)} tokens, "
+            f"wanted {expected} among {size}; {advice}"
         )
     return tokenizer

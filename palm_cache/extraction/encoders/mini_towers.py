@@ -275,9 +275,9 @@ class WordBag(nn.Module):
         words = torch.cat([shares[:, : places.start], shares[:, places.stop :]], dim=1).unsqueeze(1)
         bags = torch.cat([tokens[:, : places.start], tokens[:, places.stop :]], dim=1)
         first, activation, second = self.head
-        known = first((words @ bags).squeeze(1))  # (B, 256)
+        constant = first((words @ bags).squeeze(1))  # (B, 256)
         added = functional.linear(context.sum(dim=-2), cast(Tensor, first.weight))  # (..., 256)
-        hidden = torch.addcmul(known, shares[:, places.start, None], added.unsqueeze(-2))
+        hidden = torch.addcmul(constant, shares[:, places.start, None], added.unsqueeze(-2))
         return cast(Tensor, second(activation(hidden)))
 
     def forward(self, prompts: Sequence[str]) -> Tensor:

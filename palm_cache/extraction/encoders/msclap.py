@@ -223,7 +223,7 @@ def is_2022(state: Mapping[str, Tensor]) -> bool:
     return f"{AUDIO}base.conv_block1.conv1.weight" in state
 
 
-def read_state(what: str, source: str) -> dict[str, Tensor]:
+def read_state(subject: str, source: str) -> dict[str, Tensor]:
     """Read the weights of audio and text encoder under their official names.
 
     Raises
@@ -232,11 +232,11 @@ def read_state(what: str, source: str) -> dict[str, Tensor]:
         If the file is missing, damaged or another model's.
     """
     return read_tensors(
-        what, source, "model", "Microsoft's CLAP", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT)
+        subject, source, "model", "Microsoft's CLAP", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT)
     )
 
 
-def build_towers(what: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, nn.ModuleDict]:
+def build_towers(subject: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, nn.ModuleDict]:
     """Make both towers from weights under official names.
 
     Raises
@@ -250,7 +250,7 @@ def build_towers(what: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTowe
         base: Any = BertModel(_bert(state)) if old else GPT2Model(_gpt2(state))
         text = nn.ModuleDict({"base": base, "projection": Projection(base.config.hidden_size, DIM)})
     fill_towers(
-        what, "Microsoft's CLAP", {AUDIO: audio, TEXT: text}, state, _official_2022 if old else _official
+        subject, "Microsoft's CLAP", {AUDIO: audio, TEXT: text}, state, _official_2022 if old else _official
     )
     if old:
         places = torch.arange(base.config.max_position_embeddings)[None]
@@ -312,7 +312,7 @@ def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, int]:
 
 def _count(state: Mapping[str, Tensor], layer: str) -> int:
     pattern = re.compile(re.escape(f"{TEXT}base.") + layer)
-    return len({found[1] for name in state if (found := pattern.match(name))})
+    return len({match[1] for name in state if (match := pattern.match(name))})
 
 
 def load_tokenizer(source: str, bert: bool) -> Any:
@@ -325,16 +325,16 @@ def load_tokenizer(source: str, bert: bool) -> Any:
     """
     usual = "google-bert/bert-base-uncased" if bert else "openai-community/gpt2"
     source = usual if source == CLIP_TOKENIZER else source
-    what = f"tokenizer {source}"
+    subject = f"tokenizer {source}"
     files = "vocab.txt" if bert else "vocab.json and merges.txt"
     advice = f"give a directory with {'BERT' if bert else 'GPT-2'}'s {files}, or a hub id (--tokenizer)"
     kind: type[PreTrainedTokenizerFast] = BertTokenizerFast if bert else GPT2TokenizerFast
-    tokenizer = load_vocabulary(what, kind, source, advice)
+    tokenizer = load_vocabulary(subject, kind, source, advice)
     if not bert:
         # As the authors do: it is split off whatever stands beside it.
         tokenizer.add_special_tokens({"pad_token": "!"})
-    wanted = {"[PAD]": 0} if bert else {"!": 0}
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in wanted}
-    if ids != wanted:
-        raise EncoderError(f"{what}: not the model's: its tokens {ids}, wanted {wanted}; {advice}")
+    expected = {"[PAD]": 0} if bert else {"!": 0}
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in expected}
+    if ids != expected:
+        raise EncoderError(f"{subject}: not the model's: its tokens {ids}, wanted {expected}; {advice}")
     return tokenizer

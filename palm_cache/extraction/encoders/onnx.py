@@ -72,18 +72,18 @@ class OnnxTower(nn.Module):
     def __init__(self, spec: str, content: bytes, description: Description, engine: Engine) -> None:
         super().__init__()
         self._session = _open(spec, content, engine)
-        given = self._session.get_inputs()
-        shown = ", ".join(f"{entry.name} {_shape(entry)}" for entry in given)
-        if len(given) != 1 or given[0].type != "tensor(float)" or len(given[0].shape) not in (1, 2, 3):
+        inputs = self._session.get_inputs()
+        signature = ", ".join(f"{entry.name} {_shape(entry)}" for entry in inputs)
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) not in (1, 2, 3):
             raise EncoderError(
-                f"{spec}: its inputs are {shown}; it must take one, float waveforms (batch, samples)"
+                f"{spec}: its inputs are {signature}; it must take one, float waveforms (batch, samples)"
             )
-        self._input, self._axes = given[0].name, given[0].shape
+        self._input, self._axes = inputs[0].name, inputs[0].shape
         samples = self._axes[-1]
         if isinstance(samples, int) and samples != description.samples:
             raise EncoderError(
-                f"{spec}: it takes {samples} samples ({shown}), its description says {description.seconds} s "
-                f"of {description.sample_rate} Hz, {description.samples}"
+                f"{spec}: it takes {samples} samples ({signature}), its description says "
+                f"{description.seconds} s of {description.sample_rate} Hz, {description.samples}"
             )
         outputs = [output.name for output in self._session.get_outputs()]
         if not description.output and len(outputs) > 1:
@@ -173,7 +173,7 @@ def read_description(spec: str, file: Path) -> Description:
         If the file is missing or says something else.
     """
     example = '{"sample_rate": 32000, "seconds": 5, "padding": "zeros"}'
-    known = {field.name: field for field in fields(Description)}
+    entries = {field.name: field for field in fields(Description)}
     try:
         content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -182,22 +182,24 @@ def read_description(spec: str, file: Path) -> Description:
     if not isinstance(content, dict):
         raise EncoderError(f"{spec}: {file}: write what the graph hears: {example}")
     for name in content:
-        if name not in known:
-            raise UnknownNameError.among(f"key in {file}:", name, known)
-    missing = [name for name, field in known.items() if field.default is MISSING and name not in content]
+        if name not in entries:
+            raise UnknownNameError.among(f"key in {file}:", name, entries)
+    missing = [name for name, field in entries.items() if field.default is MISSING and name not in content]
     rate, seconds = content.get("sample_rate"), content.get("seconds")
-    wrong = [
+    faults = [
         f"{name}: {content[name]!r}"
         for name in ("padding", "output", "licence")
         if name in content and not isinstance(content[name], str)
     ]
     if not missing:
-        wrong += [f"sample_rate: {rate!r}"] * (not isinstance(rate, int) or not 0 < rate <= 768_000)
-        wrong += [f"seconds: {seconds!r}"] * (not isinstance(seconds, int | float) or not 0 < seconds <= 3600)
-    wrong += [f"padding: {content.get('padding')!r}"] * (content.get("padding", "zeros") not in PADDINGS)
-    if missing or wrong:
-        said = f"without {', '.join(missing)}" if missing else ", ".join(wrong)
-        raise EncoderError(f"{spec}: {file}: {said}; e.g. {example}")
+        faults += [f"sample_rate: {rate!r}"] * (not isinstance(rate, int) or not 0 < rate <= 768_000)
+        faults += [f"seconds: {seconds!r}"] * (
+            not isinstance(seconds, int | float) or not 0 < seconds <= 3600
+        )
+    faults += [f"padding: {content.get('padding')!r}"] * (content.get("padding", "zeros") not in PADDINGS)
+    if missing or faults:
+        complaint = f"without {', '.join(missing)}" if missing else ", ".join(faults)
+        raise EncoderError(f"{spec}: {file}: {complaint}; e.g. {example}")
     return Description(**content)
 
 

@@ -150,16 +150,16 @@ class OpenVinoTower:
 
         It is read even when it has just been written: one that comes from a file differs in the last bits.
         """
-        kept = _cache_folder() / self._key
+        cached = _cache_folder() / self._key
         with suppress(OSError):  # nowhere to keep it, or another process was quicker
-            if not kept.is_dir():
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-                    self._convert(openvino, example, Path(folder, "made")).rename(kept)
+            if not cached.is_dir():
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
+                    self._convert(openvino, example, Path(folder, "made")).rename(cached)
         try:
-            return core.read_model(kept / "tower.xml")
+            return core.read_model(cached / "tower.xml")
         except RuntimeError:  # damaged, or not there
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(cached, ignore_errors=True)
         with tempfile.TemporaryDirectory() as folder:
             return core.read_model(self._convert(openvino, example, Path(folder, "made")) / "tower.xml")
 

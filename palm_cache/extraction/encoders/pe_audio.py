@@ -177,20 +177,24 @@ class PeAudioEncoder(Encoder):
         return torch.from_numpy(np.pad(sound.cpu().numpy(), (0, missing), "reflect"))
 
 
-def _load_parts(what: str, place: str, options: Options) -> PeAudioParts:
-    config = load_config(what, place, options, ADVICE)
+def _load_parts(subject: str, place: str, options: Options) -> PeAudioParts:
+    config = load_config(subject, place, options, ADVICE)
     kind = config.get("model_type")
     if kind not in ("pe_audio", "pe_audio_video"):
-        raise EncoderError(f"{what}: holds a model of type {kind!r}, not pe_audio; try hf: for other models")
+        raise EncoderError(
+            f"{subject}: holds a model of type {kind!r}, not pe_audio; try hf: for other models"
+        )
     return PeAudioParts(
-        load_model(PeAudioModel, what, place, options, ADVICE),
+        load_model(PeAudioModel, subject, place, options, ADVICE),
         load_part(
-            what,
+            subject,
             "preprocessor_config.json",
             lambda: PeAudioFeatureExtractor.from_pretrained(place, **options),
             ADVICE,
         ),
-        load_part(what, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE),
+        load_part(
+            subject, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE
+        ),
         any("FrameLevel" in name for name in config.get("architectures") or ()),
         provenance(config),
     )

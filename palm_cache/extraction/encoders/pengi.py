@@ -193,14 +193,14 @@ def load_tokenizer(source: str) -> Any:
     EncoderError
         If it is not there or another model's.
     """
-    what = f"tokenizer {source}"
+    subject = f"tokenizer {source}"
     advice = "give a directory with CLIP's vocab.json and merges.txt, or a hub id (--tokenizer)"
-    tokenizer = load_vocabulary(what, CLIPTokenizer, source, advice)
+    tokenizer = load_vocabulary(subject, CLIPTokenizer, source, advice)
     config = CLIPTextConfig()
     ids = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     if ids != (config.bos_token_id, config.eos_token_id) or len(tokenizer) > config.vocab_size:
         raise EncoderError(
-            f"{what}: not CLIP's: start and end token are {ids[0]} and {ids[1]} among {len(tokenizer)} "
+            f"{subject}: not CLIP's: start and end token are {ids[0]} and {ids[1]} among {len(tokenizer)} "
             f"tokens, PENGI wants {config.bos_token_id} and {config.eos_token_id} among {config.vocab_size}; "
             f"{advice}"
         )
@@ -217,5 +217,5 @@ def read_checkpoint(source: str) -> dict[str, Tensor]:
     EncoderError
         If it is missing, damaged or something else.
     """
-    what = f"pengi:{source}"
-    return read_tensors(what, source, "model", "PENGI", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT))
+    subject = f"pengi:{source}"
+    return read_tensors(subject, source, "model", "PENGI", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT))

@@ -45,13 +45,13 @@ IRRELEVANT = {
 
 
 def from_directory_or_hub(
-    what: str, source: str, load: Callable[[str, Options], T], advice: str, *, trusted: bool = False
+    subject: str, source: str, load: Callable[[str, Options], T], advice: str, *, trusted: bool = False
 ) -> T:
     """Load from a directory, else from the hub's local cache, else from a hub that answers.
 
     Parameters
     ----------
-    what : str
+    subject : str
         For messages, e.g. ``"clap:laion/clap-htsat-unfused"``.
     source : str
         A directory or a hub id, ``owner/name`` or ``owner/name@revision``.
@@ -73,19 +73,19 @@ def from_directory_or_hub(
         if directory.is_dir():
             return load(str(directory.resolve()), {**base, "local_files_only": True})
         if directory.is_file():
-            raise not_a_directory(what, source)
+            raise not_a_directory(subject, source)
         name, _, revision = source.partition("@")
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
-            raise EncoderError(f"{what}: no such directory, and not a hub id (owner/name)")
+            raise EncoderError(f"{subject}: no such directory, and not a hub id (owner/name)")
         options: Options = {**base, "revision": revision} if revision else base
         try:
             return load(name, {**options, "local_files_only": True})
         except EncoderError:  # not, or not wholly, in the hub's local cache
-            _check_reachable(what, name, revision or None, advice)
+            _check_reachable(subject, name, revision or None, advice)
             return load(name, {**options, "local_files_only": False})
 
 
-def load_vocabulary(what: str, kind: Any, source: str, advice: str) -> Any:
+def load_vocabulary(subject: str, kind: Any, source: str, advice: str) -> Any:
     """Load a tokenizer of transformers from a directory or a hub; raise as :func:`from_directory_or_hub`."""
 
     def load(place: str, options: Options) -> Any:
@@ -95,14 +95,14 @@ def load_vocabulary(what: str, kind: Any, source: str, advice: str) -> Any:
         return tokenizer
 
     return from_directory_or_hub(
-        what,
+        subject,
         source,
-        lambda place, options: load_part(what, "vocabulary", lambda: load(place, options), advice),
+        lambda place, options: load_part(subject, "vocabulary", lambda: load(place, options), advice),
         advice,
     )
 
 
-def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:
+def load_part(subject: str, part: str, load: Callable[[], T], advice: str) -> T:
     """Run one of transformers' loaders; it raises nearly anything for a missing or damaged file.
 
     Raises
@@ -115,14 +115,14 @@ def load_part(what: str, part: str, load: Callable[[], T], advice: str) -> T:
     except Exception as error:
         reason = " ".join(str(error).split())
         if "trust_remote_code" in reason:
-            raise needs_code(what, part) from error
+            raise needs_code(subject, part) from error
         raise EncoderError(
-            f"{what}: cannot load its {part}: {type(error).__name__}: {reason[:160]}; {advice}"
+            f"{subject}: cannot load its {part}: {type(error).__name__}: {reason[:160]}; {advice}"
         ) from error
 
 
 def load_config(
-    what: str, place: str, options: Options, advice: str, part: str = "config.json"
+    subject: str, place: str, options: Options, advice: str, part: str = "config.json"
 ) -> dict[str, Any]:
     """Read a model's ``config.json``, or another such file, as it stands; nothing that it names is imported.
 
@@ -145,19 +145,19 @@ def load_config(
         commit = re.search(r"/snapshots/([0-9a-f]{40})/", file.as_posix())
         return {**content, "_commit_hash": commit[1] if commit else None}
 
-    return load_part(what, part, read, advice)
+    return load_part(subject, part, read, advice)
 
 
-def needs_code(what: str, part: str, named: str = "") -> EncoderError:
+def needs_code(subject: str, part: str, named: str = "") -> EncoderError:
     """Return the error for a model that brings code of its own."""
     return EncoderError(
-        f"{what}: its {part} needs code that lies with the model{f' ({named})' if named else ''}; palm-cache "
-        "runs none, but for an hf: model with --trust-remote-code. Or load it in an encoder of your own: "
-        "python:MODULE:CLASS"
+        f"{subject}: its {part} needs code that lies with the model{f' ({named})' if named else ''}; "
+        "palm-cache runs none, but for an hf: model with --trust-remote-code. Or load it in an encoder of "
+        "your own: python:MODULE:CLASS"
     )
 
 
-def code_of(what: str, place: str, options: Options, advice: str) -> dict[str, str]:
+def code_of(subject: str, place: str, options: Options, advice: str) -> dict[str, str]:
     """Return the modules of code that lies with a model, each with the file that names it; nothing is run.
 
     Raises
@@ -167,24 +167,24 @@ def code_of(what: str, place: str, options: Options, advice: str) -> dict[str, s
     """
     modules: dict[str, str] = {}
     for part in ("config.json", "preprocessor_config.json"):
-        named = load_config(what, place, options, advice, part).get("auto_map") or {}
+        named = load_config(subject, place, options, advice, part).get("auto_map") or {}
         for value in named.values():
             for name in value if isinstance(value, list) else [value]:
-                repository, other, module = str(name or "").rpartition("--")
-                if other:
+                repository, owner, module = str(name or "").rpartition("--")
+                if owner:
                     raise EncoderError(
-                        f"{what}: its code lies elsewhere, in {repository}; give a copy that holds it too"
+                        f"{subject}: its code lies elsewhere, in {repository}; give a copy that holds it too"
                     )
                 if module:
                     modules[f"{module.rpartition('.')[0]}.py"] = part
     return modules
 
 
-def hash_code(what: str, place: str, options: Options, advice: str, modules: Mapping[str, str]) -> str:
+def hash_code(subject: str, place: str, options: Options, advice: str, modules: Mapping[str, str]) -> str:
     """Return a hash of modules that have been loaded and of all that they import from beside them."""
     files: set[Path] = set()
     for module, part in modules.items():
-        file = load_part(what, part, partial(_file_of, place, module, options), advice)
+        file = load_part(subject, part, partial(_file_of, place, module, options), advice)
         files |= {file, *map(Path, get_relative_import_files(file))}
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):
@@ -194,12 +194,12 @@ def hash_code(what: str, place: str, options: Options, advice: str, modules: Map
 
 def _file_of(place: str, name: str, options: Options) -> Path:
     """Return the path of a file of a model on this machine, fetched if need be."""
-    wanted = {key: value for key, value in options.items() if key != "trust_remote_code"}
-    return Path(cast(str, cached_file(place, name, **wanted)))
+    hub_options = {key: value for key, value in options.items() if key != "trust_remote_code"}
+    return Path(cast(str, cached_file(place, name, **hub_options)))
 
 
 def load_model(
-    kind: Any, what: str, place: str, options: Options, advice: str, optional: tuple[str, ...] = ()
+    kind: Any, subject: str, place: str, options: Options, advice: str, optional: tuple[str, ...] = ()
 ) -> Any:
     """Load a model's weights in float32, all of them; pickled objects are not read.
 
@@ -216,7 +216,7 @@ def load_model(
         If they cannot be loaded, or some are missing or misshaped.
     """
     model, report = load_part(
-        what,
+        subject,
         "weights (model.safetensors)",
         lambda: kind.from_pretrained(
             place, **options, output_loading_info=True, dtype=torch.float32, weights_only=True
@@ -225,10 +225,10 @@ def load_model(
     )
     # transformers fills what is missing with random numbers and a warning.
     missing = [key for key in report["missing_keys"] if not key.endswith(optional)]
-    wrong = sorted([*missing, *(key for key, *_ in report["mismatched_keys"])])
-    if wrong:
+    unfilled = sorted([*missing, *(key for key, *_ in report["mismatched_keys"])])
+    if unfilled:
         raise EncoderError(
-            f"{what}: {len(wrong)} weights are missing or misshaped, e.g. {', '.join(wrong[:3])}; "
+            f"{subject}: {len(unfilled)} weights are missing or misshaped, e.g. {', '.join(unfilled[:3])}; "
             f"not a complete {kind.__name__} checkpoint"
         )
     return model
@@ -240,9 +240,9 @@ def provenance(config: Mapping[str, Any]) -> dict[str, str]:
     return {"hub_commit": str(commit)} if commit else {}
 
 
-def hash_config(*configs: Any, **more: object) -> str:
+def hash_config(*configs: Any, **extras: object) -> str:
     """Hash what configurations say beyond their class's defaults, and whatever else decides."""
-    return fingerprint({"configs": [_decisive(config.to_diff_dict()) for config in configs], **more})
+    return fingerprint({"configs": [_decisive(config.to_diff_dict()) for config in configs], **extras})
 
 
 def _decisive(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,12 +272,12 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _check_reachable(what: str, source: str, revision: str | None, advice: str) -> None:
+def _check_reachable(subject: str, source: str, revision: str | None, advice: str) -> None:
     """Ask the hub for the repository once and briefly."""
     ask_hub(
         lambda api: api.model_info(source, revision=revision, timeout=HUB_TIMEOUT),
         lambda reason: EncoderError(
-            f"{what}: not in the local cache, and the hub does not give it ({reason}); "
+            f"{subject}: not in the local cache, and the hub does not give it ({reason}); "
             f"check name and network, or {advice}"
         ),
     )

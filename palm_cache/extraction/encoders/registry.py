@@ -33,17 +33,17 @@ def encoder_names() -> list[str]:
 
 def cards() -> list[EncoderCard]:
     """Return the cards of all encoders; other packages' are imported, and left out where they cannot be."""
-    known = [*CARDS.values(), OWN]
+    every_card = [*CARDS.values(), OWN]
     for name in _foreign():
         with suppress(EncoderError):
-            known.append(encoder_class(name).card)
-    return known
+            every_card.append(encoder_class(name).card)
+    return every_card
 
 
 def card_named(name: str) -> EncoderCard:
     """Return the card of an encoder by its name; raise as :func:`encoder_class`."""
-    known = {**CARDS, OWN.name: OWN}
-    return known[name] if name in known else encoder_class(name).card
+    by_name = {**CARDS, OWN.name: OWN}
+    return by_name[name] if name in by_name else encoder_class(name).card
 
 
 def find_card(spec: str) -> EncoderCard | None:
@@ -144,8 +144,8 @@ def _find(spec: str) -> tuple[type[Encoder], str, bool]:
     check_spec(spec)
     name, source = split_spec(spec)
     if name == OWN.name:
-        module, _, rest = source.partition(":")
-        attribute, _, source = rest.partition(":")
+        module, _, class_name = source.partition(":")
+        attribute, _, source = class_name.partition(":")
         return _import(spec, (module, ":", attribute)), source, True
     kind = encoder_class(name)
     if not source and ":" in kind.card.spec:
@@ -153,7 +153,7 @@ def _find(spec: str) -> tuple[type[Encoder], str, bool]:
     return kind, source, name not in CARDS
 
 
-def _import(what: str, place: tuple[str, str, str]) -> type[Encoder]:
+def _import(subject: str, place: tuple[str, str, str]) -> type[Encoder]:
     """Import a class; the folder that palm-cache runs in counts, as with ``python -m``."""
     from palm_cache.extraction.encoders.base import Encoder
 
@@ -164,17 +164,17 @@ def _import(what: str, place: tuple[str, str, str]) -> type[Encoder]:
     except Exception as error:  # a module of somebody's may raise anything
         reason = " ".join(str(error).split())[:160]
         raise EncoderError(
-            f"encoder {what}: cannot import {attribute} from {module}: {type(error).__name__}: {reason}"
+            f"encoder {subject}: cannot import {attribute} from {module}: {type(error).__name__}: {reason}"
         ) from error
     finally:
         sys.path.pop()
     if not (isinstance(kind, type) and issubclass(kind, Encoder)):
         raise EncoderError(
-            f"encoder {what}: {module}.{attribute} is no subclass of "
+            f"encoder {subject}: {module}.{attribute} is no subclass of "
             "palm_cache.extraction.encoders.base.Encoder"
         )
     if not isinstance(getattr(kind, "card", None), EncoderCard):
-        raise EncoderError(f"encoder {what}: {module}.{attribute} has no card = EncoderCard(...)")
+        raise EncoderError(f"encoder {subject}: {module}.{attribute} has no card = EncoderCard(...)")
     return kind
 
 
@@ -272,7 +272,7 @@ def load_text_tower(
 def load_same_encoder(
     spec: str,
     recorded: Mapping[str, object],
-    wanted: str,
+    expected: str,
     *,
     purpose: str,
     advice: str,
@@ -289,7 +289,7 @@ def load_same_encoder(
         As recorded then.
     recorded : mapping
         The recipe, or identity of format 1, as recorded then; empty where it was not.
-    wanted : str
+    expected : str
         Fingerprint, as recorded then; also of format 1.
     purpose, advice : str
         For the error: what the recorded one did, and what to do about another.
@@ -326,10 +326,10 @@ def load_same_encoder(
     encoder = load_encoder(spec, recipe, device=device)
     loaded = audio_recipe(encoder, recipe)
     current = fingerprint(loaded)
-    if wanted != current and wanted != format1_print(encoder, recipe):
+    if expected != current and expected != format1_print(encoder, recipe):
         raise StaleStoreError(
             f"encoder {spec}: other {_what_differs(recorded, loaded)} than those that {purpose} "
-            f"(fingerprint {current[:12]}, wanted {wanted[:12]}); {advice}"
+            f"(fingerprint {current[:12]}, wanted {expected[:12]}); {advice}"
         )
     return encoder
 
