@@ -5,7 +5,10 @@ r"""Calibrated probabilities: a temperature per run, fitted on shots that were h
 The shots that a run learned from say nothing about its confidence: it fits them. So they are split, class
 by class; a head is fitted as the run's was on all parts but one and scores that one, until every shot has
 been scored by a head that never saw it. What the run chose for itself, a kernel's width or a scale of its
-logits, is held: a temperature belongs to the scale that it was fitted on. Test clips take no part.
+logits, is held. Test clips take no part.
+
+A temperature belongs to the scale that it was fitted on, and heads that learn their scale learn another one
+from fewer shots: the logits of every such head are brought to the run's scale before they are compared.
 
 A temperature is kept only where the held-out shots prefer it to none, and one that makes a head surer of
 itself only where they do so beyond doubt.
@@ -25,12 +28,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from palm_cache.adaptation.evaluate import check_fresh, evaluate_head
+from palm_cache.adaptation.evaluate import check_fresh
 from palm_cache.adaptation.fit import LoadTower, fit_runs
 from palm_cache.adaptation.heads import find_head
-from palm_cache.adaptation.heads.base import Words, need_words
 from palm_cache.adaptation.heads.hyperparameters import deal, first_of_group
+from palm_cache.adaptation.scorer import Scorer, outdated
 from palm_cache.adaptation.tasks import draw
+from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, PalmCacheError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
@@ -66,6 +70,9 @@ from, and what it is used on is rarely as easy."""
 
 MIN_SPLITS_TO_BE_SURER = 3
 """Heads that were fitted on half of the shots are too unlike the run to make it surer."""
+
+QUIETEST = 1e-9
+"""Least loudness that logits are divided by: where all classes are one to a head, no factor changes it."""
 
 COLDEST, HOTTEST = math.log(0.25), 12.0
 """Bounds of a temperature's natural logarithm: no head is made more than four times as sure."""
@@ -158,9 +165,6 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
         If no shot can be held out.
     """
     run, kind = head.run, find_head(head.run.head)
-    words = Words(tower, features.class_names) if tower else None
-    if kind.needs_text_tower:
-        need_words(words, kind)
     shots = draw(features, run).train
     groups = None if features.groups is None else features.groups[shots]
     splits = hold_out(shots, features.labels[shots], groups=groups)
@@ -169,11 +173,18 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
             f"{run_name(run)}: no shots to hold out: a class needs two to calibrate on; fit with more --shots"
         )
     of_shots = replace(features, folds=splits)
+    absent = [name for name in kind.chooses if name not in head.state]
+    if absent:
+        raise outdated(run, absent[0])
     chosen = {name: head.state[name] for name in kind.chooses}
     fitted, _ = fit_runs(of_shots, _as_fitted(head, len(shots)), tower=tower, chosen=chosen)
-    scored = [evaluate_head(of_shots, refitted, words)[1] for refitted in fitted]
-    logits = torch.cat([refitted.logits for refitted in scored])
-    labels = torch.cat([refitted.labels for refitted in scored])
+    with threads_for(LARGE if tower else features.audio[shots].numel()):
+        own = loudness(head, features, shots, tower)
+        parts = [
+            held_out_logits(refitted, features, split, tower, own)
+            for refitted, split in zip(fitted, splits, strict=True)
+        ]
+    logits, labels = torch.cat(parts), torch.cat([features.labels[split.test] for split in splits])
     coldest = COLDEST if len(splits) >= MIN_SPLITS_TO_BE_SURER else 0.0
     temperature = fit_temperature(logits, labels, coldest)
     return Calibration(
@@ -183,6 +194,30 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
         loss_before=float(held_out_losses(logits, labels, 1.0).mean()),
         loss=float(held_out_losses(logits, labels, temperature).mean()),
     )
+
+
+def held_out_logits(
+    head: FittedHead, features: Features, split: Fold, tower: TextTower | None, as_loud_as: float
+) -> Tensor:
+    """Score clips with a head that was fitted on others, brought to the :func:`loudness` of another head.
+
+    Returns
+    -------
+    Tensor, shape (n_test, n_classes)
+    """
+    logits = Scorer(head, features.audio.shape[2], tower).clip_logits(features.audio[split.test])
+    return logits * (as_loud_as / max(loudness(head, features, split.train, tower), QUIETEST))
+
+
+def loudness(head: FittedHead, features: Features, learned: Tensor, tower: TextTower | None) -> float:
+    """Return how far apart a head's logits put the classes, on the rows that it learned from.
+
+    The standard deviation over the classes that it learned, the median over clips: a clip that it knows by
+    heart, its own key in a cache, says little about others.
+    """
+    logits = Scorer(head, features.audio.shape[2], tower).clip_logits(features.audio[learned])
+    classes = torch.unique(features.labels[learned])
+    return float(logits[:, classes].double().std(dim=1, correction=0).median())
 
 
 def _as_fitted(head: FittedHead, shots: int) -> FitParams:

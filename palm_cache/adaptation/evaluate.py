@@ -11,16 +11,13 @@ from typing import cast
 import pandas as pd
 from torch import Tensor
 
-from palm_cache.adaptation.fit import LoadTower
-from palm_cache.adaptation.heads import find_head
-from palm_cache.adaptation.heads.base import Words
+from palm_cache.adaptation.fit import LoadTower, tower_to_score
 from palm_cache.adaptation.metrics import measure
-from palm_cache.adaptation.scorer import clip_logits
+from palm_cache.adaptation.scorer import Scorer
 from palm_cache.adaptation.tasks import draw, n_base_classes
 from palm_cache.adaptation.threads import LARGE, threads_for
-from palm_cache.errors import DataError, StaleStoreError, StoreError
+from palm_cache.errors import StaleStoreError, StoreError
 from palm_cache.store.atomic import alone_in
-from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path, slug
@@ -34,7 +31,7 @@ from palm_cache.store.scores import (
     write_predictions,
     write_scores,
 )
-from palm_cache.types import Features, FittedHead, Place, Progress, no_progress, spell_shots
+from palm_cache.types import Features, FittedHead, Place, Progress, TextTower, no_progress, spell_shots
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +102,13 @@ def _evaluate_files(
         fitted, recorded = read_heads(file)
         stores = (store,) if store else recorded
         features = read_features(stores)
-        words = None
         for head in fitted:
             check_fresh(head, features, file)
             looked_at.add((head.run.dataset, slug(head.run.encoder)))
-            if not len(features.folds[head.run.fold - 1].test):  # fitted on all that there is
-                continue
-            if words is None and load_tower and find_head(head.run.head).needs_text_tower:
-                words = Words(load_tower(FeatureStore(stores[0]).header), features.class_names)
-            row, prediction = evaluate_head(features, head, words)
+        tested = [head for head in fitted if len(features.folds[head.run.fold - 1].test)]
+        tower = tower_to_score(tested, stores[0], load_tower)
+        for head in tested:
+            row, prediction = evaluate_head(features, head, tower)
             rows.append(row)
             predictions.append(prediction)
         progress("evaluating", number + 1, len(files))
@@ -127,17 +122,22 @@ def _evaluate_files(
 
 
 def evaluate_head(
-    features: Features, head: FittedHead, words: Words | None = None
+    features: Features, head: FittedHead, tower: TextTower | None = None
 ) -> tuple[dict[str, object], RunPrediction]:
     """Score one head: its row of ``scores.csv`` and its predictions.
 
     Clips are scored by their view 0, the centre crop, or by the mean of all views' logits.
+
+    Raises
+    ------
+    StaleStoreError, DamagedStoreError, EncoderError
+        As :class:`~palm_cache.adaptation.scorer.Scorer`.
     """
     run = head.run
     test = draw(features, run).test
     audio, labels = features.audio[test], features.labels[test]
-    with threads_for(LARGE if words else audio.numel()):
-        logits = clip_logits(head, audio, words)
+    with threads_for(LARGE if tower else audio.numel()):
+        logits = Scorer(head, audio.shape[2], tower).clip_logits(audio)
     prediction = RunPrediction(
         run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names
     )
@@ -161,20 +161,8 @@ def base_and_novel(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, flo
 
 
 def score_row(head: FittedHead, logits: Tensor, labels: Tensor) -> dict[str, object]:
-    """Return a head's row of ``scores.csv``.
-
-    Raises
-    ------
-    DataError
-        If a logit is not finite: a head that says nothing must not pass for one that guesses.
-    """
+    """Return a head's row of ``scores.csv``."""
     run = head.run
-    silent = int((~logits.isfinite().all(dim=1)).sum())
-    if silent:
-        raise DataError(
-            f"{run.dataset}, {run_name(run)}: its logits of {silent} clip(s) are not finite; fit it again "
-            f"with: palm-cache fit --head {run.head}"
-        )
     return {
         "dataset": run.dataset,
         "encoder": slug(run.encoder),

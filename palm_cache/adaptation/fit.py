@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from palm_cache.adaptation.heads.base import (
     unit,
 )
 from palm_cache.adaptation.heads.prototype import class_means
+from palm_cache.adaptation.scorer import is_outdated
 from palm_cache.adaptation.tasks import draw
 from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
@@ -52,7 +54,6 @@ FROM_SHOTS = "class means"
 
 LoadTower = Callable[[StoreHeader], TextTower]
 """Loads the text tower of the encoder that made a store; called only where a head needs it."""
-
 
 CLASSES_NAMED = 5
 """Classes that a note names."""
@@ -117,8 +118,24 @@ def fit_store(
     header = opened.header
     recipes = [header.recipe, *(FeatureStore(partner).header.recipe for partner in partners)]
     identity = {"joined": recipes} if partners else header.recipe
-    kept, dropped = add_heads(path, fitted, store, *partners, identity=identity, views=header.views)
+    kept, dropped = add_heads(
+        path,
+        fitted,
+        store,
+        *partners,
+        identity=identity,
+        views=header.views,
+        outdated=partial(is_outdated, dim=features.audio.shape[2]),
+    )
     return Fit(path, features, tuple(fitted), kept, (*notes, *opened.twins(), *dropped))
+
+
+def tower_to_score(
+    heads: Iterable[FittedHead], store: Place, load_tower: LoadTower | None
+) -> TextTower | None:
+    """Load the text tower of the encoder that made a store, if one of the heads needs it to score clips."""
+    needed = any(find_head(head.run.head).scores_through_tower for head in heads)
+    return load_tower(FeatureStore(store).header) if needed and load_tower else None
 
 
 def fit_runs(

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
-from palm_cache.errors import DamagedStoreError, EncoderError
+from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError, UnknownNameError
 from palm_cache.store.hdf5 import reason
 from palm_cache.store.heads import run_name
-from palm_cache.types import FittedHead, TextTower
+from palm_cache.types import FittedHead, Run, TextTower
 
 
 class Scorer:
@@ -28,18 +28,21 @@ class Scorer:
     ------
     EncoderError
         If the head needs the text tower and there is none.
+    StaleStoreError
+        If an earlier palm-cache fitted it, whose heads of this name were others.
     DamagedStoreError
         If the head does not fit the embeddings, or scores other classes than it names.
     """
 
     def __init__(self, head: FittedHead, dim: int, tower: TextTower | None = None) -> None:
-        self.head, self.class_names = head, head.class_names
-        self.kind = find_head(head.run.head)
-        if self.kind.needs_text_tower and tower is None:
-            raise EncoderError(f"run {run_name(head.run)}: learned words, which only a text tower can read")
-        self._words = (
-            Words(tower, head.class_names) if tower is not None and self.kind.needs_text_tower else None
-        )
+        self.head, self.kind = head, find_head(head.run.head)
+        self._words = None
+        if self.kind.scores_through_tower:
+            if tower is None:
+                raise EncoderError(
+                    f"run {run_name(head.run)}: learned words, which only a text tower can read"
+                )
+            self._words = Words(tower, head.class_names)
         self._check(dim)
 
     @torch.no_grad()
@@ -50,7 +53,8 @@ class Scorer:
     @torch.no_grad()
     def clip_logits(self, clips: Tensor) -> Tensor:
         """Score clips by their first view or the mean of all, (n, views, dim) -> (n, n_classes)."""
-        return clip_logits(self.head, clips, self._words)
+        n_views = 1 if self.head.test_views == "first" else clips.shape[1]
+        return self.logits(clips[:, :n_views].flatten(0, 1)).view(len(clips), n_views, -1).mean(dim=1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn logits (..., n_classes) into probabilities, float64: calibrated if the head is."""
@@ -60,6 +64,8 @@ class Scorer:
         name = run_name(self.head.run)
         try:
             scores = self.logits(torch.ones(1, dim))
+        except KeyError as error:
+            raise outdated(self.head.run, error.args[0]) from error
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise DamagedStoreError(
                 f"run {name}: its arrays do not fit {dim}-d embeddings of {self.head.run.encoder} "
@@ -68,18 +74,32 @@ class Scorer:
             ) from error
         if not torch.isfinite(scores).all():
             raise DamagedStoreError(f"run {name}: its scores are not finite; fit again with: palm-cache fit")
-        if scores.shape != (1, len(self.class_names)):
+        n_classes = len(self.head.class_names)
+        if scores.shape != (1, n_classes):
             raise DamagedStoreError(
-                f"run {name}: it scores {scores.shape[-1]} classes but names {len(self.class_names)}; "
+                f"run {name}: it scores {scores.shape[-1]} classes but names {n_classes}; "
                 "fit again with: palm-cache fit"
             )
 
 
-def clip_logits(head: FittedHead, clips: Tensor, words: Words | None = None) -> Tensor:
-    """Return logits (n, n_classes) of clips (n, views, dim): of the first view or the mean of all."""
-    n_views = 1 if head.test_views == "first" else clips.shape[1]
-    of_views = find_head(head.run.head).logits(head.state, clips[:, :n_views].flatten(0, 1), words)
-    return of_views.view(len(clips), n_views, -1).mean(dim=1)
+def outdated(run: Run, missing: str) -> StaleStoreError:
+    """Return the error of a run whose state has not what its head looks for by now."""
+    return StaleStoreError(
+        f"run {run_name(run)}: fitted by another version of palm-cache, whose {run.head} had no {missing!r}; "
+        f"fit again with: palm-cache fit --head {run.head}"
+    )
+
+
+def is_outdated(head: FittedHead, dim: int) -> bool:
+    """Tell whether the head of a run on embeddings (dim,) has become another since it was fitted."""
+    try:
+        if not find_head(head.run.head).scores_through_tower:
+            Scorer(head, dim)
+    except (StaleStoreError, UnknownNameError):
+        return True
+    except DamagedStoreError:
+        pass
+    return False
 
 
 def temperature_of(head: FittedHead) -> float:

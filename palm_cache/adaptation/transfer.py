@@ -9,10 +9,8 @@ import pandas as pd
 import torch
 
 from palm_cache.adaptation.evaluate import check_fresh, score_row
-from palm_cache.adaptation.fit import LoadTower
-from palm_cache.adaptation.heads import find_head
-from palm_cache.adaptation.heads.base import Words
-from palm_cache.adaptation.scorer import clip_logits
+from palm_cache.adaptation.fit import LoadTower, tower_to_score
+from palm_cache.adaptation.scorer import Scorer
 from palm_cache.adaptation.tasks import draw
 from palm_cache.errors import DataError, StaleStoreError
 from palm_cache.store.features import FeatureStore
@@ -73,19 +71,18 @@ def transfer_heads(
     tested = tested[target.usable[tested] & (label[target.labels[tested]] >= 0)]
     source_contents = FeatureStore(origin[0]).content_hashes()
     target_contents = FeatureStore(store).content_hashes()
-    words, rows = None, []
+    for head in heads:
+        check_fresh(head, source, heads_file)
+    tower, rows = tower_to_score(heads, origin[0], load_tower), []
     for number, head in enumerate(heads):
         progress("evaluating", number, len(heads))
-        check_fresh(head, source, heads_file)
-        if words is None and load_tower and find_head(head.run.head).needs_text_tower:
-            words = Words(load_tower(FeatureStore(origin[0]).header), source.class_names)
         learned = {source_contents[row] for row in draw(source, head.run).train.tolist()}
         clips = torch.tensor(
             [row for row in tested.tolist() if target_contents[row] not in learned], dtype=torch.int64
         )
         if not len(clips):
             raise DataError(f"{target.dataset}: no test clip of a common class that {source.dataset} has not")
-        logits = clip_logits(head, target.audio[clips], words)[:, ours]
+        logits = Scorer(head, target.audio.shape[2], tower).clip_logits(target.audio[clips])[:, ours]
         row = score_row(head, logits, label[target.labels[clips]])
         rows.append({**row, "dataset": f"{source.dataset} -> {target.dataset}"})
     progress("evaluating", len(heads), len(heads))

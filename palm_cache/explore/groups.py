@@ -66,7 +66,9 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
     if by.head is not None:
         asked = ask_head(Stores([store]), open_head(by.head, by.run).head, by.loading)
         likeliest = probabilities(asked.scorer, features.audio[usable].numpy()).argmax(axis=1)
-        return _regrouped(features, usable, likeliest, asked.scorer.class_names), f"what {asked.run} says"
+        return _regrouped(
+            features, usable, likeliest, asked.scorer.head.class_names
+        ), f"what {asked.run} says"
     if by.text is not None:
         query = text_query(Stores([store]), by.text, by.loading)
         nearby = nearest(features.audio.numpy(), query, FOUND, among=features.usable.numpy()).rows

@@ -187,9 +187,9 @@ class Asked:
         UnknownNameError
             If the head does not know it.
         """
-        if class_name not in self.scorer.class_names:
-            raise UnknownNameError.among("class", class_name, self.scorer.class_names)
-        return self.scorer.class_names.index(class_name)
+        if class_name not in self.scorer.head.class_names:
+            raise UnknownNameError.among("class", class_name, self.scorer.head.class_names)
+        return self.scorer.head.class_names.index(class_name)
 
 
 def _by_probabilities(
@@ -225,5 +225,5 @@ def ask_head(stores: Stores, head: FittedHead, loading: Loading) -> Asked:
             f"run {name} was fitted on embeddings of {head.run.encoder}, and {stores.stores[0].path} holds "
             f"those of {stores.header.encoder} or of other options; give a store that was made alike"
         )
-    tower = loading.load(stores).text_tower() if find_head(head.run.head).needs_text_tower else None
+    tower = loading.load(stores).text_tower() if find_head(head.run.head).scores_through_tower else None
     return Asked(Scorer(head, stores.header.dim, tower), name)

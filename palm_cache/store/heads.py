@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,16 +147,19 @@ def add_heads(
     *stores: Place,
     identity: Mapping[str, object] | None = None,
     views: int = 1,
+    outdated: Callable[[FittedHead], bool] = lambda head: False,
 ) -> tuple[int, list[str]]:
     """Write heads to a file in which others stay: those of the same features, from whatever process.
 
-    A file with heads of other features, of an earlier state of the store or of another store, is put aside.
+    A file with other heads, of an earlier state of the store, of another store or outdated, is put aside.
 
     Parameters
     ----------
     fitted : sequence of FittedHead
         Of one state of the features, at least one.
     *stores, identity, views : see :func:`write_heads`
+    outdated : callable
+        Whether nobody can use a head any more.
 
     Returns
     -------
@@ -174,9 +177,13 @@ def add_heads(
     """
     with alone_in(path.parent):
         earlier, damaged = _read_all(path) if path.exists() else ([], {})
-        renewed = {head.run for head in fitted}
-        foreign = [head for head in earlier if head.digest != fitted[0].digest]
-        kept = [head for head in earlier if head.run not in renewed and head.digest == fitted[0].digest]
+        renewed, digest = {head.run for head in fitted}, fitted[0].digest
+        foreign, kept = [], []
+        for head in earlier:
+            if head.digest != digest or outdated(head):
+                foreign.append(head)
+            elif head.run not in renewed:
+                kept.append(head)
         aside = _copy_aside(path, foreign[0].digest) if foreign else None
         write_heads(path, [*kept, *fitted], *stores, identity=identity, views=views)
     notes = []
@@ -184,8 +191,8 @@ def add_heads(
         notes.append(f"{path}: damaged and dropped, fit again what you need: {', '.join(lost)}")
     if aside is not None:
         notes.append(
-            f"{path}: earlier heads were of another store, or of this one before it changed; "
-            f"they are kept in {aside.name}"
+            f"{path}: earlier heads were of another store, of this one before it changed, or of another "
+            f"version of palm-cache; they are kept in {aside.name}"
         )
     return len(kept), notes
 

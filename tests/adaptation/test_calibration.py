@@ -19,6 +19,7 @@ from palm_cache.adaptation.calibration import (
     calibrate,
     calibrate_file,
     fit_temperature,
+    held_out_logits,
     hold_out,
     runs_to_calibrate,
 )
@@ -150,12 +151,27 @@ def test_it_equals_a_plain_loop_over_the_parts(features: Features) -> None:
             )
         )
         logits.append(Palm.logits(fitted, features.audio[shots[held_out], 0][None])[0])
+        loudness = [
+            Palm.logits(state, features.audio[rows, 0]).std(dim=-1, correction=0).median()
+            for state, rows in ((head.state, shots), ({k: v[0] for k, v in fitted.items()}, train))
+        ]
+        logits[-1] *= loudness[0] / loudness[1]
         labels.append(features.labels[shots[held_out]])
     found = calibrate(features, head)
     expected = fit_temperature(torch.cat(logits), torch.cat(labels))
     assert found.temperature == pytest.approx(expected, rel=1e-3)
     assert (found.n_clips, found.n_splits) == (32, 4)
     assert found.loss < found.loss_before
+
+
+def test_a_temperature_is_that_of_the_scale_of_the_run_and_not_of_its_refits(features: Features) -> None:
+    head = fit_one(features, head="linear-probe")  # whose refits learn their scale anew
+    found = []
+    for scale in (20, 60):
+        louder = {name: scale * head.state[name] for name in ("weight", "bias")}
+        found.append(calibrate(features, replace(head, state={**head.state, **louder})).temperature)
+    assert found[0] > 2
+    assert found[1] == pytest.approx(3 * found[0], rel=1e-3)
 
 
 def test_test_clips_take_no_part(features: Features) -> None:
@@ -186,20 +202,18 @@ def test_no_clip_that_a_refit_learned_from_nor_one_of_its_group_is_scored_by_it(
     head = fit_runs(features, params)[0][0]
     scored = []
 
-    def spy(of_shots, refitted, words=None):  # type: ignore[no-untyped-def]
-        row, told = evaluate_head(of_shots, refitted, words)
+    def spy(refitted, of, split, *others):  # type: ignore[no-untyped-def]
         learned = [
             int((unit(features.audio[:, 0]) - key).norm(dim=1).argmin()) for key in refitted.state["keys"]
         ]
-        assert not set(learned) & set(told.rows.tolist())
-        assert not set(recordings[learned].tolist()) & set(recordings[told.rows].tolist())
-        assert sorted([*learned, *told.rows.tolist()]) == sorted(
-            few_shot(features, fold=1, shots=8, seed=0).train
-        )
-        scored.extend(told.rows.tolist())
-        return row, told
+        rows = split.test.tolist()
+        assert not set(learned) & set(rows)
+        assert not set(recordings[learned].tolist()) & set(recordings[rows].tolist())
+        assert sorted([*learned, *rows]) == sorted(few_shot(features, fold=1, shots=8, seed=0).train)
+        scored.extend(rows)
+        return held_out_logits(refitted, of, split, *others)
 
-    monkeypatch.setattr(calibration, "evaluate_head", spy)
+    monkeypatch.setattr(calibration, "held_out_logits", spy)
     assert calibrate(features, head).n_clips == len(scored) == len(set(scored))
     assert 4 not in features.labels[scored].tolist()
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from samples import make_features, write_sample
+from spectrum import LetterTower
 
+from palm_cache.adaptation.calibration import calibrate
 from palm_cache.adaptation.evaluate import evaluate_files, evaluate_head, mean_scores
 from palm_cache.adaptation.fit import fit_runs, fit_store
-from palm_cache.errors import DataError, StaleStoreError, StoreError
+from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError, StoreError
 from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import read_heads
+from palm_cache.store.heads import read_heads, write_heads
 from palm_cache.store.scores import COLUMNS, read_scores
 from palm_cache.types import Features, Training
 
@@ -137,5 +139,41 @@ def test_a_logit_that_is_not_finite_is_an_error_that_names_the_run(value: float)
     features = make_features()
     head = fit_runs(features, FitParams(heads=("palm-dagger",), folds=(1,)))[0][0]
     head.state["class_embeddings"][2] = value
-    with pytest.raises(DataError, match="clusters, palm-dagger-0shots-fold1-seed0: its logits of 40 clip"):
+    with pytest.raises(
+        DamagedStoreError, match="run palm-dagger-0shots-fold1-seed0: its scores are not fini"
+    ):
         evaluate_head(features, head)
+
+
+def test_runs_of_another_version_are_refused_by_name_and_put_aside_by_the_next_fit(
+    store: Path, tmp_path: Path
+) -> None:
+    auto = replace(QUICK, heads=("auto",), seeds=(0,), shots=(2,))
+    path = fit_store(store, tmp_path, auto).heads_file
+    heads, _ = read_heads(path)
+    # What it was before its candidates spoke together: one of them was taken.
+    older = [{**head.state, "choice": torch.tensor(0)} for head in heads]
+    for state in older:
+        del state["factors"]
+    write_heads(path, [replace(head, state=state) for head, state in zip(heads, older, strict=True)], store)
+    said = (
+        r"run auto-2shots-fold1-seed0: .* version of palm-cache, whose auto had no 'factors'; fit again with"
+    )
+    with pytest.raises(StaleStoreError, match=said):
+        evaluate_files(tmp_path)
+    with pytest.raises(StaleStoreError, match=said):
+        calibrate(FeatureStore(store).read(), read_heads(path)[0][0])
+    again = fit_store(store, tmp_path, replace(auto, heads=("zero-shot",)))
+    assert "of another version of palm-cache; they are kept in heads-" in again.notes[-1]
+    assert [head.run.head for head in read_heads(path)[0]] == ["zero-shot"] * 3
+    assert set(evaluate_files(tmp_path).scores["head"]) == {"zero-shot"}
+
+
+def test_learned_words_are_scored_without_a_tower_where_they_are_embedded(features: Features) -> None:
+    params = FitParams(
+        heads=("coop", "cocoop"), shots=(2,), seeds=(0,), folds=(1,), training=Training(epochs=1)
+    )
+    coop, cocoop = fit_runs(features, params, tower=LetterTower(24))[0]
+    assert evaluate_head(features, coop)[0]["n_test"] == 40
+    with pytest.raises(EncoderError, match="learned words, which only a text tower can read"):
+        evaluate_head(features, cocoop)

@@ -10,7 +10,7 @@ from samples import make_features, write_sample
 from torch import Tensor
 
 from palm_cache.adaptation.fit import fit_store
-from palm_cache.adaptation.scorer import clip_logits
+from palm_cache.adaptation.scorer import Scorer
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.adaptation.transfer import shared_classes, transfer_heads
 from palm_cache.errors import DataError, StaleStoreError
@@ -54,7 +54,7 @@ def test_heads_are_scored_on_the_classes_that_both_have(places: tuple[Path, Path
     ]  # of 120, without the class of its own
     head = next(head for head in read_heads(heads_file)[0] if head.run.head == "zero-shot")
     kept = torch.tensor([row for row in range(120) if target.labels[row] != 2])
-    logits: Tensor = clip_logits(head, target.audio[kept])[:, [0, 1, 3]]
+    logits: Tensor = Scorer(head, 24).clip_logits(target.audio[kept])[:, [0, 1, 3]]
     theirs = torch.tensor([3, 1, 0])[logits.argmax(dim=1)]
     expected = float((theirs == target.labels[kept]).double().mean())
     assert scores.set_index("head").loc["zero-shot", "accuracy"] == expected

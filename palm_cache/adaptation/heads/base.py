@@ -126,6 +126,8 @@ class Head(ABC):
     """False for heads that learn nothing: one run per fold, no shots."""
     needs_text_tower: ClassVar[bool] = False
     """True for heads that learn words: they train through the frozen text tower."""
+    scores_through_tower: ClassVar[bool] = False
+    """True for those of them that need it also for every clip that they score."""
     reads_text: ClassVar[bool] = True
     """False for heads that look at clips alone."""
     can_start_from_shots: ClassVar[bool] = False

@@ -89,6 +89,7 @@ class Cocoop(Head):
         "COOP's context and a network dim -> dim / 16 -> token width that shifts it per clip"
     )
     needs_text_tower: ClassVar[bool] = True
+    scores_through_tower: ClassVar[bool] = True
     source: ClassVar[str] = "Zhou et al., CVPR 2022, arXiv:2203.05557"
 
     def __init__(self, template: str, training: Training) -> None:
