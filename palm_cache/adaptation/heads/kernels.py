@@ -20,7 +20,7 @@ hyperparameters are chosen by that, see :mod:`palm_cache.adaptation.heads.hyperp
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -84,6 +84,13 @@ MAX_NUMBERS = 2**24
 def squared_distances(left: Tensor, right: Tensor) -> Tensor:
     """Return the squared distances (..., n, m) of unit rows (..., n, dim) and (..., m, dim)."""
     return (2 - 2 * left @ right.transpose(-1, -2)).clamp(min=0)
+
+
+def best_table(tables: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return which of some tables of losses (runs, ...) holds every run's least, (runs,), and that table."""
+    stacked = torch.stack(list(tables), dim=1)
+    best = first_of_best(stacked.flatten(2).amin(dim=2))
+    return best, stacked[torch.arange(len(best)), best]
 
 
 def held_out_residuals(inverse: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
@@ -172,11 +179,14 @@ class KernelMachine(Head):
         """Return the widths that are taken where nothing can be held out."""
         return torch.tensor(self.widths.default, dtype=torch.float64)
 
-    def search(self, losses: Callable[[Tensor], Tensor], spread: Tensor) -> Tensor:
-        """Return every run's best widths; ``spread`` (runs, ...) is what they are relative to."""
+    def search(self, losses: Callable[[Tensor], Tensor], spread: Tensor) -> tuple[Tensor, Tensor]:
+        """Return every run's best widths and its losses with them.
+
+        ``spread`` (runs, ...) is what widths are relative to.
+        """
         tried = [losses(width.expand(len(spread), *width.shape)) for width in self.widths.candidates]
-        best = first_of_best(torch.stack([table.flatten(1).amin(dim=1) for table in tried], dim=1))
-        return self.widths.candidates[best]
+        best, tables = best_table(tried)
+        return self.widths.candidates[best], tables
 
     def solve(self, shots: Shots) -> dict[str, Tensor]:
         """Choose and solve in double precision, as many runs together as memory bears."""
@@ -230,14 +240,17 @@ class KernelMachine(Head):
         priors = self.prior(problem.cosines[:, :, None], self.prior_scales.candidates)
         # (runs, blends, prior scales, n_examples, n_classes)
         missing = (targets - priors) * problem.present[:, None, None]
+        # One product for all of a run's columns, not one each, for which its kernel would be copied.
+        columns = missing.movedim(3, 1)
         held_out = can_be_held_out(labels, shots.n_classes, groups)
         silent = self._silent(problem.present)
 
         def losses(widths: Tensor) -> Tensor:
             kernel, of_ridges = self.kernel(problem.distances, widths / spread), []
             for ridge in self.ridges.candidates:
-                inverse = _inverse(kernel, ridge / problem.weights)[:, None, None]
-                predicted = targets - held_out_residuals(inverse, missing, groups[:, None, None])
+                inverse = _inverse(kernel, ridge / problem.weights)
+                residuals = held_out_residuals(inverse, columns.flatten(2), groups)
+                predicted = targets - residuals.view_as(columns).movedim(1, 3)
                 each = [
                     held_out_loss(scale * predicted + balance * surplus, labels, held_out)
                     for scale, balance in itertools.product(self.scales.candidates, balances.candidates)
@@ -246,7 +259,7 @@ class KernelMachine(Head):
             table = torch.stack(of_ridges, dim=1)
             return table.view(*table.shape[:-1], len(self.scales.values), len(balances.values))
 
-        widths = self.search(losses, spread)
+        widths, table = self.search(losses, spread)
         grids = {
             "ridge": self.ridges,
             "blend": self.blends,
@@ -254,7 +267,7 @@ class KernelMachine(Head):
             "scale": self.scales,
             "balance": balances,
         }
-        chosen = choose(losses(widths), grids, held_out, shots.views)
+        chosen = choose(table, grids, held_out, shots.views)
         has_verdict = (chosen["held_out"] > 0).view(-1, *(1,) * (widths.ndim - 1))
         chosen["gamma"] = torch.where(has_verdict, widths, self.default_widths(spread)) / spread
         return chosen

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import Shots, Tick, Words, need_encoders, no_tick, unit
-from palm_cache.adaptation.heads.hyperparameters import Grid, first_of_best
-from palm_cache.adaptation.heads.kernels import Proker, squared_distances
+from palm_cache.adaptation.heads.hyperparameters import Grid
+from palm_cache.adaptation.heads.kernels import Proker, best_table, squared_distances
 
 WIDTHS = (0.0, 0.5, 1.0, 2.0)
 """Kernel widths of every factor of a product, whose exponents add up; 0 leaves an encoder out."""
@@ -58,17 +58,19 @@ class Muka(Proker):
         """Return the same share for every encoder."""
         return torch.ones_like(spread) / spread.shape[1]
 
-    def search(self, losses: Callable[[Tensor], Tensor], spread: Tensor) -> Tensor:
+    def search(self, losses: Callable[[Tensor], Tensor], spread: Tensor) -> tuple[Tensor, Tensor]:
         """Choose the width of one encoder after the other, from the same share for all of them."""
         widths = self.default_widths(spread)
         for encoder in list(range(spread.shape[1])) * SWEEPS:
             tables = []
             for width in self.widths.candidates:
                 tried = widths.index_fill(1, torch.tensor([encoder]), float(width))
-                least = losses(tried).flatten(1).amin(dim=1)
-                tables.append(least.where(tried.any(dim=1), torch.inf))  # one encoder at least must speak
-            widths[:, encoder] = self.widths.candidates[first_of_best(torch.stack(tables, dim=1))]
-        return widths
+                silent = ~tried.any(dim=1)  # one encoder at least must speak
+                table = losses(tried)
+                tables.append(table.masked_fill(silent.view(-1, *(1,) * (table.ndim - 1)), torch.inf))
+            best, table = best_table(tables)
+            widths[:, encoder] = self.widths.candidates[best]
+        return widths, table
 
     @staticmethod
     def cosines(audio: Tensor, text: Tensor, parts: tuple[int, ...]) -> Tensor:
