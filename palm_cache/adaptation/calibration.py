@@ -93,6 +93,7 @@ def calibrate_file(
     runs: Sequence[Run],
     *,
     store: Place | None = None,
+    features: Features | None = None,
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> list[Calibrated]:
@@ -104,6 +105,8 @@ def calibrate_file(
         The heads file.
     store : Place, optional
         The feature store; by default the one that the heads were fitted on, or those that were joined.
+    features : Features, optional
+        What it holds, if that has been read.
     load_tower : callable, optional
         For heads that learn words.
 
@@ -116,15 +119,14 @@ def calibrate_file(
     """
     if not runs:
         return []
-    heads, recorded = read_heads(path)
-    of_run = {head.run: head for head in heads}
+    heads, recorded = read_heads(path, runs)
     stores = (store,) if store else recorded
-    features = read_features(stores)
+    features = features or read_features(stores)
     tower = None
     calibrated = []
-    for number, run in enumerate(runs):
+    for number, head in enumerate(heads):
         progress("calibrating", number, len(runs))
-        head = of_run[run]
+        run = head.run
         if tower is None and load_tower and find_head(run.head).needs_text_tower:
             tower = load_tower(FeatureStore(stores[0]).header)
         try:

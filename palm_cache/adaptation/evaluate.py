@@ -51,6 +51,7 @@ def evaluate_files(
     *,
     heads: Path | None = None,
     store: Place | None = None,
+    features: Features | None = None,
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
@@ -68,6 +69,8 @@ def evaluate_files(
         The folder below which heads lie; ``out`` by default.
     store : Place, optional
         The feature store; by default the one that the heads were fitted on.
+    features : Features, optional
+        What it holds, if that has been read.
     load_tower : callable, optional
         For heads that look at every clip through the text tower.
 
@@ -83,7 +86,7 @@ def evaluate_files(
     if not files:
         raise StoreError(f"{heads}: no heads below this folder; fit some with: palm-cache fit --out {heads}")
     with alone_in(out):  # others read the same heads, and add to the same files
-        return _evaluate_files(out, files, heads, store, load_tower, progress)
+        return _evaluate_files(out, files, heads, store, features, load_tower, progress)
 
 
 def _evaluate_files(
@@ -91,6 +94,7 @@ def _evaluate_files(
     files: Sequence[Path],
     heads: Path,
     store: Place | None,
+    known: Features | None,
     load_tower: LoadTower | None,
     progress: Progress,
 ) -> Evaluation:
@@ -101,7 +105,7 @@ def _evaluate_files(
         progress("evaluating", number, len(files))
         fitted, recorded = read_heads(file)
         stores = (store,) if store else recorded
-        features = read_features(stores)
+        features = known or read_features(stores)
         for head in fitted:
             check_fresh(head, features, file)
             looked_at.add((head.run.dataset, slug(head.run.encoder)))
@@ -135,8 +139,9 @@ def evaluate_head(
     """
     run = head.run
     test = draw(features, run).test
-    audio, labels = features.audio[test], features.labels[test]
-    with threads_for(LARGE if tower else audio.numel()):
+    numbers = len(test) * features.audio[0].numel()
+    with threads_for(LARGE if tower else numbers):
+        audio, labels = features.audio[test], features.labels[test]
         logits = Scorer(head, audio.shape[2], tower).clip_logits(audio)
     prediction = RunPrediction(
         run.dataset, slug(run.encoder), run_name(run), test, labels, logits, head.class_names

@@ -235,34 +235,16 @@ def _fit_batch(
 ) -> list[FittedHead]:
     """Fit runs whose draws have one size."""
     rows = torch.stack([task.train for task in tasks])
-    n_views = features.audio.shape[1]
-    # Every view of a clip is a training example of its own.
-    audio, labels = (
-        unit(features.audio[rows]).flatten(1, 2),
-        features.labels[rows].repeat_interleave(n_views, dim=1),
-    )
-    from_shots = _starts_from_shots(features, head)
-    shots = Shots(
-        audio=audio,
-        labels=labels,
-        text=class_means(audio, labels, len(features.class_names))
-        if from_shots
-        else _prompts(features, head).expand(len(runs), -1, -1),
-        seeds=tuple(run.seed for run in runs),
-        words=words,
-        views=n_views,
-        parts=features.parts,
-        groups=None if features.groups is None else features.groups[rows].repeat_interleave(n_views, dim=1),
-        chosen=chosen,
-    )
-    started = time.perf_counter()
+    numbers = rows.numel() * features.audio[0].numel()
     # Learning words goes through a text tower, whose tensors are large whatever the shots are.
-    with threads_for(LARGE if head.needs_text_tower else audio.numel()):
+    with threads_for(LARGE if head.needs_text_tower else numbers):
+        shots = _gather(features, head, runs, rows, words, chosen)
+        started = time.perf_counter()
         states = head.fit(shots, tick)
-    seconds = (time.perf_counter() - started) / len(runs)
-    for number, run in enumerate(runs):
-        state = {name: value[number] for name, value in states.items()}
-        need_finite(state, head, f"{run.dataset}, {run_name(run)}")
+        seconds = (time.perf_counter() - started) / len(runs)
+        for number, run in enumerate(runs):
+            state = {name: value[number] for name, value in states.items()}
+            need_finite(state, head, f"{run.dataset}, {run_name(run)}")
     _, n_classes, dim = shots.text.shape
     token_dim = words.tower.token_dim if words else 0  # no other head's count depends on it
     return [
@@ -270,7 +252,7 @@ def _fit_batch(
             run=run,
             state={name: value[number].clone() for name, value in states.items()},
             class_names=features.class_names,
-            template=FROM_SHOTS if from_shots else head.template,
+            template=FROM_SHOTS if _starts_from_shots(features, head) else head.template,
             hyperparameters={
                 **head.hyperparameters,
                 **{name: states[name][number].tolist() for name in head.chooses},
@@ -284,6 +266,36 @@ def _fit_batch(
         )
         for number, run in enumerate(runs)
     ]
+
+
+def _gather(
+    features: Features,
+    head: Head,
+    runs: Sequence[Run],
+    rows: Tensor,
+    words: Words | None,
+    chosen: Mapping[str, Tensor],
+) -> Shots:
+    """Return what a head learns from, of runs whose shots are ``rows`` (runs, n_train)."""
+    n_views = features.audio.shape[1]
+    # Every view of a clip is a training example of its own.
+    audio, labels = (
+        unit(features.audio[rows]).flatten(1, 2),
+        features.labels[rows].repeat_interleave(n_views, dim=1),
+    )
+    return Shots(
+        audio=audio,
+        labels=labels,
+        text=class_means(audio, labels, len(features.class_names))
+        if _starts_from_shots(features, head)
+        else _prompts(features, head).expand(len(runs), -1, -1),
+        seeds=tuple(run.seed for run in runs),
+        words=words,
+        views=n_views,
+        parts=features.parts,
+        groups=None if features.groups is None else features.groups[rows].repeat_interleave(n_views, dim=1),
+        chosen=chosen,
+    )
 
 
 def _need_prompts(features: Features, heads: Iterable[Head]) -> None:

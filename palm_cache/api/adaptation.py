@@ -110,11 +110,13 @@ def fit(
     notes = list(result.notes)
     if calibrate:
         runs = runs_to_calibrate(result.heads_file)
-        calibrated = calibrate_file(result.heads_file, runs, progress=progress)
+        calibrated = calibrate_file(result.heads_file, runs, features=result.features, progress=progress)
         notes += [f"not calibrated: {item.problem}" for item in calibrated if item.problem]
     scores = of_store = pd.DataFrame(columns=list(COLUMNS))
     if evaluate:
-        every = evaluate_files(Path(out), [result.heads_file], load_tower=tower, progress=progress).scores
+        every = evaluate_files(
+            Path(out), [result.heads_file], features=result.features, load_tower=tower, progress=progress
+        ).scores
         keys = [replace(head.run, encoder=slug(head.run.encoder)) for head in result.fitted]
         table = pd.DataFrame([asdict(run) for run in keys])
         of_store = every.merge(table[["dataset", "encoder"]].drop_duplicates(), on=["dataset", "encoder"])

@@ -9,6 +9,7 @@ import typer
 
 import palm_cache
 from palm_cache.cli.completion import complete_dataset
+from palm_cache.cli.loading import load
 from palm_cache.cli.options import (
     DatasetsOption,
     EncodersOption,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from palm_cache.types import Place
+
+API = "palm_cache.api.adaptation"
 
 FIT_UNITS = {"training": "steps", "calibrating": "runs", "evaluating": "stores"}
 
@@ -131,6 +134,7 @@ def fit(
         dataset, encoder = dataset or list(settings.datasets), encoder or [settings.encoder]
 
     groups = [(store,)] if store else _find_stores(settings, dataset, encoder)
+    load(API)
     fitted = []
     for stores in groups:
         with progress_bar("steps", FIT_UNITS) as progress:
@@ -178,6 +182,7 @@ def evaluate(
     settings = read_params(params)
     loaded = loading_of(settings, loading)
 
+    load(API)
     with progress_bar("heads files") as progress:
         scores = palm_cache.evaluate(
             out,
@@ -215,8 +220,10 @@ def calibrate(
     """
     if all_runs and run is not None:
         raise typer.BadParameter("give --run or --all, not both", param_hint="--all")
+    load(API)
     with progress_bar("runs") as progress:
-        from palm_cache.store.heads import run_name
+        load(API)
+    from palm_cache.store.heads import run_name
 
         loaded = override(LoadingParams(), **loading)
         calibrated = palm_cache.calibrate(
@@ -314,6 +321,7 @@ def transfer(
     names = dict(pair.partition("=")[::2] for pair in same or ())
     if not all(names.values()):
         raise typer.BadParameter("two names with = between are needed", param_hint="--same")
+    load(API)
     with progress_bar("heads") as progress:
         loaded = override(LoadingParams(), **loading)
         scores = palm_cache.transfer(

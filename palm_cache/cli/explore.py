@@ -9,6 +9,7 @@ import typer
 
 from palm_cache.cli.checks import check_heads_file
 from palm_cache.cli.completion import PREDICTIONS, complete_predicted_run
+from palm_cache.cli.loading import load
 from palm_cache.cli.options import SameEncoderOption, StoreArgument, choices, takes
 from palm_cache.cli.terminal import Json, print_json, progress_bar, say, tell
 from palm_cache.params import LoadingParams, MapMethod, override
@@ -87,6 +88,7 @@ def explore(
         raise typer.BadParameter("give one of them", param_hint="--clusters, --head, --text, --predictions")
     if predictions is None and run is not None and head is None:
         predictions = PREDICTIONS
+    load("palm_cache.explore.page")
     from palm_cache.explore.groups import Grouping
     from palm_cache.explore.page import write_page
     from palm_cache.retrieval.queries import Loading

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.completion import complete_encoder
+from palm_cache.cli.loading import load
 from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, takes
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.terminal import (
@@ -172,6 +173,7 @@ def _extract_all(
     tables: list[ClipTable], settings: Params, out: str | None, dry_run: bool, as_json: bool
 ) -> list[dict[str, object]]:
     """Extract datasets, or say what would be done, with one loaded encoder."""
+    load("palm_cache.extraction.extract")
     from palm_cache.extraction.datasets.registry import identity_of
     from palm_cache.extraction.extract import Extractor
     from palm_cache.extraction.prompts import Prompts

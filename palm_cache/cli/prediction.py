@@ -13,6 +13,7 @@ import typer
 
 from palm_cache.cli.checks import check_stores, require_heads
 from palm_cache.cli.completion import complete_store
+from palm_cache.cli.loading import load
 from palm_cache.cli.options import RunOption, SameEncoderOption, SourceArgument, choices, takes
 from palm_cache.cli.results import ResultFormat, ResultWriter, TableWriter, csv_writer, json_writer
 from palm_cache.cli.terminal import Json, print_json, progress_bar, say, tell
@@ -121,6 +122,7 @@ def predict(
         settings = _settings(params)
         if given is not None:
             require_heads(given)
+        load("palm_cache.prediction.table")
         from palm_cache.prediction.inputs import find_recordings
         from palm_cache.prediction.sources import find_heads
         from palm_cache.prediction.table import classify
@@ -272,6 +274,7 @@ def _predict_rows(
     """Show what a head says about every row of some stores."""
     with ExitStack() as stack:
         require_heads(heads)
+        load("palm_cache.prediction.rows")
         from palm_cache.prediction.rows import score_rows, write_parquet
         from palm_cache.prediction.sources import find_heads
         from palm_cache.retrieval.queries import Loading

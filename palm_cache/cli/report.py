@@ -9,6 +9,7 @@ import typer
 from palm_cache.cli.adaptation import print_summary
 from palm_cache.cli.checks import check_head_list
 from palm_cache.cli.completion import complete_heads
+from palm_cache.cli.loading import load
 from palm_cache.cli.options import HeadsOption, OutOption
 from palm_cache.cli.terminal import Json, tell
 from palm_cache.store.layout import RUNS
@@ -36,6 +37,7 @@ def report(
 
     Example: palm-cache report --against proker
     """
+    load("palm_cache.report.write")
     from palm_cache.report.write import write_report
 
     written = write_report(out, against=against, heads=heads)

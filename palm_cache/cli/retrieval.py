@@ -9,6 +9,7 @@ import typer
 
 from palm_cache.cli.checks import check_heads_file, check_stores
 from palm_cache.cli.completion import complete_store
+from palm_cache.cli.loading import load
 from palm_cache.cli.options import SameEncoderOption, choices, takes
 from palm_cache.cli.results import harmless
 from palm_cache.cli.terminal import (
@@ -176,6 +177,7 @@ def search(
         raise typer.BadParameter("needs --class NAME or --uncertain", param_hint="--head")
     if csv is not None and as_json:
         raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")
+    load("palm_cache.retrieval.find")
     from palm_cache.retrieval.find import search as find
 
     loaded = override(LoadingParams(), **loading)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO, FileIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -38,6 +39,9 @@ DAMAGE = (
 
 DIGEST = "sha256"
 """The attribute that holds a group's own hash; see :func:`digest`."""
+
+_NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)
+"""Types of arrays that are read; h5py keeps bool as an enumeration."""
 
 _BLOCK = 512
 """Bytes before HDF5's own."""
@@ -159,10 +163,11 @@ def members(group: h5py.Group) -> dict[str, h5py.Group | h5py.Dataset]:
     ValueError
         If something in it points elsewhere, into another file perhaps.
     """
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    links, names = group.id.links, list(group)
+    for name in names:
+        if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
             raise ValueError(f"{name} is a link")
-    return dict(group.items())
+    return {name: group[name] for name in names}
 
 
 def attributes(group: h5py.Group) -> dict[str, Any]:
@@ -180,30 +185,49 @@ def tensor(member: h5py.Group | h5py.Dataset) -> Tensor:
     ValueError
         If it is no plain array of finite numbers in this file, or claims to be larger than what is stored.
     """
-    values = torch.from_numpy(_array(member))
-    if not torch.isfinite(values).all():
+    values = _array(member)
+    if not np.isfinite(values).all():  # torch would ask all its threads
         raise ValueError(f"{member.name} holds NaN or infinity")
-    return values
+    return torch.from_numpy(values)
 
 
 def _array(member: h5py.Group | h5py.Dataset) -> NDArray[np.generic]:
-    if not isinstance(member, h5py.Dataset) or member.dtype.kind not in "fiub":
+    kind = member.id.get_type() if isinstance(member, h5py.Dataset) else None
+    if kind is None or kind.get_class() not in _NUMBERS:
         raise ValueError(f"{member.name} is not an array of numbers")
-    if member.chunks or member.external or member.is_virtual or member.id.get_storage_size() != member.nbytes:
+    n_bytes = member.size * kind.get_size()  # member.dtype takes longer than reading
+    if member.chunks or member.external or member.is_virtual or member.id.get_storage_size() != n_bytes:
         raise ValueError(f"{member.name} is not stored in one piece")
     return np.asarray(member[()])
 
 
+def fill(
+    group: h5py.Group,
+    about: Mapping[str, object],
+    arrays: Mapping[str, NDArray[np.generic]] = MappingProxyType({}),
+) -> None:
+    """Write a group's attributes and arrays, and their hash as :data:`DIGEST`."""
+    for name, values in arrays.items():
+        group.create_dataset(name, data=values)
+    for name, value in about.items():
+        group.attrs[name] = value
+    group.attrs[DIGEST] = _digest(about, arrays)
+
+
 def digest(group: h5py.Group) -> str:
     """Return the hash of a group's attributes and arrays, without what lies in groups below it."""
+    inside = members(group).items()
+    arrays = {name: _array(member) for name, member in inside if isinstance(member, h5py.Dataset)}
+    return _digest(group.attrs, arrays)
+
+
+def _digest(about: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> str:
     hashed = hashlib.sha256()
-    attached = {name: np.asarray(value).tolist() for name, value in group.attrs.items() if name != DIGEST}
+    attached = {name: np.asarray(value).tolist() for name, value in about.items() if name != DIGEST}
     hashed.update(json.dumps(attached, sort_keys=True).encode())
-    for name, member in sorted(members(group).items()):
-        if isinstance(member, h5py.Dataset):
-            values = _array(member)
-            hashed.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
-            hashed.update(values.tobytes())
+    for name, values in sorted(arrays.items()):
+        hashed.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
+        hashed.update(values.tobytes())
     return hashed.hexdigest()
 
 

@@ -28,6 +28,7 @@ from palm_cache.store.hdf5 import (
     attributes,
     digest,
     editing,
+    fill,
     members,
     reading,
     reason,
@@ -119,26 +120,26 @@ def write_heads(
     with writing(path) as file:
         # Credentials are the environment's, and the file may be given away.
         places = [without_credentials(str(store)) for store in stores]
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["store"] = places[0]
-        file.attrs["joined_stores"] = np.array(places[1:], dtype=h5py.string_dtype())
-        file.attrs["identity"] = without_credentials(json.dumps(dict(identity or {}), sort_keys=True))
-        file.attrs["views"] = views
-        file.attrs["runs"] = len(heads)
-        file.attrs[DIGEST] = digest(file)
+        about = {
+            "format_version": FORMAT_VERSION,
+            "store": places[0],
+            "joined_stores": np.array(places[1:], dtype=h5py.string_dtype()),
+            "identity": without_credentials(json.dumps(dict(identity or {}), sort_keys=True)),
+            "views": views,
+            "runs": len(heads),
+        }
+        fill(file, about)
         for head in heads:
-            group = file.create_group(run_name(head.run))
-            for name, value in head.state.items():
-                group.create_dataset(name, data=value.numpy())
-            for name in _PLAIN:
-                group.attrs[name] = getattr(head, name)
-            for name, number in asdict(head.run).items():
-                group.attrs[name] = number
-            group.attrs["class_names"] = np.array(head.class_names, dtype=h5py.string_dtype())
-            group.attrs["hyperparameters"] = json.dumps(dict(head.hyperparameters), sort_keys=True)
+            about = {
+                **{name: getattr(head, name) for name in _PLAIN},
+                **asdict(head.run),
+                "class_names": np.array(head.class_names, dtype=h5py.string_dtype()),
+                "hyperparameters": json.dumps(dict(head.hyperparameters), sort_keys=True),
+            }
             if head.calibration:
-                group.attrs["calibration"] = json.dumps(asdict(head.calibration))
-            group.attrs[DIGEST] = digest(group)
+                about["calibration"] = json.dumps(asdict(head.calibration))
+            arrays = {name: value.numpy() for name, value in head.state.items()}
+            fill(file.create_group(run_name(head.run)), about, arrays)
 
 
 def add_heads(
@@ -176,7 +177,7 @@ def add_heads(
         If it cannot be written.
     """
     with alone_in(path.parent):
-        earlier, damaged = _read_all(path) if path.exists() else ([], {})
+        earlier, damaged = _read_sound(path) if path.exists() else ([], {})
         renewed, digest = {head.run for head in fitted}, fitted[0].digest
         foreign, kept = [], []
         for head in earlier:
@@ -226,8 +227,13 @@ def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> N
             group.attrs[DIGEST] = digest(group)
 
 
-def read_heads(path: Path) -> tuple[list[FittedHead], tuple[Place, ...]]:
-    """Read every head of a file, and the places of the stores that they were fitted on.
+def read_heads(path: Path, runs: Iterable[Run] | None = None) -> tuple[list[FittedHead], tuple[Place, ...]]:
+    """Read the heads of a file, and the places of the stores that they were fitted on.
+
+    Parameters
+    ----------
+    runs : iterable of Run, optional
+        Those that are wanted; by default all.
 
     Raises
     ------
@@ -236,8 +242,8 @@ def read_heads(path: Path) -> tuple[list[FittedHead], tuple[Place, ...]]:
     DamagedStoreError
         If anything in it is damaged; what is, is named.
     """
-    heads, damaged = _read_all(path)
     with _open(path) as opened:
+        heads, damaged = opened.heads(opened.names if runs is None else map(run_name, runs))
         if damaged or not opened.intact:
             what = f"damaged: {', '.join(damaged)}" if damaged else "its bytes have changed, but no run's"
             raise DamagedStoreError(
@@ -288,16 +294,10 @@ def read_head(path: Path, run: Run | str | None = None) -> tuple[FittedHead, Ori
         return opened.head(run_name(chosen)), opened.origin()
 
 
-def _read_all(path: Path) -> tuple[list[FittedHead], dict[str, DamagedStoreError]]:
+def _read_sound(path: Path) -> tuple[list[FittedHead], dict[str, DamagedStoreError]]:
     """Read every head that can be read, and why the others, by name, cannot."""
-    heads, damaged = [], {}
     with _open(path) as opened:
-        for name in opened.names:
-            try:
-                heads.append(opened.head(name))
-            except DamagedStoreError as error:
-                damaged[name] = error
-    return heads, damaged
+        return opened.heads(opened.names)
 
 
 def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
@@ -366,6 +366,7 @@ class _Opened:
             )
         self.intact = sealed or version == UNSEALED_VERSION
         self._groups = members(file)
+        self._values: dict[str, Mapping[str, Any]] = {}
         self.names = list(self._groups)
         if not self.intact and (file.attrs[DIGEST] != digest(file) or file.attrs["runs"] != len(self.names)):
             raise ValueError("what it says of itself has changed")
@@ -383,9 +384,9 @@ class _Opened:
 
     def runs(self) -> list[Run]:
         runs, damaged = [], []
-        for name, group in self._groups.items():
+        for name in self.names:
             try:
-                runs.append(_read_run(name, attributes(group)))
+                runs.append(_read_run(name, self._attributes(name)))
             except (*DAMAGE, DataError):
                 damaged.append(name)
         if damaged and not runs:
@@ -407,11 +408,27 @@ class _Opened:
         calibrated = {}
         for name, group in self._groups.items():
             with suppress(*DAMAGE, DataError):
-                values = attributes(group)
-                sound = self.intact or group.attrs[DIGEST] == digest(group)
+                values = self._attributes(name)
+                sound = self.intact or values[DIGEST] == digest(group)
                 if sound and (calibration := _read_calibration(values)):
                     calibrated[_read_run(name, values)] = calibration
         return calibrated
+
+    def heads(self, names: Iterable[str]) -> tuple[list[FittedHead], dict[str, DamagedStoreError]]:
+        """Read the heads of some names, and say why those that cannot be read cannot."""
+        heads, damaged = [], {}
+        for name in names:
+            try:
+                heads.append(self.head(name))
+            except DamagedStoreError as error:
+                damaged[name] = error
+        return heads, damaged
+
+    def _attributes(self, name: str) -> Mapping[str, Any]:
+        """Return the attributes of a run's group, read once."""
+        if name not in self._values:
+            self._values[name] = attributes(self._groups[name])
+        return self._values[name]
 
     def head(self, name: str) -> FittedHead:
         """Read the head of that name.
@@ -423,9 +440,10 @@ class _Opened:
         """
         try:
             group = self._groups[name]
-            if not self.intact and group.attrs[DIGEST] != digest(group):
+            values = self._attributes(name)
+            if not self.intact and values[DIGEST] != digest(group):
                 raise ValueError("its checksum fails")
-            return _read_head(name, group)
+            return _read_head(name, group, values)
         except (*DAMAGE, DataError) as error:
             raise DamagedStoreError(
                 f"{self._path}: run {name} is damaged ({reason(error)}); choose another with --run, or fit "
@@ -458,8 +476,7 @@ def _read_run(name: str, values: Mapping[str, Any]) -> Run:
     return run
 
 
-def _read_head(name: str, group: h5py.Group) -> FittedHead:
-    values = attributes(group)
+def _read_head(name: str, group: h5py.Group, values: Mapping[str, Any]) -> FittedHead:
     for key, kind in _PLAIN.items():
         if not isinstance(values[key], kind):
             raise ValueError(f"{key} is {values[key]!r}")

@@ -385,3 +385,16 @@ def test_a_shot_is_no_part_of_the_mean_that_proker_hybrid_holds_it_against() -> 
                     torch.testing.assert_close(
                         cosines[run, blend, example, label], audio[run, example] @ prompt
                     )
+
+
+def test_no_width_is_judged_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    systems: list[int] = []
+
+    def counting(kernel: Tensor, ridge: Tensor) -> Tensor:
+        systems.append(len(kernel))
+        return inverse(kernel, ridge)
+
+    inverse = kernels._inverse
+    monkeypatch.setattr(kernels, "_inverse", counting)
+    make_head(Proker).fit(make_shots(runs=2, noise=2.0))
+    assert len(systems) == len(kernels.WIDTHS) * len(kernels.RIDGES) + 1
