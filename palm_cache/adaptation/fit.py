@@ -26,7 +26,7 @@ from palm_cache.adaptation.heads.base import (
 )
 from palm_cache.adaptation.heads.prototype import class_means
 from palm_cache.adaptation.scorer import is_outdated
-from palm_cache.adaptation.tasks import draw
+from palm_cache.adaptation.tasks import draw, n_base_classes
 from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams, TestViews
@@ -361,13 +361,20 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
         notes.append(f"{features.dataset}: {failed} clip(s) have no embedding and are left out")
     short: dict[int, dict[int, set[str]]] = {}
     absent: dict[int, set[str]] = {}
+    some_left: set[int] = set()  # shots of which a class has as many
     for run, task in tasks.items():
+        n_classes = n_base_classes(features) if run.base_only else len(features.class_names)
+        if len(task.short_classes) + len(task.absent_classes) < n_classes:
+            some_left.add(run.shots)
         if task.short_classes:
             short.setdefault(run.shots, {}).setdefault(run.fold, set()).update(task.short_classes)
         if task.absent_classes:
             absent.setdefault(run.fold, set()).update(task.absent_classes)
     for shots, by_fold in sorted(short.items()):
-        notes.append(f"{features.dataset}: fewer than {shots} clips of {_classes(by_fold)}; taken whole")
+        all_there_is = "" if shots in some_left else ": these runs learn from all clips, as with --shots all"
+        notes.append(
+            f"{features.dataset}: fewer than {shots} clips of {_classes(by_fold)}; taken whole{all_there_is}"
+        )
     if absent:
         notes.append(
             f"{features.dataset}: no clip to learn from of {_classes(absent)}; only the prompt speaks for it"

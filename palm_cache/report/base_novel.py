@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from palm_cache.report.content import Section, Table
-from palm_cache.report.means import KIND, percent
+from palm_cache.report.means import percent, summarise
 from palm_cache.store.scores import tell_apart
 from palm_cache.types import BASE_NOVEL, is_base_only, spell_shots
 
@@ -30,19 +30,13 @@ def base_to_novel(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per dataset, encoder, head and shots, the greatest harmonic mean of a dataset first:
-        ``base``, ``novel``, ``harmonic_mean`` (0 to 1), ``folds``, ``seeds``.
+        The rows of :func:`~palm_cache.report.means.summarise`, the greatest harmonic mean of a dataset first.
     """
     runs, _ = tell_apart(scores[scores["variant"].map(is_base_only)])
-    columns = {"base_accuracy": "base", "novel_accuracy": "novel"}
-    per_seed = runs.groupby([*KIND, "seed"])[list(columns)].mean().rename(columns=columns)
-    table = per_seed.groupby(level=KIND).mean()
-    halves = table["base"] + table["novel"]  # of nothing right on both the mean is nothing, too
-    table["harmonic_mean"] = 2 * table["base"] * table["novel"] / halves.mask(halves == 0, 1)
-    kinds = runs.groupby(KIND)
-    table["folds"], table["seeds"] = kinds["fold"].nunique(), kinds["seed"].nunique()
+    if runs.empty:
+        return runs
     order = ["dataset", "encoder", "harmonic_mean"]
-    return table.reset_index().sort_values(order, ascending=[True, True, False], ignore_index=True)
+    return summarise(runs).sort_values(order, ascending=[True, True, False], ignore_index=True)
 
 
 def base_novel_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -51,7 +45,7 @@ def base_novel_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
         (
             *(str(row[name]) for name in ("dataset", "encoder", "head")),
             spell_shots(row["shots"]) if row["shots"] else "-",
-            *(percent(row[name]) for name in ("base", "novel", "harmonic_mean")),
+            *(percent(row[name]) for name in ("base_accuracy", "novel_accuracy", "harmonic_mean")),
             *(str(row[name]) for name in ("folds", "seeds")),
         )
         for row in table.to_dict("records")

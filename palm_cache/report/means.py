@@ -21,13 +21,18 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
         One row per dataset, encoder, head and shots, in order of dataset, encoder, shots and accuracy:
         ``folds``, ``seeds``, ``n_params``; ``accuracy`` and ``macro_f1`` (means over seeds, 0 to 1);
         ``accuracy_sd`` and ``macro_f1_sd`` (standard deviation over seeds, one degree of freedom; missing
-        where there is one seed).
+        where there is one seed). Where some runs learned from base classes alone also ``base_accuracy``,
+        ``novel_accuracy`` and their ``harmonic_mean``, missing for other runs.
     """
-    measures = ["accuracy", "macro_f1"]
-    per_seed = scores.groupby([*KIND, "seed"])[measures].mean()
+    measures, halves = ["accuracy", "macro_f1"], ["base_accuracy", "novel_accuracy"]
+    split = bool(scores[halves].notna().any(axis=None))
+    per_seed = scores.groupby([*KIND, "seed"])[[*measures, *(halves if split else ())]].mean()
     over_seeds = per_seed.groupby(level=KIND)
     kinds = scores.groupby(KIND)
     table = over_seeds.mean()
+    if split:
+        base, novel = (table[half] for half in halves)  # of nothing right on both the mean is nothing, too
+        table["harmonic_mean"] = 2 * base * novel / (base + novel).mask(base + novel == 0, 1)
     for measure in measures:
         table[f"{measure}_sd"] = over_seeds[measure].std()
     table["folds"] = kinds["fold"].nunique()

@@ -62,11 +62,24 @@ def test_classes_with_fewer_clips_than_shots_are_said() -> None:
     )
 
 
+def test_more_shots_than_any_class_has_are_said_to_be_all() -> None:
+    features = make_features(clips_per_class=10)
+    rows = features.folds[0].train
+    uneven = replace(features, folds=(Fold(rows[1:], features.folds[0].test),))  # five clips of one class
+    params = FitParams(heads=("prototype",), shots=(6, 20, "all"), seeds=(0,), folds=(1,))
+    heads, notes = fit_runs(uneven, params)
+    assert [head.n_train for head in heads] == [23, 23, 23]
+    some, every = (note for note in notes if "fewer than" in note)
+    assert some.startswith("clusters: fewer than 6 clips of 1 class(es)")
+    assert some.endswith("; taken whole")
+    assert every.endswith("taken whole: these runs learn from all clips, as with --shots all")
+
+
 def test_many_classes_with_few_clips_are_one_line() -> None:
     features = make_features(n_classes=40, clips_per_class=10)
     _, notes = fit_runs(features, FitParams(heads=("prototype",), shots=(8,), seeds=(0,)))
     (said,) = [note for note in notes if "fewer than 8 clips" in note]
-    assert said.endswith("and 35 more; taken whole")
+    assert "and 35 more; taken whole" in said
 
 
 def test_a_class_without_a_clip_is_not_said_to_be_taken_whole(features: Features) -> None:

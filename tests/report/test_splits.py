@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_base_and_novel_have_a_table_of_their_own(out: Path) -> None:
     mine = scores[scores["variant"] == "split=base-novel"].groupby("head")
     for row in table.to_dict("records"):
         base, novel = (mine.get_group(row["head"])[f"{half}_accuracy"].mean() for half in ("base", "novel"))
-        assert (row["base"], row["novel"]) == pytest.approx((base, novel))
+        assert (row["base_accuracy"], row["novel_accuracy"]) == pytest.approx((base, novel))
         assert row["harmonic_mean"] == pytest.approx(2 / (1 / base + 1 / novel))
     assert scores.loc[scores["variant"] == "", "base_accuracy"].isna().all()
     report = (out / "report" / "report.md").read_text()
@@ -83,7 +84,7 @@ def test_base_classes_alone_have_a_report_that_says_so(tmp_path: Path) -> None:
         "Draws with fewer clips than asked for" not in report
     )  # eight clips of two classes are all asked for
     table = base_to_novel(read_scores(tmp_path / "scores.csv"))
-    assert table["novel"].isna().all()
+    assert table["novel_accuracy"].isna().all()
     assert table["harmonic_mean"].isna().all()
     assert "| - | - | 3 | 2 |" in report.split("## Base to novel")[1]
 
@@ -94,5 +95,15 @@ def test_of_two_halves_without_a_right_answer_the_mean_is_zero(out: Path) -> Non
 
 
 def test_the_command_prints_both_halves(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_scores(read_scores(out / "scores.csv"), as_json=False)
+    scores = read_scores(out / "scores.csv")
+    print_scores(scores, as_json=False)
     assert "harmonic mean %" in capsys.readouterr().out
+    print_scores(scores, as_json=True)
+    rows = {row["head"]: row for row in json.loads(capsys.readouterr().out) if row["shots"] == 4}
+    for row in base_to_novel(scores).query("shots == 4").to_dict("records"):
+        told = rows[f"{row['head']}@split=base-novel"]
+        for name in ("base_accuracy", "novel_accuracy", "harmonic_mean"):
+            assert told[name] == row[name] > 0
+    assert rows["prototype"]["harmonic_mean"] is None
+    print_scores(scores[scores["variant"] == ""], as_json=True)
+    assert all("harmonic_mean" not in row for row in json.loads(capsys.readouterr().out))
