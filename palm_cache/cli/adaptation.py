@@ -120,10 +120,10 @@ def fit(
     One run for every head, fold, number of shots and seed. Without --dataset it takes every feature store
     that is present.
 
-    Heads that learn words (coop, coop-zebra, cocoop) load the encoder's text tower; --device and --tokenizer
-    are for them. --epochs, --lr, --momentum and --batch-size are for palm, palm-prototype, malp and heads
-    that learn words, and all but --lr for subt. Other heads choose their settings from the shots alone, run
-    by run; scores.csv records them.
+    Heads that learn words (coop, cocoop, each also with -zebra) load the encoder's text tower; --device and
+    --tokenizer are for them. --epochs, --lr, --momentum and --batch-size are for palm, palm-prototype, malp
+    and heads that learn words, and all but --lr for subt. Other heads choose their settings from the shots
+    alone, run by run; scores.csv records them.
 
     Example: palm-cache fit --shots 8
     """

@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 from palm_cache.adaptation.fit import fit_runs, text_of
 from palm_cache.adaptation.heads.base import Shots, Words, cosine_logits, unit
-from palm_cache.adaptation.heads.cocoop import Cocoop, conditional_logits
-from palm_cache.adaptation.heads.coop import Coop, CoopZebra, prompt_tokens
+from palm_cache.adaptation.heads.cocoop import Cocoop, CocoopZebra, conditional_logits
+from palm_cache.adaptation.heads.coop import Coop, CoopZebra, PromptLearner, prompt_tokens
 from palm_cache.adaptation.heads.palm import Palm
 from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.errors import ParameterError
@@ -133,7 +133,7 @@ def plain_coop(
     training: Training,
     zero_shot: Tensor | None = None,
 ) -> Tensor:
-    """COOP's context; with the prompts of zero-shot that of ZEBRA, as its equations have it."""
+    """COOP's context; with the prompts of zero-shot as ZEBRA trains it."""
     generator = torch.Generator().manual_seed(seed)
     context = nn.Parameter((0.02 * torch.randn(16, 8, generator=generator)).double())
     orders = draw_orders(len(labels), training.epochs, generator)
@@ -141,20 +141,30 @@ def plain_coop(
     for order in orders:
         for batch in order.split(training.batch_size):
             text = torch.stack([normalize(prompt(tower, context, name), dim=0) for name in CLASSES])
-            logits = 100 * audio[batch] @ text.T
-            if zero_shot is not None:
-                logits = 0.5 * logits + 0.5 * (100 * audio[batch] @ zero_shot.T)
-            loss = cross_entropy(logits, labels[batch])
-            if zero_shot is not None:
-                log_shares = torch.log_softmax(logits, dim=1)
-                loss = loss - 0.05 * -(log_shares.exp() * log_shares).sum(dim=1).mean()
+            loss = plain_loss(100 * audio[batch] @ text.T, audio[batch], labels[batch], zero_shot)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
     return context.detach()
 
 
-def plain_cocoop(tower: LetterTower, audio: Tensor, labels: Tensor, seed: int, training: Training):
+def plain_loss(logits: Tensor, audio: Tensor, labels: Tensor, zero_shot: Tensor | None) -> Tensor:
+    """Cross entropy; with the prompts of zero-shot ZEBRA's loss, as its equations have it."""
+    if zero_shot is None:
+        return cross_entropy(logits, labels)
+    log_shares = torch.log_softmax(0.5 * logits + 0.5 * (100 * audio @ zero_shot.T), dim=1)
+    entropy = -(log_shares.exp() * log_shares).sum(dim=1)
+    return (-log_shares[torch.arange(len(labels)), labels] - 0.05 * entropy).mean()
+
+
+def plain_cocoop(
+    tower: LetterTower,
+    audio: Tensor,
+    labels: Tensor,
+    seed: int,
+    training: Training,
+    zero_shot: Tensor | None = None,
+) -> tuple[list[Tensor], Tensor]:
     """Train clip by clip and class by class, with torch's own modules."""
     generator = torch.Generator().manual_seed(seed)
     context = nn.Parameter((0.02 * torch.randn(16, 8, generator=generator)).double())
@@ -172,7 +182,8 @@ def plain_cocoop(tower: LetterTower, audio: Tensor, labels: Tensor, seed: int, t
 
     for order in orders:
         for batch in order.split(training.batch_size):
-            loss = cross_entropy(torch.stack([scores(clip) for clip in audio[batch]]), labels[batch])
+            logits = torch.stack([scores(clip) for clip in audio[batch]])
+            loss = plain_loss(logits, audio[batch], labels[batch], zero_shot)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -239,8 +250,22 @@ def test_cocoop_equals_a_plain_loop_over_runs_clips_and_classes() -> None:
         )
 
 
-@pytest.mark.parametrize("kind", [Coop, Cocoop])
-def test_a_small_tower_gets_small_pieces_and_gives_the_same(kind: type[Coop] | type[Cocoop]) -> None:
+def test_cocoop_zebra_is_its_equations() -> None:
+    tower, training = LetterTower(32, dtype=torch.float64), Training(epochs=4)
+    shots = make_shots(tower)
+    state = CocoopZebra("", training).fit(shots)
+    for run, seed in enumerate(shots.seeds):
+        audio, labels, zero_shot = shots.audio[run], shots.labels[run], shots.text[run]
+        learned, scores = plain_cocoop(tower, audio, labels, seed, training, zero_shot)
+        torch.testing.assert_close(state["context"][run], learned[0], atol=1e-6, rtol=0)
+        expected = 0.5 * scores + 0.5 * (100 * audio @ zero_shot.T)
+        alone = {name: value[run] for name, value in state.items()}
+        torch.testing.assert_close(CocoopZebra.logits(alone, audio, shots.words), expected, atol=1e-3, rtol=0)
+        assert (plain_cocoop(tower, audio, labels, seed, training)[0][0] - learned[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [Coop, Cocoop, CocoopZebra])
+def test_a_small_tower_gets_small_pieces_and_gives_the_same(kind: type[PromptLearner]) -> None:
     shots = make_shots(LetterTower(32, dtype=torch.float64), runs=4)
     assert shots.words is not None
     small = LetterTower(32, dtype=torch.float64)

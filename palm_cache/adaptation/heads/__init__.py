@@ -23,6 +23,7 @@ CLASSES = {
     "coop": "coop:Coop",
     "coop-zebra": "coop:CoopZebra",
     "cocoop": "cocoop:Cocoop",
+    "cocoop-zebra": "cocoop:CocoopZebra",
     "prototype": "prototype:Prototype",
     "knn": "neighbours:Neighbours",
     "linear-probe": "linear_probe:LinearProbe",

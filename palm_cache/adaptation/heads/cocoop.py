@@ -10,27 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from palm_cache.adaptation.heads.base import (
-    SCALE,
-    Head,
-    Shots,
-    Tick,
-    Words,
-    generators,
-    need_words,
-    no_tick,
-    sgd_steps,
-    unit,
-)
-from palm_cache.adaptation.heads.coop import (
-    CONTEXT_STD,
-    LEARNED_TEMPLATE,
-    N_CONTEXT,
-    Coop,
-    prompt_tokens,
-)
-from palm_cache.adaptation.train import draw_orders, sgd
-from palm_cache.types import BARE_TEMPLATE, PromptTokens, Training
+from palm_cache.adaptation.heads.base import SCALE, Words, cosine_logits, need_words, unit
+from palm_cache.adaptation.heads.coop import N_CONTEXT, Coop, PromptLearner, Zebra, prompt_tokens
+from palm_cache.types import PromptTokens
 
 SHORTEST = 1e-12
 """Least length that is divided by, as in :func:`torch.nn.functional.normalize`."""
@@ -75,7 +57,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x @ weight.transpose(-1, -2) + bias[..., None, :]
 
 
-class Cocoop(Head):
+class Cocoop(PromptLearner):
     """Conditional context optimisation: the context of a prompt depends on the clip it is held against.
 
     References
@@ -88,22 +70,9 @@ class Cocoop(Head):
     learns: ClassVar[str] = (
         "COOP's context and a network dim -> dim / 16 -> token width that shifts it per clip"
     )
-    needs_text_tower: ClassVar[bool] = True
     scores_through_tower: ClassVar[bool] = True
     source: ClassVar[str] = "Zhou et al., CVPR 2022, arXiv:2203.05557"
-
-    def __init__(self, template: str, training: Training) -> None:
-        super().__init__(LEARNED_TEMPLATE, training)
-
-    @property
-    def prompt(self) -> str:
-        """Return the bare class name: the prompt that is learned has no embedding yet."""
-        return BARE_TEMPLATE
-
-    @property
-    def hyperparameters(self) -> dict[str, object]:
-        """Return the training protocol."""
-        return Coop(self.template, self.training).hyperparameters
+    learned_logits = staticmethod(conditional_logits)
 
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
@@ -111,40 +80,21 @@ class Cocoop(Head):
         middle = _middle(dim)
         return N_CONTEXT * token_dim + middle * (dim + 1) + token_dim * (middle + 1)
 
-    def n_steps(self, n_examples: int) -> int:
-        """Return the steps of gradient descent."""
-        return sgd_steps(self.training, n_examples)
+    @staticmethod
+    def start(dim: int, token_dim: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw context and network as their authors' code does: the network by torch's default."""
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
-        """Train all runs, as many runs and clips together as the text tower bears."""
-        words = need_words(shots.words, type(self))
-        tokens = prompt_tokens(words)
-        token_dim, (_, n_train, dim) = tokens.embeddings.shape[-1], shots.audio.shape
-        starts, orders = [], []
-        for generator in generators(shots.seeds):
-            starts.append(_start(dim, token_dim, generator))
-            orders.append(draw_orders(n_train, self.training.epochs, generator))
-        start = {name: torch.stack([one[name] for one in starts]).to(shots.audio) for name in starts[0]}
+        def uniform(*shape: int, n_in: int) -> Tensor:
+            return (2 * torch.rand(*shape, generator=generator) - 1) / math.sqrt(n_in)
 
-        def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
-            return conditional_logits(parameters, audio, tokens, words)
-
-        per_clip, batch = len(tokens.mask), min(self.training.batch_size, n_train)
-        together = max(1, words.tower.max_prompts // (per_clip * batch))
-        learned = []
-        for runs in torch.split(torch.arange(len(shots.seeds)), together):
-            state, _ = sgd(
-                {name: value[runs] for name, value in start.items()},
-                logits,
-                shots.audio[runs],
-                shots.labels[runs],
-                torch.stack(orders)[runs],
-                self.training,
-                max_clips=max(1, words.tower.max_prompts // (per_clip * len(runs))),
-                tick=tick,
-            )
-            learned.append(state)
-        return {name: torch.cat([part[name] for part in learned]) for name in learned[0]}
+        middle = _middle(dim)
+        return {
+            **Coop.start(dim, token_dim, generator),
+            "meta_weight1": uniform(middle, dim, n_in=dim),
+            "meta_bias1": uniform(middle, n_in=dim),
+            "meta_weight2": uniform(token_dim, middle, n_in=middle),
+            "meta_bias2": uniform(token_dim, n_in=middle),
+        }
 
     @staticmethod
     @torch.no_grad()
@@ -157,20 +107,23 @@ class Cocoop(Head):
         return torch.cat([conditional_logits(state, clips, tokens, words) for clips in slices], dim=-2)
 
 
-def _start(dim: int, token_dim: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw context and network as their authors' code does: the network by torch's default."""
+class CocoopZebra(Zebra, Cocoop):
+    """COCOOP with ZEBRA."""
 
-    def uniform(*shape: int, n_in: int) -> Tensor:
-        return (2 * torch.rand(*shape, generator=generator) - 1) / math.sqrt(n_in)
+    name: ClassVar[str] = "cocoop-zebra"
+    learns: ClassVar[str] = "as cocoop, averaged with zero-shot and kept from being too sure"
 
-    middle = _middle(dim)
-    return {
-        "context": CONTEXT_STD * torch.randn(N_CONTEXT, token_dim, generator=generator),
-        "meta_weight1": uniform(middle, dim, n_in=dim),
-        "meta_bias1": uniform(middle, n_in=dim),
-        "meta_weight2": uniform(token_dim, middle, n_in=middle),
-        "meta_bias2": uniform(token_dim, n_in=middle),
-    }
+    def state(
+        self, parameters: dict[str, Tensor], text: Tensor, tokens: PromptTokens, words: Words
+    ) -> dict[str, Tensor]:
+        """Return what was learned and the prompts of zero-shot."""
+        return {**parameters, "text": text}
+
+    @staticmethod
+    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Return the mean of the logits of COCOOP and zero-shot."""
+        learned = Cocoop.logits(state, audio, words)
+        return torch.lerp(learned, cosine_logits(state["text"], audio), CocoopZebra.zero_shot_share)
 
 
 def _middle(dim: int) -> int:

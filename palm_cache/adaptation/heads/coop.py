@@ -1,10 +1,10 @@
-"""COOP: learned context words, shared by all classes, through the frozen text tower."""
+"""COOP: learned context words, shared by all classes, through the frozen text tower; and ZEBRA beside it."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -42,20 +42,10 @@ def prompt_tokens(words: Words) -> PromptTokens:
     return words.tower.tokens([SUFFIX.replace("{c}", name) for name in words.class_names], N_CONTEXT)
 
 
-class Coop(CosineHead):
-    """Context optimisation: one learned context before every class name.
+class PromptLearner(Head):
+    """A head that learns words of its prompts, by PALM's protocol; what COOP and COCOOP share."""
 
-    References
-    ----------
-    Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022; as the baseline COOP in
-    Hanif et al., EMNLP 2024.
-    """
-
-    name: ClassVar[str] = "coop"
-    learns: ClassVar[str] = f"{N_CONTEXT} context words for all classes: {N_CONTEXT} x token width"
     needs_text_tower: ClassVar[bool] = True
-    source: ClassVar[str] = "Zhou et al., IJCV 2022, arXiv:2109.01134"
-
     zero_shot_share: ClassVar[float] = 0.0
     """How much the logits of zero-shot count beside those that are learned."""
     entropy_weight: ClassVar[float] = 0.0
@@ -74,61 +64,113 @@ class Coop(CosineHead):
         """Return the training protocol."""
         return {**asdict(self.training), "n_context": N_CONTEXT}
 
+    def n_steps(self, n_examples: int) -> int:
+        """Return the steps of gradient descent."""
+        return sgd_steps(self.training, n_examples)
+
+    @staticmethod
+    @abstractmethod
+    def start(dim: int, token_dim: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw where a run starts."""
+
+    @staticmethod
+    @abstractmethod
+    def learned_logits(
+        state: Mapping[str, Tensor], audio: Tensor, tokens: PromptTokens, words: Words
+    ) -> Tensor:
+        """Score clips (..., n_clips, dim) by the prompts that are learned, (..., n_clips, n_classes)."""
+
+    def state(
+        self, parameters: dict[str, Tensor], text: Tensor, tokens: PromptTokens, words: Words
+    ) -> dict[str, Tensor]:
+        """Return what scores clips, of what has been learned and the prompts of zero-shot."""
+        return parameters
+
+    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+        """Train all runs, as many together, and of their clips, as the text tower bears."""
+        words = need_words(shots.words, type(self))
+        tokens = prompt_tokens(words)
+        n_classes, (_, n_train, dim) = len(tokens.mask), shots.audio.shape
+        starts, orders = [], []
+        for generator in generators(shots.seeds):
+            starts.append(self.start(dim, tokens.embeddings.shape[-1], generator))
+            orders.append(draw_orders(n_train, self.training.epochs, generator))
+        start = {name: torch.stack([one[name] for one in starts]).to(shots.audio) for name in starts[0]}
+        per_run = min(self.training.batch_size, n_train) if self.scores_through_tower else 1
+        together = max(1, words.tower.max_prompts // (n_classes * per_run))
+        states = []
+        for runs in torch.split(torch.arange(len(shots.seeds)), together):
+            text = shots.text[runs].to(shots.audio)
+
+            def logits(parameters: Mapping[str, Tensor], audio: Tensor, text: Tensor = text) -> Tensor:
+                learned = self.learned_logits(parameters, audio, tokens, words)
+                share = self.zero_shot_share
+                return torch.lerp(learned, cosine_logits(text, audio), share) if share else learned
+
+            of_slice = max(1, words.tower.max_prompts // (n_classes * len(runs)))
+            learned, _ = sgd(
+                {name: value[runs] for name, value in start.items()},
+                logits,
+                shots.audio[runs],
+                shots.labels[runs],
+                torch.stack(orders)[runs],
+                self.training,
+                max_clips=of_slice if self.scores_through_tower else None,
+                entropy_weight=self.entropy_weight,
+                tick=tick,
+            )
+            states.append(self.state(learned, text, tokens, words))
+        return {name: torch.cat([part[name] for part in states]) for name in states[0]}
+
+
+class Coop(PromptLearner, CosineHead):
+    """Context optimisation: one learned context before every class name.
+
+    References
+    ----------
+    Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022; as the baseline COOP in
+    Hanif et al., EMNLP 2024.
+    """
+
+    name: ClassVar[str] = "coop"
+    learns: ClassVar[str] = f"{N_CONTEXT} context words for all classes: {N_CONTEXT} x token width"
+    source: ClassVar[str] = "Zhou et al., IJCV 2022, arXiv:2109.01134"
+
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
         """Return ``N_CONTEXT * token_dim``."""
         return N_CONTEXT * token_dim
 
-    def n_steps(self, n_examples: int) -> int:
-        """Return the steps of gradient descent."""
-        return sgd_steps(self.training, n_examples)
+    @staticmethod
+    def start(dim: int, token_dim: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw the context."""
+        return {"context": CONTEXT_STD * torch.randn(N_CONTEXT, token_dim, generator=generator)}
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
-        """Train all runs, as many together as the text tower bears."""
-        words = need_words(shots.words, type(self))
-        tokens = prompt_tokens(words)
-        token_dim, n_train = tokens.embeddings.shape[-1], shots.labels.shape[1]
-        contexts, orders = [], []
-        for generator in generators(shots.seeds):
-            contexts.append(CONTEXT_STD * torch.randn(N_CONTEXT, token_dim, generator=generator))
-            orders.append(draw_orders(n_train, self.training.epochs, generator))
+    @staticmethod
+    def learned_logits(
+        state: Mapping[str, Tensor], audio: Tensor, tokens: PromptTokens, words: Words
+    ) -> Tensor:
+        """Score clips by their cosines with the prompts."""
+        return cosine_logits(unit(words.tower.encode_behind(state["context"], tokens)), audio)
 
-        def embeddings(parameters: Mapping[str, Tensor], text: Tensor) -> Tensor:
-            behind = unit(words.tower.encode_behind(parameters["context"], tokens))
-            return torch.lerp(behind, text.to(behind), self.zero_shot_share)
-
-        def logits(text: Tensor, parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
-            return cosine_logits(embeddings(parameters, text), audio)
-
-        start = torch.stack(contexts).to(shots.audio)
-        together = max(1, words.tower.max_prompts // len(tokens.mask))
-        learned = []
-        for runs in torch.split(torch.arange(len(shots.seeds)), together):
-            text = shots.text[runs]
-            state, _ = sgd(
-                {"context": start[runs]},
-                partial(logits, text),
-                shots.audio[runs],
-                shots.labels[runs],
-                torch.stack(orders)[runs],
-                self.training,
-                entropy_weight=self.entropy_weight,
-                tick=tick,
-            )
-            with torch.no_grad():
-                learned.append({**state, "class_embeddings": embeddings(state, text)})
-        return {name: torch.cat([part[name] for part in learned]) for name in learned[0]}
+    @torch.no_grad()
+    def state(
+        self, parameters: dict[str, Tensor], text: Tensor, tokens: PromptTokens, words: Words
+    ) -> dict[str, Tensor]:
+        """Return the context and the embeddings of its prompts, averaged with those of zero-shot."""
+        behind = unit(words.tower.encode_behind(parameters["context"], tokens))
+        return {**parameters, "class_embeddings": torch.lerp(behind, text, self.zero_shot_share)}
 
 
-class CoopZebra(Coop):
-    r"""COOP whose logits are averaged with those of zero-shot, and which is kept from being too sure.
+class Zebra(PromptLearner):
+    r"""Learned prompts whose logits are averaged with zero-shot's, and which are kept from being too sure.
 
-    .. math:: \mathrm{logits}(x)_c = \tfrac12\,100\,x \cdot w_c + \tfrac12\,100\,x \cdot t_c, \qquad
+    .. math:: \mathrm{logits}(x)_c = \tfrac12\,\ell_c(x) + \tfrac12\,100\,x \cdot t_c, \qquad
               \min\; \frac1n \sum_i \big(-\log p_{i y_i} - 0.05\,H(p_i)\big)
 
-    with the softmax :math:`p_i` of these logits, its entropy :math:`H`, COOP's embeddings :math:`w_c` and
-    those of the prompts :math:`t_c`. What it learns of some classes does less harm to others. The rest is
-    COOP's protocol.
+    with the softmax :math:`p_i` of these logits, its entropy :math:`H`, the logits :math:`\ell` of the
+    learned prompts and the embeddings :math:`t_c` of zero-shot's. What is learned of some classes does less
+    harm to others. The rest is the protocol of the head that learns the prompts.
 
     References
     ----------
@@ -137,8 +179,6 @@ class CoopZebra(Coop):
     utils/utils.py.
     """
 
-    name: ClassVar[str] = "coop-zebra"
-    learns: ClassVar[str] = "as coop, averaged with zero-shot and kept from being too sure"
     source: ClassVar[str] = "Hanif and Yaqub, Interspeech 2026, arXiv:2606.31587"
     zero_shot_share: ClassVar[float] = 0.5
     entropy_weight: ClassVar[float] = 0.05
@@ -150,3 +190,10 @@ class CoopZebra(Coop):
     def prompt(self) -> str:
         """Return zero-shot's template."""
         return self.template
+
+
+class CoopZebra(Zebra, Coop):
+    """COOP with ZEBRA."""
+
+    name: ClassVar[str] = "coop-zebra"
+    learns: ClassVar[str] = "as coop, averaged with zero-shot and kept from being too sure"
