@@ -22,7 +22,7 @@ help:
 	@echo "make docs      the documentation site, in docs/site"
 	@echo "make check     what CI runs: lint, documentation and all tests"
 	@echo "make bench     time PALM's training against a loop written by hand (some minutes)"
-	@echo "make gpu       what a GPU does: tests, then clips per second (8 minutes; needs CUDA)"
+	@echo "make gpu       what a GPU does: clips per second, then tests (8 minutes; needs CUDA)"
 	@echo "make mini      train the embedded encoder anew (about a quarter of an hour)"
 	@echo "make clean     remove the environment, the demo and all results in runs and results"
 

@@ -34,7 +34,7 @@ from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import fill_windows, n_windows
 from palm_cache.extraction.downmix import SoundFacts
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.cuda_graphs import GraphedEncoder, can_record
+from palm_cache.extraction.encoders.cuda_graphs import RECORDING, GraphedEncoder, can_record
 from palm_cache.extraction.encoders.engine import cpu_workers, default_batch, n_readers
 from palm_cache.extraction.reading import CuttingRule, IsWanted, Piece, read_clips
 from palm_cache.params import Recipe
@@ -309,7 +309,8 @@ class Road:
                 ) from error
         # Not in the handler: its traceback holds what the failed call had allocated.
         if device.type == "cuda":
-            torch.cuda.empty_cache()
+            with RECORDING:
+                torch.cuda.empty_cache()
         with self._memory:
             if not alone:
                 self._one_by_one = True
@@ -358,7 +359,8 @@ class Road:
             GraphedEncoder(self.encoder) if can_record(self.encoder) else self.encoder.embed_audio
         )
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # the weights are copied on the default stream
+            with RECORDING:
+                torch.cuda.synchronize(device)  # the weights are copied on the default stream
             self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import platform
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +16,8 @@ from typing import Any
 
 import joblib
 import torch
+
+SECONDS_BETWEEN_SAMPLES = 0.2
 
 Row = dict[str, Any]
 """Of a table, by the names of its columns."""
@@ -41,22 +43,29 @@ class Seen:
 @contextmanager
 def watching(device: str) -> Iterator[Seen]:
     """Time a block and sample how busy CPUs and GPU are meanwhile."""
-    words = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
-    sampler = None
+    seen, ended = Seen(), threading.Event()
+    sampler = threading.Thread(target=_sample, args=(seen.gpu, ended), daemon=True)
+    busy, start = _busy_seconds(), time.perf_counter()
     if device != "cpu":
-        with suppress(OSError):
-            sampler = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    seen, busy, start = Seen(), _busy_seconds(), time.perf_counter()
+        sampler.start()
     try:
         yield seen
     finally:
         seen.seconds = time.perf_counter() - start
         seen.cores = (_busy_seconds() - busy) / seen.seconds
-        if sampler is not None:
-            sampler.terminate()
-            said, _ = sampler.communicate()
-            numbers = [float(row[0]) for row in csv.reader(said.splitlines()) if row and row[0].isdigit()]
-            seen.gpu = numbers[1:]
+        ended.set()
+        if device != "cpu":
+            sampler.join()
+
+
+def _sample(busy: list[float], ended: threading.Event) -> None:
+    """Ask how busy the first GPU is, again and again."""
+    # Not once with -lms: what it has not flushed when it is ended is lost.
+    words = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    while not ended.wait(SECONDS_BETWEEN_SAMPLES):
+        with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
+            said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=5).stdout
+            busy.append(float(said.split()[0]))
 
 
 def _busy_seconds() -> float:
@@ -87,6 +96,8 @@ def describe(report: Mapping[str, Any]) -> str:
         lines += [f"| {' | '.join(_cell(row.get(name, '')) for name in names)} |" for row in rows]
         lines.append("")
     lines += [f"FAILED {name}: {error}" for name, error in report["failed"].items()]
+    lines += [f"NO TIME LEFT for {name}" for name in report["skipped"]]
+    lines += [f"ENDED while {report['running']}"] * bool(report["running"])
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from spectrum import SpectrumEncoder
 from torch import Tensor
 
 from palm_cache.errors import AudioError, EncoderError
-from palm_cache.extraction import reading, work
+from palm_cache.extraction import embedding, reading, work
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
 from palm_cache.extraction.embedding import Outcome, Road
 from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.cuda_graphs import RECORDING
 from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.work import Work, audio_cache
@@ -461,3 +463,16 @@ def test_files_that_are_only_read_begin_nothing(clips: list[Clip], one_thread: N
         again = list(Work(road, cache, lambda: begun.append(2)).embed([(0, clips[0])]))
     assert [one.how for one in (*first, *again)] == ["embedded", "known"]
     assert begun == [1]
+
+
+def test_a_worker_that_begins_waits_for_a_recording_before_it_waits_for_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited = []
+    encoder = SimpleNamespace(device=torch.device("cuda"), embed_audio=None)
+    monkeypatch.setattr(embedding, "can_record", lambda encoder: False)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(RECORDING.locked()))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    road = SimpleNamespace(encoder=encoder, _own=threading.local())
+    Road._begin_worker(road, torch.get_num_threads())  # type: ignore[arg-type]
+    assert waited == [True]

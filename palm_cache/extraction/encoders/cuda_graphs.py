@@ -21,8 +21,8 @@ RECORD_AFTER = 2
 """Batches of a shape that are launched kernel by kernel first: on the first calls libraries choose algorithms
 and compilers compile, and a few batches are not worth a recording."""
 
-_RECORDING = threading.Lock()
-"""Recording waits for the whole GPU, which must not meet another recording."""
+RECORDING = threading.Lock()
+"""Held by who records, and by who waits for the whole GPU, which CUDA forbids while anything is recorded."""
 
 
 def can_record(encoder: Encoder) -> bool:
@@ -56,7 +56,7 @@ class GraphedEncoder:
         shape = tuple(waveforms.shape)
         self._met[shape] += 1
         if self._met[shape] > RECORD_AFTER and shape not in self._recordings:
-            with _RECORDING:
+            with RECORDING:
                 self._recordings[shape] = self._record(waveforms)
         recording = self._recordings.get(shape)
         if recording is None:

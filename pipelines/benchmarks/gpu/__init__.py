@@ -1,0 +1,1 @@
+"""What a GPU does, measured: ``python -m pipelines.benchmarks.gpu``."""
