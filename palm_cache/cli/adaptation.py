@@ -24,14 +24,8 @@ from palm_cache.cli.options import (
     takes,
 )
 from palm_cache.cli.parameter_file import read_params
-from palm_cache.cli.terminal import (
-    Json,
-    print_json,
-    print_table,
-    progress_bar,
-    say,
-    tell,
-)
+from palm_cache.cli.progress import progress_bar
+from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
 from palm_cache.params import FitParams, LoadingParams, Params, override
 from palm_cache.store.layout import RUNS
 from palm_cache.types import ALL_SHOTS, Training, spell_shots

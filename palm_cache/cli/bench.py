@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palm_cache.cli.options import takes
-from palm_cache.cli.terminal import Json, print_json, print_table, progress_bar, say, tell
+from palm_cache.cli.progress import progress_bar
+from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
 from palm_cache.params import BenchParams, LoadingParams, Params, Recipe, override
 
 if TYPE_CHECKING:

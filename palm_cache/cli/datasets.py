@@ -12,7 +12,8 @@ import typer
 
 from palm_cache.cli.completion import complete_dataset
 from palm_cache.cli.options import RootOption, takes
-from palm_cache.cli.terminal import Json, print_json, print_table, progress_bar, say, tell
+from palm_cache.cli.progress import progress_bar
+from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
 from palm_cache.params import ReadingParams, override
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant

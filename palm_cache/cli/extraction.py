@@ -13,15 +13,8 @@ from palm_cache.cli.completion import complete_encoder
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, takes
 from palm_cache.cli.parameter_file import read_params
-from palm_cache.cli.terminal import (
-    Json,
-    print_json,
-    print_table,
-    progress_bar,
-    say,
-    sigterm_as_ctrl_c,
-    tell,
-)
+from palm_cache.cli.progress import progress_bar
+from palm_cache.cli.terminal import Json, print_json, print_table, say, sigterm_as_ctrl_c, tell
 from palm_cache.errors import AbsentDatasetError
 from palm_cache.params import (
     Params,

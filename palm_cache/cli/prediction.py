@@ -15,8 +15,9 @@ from palm_cache.cli.checks import check_stores, require_heads
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import RunOption, SameEncoderOption, SourceArgument, choices, takes
+from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.results import ResultFormat, ResultWriter, TableWriter, csv_writer, json_writer
-from palm_cache.cli.terminal import Json, print_json, progress_bar, say, tell
+from palm_cache.cli.terminal import Json, print_json, say, tell
 from palm_cache.errors import ParameterError
 from palm_cache.params import ExportFormat, LoadingParams, PredictParams, override
 from palm_cache.prediction.answers import Failure, Prediction, Stretch, label_of, printable

@@ -11,16 +11,9 @@ from palm_cache.cli.checks import check_heads_file, check_stores
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import SameEncoderOption, choices, takes
+from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.results import harmless
-from palm_cache.cli.terminal import (
-    Json,
-    print_json,
-    print_table,
-    progress_bar,
-    put,
-    say,
-    tell,
-)
+from palm_cache.cli.terminal import Json, print_json, print_table, put, say, tell
 from palm_cache.params import Doubt, LoadingParams, override
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from palm_cache.cli.checks import check_stores
 from palm_cache.cli.completion import complete_dataset, complete_store
 from palm_cache.cli.extraction import read_tables
 from palm_cache.cli.options import RootOption, SameEncoderOption, StoreArgument, takes
-from palm_cache.cli.terminal import Json, print_json, print_table, progress_bar, say, tell
+from palm_cache.cli.progress import progress_bar
+from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
 from palm_cache.params import LoadingParams, Params, Resources, override
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, as lines, tables or JSON; messages and progress on stderr."""
+"""What commands print: results on stdout, as lines, tables or JSON; messages on stderr."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import re
 import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from palm_cache.errors import visible, without_credentials
-from palm_cache.types import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,9 +21,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 FOLDED_FROM = 28
 """Width in letters from which a column of a table may be folded."""
-
-QUIET_SECONDS = 15.0
-"""Where stderr is a file or a pipe, a line at most this often."""
 
 _BEYOND_JSON = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters that JSON lets stand."""
@@ -67,66 +62,6 @@ def say(message: str, colour: str = "yellow") -> None:
 
 def _shown(text: str) -> str:
     return visible(without_credentials(text))
-
-
-@contextmanager
-def progress_bar(unit: str, units: Mapping[str, str] | None = None) -> Iterator[Progress]:
-    """Show progress with rate and remaining time on stderr.
-
-    Parameters
-    ----------
-    unit : str
-        What is counted, in the plural.
-    units : mapping, optional
-        What is counted in some parts of the work, by their names.
-    """
-    units = units or {}
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _line_progress(unit, units)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    # Results go on while the bar stands: a terminal's above it, a file's or pipe's where they belong.
-    with RichProgress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                # What was done before is no work of this bar: its rate is of what follows.
-                tasks[what] = bar.add_task(what, total=total, completed=done, rate="")
-            speed = next(task.speed for task in bar.tasks if task.id == tasks[what])
-            rate = f"{speed:.0f} {units.get(what, unit)}/s" if speed else ""
-            bar.update(tasks[what], completed=done, rate=rate)
-
-        yield report
-
-
-def _line_progress(unit: str, units: Mapping[str, str]) -> Progress:
-    """Report in plain lines, not too often, for logs."""
-    started: dict[str, tuple[float, int]] = {}
-    last = [time.monotonic()]
-
-    def report(what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        begin, known = started.setdefault(what, (now, done))
-        if now - last[0] >= QUIET_SECONDS and done > known:
-            last[0] = now
-            rate = (done - known) / max(now - begin, 1e-9)
-            left = (total - done) / max(rate, 1e-9)
-            count = units.get(what, unit)
-            typer.echo(f"{what}: {done}/{total} {count}, {rate:.1f} {count}/s, {left:.0f} s left", err=True)
-
-    return report
 
 
 def print_json(value: object) -> None:

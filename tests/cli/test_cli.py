@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from samples import flip_bit, make_features, write_palm_folder, write_sample
 
 from palm_cache.cli import app
-from palm_cache.cli.terminal import print_table, progress_bar
+from palm_cache.cli.terminal import print_table
 from palm_cache.report.means import HEADINGS, NAMES_AND_ACCURACY
 
 
@@ -308,21 +308,6 @@ def test_verify_names_the_damaged_chunk_and_extract_makes_the_store_anew(workpla
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(workplace: Path) -> None:
     write_sample(Path("data/features/x/mini.zarr"), replace(make_features(), dataset="[bold]x"))
     assert "[bold]x" in succeed("fit", "--head", "zero-shot").stdout
-
-
-def test_a_terminal_shows_one_bar_per_task(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes stderr for a terminal
-    with progress_bar("clips") as progress:
-        for what, total in (("checking", 3), ("embedding", 200)):
-            for done in range(total + 1):
-                progress(what, done, total)
-    last_frame = capsys.readouterr().err.rpartition("\x1b[2K")[2]
-    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last_frame).split("\n")
-    assert [line.split()[0] for line in lines if line.strip()] == ["checking", "embedding"]
-    assert "3/3" in lines[0]
-    assert "200/200" in lines[1]
 
 
 def test_a_narrow_terminal_shows_names_and_accuracy_whole(
