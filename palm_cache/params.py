@@ -339,6 +339,15 @@ def _tuples_of_single_values(params: object) -> None:
 class LoadingParams:
     """How an encoder that embedded before is loaded again."""
 
+    encoder: Annotated[
+        str | None,
+        Help(
+            "Where the encoder's weights lie now; they must be those of the extraction. An encoder that is "
+            "your own code (python:...) runs only if it is named here.",
+            metavar="SPEC",
+            shown="as at extraction",
+        ),
+    ] = None
     device: Annotated[str, Help("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto"
     tokenizer: Annotated[
         str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")
@@ -376,6 +385,95 @@ class PredictParams:
         if not self.timeline and (self.window, self.hop) != (None, None):
             raise ParameterError("window and hop: go with timeline")
         _check_bounds(self, batch_size=(0, MAX_PREDICT_BATCH))
+
+
+ROWS_FOUND = 10
+"""Rows that a search finds unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams:
+    """What is looked for in feature stores."""
+
+    text: Annotated[str | None, Help("Rows that sound like a text: 'glass breaking'.", metavar="TEXT")] = None
+    like: Annotated[
+        str | None,
+        Help(
+            "Rows that sound like a file or a stretch of it, in seconds: night.flac@12.5-15.", metavar="FILE"
+        ),
+    ] = None
+    row: Annotated[
+        str | None,
+        Help("Rows that sound like a row of the store; of several stores DATASET:NUMBER.", metavar="NUMBER"),
+    ] = None
+    head: Annotated[
+        str | None,
+        Help(
+            "A heads.h5, or its folder: rows of a --class, or that it is --uncertain about.", metavar="HEADS"
+        ),
+    ] = None
+    class_name: Annotated[
+        str | None, Help("With --head: a class that it knows.", metavar="NAME", option="--class")
+    ] = None
+    uncertain: Annotated[bool, Help("With --head: rows that it is most in doubt about.")] = False
+    by: Annotated[
+        Doubt | None,
+        Help("With --uncertain: how doubt is measured.", metavar="margin|entropy", shown="margin"),
+    ] = None
+    run: Annotated[
+        str | None,
+        Help(
+            "With --head: a run of the file, by its name or the beginning of it.",
+            metavar="NAME",
+            shown="as of predict",
+        ),
+    ] = None
+    diverse: Annotated[bool, Help("Rows without a label, far from all that have one.")] = False
+    k: Annotated[int, Help("How many rows.", option="--top", short="-k")] = ROWS_FOUND
+
+    def __post_init__(self) -> None:
+        asked = {name: getattr(self, name) for name in ("text", "like", "row", "head")}
+        asked["diverse"] = self.diverse or None
+        given = [name for name, value in asked.items() if value is not None]
+        if len(given) != 1:
+            what = f"{' and '.join(given)} are" if given else "nothing is"
+            raise ParameterError(f"{what} asked for; give one of text, like, row, head and diverse")
+        of_head = self.class_name is not None or self.uncertain
+        if self.head is None and (of_head or self.run is not None):
+            raise ParameterError("class, uncertain and run: go with head")
+        if self.head is not None and (self.class_name is None) != self.uncertain:
+            raise ParameterError("head: needs either a class or uncertain")
+        if self.by is not None and not self.uncertain:
+            raise ParameterError("by: goes with uncertain")
+        if self.k < 1:
+            raise ParameterError(f"k: {self.k} is less than one row")
+
+
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """Which rows may be found; what is not given lets all pass."""
+
+    labels: Annotated[
+        tuple[str, ...],
+        Help(
+            "Only rows of this class; give it again for more.",
+            metavar="CLASS",
+            option="--label",
+            repeated=True,
+        ),
+    ] = ()
+    unlabelled: Annotated[bool, Help("Only rows without a label.")] = False
+    path: Annotated[str, Help("Only rows whose path fits, e.g. '*/night*'.", metavar="PATTERN")] = ""
+    """A pattern with ``*``, ``?`` and ``[...]`` for the path inside the dataset; ``*`` fits a slash too."""
+    datasets: Annotated[
+        tuple[str, ...],
+        Help(
+            "Only rows of this dataset; give it again for more.",
+            metavar="NAME",
+            option="--dataset",
+            repeated=True,
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,10 @@ class Help:
     """What help shows in place of the default."""
     option: str | None = None
     """Its name on the command line, where that is not the field's."""
+    short: str | None = None
+    """Its other name, of one letter."""
+    repeated: bool = False
+    """Whether several values are given by giving the option again, not with commas between."""
 
 
 BARE_TEMPLATE = "{c}"

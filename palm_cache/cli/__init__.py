@@ -95,7 +95,7 @@ command(app, report.report, panel=STAGE_TWO)
 USE = "Using heads and stores"
 command(app, adaptation.calibrate, panel=USE, if_interrupted="nothing was changed")
 command(app, prediction.predict, panel=USE, if_interrupted=STANDS)
-command(app, prediction.export, panel=USE)
+command(app, sharing.export, panel=USE)
 command(app, retrieval.search, panel=USE)
 command(app, explore.explore, panel=USE)
 command(app, label.label, panel=USE)

@@ -18,7 +18,6 @@ from palm_cache.cli.options import (
     OutOption,
     ParamsOption,
     RunOption,
-    SameEncoderOption,
     StoreArgument,
     StoreOption,
     takes,
@@ -194,14 +193,13 @@ def evaluate(
         tell(f"scores -> {out / 'scores.csv'}")
 
 
-@takes(loading=(LoadingParams, ("device", "tokenizer")))
+@takes(loading=(LoadingParams, ("encoder", "device", "tokenizer")))
 def calibrate(
     loading: dict[str, object],
     heads: HeadsArgument,
     run: RunOption = None,
     all_runs: Annotated[bool, typer.Option("--all", help="Every run of the file.")] = False,
     store: StoreOption = None,
-    encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
     """Fit the temperature that makes a run's probabilities honest.
@@ -224,7 +222,7 @@ def calibrate(
             run,
             all_runs=all_runs,
             store=store,
-            encoder=encoder,
+            encoder=loaded.encoder,
             device=loaded.device,
             tokenizer=loaded.tokenizer,
             progress=progress,
@@ -290,7 +288,7 @@ def prompts(
     tell(f"scores of prompts -> {out / 'prompts.csv'}")
 
 
-@takes(loading=(LoadingParams, ("device", "tokenizer")))
+@takes(loading=(LoadingParams, ("encoder", "device", "tokenizer")))
 def transfer(
     loading: dict[str, object],
     heads: HeadsArgument,
@@ -301,7 +299,6 @@ def transfer(
             help="Two names of one class: the heads' and the store's. Can be repeated.", metavar="NAME=NAME"
         ),
     ] = None,
-    encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
     """Score fitted heads on the test clips of another dataset.
@@ -321,7 +318,7 @@ def transfer(
             heads,
             store,
             same=names,
-            encoder=encoder,
+            encoder=loaded.encoder,
             device=loaded.device,
             tokenizer=loaded.tokenizer,
             progress=progress,
@@ -331,7 +328,7 @@ def transfer(
 
 def loading_of(settings: Params, loading: dict[str, object]) -> LoadingParams:
     """Return how an encoder is loaded: as the command line says, else as a parameter file does."""
-    of_file = LoadingParams(settings.resources.devices[0], settings.extract.tokenizer)
+    of_file = LoadingParams(device=settings.resources.devices[0], tokenizer=settings.extract.tokenizer)
     return override(of_file, **loading)
 
 

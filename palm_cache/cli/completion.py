@@ -47,7 +47,7 @@ def complete_run(context: typer.Context, incomplete: str) -> list[str]:
 
     # An option that lacks its value, here --run, keeps click from handing words before it to their arguments.
     words = context.params.get("inputs") or context.args
-    path = context.params.get("heads") or (words[0] if words else None)
+    path = context.params.get("heads") or context.params.get("head") or (words[0] if words else None)
     if path is None:
         return []
     try:

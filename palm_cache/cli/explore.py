@@ -10,7 +10,7 @@ import typer
 from palm_cache.cli.checks import check_heads_file
 from palm_cache.cli.completion import PREDICTIONS, complete_predicted_run
 from palm_cache.cli.loading import load
-from palm_cache.cli.options import SameEncoderOption, StoreArgument, choices, takes
+from palm_cache.cli.options import StoreArgument, choices, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, say, tell
 from palm_cache.params import LoadingParams, MapMethod, override
@@ -73,7 +73,6 @@ def explore(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE")] = Path("explore.html"),
-    encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
     """Make a map of a feature store, to look at and to listen to.
@@ -92,17 +91,15 @@ def explore(
     load("palm_cache.explore.page")
     from palm_cache.explore.groups import Grouping
     from palm_cache.explore.page import write_page
-    from palm_cache.retrieval.queries import Loading
     from palm_cache.store.layout import heads_file
     from palm_cache.store.places import place
 
-    loaded = override(LoadingParams(), **loading)
     by = Grouping(
         clusters,
         heads_file(head) if head is not None else None,
         run,
         text,
-        Loading(encoder, loaded.device, loaded.tokenizer, loaded.trust_remote_code),
+        override(LoadingParams(), **loading),
     )
     with progress_bar("iterations") as progress:
         page = write_page(

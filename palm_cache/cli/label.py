@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from palm_cache.cli.options import SameEncoderOption, StoreArgument, takes
+from palm_cache.cli.options import StoreArgument, takes
 from palm_cache.cli.terminal import say, tell
 from palm_cache.params import LoadingParams, override
 
@@ -43,7 +43,6 @@ def label(
         ),
     ] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
-    encoder: SameEncoderOption = None,
 ) -> None:
     """Label a feature store in the browser.
 
@@ -77,7 +76,7 @@ def label(
         opened.header,
         device=loaded.device,
         tokenizer=loaded.tokenizer,
-        named=encoder,
+        named=loaded.encoder,
         trust_remote_code=loaded.trust_remote_code,
     )
     names = [name for name in classes.split(",") if name.strip()]

@@ -20,16 +20,20 @@ from palm_cache.cli.completion import (
     complete_run,
     complete_store,
 )
+from palm_cache.errors import ParameterError
 from palm_cache.params import (
     BenchParams,
     FitParams,
     LoadingParams,
+    P,
     Params,
     PredictParams,
     PromptFiles,
     ReadingParams,
     Recipe,
     Resources,
+    RowFilter,
+    SearchParams,
 )
 from palm_cache.types import Help, Training
 
@@ -42,19 +46,26 @@ PANELS: Mapping[type, str] = {
     Training: "Training of palm, palm-prototype and heads that learn words",
     LoadingParams: "Loading the encoder",
     PredictParams: "Listening",
+    SearchParams: "What to look for",
+    RowFilter: "Which rows",
     BenchParams: "What is measured",
 }
 """Where help lists the options of a dataclass."""
 
-COMPLETIONS: Mapping[tuple[type, str], Callable[[str], Any]] = {
+COMPLETIONS: Mapping[tuple[type, str], Callable[..., Any]] = {
     (Params, "encoder"): complete_encoder,
     (FitParams, "heads"): complete_heads,
+    (LoadingParams, "encoder"): complete_encoder,
+    (SearchParams, "run"): complete_run,
+    (RowFilter, "datasets"): complete_dataset,
 }
 """What completes the values of a field."""
 
 CHECKS: Mapping[tuple[type, str], Callable[[typer.Context, Any], Any]] = {
     (Params, "encoder"): check_encoders,
     (FitParams, "heads"): check_head_list,
+    (LoadingParams, "encoder"): check_encoders,
+    (SearchParams, "head"): check_heads_file,
 }
 """What checks the values of a field as they are parsed."""
 
@@ -75,18 +86,6 @@ RootOption = Annotated[
         help="Where a dataset known by name lies, or the audio of a table: a folder or a URL.",
         metavar="PLACE",
         show_default="data/raw/<Name>, or the table's folder",
-    ),
-]
-SameEncoderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder",
-        help="Where the encoder's weights lie now; they must be those of the extraction. An encoder that is "
-        "your own code (python:...) runs only if it is named here.",
-        metavar="SPEC",
-        show_default="as at extraction",
-        autocompletion=complete_encoder,
-        callback=check_encoders,
     ),
 ]
 EncodersOption = Annotated[
@@ -196,6 +195,14 @@ def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[.
     return decorate
 
 
+def made(kind: type[P], values: Mapping[str, object]) -> P:
+    """Return parameters of the values that were given; what they refuse is wrong usage."""
+    try:
+        return kind(**{name: value for name, value in values.items() if value is not None})
+    except ParameterError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _optional(kind: type, only: tuple[str, ...]) -> list[str]:
     """Return the fields that are options: those with help."""
     names = [field.name for field in fields(kind) if _help(kind, field.name)]
@@ -217,6 +224,8 @@ def _listed(kind: type, name: str, given: Any) -> Any:
     annotation = get_args(_annotations(kind)[name])[0]
     if given is None or get_origin(annotation) is not tuple:
         return given
+    if isinstance(given, list):
+        return tuple(given) or None
     of_item = get_args(annotation)[0]
     kinds = (of_item,) if get_origin(of_item) is Literal else get_args(of_item) or (of_item,)
     choices = [choice for kind in kinds for choice in get_args(kind)]
@@ -245,10 +254,12 @@ def _option(kind: type, name: str) -> str:
 def _parameter(kind: type, name: str) -> inspect.Parameter:
     text = _help(kind, name) or Help("")
     annotation: Any = get_args(_annotations(kind)[name])[0]
-    annotation = str if get_origin(annotation) is tuple else annotation
+    if get_origin(annotation) is tuple:
+        annotation = list[str] if text.repeated else str
     option = _option(kind, name)
     info = typer.Option(
         f"{option}/--no-{option[2:]}" if annotation is bool else option,
+        *filter(None, [text.short]),
         help=text.text,
         metavar=text.metavar or _metavar(annotation),
         show_default=text.shown or _shown_default(kind, name),

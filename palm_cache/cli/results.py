@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import isnan
 from pathlib import Path
 from typing import Any, Protocol
 
-from palm_cache.cli.terminal import as_json, put, tell
+from palm_cache.cli.terminal import as_json, put, say_no_room, tell
 from palm_cache.errors import visible
 from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
 from palm_cache.store.atomic import GrowingFile
+
+LEAST_WIDTH = 16
+"""Letters of a name, at least, that stay on one line of a table on a narrow terminal."""
 
 ResultRow = Mapping[str, Any]
 """A result as JSON tells it."""
@@ -76,6 +81,9 @@ class ResultWriter(Protocol):
 class TableWriter:
     """A table on stdout whose columns are as wide as was known beforehand; failures are not in it.
 
+    On a terminal that is too narrow the last columns stay out, and a note names them when the table ends;
+    what is left of too long names is folded.
+
     Parameters
     ----------
     result_format : ResultFormat
@@ -85,29 +93,55 @@ class TableWriter:
 
     def __init__(self, result_format: ResultFormat, paths: Sequence[str]) -> None:
         from rich.cells import cell_len
+        from rich.console import Console
 
         self._format = result_format
         name = max(map(cell_len, (*map(visible, result_format.class_names), NONE_OF_THESE)))
         widths = {"path": max(map(cell_len, paths), default=0), "start": 10, "end": 10, "probability": 6}
-        self._columns = {
-            column: max(widths.get(column.partition("_")[0], name), len(heading))
-            for column in result_format.columns[:-1]
-            for heading in [column.replace("_", " ")]
+        columns = result_format.columns[:-1]
+        self._widths = {
+            column: max(widths.get(column.partition("_")[0], name), len(column)) for column in columns
         }
-        self._line([column.replace("_", " ") for column in self._columns])
-        self._line(["─" * width for width in self._columns.values()])
+        console = Console()
+        room = console.width if console.is_terminal else sys.maxsize
+        kept = columns.index("probability") + 1
+        while self._width() > room and len(self._widths) > kept:
+            self._widths.popitem()
+        self._left_out = columns[len(self._widths) :]
+        for column in ("path", "label"):
+            too_wide = max(self._width() - room, 0)
+            self._widths[column] = max(
+                self._widths[column] - too_wide, min(self._widths[column], LEAST_WIDTH)
+            )
+        self._begun = False
 
     def write(self, row: ResultRow) -> None:
-        """Print one line."""
-        if "error" not in row:
-            cells = self._format.cells(row)[:-1]
-            self._line([_text(column, cell) for column, cell in zip(self._columns, cells, strict=True)])
+        """Print one row."""
+        if "error" in row:
+            return
+        if not self._begun:
+            self._begun = True
+            self._line([column.replace("_", " ") for column in self._widths])
+            self._line(["─" * width for width in self._widths.values()])
+        cells = self._format.cells(row)[:-1]
+        self._line([_text(column, cell) for column, cell in zip(self._widths, cells, strict=False)])
+
+    def close(self) -> None:
+        """Say what found no room."""
+        if self._begun and self._left_out:
+            say_no_room([column.replace("_", " ") for column in self._left_out])
+
+    def _width(self) -> int:
+        return sum(self._widths.values()) + 2 * (len(self._widths) - 1)
 
     def _line(self, texts: Sequence[str]) -> None:
-        from rich.cells import set_cell_size
+        from rich.cells import chop_cells, set_cell_size
 
-        cells = zip(texts, self._columns.values(), strict=True)
-        tell("  ".join(set_cell_size(text, width) for text, width in cells).rstrip())
+        widths = self._widths.values()
+        folded = [chop_cells(text, width) for text, width in zip(texts, widths, strict=True)]
+        for parts in zip_longest(*folded, fillvalue=""):
+            cells = zip(parts, widths, strict=True)
+            tell("  ".join(set_cell_size(part, width) for part, width in cells).rstrip())
 
 
 def _text(column: str, cell: object) -> str:
@@ -183,29 +217,37 @@ class JsonWriter:
 
 
 @contextmanager
-def json_writer(about: Mapping[str, object]) -> Iterator[JsonWriter]:
-    """Print a document that is whole also where the work is interrupted."""
-    rows = JsonWriter(about)
-    try:
-        yield rows
-    finally:
-        rows.close()
+def result_writer(
+    result_format: ResultFormat,
+    paths: Sequence[str],
+    csv_file: Path | None,
+    about: Mapping[str, object] | None,
+) -> Iterator[ResultWriter]:
+    """Return where results go: a JSON document, CSV or a table; each is whole where work is interrupted.
 
-
-@contextmanager
-def csv_writer(result_format: ResultFormat, file: Path) -> Iterator[CsvWriter]:
-    """Write a CSV file, or to stdout where the file is ``-``.
+    Parameters
+    ----------
+    result_format : ResultFormat
+    paths : sequence of str
+        All that will come.
+    csv_file : path, optional
+        ``-`` is standard output.
+    about : mapping, optional
+        What a JSON document says before its results; one is written if it is given.
 
     Raises
     ------
     OutputError
         If the file cannot be written.
     """
-    if str(file) == "-":
+    if about is not None:
+        with closing(JsonWriter(about)) as document:
+            yield document
+    elif csv_file is None:
+        with closing(TableWriter(result_format, paths)) as table:
+            yield table
+    elif str(csv_file) == "-":
         yield CsvWriter(result_format, Stdout())
-        return
-    target = GrowingFile(file)
-    try:
-        yield CsvWriter(result_format, target)
-    finally:
-        target.close()
+    else:
+        with closing(GrowingFile(csv_file)) as target:
+            yield CsvWriter(result_format, target)

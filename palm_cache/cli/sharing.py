@@ -1,4 +1,4 @@
-"""Commands that give heads to others and take theirs: push, pull."""
+"""Commands that give heads to others and take theirs: export, push, pull."""
 
 from __future__ import annotations
 
@@ -7,12 +7,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.options import RunOption, SourceArgument
+from palm_cache.cli.options import RunOption, SourceArgument, choices
 from palm_cache.cli.terminal import Json, print_json, say, tell
 from palm_cache.errors import OutputError
+from palm_cache.params import ExportFormat
 
 if TYPE_CHECKING:
     from palm_cache.prediction.sharing import Parcel
+
+
+def export(
+    heads: SourceArgument,
+    to: Annotated[ExportFormat, typer.Option("--to", help="The format.", metavar=choices(ExportFormat))],
+    run: RunOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file to write.", metavar="FILE", show_default="named after the run, beside HEADS"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a fitted head for other programs.
+
+    safetensors: class embeddings, scale and temperature (other heads: their state). onnx: a graph from
+    embeddings to logits and probabilities, compared with the head before it is kept. A card in JSON beside it
+    names classes, encoder, fingerprint, window, scores and licences.
+
+    Example: palm-cache export runs/demo/mini/heads.h5 --to onnx --out demo.onnx
+    """
+    from palm_cache.prediction.export import export_head
+
+    written = export_head(heads, to, run, out)
+    if as_json:
+        print_json({"file": str(written.file), "card_file": str(written.card_file), "card": written.card})
+        return
+    tell(f"{written.card['run']} -> {written.file}, {written.card_file}")
 
 
 def push(

@@ -11,7 +11,7 @@ import typer
 from palm_cache.cli.checks import check_stores
 from palm_cache.cli.completion import complete_dataset, complete_store
 from palm_cache.cli.extraction import read_tables
-from palm_cache.cli.options import RootOption, SameEncoderOption, StoreArgument, takes
+from palm_cache.cli.options import RootOption, StoreArgument, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
 from palm_cache.params import LoadingParams, Params, Resources, override
@@ -87,7 +87,6 @@ def store_verify(
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other clips.", metavar="N")] = 0,
-    encoder: SameEncoderOption = None,
     as_json: Json = False,
 ) -> None:
     """Check every file and row of a feature store.
@@ -109,7 +108,7 @@ def store_verify(
         table = read_tables((dataset or opened.header.dataset,), root)[0][0]
         compare = dataset is not None
         loaded = override(LoadingParams(), **loading)
-        more, again = _hold_against(opened, table, compare, recompute, seed, encoder, loaded)
+        more, again = _hold_against(opened, table, compare, recompute, seed, loaded)
         problems += more
     if as_json:
         document = {"store": str(store), "sound": not problems, "problems": problems}
@@ -135,7 +134,6 @@ def _hold_against(
     compare: bool,
     count: int,
     seed: int,
-    named: str | None,
     loading: LoadingParams,
 ) -> tuple[list[str], Recomputation | None]:
     """Compare a store with its dataset and its encoder."""
@@ -147,7 +145,7 @@ def _hold_against(
         opened.header,
         device=loading.device,
         tokenizer=loading.tokenizer,
-        named=named,
+        named=loading.encoder,
         trust_remote_code=loading.trust_remote_code,
     )
     problems: list[str] = []

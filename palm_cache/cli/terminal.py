@@ -48,16 +48,21 @@ def tell(*lines: str) -> None:
 
 def put(text: str) -> None:
     """Print a part of a result as it is, at once; whole lines, where a progress bar is on the terminal."""
-    if hasattr(sys.stdout, "rich_proxied_file"):  # the bar keeps below what goes through; echo goes round it
-        sys.stdout.write(text)
-    else:
-        typer.echo(text, nl=False)
+    _write(text, is_error=False)
 
 
 def say(message: str, colour: str = "yellow") -> None:
     """Tell the user something that is not a result."""
     with suppress(OSError):  # where nobody can be told, the exit code says it
-        typer.secho(_shown(message), err=True, fg=colour)
+        _write(typer.style(_shown(message), fg=colour) + "\n", is_error=True)
+
+
+def _write(text: str, is_error: bool) -> None:
+    stream = sys.stderr if is_error else sys.stdout
+    if hasattr(stream, "rich_proxied_file"):  # a bar keeps below what goes through; echo goes round it
+        stream.write(text)
+    else:
+        typer.echo(text, nl=False, err=is_error)
 
 
 def _shown(text: str) -> str:
@@ -103,7 +108,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], keep: in
         table = _table(headings[:n_columns], [row[:n_columns] for row in rows], folded_from=8)
     console.print(table)
     if n_columns < len(headings):
-        say(f"note: no room for {', '.join(headings[n_columns:])}; a wider terminal or --json shows all")
+        say_no_room(headings[n_columns:])
+
+
+def say_no_room(headings: Sequence[str]) -> None:
+    """Say which columns of a table stayed out."""
+    say(f"note: no room for {', '.join(headings)}; a wider terminal or --json shows all")
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], folded_from: int = FOLDED_FROM) -> Table:

@@ -14,7 +14,8 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from palm_cache.errors import DataError, ParameterError
-from palm_cache.retrieval.queries import Loading, ask_head, probabilities, text_query
+from palm_cache.params import LoadingParams
+from palm_cache.retrieval.queries import ask_head, probabilities, text_query
 from palm_cache.retrieval.ranking import nearest
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.shared import open_head
@@ -40,7 +41,7 @@ class Grouping:
     run: str | None = None
     text: str | None = None
     """What the nearest clips are coloured for."""
-    loading: Loading = field(default_factory=Loading)
+    loading: LoadingParams = field(default_factory=LoadingParams)
 
 
 def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str]:

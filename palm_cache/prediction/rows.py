@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError
+from palm_cache.params import LoadingParams
 from palm_cache.prediction.answers import Failure, Prediction, Stretch
-from palm_cache.retrieval.queries import Loading, ask_head, probabilities
+from palm_cache.retrieval.queries import ask_head, probabilities
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.atomic import replacing
 from palm_cache.store.features import FeatureStore
@@ -82,7 +83,7 @@ class ScoredRows:
 
 
 def score_rows(
-    heads: Path, stores: Sequence[Place], run: str | None = None, loading: Loading | None = None
+    heads: Path, stores: Sequence[Place], run: str | None = None, loading: LoadingParams | None = None
 ) -> ScoredRows:
     """Score every row of some feature stores.
 
@@ -95,7 +96,7 @@ def score_rows(
         store of each, of one dataset or of several.
     run : str, optional
         See :func:`~palm_cache.store.heads.chosen_run`.
-    loading : Loading, optional
+    loading : LoadingParams, optional
         For heads that look at every row through the text tower.
 
     Raises
@@ -109,7 +110,7 @@ def score_rows(
     if "+" in head.run.encoder:
         return _together([_score_joined(head, group) for group in _of_encoders(head, stores)])
     opened = Stores(stores)
-    scorer = ask_head(opened, head, loading or Loading()).scorer
+    scorer = ask_head(opened, head, loading or LoadingParams()).scorer
     shares = np.concatenate([probabilities(scorer, opened.audio(span)) for span in opened.spans()])
     shares[~opened.usable] = np.nan
     return _together([_described(head, store, shares) for store, shares in _parted(opened, shares)])

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from palm_cache.errors import ParameterError
-from palm_cache.params import CLIP_TOKENIZER, Params, PredictParams
+from palm_cache.params import CLIP_TOKENIZER, LoadingParams, Params, PredictParams
 from palm_cache.prediction.answers import Failure, Prediction, Stretch, answer, label_of
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import predict_files
@@ -23,7 +23,6 @@ from palm_cache.prediction.rows import ScoredRows, score_rows
 from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.prediction.timeline import Sliding, join, listen
 from palm_cache.retrieval.find import as_places
-from palm_cache.retrieval.queries import Loading
 from palm_cache.store.heads import run_name
 from palm_cache.types import AnyPath, AnyPlace, Progress, no_progress
 
@@ -125,7 +124,7 @@ def predict(
     if store is not None:
         if heads is None or audio != ():
             raise ParameterError("store: goes with heads, and without audio and classes")
-        loading = Loading(encoder, device, tokenizer, trust_remote_code)
+        loading = LoadingParams(encoder, device, tokenizer, trust_remote_code)
         return _of_rows(score_rows(find_heads(heads).file, as_places(store), run, loading), threshold)
     paths = [audio] if isinstance(audio, str | PathLike) else audio
     classifier = load_classifier(

@@ -15,10 +15,10 @@ from upath import UPath
 
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.whereabouts import locate
-from palm_cache.params import CLIP_TOKENIZER, Doubt
-from palm_cache.retrieval.queries import Loading, ask_head, file_query, row_query, text_query
+from palm_cache.params import CLIP_TOKENIZER, ROWS_FOUND, Doubt, LoadingParams, RowFilter, SearchParams
+from palm_cache.retrieval.queries import ask_head, file_query, row_query, text_query
 from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
-from palm_cache.retrieval.stores import Stores, Where
+from palm_cache.retrieval.stores import Stores
 from palm_cache.store.layout import heads_file
 from palm_cache.store.places import place
 from palm_cache.store.shared import open_head
@@ -60,9 +60,10 @@ def search(
     row: int | str | None = None,
     head: AnyPath | None = None,
     class_name: str | None = None,
-    uncertain: Doubt | None = None,
+    uncertain: bool = False,
+    by: Doubt | None = None,
     diverse: bool = False,
-    k: int = 10,
+    k: int = ROWS_FOUND,
     labels: Sequence[str] = (),
     unlabelled: bool = False,
     path: str = "",
@@ -90,7 +91,9 @@ def search(
         A row of the store; of several stores ``"DATASET:12"``.
     head : path
         A ``heads.h5``, with ``class_name`` for the rows that are most probably of that class, or with
-        ``uncertain``, ``"margin"`` or ``"entropy"``, for those that it is most in doubt about.
+        ``uncertain`` for those that it is most in doubt about.
+    by : str
+        How doubt is measured: ``"margin"``, the default, or ``"entropy"``.
     diverse : bool
         Rows without a label, each as far as can be from all that have one and from those before it.
     k : int
@@ -122,74 +125,70 @@ def search(
     >>> found.table["label"].tolist()
     ['low tone', 'low tone', 'low tone']
     """
+    asked = SearchParams(
+        text=text,
+        like=None if like is None else str(like),
+        row=None if row is None else str(row),
+        head=None if head is None else str(head),
+        class_name=class_name,
+        uncertain=uncertain,
+        by=by,
+        run=run,
+        diverse=diverse,
+        k=k,
+    )
+    rows = RowFilter(tuple(labels), unlabelled, path, tuple(datasets))
+    loading = LoadingParams(encoder, device, tokenizer, trust_remote_code)
     opened = Stores(as_places(stores))
-    if k < 1:
-        raise ParameterError(f"k: {k} is less than one row")
-    where = Where(tuple(labels), unlabelled, path, tuple(datasets))
-    asked = {"text": text, "like": like, "row": row, "head": head, "diverse": diverse or None}
-    given = [name for name, value in asked.items() if value is not None]
-    if len(given) != 1:
-        what = f"{' and '.join(given)} are" if given else "nothing is"
-        raise ParameterError(f"{what} asked for; give one of text, like, row, head and diverse")
-    if (class_name is not None or uncertain is not None or run is not None) and head is None:
-        raise ParameterError("class, uncertain and run go with head")
-    loading = Loading(encoder, device, tokenizer, trust_remote_code)
     remarks: tuple[str, ...] = ()
     if diverse:
-        ranking, query, measure = _diverse(opened, where, k), "unlike all that is labelled", "distance"
-    elif head is not None:
-        ranking, query, measure = _by_head(
-            opened, where, k, heads_file(Path(head)), class_name, uncertain, run, loading
-        )
+        ranking, query, measure = _diverse(opened, rows, k), "unlike all that is labelled", "distance"
+    elif asked.head is not None:
+        ranking, query, measure = _by_head(opened, rows, asked, asked.head, loading)
     else:
-        among = opened.among(where)
-        if text is not None:
-            vector, query = text_query(opened, text, loading), f"text: {text}"
-        elif like is not None:
-            vector, remarks = file_query(opened, str(like), loading)
-            query = f"like {like}"
-        else:
-            assert row is not None
-            vector, itself = row_query(opened, row)
-            among[itself] = False
-            query = f"like row {row}"
-        ranking, measure = nearest(opened, vector, k, among=among), "cosine"
+        ranking, query, remarks = _like_an_example(opened, rows, asked, loading)
+        measure = "cosine"
     table, files = describe(opened, ranking, place(audio) if audio is not None else None)
     return SearchResult(table, query, measure, files, remarks)
 
 
-def _by_head(
-    stores: Stores,
-    where: Where,
-    k: int,
-    heads: Path,
-    class_name: str | None,
-    uncertain: Doubt | None,
-    run: str | None,
-    loading: Loading,
-) -> tuple[Ranking, str, str]:
-    if (class_name is None) == (uncertain is None):
-        raise ParameterError(
-            "head: give it a class to look for, or ask what it is uncertain about: one of both"
-        )
-    asked = ask_head(stores, open_head(heads, run).head, loading)
-    if class_name is not None:
-        label = asked.label(class_name)
-        score, query = asked.score(lambda shares: shares[:, label]), f"{class_name}, says {asked.run}"
+def _like_an_example(
+    stores: Stores, rows: RowFilter, asked: SearchParams, loading: LoadingParams
+) -> tuple[Ranking, str, tuple[str, ...]]:
+    among = stores.among(rows)
+    remarks: tuple[str, ...] = ()
+    if asked.text is not None:
+        vector, query = text_query(stores, asked.text, loading), f"text: {asked.text}"
+    elif asked.like is not None:
+        vector, remarks = file_query(stores, asked.like, loading)
+        query = f"like {asked.like}"
     else:
-        assert uncertain is not None
-        score, query = (
-            asked.score(partial(uncertainty, by=uncertain)),
-            f"{asked.run} is in doubt ({uncertain})",
-        )
-    ranking = highest(stores, score, k, among=stores.among(where))
-    measure = "probability" if class_name is not None else "doubt"
+        assert asked.row is not None
+        vector, itself = row_query(stores, asked.row)
+        among[itself] = False
+        query = f"like row {asked.row}"
+    return nearest(stores, vector, asked.k, among=among), query, remarks
+
+
+def _by_head(
+    stores: Stores, rows: RowFilter, asked: SearchParams, heads: str, loading: LoadingParams
+) -> tuple[Ranking, str, str]:
+    head = ask_head(stores, open_head(heads_file(Path(heads)), asked.run).head, loading)
+    if asked.class_name is not None:
+        label = head.label(asked.class_name)
+        score, measure = head.score(lambda shares: shares[:, label]), "probability"
+        query = f"{asked.class_name}, says {head.run}"
+    else:
+        doubt = asked.by or "margin"
+        score, measure = head.score(partial(uncertainty, by=doubt)), "doubt"
+        query = f"{head.run} is in doubt ({doubt})"
+    ranking = highest(stores, score, asked.k, among=stores.among(rows))
     return Ranking(ranking.rows[0], ranking.scores[0]), query, measure
 
 
-def _diverse(stores: Stores, where: Where, k: int) -> Ranking:
+def _diverse(stores: Stores, rows: RowFilter, k: int) -> Ranking:
     known = np.flatnonzero((stores.labels >= 0) & stores.usable)
-    among = stores.among(where) & (stores.labels < 0)
+    among = stores.among(rows) & (stores.labels < 0)
     if not among.any():
         raise ParameterError("diverse: every row that was asked for has a label; nothing is left to propose")
     return diverse(stores, known, k, among=among)

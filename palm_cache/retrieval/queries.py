@@ -21,7 +21,7 @@ from palm_cache.extraction.datasets.columns import seconds
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
-from palm_cache.params import CLIP_TOKENIZER
+from palm_cache.params import LoadingParams
 from palm_cache.retrieval.ranking import Score
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.header import StoreHeader
@@ -34,29 +34,18 @@ PAST_THE_END = 0.01
 Vector: TypeAlias = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """How an encoder is loaded, where a query needs one."""
-
-    encoder: str | None = None
-    """Spec of where its weights lie now, if not where they lay."""
-    device: str = "auto"
-    tokenizer: str = CLIP_TOKENIZER
-    trust_remote_code: bool = False
-    """Whether code that lies with an ``hf:`` model is run again."""
-
-    def load(self, stores: Stores) -> Encoder:
-        """Load the encoder that made the stores; raises as ``load_encoder_of``."""
-        return load_encoder_of(
-            stores.header,
-            device=self.device,
-            tokenizer=self.tokenizer,
-            named=self.encoder,
-            trust_remote_code=self.trust_remote_code,
-        )
+def load_encoder(stores: Stores, loading: LoadingParams) -> Encoder:
+    """Load the encoder that made the stores; raises as ``load_encoder_of``."""
+    return load_encoder_of(
+        stores.header,
+        device=loading.device,
+        tokenizer=loading.tokenizer,
+        named=loading.encoder,
+        trust_remote_code=loading.trust_remote_code,
+    )
 
 
-def text_query(stores: Stores, text: str, loading: Loading) -> Vector:
+def text_query(stores: Stores, text: str, loading: LoadingParams) -> Vector:
     """Embed a text in every prompt template of the stores; the mean of unit vectors, (dim,).
 
     Raises
@@ -73,7 +62,7 @@ def text_query(stores: Stores, text: str, loading: Loading) -> Vector:
             f"{stores.stores[0].path}: {stores.header.encoder} embeds sound only, no text; search "
             "by example, with a file (--like) or a row (--row)"
         )
-    return mean_direction(loading.load(stores).embed_text(prompts_of(stores.header, text)))
+    return mean_direction(load_encoder(stores, loading).embed_text(prompts_of(stores.header, text)))
 
 
 def prompts_of(header: StoreHeader, text: str) -> list[str]:
@@ -87,7 +76,7 @@ def mean_direction(vectors: torch.Tensor) -> Vector:
     return np.asarray(torch.nn.functional.normalize(vectors, dim=-1).mean(dim=-2).numpy())
 
 
-def file_query(stores: Stores, like: str, loading: Loading) -> tuple[Vector, tuple[str, ...]]:
+def file_query(stores: Stores, like: str, loading: LoadingParams) -> tuple[Vector, tuple[str, ...]]:
     """Embed a file or a stretch of it, ``FILE@12.5-15``, as the rows were.
 
     Returns
@@ -112,7 +101,7 @@ def file_query(stores: Stores, like: str, loading: Loading) -> tuple[Vector, tup
     if start >= length or (end is not None and end > length + PAST_THE_END):
         raise ParameterError(f"{like}: the file ends at {length:.2f} s; choose a stretch that lies in it")
     recipe = recipe_of({**stores.header.recipe, "views": 1}, loading.tokenizer)
-    with Road(loading.load(stores), recipe, 1) as road:
+    with Road(load_encoder(stores, loading), recipe, 1) as road:
         (outcome,) = road.embed([(0, Clip(path, str(path), None, start, end))], n_clips=1)
     if outcome.vectors is None or outcome.heard.silence:
         raise AudioError(f"{like}: {outcome.error or outcome.heard.silence}")
@@ -204,7 +193,7 @@ def probabilities(scorer: Scorer, block: Vector) -> NDArray[np.float64]:
     return np.asarray(scorer.probabilities(scorer.clip_logits(clips)).numpy())
 
 
-def ask_head(stores: Stores, head: FittedHead, loading: Loading) -> Asked:
+def ask_head(stores: Stores, head: FittedHead, loading: LoadingParams) -> Asked:
     """Make a head ready that was fitted on embeddings like those of the stores.
 
     Raises
@@ -225,5 +214,6 @@ def ask_head(stores: Stores, head: FittedHead, loading: Loading) -> Asked:
             f"run {name} was fitted on embeddings of {head.run.encoder}, and {stores.stores[0].path} holds "
             f"those of {stores.header.encoder} or of other options; give a store that was made alike"
         )
-    tower = loading.load(stores).text_tower() if find_head(head.run.head).scores_through_tower else None
+    needs_tower = find_head(head.run.head).scores_through_tower
+    tower = load_encoder(stores, loading).text_tower() if needs_tower else None
     return Asked(Scorer(head, stores.header.dim, tower), name)

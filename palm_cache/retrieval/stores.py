@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import combinations
@@ -13,22 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
+from palm_cache.params import RowFilter
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
 from palm_cache.types import Place
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Which rows may be found; what is not given lets all pass."""
-
-    labels: tuple[str, ...] = ()
-    """Names of classes."""
-    unlabelled: bool = False
-    """Only rows without a label."""
-    path: str = ""
-    """A pattern with ``*``, ``?`` and ``[...]`` for the path inside the dataset; ``*`` fits a slash too."""
-    datasets: tuple[str, ...] = ()
 
 
 class Stores:
@@ -125,7 +112,7 @@ class Stores:
             ]
         )
 
-    def among(self, where: Where) -> NDArray[np.bool_]:
+    def among(self, rows: RowFilter) -> NDArray[np.bool_]:
         """Return which rows have an embedding and pass a filter, (rows,).
 
         Raises
@@ -135,17 +122,17 @@ class Stores:
         ParameterError
             If nothing passes.
         """
-        _check(where.labels, self.class_names, "class")
-        _check(where.datasets, {store.header.dataset for store in self.stores}, "dataset")
+        _check(rows.labels, self.class_names, "class")
+        _check(rows.datasets, {store.header.dataset for store in self.stores}, "dataset")
         kept = self.usable.copy()
-        if where.labels:
-            kept &= np.isin(self.labels, [self.class_names.index(name) for name in where.labels])
-        if where.unlabelled:
+        if rows.labels:
+            kept &= np.isin(self.labels, [self.class_names.index(name) for name in rows.labels])
+        if rows.unlabelled:
             kept &= self.labels < 0
-        if where.datasets:
-            kept &= self._each(lambda store: np.full(store.n_clips, store.header.dataset in where.datasets))
-        if where.path:
-            kept &= self._each(lambda store: _fits(store.clip_names(), where.path))
+        if rows.datasets:
+            kept &= self._each(lambda store: np.full(store.n_clips, store.header.dataset in rows.datasets))
+        if rows.path:
+            kept &= self._each(lambda store: _fits(store.clip_names(), rows.path))
         if not kept.any():
             raise ParameterError(
                 f"none of {self.n_clips:,} rows has an embedding and passes what was asked for; ask for less"

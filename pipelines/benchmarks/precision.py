@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import EncoderError
-from palm_cache.retrieval.queries import Loading, text_query
+from palm_cache.params import LoadingParams
+from palm_cache.retrieval.queries import text_query
 from palm_cache.retrieval.ranking import nearest
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.places import place
@@ -34,7 +35,7 @@ def by_example(stores: Stores, k: int) -> NDArray[np.float64]:
     return found
 
 
-def by_text(stores: Stores, k: int, loading: Loading) -> NDArray[np.float64]:
+def by_text(stores: Stores, k: int, loading: LoadingParams) -> NDArray[np.float64]:
     """Return the precision of the k rows nearest to every class's name, (n_classes,)."""
     queries = np.stack([text_query(stores, name, loading) for name in stores.class_names])
     among = stores.usable & (stores.labels >= 0)
@@ -54,7 +55,7 @@ def main() -> None:
     stores = Stores([place(asked.store)])
     examples = by_example(stores, asked.k)
     try:
-        texts = by_text(stores, asked.k, Loading(asked.encoder, asked.device))
+        texts = by_text(stores, asked.k, LoadingParams(asked.encoder, asked.device))
     except EncoderError as error:
         print(f"no search by text: {error}\n")
         texts = np.full(len(stores.class_names), np.nan)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,8 @@ def test_on_a_terminal_every_row_has_lines_of_its_own_above_the_bar(heads: str, 
     rows = [line.rpartition(erase)[2] for line in printed.decode().splitlines() if "high tone" in line]
     assert len(rows) == 7
     assert all(row.startswith("clips/high") for row in rows), rows
+    (failure,) = [line.rpartition(erase)[2] for line in printed.decode().splitlines() if "page.wav" in line]
+    assert re.sub(r"\x1b\[[0-9;]*m", "", failure).startswith("failed clips/page.wav")
 
 
 def test_without_failures_it_exits_with_0(heads: str) -> None:

@@ -10,7 +10,8 @@ from torch.nn.functional import normalize
 
 import palm_cache
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.retrieval.queries import Loading, text_query
+from palm_cache.params import LoadingParams
+from palm_cache.retrieval.queries import text_query
 from palm_cache.retrieval.stores import Stores
 
 STORE = "data/features/Tones/mini.zarr"
@@ -41,7 +42,7 @@ def test_prompts_of_ones_own_go_from_their_files_to_a_fitted_head(workplace: Pat
 def test_a_search_reads_the_templates_and_not_the_name_of_the_descriptions(workplace: Path) -> None:
     described = {"high tone": ("a whistle",), "low tone": ("a hum",)}
     features = palm_cache.extract("Tones", prompts=palm_cache.Prompts(("{c}, far away",), described))
-    query = text_query(Stores([features.store]), "siren", Loading())
+    query = text_query(Stores([features.store]), "siren", LoadingParams())
     prompts = ["siren", "The is a recording of  siren.", "siren, far away"]
     units = normalize(load_encoder("mini", device="cpu").embed_text(prompts), dim=1)
     np.testing.assert_allclose(query, units.mean(dim=0), atol=1e-6)

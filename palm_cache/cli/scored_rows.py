@@ -1,0 +1,62 @@
+"""What a head says of rows of feature stores: the part of ``predict`` that listens to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from palm_cache.cli.checks import require_heads
+from palm_cache.cli.chosen_run import say_which
+from palm_cache.cli.loading import load
+from palm_cache.cli.terminal import say, tell
+from palm_cache.params import LoadingParams
+
+
+def show_rows(
+    heads: str,
+    stores: Sequence[str],
+    run: str | None,
+    loading: LoadingParams,
+    threshold: float,
+    top: int,
+    csv: Path | None,
+    parquet: Path | None,
+    as_json: bool,
+) -> str:
+    """Show what a head says of every row of some stores; return what is to be said of rows left out."""
+    require_heads(heads)
+    load("palm_cache.prediction.rows")
+    from palm_cache.cli.results import ResultFormat, result_writer
+    from palm_cache.prediction.rows import score_rows, write_parquet
+    from palm_cache.prediction.sources import find_heads
+    from palm_cache.store.atomic import keep_inputs
+    from palm_cache.store.heads import run_name
+    from palm_cache.store.places import place
+
+    source = find_heads(heads)
+    for option, output in (("--csv", csv), ("--parquet", parquet)):
+        keep_inputs([output] if output else [], [source.file], option)
+    rows = score_rows(source.file, [place(address) for address in stores], run, loading)
+    head = rows.head
+    say_which(source, run, head)
+    if parquet is not None:
+        write_parquet(rows.table(threshold), parquet)
+        tell(f"{len(rows.paths):,} rows -> {parquet}")
+    if parquet is None or csv is not None or as_json:
+        top = min(top, len(head.class_names))
+        shape = ResultFormat(head.class_names, top, threshold, over_time=rows.over_time)
+        about = {
+            "heads": source.name,
+            "run": run_name(head.run),
+            "stores": list(stores),
+            "classes": list(head.class_names),
+            "calibration": asdict(head.calibration) if head.calibration else None,
+            "threshold": threshold,
+        }
+        with result_writer(shape, rows.paths, csv, about if as_json else None) as writer:
+            for result in rows.results():
+                writer.write(shape.row(result))
+    for row, reason in rows.errors.items():
+        say(f"failed {rows.paths[row]}: {reason}")
+    return f"{len(rows.errors)} of {len(rows.paths)} row(s) have no embedding" if rows.errors else ""

@@ -1,0 +1,65 @@
+"""The table of results that grows while they come."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from palm_cache.cli.results import ResultFormat, result_writer
+from palm_cache.prediction.answers import Failure, Stretch
+
+CLASSES = ("air conditioner", "engine idling, and the hum of a refrigerator", "siren")
+PATHS = ["recordings/of-one-summer/station-12/2026-07-01T02-00-00.flac", "b.flac"]
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes stdout for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def show(top: int) -> None:
+    shape = ResultFormat(CLASSES, top, 0.0, over_time=True)
+    with result_writer(shape, PATHS, None, None) as writer:
+        for path in PATHS:
+            writer.write(shape.row(Stretch(path, 0.0, 1.0, torch.tensor([0.1, 0.6, 0.3]))))
+
+
+def test_a_narrow_terminal_keeps_names_and_probability_and_names_what_finds_no_room(
+    narrow: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(top=3)
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["path", "start", "end", "label", "probability"]
+    assert "60.0 %" in lines[2]
+    columns = [[line[begin:end].strip() for line in lines[2:]] for begin, end in _columns(lines[1])]
+    assert "".join(columns[0]) == "".join(PATHS)
+    assert "".join(columns[3]).replace(" ", "").count(CLASSES[1].replace(" ", "")) == 2
+    assert told.err.startswith("note: no room for label 2, probability 2, label 3, probability 3;")
+
+
+def _columns(rule: str) -> list[tuple[int, int]]:
+    """Return where the columns above a rule begin and end."""
+    places, begin = [], 0
+    for dashes in rule.split("  "):
+        places.append((begin, begin + len(dashes)))
+        begin += len(dashes) + 2
+    return places
+
+
+def test_what_is_no_terminal_gets_all_columns_on_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    show(top=3)
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 2 + len(PATHS)
+    assert "probability 3" in told.out
+    assert told.err == ""
+
+
+def test_a_table_without_rows_has_no_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    shape = ResultFormat(CLASSES, 1, 0.0, over_time=False)
+    with result_writer(shape, PATHS, None, None) as writer:
+        writer.write(shape.row(Failure(PATHS[0], "no such file")))
+    assert capsys.readouterr().out == ""
