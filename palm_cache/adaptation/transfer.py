@@ -28,34 +28,16 @@ def transfer_heads(
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """Score every head of a file on the test clips of another dataset, among the classes that both have.
+    """Score every head of a file on the test clips of another dataset; see :func:`palm_cache.api.transfer`.
 
-    The logits of the other classes are left out, as if the head had been asked only about those that both
-    have. A clip that a run learned from is not asked about, whichever dataset it is in: clips are known by
-    their content.
+    The logits of classes that only one of the datasets has are left out, as if the head had been asked only
+    about those that both have. A clip that a run learned from is not asked about, whichever dataset it is in:
+    clips are known by their content.
 
     Parameters
     ----------
-    heads_file : Path
-    store : Place
-        Features of the other dataset, from the encoder that the heads were fitted on.
-    same : mapping, optional
-        Names of one class that differ: the heads' -> the other dataset's. Case, and whether words are joined
-        by spaces, hyphens or underscores, makes no difference anyway.
     load_tower : callable, optional
         For heads that look at every clip through the text tower.
-
-    Returns
-    -------
-    DataFrame
-        Rows as in ``scores.csv``; ``dataset`` names both.
-
-    Raises
-    ------
-    StaleStoreError
-        If another encoder made the features, or the heads' own store has changed.
-    DataError
-        If fewer than two classes are common, or a name is not one of a class.
     """
     heads, origin = read_heads(heads_file)
     source, target = read_features(origin), read_features([store])

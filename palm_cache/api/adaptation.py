@@ -278,7 +278,8 @@ def transfer(
     store : path, URL or OpenFeatures
         Features of the other dataset, from the encoder that the heads were fitted on.
     same : mapping, optional
-        Names of one class that differ: the heads' -> the other dataset's.
+        Names of one class that differ: the heads' -> the other dataset's. Case, and whether words are joined
+        by spaces, hyphens or underscores, makes no difference anyway.
     encoder, device, tokenizer : str, optional
         Of the text tower, for heads that learn words.
 

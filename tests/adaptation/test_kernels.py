@@ -15,16 +15,11 @@ from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 from torch import Tensor
 
-from palm_cache.adaptation.heads import kernels
+from palm_cache.adaptation.heads import kernel_machine, kernels
 from palm_cache.adaptation.heads.base import SCALE, unit
 from palm_cache.adaptation.heads.hyperparameters import Grid
-from palm_cache.adaptation.heads.kernels import (
-    KernelRidge,
-    Proker,
-    ProkerHybrid,
-    held_out_residuals,
-    squared_distances,
-)
+from palm_cache.adaptation.heads.kernel_machine import held_out_residuals, squared_distances
+from palm_cache.adaptation.heads.kernels import KernelRidge, Proker, ProkerHybrid
 from palm_cache.adaptation.heads.muka import Muka, MukaCosine, MukaFirst, MukaFirstCosine
 from palm_cache.adaptation.heads.proker_published import MukaCrossed, MukaPublished, ProkerPublished
 from palm_cache.errors import ParameterError
@@ -33,7 +28,7 @@ from palm_cache.types import BARE_TEMPLATE, Training
 Array = NDArray[np.float64]
 
 
-def make_head(kind: type[kernels.KernelMachine]) -> kernels.KernelMachine:
+def make_head(kind: type[kernel_machine.KernelMachine]) -> kernel_machine.KernelMachine:
     return kind(BARE_TEMPLATE, Training())
 
 
@@ -112,12 +107,12 @@ def refit_losses(kernel: Callable[..., Array], prior: Callable[..., Array], audi
 
 @pytest.mark.parametrize("kind", [KernelRidge, Proker])
 def test_what_is_chosen_is_the_best_of_all_refits(
-    kind: type[kernels.KernelMachine], monkeypatch: pytest.MonkeyPatch
+    kind: type[kernel_machine.KernelMachine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Few candidates, each of which wins somewhere: refitting without every clip takes its time.
-    monkeypatch.setattr(kernels.KernelMachine, "widths", Grid((0.25, 1.0, 4.0), 1.0))
-    monkeypatch.setattr(kernels.KernelMachine, "ridges", Grid((0.03, 0.3, 1.0), 0.3))
-    monkeypatch.setattr(kernels.KernelMachine, "scales", Grid((2.0, 5.0, 20.0), 5.0))
+    monkeypatch.setattr(kernel_machine.KernelMachine, "widths", Grid((0.25, 1.0, 4.0), 1.0))
+    monkeypatch.setattr(kernel_machine.KernelMachine, "ridges", Grid((0.03, 0.3, 1.0), 0.3))
+    monkeypatch.setattr(kernel_machine.KernelMachine, "scales", Grid((2.0, 5.0, 20.0), 5.0))
     monkeypatch.setattr(Proker, "prior_scales", Grid((0.0, 5.0, 20.0), 5.0))
     shots = make_shots(runs=2, clips_per_class=3, noise=2.0)
     state = make_head(kind).fit(shots)
@@ -247,7 +242,7 @@ def test_muka_with_one_encoder_says_how_to_name_two() -> None:
 
 
 @pytest.mark.parametrize("kind", [KernelRidge, Proker])
-def test_views_of_a_clip_do_not_vouch_for_each_other(kind: type[kernels.KernelMachine]) -> None:
+def test_views_of_a_clip_do_not_vouch_for_each_other(kind: type[kernel_machine.KernelMachine]) -> None:
     """One clip per class, seen twice: nothing can be held out, so the defaults are taken."""
     shots = make_shots(runs=2, clips_per_class=1, views=2)
     state = make_head(kind).fit(shots)
@@ -261,7 +256,7 @@ def test_runs_that_do_not_fit_into_memory_together_are_solved_in_turn(
 ) -> None:
     shots = make_shots(runs=3)
     together = make_head(KernelRidge).fit(shots)
-    monkeypatch.setattr(kernels, "MAX_NUMBERS", 1)
+    monkeypatch.setattr(kernel_machine, "MAX_NUMBERS", 1)
     for name, value in make_head(KernelRidge).fit(shots).items():
         torch.testing.assert_close(value, together[name])
 
@@ -394,7 +389,7 @@ def test_no_width_is_judged_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         systems.append(len(kernel))
         return inverse(kernel, ridge)
 
-    inverse = kernels._inverse
-    monkeypatch.setattr(kernels, "_inverse", counting)
+    inverse = kernel_machine._inverse
+    monkeypatch.setattr(kernel_machine, "_inverse", counting)
     make_head(Proker).fit(make_shots(runs=2, noise=2.0))
-    assert len(systems) == len(kernels.WIDTHS) * len(kernels.RIDGES) + 1
+    assert len(systems) == len(kernel_machine.WIDTHS) * len(kernel_machine.RIDGES) + 1

@@ -61,11 +61,6 @@ class Auto(Head):
         """Return the names of the candidates, in the order of ``factors`` and ``losses``."""
         return {"candidates": [kind.name for kind in CANDIDATES]}
 
-    @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
-        """Return 0: all candidates are solved in closed form."""
-        return 0
-
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the state of every candidate, under its name, its factor and its loss on held-out shots."""
         heads = [kind(self.template, self.training) for kind in CANDIDATES]

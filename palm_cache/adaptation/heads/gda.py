@@ -20,6 +20,7 @@ from palm_cache.adaptation.heads.base import (
     unit,
 )
 from palm_cache.adaptation.heads.hyperparameters import (
+    FOLDS,
     TEMPERATURES,
     Grid,
     choose,
@@ -27,11 +28,8 @@ from palm_cache.adaptation.heads.hyperparameters import (
     held_out_loss,
 )
 
-FOLDS = 5
-
 ALPHAS = Grid((0.0, 5.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0), default=50.0)
 """Weight of the discriminant beside 100 times the cosine; the default is for one shot a class."""
-
 
 SCALES = Grid(TEMPERATURES, default=1.0)
 
@@ -84,11 +82,6 @@ class Gda(Head):
     chooses: ClassVar[tuple[str, ...]] = ("alpha", "scale", "held_out")
     source: ClassVar[str] = "Wang et al., ICLR 2024, arXiv:2402.04087"
 
-    @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
-        """Return 0: solved in closed form."""
-        return 0
-
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Choose how much the discriminant counts, and solve with all shots."""
         everything = torch.ones_like(shots.labels, dtype=torch.bool)
@@ -100,7 +93,7 @@ class Gda(Head):
     def _choose(shots: Shots) -> dict[str, Tensor]:
         n_classes, audio = shots.n_classes, shots.audio.double()
         zero_shot = cosine_logits(shots.text.double(), audio)
-        folds = cross_validation_folds(shots.labels, n_classes, shots.together, FOLDS)
+        folds = cross_validation_folds(shots.labels, n_classes, shots.together)
         scores = torch.zeros_like(zero_shot)
         for fold in range(FOLDS):
             out = folds == fold

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads.base import Shots, Tick, Words, need_encoders, no_tick, unit
 from palm_cache.adaptation.heads.hyperparameters import Grid
-from palm_cache.adaptation.heads.kernels import Proker, best_table, squared_distances
+from palm_cache.adaptation.heads.kernel_machine import best_table, squared_distances
+from palm_cache.adaptation.heads.kernels import Proker
 
 WIDTHS = (0.0, 0.5, 1.0, 2.0)
 """Kernel widths of every factor of a product, whose exponents add up; 0 leaves an encoder out."""

@@ -76,11 +76,6 @@ class Neighbours(Head):
     chooses: ClassVar[tuple[str, ...]] = ("k", "held_out")
     source: ClassVar[str] = "Cover and Hart, 1967"
 
-    @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
-        """Return 0: clips are kept, nothing is learned."""
-        return 0
-
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how many vote."""
         weights = class_weights(shots.labels, shots.n_classes)

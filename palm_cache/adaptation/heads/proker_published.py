@@ -38,11 +38,6 @@ class ProkerPublished(Head):
     kernels: ClassVar[slice] = slice(None)
     """Of which encoders the kernels are multiplied."""
 
-    @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
-        """Return 0: solved in closed form."""
-        return 0
-
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the shots, their weights and the prompts.
 

@@ -57,11 +57,6 @@ class Prototype(Head):
     reads_text: ClassVar[bool] = False
     source: ClassVar[str] = "Snell et al., NeurIPS 2017, arXiv:1703.05175"
 
-    @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
-        """Return 0: means are not learned step by step."""
-        return 0
-
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return every run's class means."""
         n_classes = shots.n_classes

@@ -91,11 +91,6 @@ class TipAdapter(Head):
     chooses: ClassVar[tuple[str, ...]] = ("alpha", "beta", "held_out")
     source: ClassVar[str] = "Zhang et al., ECCV 2022, arXiv:2111.03930"
 
-    @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
-        """Return 0: clips are kept, nothing is learned."""
-        return 0
-
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how much and how sharply they count."""
         weights = class_weights(shots.labels, shots.n_classes)

@@ -23,11 +23,6 @@ class ZeroShot(CosineHead):
     trained: ClassVar[bool] = False
     source: ClassVar[str] = "Deshmukh et al., NeurIPS 2023 (PENGI); Hanif et al., EMNLP 2024"
 
-    @staticmethod
-    def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
-        """Return 0."""
-        return 0
-
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the prompts' embeddings, the same for every run."""
         return {"class_embeddings": shots.text}
