@@ -1,6 +1,6 @@
 # palm-cache: docker build -t palm-cache . && docker run --rm -v "$PWD:/work" palm-cache --help
-# Untested: CI does not build it. For CPUs alone, a tenth of the size, install the CPU build of torch and
-# torchaudio in a step of its own before the last, as torch's own install page says; pip then keeps it.
+# Untested: CI does not build it. For CPUs alone, a tenth of the size, put this before the step that installs:
+# RUN pip install uv && uv pip install --system --torch-backend cpu torch torchaudio
 FROM python:3.11-slim
 
 COPY pyproject.toml constraints.txt README.md LICENSE /palm-cache/

@@ -27,10 +27,10 @@ help:
 	@echo "make clean     remove the environment, the demo and all results in runs and results"
 
 $(READY): pyproject.toml constraints.txt
-	@echo "Installing palm-cache into $(VENV): on Linux a download of 3 GB, 6 GB on disk, some minutes."
-	@echo "Nearly all of it is torch with CUDA. Where no GPU is to be used, a tenth of it will do: stop here, and"
-	@echo "install the CPU build of torch and torchaudio into $(VENV) first, as torch's own install page says."
 	$(PYTHON) -m venv $(VENV)
+	@echo "Installing palm-cache into $(VENV): on Linux a download of 3 GB, 6 GB on disk, some minutes."
+	@echo "Nearly all of it is torch with CUDA. Without a GPU a tenth of it will do: stop here, and run this first:"
+	@echo "    . $(VENV)/bin/activate && pip install uv && uv pip install --torch-backend cpu torch torchaudio"
 	$(INSTALL) .
 	@touch $@
 
