@@ -31,7 +31,7 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
     opened = FeatureStore(place(store))
     header = asdict(opened.header)
     failures = opened.failures()
-    folds = [{"train": len(fold.train), "test": len(fold.test)} for fold in opened.folds()]
+    folds = [{"train": train, "test": test} for train, test in opened.fold_sizes()]
     n_clips = opened.n_clips
     if as_json:
         print_json({"store": str(store), **header, "clips": n_clips, "failures": failures, "folds": folds})

@@ -24,14 +24,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 import zarr
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
-from torch import Tensor
 
 from palm_cache.errors import (
     AbsentStoreError,
@@ -45,6 +43,9 @@ from palm_cache.store.header import StoredRows, check_format, read_header, read_
 from palm_cache.store.layout import absent_store, command_of_store
 from palm_cache.store.places import Folder, folder
 from palm_cache.types import Features, Fold, Place
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROOT = "zarr.json"
 """Metadata of the root, with the header and the manifest: where it is whole, there is a store."""
@@ -196,14 +197,25 @@ class FeatureStore:
 
     def folds(self) -> tuple[Fold, ...]:
         """Return the train and test rows of every fold, fold 1 first."""
-        matches = (re.fullmatch(r"folds/(\d+)/train/zarr\.json", name) for name in self._files)
-        numbers = sorted(int(match[1]) for match in matches if match)
         return tuple(
             Fold(*(self._integers(f"folds/{number}/{part}") for part in ("train", "test")))
-            for number in numbers
+            for number in self._fold_numbers()
         )
 
+    def fold_sizes(self) -> list[tuple[int, int]]:
+        """Return how many train and test rows every fold has, fold 1 first."""
+        return [
+            (self._array(f"folds/{number}/train").size, self._array(f"folds/{number}/test").size)
+            for number in self._fold_numbers()
+        ]
+
+    def _fold_numbers(self) -> list[int]:
+        matches = (re.fullmatch(r"folds/(\d+)/train/zarr\.json", name) for name in self._files)
+        return sorted(int(match[1]) for match in matches if match)
+
     def _integers(self, name: str) -> Tensor:
+        import torch  # here and below: a second to import, and what describes a store needs none
+
         return torch.from_numpy(np.asarray(self._read(name), np.int64))
 
     def errors(self) -> dict[int, str]:
@@ -300,6 +312,8 @@ class FeatureStore:
         DamagedStoreError
             If bytes are missing or fail their checksum.
         """
+        import torch
+
         header, errors = self.header, self.errors()
         usable = torch.ones(self.n_clips, dtype=torch.bool)
         usable[list(errors)] = False
@@ -371,6 +385,8 @@ def _together(contents: NDArray[np.uint8], groups: Sequence[str] | None) -> Tens
 
     Rows of one file have its content; a row whose group is "" has none.
     """
+    import torch
+
     _, content = np.unique(np.ascontiguousarray(contents[:, -8:]).view(np.uint64)[:, 0], return_inverse=True)
     if groups is None:
         number = content

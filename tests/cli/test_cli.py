@@ -49,6 +49,26 @@ def test_listing_datasets_and_encoders_imports_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (["heads"], "sklearn pandas zarr transformers"),
+        (["store", "info", "data/features/clusters/mini.zarr"], "torch pandas sklearn"),
+        (["cache", "info"], "torch pandas sklearn"),
+    ],
+)
+def test_what_describes_imports_nothing_that_computes(workplace: Path, words: list[str], unused: str) -> None:
+    write_sample(Path("data/features/clusters/mini.zarr"), make_features())
+    code = (
+        "import sys\n"
+        "from palm_cache.cli import app\n"
+        f"try:\n    app({words!r})\n"
+        f"finally:\n    print('loaded:', *(name for name in {unused!r}.split() if name in sys.modules))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1].strip() == "loaded:"
+
+
 def test_the_whole_job_by_hand(workplace: Path) -> None:
     extracted = succeed("extract", "--dataset", "Tones")
     assert extracted.stdout == "12 clips -> data/features/Tones/mini.zarr (12 embedded now, 0 known)\n"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -18,6 +17,9 @@ from palm_cache.adaptation.heads.hyperparameters import (
     cross_validation_folds,
     held_out_loss,
 )
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 STRENGTHS = Grid((1.0, 10.0, 100.0, 1000.0), default=10.0)
 """Inverse strengths of the penalty. Embeddings have unit length and lie close together, so that 1,
@@ -113,6 +115,8 @@ def _held_out_scores(features: Tensor, labels: Tensor, folds: Tensor, n_classes:
 
 
 def _model(strength: float = 1.0, tolerance: float = 1e-4) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression  # two seconds to import, and `heads` only lists us
+
     return LogisticRegression(
         C=strength, tol=tolerance, max_iter=MAX_ITERATIONS, warm_start=True, class_weight="balanced"
     )
