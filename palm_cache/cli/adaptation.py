@@ -25,7 +25,8 @@ from palm_cache.cli.options import (
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
-from palm_cache.params import FitParams, LoadingParams, Params, override
+from palm_cache.params import FitParams, Params, override
+from palm_cache.params.use import LoadingParams
 from palm_cache.store.layout import RUNS
 from palm_cache.types import ALL_SHOTS, Training, spell_shots
 

@@ -11,7 +11,8 @@ import typer
 from palm_cache.cli.options import takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
-from palm_cache.params import BenchParams, LoadingParams, Params, Recipe, override
+from palm_cache.params import BenchParams, Params, Recipe, override
+from palm_cache.params.use import LoadingParams
 
 if TYPE_CHECKING:
     from palm_cache.bench.extraction import Result

@@ -13,7 +13,8 @@ from palm_cache.cli.loading import load
 from palm_cache.cli.options import StoreArgument, choices, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, say, tell
-from palm_cache.params import LoadingParams, MapMethod, override
+from palm_cache.params import override
+from palm_cache.params.use import LoadingParams, MapMethod
 
 COLOURS = "What clips are coloured by, if not their label or mistake"
 

@@ -12,7 +12,8 @@ import typer
 
 from palm_cache.cli.options import StoreArgument, takes
 from palm_cache.cli.terminal import say, tell
-from palm_cache.params import LoadingParams, override
+from palm_cache.params import override
+from palm_cache.params.use import LoadingParams
 
 
 @takes(loading=LoadingParams)

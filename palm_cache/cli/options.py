@@ -21,20 +21,8 @@ from palm_cache.cli.completion import (
     complete_store,
 )
 from palm_cache.errors import ParameterError
-from palm_cache.params import (
-    BenchParams,
-    FitParams,
-    LoadingParams,
-    P,
-    Params,
-    PredictParams,
-    PromptFiles,
-    ReadingParams,
-    Recipe,
-    Resources,
-    RowFilter,
-    SearchParams,
-)
+from palm_cache.params import BenchParams, FitParams, P, Params, PromptFiles, ReadingParams, Recipe, Resources
+from palm_cache.params.use import LoadingParams, PredictParams, RowFilter, SearchParams
 from palm_cache.types import Help, Training
 
 PANELS: Mapping[type, str] = {

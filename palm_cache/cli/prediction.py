@@ -19,7 +19,8 @@ from palm_cache.cli.options import RunOption, made, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.scored_rows import show_rows
 from palm_cache.cli.terminal import Json, say
-from palm_cache.params import LoadingParams, PredictParams, override
+from palm_cache.params import override
+from palm_cache.params.use import LoadingParams, PredictParams
 
 if TYPE_CHECKING:
     from palm_cache.cli.results import ResultFormat, ResultWriter

@@ -15,7 +15,8 @@ from palm_cache.cli.options import made, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.results import harmless
 from palm_cache.cli.terminal import Json, print_json, print_table, put, say, tell
-from palm_cache.params import LoadingParams, RowFilter, SearchParams, override
+from palm_cache.params import override
+from palm_cache.params.use import LoadingParams, RowFilter, SearchParams
 
 if TYPE_CHECKING:
     from palm_cache.retrieval.find import SearchResult

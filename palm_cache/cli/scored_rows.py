@@ -10,7 +10,7 @@ from palm_cache.cli.checks import require_heads
 from palm_cache.cli.chosen_run import say_which
 from palm_cache.cli.loading import load
 from palm_cache.cli.terminal import say, tell
-from palm_cache.params import LoadingParams
+from palm_cache.params.use import LoadingParams
 
 
 def show_rows(

@@ -10,7 +10,7 @@ import typer
 from palm_cache.cli.options import RunOption, SourceArgument, choices
 from palm_cache.cli.terminal import Json, print_json, say, tell
 from palm_cache.errors import OutputError
-from palm_cache.params import ExportFormat
+from palm_cache.params.use import ExportFormat
 
 if TYPE_CHECKING:
     from palm_cache.prediction.sharing import Parcel

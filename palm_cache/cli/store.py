@@ -14,7 +14,8 @@ from palm_cache.cli.extraction import read_tables
 from palm_cache.cli.options import RootOption, StoreArgument, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
-from palm_cache.params import LoadingParams, Params, Resources, override
+from palm_cache.params import Params, Resources, override
+from palm_cache.params.use import LoadingParams
 
 if TYPE_CHECKING:
     from palm_cache.extraction.verify import Recomputation

@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from palm_cache.errors import DataError, ParameterError
-from palm_cache.params import LoadingParams
+from palm_cache.params.use import LoadingParams
 from palm_cache.retrieval.queries import ask_head, probabilities, text_query
 from palm_cache.retrieval.ranking import nearest
 from palm_cache.retrieval.stores import Stores

@@ -18,7 +18,7 @@ from palm_cache.explore.rendering import render
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
 from palm_cache.extraction.datasets.texts import as_written
 from palm_cache.extraction.whereabouts import locate
-from palm_cache.params import MapMethod
+from palm_cache.params.use import MapMethod
 from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader

@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from palm_cache.errors import DataError, ParameterError
-from palm_cache.params import MapMethod
+from palm_cache.params.use import MapMethod
 from palm_cache.types import Progress, no_progress
 
 DENSE_DIM = 50

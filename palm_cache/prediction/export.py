@@ -23,7 +23,7 @@ from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.muka import Muka
 from palm_cache.adaptation.scorer import temperature_of
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
-from palm_cache.params import ExportFormat
+from palm_cache.params.use import ExportFormat
 from palm_cache.prediction.classifier import recipes_of_joined, refuse_joined
 from palm_cache.prediction.head_card import describe, pack_head
 from palm_cache.prediction.sources import find_heads

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError
-from palm_cache.params import LoadingParams
+from palm_cache.params.use import LoadingParams
 from palm_cache.prediction.answers import Failure, Prediction, Stretch
 from palm_cache.retrieval.queries import ask_head, probabilities
 from palm_cache.retrieval.stores import Stores

@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from palm_cache.errors import ParameterError
-from palm_cache.params import CLIP_TOKENIZER, LoadingParams, Params, PredictParams
+from palm_cache.params import CLIP_TOKENIZER, Params
+from palm_cache.params.use import LoadingParams, PredictParams
 from palm_cache.prediction.answers import Failure, Prediction, Stretch, answer, label_of
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import predict_files

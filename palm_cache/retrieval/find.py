@@ -15,7 +15,8 @@ from upath import UPath
 
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.whereabouts import locate
-from palm_cache.params import CLIP_TOKENIZER, ROWS_FOUND, Doubt, LoadingParams, RowFilter, SearchParams
+from palm_cache.params import CLIP_TOKENIZER
+from palm_cache.params.use import ROWS_FOUND, Doubt, LoadingParams, RowFilter, SearchParams
 from palm_cache.retrieval.queries import ask_head, file_query, row_query, text_query
 from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
 from palm_cache.retrieval.stores import Stores

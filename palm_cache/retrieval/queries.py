@@ -21,7 +21,7 @@ from palm_cache.extraction.datasets.columns import seconds
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
-from palm_cache.params import LoadingParams
+from palm_cache.params.use import LoadingParams
 from palm_cache.retrieval.ranking import Score
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.header import StoreHeader

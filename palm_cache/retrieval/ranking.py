@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from palm_cache.errors import ParameterError
-from palm_cache.params import Doubt
+from palm_cache.params.use import Doubt
 
 BLOCK_ROWS = 1024
 """Rows of an array that are looked at together."""

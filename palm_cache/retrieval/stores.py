@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
-from palm_cache.params import RowFilter
+from palm_cache.params.use import RowFilter
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
 from palm_cache.types import Place

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import EncoderError
-from palm_cache.params import LoadingParams
+from palm_cache.params.use import LoadingParams
 from palm_cache.retrieval.queries import text_query
 from palm_cache.retrieval.ranking import nearest
 from palm_cache.retrieval.stores import Stores

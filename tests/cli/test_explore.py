@@ -10,7 +10,7 @@ from samples import write_palm_folder
 from typer.testing import CliRunner, Result
 
 from palm_cache.cli import app
-from palm_cache.params import MapMethod
+from palm_cache.params.use import MapMethod
 
 STORE = "data/features/Tones/mini.zarr"
 

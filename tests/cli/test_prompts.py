@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 import palm_cache
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.params import LoadingParams
+from palm_cache.params.use import LoadingParams
 from palm_cache.retrieval.queries import text_query
 from palm_cache.retrieval.stores import Stores
 

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from palm_cache.errors import DataError, ParameterError
 from palm_cache.explore import projection
 from palm_cache.explore.projection import ITERATIONS, project
-from palm_cache.params import MapMethod
+from palm_cache.params.use import MapMethod
 
 FEATURES = make_features(noise=0.3)
 EMBEDDINGS = FEATURES.audio[:, 0].numpy()

@@ -27,7 +27,8 @@ from palm_cache.errors import (
     StoreError,
     UnknownNameError,
 )
-from palm_cache.params import ExportFormat, FitParams
+from palm_cache.params import FitParams
+from palm_cache.params.use import ExportFormat
 from palm_cache.prediction import export
 from palm_cache.prediction.export import export_head
 from palm_cache.store.heads import read_head, read_heads, run_name, write_heads

@@ -1,4 +1,7 @@
-"""The parameters of both stages: names, choices, defaults and what help says of them, each once."""
+"""The parameters of both stages: names, choices, defaults and what help says of them, each once.
+
+Those of using what both made, to predict, search and explore, are in :mod:`palm_cache.params.use`.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,8 @@ TestViews = Literal["first", "mean"]
 Layout = Literal["auto", "palm", "folders", "table", "flat", "audacity", "raven", "parquet", "webdataset"]
 Classes = Literal["all", "base-novel"]
 TestRows = Literal["folds", "none"]
-ExportFormat = Literal["safetensors", "onnx"]
-Doubt = Literal["margin", "entropy"]
-MapMethod = Literal["tsne", "pca", "umap"]
 
-MAX_BATCH, MAX_PREDICT_BATCH, MAX_JOBS = 65_536, 4_096, 1_024
+MAX_BATCH, MAX_JOBS = 65_536, 1_024
 """Beyond these a number is a slip of the finger."""
 
 COLUMN_FIELDS = ("path", "label", "start", "end", "duration", "fold", "split")
@@ -176,7 +176,7 @@ class Recipe:
     ] = False
 
     def __post_init__(self) -> None:
-        _check_bounds(self, views=(1, MAX_VIEWS))
+        check_bounds(self, views=(1, MAX_VIEWS))
         if self.long == "mean" and self.views > 1:
             raise ParameterError("views: a mean covers the whole clip; several views are crops (long: crop)")
         if self.compile and self.runtime != "torch":
@@ -232,7 +232,7 @@ class Resources:
     on_stale: Annotated[OnStale, Help("A store made by another recipe: refuse it or rebuild it.")] = "refuse"
 
     def __post_init__(self) -> None:
-        _check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(0, MAX_JOBS), limit=(0, 2**31))
+        check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(0, MAX_JOBS), limit=(0, 2**31))
         for name in self.devices:
             check_device(name)
         if len(self.devices) > 1:
@@ -262,7 +262,14 @@ def check_device(name: str) -> None:
         raise ParameterError(f"device {name!r}: use auto, cpu, cuda, cuda:N or mps")
 
 
-def _check_bounds(params: object, **bounds: tuple[int, int]) -> None:
+def check_bounds(params: object, **bounds: tuple[int, int]) -> None:
+    """Make sure that fields are whole numbers from a lowest to a highest.
+
+    Raises
+    ------
+    ParameterError
+        If one is not.
+    """
     for name, (lowest, highest) in bounds.items():
         value = getattr(params, name)
         if not lowest <= value <= highest:
@@ -336,147 +343,6 @@ def _tuples_of_single_values(params: object) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadingParams:
-    """How an encoder that embedded before is loaded again."""
-
-    encoder: Annotated[
-        str | None,
-        Help(
-            "Where the encoder's weights lie now; they must be those of the extraction. An encoder that is "
-            "your own code (python:...) runs only if it is named here.",
-            metavar="SPEC",
-            shown="as at extraction",
-        ),
-    ] = None
-    device: Annotated[str, Help("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto"
-    tokenizer: Annotated[
-        str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")
-    ] = CLIP_TOKENIZER
-    trust_remote_code: Annotated[
-        bool, Help("Run again the code that lies with an hf: model and that embedded before.")
-    ] = False
-
-    def __post_init__(self) -> None:
-        check_device(self.device)
-
-
-@dataclass(frozen=True, slots=True)
-class PredictParams:
-    """How recordings are listened to."""
-
-    threshold: Annotated[
-        float, Help('Say "none of these" where no class is as probable.', metavar="PROBABILITY")
-    ] = 0.0
-    timeline: Annotated[bool, Help("Slide a window over recordings of any length.")] = False
-    window: Annotated[
-        float | None, Help("Seconds heard at once.", metavar="SECONDS", shown="the encoder's window")
-    ] = None
-    hop: Annotated[
-        float | None, Help("Seconds from one window to the next.", metavar="SECONDS", shown="the window")
-    ] = None
-    batch_size: Annotated[
-        int,
-        Help("Clips or windows per encoder call; 0 is what suits the device.", shown="as many as suit it"),
-    ] = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ParameterError(f"threshold: {self.threshold} is not a probability from 0 to 1")
-        if not self.timeline and (self.window, self.hop) != (None, None):
-            raise ParameterError("window and hop: go with timeline")
-        _check_bounds(self, batch_size=(0, MAX_PREDICT_BATCH))
-
-
-ROWS_FOUND = 10
-"""Rows that a search finds unless told otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchParams:
-    """What is looked for in feature stores."""
-
-    text: Annotated[str | None, Help("Rows that sound like a text: 'glass breaking'.", metavar="TEXT")] = None
-    like: Annotated[
-        str | None,
-        Help(
-            "Rows that sound like a file or a stretch of it, in seconds: night.flac@12.5-15.", metavar="FILE"
-        ),
-    ] = None
-    row: Annotated[
-        str | None,
-        Help("Rows that sound like a row of the store; of several stores DATASET:NUMBER.", metavar="NUMBER"),
-    ] = None
-    head: Annotated[
-        str | None,
-        Help(
-            "A heads.h5, or its folder: rows of a --class, or that it is --uncertain about.", metavar="HEADS"
-        ),
-    ] = None
-    class_name: Annotated[
-        str | None, Help("With --head: a class that it knows.", metavar="NAME", option="--class")
-    ] = None
-    uncertain: Annotated[bool, Help("With --head: rows that it is most in doubt about.")] = False
-    by: Annotated[
-        Doubt | None,
-        Help("With --uncertain: how doubt is measured.", metavar="margin|entropy", shown="margin"),
-    ] = None
-    run: Annotated[
-        str | None,
-        Help(
-            "With --head: a run of the file, by its name or the beginning of it.",
-            metavar="NAME",
-            shown="as of predict",
-        ),
-    ] = None
-    diverse: Annotated[bool, Help("Rows without a label, far from all that have one.")] = False
-    k: Annotated[int, Help("How many rows.", option="--top", short="-k")] = ROWS_FOUND
-
-    def __post_init__(self) -> None:
-        asked = {name: getattr(self, name) for name in ("text", "like", "row", "head")}
-        asked["diverse"] = self.diverse or None
-        given = [name for name, value in asked.items() if value is not None]
-        if len(given) != 1:
-            what = f"{' and '.join(given)} are" if given else "nothing is"
-            raise ParameterError(f"{what} asked for; give one of text, like, row, head and diverse")
-        of_head = self.class_name is not None or self.uncertain
-        if self.head is None and (of_head or self.run is not None):
-            raise ParameterError("class, uncertain and run: go with head")
-        if self.head is not None and (self.class_name is None) != self.uncertain:
-            raise ParameterError("head: needs either a class or uncertain")
-        if self.by is not None and not self.uncertain:
-            raise ParameterError("by: goes with uncertain")
-        if self.k < 1:
-            raise ParameterError(f"k: {self.k} is less than one row")
-
-
-@dataclass(frozen=True, slots=True)
-class RowFilter:
-    """Which rows may be found; what is not given lets all pass."""
-
-    labels: Annotated[
-        tuple[str, ...],
-        Help(
-            "Only rows of this class; give it again for more.",
-            metavar="CLASS",
-            option="--label",
-            repeated=True,
-        ),
-    ] = ()
-    unlabelled: Annotated[bool, Help("Only rows without a label.")] = False
-    path: Annotated[str, Help("Only rows whose path fits, e.g. '*/night*'.", metavar="PATTERN")] = ""
-    """A pattern with ``*``, ``?`` and ``[...]`` for the path inside the dataset; ``*`` fits a slash too."""
-    datasets: Annotated[
-        tuple[str, ...],
-        Help(
-            "Only rows of this dataset; give it again for more.",
-            metavar="NAME",
-            option="--dataset",
-            repeated=True,
-        ),
-    ] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class BenchParams:
     """What is timed, and how."""
 
@@ -497,8 +363,8 @@ class BenchParams:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        _check_bounds(self, clips=(1, 2**31), rounds=(1, 1_000), threads=(0, MAX_JOBS))
-        _check_bounds(self, batch_size=(0, MAX_BATCH))
+        check_bounds(self, clips=(1, 2**31), rounds=(1, 1_000), threads=(0, MAX_JOBS))
+        check_bounds(self, batch_size=(0, MAX_BATCH))
 
 
 @dataclass(frozen=True, slots=True)
