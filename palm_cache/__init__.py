@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from palm_cache.prediction.sharing import pull, push
     from palm_cache.prediction.table import PredictResult, predict
     from palm_cache.retrieval.find import SearchResult, search
-    from palm_cache.types import Training
+    from palm_cache.types.runs import Training
 
 __version__ = "0.1.0"
 
@@ -70,7 +70,7 @@ _HOMES = {
     "prediction.sharing": ("pull", "push"),
     "prediction.table": ("PredictResult", "predict"),
     "retrieval.find": ("SearchResult", "search"),
-    "types": ("Training",),
+    "types.runs": ("Training",),
 }
 """Module of every public name; it is imported when the name is first asked for."""
 

@@ -25,7 +25,8 @@ from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Head, Shots, need_finite, unit
 from palm_cache.adaptation.heads.prototype import class_means
 from palm_cache.errors import ArrayError, ParameterError
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE
+from palm_cache.types.runs import Training
 
 _FLOATS = (np.float64, np.float32)
 

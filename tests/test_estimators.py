@@ -19,7 +19,8 @@ from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import ArrayError, ParameterError, UnknownNameError
 from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
 from palm_cache.params import FitParams
-from palm_cache.types import Features, Training
+from palm_cache.types import Features
+from palm_cache.types.runs import Training
 
 WORDLESS = [name for name, head in HEADS.items() if not head.needs_text_tower and head.n_encoders == 1]
 

@@ -46,18 +46,8 @@ from palm_cache.store.heads import (
     write_calibrations,
 )
 from palm_cache.store.join import read_features
-from palm_cache.types import (
-    Calibration,
-    Features,
-    FittedHead,
-    Fold,
-    Place,
-    Progress,
-    Run,
-    TextTower,
-    Training,
-    no_progress,
-)
+from palm_cache.types import Features, Fold, Place, Progress, TextTower, no_progress
+from palm_cache.types.runs import Calibration, FittedHead, Run, Training
 
 N_SPLITS = 4
 """Parts that shots are held out in; fewer where a class has fewer shots."""

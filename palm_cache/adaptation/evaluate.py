@@ -31,7 +31,8 @@ from palm_cache.store.scores import (
     write_predictions,
     write_scores,
 )
-from palm_cache.types import Features, FittedHead, Place, Progress, TextTower, no_progress, spell_shots
+from palm_cache.types import Features, Place, Progress, TextTower, no_progress
+from palm_cache.types.runs import FittedHead, spell_shots
 
 
 @dataclass(frozen=True, slots=True)

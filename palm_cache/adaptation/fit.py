@@ -35,19 +35,8 @@ from palm_cache.store.header import StoreHeader
 from palm_cache.store.heads import add_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
-from palm_cache.types import (
-    ALL_TEMPLATES,
-    BASE_NOVEL,
-    DESCRIPTIONS,
-    Features,
-    FittedHead,
-    Place,
-    Progress,
-    Run,
-    Task,
-    TextTower,
-    no_progress,
-)
+from palm_cache.types import ALL_TEMPLATES, DESCRIPTIONS, Features, Place, Progress, TextTower, no_progress
+from palm_cache.types.runs import BASE_NOVEL, FittedHead, Run, Task
 
 FROM_SHOTS = "class means"
 """Stands for a template where the class means of a run's shots stood in for prompts."""

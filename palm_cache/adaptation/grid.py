@@ -8,7 +8,8 @@ import re
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.tasks import folds_of
 from palm_cache.params import FitParams
-from palm_cache.types import Features, Run, parse_shots
+from palm_cache.types import Features
+from palm_cache.types.runs import Run, parse_shots
 
 
 def plan_runs(features: Features, params: FitParams) -> list[Run]:

@@ -10,7 +10,8 @@ from palm_cache.adaptation.heads.base import Words
 from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError, UnknownNameError
 from palm_cache.store.hdf5 import reason
 from palm_cache.store.heads import run_name
-from palm_cache.types import FittedHead, Run, TextTower
+from palm_cache.types import TextTower
+from palm_cache.types.runs import FittedHead, Run
 
 
 class Scorer:

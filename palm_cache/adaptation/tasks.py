@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from palm_cache.errors import DataError
-from palm_cache.types import ALL_SHOTS, Features, Run, Task
+from palm_cache.types import Features
+from palm_cache.types.runs import ALL_SHOTS, Run, Task
 
 
 def draw(features: Features, run: Run) -> Task:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 
 MIN_SHARE = 1e-8
 """Added to probabilities before their logarithm, as in ZEBRA's code."""

@@ -28,7 +28,7 @@ from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
 from palm_cache.params import FitParams, Params, override
 from palm_cache.params.use import LoadingParams
 from palm_cache.store.layout import RUNS
-from palm_cache.types import ALL_SHOTS, Training, spell_shots
+from palm_cache.types.runs import ALL_SHOTS, Training, spell_shots
 
 if TYPE_CHECKING:
     import pandas as pd

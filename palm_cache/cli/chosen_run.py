@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from palm_cache.cli.terminal import say
-from palm_cache.types import spell_shots
+from palm_cache.types.runs import spell_shots
 
 if TYPE_CHECKING:
     from palm_cache.prediction.sources import HeadSource
-    from palm_cache.types import Calibration, FittedHead, Run
+    from palm_cache.types.runs import Calibration, FittedHead, Run
 
 
 def say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:

@@ -23,7 +23,8 @@ from palm_cache.cli.completion import (
 from palm_cache.errors import ParameterError
 from palm_cache.params import BenchParams, FitParams, P, Params, PromptFiles, ReadingParams, Recipe, Resources
 from palm_cache.params.use import LoadingParams, PredictParams, RowFilter, SearchParams
-from palm_cache.types import Help, Training
+from palm_cache.types import Help
+from palm_cache.types.runs import Training
 
 PANELS: Mapping[type, str] = {
     ReadingParams: "Reading the dataset",

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.types import ALL_SHOTS, MAX_VIEWS, Help, Training
+from palm_cache.types import MAX_VIEWS, Help
+from palm_cache.types.runs import ALL_SHOTS, Training
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

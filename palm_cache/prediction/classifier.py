@@ -20,7 +20,8 @@ from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.heads import Origin, run_name
 from palm_cache.store.shared import open_head
-from palm_cache.types import ZERO_SHOT_TEMPLATE, AnyPath, FittedHead, Run
+from palm_cache.types import ZERO_SHOT_TEMPLATE, AnyPath
+from palm_cache.types.runs import FittedHead, Run
 
 BATCH_SIZE = 16
 """Views or windows that go through the encoder at once."""

@@ -31,7 +31,8 @@ from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.hdf5 import reason
 from palm_cache.store.heads import Origin, run_name
 from palm_cache.store.shared import open_head
-from palm_cache.types import AnyPath, FittedHead
+from palm_cache.types import AnyPath
+from palm_cache.types.runs import FittedHead
 
 ENDINGS: Mapping[ExportFormat, str] = {"safetensors": ".safetensors", "onnx": ".onnx"}
 

@@ -19,7 +19,7 @@ from palm_cache.store.heads import run_name
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import KEYS, read_scores
 from palm_cache.store.shared import OpenedHead, card_of, pack
-from palm_cache.types import FittedHead
+from palm_cache.types.runs import FittedHead
 
 LEVEL = 0.95
 """Of the interval around a run's accuracy."""

@@ -23,7 +23,8 @@ from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.shared import open_head
-from palm_cache.types import FittedHead, Place
+from palm_cache.types import Place
+from palm_cache.types.runs import FittedHead
 
 
 @dataclass(frozen=True, slots=True)

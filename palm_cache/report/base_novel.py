@@ -7,7 +7,7 @@ import pandas as pd
 from palm_cache.report.content import Section, Table
 from palm_cache.report.means import percent, summarise
 from palm_cache.store.scores import tell_apart
-from palm_cache.types import BASE_NOVEL, is_base_only, spell_shots
+from palm_cache.types.runs import BASE_NOVEL, is_base_only, spell_shots
 
 HEADINGS = ("dataset", "encoder", "head", "shots", "base %", "novel %", "harmonic mean %", "folds", "seeds")
 

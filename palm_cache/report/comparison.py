@@ -11,7 +11,7 @@ from palm_cache.report import published
 from palm_cache.report.content import Section, Table
 from palm_cache.report.means import percent, span
 from palm_cache.store.atomic import parse_json
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 
 HONEST = (
     f"Published: {published.SOURCE}. Ours: cached embeddings in evaluation mode, so that equal numbers are "

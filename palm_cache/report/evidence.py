@@ -24,7 +24,7 @@ from palm_cache.report.statistics import (
 )
 from palm_cache.store.heads import split_run_name
 from palm_cache.store.scores import RunPrediction
-from palm_cache.types import spell_shots
+from palm_cache.types.runs import spell_shots
 
 REFERENCE = "palm"
 """The head that the others are compared with, where it is there and no other is asked for."""

@@ -15,7 +15,7 @@ from scipy.optimize import isotonic_regression
 
 from palm_cache.errors import visible
 from palm_cache.report.content import Figure
-from palm_cache.types import ALL_SHOTS, spell_shots
+from palm_cache.types.runs import ALL_SHOTS, spell_shots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

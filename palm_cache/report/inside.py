@@ -21,8 +21,8 @@ from palm_cache.report.statistics import confusion, recalls
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads, run_name, split_run_name
 from palm_cache.store.layout import heads_path
-from palm_cache.types import FittedHead
 from palm_cache.types import Place as StorePlace
+from palm_cache.types.runs import FittedHead
 
 NEAREST = 2
 """Names that are shown of those near a context."""

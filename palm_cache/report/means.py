@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from palm_cache.types import spell_shots
+from palm_cache.types.runs import spell_shots
 
 KIND = ["dataset", "encoder", "head", "shots"]
 """What makes two runs comparable repetitions of one another."""

@@ -35,7 +35,8 @@ from palm_cache.report.which_head import which_head
 from palm_cache.store.atomic import replacing
 from palm_cache.store.fingerprint import library_versions
 from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
-from palm_cache.types import ALL_SHOTS, ALL_TEMPLATES, BASE_NOVEL, Training, is_base_only, spell_shots
+from palm_cache.types import ALL_TEMPLATES
+from palm_cache.types.runs import ALL_SHOTS, BASE_NOVEL, Training, is_base_only, spell_shots
 
 _READING = (
     "Accuracy and macro F1 on each fold's test clips, scored once after training: mean over folds, then "

@@ -26,7 +26,8 @@ from palm_cache.retrieval.ranking import Score
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.header import StoreHeader
 from palm_cache.store.heads import run_name
-from palm_cache.types import TEMPLATES, Clip, FittedHead
+from palm_cache.types import TEMPLATES, Clip
+from palm_cache.types.runs import FittedHead
 
 PAST_THE_END = 0.01
 """Seconds by which a stretch may overshoot its file: times are rounded."""

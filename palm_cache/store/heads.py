@@ -37,7 +37,8 @@ from palm_cache.store.hdf5 import (
 )
 from palm_cache.store.layout import absent_heads, check_name, slug
 from palm_cache.store.places import place
-from palm_cache.types import MAX_VIEWS, Calibration, FittedHead, Place, Run, parse_shots, spell_shots
+from palm_cache.types import MAX_VIEWS, Place
+from palm_cache.types.runs import Calibration, FittedHead, Run, parse_shots, spell_shots
 
 FORMAT_VERSION = 2
 

@@ -21,7 +21,7 @@ from palm_cache.store.atomic import parse_json, replacing
 from palm_cache.store.hdf5 import DAMAGE, members, reading, reason, tensor, writing
 from palm_cache.store.heads import split_run_name
 from palm_cache.store.layout import check_name
-from palm_cache.types import ALL_SHOTS, method, spell_shots
+from palm_cache.types.runs import ALL_SHOTS, method, spell_shots
 
 Cell = Callable[[str], object]
 """Makes a value of a table's cell; raises ``ValueError`` where it is none."""

@@ -31,7 +31,8 @@ from palm_cache.store.heads import (
     split_run_name,
 )
 from palm_cache.store.layout import check_name, slug
-from palm_cache.types import MAX_VIEWS, Calibration, FittedHead, Run
+from palm_cache.types import MAX_VIEWS
+from palm_cache.types.runs import Calibration, FittedHead, Run
 
 ENDING = ".safetensors"
 

@@ -22,7 +22,8 @@ from palm_cache.extraction.encoders.mini import MiniEncoder, MiniTextTower
 from palm_cache.extraction.encoders.mini_towers import DIM
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.params import FitParams
-from palm_cache.types import Features, FittedHead, PromptTokens, TextTower, Training
+from palm_cache.types import Features, PromptTokens, TextTower
+from palm_cache.types.runs import FittedHead, Training
 from pipelines.benchmarks.fit import Shape, make_features
 
 DEMO = Shape("demo", n_classes=10, n_folds=5)

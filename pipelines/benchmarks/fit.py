@@ -29,7 +29,8 @@ from palm_cache.adaptation.heads.base import SCALE
 from palm_cache.adaptation.heads.palm import CONTEXT_STD
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.params import FitParams
-from palm_cache.types import BARE_TEMPLATE, Features, FittedHead, Fold, Training
+from palm_cache.types import BARE_TEMPLATE, Features, Fold
+from palm_cache.types.runs import FittedHead, Training
 
 DIM = 1024
 CLIPS_PER_CLASS = 40

@@ -15,7 +15,8 @@ from palm_cache.adaptation.heads.base import Shots
 from palm_cache.adaptation.heads.hyperparameters import cross_validation_folds
 from palm_cache.adaptation.heads.prototype import Prototype
 from palm_cache.adaptation.heads.zero_shot import ZeroShot
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE
+from palm_cache.types.runs import Training
 
 
 def fit(shots: Shots) -> dict[str, torch.Tensor]:

@@ -16,7 +16,8 @@ from palm_cache.adaptation.heads.base import unit
 from palm_cache.adaptation.tasks import draw, few_shot
 from palm_cache.errors import DataError, ParameterError
 from palm_cache.params import FitParams
-from palm_cache.types import Features, FittedHead
+from palm_cache.types import Features
+from palm_cache.types.runs import FittedHead
 
 SPLIT = FitParams(
     heads=("palm", "zero-shot", "proker"), shots=(4,), seeds=(0,), folds=(1,), split="base-novel"

@@ -35,7 +35,8 @@ from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_head, read_heads, run_name
-from palm_cache.types import Features, FittedHead, Fold, Training
+from palm_cache.types import Features, Fold
+from palm_cache.types.runs import FittedHead, Training
 
 QUICK = Training(epochs=5)
 

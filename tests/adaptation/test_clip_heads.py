@@ -28,7 +28,8 @@ from palm_cache.adaptation.heads.prototype import PalmPrototype, Prototype
 from palm_cache.adaptation.heads.tip_adapter import TipAdapter, TipAdapterF
 from palm_cache.adaptation.train import draw_orders
 from palm_cache.params import FitParams
-from palm_cache.types import BARE_TEMPLATE, Fold, Training
+from palm_cache.types import BARE_TEMPLATE, Fold
+from palm_cache.types.runs import Training
 
 BALANCED = ("knn", "linear-probe", "kernel-ridge", "tip-adapter", "tip-adapter-f", "proker")
 """Heads that help classes with few shots."""

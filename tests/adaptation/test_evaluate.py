@@ -19,7 +19,8 @@ from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads, write_heads
 from palm_cache.store.scores import COLUMNS, read_scores
-from palm_cache.types import Features, Training
+from palm_cache.types import Features
+from palm_cache.types.runs import Training
 
 QUICK = FitParams(shots=(2, 4), seeds=(0, 1), training=Training(epochs=2))
 

@@ -22,7 +22,8 @@ from palm_cache.estimators import HeadClassifier
 from palm_cache.params import FitParams
 from palm_cache.store.heads import read_heads
 from palm_cache.store.scores import read_scores
-from palm_cache.types import Features, Fold, Run, Training
+from palm_cache.types import Features, Fold
+from palm_cache.types.runs import Run, Training
 
 QUICK = Training(epochs=2)
 

@@ -8,7 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from palm_cache.adaptation.heads.gda import ALPHAS, Gda, discriminant
 from palm_cache.adaptation.heads.hyperparameters import TEMPERATURES, cross_validation_folds
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE
+from palm_cache.types.runs import Training
 
 
 def naive(audio: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,8 @@ from palm_cache.extraction.extract import extract
 from palm_cache.params import ReadingParams
 from palm_cache.store.conversion import export
 from palm_cache.store.features import FeatureStore
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE
+from palm_cache.types.runs import Training
 
 CHOOSING = [
     name for name, kind in HEADS.items()

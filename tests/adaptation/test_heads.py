@@ -16,7 +16,8 @@ from palm_cache.adaptation.heads.palm import mix_context
 from palm_cache.adaptation.heads.prototype import Prototype
 from palm_cache.errors import DataError, ParameterError, UnknownNameError
 from palm_cache.params import FitParams
-from palm_cache.types import BARE_TEMPLATE, Features, FittedHead, Training
+from palm_cache.types import BARE_TEMPLATE, Features
+from palm_cache.types.runs import FittedHead, Training
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -23,7 +23,8 @@ from palm_cache.adaptation.heads.kernels import KernelRidge, Proker, ProkerHybri
 from palm_cache.adaptation.heads.muka import Muka, MukaCosine, MukaFirst, MukaFirstCosine
 from palm_cache.adaptation.heads.proker_published import MukaCrossed, MukaPublished, ProkerPublished
 from palm_cache.errors import ParameterError
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE
+from palm_cache.types.runs import Training
 
 Array = NDArray[np.float64]
 

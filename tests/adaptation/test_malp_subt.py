@@ -13,7 +13,8 @@ from palm_cache.adaptation.heads.malp import SHARE, Malp
 from palm_cache.adaptation.heads.palm import CONTEXT_STD
 from palm_cache.adaptation.heads.subt import SubT
 from palm_cache.adaptation.train import draw_orders
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE
+from palm_cache.types.runs import Training
 
 TRAINING = Training(epochs=3, batch_size=5)
 

@@ -15,7 +15,7 @@ from palm_cache.adaptation.heads.palm_descent import (
     span_of_shots,
 )
 from palm_cache.adaptation.train import draw_orders, sgd
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 
 QUICK = Training(epochs=6)
 

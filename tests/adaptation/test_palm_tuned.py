@@ -12,7 +12,8 @@ from palm_cache.adaptation.heads.palm import mix_context
 from palm_cache.adaptation.heads.palm_descent import Variants, descend, feature_space, span_of_shots
 from palm_cache.adaptation.heads.palm_tuned import EPOCHS, FOLDS, RECIPES, PalmTuned
 from palm_cache.adaptation.train import draw_orders
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE
+from palm_cache.types.runs import Training
 
 
 def test_variants_are_trained_as_each_by_itself() -> None:

@@ -24,7 +24,8 @@ from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.encoders.pengi import PengiEncoder, PengiTextTower
 from palm_cache.params import FitParams
-from palm_cache.types import ZERO_SHOT_TEMPLATE, Features, Training
+from palm_cache.types import ZERO_SHOT_TEMPLATE, Features
+from palm_cache.types.runs import Training
 
 CLASSES = ("dog", "church bell", "children's playing")
 PAPER_CLASSES = (4, 6, 50, 10, 10, 10, 8, 4, 15, 10, 6)

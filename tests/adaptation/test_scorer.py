@@ -10,7 +10,7 @@ from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.errors import DamagedStoreError, EncoderError
 from palm_cache.params import FitParams
-from palm_cache.types import Calibration
+from palm_cache.types.runs import Calibration
 
 
 @pytest.mark.parametrize("test_views", ["first", "mean"])

@@ -14,7 +14,8 @@ from samples import make_features
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.types import ALL_SHOTS, TEMPLATES, ClipTable, Features, Fold
+from palm_cache.types import TEMPLATES, ClipTable, Features, Fold
+from palm_cache.types.runs import ALL_SHOTS
 
 
 def features_of(table: ClipTable, failed: tuple[int, ...] = ()) -> Features:

@@ -9,7 +9,7 @@ import yaml
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.params import FitParams, Params, ReadingParams, Recipe, Resources
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,7 +19,7 @@ from palm_cache.adaptation.fit import fit_runs
 from palm_cache.explore.page import write_page
 from palm_cache.params import FitParams
 from palm_cache.store.scores import write_predictions
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,8 @@ from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams
 from palm_cache.store.scores import write_predictions
-from palm_cache.types import Features, Training
+from palm_cache.types import Features
+from palm_cache.types.runs import Training
 
 EVIL = "</script><script>alert(1)</script> & <b>\u2028"
 

@@ -23,7 +23,8 @@ from palm_cache.errors import (
 from palm_cache.explore.verdicts import LISTED_PER_CLASS, confusions, neighbour_votes, read_run
 from palm_cache.params import FitParams
 from palm_cache.store.scores import RunPrediction, write_predictions
-from palm_cache.types import Features, Training
+from palm_cache.types import Features
+from palm_cache.types.runs import Training
 
 FEATURES = make_features(noise=1.5, failed=(5,))
 

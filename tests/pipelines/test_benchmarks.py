@@ -15,7 +15,7 @@ from samples import make_features, write_sample
 
 from palm_cache.params import FitParams
 from palm_cache.retrieval.stores import Stores
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 from pipelines.benchmarks import cocoop, watch
 from pipelines.benchmarks.fit import SHAPES, Shape, describe, measure
 from pipelines.benchmarks.gpu.__main__ import measure as measure_gpu

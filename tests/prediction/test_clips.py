@@ -23,7 +23,7 @@ from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import run_name
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 
 
 def predict(

@@ -33,7 +33,7 @@ from palm_cache.prediction import export
 from palm_cache.prediction.export import export_head
 from palm_cache.store.heads import read_head, read_heads, run_name, write_heads
 from palm_cache.store.shared import read_shared
-from palm_cache.types import FittedHead, Training
+from palm_cache.types.runs import FittedHead, Training
 
 QUICK = Training(epochs=2)
 OF_ONE_ENCODER = tuple(name for name, head in HEADS.items() if head.n_encoders == 1)

@@ -22,7 +22,7 @@ from palm_cache.prediction.answers import Failure, Stretch
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.label_tracks import LabelTracks
 from palm_cache.prediction.timeline import Sliding, join, listen
-from palm_cache.types import FittedHead
+from palm_cache.types.runs import FittedHead
 
 RATE = SpectrumEncoder().sample_rate
 

@@ -14,7 +14,7 @@ from palm_cache.adaptation.fit import fit_store
 from palm_cache.params import FitParams
 from palm_cache.report.write import write_report
 from palm_cache.store.heads import read_heads, write_heads
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from palm_cache.report.base_novel import base_to_novel
 from palm_cache.report.write import write_report
 from palm_cache.store.heads import choose_run, read_runs, run_name, split_run_name
 from palm_cache.store.scores import read_scores
-from palm_cache.types import ALL_SHOTS, Fold
+from palm_cache.types import Fold
+from palm_cache.types.runs import ALL_SHOTS
 
 HEADS = ("prototype", "tip-adapter")
 

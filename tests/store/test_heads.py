@@ -29,7 +29,8 @@ from palm_cache.store.heads import (
     write_heads,
 )
 from palm_cache.store.places import place
-from palm_cache.types import Calibration, Features, FittedHead, Run, Training
+from palm_cache.types import Features
+from palm_cache.types.runs import Calibration, FittedHead, Run, Training
 
 
 @pytest.fixture

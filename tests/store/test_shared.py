@@ -18,7 +18,7 @@ from palm_cache.errors import DamagedStoreError, StoreError
 from palm_cache.store import shared
 from palm_cache.store.heads import Origin
 from palm_cache.store.shared import card_of, pack, portable, read_shared
-from palm_cache.types import Calibration, FittedHead, Run
+from palm_cache.types.runs import Calibration, FittedHead, Run
 
 HEAD = FittedHead(
     run=Run("Tones", "clap:laion/x", "palm", 4, 1, 0, "lr=0.005"),

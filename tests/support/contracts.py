@@ -19,7 +19,8 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.recipe import audio_recipe, text_recipe
 from palm_cache.params import FitParams, Recipe
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.types import BARE_TEMPLATE, FittedHead, Training
+from palm_cache.types import BARE_TEMPLATE
+from palm_cache.types.runs import FittedHead, Training
 
 PROMPTS = ["dog", "The is a recording of  a church bell.", "Rain", "naïve Álarm 7"]
 

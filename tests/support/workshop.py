@@ -15,7 +15,7 @@ from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Recipe
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from palm_cache.errors import DataError, ParameterError
-from palm_cache.types import ZERO_SHOT_TEMPLATE, TextTower, Training
+from palm_cache.types import ZERO_SHOT_TEMPLATE, TextTower
+from palm_cache.types.runs import Training
 
 SCALE = 100.0
 """Logit scale of PALM and of all its rivals (the authors' fixed temperature of 0.01)."""

@@ -24,7 +24,8 @@ from palm_cache.adaptation.heads.base import (
     unit,
 )
 from palm_cache.adaptation.train import draw_orders, sgd
-from palm_cache.types import BARE_TEMPLATE, PromptTokens, Training
+from palm_cache.types import BARE_TEMPLATE, PromptTokens
+from palm_cache.types.runs import Training
 
 N_CONTEXT = 16
 CONTEXT_STD = 0.02

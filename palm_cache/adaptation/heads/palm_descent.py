@@ -32,7 +32,7 @@ from torch.nn.functional import pad
 
 from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick, unit
 from palm_cache.adaptation.train import present_classes
-from palm_cache.types import Training
+from palm_cache.types.runs import Training
 
 SHORTEST = 1e-24
 """Square of the least length that a vector is divided by, as in :func:`torch.nn.functional.normalize`."""

@@ -7,7 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import CosineHead, Shots, Tick, no_tick
-from palm_cache.types import BARE_TEMPLATE, Training
+from palm_cache.types import BARE_TEMPLATE
+from palm_cache.types.runs import Training
 
 
 class ZeroShot(CosineHead):
