@@ -50,7 +50,9 @@ def _describe(words: str, command: Any) -> str:
     prose, examples = paragraphs(command.help)
     panels = option_panels(command, command.make_context(words, [], resilient_parsing=True))
     rows = [row for panel in panels.values() for row in panel]
-    table = "| | |\n|---|---|\n" + "\n".join(f"| {_code(names)} | {_escaped(text)} |" for names, text in rows)
+    table = "| takes | meaning |\n|---|---|\n" + "\n".join(
+        f"| {_code(names)} | {_escaped(text)} |" for names, text in rows
+    )
     return "\n\n".join(
         [
             f"### {words}",
