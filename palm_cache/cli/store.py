@@ -251,7 +251,7 @@ def cache_prune(
     """List what is cached but in no feature store; remove it if told to.
 
     What goes would have to be embedded again. Clips that were unpacked from Parquet and tar files go too,
-    where those files are not there any more.
+    where those files are not there any more. So does what killed processes left of files that they wrote.
 
     Example: palm-cache cache prune
     """

@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -79,16 +79,16 @@ def open_regular(path: Place) -> Iterator[BinaryIO]:
     PlaceError
         If it is remote and its place cannot be reached.
     """
-    with ExitStack() as stack:
-        try:
-            if isinstance(path, Path):
-                _check_regular(path.stat())
-            file = stack.enter_context(opened(path))
-        except FileNotFoundError:
-            raise ReadingError("no such file") from None
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            reason = error.strerror if isinstance(error, OSError) else None
-            raise ReadingError(f"cannot be opened: {reason or reason_of(error)}") from error
+    try:
+        if isinstance(path, Path):
+            _check_regular(path.stat())
+        opened_file = opened(path)
+    except FileNotFoundError:
+        raise ReadingError("no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ReadingError(f"cannot be opened: {reason or reason_of(error)}") from error
+    with opened_file as file:
         _check_regular(os.fstat(file.fileno()))
         try:
             yield file
@@ -356,8 +356,9 @@ def evenly_spaced(total: int, samples: int, count: int) -> list[int]:
 
 def _pad(padded: NDArray[np.float32], waveform: NDArray[np.float32], window: Window) -> None:
     times = 1 if window.padding == "nan" else len(padded) // len(waveform)
-    repeated, rest = np.split(padded, [times * len(waveform)])
-    repeated.reshape(times, -1)[:] = waveform
+    end = times * len(waveform)
+    padded[:end].reshape(times, -1)[:] = waveform
+    rest = padded[end:]
     rest[:] = waveform[: len(rest)] if window.padding == "tile" else nan if window.padding == "nan" else 0.0
 
 

@@ -151,7 +151,8 @@ def read_file(
     try:
         # One handle for hash and decoding: a file that is replaced meanwhile cannot mix the two.
         with open_regular(path) as file:
-            state, status = state_of_opened(path, file), _status(file)
+            status = os.fstat(file.fileno())
+            state = state_of_opened(path, file, status)
             content = bytes.fromhex(content_hash(file))
             for row, clip in clips:
                 key = row_key(content, clip.start, nan if clip.end is None else clip.end)
@@ -160,7 +161,8 @@ def read_file(
                     last = Piece(*about, wanted=False)
                 else:
                     last = yield from _read_clip(file, clip, cut, about)
-                    if _status(file) != status:
+                    now = os.fstat(file.fileno())
+                    if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
                         raise ReadingError("changed while it was read; run the same command again")
                 left.popleft()
                 yield last
@@ -214,9 +216,3 @@ def _decode(
     if waveforms[-1] is waveforms[0]:  # all views of a short clip are the whole of it
         waveforms = waveforms[:1]
     return Piece(*about, stretches=tuple(waveforms), heard=heard)
-
-
-def _status(file: BinaryIO) -> tuple[int, int]:
-    """Return what changes when a file is written to while it is open."""
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -47,8 +48,7 @@ class Stores:
                     f"{other.path} and {first.path} were not made alike ({why}), so their embeddings "
                     "cannot be compared; extract both with one encoder and the same options"
                 )
-        for pair in combinations(self.stores, 2):
-            _check_apart(*pair)
+        _check_apart(self.stores)
         counts = [store.n_clips for store in self.stores]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
 
@@ -143,22 +143,25 @@ class Stores:
         return np.concatenate([choose(store) for store in self.stores])
 
 
-def _check_apart(first: FeatureStore, second: FeatureStore) -> None:
+def _check_apart(stores: Sequence[FeatureStore]) -> None:
     """Refuse two stores that hold rows of one dataset twice: each of these rows would count twice."""
-    if first.header.dataset != second.header.dataset:
-        return
-    shared = _sounds(first) & _sounds(second)
-    if shared:
-        raise StoreError(
-            f"{first.path} and {second.path} hold {len(shared):,} row(s) of {first.header.dataset} twice; "
-            "give one of them"
-        )
+    for dataset, count in Counter(store.header.dataset for store in stores).items():
+        if count == 1:
+            continue
+        alike = [(store, _sounds(store)) for store in stores if store.header.dataset == dataset]
+        for (first, ours), (second, theirs) in combinations(alike, 2):
+            shared = np.intersect1d(ours, theirs, assume_unique=True)
+            if len(shared):
+                raise StoreError(
+                    f"{first.path} and {second.path} hold {len(shared):,} row(s) of {dataset} twice; "
+                    "give one of them"
+                )
 
 
-def _sounds(store: FeatureStore) -> set[bytes]:
-    """Return what tells rows apart by their sound; files that could not be read have none."""
+def _sounds(store: FeatureStore) -> NDArray[np.void]:
+    """Return what tells rows apart by their sound, sorted; files that could not be read have none."""
     keys = store.row_keys()[store.contents().any(axis=1)]
-    return {key.tobytes() for key in keys}
+    return np.unique(np.ascontiguousarray(keys).view("V32").ravel())
 
 
 def _fits(names: Iterable[str], pattern: str) -> NDArray[np.bool_]:

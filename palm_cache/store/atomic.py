@@ -97,8 +97,11 @@ def replacing(path: Place) -> Iterator[Path]:
     OutputError
         If the file cannot be written.
     """
-    with write_errors(path), folder(named(path).parent).replacing(path.name) as temporary:
-        yield temporary
+    where = folder(named(path).parent)
+    with write_errors(path):
+        with where.replacing(path.name) as temporary:
+            yield temporary
+        where.remove(where.left_behind(path.name.__eq__))
 
 
 def named(path: P) -> P:

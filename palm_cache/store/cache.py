@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -59,6 +60,11 @@ RECENT_KEYS = 50_000
 
 BLOCKS_HELD = 32
 """Blocks that are kept in memory after reading: values that were made together are read together."""
+
+
+def is_cache_file(name: str) -> bool:
+    """Tell whether a file of a recipe's folder is called as one that is written here."""
+    return name == RECIPE or SEGMENT.fullmatch(name) is not None
 
 
 class UnknownContentError(StoreError):
@@ -107,7 +113,7 @@ class Cache:
     _segments: dict[str, Segment | None] = field(init=False, default_factory=dict)
     """By name; ``None`` where the keys are damaged."""
     _blocks: dict[tuple[str, int], NDArray[Any]] = field(init=False, default_factory=dict)
-    _prefixes: NDArray[np.uint64] = field(init=False, default_factory=lambda: np.empty(0, np.uint64))
+    _prefixes: memoryview = field(init=False, default_factory=lambda: np.empty(0, np.uint64).data)
     """First 8 bytes of all keys, sorted, but for the recent ones."""
     _recent: set[int] = field(init=False, default_factory=set)
 
@@ -158,7 +164,7 @@ class Cache:
         self._recent.update(prefix.tolist())
         if len(self._recent) > RECENT_KEYS:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._prefixes = np.sort(np.concatenate([self._prefixes, recent]))
+            self._prefixes = np.sort(np.concatenate([self._prefixes, recent])).data
             self._recent = set()
 
     def holds(self, key: bytes) -> bool:
@@ -167,8 +173,8 @@ class Cache:
         if prefix in self._recent:
             return True
         prefixes = self._prefixes
-        at = prefixes.searchsorted(np.uint64(prefix))
-        return bool(at < len(prefixes) and prefixes[at] == prefix)
+        at = bisect_left(prefixes, prefix)  # numpy's way waits for Python's lock
+        return at < len(prefixes) and prefixes[at] == prefix
 
     def look_up(self, keys: Keys) -> Lookup:
         """Tell what is known of some keys."""
@@ -228,11 +234,14 @@ class Cache:
     def merge(self) -> None:
         """Make few large segments of many small ones, unless another process is at it.
 
+        What processes that were killed have left of files is removed.
+
         Raises
         ------
         OutputError
             If that cannot be written; nothing is lost then.
         """
+        self.folder.remove(self.folder.left_behind(is_cache_file))
         if self.n_small < 2:
             return
         with write_errors(self.folder.place, "--cache"), self.folder.alone("merge") as alone:

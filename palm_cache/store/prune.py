@@ -12,9 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from palm_cache.errors import DamagedStoreError, OutputError, StoreError
 from palm_cache.store.atomic import parse_json, write_errors
-from palm_cache.store.cache import RECIPE
+from palm_cache.store.cache import RECIPE, is_cache_file
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
@@ -22,6 +25,8 @@ from palm_cache.store.places.local import UNFINISHED, unfinished
 from palm_cache.store.segments import FORMAT, SEGMENT
 from palm_cache.store.writing import claimed_files
 from palm_cache.types import Place
+
+KILLED = "left by a process that was killed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class CachedRecipe:
     """``audio``, ``text`` or ``files``."""
     recipe: Mapping[str, object]
     contents: int
-    """Values, some of them perhaps twice, and failures."""
+    """Different ones, with a value or a failure."""
     bytes: int
     files: tuple[str, ...]
     """Their paths below the cache."""
@@ -86,22 +91,25 @@ def _describe(
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     segments = list(filter(SEGMENT.fullmatch, files))
-    counts = {file: _count(where, f"{name}/{file}") for file in segments}
+    keys = {file: _prefixes(where, f"{name}/{file}") for file in segments}
     own = tuple(f"{name}/{file}" for file in [*segments, RECIPE])
     size = sum(files[file] for file in segments)
-    damaged = tuple(f"{name}/{file}" for file, count in counts.items() if count is None)
-    contents = sum(count or 0 for count in counts.values())
+    damaged = tuple(f"{name}/{file}" for file, prefixes in keys.items() if prefixes is None)
+    readable = [prefixes for prefixes in keys.values() if prefixes is not None]
+    contents = len(np.unique(np.concatenate([np.empty(0, np.uint64), *readable])))
     return CachedRecipe(
         name, kind, recipe, contents, size, own, damaged, tuple(used.get(fingerprint(recipe), ()))
     )
 
 
-def _count(where: Folder, name: str) -> int | None:
-    """Return the number of contents of a segment, ``None`` if it cannot be read."""
+def _prefixes(where: Folder, name: str) -> NDArray[np.uint64] | None:
+    """Return the first 8 bytes of a segment's keys, (n,), ``None`` if it cannot be read."""
     try:
         (length,) = struct.unpack("<Q", where.read(name, 0, 8))
-        header = parse_json(where.read(name, 8, 8 + length))
-        return int(header["values"]["shape"][0])
+        start = 8 + length
+        header = parse_json(where.read(name, 8, start))
+        n_rows = int(header["values"]["shape"][0])
+        return np.frombuffer(where.read(name, start, start + 8 * n_rows), "<u8", n_rows)
     except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, OverflowError):
         return None
 
@@ -128,7 +136,7 @@ def _stores(features: Place) -> Iterator[Place]:
 
 
 def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
-    """Return what of a cache no store is made of, and what of it cannot be read."""
+    """Return what of a cache no store is made of, what cannot be read, and what killed processes left."""
     waste = []
     sizes = folder(cache).files()
     for recipe in known:
@@ -139,6 +147,9 @@ def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
         elif recipe.damaged:
             total = sum(sizes.get(name, 0) for name in recipe.damaged)
             waste.append(Waste(cache, recipe.damaged, total, "damaged: nothing can be read of it"))
+        left = [f"{recipe.name}/{name}" for name in folder(cache / recipe.name).left_behind(is_cache_file)]
+        if left:
+            waste.append(Waste(cache, tuple(left), sum(sizes.get(name, 0) for name in left), KILLED))
     return waste
 
 
@@ -161,7 +172,7 @@ def store_waste(features: Place) -> list[Waste]:
     for beside in {path.parent for path in _stores(features)}:
         for work in unfinished(beside) if isinstance(beside, Path) else ():
             sizes = folder(work).files()
-            waste.append(Waste(work, tuple(sizes), sum(sizes.values()), "left by a process that was killed"))
+            waste.append(Waste(work, tuple(sizes), sum(sizes.values()), KILLED))
     return waste
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +20,7 @@ from palm_cache.errors import DamagedStoreError, OlderFormatError, OutputError, 
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import row_keys
 from palm_cache.store.places import folder, place
-from palm_cache.store.places.local import UNFINISHED, LocalFolder
+from palm_cache.store.places.local import UNFINISHED, LocalFolder, this_writer
 from palm_cache.store.writing import claimed_files
 from palm_cache.types import Features
 
@@ -271,9 +270,10 @@ def test_writers_at_once_leave_one_whole_store(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
     left, alive = tmp_path / ".s.zarr.abc.partial", tmp_path / ".s.zarr.def.partial"
-    for folder_, process in ((left, 2**22 + 1), (alive, os.getpid())):
+    machine, _, _ = this_writer().partition("-")
+    for folder_, writer in ((left, f"{machine}-{2**22 + 1}"), (alive, this_writer())):
         (folder_ / "store").mkdir(parents=True)
-        (folder_ / UNFINISHED).write_text(str(process))
+        (folder_ / UNFINISHED).write_text(writer)
     (tmp_path / ".mine.partial").mkdir()  # of somebody else
     write_sample(tmp_path / "s.zarr", make_features())
     assert {path.name for path in tmp_path.iterdir()} == {alive.name, ".mine.partial", "s.zarr"}

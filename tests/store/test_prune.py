@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,14 @@ import pytest
 import zarr
 from samples import make_features, write_sample
 
+from palm_cache.store.atomic import replacing
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import FORMAT_VERSION
+from palm_cache.store.places import local
 from palm_cache.store.places.local import UNFINISHED
 from palm_cache.store.prune import cache_waste, known_recipes, remove_waste, store_waste
+from palm_cache.store.segments import new_name
 
 USED = {"encoder": "mini", "precision": "fp32"}
 """The recipe of what ``write_sample`` writes."""
@@ -95,18 +101,89 @@ def test_a_store_that_the_disk_does_not_give_is_no_waste(
 def test_what_a_killed_process_left_goes_but_not_what_a_running_one_has(features: Path) -> None:
     with subprocess.Popen(["true"]) as dead:
         pass
-    for name, process in (("dead", dead.pid), ("alive", os.getpid())):
+    machine, _, _ = local.this_writer().partition("-")
+    writers = {"dead": f"{machine}-{dead.pid}", "alive": local.this_writer(), "away": f"{1:08x}-{dead.pid}"}
+    for name, writer in writers.items():
         work = features / "clusters" / f".mini.zarr.{name}.partial"
         (work / "store" / "audio").mkdir(parents=True)
         (work / "store" / "audio" / "zarr.json").write_text("{}")
-        (work / UNFINISHED).write_text(str(process))
+        (work / UNFINISHED).write_text(writer)
     (waste,) = store_waste(features)
     assert waste.place.name == ".mini.zarr.dead.partial"
     assert waste.why == "left by a process that was killed"
     remove_waste(waste)
     assert not waste.place.exists()
-    assert (features / "clusters" / ".mini.zarr.alive.partial" / UNFINISHED).is_file()
+    for name in ("alive", "away"):
+        assert (features / "clusters" / f".mini.zarr.{name}.partial" / UNFINISHED).is_file()
     assert FeatureStore(features / "clusters" / "mini.zarr").problems() == []
+
+
+WRITE_AND_WAIT = """
+import sys, time
+from pathlib import Path
+from palm_cache.store.places import folder
+with folder(Path(sys.argv[1])).replacing(sys.argv[2]) as partial:
+    partial.write_bytes(b"half")
+    print(partial.name, flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def writer_of(where: Path, name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Have a process write a file, and never be done; gives what the file is called meanwhile."""
+    words = [sys.executable, "-c", WRITE_AND_WAIT, str(where), name]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("by", ["prune", "extraction"])
+def test_the_partial_file_of_a_killed_writer_goes_and_nothing_else(features: Path, by: str) -> None:
+    cache = features / ".cache"
+    where = fill(cache, USED).folder.place
+    left, mine, strange = new_name(), f".notes.txt.{local.this_writer()}.{0:08x}.partial", ".x.partial"
+    away, old = (f".{new_name()}.{1:08x}-1.{number:08x}.partial" for number in range(2))
+    for name in (mine, strange, away, old):
+        (where / name).write_text("?")
+    os.utime(where / old, (0, 0))
+    with writer_of(where, left) as (process, partial):
+        (cleared,) = cache_waste(known_recipes(cache, features), cache)
+        assert cleared.files == (f"{where.name}/{old}",)
+        process.kill()
+        process.wait()
+        (waste,) = cache_waste(known_recipes(cache, features), cache)
+        assert set(waste.files) == {f"{where.name}/{partial}", f"{where.name}/{old}"}
+        assert (waste.bytes, waste.why) == (5, "left by a process that was killed")
+        if by == "prune":
+            remove_waste(waste)
+        else:
+            Cache(cache, "audio", USED, (2,)).merge()
+    assert {mine, strange, away} == {file.name for file in where.glob(".*.partial")}
+    assert Cache(cache, "audio", USED, (2,)).n_keys == 3
+
+
+def test_a_file_that_is_written_again_loses_what_a_killed_writer_left_of_it(tmp_path: Path) -> None:
+    with writer_of(tmp_path, "heads.h5") as (process, partial):
+        process.kill()
+        process.wait()
+        assert (tmp_path / partial).is_file()
+        with replacing(tmp_path / "scores.csv") as file:
+            file.write_text("a")
+        assert (tmp_path / partial).is_file()
+        with replacing(tmp_path / "heads.h5") as file:
+            file.write_text("b")
+    assert {file.name for file in tmp_path.iterdir()} == {"heads.h5", "scores.csv"}
+
+
+def test_a_content_that_lies_in_two_segments_counts_once(features: Path) -> None:
+    for count in (3, 5):
+        fill(features / ".cache", USED, count=count)
+    (known,) = known_recipes(features / ".cache", features)
+    assert (known.contents, len(known.files)) == (5, 3)
 
 
 def test_a_cache_is_described_recipe_by_recipe_with_the_stores_made_of_it(features: Path) -> None:

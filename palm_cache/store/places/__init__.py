@@ -89,6 +89,16 @@ class Folder(Protocol):
         """Remove files, as far as they are there, and the folders that are then empty."""
         ...
 
+    def left_behind(self, ours: Callable[[str], object]) -> list[str]:
+        """Return what processes that were killed while they wrote files have left of them.
+
+        Parameters
+        ----------
+        ours : callable
+            Says of the name of a file, which lies directly in the folder, whether we write it.
+        """
+        ...
+
     def workspace(self) -> AbstractContextManager[Path]:
         """Give a folder of this machine from which :meth:`publish` costs least."""
         ...
@@ -171,8 +181,7 @@ def absolute(where: Place) -> Place:
     return where.absolute() if isinstance(where, Path) else where
 
 
-@contextmanager
-def opened(file: Place) -> Iterator[BinaryIO]:
+def opened(file: Place) -> BinaryIO:
     """Open a file for reading by descriptor; a remote one is fetched whole into an unnamed temporary file.
 
     Raises
@@ -185,13 +194,10 @@ def opened(file: Place) -> Iterator[BinaryIO]:
     if isinstance(file, Path):
         from palm_cache.store.places.local import open_file
 
-        with open_file(file) as content:
-            yield content
-    else:
-        from palm_cache.store.places.remote import fetched
+        return open_file(file)
+    from palm_cache.store.places.remote import fetched
 
-        with fetched(file) as content:
-            yield content
+    return fetched(file)
 
 
 def states(files: Sequence[Place]) -> list[bytes | None]:
@@ -217,13 +223,15 @@ def states(files: Sequence[Place]) -> list[bytes | None]:
     return known_states
 
 
-def state_of_opened(path: Place, file: BinaryIO) -> bytes | None:
-    """Return the same of a file that has just been opened."""
+def state_of_opened(path: Place, file: BinaryIO, status: os.stat_result) -> bytes | None:
+    """Return the same of a file that :func:`opened` has just opened, of which a status is known."""
     if isinstance(path, Path):
         from palm_cache.store.places.local import state
 
-        return state(path, os.fstat(file.fileno()))
-    return states([path])[0]
+        return state(path, status)
+    from palm_cache.store.places.remote import FetchedFile
+
+    return file.state if isinstance(file, FetchedFile) else None
 
 
 @contextmanager

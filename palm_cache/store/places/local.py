@@ -6,12 +6,15 @@ import errno
 import hashlib
 import io
 import os
+import re
 import shutil
+import socket
 import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +29,13 @@ RACY_NS = 2_000_000_000
 """Age in ns below which a change of a file may have left its times as they were: FAT keeps two seconds."""
 
 UNFINISHED = ".palm-cache-unfinished"
-"""Marks a folder in which a process builds a tree; its content is the process's number."""
+"""Marks a folder in which a process builds a tree; its content says which."""
+
+_PARTIAL = re.compile(r"\.(.+)\.([0-9a-f]{8}-\d+)\.[0-9a-f]{8}\.partial")
+"""What a file is called while it is written: its name, who writes, something of its own."""
+
+SECONDS_ABANDONED = 24 * 3600
+"""After how long a file that another machine was writing, and has not written to since, is left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,7 @@ class LocalFolder:
         """Give another name beside a file's, which takes its place when the block succeeds."""
         file = self.place / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+        partial = file.with_name(f".{file.name}.{this_writer()}.{uuid.uuid4().hex[:8]}.partial")
         try:
             yield partial
             partial.replace(file)
@@ -81,6 +90,19 @@ class LocalFolder:
             with suppress(OSError):  # not empty, or gone
                 folder.rmdir()
 
+    def left_behind(self, ours: Callable[[str], object]) -> list[str]:
+        """Return what writers of files have left: those of this machine that died, others' of long ago."""
+        left = []
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.place) as entries:
+            for entry in entries:
+                match = _PARTIAL.fullmatch(entry.name)
+                if match and ours(match[1]) and entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):
+                        idle = time.time() - entry.stat().st_mtime
+                        if _is_dead(match[2]) or (not _is_of_here(match[2]) and idle > SECONDS_ABANDONED):
+                            left.append(entry.name)
+        return left
+
     @contextmanager
     def workspace(self) -> Iterator[Path]:
         """Give a folder beside this one: it is on the same disk."""
@@ -89,7 +111,7 @@ class LocalFolder:
         with tempfile.TemporaryDirectory(
             prefix=f".{real.name}.", suffix=".partial", dir=real.parent, ignore_cleanup_errors=True
         ) as work:
-            Path(work, UNFINISHED).write_text(str(os.getpid()), encoding="ascii")
+            Path(work, UNFINISHED).write_text(this_writer(), encoding="ascii")
             yield Path(work)
 
     def publish(self, built: Path, ours: Ours, root: str, claim: bytes) -> None:
@@ -209,16 +231,27 @@ def unfinished(folder: Path) -> list[Path]:
     left = []
     for mark in folder.glob(f".*.partial*/{UNFINISHED}"):
         with suppress(OSError, ValueError):
-            if not _alive(int(mark.read_text(encoding="ascii"))):
+            if _is_dead(mark.read_text(encoding="ascii")):
                 left.append(mark.parent)
     return left
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+def this_writer() -> str:
+    """Return what tells this process from others, on disks that several machines share."""
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}-{os.getpid()}"
+
+
+def _is_of_here(writer: str) -> bool:
+    """Tell whether a process is or was one of this machine."""
+    return writer.partition("-")[0] == this_writer().partition("-")[0]
+
+
+def _is_dead(writer: str) -> bool:
+    """Tell whether a process was one of this machine and has ended."""
+    if not _is_of_here(writer):
         return False
-    except OSError:
-        return True
-    return True
+    try:
+        os.kill(int(writer.partition("-")[2]), 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False

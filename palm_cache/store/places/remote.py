@@ -7,12 +7,13 @@ file is, which is therefore written last and removed first.
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from upath import UPath
 from zarr.abc.store import ByteRequest
@@ -92,6 +93,10 @@ class RemoteFolder:
                 if doomed:
                     self._fs.rm(sorted(doomed))
 
+    def left_behind(self, ours: Callable[[str], object]) -> list[str]:
+        """Return nothing: an object is there whole or not at all."""
+        return []
+
     @contextmanager
     def workspace(self) -> Iterator[Path]:
         """Give a temporary folder."""
@@ -152,16 +157,27 @@ class ReachingStore(FsspecStore):
         return str(self.fs.unstrip_protocol(self.path))
 
 
-@contextmanager
-def fetched(file: UPath) -> Iterator[BinaryIO]:
-    """Fetch a file whole into an unnamed temporary one; see :func:`palm_cache.store.places.opened`."""
-    with tempfile.TemporaryFile() as copy:
+class FetchedFile(io.BufferedRandom):
+    """A remote file, fetched whole into an unnamed temporary one."""
+
+    state: bytes | None = None
+    """Of the remote file as it was fetched: see ``places.states``."""
+
+
+def fetched(file: UPath) -> FetchedFile:
+    """Fetch a file; see :func:`palm_cache.store.places.opened`."""
+    with ExitStack() as unless_fetched:
+        unnamed = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by what buffers it
+        copy = unless_fetched.enter_context(FetchedFile(unnamed))
         answers = FileNotFoundError, PermissionError, IsADirectoryError
         with reaching(file, *answers), file.open("rb") as content:
+            # What opening has asked for, where the file system keeps it: no further request.
+            copy.state = _state(file, getattr(content, "details", None))
             while block := content.read(FETCHED_BYTES):
                 _keep(copy, block)
         copy.seek(0)
-        yield cast("BinaryIO", copy)
+        unless_fetched.pop_all()
+    return copy
 
 
 def _keep(copy: Any, block: bytes) -> None:
@@ -202,7 +218,8 @@ def _common(parents: Collection[str]) -> str:
 
 
 def _state(file: UPath, info: dict[str, Any] | None) -> bytes | None:
-    known = [f"{key}={info[key]}" for key in STATE_KEYS if info and info.get(key)]
+    # The first alone: listings and answers about one file may round times differently.
+    known = [f"{key}={info[key]}" for key in STATE_KEYS if info and info.get(key)][:1]
     if info is None or not known or info.get("size") is None:
         return None
     return hashlib.blake2b(f"{file}\0{info['size']}\0{known}".encode(), digest_size=32).digest()
