@@ -122,7 +122,7 @@ class Sound:
                 # By descriptor, not through Python's file object: an exception inside the callbacks that
                 # the latter takes would be dropped, and Ctrl-C with it.
                 os.lseek(self._file.fileno(), 0, os.SEEK_SET)
-                return _Decoder(self._file.fileno(), closefd=False)
+                return _Decoder(_Descriptor(self._file.fileno()), closefd=False)
         except BaseException:
             if self._source is not None:
                 self._source.close()
@@ -141,6 +141,8 @@ class Sound:
         self._decoder, self._at = self._open(), 0
 
     def _go_to(self, frame: int) -> None:
+        if frame == self._at:
+            return
         start = self._seekable_before(frame)
         if self._at > frame or start > self._at:
             if start:
@@ -198,7 +200,8 @@ class Sound:
             )
         # libsndfile reads what is there of a cut-off file and only notes it in its log, chunk by chunk:
         # "data : 96000 (should be 28769)".
-        for declared, present in _SIZES.findall(self._decoder.extra_info):
+        log = self._decoder.extra_info
+        for declared, present in _SIZES.findall(log) if "(should be" in log else ():
             size = os.fstat(self._file.fileno()).st_size
             # Some writers count headers in.
             if int(declared) > size + 64 and not is_unknown(int(declared)):
@@ -270,6 +273,12 @@ class _Decoder(soundfile.SoundFile):  # type: ignore[misc]
     def can_seek(self) -> bool:
         """Tell whether libsndfile can seek."""
         return bool(super().seekable())
+
+
+class _Descriptor(int):
+    """A descriptor in which soundfile does not look for a name's ending in vain."""
+
+    name = ""
 
 
 class _Pipe:

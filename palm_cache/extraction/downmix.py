@@ -55,7 +55,7 @@ class SoundFacts:
 
     def add(self, channels: NDArray[np.float32]) -> None:
         """Take note of a block (channels, frames) of the file."""
-        low, high = channels.min(axis=1), channels.max(axis=1)
+        low, high = np.minimum.reduce(channels, axis=1), np.maximum.reduce(channels, axis=1)
         self.low = np.minimum(self.low, low) if self.frames else low
         self.high = np.maximum(self.high, high) if self.frames else high
         self.frames += channels.shape[1]
@@ -69,7 +69,7 @@ class SoundFacts:
         """Say why nothing can be heard of what was read; "" if something can, or nothing was read."""
         if not self.frames:
             return ""
-        if float((self.high - self.low).max()) / 2 >= SILENT_PEAK:
+        if float(np.maximum.reduce(self.high - self.low)) / 2 >= SILENT_PEAK:
             if self.swing >= SILENT_PEAK:
                 return ""
             limit = self.encoder_rate / 2_000
@@ -81,7 +81,7 @@ class SoundFacts:
     @property
     def remarks(self) -> tuple[str, ...]:
         """Say what should be known about a clip that is used all the same, silence included."""
-        lines = [self.silence] if self.silence else []
+        lines = [silence] if (silence := self.silence) else []
         if self.channels_alone:
             names = " or ".join(map(str, sorted(self.channels_alone)))
             lines.append(CANCELLED.format(names))
@@ -93,7 +93,7 @@ class SoundFacts:
 def swing(waveform: Tensor) -> float:
     """Return half the distance from the lowest to the highest sample: the peak, wherever zero lies."""
     samples: NDArray[np.float32] = waveform.numpy()
-    return float(samples.max() - samples.min()) / 2
+    return float(np.maximum.reduce(samples) - np.minimum.reduce(samples)) / 2
 
 
 def is_silent(waveform: Tensor) -> bool:
@@ -106,20 +106,19 @@ def read_mono(sound: Sound, first: int, last: int, heard: SoundFacts) -> Tensor:
 
     Where that loses most of the power, as in stereo of opposite phase, it is the loudest channel.
     """
-    mono: NDArray[np.float32] = np.empty(last - first, np.float32)
+    parts: list[NDArray[np.float32]] = []
     products = np.zeros((sound.channels, sound.channels))
-    n_read = 0
     for block in sound.blocks(first, last):
         channels = np.ascontiguousarray(block.T)  # one after the other: many times quicker to look at
         heard.add(channels)
         if sound.channels == 1:
-            mono[n_read : n_read + len(block)] = channels[0]
+            parts.append(channels[0])
         else:
             with np.errstate(invalid="ignore", over="ignore"):
-                mono[n_read : n_read + len(block)] = block.mean(axis=1)
+                parts.append(block.mean(axis=1))
                 channels -= channels.mean(axis=1, keepdims=True)
                 products += channels @ channels.T
-        n_read += len(block)
+    mono = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if not np.isfinite(mono).all():
         raise AudioError("NaN or infinity among the samples")
     loudest = _loudest_if_cancelled(products) if sound.channels > 1 else None
