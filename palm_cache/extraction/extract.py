@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +29,6 @@ from palm_cache.extraction.workers import check_address
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.atomic import named
 from palm_cache.store.cache import Cache, UnknownContentError
-from palm_cache.store.features import CHUNK_ROWS
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader, twins
 from palm_cache.store.places import folder, place
@@ -318,15 +316,13 @@ class Extractor:
         if why is None:
             return []
 
-        def blocks() -> Iterator[NDArray[np.float32]]:
-            for start in range(0, len(table.clips), CHUNK_ROWS):
-                stop = min(start + CHUNK_ROWS, len(table.clips))
-                good = [row for row in range(start, stop) if row not in rows.errors]
-                block = np.zeros((stop - start, *audio.shape), np.float32)
-                block[np.array(good, np.int64) - start] = audio.take(keys[good])
-                yield block
+        def embeddings(some: slice) -> NDArray[np.float32]:
+            good = [row for row in range(some.start, some.stop) if row not in rows.errors]
+            block = np.zeros((some.stop - some.start, *audio.shape), np.float32)
+            block[np.array(good, np.int64) - some.start] = audio.take(keys[good])
+            return block
 
-        write_store(out, header, rows, text, blocks())
+        write_store(out, header, rows, text, embeddings, before=None if present.problem else present.store)
         collapsed = (
             collapse_note("clips", _sample(audio, keys, rows)),
             collapse_note("class names", text[:, 0]) if self._reads and text.size else None,

@@ -161,11 +161,12 @@ class Cache:
         prefix = segment.prefix
         if segment.forgotten:
             prefix = prefix[~np.isin(segment.row, list(segment.forgotten))]
-        self._recent.update(prefix.tolist())
-        if len(self._recent) > RECENT_KEYS:
+        if len(self._recent) + len(prefix) > RECENT_KEYS:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._prefixes = np.sort(np.concatenate([self._prefixes, recent])).data
+            self._prefixes = np.sort(np.concatenate([self._prefixes, recent, prefix])).data
             self._recent = set()
+        else:
+            self._recent.update(prefix.tolist())
 
     def holds(self, key: bytes) -> bool:
         """Tell quickly, in any thread, whether a key has a value or a failure; it goes by 8 bytes of it."""

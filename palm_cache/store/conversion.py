@@ -176,15 +176,14 @@ def _rebuild(file: h5py.File, source: Place, target: Place, progress: Progress) 
     if rows.sha256(header.class_names) != header.rows_sha256:
         raise ValueError("paths, labels, hashes or folds are not those of the header")
 
-    def blocks() -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(names), CHUNK_ROWS):
-            block = audio[start : start + CHUNK_ROWS]
-            if not np.isfinite(block).all():
-                raise ValueError("audio holds NaN or infinity")
-            yield block
-            progress("importing", min(start + CHUNK_ROWS, len(names)), len(names))
+    def embeddings(some: slice) -> NDArray[np.float32]:
+        block: NDArray[np.float32] = audio[some]
+        if not np.isfinite(block).all():
+            raise ValueError("audio holds NaN or infinity")
+        progress("importing", some.stop, len(names))
+        return block
 
-    write_store(target, header, rows, text, blocks())
+    write_store(target, header, rows, text, embeddings)
     return len(names)
 
 

@@ -20,10 +20,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -292,6 +294,45 @@ class FeatureStore:
         except OSError as error:
             raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
 
+    def unchanged(self, rows: StoredRows) -> set[int]:
+        """Return the numbers of the files of embeddings that hold the same rows in another table.
+
+        Parameters
+        ----------
+        rows : StoredRows
+            Of the same recipe.
+        """
+        try:
+            both = slice(min(self.n_clips, len(rows.names)))
+            failed, (start, end) = _failed(self.errors(), both.stop), self.stretches(both)
+            same = (self._read("content_sha256", both) == rows.contents[both]).all(axis=1)
+        except StoreError:  # damaged, or replaced meanwhile
+            return set()
+        if min(self.n_clips, CHUNK_ROWS) != min(len(rows.names), CHUNK_ROWS):
+            return set()
+        same &= failed == _failed(rows.errors, both.stop)
+        same &= (start == rows.start[both]) & (
+            (end == rows.end[both]) | (np.isnan(end) & np.isnan(rows.end[both]))
+        )
+        full = both.stop // CHUNK_ROWS if self.n_clips != len(rows.names) else -(-both.stop // CHUNK_ROWS)
+        return {file for file in range(full) if same[file * CHUNK_ROWS :][:CHUNK_ROWS].all()}
+
+    def carry_over(self, number: int, built: Path) -> bool:
+        """Give a file of embeddings to a store that is being built on this machine, unless it is damaged."""
+        name = f"audio/c/{number}/0/0"
+        if name not in self._files:
+            return True  # all zeros
+        file = built / name
+        file.parent.mkdir(parents=True)
+        try:
+            self._folder.link(name, file)
+            if file_hash(file.read_bytes()) == self._files[name][1]:
+                return True
+        except OSError:  # gone with a store that another process has replaced
+            pass
+        shutil.rmtree(file.parent.parent)
+        return False
+
     def spans(self) -> list[slice]:
         """Return the rows that lie in one file each."""
         starts = range(0, self.n_clips, CHUNK_ROWS)
@@ -378,6 +419,12 @@ class FeatureStore:
             raise self._damaged(f"{name} is damaged ({error})") from error
         except OSError as error:
             raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
+
+
+def _failed(errors: Mapping[int, str], n_rows: int) -> NDArray[np.bool_]:
+    failed = np.zeros(n_rows, bool)
+    failed[[row for row in errors if row < n_rows]] = True
+    return failed
 
 
 def _together(contents: NDArray[np.uint8], groups: Sequence[str] | None) -> Tensor | None:

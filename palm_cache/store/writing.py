@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from palm_cache.errors import OutputError
 from palm_cache.store.atomic import named, parse_json, write_errors
-from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, file_hash, root_hash
+from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, FeatureStore, file_hash, root_hash
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.header import StoredRows, StoreHeader, written_source
 from palm_cache.store.places import Folder, folder
@@ -42,7 +43,9 @@ def write_store(
     header: StoreHeader,
     rows: StoredRows,
     text: NDArray[np.float32],
-    audio: Iterable[NDArray[np.float32]],
+    audio: Callable[[slice], NDArray[np.float32]],
+    *,
+    before: FeatureStore | None = None,
 ) -> None:
     """Write a store in the place of whatever store of ours is there.
 
@@ -51,8 +54,10 @@ def write_store(
     header : StoreHeader
         Its id and its hashes are given here.
     text : array, shape (n_classes, n_templates, dim)
-    audio : iterable of arrays, shape (n, views, dim)
-        ``CHUNK_ROWS`` rows each, the last what is left.
+    audio : callable
+        From some rows, ``CHUNK_ROWS`` at most, to their embeddings, (rows, views, dim).
+    before : FeatureStore, optional
+        The store that was there: its files of embeddings are taken over where their rows are the same.
 
     Raises
     ------
@@ -69,7 +74,7 @@ def write_store(
     )
     with write_errors(path), where.workspace() as work:
         built = Path(work, "store")
-        _write_arrays(built, header, rows, text, audio)
+        _write_arrays(built, header, rows, text, audio, before)
         _seal(built)
         publish(built, where)
     if isinstance(path, Path):
@@ -91,12 +96,14 @@ def publish(built: Path, where: Folder) -> None:
 
 def _seal(built: Path) -> None:
     """Add the manifest to the root of a store."""
-    files = {
-        file.relative_to(built).as_posix(): (file.stat().st_size, file_hash(file.read_bytes()))
-        for file in sorted(built.rglob("*"))
-        if file.is_file() and file != built / ROOT
-    }
-    _change_root(built, files=files)
+    files = sorted(file for file in built.rglob("*") if file.is_file() and file != built / ROOT)
+    names = [file.relative_to(built).as_posix() for file in files]
+
+    def about(file: Path) -> tuple[int, str]:
+        return file.stat().st_size, file_hash(file.read_bytes())
+
+    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock
+        _change_root(built, files=dict(zip(names, pool.map(about, files), strict=True)))
 
 
 def name_source(built: Path, source: str, folder: Place) -> None:
@@ -188,7 +195,8 @@ def _write_arrays(
     header: StoreHeader,
     rows: StoredRows,
     text: NDArray[np.float32],
-    audio: Iterable[NDArray[np.float32]],
+    audio: Callable[[slice], NDArray[np.float32]],
+    before: FeatureStore | None,
 ) -> None:
     group = zarr.create_group(path, attributes=asdict(header))
     n_rows, checksum = len(rows.names), Crc32cCodec()
@@ -202,12 +210,11 @@ def _write_arrays(
         compressors=[checksum],
         fill_value=0.0,
     )
-    n_written = 0
-    for number, block in enumerate(audio):
-        _write_chunk(path / "audio" / "c" / str(number) / "0" / "0", block, chunk)
-        n_written += len(block)
-    if n_written != n_rows:
-        raise ValueError(f"{n_written} embeddings for {n_rows} rows")
+    same = before.unchanged(rows) if before and before.header.fingerprint == header.fingerprint else set()
+    for number, start in enumerate(range(0, n_rows, CHUNK_ROWS)):
+        if before is None or number not in same or not before.carry_over(number, path):
+            block = audio(slice(start, min(start + CHUNK_ROWS, n_rows)))
+            _write_chunk(path / "audio" / "c" / str(number) / "0" / "0", block, chunk)
     errors = sorted(rows.errors.items())
     strings = np.dtypes.StringDType()
     arrays: dict[str, NDArray[Any]] = {

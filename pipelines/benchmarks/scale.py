@@ -36,7 +36,7 @@ from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe, Resources
-from palm_cache.store.features import CHUNK_ROWS, FeatureStore
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
 from palm_cache.store.writing import write_store
 from palm_cache.types import TEMPLATES, Clip, ClipTable, Features, Fold
@@ -186,9 +186,8 @@ def compare_reading(folder: Path, n_rows: int = 100_000, dim: int = 1024, rounds
         "", "", {},
     )  # fmt: skip
     text = np.ones((1, len(TEMPLATES), dim), np.float32)
-    blocks = (audio[start : start + CHUNK_ROWS] for start in range(0, n_rows, CHUNK_ROWS))
     path, plain = folder / "many.zarr", folder / "many.npy"
-    write, _ = _timed(lambda: write_store(path, header, rows, text, blocks))
+    write, _ = _timed(lambda: write_store(path, header, rows, text, audio.__getitem__))
     np.save(plain, audio)
     gigabytes = audio.nbytes / 1e9
     ratios = []

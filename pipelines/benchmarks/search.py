@@ -21,10 +21,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palm_cache.bench.extraction import machine
 from palm_cache.retrieval.ranking import diverse, nearest
-from palm_cache.store.features import CHUNK_ROWS, FeatureStore
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
 from palm_cache.store.writing import write_store
 
@@ -66,11 +67,11 @@ def make_store(place: Path, n_rows: int, dim: int) -> FeatureStore:
         text_sha256="",
         made_with={},
     )
-    blocks = (
-        generator.standard_normal((min(CHUNK_ROWS, n_rows - start), 1, dim), dtype=np.float32)
-        for start in range(0, n_rows, CHUNK_ROWS)
-    )
-    write_store(place, header, rows, np.zeros((0, 0, dim), np.float32), blocks)
+
+    def embeddings(some: slice) -> NDArray[np.float32]:
+        return generator.standard_normal((some.stop - some.start, 1, dim), dtype=np.float32)
+
+    write_store(place, header, rows, np.zeros((0, 0, dim), np.float32), embeddings)
     return FeatureStore(place)
 
 

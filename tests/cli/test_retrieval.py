@@ -250,6 +250,6 @@ def test_a_store_without_text_is_searched_by_example_alone(tmp_path: Path) -> No
         replace(opened.header, text_recipe=None, templates=()),
         opened.rows(),
         np.zeros((4, 0, 24), np.float32),
-        [opened.audio()],
+        opened.audio,
     )
     assert "embeds sound only, no text; search by example" in refusal(root, "--text", "a dog")

@@ -21,7 +21,6 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 4 rows, and a segment for every few clips: small datasets then have several."""
     for module in ("features", "writing", "conversion"):
         monkeypatch.setattr(f"palm_cache.store.{module}.CHUNK_ROWS", 4)
-    monkeypatch.setattr(stage_one, "CHUNK_ROWS", 4)
     monkeypatch.setattr(work, "SEGMENT_BYTES", 100)
 
 

@@ -101,6 +101,7 @@ def test_killed_at_random_moments_it_loses_at_most_what_was_in_flight(tmp_path: 
     assert embedded_now(stdout) == CLIPS - kept
     assert FeatureStore(out).problems() == []
     assert sorted(path.name for path in out.parent.iterdir()) == [".cache", "x.zarr"]
+    assert not [*out.parent.glob(".cache/audio-*/.*.partial"), *out.parent.glob(".cache/files-*/.*.partial")]
     assert_same(read_arrays(out), read_arrays(whole))
 
 

@@ -5,11 +5,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from samples import make_features, write_sample
+import numpy as np
+import pytest
+from samples import flip_bit, make_features, write_sample
 
 from palm_cache.store.features import ROOT, FeatureStore, root_hash
+from palm_cache.store.header import StoredRows
 from palm_cache.store.places import folder
-from palm_cache.store.writing import claimed_files
+from palm_cache.store.places.local import LocalFolder
+from palm_cache.store.writing import claimed_files, write_store
 
 
 def files_of(store: Path) -> dict[str, bytes]:
@@ -42,3 +46,107 @@ def test_a_forged_manifest_claims_no_file_but_a_stores_own(tmp_path: Path) -> No
     claimed = claimed_files(folder(store))
     assert "audio/zarr.json" in claimed
     assert claimed.isdisjoint({"sub/thesis.txt", "../other"})
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """120 rows in files of 16: seven full ones and one of eight."""
+    for module in ("features", "writing"):
+        monkeypatch.setattr(f"palm_cache.store.{module}.CHUNK_ROWS", 16)
+    return write_sample(tmp_path / "x.zarr", make_features())
+
+
+def numbers_of_files(store: Path) -> list[int]:
+    return [(store / f"audio/c/{file}/0/0").stat().st_ino for file in range(8)]
+
+
+def write_again(store: Path, rows: StoredRows, order: list[int]) -> set[int]:
+    """Write a store anew with rows of it in some order; return for which files embeddings were asked for."""
+    old = FeatureStore(store)
+    audio, asked = old.audio()[order], set()
+
+    def embeddings(some: slice) -> np.ndarray:
+        asked.add(some.start // 16)
+        return audio[some]
+
+    write_store(store, old.header, rows, old.text(), embeddings, before=old)
+    assert [problem for problem in FeatureStore(store).problems() if "zero vector" not in problem] == []
+    np.testing.assert_array_equal(FeatureStore(store).audio(), audio)
+    return asked
+
+
+def in_order(rows: StoredRows, order: list[int]) -> StoredRows:
+    names = [rows.names[row] for row in order]
+    arrays = {name: getattr(rows, name)[order] for name in ("start", "end", "labels", "contents")}
+    return replace(rows, names=names, groups=None, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("order", "made"),
+    [
+        ([*range(120), 3], {7}),
+        ([*range(119)], {7}),
+        ([*range(64)], set()),
+        ([20, *range(1, 20), 0, *range(21, 120)], {0, 1}),
+        ([*range(1, 120), 0], set(range(8))),
+        ([*range(9)], {0}),
+    ],
+)
+def test_files_of_embeddings_whose_rows_are_the_same_are_taken_over(
+    store: Path, order: list[int], made: set[int]
+) -> None:
+    before, rows = numbers_of_files(store), in_order(FeatureStore(store).rows(), order)
+    rows = replace(rows, folds=())
+    assert write_again(store, rows, order) == made
+    for file in {*range(len(order) // 16)} - made:
+        assert (store / f"audio/c/{file}/0/0").stat().st_ino == before[file]
+
+
+def test_a_row_that_is_another_stretch_or_has_failed_is_not_taken_over(store: Path) -> None:
+    rows = FeatureStore(store).rows()
+    rows.start[3], rows.end[20] = 0.5, 2.0
+    assert write_again(store, replace(rows, errors={40: "damaged"}), [*range(120)]) == {0, 1, 2}
+    assert write_again(store, replace(rows, errors={}), [*range(120)]) == {2}
+
+
+def test_a_damaged_file_is_made_anew_and_not_taken_over(store: Path) -> None:
+    rows, whole = FeatureStore(store).rows(), files_of(store)
+    broken = FeatureStore(store)
+    audio = broken.audio()
+    flip_bit(store / "audio/c/3/0/0")
+    (store / "audio/c/5/0/0").unlink()
+    asked = []
+
+    def embeddings(some: slice) -> np.ndarray:
+        asked.append(some.start // 16)
+        return audio[some]
+
+    write_store(store, broken.header, rows, broken.text(), embeddings, before=broken)
+    assert asked == [3, 5]
+    assert files_of(store) == whole
+
+
+def test_where_disks_know_no_second_names_files_are_copied(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    before, whole = numbers_of_files(store), files_of(store)
+    assert write_again(store, FeatureStore(store).rows(), [*range(120)]) == set()
+    assert files_of(store) == whole
+    assert set(before).isdisjoint(numbers_of_files(store))
+
+
+def test_a_file_that_is_a_link_to_another_disk_is_taken_over_with_its_content(
+    store: Path, tmp_path: Path
+) -> None:
+    """DVC puts links into its cache in the place of files."""
+    file, kept = store / "audio/c/2/0/0", tmp_path / "kept"
+    file.rename(kept)
+    file.symlink_to(kept)
+    assert write_again(store, FeatureStore(store).rows(), [*range(120)]) == set()
+    assert not file.is_symlink()
+    assert kept.is_file()
+    assert LocalFolder(store).files().keys() == set(FeatureStore(store).file_names)

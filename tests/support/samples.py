@@ -14,7 +14,6 @@ import zarr
 
 from palm_cache.adaptation.heads.base import Shots, unit
 from palm_cache.params import Recipe, Resources
-from palm_cache.store.features import CHUNK_ROWS
 from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
 from palm_cache.store.places import folder, place
 from palm_cache.store.writing import write_store
@@ -158,8 +157,7 @@ def write_sample(path: Path, features: Features, hashes: Sequence[str] = ()) -> 
         made_with={},
     )
     audio = features.audio.numpy()
-    blocks = (audio[start : start + CHUNK_ROWS] for start in range(0, n_clips, CHUNK_ROWS))
-    write_store(path, header, rows, features.text.numpy(), blocks)
+    write_store(path, header, rows, features.text.numpy(), audio.__getitem__)
     return path
 
 

@@ -85,6 +85,10 @@ class Folder(Protocol):
         """Copy a file of the folder to one of this machine."""
         ...
 
+    def link(self, name: str, file: Path) -> None:
+        """Give a file of the folder, which is never changed, a second place on this machine at least cost."""
+        ...
+
     def remove(self, names: Collection[str]) -> None:
         """Remove files, as far as they are there, and the folders that are then empty."""
         ...

@@ -67,6 +67,13 @@ class LocalFolder:
         """Copy a file of the folder."""
         shutil.copyfile(self.place / name, file)
 
+    def link(self, name: str, file: Path) -> None:
+        """Give a file of the folder a second name, or copy it where disks do not know such names."""
+        try:
+            file.hardlink_to((self.place / name).resolve())  # not to a link that DVC has put there
+        except OSError:
+            self.fetch(name, file)
+
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
         """Give another name beside a file's, which takes its place when the block succeeds."""
@@ -211,15 +218,15 @@ def state(file: Path, status: os.stat_result | None = None) -> bytes | None:
     status : os.stat_result, optional
         Of the file, where it is open.
     """
+    path = os.fspath(file)
     try:
-        status = status or os.stat(file)  # noqa: PTH116  # a million times, and Path.stat costs more
+        status = status or os.stat(path)  # noqa: PTH116  # a million times, and Path.stat costs more
     except (OSError, ValueError):
         return None
     changed = max(status.st_mtime_ns, status.st_ctime_ns)
     if changed > time.time_ns() - RACY_NS:
         return None
     known = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-    path = os.fspath(file)
     if path[:1] != "/" or "/.." in path:
         path = os.path.abspath(path)  # noqa: PTH100  # links are not followed
     named = f"{path}\0{known}".encode("utf-8", "surrogateescape")

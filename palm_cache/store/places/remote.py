@@ -84,6 +84,8 @@ class RemoteFolder:
         with reaching(self.place, FileNotFoundError):
             self._fs.get_file(self._path(name), str(file))
 
+    link = fetch
+
     def remove(self, names: Collection[str]) -> None:
         """Remove files, as far as they are there."""
         if names:
