@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 _USER = re.compile(r"(?<=://)(?:[^\s/\"'<>]*|[^\s/@:\"'<>]+:(?!\d+/)[^\s@\"'<>]*)@")
@@ -54,6 +54,9 @@ def without_credentials(text: str) -> str:
     return shown
 
 
+NAMED = 3
+"""Of names that may have been meant, so many are named."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What moves a cursor, ends a line, turns the direction of writing or cannot be written at all."""
 
@@ -61,6 +64,26 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udf
 def visible(text: str) -> str:
     """Return text with its control characters written out, as Python does: names are read from files."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """Return the names that may have been meant by one, in any case of letters, the likeliest first."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    return [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=NAMED)]
+
+
+def did_you_mean(names: Sequence[object]) -> str:
+    """Return the question whether one of some names or places was meant, "" if there is none."""
+    if not names:
+        return ""
+    *others, last = map(str, names[:NAMED])
+    more = f" (or one of {len(names) - NAMED} more)" if len(names) > NAMED else ""
+    return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}{more}?"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number of things for people: ``1 file``, ``1,000 files``, ``2 classes``."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 class PalmCacheError(Exception):
@@ -109,9 +132,8 @@ class UnknownNameError(PalmCacheError):
         known : iterable of str
             What exists.
         """
-        lowered = {candidate.lower(): candidate for candidate in known}
-        near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3)]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(lowered.values())}"
+        known = list(known)
+        hint = did_you_mean(near(name, known)) or f"known: {', '.join(known)}"
         return cls(f"unknown {kind} {name!r}; {hint}")
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from palm_cache.errors import StoreError, visible, without_credentials
+from palm_cache.errors import StoreError, counted, did_you_mean, visible, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,16 @@ def test_control_characters_are_written_out() -> None:
         r"a\x1b]0;x\x07\nb\t\x9b\u202e\udc80\u2028"
     )
     assert visible("Käuzchen, 鳥, \u00a0") == "Käuzchen, 鳥, \u00a0"
+
+
+def test_things_are_counted_in_the_singular_where_there_is_one() -> None:
+    assert counted(1, "file") == "1 file"
+    assert counted(0, "class", "classes") == "0 classes"
+    assert counted(1, "row has", "rows have") == "1 row has"
+    assert counted(1200, "clip") == "1,200 clips"
+
+
+def test_of_many_names_that_may_be_meant_three_are_named() -> None:
+    assert did_you_mean([]) == ""
+    assert did_you_mean(["a"]) == "did you mean a?"
+    assert did_you_mean("abcde") == "did you mean a, b or c (or one of 2 more)?"

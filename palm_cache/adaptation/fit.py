@@ -28,7 +28,7 @@ from palm_cache.adaptation.heads.prototype import class_means
 from palm_cache.adaptation.scorer import is_outdated
 from palm_cache.adaptation.tasks import draw, n_base_classes
 from palm_cache.adaptation.threads import LARGE, threads_for
-from palm_cache.errors import DataError, ParameterError, UnknownNameError
+from palm_cache.errors import DataError, ParameterError, UnknownNameError, counted
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
@@ -347,7 +347,9 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
     notes = []
     failed = int((~features.usable).sum())
     if failed:
-        notes.append(f"{features.dataset}: {failed} clip(s) have no embedding and are left out")
+        notes.append(
+            f"{features.dataset}: {counted(failed, 'clip has', 'clips have')} no embedding and are left out"
+        )
     short: dict[int, dict[int, set[str]]] = {}
     absent: dict[int, set[str]] = {}
     some_left: set[int] = set()  # shots of which a class has as many
@@ -361,9 +363,8 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
             absent.setdefault(run.fold, set()).update(task.absent_classes)
     for shots, by_fold in sorted(short.items()):
         all_there_is = "" if shots in some_left else ": these runs learn from all clips, as with --shots all"
-        notes.append(
-            f"{features.dataset}: fewer than {shots} clips of {_classes(by_fold)}; taken whole{all_there_is}"
-        )
+        fewer = f"fewer than {counted(shots, 'clip')} of {_classes(by_fold)}"
+        notes.append(f"{features.dataset}: {fewer}; taken whole{all_there_is}")
     if absent:
         notes.append(
             f"{features.dataset}: no clip to learn from of {_classes(absent)}; only the prompt speaks for it"
@@ -376,4 +377,5 @@ def _classes(by_fold: Mapping[int, set[str]]) -> str:
     names = sorted(set().union(*by_fold.values()))
     more = f" and {len(names) - CLASSES_NAMED:,} more" if len(names) > CLASSES_NAMED else ""
     listed = ", ".join(map(repr, names[:CLASSES_NAMED]))
-    return f"{len(names):,} class(es) in fold(s) {', '.join(map(str, sorted(by_fold)))}: {listed}{more}"
+    folds = f"{'fold' if len(by_fold) == 1 else 'folds'} {', '.join(map(str, sorted(by_fold)))}"
+    return f"{counted(len(names), 'class', 'classes')} in {folds}: {listed}{more}"

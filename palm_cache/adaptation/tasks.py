@@ -46,13 +46,17 @@ def folds_of(features: Features, folds: Sequence[int] = ()) -> tuple[int, ...]:
     Raises
     ------
     DataError
-        If one does not exist, or nothing is labelled, so that there are none.
+        If one does not exist, or fewer than two classes are labelled.
     """
-    if not features.folds:
-        raise DataError(
-            f"{features.dataset}: has no labels of two classes, so nothing can be learned from it or scored; "
-            "label it with: palm-cache label STORE"
+    if not features.folds or len(features.class_names) < 2:
+        only = features.class_names[0] if len(features.class_names) == 1 else ""
+        has = f"has labels of one class only, {only!r}" if only else "has no labels of two classes"
+        remedy = (
+            "add clips of another class, if only of all other sounds, and extract again"
+            if only
+            else "label it with: palm-cache label STORE"
         )
+        raise DataError(f"{features.dataset}: {has}, so nothing can be learned from it or scored; {remedy}")
     absent = [fold for fold in folds if not 1 <= fold <= len(features.folds)]
     if absent:
         raise DataError(

@@ -22,7 +22,8 @@ from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
 from palm_cache.store.heads import chosen_run, read_runs
-from palm_cache.store.layout import RUNS, heads_file, joined_spec, slug
+from palm_cache.store.layout import RUNS, joined_spec, slug
+from palm_cache.store.nearby import heads_file
 from palm_cache.store.places import place
 from palm_cache.store.scores import COLUMNS, KEYS, tell_apart
 from palm_cache.types import AnyPath, AnyPlace, Place, Progress, no_progress
@@ -216,7 +217,7 @@ def calibrate(
     StoreError
         If heads or store cannot be read.
     """
-    file = heads_file(Path(heads))
+    file = heads_file(heads)
     calibrated = calibrate_file(
         file,
         read_runs(file) if all_runs else [chosen_run(file, run)],
@@ -296,7 +297,7 @@ def transfer(
         If fewer than two classes are common, or a name is not one of a class.
     """
     return transfer_heads(
-        heads_file(Path(heads)),
+        heads_file(heads),
         *_places(store),
         same=same,
         load_tower=_tower_loader(encoder, device, tokenizer),

@@ -58,7 +58,7 @@ def extract(
     --------
     >>> import palm_cache
     >>> palm_cache.extract("Tones")
-    <OpenFeatures Tones, mini: 12 clips x 1 view(s) x 512, 2 classes, 1 fold(s)>
+    <OpenFeatures Tones, mini: 12 clips x 1 view x 512, 2 classes, 1 fold>
     """
     where_from = place(root) if root is not None else None
     table = read_dataset(str(dataset), where_from, reading=reading or ReadingParams())

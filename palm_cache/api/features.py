@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from palm_cache.adaptation.fit import text_of
 from palm_cache.adaptation.tasks import few_shot
+from palm_cache.errors import counted
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import place
 from palm_cache.types import BARE_TEMPLATE, AnyPlace, Place
@@ -63,8 +64,8 @@ class OpenFeatures:
 
     def __repr__(self) -> str:
         n_clips, n_views, dim = self.audio.shape
-        shape = f"{n_clips} clips x {n_views} view(s) x {dim}"
-        counts = f"{len(self.class_names)} classes, {len(self.folds)} fold(s)"
+        shape = f"{counted(n_clips, 'clip')} x {counted(n_views, 'view')} x {dim}"
+        counts = f"{counted(len(self.class_names), 'class', 'classes')}, {counted(len(self.folds), 'fold')}"
         return f"<OpenFeatures {self.header.dataset}, {self.header.encoder}: {shape}, {counts}>"
 
     @property

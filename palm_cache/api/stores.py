@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from palm_cache.errors import StoreError
-from palm_cache.extraction.datasets.registry import dataset_name
+from palm_cache.errors import StoreError, did_you_mean
+from palm_cache.extraction.datasets.registry import dataset_name, source_of
 from palm_cache.params import Params
-from palm_cache.store.features import FeatureStore, exists
 from palm_cache.store.find import dataset_folder
 from palm_cache.store.layout import extract_command, slug, store_path, stores_present
+from palm_cache.store.nearby import STORE
 from palm_cache.store.places import place, reaching
+from palm_cache.store.root import StoreRoot, exists
 from palm_cache.types import AnyPlace, Place
 
 
@@ -73,20 +75,31 @@ def _of_encoder(
         stores = {name: store_path(features, name, spec) for name in names}
         present = [store for store in stores.values() if exists(store)]
         absent = [
-            f"no feature store at {store}; make it with: {extract_command(names[name], spec, features)}"
+            f"no feature store at {store}; {_of_other_encoders(store)}make it with: "
+            f"{extract_command(names[name], spec, features)}"
             for name, store in stores.items()
             if store not in present
         ]
     if present:
         notes += [f"skipped: {reason}" for reason in absent]
         return present
-    if len(absent) == 1:
+    nearby = STORE.meant(features) if isinstance(features, Path) else []
+    folders = dict.fromkeys(store.parent.parent for store in nearby)
+    hint = did_you_mean([f"--features {folder}" for folder in folders if folder != features])
+    if len(absent) == 1 and not hint:
         raise StoreError(absent[0])
+    hint = hint or f"make one with: {extract_command('NAME_OR_DIR', encoder, features)}"
     of_encoder = f" of encoder {encoder}" if encoder else ""
-    raise StoreError(
-        f"{features}: no feature store{of_encoder} here; make one with: "
-        f"{extract_command('NAME_OR_DIR', encoder, features)}"
-    )
+    raise StoreError(f"{features}: no feature store{of_encoder} here; {hint}")
+
+
+def _of_other_encoders(store: Place) -> str:
+    """Say which other encoders the dataset has stores of; "" if none can be read."""
+    specs = []
+    for path in stores_present(store.parent.parent, dataset=store.parent.name):
+        with suppress(StoreError):
+            specs.append(StoreRoot(path).header.encoder)
+    return f"{did_you_mean([f'--encoder {spec}' for spec in specs])} If not, " if specs else ""
 
 
 def stored_name(features: Place, dataset: str, results: Path | None = None) -> str:
@@ -103,8 +116,8 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
         plain = folder.name == dataset and not folder.is_dir()
         if plain and any((parent / dataset).is_dir() for parent in folders):
             return dataset
-    source = str(folder.absolute()) if folder.is_dir() else ""
-    return dataset_folder(features, dataset_name(dataset), source)
+    source = source_of(folder) if folder.is_dir() else ""
+    return dataset_folder(features, dataset_name(dataset, features), source)
 
 
 def _without_copies(stores: list[Place], notes: list[str]) -> list[Place]:
@@ -117,7 +130,7 @@ def _without_copies(stores: list[Place], notes: list[str]) -> list[Place]:
     keys: dict[Place, tuple[str, str]] = {}
     for store in stores:
         try:
-            header = FeatureStore(store).header
+            header = StoreRoot(store).header
         except StoreError as error:
             notes.append(f"skipped: {error}")
         else:

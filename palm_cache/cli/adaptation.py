@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import palm_cache
-from palm_cache.cli.completion import complete_dataset
+from palm_cache.cli.checks import require_results
+from palm_cache.cli.completion import complete_dataset, complete_heads
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import (
     DatasetsOption,
@@ -44,6 +45,9 @@ FIT_UNITS = {"training": "steps", "calibrating": "runs", "evaluating": "stores"}
 def heads(
     params: dict[str, object],
     fit: dict[str, object],
+    name: Annotated[
+        str | None, typer.Argument(help="One of them.", metavar="NAME", autocompletion=complete_heads)
+    ] = None,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -55,30 +59,33 @@ def heads(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the heads: what each learns, and from which paper it is.
+    """List the heads, or one: what each learns, and from which paper.
 
     With --dataset also how many parameters each has.
     """
-    from palm_cache.adaptation.heads import HEADS
+    from palm_cache.adaptation.heads import HEADS, find_head
 
-    rows: list[dict[str, object]] = [
-        {"name": head.name, "learns": head.learns, "trained": head.trained, "source": head.source}
-        for head in HEADS.values()
-    ]
+    sizes = None
     if dataset is not None:
-        from palm_cache.store.features import FeatureStore
+        from palm_cache.store.root import StoreRoot
 
         where, (shots, *_) = override(Params(), **params), override(FitParams(), **fit).shots
         if isinstance(shots, str):
             raise typer.BadParameter("say how many", param_hint="--shots")
         ((store,), *_), _ = palm_cache.find_stores([dataset], [where.encoder], features=where.features)
-        header = FeatureStore(store).header
+        header = StoreRoot(store).header
         n_classes = len(header.class_names)
-        for row, head in zip(rows, HEADS.values(), strict=True):
-            n_examples = n_classes * shots * header.views
-            row["parameters"] = head.n_params(n_classes, header.dim, header.token_dim, n_examples)
+        sizes = n_classes, header.dim, header.token_dim, n_classes * shots * header.views
+    shown = [find_head(name)] if name else list(HEADS.values())
+    rows: list[dict[str, object]] = [
+        {"name": head.name, "learns": head.learns, "trained": head.trained, "source": head.source}
+        for head in shown
+    ]
+    if sizes is not None:
+        for row, head in zip(rows, shown, strict=True):
+            row["parameters"] = head.n_params(*sizes)
     if as_json:
-        print_json(rows)
+        print_json(rows[0] if name else rows)
         return
     keys = [key for key in ("name", "learns", "parameters", "source") if key in rows[0]]
     print_table(
@@ -173,6 +180,7 @@ def evaluate(
 
     Without --dataset it takes every heads file below --heads.
     """
+    require_results(heads or out)
     settings = read_params(params)
     loaded = loading_of(settings, loading)
 

@@ -5,13 +5,17 @@ Typer calls these as it parses. What they raise is what the library would, a sec
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 
-from palm_cache.store.layout import absent_heads, absent_store, heads_file
+from palm_cache.errors import ParameterError, StoreError, did_you_mean
+from palm_cache.store.layout import HEADS_FILE, RUNS, STORE_ENDING, STORE_ROOT
+from palm_cache.store.nearby import absent_store, heads_file, respelt
 from palm_cache.types import AnyPath
 
 
@@ -36,22 +40,64 @@ def check_head_list(context: typer.Context, names: Any) -> Any:
 def check_stores(context: typer.Context, stores: Any) -> Any:
     """Make sure that feature stores on this machine are there."""
     for store in _several(context, stores):
-        if "://" not in store and not Path(store).exists():
+        if not _may_be_store(store):
             raise absent_store(Path(store))
     return stores
+
+
+def check_searched_stores(context: typer.Context, stores: list[str]) -> list[str]:
+    """Make sure of the same; words that are no stores belong to a text that lacks its quotes."""
+    words = [word for word in _several(context, stores) if not (_may_be_store(word) or _is_path(word))]
+    present = [store for store in stores if store not in words]
+    if words and present:
+        text = " ".join([word for word in (context.params.get("text"),) if word] + words)
+        command = shlex.join(["palm-cache", "search", *present, "--text", text])
+        raise ParameterError(f"{words[0]}: no feature store; a text of several words needs quotes: {command}")
+    return cast("list[str]", check_stores(context, stores))
+
+
+def _may_be_store(store: str) -> bool:
+    """Tell whether a feature store, or an exported one, is at a place, as far as this machine knows."""
+    where = Path(store)
+    return "://" in store or (where / STORE_ROOT).is_file() or (where.suffix == ".h5" and where.is_file())
+
+
+def _is_path(word: str) -> bool:
+    return "/" in word or os.sep in word or word.endswith(STORE_ENDING) or Path(word).exists()
 
 
 def check_heads_file(context: typer.Context, heads: Any) -> Any:
     """Make sure that a heads file or its folder, unless it is on a hub, is there."""
     for path in _several(context, heads):
-        require_heads(path)
+        require_heads(path, context.params.get("run"))
     return heads
 
 
-def require_heads(path: AnyPath) -> None:
-    """Raise where a heads file, or its folder, should be on this machine and is not."""
-    if not str(path).startswith("hf:") and not Path(path).exists():
-        raise absent_heads(heads_file(Path(path)))
+def require_heads(path: AnyPath, run: str | None = None) -> None:
+    """Raise where a heads file, or its folder, should be on this machine and is not, or has no such run."""
+    if str(path).startswith("hf:"):
+        return
+    file = heads_file(path)
+    if run is not None and file.suffix == Path(HEADS_FILE).suffix:
+        from palm_cache.store.heads import chosen_run
+
+        chosen_run(file, run)
+
+
+def require_results(folder: Path) -> None:
+    """Raise where there is no folder of results."""
+    if not folder.exists():
+        out = [] if folder == RUNS else ["--out", str(folder)]
+        remedy = f"make them with: {shlex.join(['palm-cache', 'fit', *out])}"
+        raise StoreError(f"{folder}: no results here; {did_you_mean(respelt(folder)) or remedy}")
+
+
+def check_hub_address(address: str) -> str:
+    """Make sure that an address of a hub is one."""
+    from palm_cache.prediction.hub_heads import HubAddress
+
+    HubAddress.require(address)
+    return address
 
 
 def _several(context: typer.Context, values: Any) -> Iterable[Any]:

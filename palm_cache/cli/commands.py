@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from palm_cache.cli.help import help_text, usage
 from palm_cache.cli.terminal import say
-from palm_cache.errors import PalmCacheError, visible
+from palm_cache.errors import PalmCacheError, did_you_mean, near, visible
 
 _SURROUNDINGS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
@@ -73,6 +74,7 @@ class Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
+            error.message = _why_refused(error)
             if "unexpected extra argument" in error.message and (meant := self._meant(words)):
                 error.message += f"; did you mean {meant}?"
             error.message = visible(error.message)
@@ -108,6 +110,27 @@ class Command(TyperCommand):
 
 
 UsageError: Any = typer.BadParameter.__base__
+
+REFUSALS = {
+    "int_parsing": "{input!r} is not a whole number",
+    "float_parsing": "{input!r} is not a number",
+    "greater_than_equal": "{input} is less than {ge}",
+    "less_than_equal": "{input} is more than {le}",
+    "value_error": "{error}",
+}
+"""Why a value is refused, by pydantic's name of the reason; its own words are a programmer's."""
+
+
+def _why_refused(error: Any) -> str:
+    """Return an error of usage in our words; among choices, with the one that may be meant."""
+    details: list[Any] = getattr(error.__cause__, "errors", list)()
+    if not details:
+        return str(error.message)
+    (detail, *_) = details
+    template = REFUSALS.get(detail["type"], "{msg}")
+    reason = template.format(**{**detail, **detail.get("ctx", {})}).rstrip(".")
+    known = re.findall("'([^']+)'", reason.partition(" is not one of ")[2])
+    return "; ".join(filter(None, [reason, did_you_mean(near(str(detail["input"]), known))]))
 
 
 def command(

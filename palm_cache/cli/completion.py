@@ -6,17 +6,18 @@ from pathlib import Path
 
 import typer
 
-from palm_cache.params import Params
-from palm_cache.store.layout import RUNS, heads_file, stores_present
+from palm_cache.store.layout import FEATURES, RUNS, stores_present
 
 PREDICTIONS = RUNS / "predictions.h5"
 
 
 def complete_dataset(incomplete: str) -> list[str]:
-    """Return the known datasets that begin like this."""
+    """Return the datasets that are known by name, or have a store, and begin like this."""
     from palm_cache.extraction.datasets.registry import CARDS
 
-    return [card.name for card in CARDS if card.name.startswith(incomplete)]
+    stored = (store.parent.name for store in stores_present(Path(FEATURES)))
+    names = dict.fromkeys([*(card.name for card in CARDS), *stored])
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
@@ -36,7 +37,7 @@ def complete_heads(incomplete: str) -> list[str]:
 
 def complete_store(incomplete: str) -> list[str]:
     """Return the stores at their default places that begin like this."""
-    present = map(str, stores_present(Path(Params().features)))
+    present = map(str, stores_present(Path(FEATURES)))
     return [store for store in present if store.startswith(incomplete)]
 
 
@@ -44,6 +45,7 @@ def complete_run(context: typer.Context, incomplete: str) -> list[str]:
     """Return the runs of the heads file that was named before."""
     from palm_cache.errors import PalmCacheError
     from palm_cache.store.heads import read_runs, run_name
+    from palm_cache.store.nearby import heads_file
 
     # An option that lacks its value, here --run, keeps click from handing words before it to their arguments.
     words = context.params.get("inputs") or context.args
@@ -51,7 +53,7 @@ def complete_run(context: typer.Context, incomplete: str) -> list[str]:
     if path is None:
         return []
     try:
-        runs = read_runs(heads_file(Path(path)))
+        runs = read_runs(heads_file(path))
     except PalmCacheError:
         return []
     names = dict.fromkeys(name for run in runs for name in (run.head, run_name(run)))

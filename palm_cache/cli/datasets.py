@@ -14,6 +14,7 @@ from palm_cache.cli.completion import complete_dataset
 from palm_cache.cli.options import RootOption, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
+from palm_cache.errors import counted
 from palm_cache.params import ReadingParams, override
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
@@ -93,7 +94,9 @@ def download(
         source = {"dataset": card.name, "folder": str(folder), "repository": copy.repository}
         print_json({**source, "revision": copy.revision, "bytes": copy.n_bytes, **clips})
         return
-    tell(f"{len(table.clips):,} clips -> {folder} ({copy.repository}, revision {copy.revision[:12]})")
+    tell(
+        f"{counted(len(table.clips), 'clip')} -> {folder} ({copy.repository}, revision {copy.revision[:12]})"
+    )
 
 
 def _list_all(as_json: bool) -> None:
@@ -233,9 +236,13 @@ def _check_facts(check: Check, facts: Survey) -> dict[str, Any]:
 
 def _check_lines(check: Check, facts: Survey) -> Iterator[str]:
     table = check.table
-    counts = f"{len(table.clips):,} clips, {len(table.class_names)} classes, {len(table.folds)} fold(s)"
+    numbers = (
+        counted(len(table.clips), "clip"),
+        counted(len(table.class_names), "class", "classes"),
+        counted(len(table.folds), "fold"),
+    )
     verdict = "OK" if check.sound else "not as it should be"
-    yield f"{table.dataset} in {check.folder}: {verdict}; {counts}"
+    yield f"{table.dataset} in {check.folder}: {verdict}; {', '.join(numbers)}"
     yield from (f"  {difference}" for difference in check.differences)
     yield from _some([f"missing or empty: {file}" for file in check.missing])
     yield from _some([f"cannot be opened: {file}: {why}" for file, why in facts.unreadable])
@@ -249,11 +256,11 @@ def _check_lines(check: Check, facts: Survey) -> Iterator[str]:
     if facts.seconds:
         low, middle, high = _spread(facts.seconds)
         yield (
-            f"  length: {sum(facts.seconds) / 3600:.2f} h in {len(facts.seconds):,} files; "
+            f"  length: {sum(facts.seconds) / 3600:.2f} h in {counted(len(facts.seconds), 'file')}; "
             f"{low:.2f} s to {high:.2f} s, half of them up to {middle:.2f} s"
         )
         rates = ", ".join(f"{rate:,} Hz ({count:,})" for rate, count in facts.rates.items())
-        channels = ", ".join(f"{count:,} of {n} channel(s)" for n, count in facts.channels.items())
+        channels = ", ".join(f"{count:,} of {counted(n, 'channel')}" for n, count in facts.channels.items())
         yield f"  rates: {rates}; {channels}"
     yield from _some([f"the same content: {', '.join(names)}" for names in facts.twins])
     yield from (f"  {finding}" for finding in facts.findings)
@@ -262,7 +269,7 @@ def _check_lines(check: Check, facts: Survey) -> Iterator[str]:
 def _some(lines: list[str]) -> Iterator[str]:
     yield from (f"  {line}" for line in lines[:FILES_LISTED])
     if len(lines) > FILES_LISTED:
-        yield f"  and {len(lines) - FILES_LISTED:,} more files; all of them with --json"
+        yield f"  and {counted(len(lines) - FILES_LISTED, 'more file')}; all of them with --json"
 
 
 def _spread(seconds: Sequence[float]) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from palm_cache.cli.loading import load
 from palm_cache.cli.options import StoreArgument, choices, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, say, tell
+from palm_cache.errors import counted
 from palm_cache.params import override
 from palm_cache.params.use import LoadingParams, MapMethod
 
@@ -92,7 +93,7 @@ def explore(
     load("palm_cache.explore.page")
     from palm_cache.explore.groups import Grouping
     from palm_cache.explore.page import write_page
-    from palm_cache.store.layout import heads_file
+    from palm_cache.store.nearby import heads_file
     from palm_cache.store.places import place
 
     by = Grouping(
@@ -118,4 +119,4 @@ def explore(
     if as_json:
         print_json({"page": str(page.file), "clips": page.n_clips})
     else:
-        tell(f"{page.n_clips} clips -> {page.file}")
+        tell(f"{counted(page.n_clips, 'clip')} -> {page.file}")

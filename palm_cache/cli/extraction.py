@@ -15,7 +15,7 @@ from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, tak
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, sigterm_as_ctrl_c, tell
-from palm_cache.errors import AbsentDatasetError
+from palm_cache.errors import AbsentDatasetError, counted
 from palm_cache.params import (
     Params,
     PromptFiles,
@@ -25,10 +25,11 @@ from palm_cache.params import (
     SynthesiseParams,
     override,
 )
+from palm_cache.store.layout import FEATURES
 
 if TYPE_CHECKING:
     from palm_cache.extraction.extract import Extractor
-    from palm_cache.types import ClipTable, Place
+    from palm_cache.types import AnyPlace, ClipTable, Place
 
 FAILURES_LISTED = 20
 """Failed clips that ``extract`` lists; ``store info`` lists all."""
@@ -90,7 +91,7 @@ def synthesise(
             seed=settings.seed,
             progress=lambda done, total: progress("synthesising", done, total),
         )
-    tell(f"{10 * settings.clips_per_class} clips {'->' if new else 'are already in'} {out}")
+    tell(f"{counted(10 * settings.clips_per_class, 'clip')} {'->' if new else 'are already in'} {out}")
 
 
 @takes(
@@ -153,7 +154,7 @@ def extract(
         for option, value in of_one.items():
             if several and value:
                 raise typer.BadParameter("goes with one dataset", param_hint=option)
-        tables, absent = read_tables(settings.datasets, root, strict, settings.reading)
+        tables, absent = read_tables(settings.datasets, root, strict, settings.reading, settings.features)
         shown = _extract_all(tables, settings, out, dry_run, as_json)
     if as_json:
         print_json({"stores": shown, "absent": absent} if several else shown[0])
@@ -200,22 +201,23 @@ def read_tables(
     root: str | None,
     strict: bool = False,
     reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
+    features: AnyPlace = FEATURES,
 ) -> tuple[list[ClipTable], list[str]]:
     """Read the tables of datasets; of several, also return which are not here."""
     from palm_cache.extraction.datasets.registry import read_dataset
     from palm_cache.store.places import place
 
-    tables, absent = [], []
+    where, tables, absent = place(root) if root else None, [], []
     for name in names:
         try:
-            tables.append(read_dataset(name, place(root) if root else None, strict=strict, reading=reading))
+            tables.append(read_dataset(name, where, strict=strict, reading=reading, features=features))
         except AbsentDatasetError as error:
             if len(names) == 1:
                 raise
             say(f"note: skipped: {error}")
             absent.append(name)
     if not tables:
-        raise AbsentDatasetError(f"none of the {len(names)} datasets is here: {', '.join(names)}")
+        raise AbsentDatasetError(f"none of the {counted(len(names), 'dataset')} is here: {', '.join(names)}")
     return tables, absent
 
 
@@ -237,7 +239,7 @@ def _extract_table(
     failed = f", {len(extraction.failures)} skipped" if extraction.failures else ""
     kept = extraction.n_clips - extraction.embedded - len(extraction.failures)
     counts = f"{extraction.embedded} embedded now, {kept} known{failed}"
-    return [f"{extraction.n_clips} clips -> {extraction.store} ({counts})"], {
+    return [f"{counted(extraction.n_clips, 'clip')} -> {extraction.store} ({counts})"], {
         **asdict(extraction),
         "store": str(extraction.store),
     }
@@ -254,11 +256,11 @@ def _plan_table(
     """Return what an extraction of one dataset would do, as lines and as value."""
     with progress_bar("clips") as progress:
         plan = extractor.plan(table, out, cache, progress)
-    lines = [f"{plan.n_clips} clips -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
+    lines = [f"{counted(plan.n_clips, 'clip')} -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
     if plan.stale:
         lines.append(f"  stale: {plan.stale}; --on-stale rebuild makes it anew")
     if plan.other_text:
-        lines.append(f"  {plan.other_text}: text is embedded again, no clip for it")
+        lines.append(f"  {plan.other_text} than before: only text is embedded anew")
     groups: dict[str, tuple[str, ...]] = {str(why): names for why, names in plan.groups.items()}
     if plan.gone:
         groups["in the store, no more in the dataset"] = plan.gone

@@ -12,6 +12,7 @@ import typer
 
 from palm_cache.cli.options import StoreArgument, takes
 from palm_cache.cli.terminal import say, tell
+from palm_cache.errors import counted
 from palm_cache.params import override
 from palm_cache.params.use import LoadingParams
 
@@ -88,15 +89,21 @@ def label(
         session = Session(opened, labels, classes=names, audio=folder, load_tower=load)
         for problem in session.problems:
             say(f"note: {problem}")
+        rows, known = counted(int(session.usable.sum()), "row"), len(session.labelled())
+        say(f"labelling {rows} of {opened.header.dataset} ({store}), {known:,} labelled so far")
+        say(f"labels -> {labels.absolute()}, each as soon as its key is pressed")
+        say("keys: 1 to 0 and letters give a class, Enter takes the guess, + adds a class, Space plays,")
+        say("  the right arrow skips, Backspace undoes, ? shows all of them")
+        say("Ctrl-C ends the page; the same command goes on where you were")
         token, bound = make_token(), listener.getsockname()[1]
         address = f"http://{HOST}:{bound}/{token}/"
-        tell(f"{address}  (Ctrl-C ends it)")
+        tell(address)
         with session:
             if browser:
                 webbrowser.open(address)  # in a session of its own: Ctrl-C here must not end it
             serve(make_app(session, token, bound), listener)
         count = len(session.labelled())
-    tell(f"{count:,} rows labelled in {labels}")
+    tell(f"{counted(count, 'row')} labelled in {labels}")
     if count:
         where = f" --root {shlex.quote(str(session.folder))}" if session.folder else ""
         tell(f"a classifier of them: palm-cache extract --dataset {shlex.quote(str(labels))}{where}")

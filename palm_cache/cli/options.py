@@ -20,7 +20,7 @@ from palm_cache.cli.completion import (
     complete_run,
     complete_store,
 )
-from palm_cache.errors import ParameterError
+from palm_cache.errors import ParameterError, did_you_mean, near
 from palm_cache.params import BenchParams, FitParams, P, Params, PromptFiles, ReadingParams, Recipe, Resources
 from palm_cache.params.use import LoadingParams, PredictParams, RowFilter, SearchParams
 from palm_cache.types import Help
@@ -222,7 +222,8 @@ def _listed(kind: type, name: str, given: Any) -> Any:
     if get_origin(of_item) is Literal:
         for word in words:
             if word not in choices:
-                message = f"{word!r} is not one of {', '.join(choices)}"
+                meant = did_you_mean(near(word, choices))
+                message = f"{word!r} is not one of {', '.join(choices)}{meant and f'; {meant}'}"
                 raise typer.BadParameter(message, param_hint=_option(kind, name))
     try:
         return tuple(word if word in choices else kinds[0](word) for word in words if word)

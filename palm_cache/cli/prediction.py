@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -19,6 +19,7 @@ from palm_cache.cli.options import RunOption, made, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.scored_rows import show_rows
 from palm_cache.cli.terminal import Json, say
+from palm_cache.errors import counted
 from palm_cache.params import override
 from palm_cache.params.use import LoadingParams, PredictParams
 
@@ -143,7 +144,7 @@ def _heads_and_audio(
             'give a heads file and what to listen to (or --classes "NAME,NAME" instead of the heads)',
             param_hint="HEADS AUDIO...",
         )
-    require_heads(inputs[0])
+    require_heads(inputs[0], run)
     return inputs[0], inputs[1:]
 
 
@@ -161,21 +162,27 @@ def _show_recordings(
     as_json: bool,
 ) -> str:
     """Show what is heard in recordings; return what is to be said of those in which nothing could be."""
-    load("palm_cache.prediction.table")
-    from palm_cache.cli.results import ResultFormat, result_writer
-    from palm_cache.prediction.answers import printable
     from palm_cache.prediction.inputs import find_recordings
     from palm_cache.prediction.sources import find_heads
-    from palm_cache.prediction.table import classify
     from palm_cache.store.atomic import keep_inputs
 
+    # What is wrong with the words is said before torch and the encoder are loaded, which takes seconds.
     source = None if heads is None else find_heads(heads)
-    classifier = _load(source, run, classes, loading)
     entries = find_recordings(audio, sys.stdin.buffer.read)
     recordings = [entry for entry in entries if isinstance(entry, Path)]
     protected = [*recordings, *([source.file] if source else [])]
     for option, output in (("--csv", csv), ("--audacity", audacity)):
         keep_inputs([output] if output else [], protected, option)
+    if not (recordings or csv or as_json):
+        for entry in entries:
+            _say_failed(cast("Failure", entry))
+        return _unheard(len(entries), len(entries))
+    load("palm_cache.prediction.table")
+    from palm_cache.cli.results import ResultFormat, result_writer
+    from palm_cache.prediction.answers import printable
+    from palm_cache.prediction.table import classify
+
+    classifier = _load(source, run, classes, loading)
     names = classifier.class_names
     shape = ResultFormat(names, min(top, len(names)), settings.threshold, over_time=settings.timeline)
     about = _about(source, classifier, shape) if as_json else None
@@ -186,7 +193,15 @@ def _show_recordings(
             results = _with_labels(results, shape, audacity, recordings)
         writer = stack.enter_context(result_writer(shape, list(map(printable, recordings)), csv, about))
         failed = _show(results, shape, writer, classifier)
-    return f"{failed} of {len(entries)} input(s) failed" if failed else ""
+    return _unheard(failed, len(entries))
+
+
+def _say_failed(failure: Failure) -> None:
+    say(f"failed {failure.path}: {failure.reason}")
+
+
+def _unheard(n_failed: int, n_inputs: int) -> str:
+    return f"{n_failed} of {counted(n_inputs, 'input')} failed" if n_failed else ""
 
 
 def _load(
@@ -254,7 +269,7 @@ def _show(
         writer.write(shape.row(result))
         if isinstance(result, Failure):
             failed += 1
-            say(f"failed {result.path}: {result.reason}")
+            _say_failed(result)
             continue
         for remark in result.remarks:
             remarks.setdefault(remark, []).append(result.path)
@@ -266,7 +281,8 @@ def _show(
     if cropped:
         seconds = classifier.seconds
         say(
-            f"note: {cropped} file(s) last longer than the {seconds:g} s that {classifier.head.run.encoder} "
+            f"note: {counted(cropped, 'file lasts', 'files last')} longer than the {seconds:g} s that "
+            f"{classifier.head.run.encoder} "
             "reads at once: their centre was heard; --timeline hears everything"
         )
     return failed

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from palm_cache.cli.adaptation import print_summary
-from palm_cache.cli.checks import check_head_list
+from palm_cache.cli.checks import check_head_list, require_results
 from palm_cache.cli.completion import complete_heads
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import HeadsOption, OutOption
@@ -37,6 +37,7 @@ def report(
 
     Example: palm-cache report --against proker
     """
+    require_results(out)
     load("palm_cache.report.write")
     from palm_cache.report.write import write_report
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palm_cache.cli.checks import check_stores
+from palm_cache.cli.checks import check_searched_stores
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import made, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.results import harmless
 from palm_cache.cli.terminal import Json, print_json, print_table, put, say, tell
+from palm_cache.errors import counted
 from palm_cache.params import override
 from palm_cache.params.use import LoadingParams, RowFilter, SearchParams
 
@@ -27,7 +28,7 @@ StoresArgument = Annotated[
         help="Feature stores of one encoder and the same options.",
         metavar="STORE...",
         autocompletion=complete_store,
-        callback=check_stores,
+        callback=check_searched_stores,
     ),
 ]
 
@@ -86,12 +87,12 @@ def search(
         from palm_cache.retrieval.copies import copy_found
 
         copies = copy_found(result, copy)
-        notes += [f"{len(copies.written)} file(s) -> {copy}", *copies.notes]
+        notes += [f"{counted(len(copies.written), 'file')} -> {copy}", *copies.notes]
     _show(result, csv, as_json)
     for note in notes:
         say(f"note: {note}")
     if html is not None:
-        say(f"{len(result.table)} row(s) -> {html}")
+        say(f"{counted(len(result.table), 'row')} -> {html}")
 
 
 def _show(result: SearchResult, csv: Path | None, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from palm_cache.cli.checks import require_heads
 from palm_cache.cli.chosen_run import say_which
 from palm_cache.cli.loading import load
 from palm_cache.cli.terminal import say, tell
+from palm_cache.errors import counted
 from palm_cache.params.use import LoadingParams
 
 
@@ -42,7 +43,7 @@ def show_rows(
     say_which(source, run, head)
     if parquet is not None:
         write_parquet(rows.table(threshold), parquet)
-        tell(f"{len(rows.paths):,} rows -> {parquet}")
+        tell(f"{counted(len(rows.paths), 'row')} -> {parquet}")
     if parquet is None or csv is not None or as_json:
         top = min(top, len(head.class_names))
         shape = ResultFormat(head.class_names, top, threshold, over_time=rows.over_time)
@@ -59,4 +60,6 @@ def show_rows(
                 writer.write(shape.row(result))
     for row, reason in rows.errors.items():
         say(f"failed {rows.paths[row]}: {reason}")
-    return f"{len(rows.errors)} of {len(rows.paths)} row(s) have no embedding" if rows.errors else ""
+    if not rows.errors:
+        return ""
+    return f"{len(rows.errors)} of {counted(len(rows.paths), 'row has', 'rows have')} no embedding"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palm_cache.cli.checks import check_hub_address
 from palm_cache.cli.options import RunOption, SourceArgument, choices
 from palm_cache.cli.terminal import Json, print_json, say, tell
-from palm_cache.errors import OutputError
+from palm_cache.errors import OutputError, counted
 from palm_cache.params.use import ExportFormat
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def export(
 
 def push(
     heads: SourceArgument,
-    to: Annotated[str, typer.Argument(help="The repository: hf://USER/NAME.", metavar="ADDRESS")],
+    to: Annotated[
+        str,
+        typer.Argument(help="The repository: hf://USER/NAME.", metavar="ADDRESS", callback=check_hub_address),
+    ],
     run: RunOption = None,
     private: Annotated[
         bool, typer.Option("--private", help="Make a repository that only you can see.")
@@ -80,7 +84,11 @@ def push(
 def pull(
     address: Annotated[
         str,
-        typer.Argument(help="A shared head: hf://USER/NAME or hf://USER/NAME@REVISION.", metavar="ADDRESS"),
+        typer.Argument(
+            help="A shared head: hf://USER/NAME or hf://USER/NAME@REVISION.",
+            metavar="ADDRESS",
+            callback=check_hub_address,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -114,7 +122,7 @@ def _contents(parcel: Parcel) -> list[str]:
     shown = ", ".join(classes[:5]) + (" ..." if len(classes) > 5 else "")
     return [
         f"{parcel.address} ({state}): {sizes}",
-        f"{parcel.card['run']}, {len(classes)} classes: {shown}",
+        f"{parcel.card['run']}, {counted(len(classes), 'class', 'classes')}: {shown}",
     ]
 
 

@@ -14,6 +14,7 @@ from palm_cache.cli.extraction import read_tables
 from palm_cache.cli.options import RootOption, StoreArgument, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
+from palm_cache.errors import counted
 from palm_cache.params import Params, Resources, override
 from palm_cache.params.use import LoadingParams
 
@@ -106,7 +107,8 @@ def store_verify(
     opened = FeatureStore(place(store))
     problems = opened.problems()
     if not problems and (dataset is not None or recompute):
-        table = read_tables((dataset or opened.header.dataset,), root)[0][0]
+        features = opened.path.parent.parent
+        table = read_tables((dataset or opened.header.dataset,), root, features=features)[0][0]
         compare = dataset is not None
         loaded = override(LoadingParams(), **loading)
         more, again = _hold_against(opened, table, compare, recompute, seed, loaded)
@@ -119,11 +121,11 @@ def store_verify(
             tell(problem)
         if again:
             tell(
-                f"{again.compared} clips embedded again: largest difference {again.difference:.1e}, "
-                f"smallest cosine {again.cosine:.6f}"
+                f"{counted(again.compared, 'clip')} embedded again: largest difference "
+                f"{again.difference:.1e}, smallest cosine {again.cosine:.6f}"
             )
         if not problems:
-            tell(f"{store}: OK; {opened.n_clips} clips")
+            tell(f"{store}: OK; {counted(opened.n_clips, 'clip')}")
     if problems:
         say("make it anew with the palm-cache extract command that made it; embeddings come from the cache")
         raise typer.Exit(1)
@@ -191,7 +193,7 @@ def store_export(
     if as_json:
         print_json({"store": store, "target": target, "n_clips": count})
     else:
-        tell(f"{count} clips -> {target}")
+        tell(f"{counted(count, 'clip')} -> {target}")
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Remove without asking.")]

@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from palm_cache.errors import DataError, ParameterError
+from palm_cache.errors import DataError, ParameterError, counted
 from palm_cache.params.use import LoadingParams
 from palm_cache.retrieval.queries import ask_head, probabilities, text_query
 from palm_cache.retrieval.ranking import nearest
@@ -74,7 +74,7 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
         query = text_query(Stores([store]), by.text, by.loading)
         nearby = nearest(features.audio.numpy(), query, FOUND, among=features.usable.numpy()).rows
         names = (f"like {by.text!r}", "others")
-        told = f"the {len(nearby)} clips nearest to {by.text!r}, and the others"
+        told = f"the {counted(len(nearby), 'clip')} nearest to {by.text!r}, and the others"
         return _regrouped(features, usable, (~np.isin(usable, nearby)).astype(int), names), told
     if by.clusters or not (features.labels >= 0).any():
         count = by.clusters or min(MAX_CLUSTERS, max(1, len(usable) // 5))
@@ -97,7 +97,9 @@ def _clusters(
 ) -> tuple[NDArray[np.int64], Sequence[str]]:
     """Return the cluster of every usable clip, the largest first."""
     if not 0 < count <= len(usable):
-        raise ParameterError(f"clusters: {count} of {len(usable)} clips; choose from 1 to their number")
+        raise ParameterError(
+            f"clusters: {count} of {counted(len(usable), 'clip')}; choose from 1 to their number"
+        )
     directions = normalize(features.audio[usable, 0].numpy())
     with threadpool_limits(1):  # sums depend on the number of threads in the last bit
         cluster = KMeans(count, n_init=3, random_state=0).fit_predict(directions)

@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes
 
 import numpy as np
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.explore.groups import Grouping, group, with_unlabelled
 from palm_cache.explore.projection import project
 from palm_cache.explore.rendering import render
@@ -78,7 +78,10 @@ def write_page(
     usable = np.flatnonzero(features.usable.numpy())
     sounds, notes = _sounds(opened.header, audio, out, [paths[row] for row in usable])
     if len(usable) < len(paths):
-        notes.append(f"{len(paths) - len(usable)} clip(s) have no embedding and are not on the map")
+        notes.append(
+            f"{counted(len(paths) - len(usable), 'clip has', 'clips have')} no embedding and are not on "
+            "the map"
+        )
     start, end = opened.stretches()
     names = [_name(*row) for row in zip(paths, start, end, strict=True)]
     # First what may be refused, then what takes long.
@@ -101,6 +104,7 @@ def write_page(
         "said": verdicts.said[usable].tolist(),
         "share": np.round(verdicts.share[usable], 4).tolist(),
         "verdict": f"{verdicts.run} says" if verdicts.run else "Neighbours say",
+        "verdicts": _words(of_run=bool(verdicts.run), of_classes=not told),
     }
     with replacing(out) as temporary:
         temporary.write_text(_render(features, verdicts, method, names, data, told), encoding="utf-8")
@@ -133,6 +137,14 @@ def _render(
         data=data,
         told=told,
     )
+
+
+def _words(*, of_run: bool, of_classes: bool) -> dict[str, str]:
+    """Return what it is called that a clip's label is the one that was said, and that it is another."""
+    if of_run:
+        return {"right": "correct", "wrong": "wrong"}
+    what = "class" if of_classes else "colour"
+    return {"right": f"same {what}", "wrong": f"another {what}"}
 
 
 def _name(path: str, start: float, end: float) -> str:
@@ -168,7 +180,11 @@ def _sounds(
             )
         keep_inputs([out], files.values(), "--out")
         absent = [path for path in paths if path not in files]
-        notes = [f"{len(absent)} clip(s) are not below {audio}, e.g. {absent[0]}"] if absent else []
+        notes = (
+            [f"{counted(len(absent), 'clip is', 'clips are')} not below {audio}, e.g. {absent[0]}"]
+            if absent
+            else []
+        )
         relative = Path(os.path.relpath(audio.resolve(), out.resolve().parent)).as_posix()
         folder = f"{_address(relative)}/"
     inside = [

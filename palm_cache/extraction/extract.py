@@ -13,7 +13,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from palm_cache.errors import DamagedStoreError, DataError, ParameterError, StaleStoreError
+from palm_cache.errors import DamagedStoreError, DataError, ParameterError, StaleStoreError, counted
 from palm_cache.extraction.collapse import collapse_note
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
@@ -173,7 +173,7 @@ class Extractor:
         if present.format1 is not None and not stale:
             everything = list(enumerate(table.clips))
             taken = take_over(out, everything, self.road, audio)
-            notes.append(f"{out} was of an earlier format; {taken:,} clip(s) kept their embedding")
+            notes.append(f"{out} was of an earlier format; {counted(taken, 'clip')} kept their embedding")
         survey = self._survey(table, files)
         progress("checking", int(survey.seen.sum()), len(table.clips))
         run = RunningExtraction(
@@ -206,7 +206,9 @@ class Extractor:
         audio.merge()
         files.merge()
         if len(survey.unread) > MANY_MISSING * len(table.clips):
-            notes.insert(0, f"{len(survey.unread)} of {len(table.clips)} audio files could not be read")
+            notes.insert(
+                0, f"{len(survey.unread)} of {counted(len(table.clips), 'audio file')} could not be read"
+            )
         failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
         notes = [*table.notes, *notes, *run.sound_notes, *self._road_notes()]
         return Extraction(out, len(table.clips), run.embedded, failures, tuple(notes))
@@ -227,14 +229,14 @@ class Extractor:
         away = [name for name in gone if not (source / name).exists()]
         if len(away) >= MANY_MISSING * store.n_clips and not self.resources.prune:
             raise DataError(
-                f"{store.path}: of its {store.n_clips} clips the files of {len(away)} are gone, "
+                f"{store.path}: of its {counted(store.n_clips, 'clip')} the files of {len(away)} are gone, "
                 f"e.g. {away[0]}; is a disk not mounted? --prune makes the store anew without them"
             )
         if not gone:
             return []
         return [
-            f"{len(gone)} clip(s) that the store held are no more in the dataset, e.g. {gone[0]}; what is "
-            "known of them stays in the cache"
+            f"no more in the dataset: {counted(len(gone), 'clip')} that the store held, e.g. {gone[0]}; the "
+            "cache keeps what it knows of them"
         ]
 
     def _refuse_nothing(self, table: ClipTable, survey: KnownFiles) -> None:
@@ -242,7 +244,7 @@ class Extractor:
             return
         row, reason = next(iter(survey.unread.items()))
         raise DataError(
-            f"{table.dataset}: none of its {len(table.clips)} audio files can be read, e.g. "
+            f"{table.dataset}: none of its {counted(len(table.clips), 'audio file')} can be read, e.g. "
             f"{table.clips[row].file}: {reason}; is the disk there, and --root right? Nothing was changed"
         )
 
@@ -295,7 +297,7 @@ class Extractor:
                 survey.contents[row] = 0
         if known.any():
             notes.append(
-                f"{int(known.sum())} audio file(s) cannot be read now; their embeddings are kept "
+                f"{counted(int(known.sum()), 'audio file')} cannot be read now; earlier embeddings are kept "
                 "(--prune drops them)"
             )
 
@@ -328,7 +330,7 @@ class Extractor:
             collapse_note("class names", text[:, 0]) if self._reads and text.size else None,
         )
         other_text = self._other_text(present, table)
-        why = why or (f"{other_text}: text was embedded, no clip for it" if other_text else "")
+        why = why or (f"{other_text} than before: only text was embedded anew" if other_text else "")
         made_anew = [f"{out} was stale ({stale}) and has been made anew"] if stale else [why] if why else []
         seen = np.asarray(rows.contents.any(axis=1))
         alike = twins(np.where(seen[:, None], keys, 0), rows.labels, rows.folds, lambda: rows.names)

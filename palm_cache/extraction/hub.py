@@ -26,7 +26,7 @@ def ask_hub(
     question : callable
         Given the client; should pass it :data:`HUB_TIMEOUT`.
     complain : callable
-        Makes the error from the reason why there is no answer.
+        Makes the error from what :func:`refusal` says.
     endpoint : str, optional
         Another hub than the one that the environment names.
 
@@ -40,7 +40,14 @@ def ask_hub(
     try:
         return question(HfApi(endpoint=endpoint))
     except Exception as error:
-        raise complain(reason(error)) from error
+        raise complain(refusal(error)) from error
+
+
+def refusal(error: Exception) -> str:
+    """Say that the hub cannot be reached, or does not give what it was asked for, and what to check."""
+    if getattr(error, "response", None) is None:
+        return f"the hub cannot be reached ({reason(error)}); check the network"
+    return f"the hub does not give it ({reason(error)}); check the name"
 
 
 def reason(error: Exception) -> str:

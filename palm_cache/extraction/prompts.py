@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import DataError, ParameterError, UnknownNameError
+from palm_cache.errors import DataError, ParameterError, UnknownNameError, counted
 from palm_cache.extraction.datasets.class_names import clean
 from palm_cache.extraction.datasets.texts import decode, legible, read_table
 from palm_cache.extraction.encoders.base import Encoder
@@ -92,7 +92,8 @@ class Prompts:
         missing = [name for name in class_names if name not in self.descriptions]
         if self.descriptions and missing:
             raise DataError(
-                f"{dataset}: {len(missing)} class(es) have no description: {', '.join(missing[:5])}"
+                f"{dataset}: {counted(len(missing), 'class has', 'classes have')} no description: "
+                f"{', '.join(missing[:5])}"
                 f"{' ...' if len(missing) > 5 else ''}; every class needs one"
             )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from palm_cache.errors import AudioError
+from palm_cache.errors import AudioError, counted
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.engine import feeding_processes
@@ -50,7 +50,7 @@ class RunningExtraction:
     def sound_notes(self) -> list[str]:
         """What should be known of the sounds that were embedded."""
         return [
-            f"{len(rows)} clip(s): {remark}, e.g. {self.table.clips[min(rows)].name}"
+            f"{counted(len(rows), 'clip')}: {remark}, e.g. {self.table.clips[min(rows)].name}"
             for remark, rows in self.remarks.items()
         ]
 

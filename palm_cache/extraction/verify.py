@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from palm_cache.errors import counted
 from palm_cache.extraction.embedding import Road
 from palm_cache.extraction.work import Numbered
 from palm_cache.store.features import FeatureStore
@@ -75,7 +76,9 @@ def dataset_problems(
         "of another class": [row[0] for row in in_both if labels[known[row]] != table.class_of(wanted[row])],
         "of changed content": changed,
     }
-    problems = [f"{len(clips)} clip(s) {kind}: {_some(clips)}" for kind, clips in kinds.items() if clips]
+    problems = [
+        f"{counted(len(clips), 'clip')} {kind}: {_some(clips)}" for kind, clips in kinds.items() if clips
+    ]
     same_order = list(known) == list(wanted)
     if not problems and not (same_order and classes == table.class_names and _same_folds(store, table)):
         problems.append("the dataset's folds, class names or order of clips are not the store's")

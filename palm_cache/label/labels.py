@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import clean, unstorable
 from palm_cache.extraction.datasets.columns import stretch
 from palm_cache.extraction.datasets.texts import as_written, decode, on_disk
@@ -194,7 +194,7 @@ def _read_label(line: str, where: str) -> Label:
         raise DataError(f"{where}: malformed ({error}); mend it") from error
     fields = [field.strip() for field in records[0]]
     if len(fields) != len(COLUMNS):
-        raise DataError(f"{where}: {len(fields)} field(s) instead of {len(COLUMNS)}; mend it")
+        raise DataError(f"{where}: {counted(len(fields), 'field')} instead of {len(COLUMNS)}; mend it")
     entry = dict(zip(COLUMNS, fields, strict=True))
     if not entry["path"]:
         raise DataError(f"{where}: path is empty; mend it")

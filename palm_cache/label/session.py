@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import AudioError, DataError, UnknownNameError
+from palm_cache.errors import AudioError, DataError, UnknownNameError, counted
 from palm_cache.extraction.datasets.class_names import suspicious
 from palm_cache.extraction.datasets.listing import is_folder
 from palm_cache.extraction.whereabouts import locate, roots_of
@@ -133,8 +133,8 @@ class Session:
         strange = [stretch for stretch in self._labelled.classes if stretch not in self._row_of]
         if strange:
             problems.append(
-                f"{len(strange):,} label(s) are of stretches that this store does not have, e.g. "
-                f"{strange[0][0]}; they are kept, and not used here"
+                f"{counted(len(strange), 'label is', 'labels are')} of stretches that this store does "
+                f"not have, e.g. {strange[0][0]}; they are kept, and not used here"
             )
         self._problems = problems
         self._fit_again()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from palm_cache.errors import AbsentRepositoryError, OutputError, ParameterError, PlaceError, StoreError
-from palm_cache.extraction.hub import HUB_TIMEOUT, reason
-from palm_cache.store.shared import SHARED_FILE
+from palm_cache.extraction.hub import HUB_TIMEOUT, refusal
+from palm_cache.store.layout import SHARED_FILE
 from palm_cache.types import AnyPath
 
 if TYPE_CHECKING:
@@ -61,6 +61,19 @@ class HubAddress:
         if match is None or ".." in text:
             raise ParameterError(f"{text}: write hf://user/name, or hf://user/name@REVISION")
         return cls(match[1], match[2])
+
+    @classmethod
+    def require(cls, given: AnyPath) -> Self:
+        """Return the address that is written there.
+
+        Raises
+        ------
+        ParameterError
+            If it is none.
+        """
+        if (address := cls.parse(given)) is None:
+            raise ParameterError(f"{os.fspath(given)}: write hf://user/name, or hf://user/name@REVISION")
+        return address
 
     @property
     def name(self) -> str:
@@ -185,5 +198,5 @@ def hub_errors(address: HubAddress) -> Iterator[None]:
         why = {
             401: f"the hub does not accept your token; {LOG_IN}",
             403: "your token may not write there; name one of your own, or make a token that may write",
-        }.get(status, f"the hub does not answer as it should ({reason(error)}); check the network, try again")
+        }.get(status, f"{refusal(error)}, or try again")
         raise PlaceError(f"{address}: {why}") from error

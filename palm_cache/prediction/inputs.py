@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from palm_cache.errors import DataError, without_credentials
+from palm_cache.errors import DataError, did_you_mean, without_credentials
 from palm_cache.extraction.audio_files import audio_below
-from palm_cache.prediction.answers import Failure
+from palm_cache.prediction.answers import Failure, printable
+from palm_cache.store.nearby import respelt
 
 STDIN = "-"
 
@@ -56,8 +57,11 @@ def _behind(text: str) -> Iterator[Path | Failure]:
         yield from _in_folder(text)
     elif "://" in text:
         yield Failure(without_credentials(text), "is a URL; fetch the file and name it here")
-    elif os.path.lexists(text) or not glob.has_magic(text):
+    elif os.path.lexists(text):
         yield Path(text)
+    elif not glob.has_magic(text):
+        path = Path(text)
+        yield Failure(printable(path), "; ".join(filter(None, ["no such file", did_you_mean(respelt(path))])))
     else:
         folder = text
         while folder and not os.path.isdir(folder):  # noqa: PTH112

@@ -18,7 +18,8 @@ from palm_cache.prediction.hub_heads import LOG_IN, PAGE, HubAddress, fetch_head
 from palm_cache.prediction.model_card import readme
 from palm_cache.prediction.sources import find_heads
 from palm_cache.store.atomic import check_vacant, write_errors
-from palm_cache.store.shared import SHARED_FILE, open_head, read_shared
+from palm_cache.store.layout import SHARED_FILE
+from palm_cache.store.shared import open_head, read_shared
 from palm_cache.types import AnyPath
 
 ADDRESS_FILE = "address.txt"
@@ -199,9 +200,7 @@ def pull(address: str, out: AnyPath | None = None, *, endpoint: str | None = Non
     >>> palm_cache.predict(folder, "Tones/audios").run
     'palm-4shots-fold1-seed0'
     """
-    parsed = HubAddress.parse(address)
-    if parsed is None:
-        raise ParameterError(f"{address}: write hf://user/name, or hf://user/name@REVISION")
+    parsed = HubAddress.require(address)
     folder = Path(out if out is not None else parsed.name)
     check_vacant(folder, "--out")
     file, pinned = fetch_head(parsed, endpoint, page=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palm_cache.prediction.hub_heads import HubAddress, fetch_head
-from palm_cache.store.layout import heads_file
-from palm_cache.store.shared import ENDING, SHARED_FILE
+from palm_cache.store.layout import SHARED_ENDING
+from palm_cache.store.nearby import heads_file
 from palm_cache.types import AnyPath
 
 
@@ -24,7 +24,7 @@ class HeadSource:
     @property
     def many(self) -> bool:
         """Whether it is a heads file, to which runs and calibrations can be added."""
-        return self.file.suffix != ENDING
+        return self.file.suffix != SHARED_ENDING
 
 
 def find_heads(given: AnyPath) -> HeadSource:
@@ -41,12 +41,10 @@ def find_heads(given: AnyPath) -> HeadSource:
     ParameterError
         If it begins like an address of a hub, but is none.
     PlaceError, StoreError
-        If the hub does not answer, or does not have it.
+        If the hub does not answer, or does not have it; or if there is no such file here.
     """
     if (address := HubAddress.parse(given)) is not None:
         file, pinned = fetch_head(address)
         return HeadSource(file, str(pinned), Path())
-    path = heads_file(Path(given))
-    if not path.exists() and path.with_name(SHARED_FILE).is_file() and Path(given).is_dir():
-        path = path.with_name(SHARED_FILE)
+    path = heads_file(given)
     return HeadSource(path, str(path), path.parent)

@@ -128,6 +128,7 @@ def predict(
         loading = LoadingParams(encoder, device, tokenizer, trust_remote_code)
         return _of_rows(score_rows(find_heads(heads).file, as_places(store), run, loading), threshold)
     paths = [audio] if isinstance(audio, str | PathLike) else audio
+    recordings = find_recordings([os.fspath(path) for path in paths], _no_list)
     classifier = load_classifier(
         heads,
         run,
@@ -137,7 +138,6 @@ def predict(
         tokenizer=tokenizer,
         trust_remote_code=trust_remote_code,
     )
-    recordings = find_recordings([os.fspath(path) for path in paths], _no_list)
     results = classify(classifier, recordings, params, progress=progress)
     return _collect(results, classifier, threshold, over_time=timeline)
 

@@ -7,6 +7,7 @@ from typing import cast
 
 import pandas as pd
 
+from palm_cache.errors import counted
 from palm_cache.report import published
 from palm_cache.report.content import Section, Table
 from palm_cache.report.means import percent, span
@@ -107,7 +108,7 @@ def _lacking(absent: pd.DataFrame, all_runs: pd.DataFrame) -> str:
         whole = sorted(counts.index[counts == all_runs[key].value_counts().reindex(counts.index)])
         if whole:
             lacking.append(f"{key}{'s' * (len(whole) > 1)} {', '.join(map(str, whole))}")
-    return " and ".join(lacking) if lacking else f"{len(absent)} runs" * bool(len(absent))
+    return " and ".join(lacking) if lacking else counted(len(absent), "run") * bool(len(absent))
 
 
 def _means(runs: pd.DataFrame) -> pd.Series[float]:

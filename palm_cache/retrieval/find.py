@@ -20,7 +20,7 @@ from palm_cache.params.use import ROWS_FOUND, Doubt, LoadingParams, RowFilter, S
 from palm_cache.retrieval.queries import ask_head, file_query, row_query, text_query
 from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
 from palm_cache.retrieval.stores import Stores
-from palm_cache.store.layout import heads_file
+from palm_cache.store.nearby import heads_file
 from palm_cache.store.places import place
 from palm_cache.store.shared import open_head
 from palm_cache.types import AnyPath, AnyPlace, Place

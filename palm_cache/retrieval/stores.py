@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
+from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError, counted
 from palm_cache.params.use import RowFilter
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
@@ -153,7 +153,7 @@ def _check_apart(stores: Sequence[FeatureStore]) -> None:
             shared = np.intersect1d(ours, theirs, assume_unique=True)
             if len(shared):
                 raise StoreError(
-                    f"{first.path} and {second.path} hold {len(shared):,} row(s) of {dataset} twice; "
+                    f"{first.path} and {second.path} hold {counted(len(shared), 'row')} of {dataset} twice; "
                     "give one of them"
                 )
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palm_cache.errors import StoreError
-from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import written_source
 from palm_cache.store.layout import CACHE, store_path, stores_present
 from palm_cache.store.places import place
+from palm_cache.store.root import StoreRoot
 from palm_cache.types import Place
 
 
@@ -68,11 +68,16 @@ def dataset_folder(features: Place, name: str, source: str) -> str:
     return f"{name}-{hashlib.sha256(written.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
+def source_of_stores(features: Place, name: str) -> str:
+    """Return where the dataset lies whose stores bear a name; "" if there are none, or they do not know."""
+    return min(_sources(features / name) - {""}, default="")
+
+
 def _sources(stores: Place) -> set[str]:
     sources = set()
     for path in stores_present(stores.parent, dataset=stores.name):
         try:
-            sources.add(FeatureStore(path).header.source)
+            sources.add(StoreRoot(path).header.source)
         except StoreError:
             continue
     return sources

@@ -14,16 +14,17 @@ from contextlib import contextmanager
 from io import BytesIO, FileIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from palm_cache.errors import PalmCacheError
 from palm_cache.store.atomic import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DAMAGE = (
     OSError,
@@ -188,6 +189,8 @@ def tensor(member: h5py.Group | h5py.Dataset) -> Tensor:
     values = _array(member)
     if not np.isfinite(values).all():  # torch would ask all its threads
         raise ValueError(f"{member.name} holds NaN or infinity")
+    import torch  # takes a second, and names of runs are read without
+
     return torch.from_numpy(values)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import OlderFormatError, StoreError
+from palm_cache.errors import OlderFormatError, StoreError, counted
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.types import Fold, Place
 
@@ -248,7 +248,7 @@ def twins(
     if (counts > 1).any():
         first = int(np.flatnonzero(number == contents[counts > 1][0])[0])
         notes.append(
-            f"{int((counts > 1).sum())} sound(s) bear several labels, e.g. {names()[first]}: "
-            "the same bytes in different classes"
+            f"{counted(int((counts > 1).sum()), 'sound bears', 'sounds bear')} several labels, e.g. "
+            f"{names()[first]}: the same bytes in different classes"
         )
     return notes

@@ -20,7 +20,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from palm_cache.errors import DamagedStoreError, DataError, StoreError, UnknownNameError, without_credentials
+from palm_cache.errors import (
+    DamagedStoreError,
+    DataError,
+    StoreError,
+    UnknownNameError,
+    counted,
+    without_credentials,
+)
 from palm_cache.store.atomic import alone_in, replacing
 from palm_cache.store.hdf5 import (
     DAMAGE,
@@ -35,7 +42,8 @@ from palm_cache.store.hdf5 import (
     tensor,
     writing,
 )
-from palm_cache.store.layout import absent_heads, check_name, slug
+from palm_cache.store.layout import check_name, slug
+from palm_cache.store.nearby import absent_heads
 from palm_cache.store.places import place
 from palm_cache.types import MAX_VIEWS, Place
 from palm_cache.types.runs import Calibration, FittedHead, Run, parse_shots, spell_shots
@@ -248,8 +256,8 @@ def read_heads(path: Path, runs: Iterable[Run] | None = None) -> tuple[list[Fitt
         if damaged or not opened.intact:
             what = f"damaged: {', '.join(damaged)}" if damaged else "its bytes have changed, but no run's"
             raise DamagedStoreError(
-                f"{path}: {what}; {len(heads)} run(s) can be used, one by one (--run); palm-cache fit with "
-                "its options mends the file"
+                f"{path}: {what}; {counted(len(heads), 'run')} can be used, one by one (--run); "
+                "palm-cache fit with its options mends the file"
             )
         return heads, opened.stores()
 

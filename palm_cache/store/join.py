@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from palm_cache.errors import StoreError
+from palm_cache.errors import StoreError, counted
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.layout import joined_spec
 from palm_cache.types import Features, Place
@@ -70,7 +70,7 @@ def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Feat
             )
     if followed.audio.shape[1] != features.audio.shape[1]:
         raise StoreError(
-            f"{other.path} has {followed.audio.shape[1]} view(s) a clip, {lead.path} "
+            f"{other.path} has {counted(followed.audio.shape[1], 'view')} a clip, {lead.path} "
             f"{features.audio.shape[1]}; extract both with the same --views"
         )
     usable = followed.usable.tolist()

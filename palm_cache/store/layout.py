@@ -18,13 +18,26 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from palm_cache.errors import AbsentStoreError, DataError, StoreError, without_credentials
+from palm_cache.errors import DataError, without_credentials
 from palm_cache.store.places import place, reaching
 from palm_cache.types import Place
 
 RAW = Path("data", "raw")
 FEATURES = "data/features"
 RUNS = Path("runs")
+
+STORE_ENDING = ".zarr"
+
+STORE_ROOT = "zarr.json"
+"""Metadata of a store's root, with the header and the manifest: where it is whole, there is a store."""
+
+HEADS_FILE = "heads.h5"
+"""The file's name in a folder of fitted heads."""
+
+SHARED_ENDING = ".safetensors"
+
+SHARED_FILE = f"head{SHARED_ENDING}"
+"""The file's name in a folder or repository that holds one head."""
 
 CACHE = ".cache"
 """Folder beside the datasets' in a folder of stores."""
@@ -86,22 +99,7 @@ def stores_present(features: Place, encoder: str | None = None, dataset: str | N
 
 def heads_path(out: Path, dataset: str, encoder: str) -> Path:
     """Return where the heads of a dataset and encoder spec are kept; raises as :func:`check_name`."""
-    return out / check_name(dataset, "dataset") / check_name(slug(encoder), "encoder") / "heads.h5"
-
-
-def heads_file(path: Path) -> Path:
-    """Return the heads file that is meant: itself, or the one in a folder."""
-    return path / "heads.h5" if path.is_dir() else path
-
-
-def absent_heads(path: Path) -> StoreError:
-    """Return the error that there is no heads file at a path, with what makes one."""
-    return StoreError(f"{path}: no heads here; fit some with: palm-cache fit")
-
-
-def absent_store(path: Place) -> AbsentStoreError:
-    """Return the error that there is no feature store at a place, with what makes it."""
-    return AbsentStoreError(f"{path}: no feature store here; make it with: {command_of_store(path)}")
+    return out / check_name(dataset, "dataset") / check_name(slug(encoder), "encoder") / HEADS_FILE
 
 
 def extract_command(dataset: str, encoder: str | None = None, features: Place | None = None) -> str:

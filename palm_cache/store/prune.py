@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from palm_cache.errors import DamagedStoreError, OutputError, StoreError
 from palm_cache.store.atomic import parse_json, write_errors
 from palm_cache.store.cache import RECIPE, is_cache_file
-from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import UNFINISHED, unfinished
+from palm_cache.store.root import StoreRoot
 from palm_cache.store.segments import FORMAT, SEGMENT
 from palm_cache.store.writing import claimed_files
 from palm_cache.types import Place
@@ -119,7 +119,7 @@ def _users(features: Place) -> dict[str, list[str]]:
     users: dict[str, list[str]] = {}
     for path in _stores(features):
         try:
-            header = FeatureStore(path).header
+            header = StoreRoot(path).header
         except StoreError:
             continue
         for recipe in (header.recipe, header.text_recipe):
@@ -158,7 +158,7 @@ def store_waste(features: Place) -> list[Waste]:
     waste = []
     for path in _stores(features):
         try:
-            FeatureStore(path)
+            StoreRoot(path)
         except DamagedStoreError as error:
             try:
                 where = folder(path)

@@ -30,14 +30,9 @@ from palm_cache.store.heads import (
     run_name,
     split_run_name,
 )
-from palm_cache.store.layout import check_name, slug
+from palm_cache.store.layout import SHARED_ENDING, check_name, slug
 from palm_cache.types import MAX_VIEWS
 from palm_cache.types.runs import Calibration, FittedHead, Run
-
-ENDING = ".safetensors"
-
-SHARED_FILE = f"head{ENDING}"
-"""The file's name in a folder or repository that holds one head."""
 
 FORMAT_VERSION = 1
 
@@ -138,7 +133,7 @@ def read_shared(path: Path) -> tuple[FittedHead, Origin, dict[str, Any]]:
 
 def runs_in(file: Path) -> tuple[Run, ...]:
     """Return which runs a file holds; raises as :func:`open_head`."""
-    return (read_shared(file)[0].run,) if file.suffix == ENDING else tuple(read_runs(file))
+    return (read_shared(file)[0].run,) if file.suffix == SHARED_ENDING else tuple(read_runs(file))
 
 
 def open_head(file: Path, run: str | None = None) -> OpenedHead:
@@ -156,7 +151,7 @@ def open_head(file: Path, run: str | None = None) -> OpenedHead:
     StoreError, UnknownNameError
         If there is no such head, or it cannot be read.
     """
-    if file.suffix == ENDING:
+    if file.suffix == SHARED_ENDING:
         head, origin, card = read_shared(file)
         choose_run([head.run], run)
         return OpenedHead(head, origin, card)

@@ -24,11 +24,13 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from palm_cache.errors import OutputError
 from palm_cache.store.atomic import named, parse_json, write_errors
-from palm_cache.store.features import CHUNK_ROWS, ROOT, UNFINISHED_MARK, FeatureStore, file_hash, root_hash
+from palm_cache.store.features import CHUNK_ROWS, FeatureStore
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.header import StoredRows, StoreHeader, written_source
+from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import unfinished
+from palm_cache.store.root import UNFINISHED_MARK, file_hash, root_hash
 from palm_cache.types import Place
 
 _MEMBERS = "audio|content_sha256|errors?|text|path|label|start|end|group|folds"
@@ -91,12 +93,12 @@ def publish(built: Path, where: Folder) -> None:
     """
     names = [path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()]
     claim = {UNFINISHED_MARK: sorted({*names, *claimed_files(where)})}
-    where.publish(built, claimed_files, ROOT, json.dumps(claim).encode())
+    where.publish(built, claimed_files, STORE_ROOT, json.dumps(claim).encode())
 
 
 def _seal(built: Path) -> None:
     """Add the manifest to the root of a store."""
-    files = sorted(file for file in built.rglob("*") if file.is_file() and file != built / ROOT)
+    files = sorted(file for file in built.rglob("*") if file.is_file() and file != built / STORE_ROOT)
     names = [file.relative_to(built).as_posix() for file in files]
 
     def about(file: Path) -> tuple[int, str]:
@@ -109,20 +111,20 @@ def _seal(built: Path) -> None:
 def name_source(built: Path, source: str, folder: Place) -> None:
     """Let a copy of a store say where its dataset lies as one in another folder says it."""
     written = written_source(source, folder)
-    if written != json.loads((built / ROOT).read_bytes())["attributes"]["source"]:
+    if written != json.loads((built / STORE_ROOT).read_bytes())["attributes"]["source"]:
         _change_root(built, source=written)
 
 
 def _change_root(built: Path, **changes: object) -> None:
     """Change attributes of a root, and give it its id and its hash."""
-    root = json.loads((built / ROOT).read_bytes())
+    root = json.loads((built / STORE_ROOT).read_bytes())
     attributes = {**root["attributes"], **changes, "id": ""}
     attributes.pop("sha256", None)
     # Of the content: DVC, which removes a store before it is made anew, then sees that nothing has changed.
     attributes["id"] = fingerprint(attributes)[:32]
     root["attributes"] = attributes
     attributes["sha256"] = root_hash(json.loads(json.dumps(root)))
-    (built / ROOT).write_text(json.dumps(root), encoding="utf-8")
+    (built / STORE_ROOT).write_text(json.dumps(root), encoding="utf-8")
 
 
 def claimed_files(where: Folder) -> set[str]:
@@ -135,16 +137,16 @@ def claimed_files(where: Folder) -> set[str]:
     """
     with write_errors(where.place):
         try:
-            content = where.read(ROOT)
+            content = where.read(STORE_ROOT)
         except (FileNotFoundError, NotADirectoryError):
             return _nothing_or_refuse(where)
         present = where.files()
     listed = _listed(content)
     if listed:
-        return {ROOT, *filter(_OF_A_STORE.fullmatch, listed)}.intersection(present)
+        return {STORE_ROOT, *filter(_OF_A_STORE.fullmatch, listed)}.intersection(present)
     if all(f'"{key}": '.encode() in content for key in ("format_version", "fingerprint", "encoder")):
         return set(filter(_OF_A_STORE.fullmatch, present))
-    raise _something_else(where, min(present, default=ROOT))
+    raise _something_else(where, min(present, default=STORE_ROOT))
 
 
 def _nothing_or_refuse(where: Folder) -> set[str]:
@@ -163,9 +165,9 @@ def _nothing_or_refuse(where: Folder) -> set[str]:
 
 def _something_else(where: Folder, stranger: str) -> OutputError:
     place = where.place
-    if (place / "audio" / ROOT).exists() and (place / "content_sha256" / ROOT).exists():
+    if (place / "audio" / STORE_ROOT).exists() and (place / "content_sha256" / STORE_ROOT).exists():
         return OutputError(
-            f"{place}: looks like a feature store that has lost its {ROOT}; if it is one, remove it: "
+            f"{place}: looks like a feature store that has lost its {STORE_ROOT}; if it is one, remove it: "
             "the cache makes it anew"
         )
     return OutputError(

@@ -59,7 +59,7 @@ def test_classes_with_fewer_clips_than_shots_are_said() -> None:
     heads, notes = fit_runs(features, FitParams(heads=("palm",), shots=(8,), seeds=(0,), training=QUICK))
     assert {head.n_train for head in heads} == {24, 28}
     assert any(
-        "fewer than 8 clips of 4 class(es) in fold(s) 1, 2, 3: 'class 0', 'class 1'" in note for note in notes
+        "fewer than 8 clips of 4 classes in folds 1, 2, 3: 'class 0', 'class 1'" in note for note in notes
     )
 
 
@@ -71,7 +71,7 @@ def test_more_shots_than_any_class_has_are_said_to_be_all() -> None:
     heads, notes = fit_runs(uneven, params)
     assert [head.n_train for head in heads] == [23, 23, 23]
     some, every = (note for note in notes if "fewer than" in note)
-    assert some.startswith("clusters: fewer than 6 clips of 1 class(es)")
+    assert some.startswith("clusters: fewer than 6 clips of 1 class in fold 1")
     assert some.endswith("; taken whole")
     assert every.endswith("taken whole: these runs learn from all clips, as with --shots all")
 
@@ -89,15 +89,14 @@ def test_a_class_without_a_clip_is_not_said_to_be_taken_whole(features: Features
     assert few_shot(lacking, fold=1, shots=2, seed=0).absent_classes == ("class 1",)
     _, notes = fit_runs(lacking, FitParams(heads=("palm",), shots=(2,), seeds=(0,), training=QUICK))
     assert notes == [
-        "clusters: no clip to learn from of 1 class(es) in fold(s) 1: 'class 1'; only the prompt "
-        "speaks for it"
+        "clusters: no clip to learn from of 1 class in fold 1: 'class 1'; only the prompt speaks for it"
     ]
 
 
 def test_failed_clips_are_said_and_left_out() -> None:
     features = make_features(failed=[0, 1, 2])
     heads, notes = fit_runs(features, FitParams(heads=("palm",), shots=(30,), folds=(2,), training=QUICK))
-    assert "clusters: 3 clip(s) have no embedding and are left out" in notes
+    assert "clusters: 3 clips have no embedding and are left out" in notes
     assert heads[0].n_train == len(features.folds[1].train) - 3
 
 

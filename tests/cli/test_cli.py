@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import call, fail, runner, succeed
+from command_line import call, fail, run_and_name_heavy_modules, runner, succeed
 from samples import flip_bit, make_features, write_palm_folder, write_sample
 
 from palm_cache.cli import app
@@ -186,7 +186,7 @@ def test_skipped_clips_are_listed_counted_and_do_not_stop(workplace: Path) -> No
         in succeed("store", "info", "data/features/Tones/mini.zarr").stdout
     )
     fitted = succeed("fit", "--shots", "2")
-    assert "note: Tones: 2 clip(s) have no embedding and are left out" in fitted.stderr
+    assert "note: Tones: 2 clips have no embedding and are left out" in fitted.stderr
 
 
 def test_fit_takes_every_store_or_those_asked_for(workplace: Path) -> None:
@@ -278,8 +278,8 @@ def test_without_evaluation_only_heads_are_written(workplace: Path) -> None:
             "palm-cache extract --dataset Tones",
         ),
         (("fit", "--head", "palm", "--store", "x.zarr"), "x.zarr: no feature store here"),
-        (("evaluate",), "no heads below this folder; fit some with: palm-cache fit"),
-        (("report",), "no scores here; make them with: palm-cache fit"),
+        (("evaluate",), "runs: no results here; make them with: palm-cache fit"),
+        (("report",), "runs: no results here; make them with: palm-cache fit"),
         (("store", "info", "x.zarr"), "x.zarr: no feature store here"),
     ],
 )
@@ -414,7 +414,10 @@ def test_wrong_names_are_refused_before_anything_heavy_is_loaded(
         (("fit", "--seeds", "0", "1", "2", "--json"), "did you mean --seeds 0,1,2?"),
         (("fit", "--shots", "8 16"), "did you mean --shots 8,16?"),
         (("predict", "heads.h5"), "give a heads file and what to listen to"),
-        (("fit", "--test-views", "median"), "'median' is not one of"),
+        (("fit", "--test-views", "median"), "'--test-views': 'median' is not one of"),
+        (("fit", "--test-views", "meen"), "is not one of 'first', 'mean'; did you mean mean?"),
+        (("predict", "heads.h5", "a.wav", "--top", "0"), "'--top': 0 is less than 1"),
+        (("predict", "heads.h5", "a.wav", "--threshold", "x"), "'--threshold': 'x' is not a number"),
     ],
 )
 def test_wrong_usage_says_what_was_meant_before_anything_heavy_is_loaded(
@@ -423,15 +426,3 @@ def test_wrong_usage_says_what_was_meant_before_anything_heavy_is_loaded(
     ended = run_and_name_heavy_modules(*words)
     assert (ended.returncode, ended.stdout.strip()) == (2, "")
     assert meant in " ".join(ended.stderr.split())
-
-
-def run_and_name_heavy_modules(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, which ends by naming the heavy libraries that it has loaded."""
-    code = (
-        "import sys\nfrom palm_cache.cli import app\n"
-        "try:\n    app()\nfinally:\n    print(*{'torch', 'pandas', 'zarr'} & sys.modules.keys())\n"
-    )
-    environment = {**os.environ, "COLUMNS": "300"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment, check=False
-    )

@@ -66,7 +66,7 @@ def test_a_broken_copy_is_named_file_by_file_with_exit_code_1() -> None:
     result = call("datasets", "--check", "sesa")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[:6] == [
-        "SESA in data/raw/SESA: not as it should be; 8 clips, 2 classes, 1 fold(s)",
+        "SESA in data/raw/SESA: not as it should be; 8 clips, 2 classes, 1 fold",
         "  2 of 4 classes missing: explosion, gunshot",
         "  8 clips instead of 585",
         "  test clips: 4 instead of 105 in fold 1",
@@ -86,11 +86,11 @@ def test_a_sound_copy_exits_with_0_and_long_lists_are_cut() -> None:
     sound = call("datasets", "--check", "./mine")
     assert sound.exit_code == 0
     assert sound.stdout.splitlines() == [
-        "mine in mine: OK; 8 clips, 2 classes, 1 fold(s)",
+        "mine in mine: OK; 8 clips, 2 classes, 1 fold",
         "  classes: casual (4), siren (4)",
         "  fold 1: 4 to train on, 4 to test on",
         "  length: 0.00 h in 8 files; 0.25 s to 0.25 s, half of them up to 0.25 s",
-        "  rates: 16,000 Hz (8); 8 of 1 channel(s)",
+        "  rates: 16,000 Hz (8); 8 of 1 channel",
     ]
     for file in root.rglob("*.wav"):
         file.unlink()
@@ -111,8 +111,8 @@ def test_what_lies_in_the_files_is_told_before_anything_is_embedded() -> None:
     assert "  classes: Casual (1), casual (3), siren (4)" in result.stdout
     assert "  cannot be opened: audios/casual_001.wav: " in result.stdout
     assert "  the same content: audios/casual_000.wav, audios/siren_007.wav" in result.stdout
-    assert "1 content(s) under several classes, e.g. audios/casual_000.wav: casual and siren" in result.stdout
-    assert "fold 1: 1 test clip(s) have the content of a training clip, e.g. audios/siren_007.wav of" in (
+    assert "1 content under several classes, e.g. audios/casual_000.wav: casual and siren" in result.stdout
+    assert "fold 1: 1 test clip has the content of a training clip, e.g. audios/siren_007.wav of" in (
         result.stdout
     )
     assert "note: classes whose names hardly differ: 'Casual' (1), 'casual' (3)" in result.stderr
@@ -153,7 +153,11 @@ def test_how_a_folder_is_read_can_be_told() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("datasets", "esc51"), 1, "error: unknown dataset 'esc51'; did you mean ESC50?"),
+        (
+            ("datasets", "esc51"),
+            1,
+            "error: unknown dataset (and no such folder) 'esc51'; did you mean ESC50?",
+        ),
         (("datasets", "--check", "esc50"), 1, "error: ESC50 is not in data/raw/ESC50 (881 MB, CC BY-NC 3.0;"),
         (("datasets", "--check"), 2, "say which dataset"),
         (("datasets", "--root", "x"), 2, "say which dataset"),
@@ -166,7 +170,11 @@ def test_how_a_folder_is_read_can_be_told() -> None:
         (("datasets", "--check", ".", "--hop", "2"), 1, "hop: goes with window"),
         (("datasets", "--check", "."), 1, "no audio (looked for .wav, .wave"),
         (("download", "demo"), 1, "error: demo is on no hub: make it with: palm-cache synthesise"),
-        (("download", "esc51"), 1, "error: unknown dataset 'esc51'; did you mean ESC50?"),
+        (
+            ("download", "esc51"),
+            1,
+            "error: unknown dataset (and no such folder) 'esc51'; did you mean ESC50?",
+        ),
         (("download",), 2, "Missing argument"),
     ],
 )

@@ -80,7 +80,13 @@ def test_from_a_drive_of_recordings_to_a_classifier(tmp_path: Path, monkeypatch:
     label_by_ear(monkeypatch, kind_of)
     succeed("extract", "--dataset", "night", "--window", "1")
     store = "data/features/night/mini.zarr"
-    told = succeed("label", store, "--labels", "kinds.csv", "--no-browser").stdout.splitlines()
+    done = succeed("label", store, "--labels", "kinds.csv", "--no-browser")
+    said = done.stderr.splitlines()
+    assert said[0] == f"labelling 27 rows of night ({store}), 0 labelled so far"
+    assert said[1].startswith(f"labels -> {tmp_path / 'kinds.csv'}, ")
+    assert said[2].startswith("keys: ")
+    assert said[-1] == "Ctrl-C ends the page; the same command goes on where you were"
+    told = done.stdout.splitlines()
     assert told[1:] == [
         "20 rows labelled in kinds.csv",
         f"a classifier of them: palm-cache extract --dataset kinds.csv --root {recordings}",

@@ -44,9 +44,10 @@ def test_code_of_somebodys_runs_where_it_is_named_and_nowhere_else(own: Path) ->
     assert "2 clips embedded again" in both("store", "verify", STORE, "--recompute", "2")
     fitting = ("fit", "--store", STORE, "--shots", "2", "--seeds", "0", "--head", "coop")
     assert "heads -> " in both(*fitting, "--epochs", "1", "--no-evaluate", "--no-calibrate")
-    both("evaluate")
     both("calibrate", HEADS)
-    both("transfer", HEADS, STORE)
+    # What is fitted scores without any encoder.
+    succeed("evaluate")
+    succeed("transfer", HEADS, STORE)
     assert "test_0_0.wav" in both("predict", HEADS, "Tones/audios/test_0_0.wav")
 
 

@@ -54,7 +54,7 @@ def test_a_table_names_what_is_heard_and_what_is_not(heads: str) -> None:
     assert all(line.count("tone") == 2 and line.count(" %") == 2 for line in lines)
     assert "failed clips/page.wav: cannot be decoded: format not recognised" in result.stderr
     assert "failed absent.wav: no such file" in result.stderr
-    assert "2 of 4 input(s) failed" in result.stderr
+    assert "2 of 4 inputs failed" in result.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
@@ -217,7 +217,7 @@ def test_what_the_downmix_does_is_said_in_one_line_for_all_files(heads: str) -> 
 def test_a_file_that_is_longer_than_the_encoder_reads_is_told_of(heads: str) -> None:
     write_recording()
     result = succeed("predict", heads, "night.flac", "clips/low.flac")
-    assert "note: 1 file(s) last longer than the 12 s that mini reads at once" in result.stderr
+    assert "note: 1 file lasts longer than the 12 s that mini reads at once" in result.stderr
     assert "--timeline hears everything" in result.stderr
 
 

@@ -134,7 +134,7 @@ def test_rows_that_lie_in_two_stores_are_not_found_twice(
         assert len(results(store, same, "--row", 0, "-k", 50)) == 11
     copy = shutil.copytree(store, tmp_path / "copy.zarr")
     done = run("search", store, copy, "--row", "Tones:0")
-    assert done.stderr == f"error: {store} and {copy} hold 12 row(s) of Tones twice; give one of them\n"
+    assert done.stderr == f"error: {store} and {copy} hold 12 rows of Tones twice; give one of them\n"
 
 
 def test_results_are_a_table_or_csv(tones: Path, night: Path, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_copies_are_whole_files_or_stretches_and_overwrite_nothing(
         f"{n}-{Path(str(row['path'])).name}" for n, row in enumerate(found, 1)
     ]
     assert copies[0].read_bytes() == Path(str(found[0]["file"])).read_bytes()
-    assert "2 file(s) ->" in first.stderr
+    assert "2 files ->" in first.stderr
     copies[0].write_bytes(b"mine")
     again = run(*words)
     assert copies[0].read_bytes() == b"mine"

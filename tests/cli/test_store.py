@@ -65,7 +65,7 @@ def test_verify_compares_with_the_dataset_and_with_the_encoder(workplace: Path) 
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert found["problems"] == [
-        "1 clip(s) of changed content: audios/train_0_1.wav",
+        "1 clip of changed content: audios/train_0_1.wav",
         "row 1, audios/train_0_1.wav: cannot be embedded again: the file has changed",
     ]
     assert found["recomputed"]["compared"] == 11
@@ -75,9 +75,9 @@ def test_verify_compares_with_the_dataset_and_with_the_encoder(workplace: Path) 
 def test_verify_finds_the_audio_by_the_stores_own_name_or_says_that_it_is_not_here(workplace: Path) -> None:
     assert "3 clips embedded again" in succeed("store", "verify", STORE, "--recompute", "3").stdout
     Path("Tones").rename("Elsewhere")
-    assert "unknown dataset (and no such folder) 'Tones'" in fail(
-        "store", "verify", STORE, "--recompute", "3"
-    )
+    lost = fail("store", "verify", STORE, "--recompute", "3")
+    assert lost.startswith("error: Tones: its files have left /")
+    assert lost.endswith("/first/Tones; give the folder they are in now")
     assert succeed("store", "verify", STORE, "--recompute", "3", "--dataset", "Elsewhere")
 
 

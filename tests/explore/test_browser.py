@@ -115,7 +115,7 @@ def test_an_address_opens_a_clip_without_a_word_on_the_console(visit: Callable[.
     assert page.console == []
     assert clip_facts(page.dom, "path") == "17.wav"
     assert clip_facts(page.dom, "label") == f"class {FEATURES.labels[17]}"
-    assert re.fullmatch(r"class \d, \d+ % \((right|wrong)\)", clip_facts(page.dom, "said"))
+    assert re.fullmatch(r"class \d, \d+ % \((correct|wrong)\)", clip_facts(page.dom, "said"))
     assert 'src="clips/17.wav"' in page.dom
 
 
@@ -137,7 +137,7 @@ def test_hovering_tells_and_clicking_plays(visit: Callable[..., Visit]) -> None:
     assert len(page.report["seen"]) > 90  # of 120: the rest lie below others
     name, label, said = page.report["tip"]
     assert (name, label) == ("17.wav", f"label: class {FEATURES.labels[17]}")
-    assert re.fullmatch(r"palm@epochs=3-2shots-seed0 says: class \d, \d+ % \((right|wrong)\)", said)
+    assert re.fullmatch(r"palm@epochs=3-2shots-seed0 says: class \d, \d+ % \((correct|wrong)\)", said)
     assert page.report["path"] == "17.wav"
     assert page.report["seconds"] == pytest.approx(1, abs=0.01)
     assert all(name.endswith("/clips/17.wav") for name in page.report["requests"])
@@ -190,7 +190,7 @@ def test_legend_search_and_colour_decide_what_is_seen(visit: Callable[..., Visit
     assert {labels[name] for name in page.report["matching"]} == {3}
     assert page.report["same"] is True
     assert page.report["recoloured"] is True
-    assert page.report["key"] == "right wrong"
+    assert page.report["key"] == "correct wrong"
 
 
 def test_arrows_walk_and_plus_zooms(visit: Callable[..., Visit]) -> None:

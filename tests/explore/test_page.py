@@ -100,7 +100,7 @@ def test_clips_without_an_embedding_are_left_out_and_the_lists_still_point_at_th
     features = make_features(noise=1.5, failed=(0, 7, 64))
     write_sample(tmp_path / "store.zarr", features)
     done = write_page(tmp_path / "store.zarr", tmp_path / "explore.html", method="pca")
-    assert (done.n_clips, done.notes) == (117, ("3 clip(s) have no embedding and are not on the map",))
+    assert (done.n_clips, done.notes) == (117, ("3 clips have no embedding and are not on the map",))
     elements = Elements(done.file.read_text("utf-8"))
     data = page_data(done.file.read_text("utf-8"))
     assert "0.wav" not in data["path"]
@@ -162,7 +162,7 @@ def test_clips_are_addressed_relative_to_the_page(tmp_path: Path, features: Feat
     (tmp_path / "pages").mkdir()
     done = write_page(tmp_path / "store.zarr", tmp_path / "pages" / "a.html", method="pca", audio=folder)
     assert page_data(done.file.read_text("utf-8"))["audio"] == "../the%20clips%3F/"
-    assert done.notes == (f"1 clip(s) are not below {folder}, e.g. 119.wav",)
+    assert done.notes == (f"1 clip is not below {folder}, e.g. 119.wav",)
 
 
 def test_sounds_are_found_as_everywhere_whatever_they_are_called(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_sounds_are_found_as_everywhere_whatever_they_are_called(tmp_path: Path)
         "sub/old.wav": "moved/old.wav",
         "gone.wav": "gone.wav",
     }
-    assert page.notes == (f"1 clip(s) are not below {sounds}, e.g. gone.wav",)
+    assert page.notes == (f"1 clip is not below {sounds}, e.g. gone.wav",)
     with pytest.raises(OutputError, match=r"--out .*old\.wav is the input"):
         write_page(store, sounds / "moved" / "old.wav", method="pca", audio=sounds)
 

@@ -257,7 +257,10 @@ def test_other_templates_and_text_towers_embed_text_only(
     run()
     prompts = Prompts(("a {c}",))
     done = run(prompts)
-    assert (done.embedded, done.notes) == (0, ("other templates: text was embedded, no clip for it",))
+    assert (done.embedded, done.notes) == (
+        0,
+        ("other templates than before: only text was embedded anew",),
+    )
     assert run(prompts).notes == ()
     assert FeatureStore(out).text().shape == (2, 3, 12)
     digest = FeatureStore(out).header.digest
@@ -371,7 +374,7 @@ def test_files_that_are_away_keep_what_is_known_of_them(run: Run, out: Path, fol
     (folder / "audios" / "train_0_0.wav").rename(folder / "audios" / "elsewhere.wav")
     done = run()
     assert (done.embedded, done.failures) == (0, ())
-    assert "1 audio file(s) cannot be read now; their embeddings are kept" in done.notes[0]
+    assert "1 audio file cannot be read now; earlier embeddings are kept" in done.notes[0]
     assert_same(read_arrays(out), whole)
     assert run(prune=True).failures == (("audios/train_0_0.wav", "no such file"),)
     assert not FeatureStore(out).read().usable[0]
@@ -586,7 +589,7 @@ def test_the_same_bytes_under_two_names_are_embedded_once_and_said(
     assert done.notes == (
         "test clips that are byte for byte also training clips: 2 of 6 in fold 1; accuracy on them says "
         "nothing",
-        "1 sound(s) bear several labels, e.g. audios/train_0_0.wav: the same bytes in different classes",
+        "1 sound bears several labels, e.g. audios/train_0_0.wav: the same bytes in different classes",
     )
     audio = FeatureStore(out).read().audio
     rows = [FeatureStore(out).clip_names().index(f"audios/{name}.wav") for name in ("train_0_0", "test_0_1")]
@@ -685,7 +688,7 @@ def test_a_store_of_format_1_is_taken_over_and_nothing_is_embedded(
     (out / "notes.txt").write_text("mine")
     done = run()
     assert done.embedded == 0
-    assert done.notes == (f"{out} was of an earlier format; 18 clip(s) kept their embedding",)
+    assert done.notes == (f"{out} was of an earlier format; 18 clips kept their embedding",)
     (out / "notes.txt").unlink()
     assert_same(read_arrays(out), whole)
     assert FeatureStore(out).problems() == []

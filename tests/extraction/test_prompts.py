@@ -79,7 +79,7 @@ def test_descriptions_are_of_just_the_classes_of_the_dataset(run: Run) -> None:
     wrong = {"high tone": ("a whistle",), "lwo tone": ("a hum",)}
     with pytest.raises(UnknownNameError, match="'lwo tone'; did you mean low tone"):
         run(Prompts(descriptions=wrong))
-    with pytest.raises(DataError, match=r"Tones: 1 class\(es\) have no description: low tone"):
+    with pytest.raises(DataError, match=r"Tones: 1 class have no description: low tone"):
         run(Prompts(descriptions={"high tone": ("a whistle",)}))
 
 
@@ -101,7 +101,9 @@ def test_several_descriptions_of_a_class_are_averaged_after_normalising(
     np.testing.assert_allclose(store.text()[:, -1], expected, atol=1e-6)
     assert store.problems() == []
     assert run(prompts).notes == ()
-    assert run(Prompts()).notes == ("other templates, other descriptions: text was embedded, no clip for it",)
+    assert run(Prompts()).notes == (
+        "other templates, other descriptions than before: only text was embedded anew",
+    )
     assert FeatureStore(out).header.descriptions == {}
 
 

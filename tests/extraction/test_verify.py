@@ -51,10 +51,10 @@ def test_clips_added_removed_moved_to_another_class_or_changed_are_named(
     lines[1:3] = ["audios/more.wav,low tone", "audios/train_0_1.wav,high tone"]
     (folder / "train.csv").write_text("\n".join(lines))
     assert compared(out, read(folder)) == [
-        "1 clip(s) of the dataset not in the store: audios/more.wav",
-        "1 clip(s) of the store not in the dataset: audios/train_0_0.wav",
-        "1 clip(s) of another class: audios/train_0_1.wav",
-        "2 clip(s) of changed content: audios/train_0_2.wav, audios/train_0_3.wav",
+        "1 clip of the dataset not in the store: audios/more.wav",
+        "1 clip of the store not in the dataset: audios/train_0_0.wav",
+        "1 clip of another class: audios/train_0_1.wav",
+        "2 clips of changed content: audios/train_0_2.wav, audios/train_0_3.wav",
     ]
 
 

@@ -64,8 +64,8 @@ def test_a_name_that_is_not_utf8_is_written_as_its_bytes(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("c.wav,0,,dog", "4 field\\(s\\) instead of 5"),
-        ("c.wav,0,,dog,now,more", "6 field\\(s\\) instead of 5"),
+        ("c.wav,0,,dog", "4 fields instead of 5"),
+        ("c.wav,0,,dog,now,more", "6 fields instead of 5"),
         ('c.wav,0,,"dog,now', "malformed"),
         (",0,,dog,now", "path is empty"),
         ("c.wav,soon,,dog,now", "start 'soon' is no time"),

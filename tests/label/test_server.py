@@ -140,7 +140,7 @@ def test_what_an_editor_does_to_the_file_meanwhile_counts(page: Page) -> None:
         "rain": 2,
         "mouse": 1,
     }
-    assert told["problems"] == ["labels.csv, row 5: 1 field(s) instead of 5; mend it"]
+    assert told["problems"] == ["labels.csv, row 5: 1 field instead of 5; mend it"]
     state = page.state()
     assert state["fitted_on"] == 4
     assert state["guessed"] == ["tawny owl", "rain", "mouse"]
@@ -286,8 +286,8 @@ def test_labels_of_other_stretches_and_broken_rows_are_told_of_and_kept(
     with open_session(made_drive, file) as session:
         page = Page(session)
         broken, strange = page.state()["problems"]
-        assert broken.startswith("labels.csv, row 3: 1 field(s) instead of 5")
-        assert strange.startswith("2 label(s) are of stretches that this store does not have, e.g. other.wav")
+        assert broken.startswith("labels.csv, row 3: 1 field instead of 5")
+        assert strange.startswith("2 labels are of stretches that this store does not have, e.g. other.wav")
         assert page.state()["labelled"] == 1
         page.label(1, "rain")
     assert file.read_bytes().startswith(before)

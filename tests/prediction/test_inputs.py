@@ -30,11 +30,16 @@ def test_a_folder_is_searched_below_in_order_for_what_looks_like_audio() -> None
 
 
 def test_a_file_that_is_named_is_taken_whatever_it_is_called() -> None:
-    assert find("notes.txt", "._a.flac", "absent.wav", "a\0b") == [
-        "notes.txt",
-        "._a.flac",
-        "absent.wav",
-        "a\0b",
+    assert find("notes.txt", "._a.flac") == ["notes.txt", "._a.flac"]
+
+
+def test_a_file_that_is_not_there_is_told_with_the_one_that_may_be_meant() -> None:
+    assert find("absent.wav", "note.txt", "deep/ere/c.mp3", "a\0b", "x" * 300) == [
+        ("absent.wav", "no such file"),
+        ("note.txt", "no such file; did you mean notes.txt?"),
+        ("deep/ere/c.mp3", "no such file; did you mean deep/er/c.mp3?"),
+        ("a%00b", "no such file"),
+        ("x" * 300, "no such file"),
     ]
 
 
@@ -65,14 +70,17 @@ def test_each_file_is_taken_once() -> None:
 
 @pytest.mark.parametrize("stdin", [b"b.WAV\ndeep/er\r\n\nabsent.wav", b"b.WAV\0deep/er\0absent.wav\0"])
 def test_standard_input_is_a_list_of_paths(stdin: bytes) -> None:
-    assert find("-", "a.flac", stdin=stdin) == ["b.WAV", "deep/er/c.mp3", "absent.wav", "a.flac"]
+    absent = ("absent.wav", "no such file")
+    assert find("-", "a.flac", stdin=stdin) == ["b.WAV", "deep/er/c.mp3", absent, "a.flac"]
 
 
 def test_nul_separated_names_may_hold_line_breaks() -> None:
-    assert find("-", stdin=b"a\nb.wav\0c.wav\0") == ["a\nb.wav", "c.wav"]
+    Path("a\nb.wav").touch()
+    assert find("-", stdin=b"a\nb.wav\0a.flac\0") == ["a\nb.wav", "a.flac"]
 
 
 def test_a_name_that_is_not_utf_8_arrives_as_it_is() -> None:
+    Path(os.fsdecode(b"caf\xe9.wav")).touch()
     (entry,) = find_recordings(["-"], lambda: b"caf\xe9.wav\n")
     assert os.fsencode(entry) == b"caf\xe9.wav"
 

@@ -18,7 +18,8 @@ from palm_cache.extraction.extract import extract
 from palm_cache.extraction.whereabouts import locate
 from palm_cache.store import conversion as exporting
 from palm_cache.store.conversion import export
-from palm_cache.store.features import ROOT, FeatureStore
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.places import place
 from palm_cache.store.places.remote import RemoteFolder
 
@@ -236,7 +237,7 @@ def test_a_copy_in_a_bucket_is_there_only_when_it_is_whole(
     put = RemoteFolder._put
 
     def interrupt(self: RemoteFolder, built: Path, names: list[str]) -> None:
-        if ROOT in names:
+        if STORE_ROOT in names:
             raise KeyboardInterrupt
         put(self, built, names)
 

@@ -297,7 +297,7 @@ def test_of_a_damaged_file_the_run_is_named_and_the_others_can_be_used(
     assert choose_run(read_runs(path)) == victim  # another is not taken in its place, unsaid
     with pytest.raises(DamagedStoreError, match=r"is damaged .its checksum fails.; choose another"):
         read_head(path, victim)
-    with pytest.raises(DamagedStoreError, match=rf"damaged: {run_name(victim)}; 5 run\(s\) can be used"):
+    with pytest.raises(DamagedStoreError, match=rf"damaged: {run_name(victim)}; 5 runs can be used"):
         read_heads(path)
     others = [run for run in runs if run != victim]
     assert all(same(read_head(path, run)[0], sealed[1][run]) for run in others)

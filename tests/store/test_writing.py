@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from samples import flip_bit, make_features, write_sample
 
-from palm_cache.store.features import ROOT, FeatureStore, root_hash
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoredRows
+from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.places import folder
 from palm_cache.store.places.local import LocalFolder
+from palm_cache.store.root import root_hash
 from palm_cache.store.writing import claimed_files, write_store
 
 
@@ -39,10 +41,10 @@ def test_a_forged_manifest_claims_no_file_but_a_stores_own(tmp_path: Path) -> No
     store = write_sample(tmp_path / "x.zarr", make_features())
     (store / "sub").mkdir()
     (store / "sub" / "thesis.txt").write_text("years of work")
-    root = json.loads((store / ROOT).read_text())
+    root = json.loads((store / STORE_ROOT).read_text())
     root["attributes"]["files"] |= {"sub/thesis.txt": [13, "0" * 64], "../other": [1, "0" * 64]}
     root["attributes"]["sha256"] = root_hash(root)
-    (store / ROOT).write_text(json.dumps(root))
+    (store / STORE_ROOT).write_text(json.dumps(root))
     claimed = claimed_files(folder(store))
     assert "audio/zarr.json" in claimed
     assert claimed.isdisjoint({"sub/thesis.txt", "../other"})

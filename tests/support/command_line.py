@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import typer
@@ -36,6 +39,18 @@ def fail(*words: str, stdin: bytes = b"") -> str:
     assert message.startswith("error: ")
     assert "Traceback" not in result.output
     return message
+
+
+def run_and_name_heavy_modules(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, which ends by naming the heavy libraries that it has loaded."""
+    code = (
+        "import sys\nfrom palm_cache.cli import app\n"
+        "try:\n    app()\nfinally:\n    print(*{'torch', 'pandas', 'zarr'} & sys.modules.keys())\n"
+    )
+    environment = {**os.environ, "COLUMNS": "300"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment, check=False
+    )
 
 
 def complete(*words: str) -> list[str]:

@@ -15,7 +15,7 @@ function verdictOf(clip) {
 
 function said(clip) {
   if (data.said[clip] < 0) return "nothing: not tested";
-  return `${data.classes[data.said[clip]]}, ${Math.round(100 * data.share[clip])} % (${verdictOf(clip)})`;
+  return `${data.classes[data.said[clip]]}, ${Math.round(100 * data.share[clip])} % (${data.verdicts[verdictOf(clip)]})`;
 }
 
 /* Address of a clip's file, from where the clip begins in it. */

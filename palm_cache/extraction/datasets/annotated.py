@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import stretch, understand
 from palm_cache.extraction.datasets.listing import Listing, below, ending
@@ -73,7 +73,7 @@ def read_audacity(root: Place, listing: Listing) -> tuple[list[TableRow], list[s
             rows.append(TableRow(path, line, recording, label.strip() or None, start, end))
     notes = recordings.notes
     if points:
-        notes.append(f"{points:,} label(s) at a point of time, not over a stretch, skipped")
+        notes.append(f"{counted(points, 'label')} at a point of time, not over a stretch, skipped")
     return rows + recordings.unlabelled(), notes
 
 
@@ -155,5 +155,7 @@ class _Recordings:
         """What belongs to no recording."""
         alone = list(dict.fromkeys(self.alone))
         return (
-            [f"no recording, or several, for {len(alone):,} annotation(s): {named(alone)}"] if alone else []
+            [f"no recording, or several, for {counted(len(alone), 'annotation')}: {named(alone)}"]
+            if alone
+            else []
         )

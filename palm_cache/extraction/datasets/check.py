@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from palm_cache.errors import counted
 from palm_cache.extraction.audio_files import READABLE_ENDINGS
 from palm_cache.extraction.datasets.card import SHOTS, DatasetCard
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.listing import below, list_files, remote_sizes
-from palm_cache.store.places import reaching
+from palm_cache.store.places import absolute, reaching
 from palm_cache.types import ClipTable, Fold, Place
 
 FOLDS_LISTED = 3
@@ -46,9 +47,9 @@ def differences(card: DatasetCard, table: ClipTable) -> tuple[str, ...]:
     """Name what a local copy's tables hold otherwise than the card."""
     deviations = _class_differences(card, table)
     if len(table.folds) != card.n_folds:
-        deviations.append(f"{len(table.folds)} fold(s) instead of {card.n_folds}")
+        deviations.append(f"{counted(len(table.folds), 'fold')} instead of {card.n_folds}")
     if card.n_clips is not None and len(table.clips) != card.n_clips:
-        deviations.append(f"{len(table.clips):,} clips instead of {card.n_clips:,}")
+        deviations.append(f"{counted(len(table.clips), 'clip')} instead of {card.n_clips:,}")
     tested = [len(fold.test) for fold in table.folds]
     if len(tested) == card.n_folds:
         # The published folds of TUT2017 are not the paper's: either count is right, a mixture is not.
@@ -86,15 +87,16 @@ def absence(table: ClipTable, folder: Place, missing: Sequence[str]) -> str:
     audio = list_files(folder).audio
     if not audio:
         return (
-            f"{folder}: no audio file lies here, {len(missing):,} are wanted, e.g. {missing[0]} "
+            f"{absolute(folder)}: no audio file lies here, {len(missing):,} are wanted, e.g. {missing[0]} "
             f"(looked for {', '.join(READABLE_ENDINGS)}); is a disk not mounted, or an archive not unpacked?"
         )
     name = PurePosixPath(missing[0]).name.casefold()
     known = {PurePosixPath(path).name.casefold(): path for path in reversed(audio[:NAMES_COMPARED])}
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     return (
-        f"{folder}: none of the {len(missing):,} files of {table.dataset} is here, e.g. {missing[0]}; the "
-        f"nearest of {len(audio):,} is {known[near[0]]}: paths are relative to the dataset's folder"
+        f"{absolute(folder)}: none of the {counted(len(missing), 'file')} of {table.dataset} is here, e.g. "
+        f"{missing[0]}; the nearest of {len(audio):,} is {known[near[0]]}: paths are relative to the "
+        "dataset's folder"
     )
 
 
@@ -110,10 +112,14 @@ def _class_differences(card: DatasetCard, table: ClipTable) -> list[str]:
     deviations = []
     absent = [name for name in card.class_names if name not in table.class_names]
     if absent:
-        deviations.append(f"{len(absent)} of {card.n_classes} classes missing: {named(absent)}")
+        deviations.append(
+            f"{len(absent)} of {counted(card.n_classes, 'class', 'classes')} missing: {named(absent)}"
+        )
     strange = [name for name in table.class_names if name not in card.class_names]
     if strange:
-        deviations.append(f"{len(strange)} class name(s) that the card does not have: {named(strange)}")
+        deviations.append(
+            f"{counted(len(strange), 'class name')} that the card does not have: {named(strange)}"
+        )
     return deviations
 
 

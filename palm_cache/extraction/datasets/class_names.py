@@ -41,11 +41,11 @@ def unified(spellings: Mapping[str, str]) -> list[str]:
     notes = []
     foreign = sorted(new for old, new in spellings.items() if not is_legible(old))
     if foreign:
-        notes.append(f"class name(s) that are not UTF-8, read as Windows-1252: {named(foreign)}")
+        notes.append(f"class names that are not UTF-8, read as Windows-1252: {named(foreign)}")
     others = sorted(new for old, new in spellings.items() if is_legible(old) and old != new)
     if others:
         notes.append(
-            "class name(s) written with no-break or invisible spaces or in decomposed form, read as one with "
+            "class names written with no-break or invisible spaces or in decomposed form, read as one with "
             f"their plain spelling: {named(list(dict.fromkeys(others)))}"
         )
     return notes

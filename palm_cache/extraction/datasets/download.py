@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palm_cache.errors import DataError, OutputError
+from palm_cache.errors import DataError, OutputError, counted
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.unpack import MEGABYTE, megabytes, unpack
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub, reason
@@ -97,7 +97,7 @@ def download(
         partial = root.with_name(f".{root.name}.partial")
         missing = copy.n_bytes - sum(_arrived(copy, file, partial) for file in copy.files)
         announce(
-            f"{copy.repository}, revision {copy.revision[:12]}: {len(copy.files):,} files, "
+            f"{copy.repository}, revision {copy.revision[:12]}: {counted(len(copy.files), 'file')}, "
             f"{megabytes(copy.n_bytes):,} MB, {megabytes(missing):,} MB of them to download -> {root}"
         )
         announce(f"licence of {card.name}: {card.licence}; see {card.source}")
@@ -120,11 +120,8 @@ def download(
 def _look_up(card: DatasetCard, repository: str, endpoint: str | None) -> RemoteCopy:
     """Ask the hub what there is: briefly at first, so that one out of reach is said at once."""
 
-    def complain(why: str) -> DataError:
-        return DataError(
-            f"{repository}: the hub does not give it ({why}); "
-            f"check the network, or get {card.name} from {card.source}"
-        )
+    def complain(refused: str) -> DataError:
+        return DataError(f"{repository}: {refused}, or get {card.name} from {card.source}")
 
     revision = ask_hub(lambda api: api.dataset_info(repository, timeout=HUB_TIMEOUT).sha, complain, endpoint)
     info = ask_hub(
@@ -140,7 +137,7 @@ def _look_up(card: DatasetCard, repository: str, endpoint: str | None) -> Remote
     wanted = filter_repo_objects(sizes, ignore_patterns=list(NOT_WANTED))
     files = tuple(RemoteFile(path, sizes[path]) for path in wanted)
     if revision is None or not files:
-        raise complain("there are no files")
+        raise complain("the hub has no files of it; check the name")
     return RemoteCopy(repository, revision, files)
 
 
@@ -275,7 +272,7 @@ def _compare_checksums(copy: RemoteCopy, partial: Path, endpoint: str | None) ->
         (partial / path).unlink(missing_ok=True)
     if wrong:
         raise DataError(
-            f"{copy.repository}: {len(wrong)} file(s) arrived damaged and were removed, e.g. {wrong[0]}; "
+            f"{copy.repository}: {counted(len(wrong), 'file')} arrived damaged, e.g. {wrong[0]}; "
             "run the same command again to get them anew"
         )
 

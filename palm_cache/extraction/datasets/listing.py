@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.audio_files import AUDIO_ENDINGS, OTHER_ENDINGS, READABLE_ENDINGS
 from palm_cache.extraction.datasets.texts import legible
 from palm_cache.store.places import reaching
@@ -46,12 +46,14 @@ class Listing:
         """What was passed over."""
         notes = []
         if self.junk:
-            notes.append(f"{self.junk:,} file(s) that the file system added are skipped (._*, Thumbs.db ...)")
+            notes.append(
+                f"{counted(self.junk, 'file')} that the file system added, skipped (._*, Thumbs.db ...)"
+            )
         others = Counter(ending(path) for path in self.files if ending(path) in OTHER_ENDINGS)
         if others:
             kinds = ", ".join(sorted(others))
             notes.append(
-                f"{others.total():,} file(s) skipped that cannot be decoded ({kinds}); "
+                f"{counted(others.total(), 'file')} skipped that cannot be decoded ({kinds}); "
                 f"convert them, e.g.: ffmpeg -i x{min(others)} x.wav"
             )
         return notes
@@ -207,7 +209,7 @@ def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, Place], t
     if matches:
         path, place = next(iter(matches.items()))
         example = f"{legible(path)} at {legible(place)}"
-        notes.append(f"{len(matches):,} clip(s) found by their file name, e.g. {example}")
+        notes.append(f"{counted(len(matches), 'clip')} found by their file name, e.g. {example}")
     several = next((some for some in candidates.values() if len(some) > 1), None)
     if several:
         notes.append(f"{several[0]} and {several[1]} bear the same name: which is meant? remove one of them")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import of_classes, read_either
 from palm_cache.extraction.datasets.tables import TableRow, build_table, read_json
@@ -27,7 +27,9 @@ def _read_published(root: Path) -> ClipTable:
     left_out = sum(map(len, folds[0])) - sum(map(len, kept[0]))
     notes = ["nsynth-valid is not used; which clips the PALM authors trained on only their tables tell"]
     if left_out:
-        notes.append(f"{left_out:,} clip(s) of families that the paper leaves out (synth_lead) are not read")
+        notes.append(
+            f"{counted(left_out, 'clip')} of families that the paper leaves out (synth_lead), not read"
+        )
     return build_table(CARD.name, root, kept, notes)
 
 

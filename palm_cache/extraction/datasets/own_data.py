@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.audio_files import OTHER_ENDINGS, READABLE_ENDINGS
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
 from palm_cache.extraction.datasets.class_names import named
@@ -141,12 +141,16 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
         rows.append(TableRow("the folder", number, path, folders[0] if folders else None, part=part))
     classes = {row.class_name for row in rows} - {None}
     parts = f" below {named(sorted(tops))}" if parted else ""
-    return Reading(rows, f"a folder per class{parts}: {len(rows):,} files, {len(classes)} classes")
+    return Reading(
+        rows,
+        f"a folder per class{parts}: {counted(len(rows), 'file')}, "
+        f"{counted(len(classes), 'class', 'classes')}",
+    )
 
 
 def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
     rows = [TableRow("the folder", number, path, None) for number, path in enumerate(listing.audio, start=1)]
-    return Reading(rows, f"audio without labels: {len(rows):,} files")
+    return Reading(rows, f"audio without labels: {counted(len(rows), 'file')}")
 
 
 def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
@@ -176,16 +180,18 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str, root: Place |
     notes = []
     if len(kept) < len(rows):
         notes.append(
-            f"{len(rows) - len(kept):,} row(s) of files that the file system added are skipped (._* ...)"
+            f"{counted(len(rows) - len(kept), 'row')} of files that the file system added, skipped (._* ...)"
         )
     appended = "time" in table.header and {"path", "start", "end", "label"} <= set(columns)
     if appended:
         kept, replaced = _latest(kept)
-        notes += [f"{replaced:,} row(s) replaced by later ones of the same stretch"] if replaced else []
+        notes += (
+            [f"{counted(replaced, 'row')} replaced by later ones of the same stretch"] if replaced else []
+        )
     used = (*columns.values(), reading.group, *(("time",) if appended else ()))
     idle = [name for name in table.header if name and name not in used]
     if idle:
-        notes.append(f"column(s) not used: {named(idle)}")
+        notes.append(f"columns not used: {named(idle)}")
     return Reading(kept, f"{told} ({in_words(columns)})", notes, root)
 
 
@@ -209,8 +215,8 @@ def _annotated(rows: Sequence[TableRow]) -> str:
     stretches = [row for row in rows if row.end is not None]
     files = len({row.path for row in stretches})
     whole = len(rows) - len(stretches)
-    more = f", {whole:,} recordings without any" if whole else ""
-    return f"{len(stretches):,} stretches in {files:,} recordings{more}"
+    more = f", {counted(whole, 'recording')} without any" if whole else ""
+    return f"{counted(len(stretches), 'stretch', 'stretches')} in {counted(files, 'recording')}{more}"
 
 
 def _read_shards(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
@@ -247,8 +253,8 @@ def _unpack(
         notes.update(dict.fromkeys(found.notes))
         told = found.told
     if fresh:
-        notes[f"{fresh} of {len(containers)} shard(s) unpacked into {cache}"] = None
-    return Reading(rows, f"{len(containers)} shard(s) with audio inside{told}", list(notes), cache)
+        notes[f"{fresh} of {counted(len(containers), 'shard')} unpacked into {cache}"] = None
+    return Reading(rows, f"{counted(len(containers), 'shard')} with audio inside{told}", list(notes), cache)
 
 
 def _part_of(path: str) -> str:

@@ -104,10 +104,10 @@ def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, Non
         )
     idle = [columns.pop(field) for field in ("fold", "split") if field in columns]
     if idle:
-        notes[f"column(s) {', '.join(idle)} not used: the layout's own tables are the split"] = None
+        notes[f"columns {', '.join(idle)} not used: the layout's own tables are the split"] = None
     more = [name for name in table.header if name and name not in (*columns.values(), *idle, group)]
     if more:
-        notes[f"column(s) not used: {named(more)}"] = None
+        notes[f"columns not used: {named(more)}"] = None
     if columns != COLUMNS:
         notes[f"columns read as {in_words(columns)}"] = None
     rows = read_annotated(table, columns, group, labelled=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets import palm_layout
 from palm_cache.extraction.datasets.listing import list_files
 from palm_cache.extraction.datasets.tables import Folds, TableRow, read_rows
@@ -48,7 +48,8 @@ def read_unsplit(root: Path, dataset: str, class_of: Callable[[PurePosixPath], s
     if not palm_layout.has_tables(root):
         classes = Counter(filter(None, (class_of(PurePosixPath(path)) for path in list_files(root).audio)))
         raise DataError(
-            f"{root}: {classes.total():,} clips of {len(classes)} classes, but {dataset} is published "
+            f"{root}: {counted(classes.total(), 'clip')} of "
+            f"{counted(len(classes), 'class', 'classes')}, but {dataset} is published "
             "without the paper's train/test split, which only the PALM authors' tables hold; put those "
             f"(train.csv and test.csv, or csv_files/) beside the audio, or: palm-cache download {dataset}"
         )
@@ -60,7 +61,8 @@ def read_unsplit(root: Path, dataset: str, class_of: Callable[[PurePosixPath], s
             contradictions.append(f"{clip.name} is {name!r} in the tables, {told!r} by its name")
     if not contradictions:
         return table
-    note = f"{len(contradictions):,} clip(s) contradict their file name, e.g. {contradictions[0]}"
+    contradicting = counted(len(contradictions), "clip contradicts its", "clips contradict their")
+    note = f"{contradicting} file name, e.g. {contradictions[0]}"
     return replace(table, notes=(*table.notes, note))
 
 

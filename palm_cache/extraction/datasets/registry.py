@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
-from palm_cache.errors import AbsentDatasetError, DataError, UnknownNameError
+from palm_cache.errors import AbsentDatasetError, DataError, UnknownNameError, counted, did_you_mean
 from palm_cache.extraction.datasets import (
     beijing_opera,
     crema_d,
@@ -31,9 +32,11 @@ from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.check import Check, absence, differences, missing_files
 from palm_cache.extraction.datasets.listing import folder_name, is_folder, is_junk
 from palm_cache.params import ReadingParams
-from palm_cache.store.layout import RAW
+from palm_cache.store.find import dataset_folder, source_of_stores
+from palm_cache.store.layout import FEATURES, RAW, stores_present
+from palm_cache.store.nearby import respelt
 from palm_cache.store.places import place, reaching
-from palm_cache.types import ClipTable, Fold, Place
+from palm_cache.types import AnyPlace, ClipTable, Fold, Place
 
 CARDS: tuple[DatasetCard, ...] = (
     demo.CARD,
@@ -53,9 +56,16 @@ CARDS: tuple[DatasetCard, ...] = (
 
 
 def find_card(name: str) -> DatasetCard | None:
-    """Return the card of a known dataset, whatever the spelling, or ``None``."""
-    lowered = name.lower()
-    return next((card for card in CARDS if lowered in (card.name.lower(), *card.aliases)), None)
+    """Return the card of a known dataset, by its name in any spelling or by its folder, or ``None``."""
+    lowered, folder = name.lower(), os.path.abspath(name)  # noqa: PTH100
+    return next(
+        (
+            card
+            for card in CARDS
+            if lowered in (card.name.lower(), *card.aliases) or folder == os.path.abspath(default_root(card))  # noqa: PTH100
+        ),
+        None,
+    )
 
 
 def require_card(name: str) -> DatasetCard:
@@ -64,24 +74,30 @@ def require_card(name: str) -> DatasetCard:
     Raises
     ------
     UnknownNameError
-        If there is none; the near matches are named.
+        If there is no dataset of that name; the near matches are named.
+    DataError
+        If it is one of the user's own.
     """
     card = find_card(name)
     if card is None:
-        raise UnknownNameError.among("dataset", name, [card.name for card in CARDS])
+        _existing(name, place(FEATURES))
+        raise DataError(
+            f"{name}: is data of your own, which has no card; what is made of it: "
+            f"{shlex.join(['palm-cache', 'datasets', '--check', name])}"
+        )
     return card
 
 
-def dataset_name(name_or_folder: str) -> str:
+def dataset_name(name_or_folder: str, features: AnyPlace = FEATURES) -> str:
     """Return the name under which a dataset is stored.
 
     Raises
     ------
     UnknownNameError
-        If it is neither a known name nor a folder, table or container.
+        If it is neither a known name, nor a folder, table or container, nor the name of stores.
     """
     card = find_card(name_or_folder)
-    return card.name if card else _name_of(_existing(name_or_folder))
+    return card.name if card else _name_of(_existing(name_or_folder, place(features)))
 
 
 def default_root(card: DatasetCard) -> Path:
@@ -114,13 +130,15 @@ def read_dataset(
     *,
     strict: bool = False,
     reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
+    features: AnyPlace = FEATURES,
 ) -> ClipTable:
     """Read a dataset's tables, folders or annotations.
 
     Parameters
     ----------
     name_or_folder : str
-        A known name; or any folder, table or container that ``own_data`` recognises. A URL is a folder too.
+        A known name; any folder, table or container that ``own_data`` recognises, a URL is a folder too; or
+        the name that the stores of such a one bear.
     root : Place, optional
         Where a known dataset lies, ``data/raw/<Name>`` by default; or what the paths of a table are relative
         to, its own folder by default.
@@ -128,6 +146,8 @@ def read_dataset(
         What differs from the data card, and files that are missing, are errors instead of notes.
     reading : ReadingParams
         How it is understood, split and cut.
+    features : path or URL
+        The folder of stores.
 
     Raises
     ------
@@ -141,14 +161,14 @@ def read_dataset(
     PlaceError
         If it is remote and cannot be reached.
     """
-    check = check_dataset(name_or_folder, root, reading=reading)
+    check = check_dataset(name_or_folder, root, reading=reading, features=features)
     table, missing = check.table, check.missing
     files = len({clip.name for clip in table.clips})
     if len(missing) == files:
         with reaching(check.folder):
             raise DataError(absence(table, check.folder, missing))
     gone = (
-        f"{len(missing):,} of {files:,} files are missing or empty, e.g. {missing[0]}; "
+        f"{len(missing):,} of {counted(files, 'file is', 'files are')} missing or empty, e.g. {missing[0]}; "
         f"all of them: palm-cache datasets --check {name_or_folder}"
         if missing
         else ""
@@ -164,8 +184,13 @@ def check_dataset(
     root: Place | None = None,
     *,
     reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
+    features: AnyPlace = FEATURES,
 ) -> Check:
     """Compare a local copy with its data card and its tables with the files that are there.
+
+    Parameters
+    ----------
+    name_or_folder, root, reading, features : see :func:`read_dataset`
 
     Raises
     ------
@@ -181,7 +206,7 @@ def check_dataset(
     where = root or place(name_or_folder)
     try:
         with reaching(where):
-            check = _read(name_or_folder, root, reading)
+            check = _read(name_or_folder, root, reading, place(features))
             # It imports torch, which takes a second: what is not here is said without.
             from palm_cache.extraction.datasets.windows import check_stretches, cut_rows
 
@@ -193,10 +218,10 @@ def check_dataset(
         raise DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}") from error
 
 
-def _read(name_or_folder: str, root: Place | None, reading: ReadingParams) -> Check:
+def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, features: Place) -> Check:
     card = find_card(name_or_folder)
     if card is None:
-        where = _existing(name_or_folder)
+        where = _existing(name_or_folder, features)
         alone = own_data.is_file(where)
         if root is not None and not alone:
             raise DataError(
@@ -261,11 +286,31 @@ def _name_of(where: Place) -> str:
     return name
 
 
-def _existing(name: str) -> Place:
+def _existing(name: str, features: Place) -> Place:
     """Return the folder, table or container of a name."""
     where = place(name)
-    if is_folder(where) or palm_layout.has_tables(cast("Path", where)) or where.is_file():
+    if _is_there(where):
         return where
     if os.sep in name or name.startswith("."):
-        raise DataError(f"{name}: no such folder; give a dataset's name, or a folder or table of your own")
-    raise UnknownNameError.among("dataset (and no such folder)", name, [card.name for card in CARDS])
+        hint = did_you_mean(respelt(where)) if isinstance(where, Path) else ""
+        hint = hint or "give a dataset's name, or a folder or table of your own"
+        raise DataError(f"{name}: no such folder; {hint}")
+    if source := source_of_stores(features, name):
+        return _of_stores(name, source, features)
+    stored = {store.parent.name for store in stores_present(features)}
+    known = dict.fromkeys([*(card.name for card in CARDS), *sorted(stored)])
+    raise UnknownNameError.among("dataset (and no such folder)", name, known)
+
+
+def _of_stores(name: str, source: str, features: Place) -> Place:
+    """Return the folder or file that stores were made of."""
+    where = place(source)
+    if not _is_there(where):
+        raise AbsentDatasetError(f"{name}: its files have left {source}; give the folder they are in now")
+    if dataset_folder(features, _name_of(where), source) != name:
+        raise DataError(f"{name}: was read from a table, with --root {source}; give table and --root again")
+    return where
+
+
+def _is_there(where: Place) -> bool:
+    return is_folder(where) or palm_layout.has_tables(cast("Path", where)) or where.is_file()

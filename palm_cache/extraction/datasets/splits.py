@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.tables import TableRow
 from palm_cache.params import ReadingParams
 from palm_cache.types import Place
@@ -65,7 +65,11 @@ def split(
     if not labelled:
         return [], []
     unlabelled = len(rows) - len(labelled)
-    notes = [f"{unlabelled:,} of {len(rows):,} rows have no label, and are in no fold"] if unlabelled else []
+    notes = (
+        [f"{unlabelled:,} of {counted(len(rows), 'row has', 'rows have')} no label, and are in no fold"]
+        if unlabelled
+        else []
+    )
     if reading.test == "none":
         return [(labelled, [])], notes
     if any(row.part for row in labelled):
@@ -101,7 +105,14 @@ def _given(rows: Sequence[TableRow]) -> tuple[Split, list[TableRow], list[str]]:
     If the table names one part only, there are no folds: they are to be made of its rows.
     """
     without = sum(not row.part for row in rows)
-    notes = [f"{without:,} labelled row(s) are of no part of the split, and in no fold"] if without else []
+    notes = (
+        [
+            f"{counted(without, 'labelled row is', 'labelled rows are')} of no part of the split, and "
+            "in no fold"
+        ]
+        if without
+        else []
+    )
     rows = [row for row in rows if row.part]
     numbers = [_fold_number(row.part) for row in rows]
     if None not in numbers:
@@ -123,7 +134,7 @@ def _given(rows: Sequence[TableRow]) -> tuple[Split, list[TableRow], list[str]]:
         # Whoever has only two parts calls them train and valid, or dev and test.
         train, test, valid = (train, valid, []) if train else (valid, test, [])
     if valid:
-        notes.append(f"{len(valid):,} row(s) of the validation part are in no fold")
+        notes.append(f"{counted(len(valid), 'row')} of the validation part are in no fold")
     return ([(train, test)] if train and test else []), train + test, notes
 
 
@@ -164,7 +175,8 @@ def _made(
     folds = [_held_out(rows, parts, fold) for fold in range(count)]
     together = "of a group" if any(row.group for row in rows) else "of one recording, folder or content"
     return folds, [
-        f"no split given: {count} folds made (seed {reading.seed}), rows {together} are kept in one fold"
+        f"no split given: {counted(count, 'fold')} made (seed {reading.seed}), rows {together} are kept "
+        "in one fold"
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import soundfile
 
-from palm_cache.errors import AudioError
+from palm_cache.errors import AudioError, counted
 from palm_cache.extraction.audio import open_regular
 from palm_cache.extraction.datasets.splits import twins
 from palm_cache.types import ClipTable, Progress, no_progress
@@ -77,7 +77,7 @@ def _findings(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:
     findings = []
     if torn:
         names = " and ".join(sorted(str(name) for name in classes[torn[0]]))
-        findings.append(f"{len(torn):,} content(s) under several classes, e.g. {torn[0]}: {names}")
+        findings.append(f"{counted(len(torn), 'content')} under several classes, e.g. {torn[0]}: {names}")
     content_of = {row: content for content, _, row in whole}
     for number, fold in enumerate(table.folds, start=1):
         train, test = (
@@ -88,7 +88,7 @@ def _findings(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:
         if both:
             one, other = table.clips[train[both[0]]].name, table.clips[test[both[0]]].name
             findings.append(
-                f"fold {number}: {len(both):,} test clip(s) have the content of a training clip, "
-                f"e.g. {other} of {one}; test scores will flatter"
+                f"fold {number}: {counted(len(both), 'test clip has', 'test clips have')} the content "
+                f"of a training clip, e.g. {other} of {one}; test scores will flatter"
             )
     return tuple(findings)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
 from palm_cache.extraction.datasets.listing import find_files
 from palm_cache.extraction.datasets.texts import on_disk, read_table
@@ -216,15 +216,15 @@ def _notes(folds: Folds) -> list[str]:
     notes = []
     if twice:
         clips = len({row.path for row in twice})
-        notes.append(f"{clips:,} clip(s) on more than one row, e.g. {twice[0].path} ({twice[0]})")
+        notes.append(f"{counted(clips, 'clip')} on more than one row, e.g. {twice[0].path} ({twice[0]})")
     if shared:
         first = min(shared)
         notes.append(
-            f"{_in_folds(shared)}: {len(shared):,} clip(s) in both train and test, e.g. {first}; "
+            f"{_in_folds(shared)}: {counted(len(shared), 'clip')} in both train and test, e.g. {first}; "
             "test scores will flatter"
         )
     if never:
-        notes.append(f"{_in_folds(never)}: class(es) in test that train lacks: {named(sorted(never))}")
+        notes.append(f"{_in_folds(never)}: classes in test that train lacks: {named(sorted(never))}")
     return notes
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from palm_cache.errors import DataError, UnknownNameError
+from palm_cache.errors import DataError, UnknownNameError, counted
 from palm_cache.types import Place
 
 DELIMITERS = ",;\t|"
@@ -217,7 +217,9 @@ def _check_record(
 ) -> None:
     if len(fields) < len(header) or any(fields[len(header) :]):
         hint = f"; put a name with {delimiter!r} in it in quotes" if len(fields) > len(header) else ""
-        raise DataError(f"{name}, row {line}: {len(fields)} field(s), but the header has {len(header)}{hint}")
+        raise DataError(
+            f"{name}, row {line}: {counted(len(fields), 'field')}, but the header has {len(header)}{hint}"
+        )
     for field in fields:
         if any(part.count(delimiter) + 1 >= len(header) > 1 for part in field.splitlines()[1:]):
             raise DataError(f"{name}, row {line}: a quoted field goes over other rows; close its quote")

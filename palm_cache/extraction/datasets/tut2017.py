@@ -10,7 +10,7 @@ import csv
 import re
 from pathlib import Path
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import read_either
 from palm_cache.extraction.datasets.tables import TableRow, build_table
@@ -65,7 +65,7 @@ def _lines(file: Path, fields: int) -> list[tuple[int, list[str]]]:
         raise DataError(f"{file}: cannot read the list: {error.strerror}") from error
     for line, values in lines:
         if len(values) < fields or not all(values[:fields]):
-            raise DataError(f"{file.name}, row {line}: {fields} field(s) separated by tabs expected")
+            raise DataError(f"{file.name}, row {line}: {counted(fields, 'field')} separated by tabs expected")
     return lines
 
 

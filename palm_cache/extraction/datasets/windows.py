@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from palm_cache.errors import AudioError, DataError
+from palm_cache.errors import AudioError, DataError, counted
 from palm_cache.extraction.audio import duration, open_regular
 from palm_cache.params import ReadingParams
 from palm_cache.types import Clip, ClipTable, Fold, Place
@@ -50,7 +50,9 @@ def check_stretches(table: ClipTable) -> ClipTable:
                 cut.append(f"{clip.name}, {clip.end:g} s of {length:.2f}")
     notes = [*table.notes]
     if cut:
-        notes.append(f"{len(cut):,} row(s) end after their file: they end with it, e.g. {cut[0]}")
+        notes.append(
+            f"{counted(len(cut), 'row ends', 'rows end')} after their file: they end with it, e.g. {cut[0]}"
+        )
     if overlap := _overlapping(table):
         notes.append(overlap)
     return replace(table, clips=tuple(clips), notes=tuple(notes))
@@ -83,7 +85,9 @@ def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
 
     folds = tuple(Fold(pieces_of(fold.train), pieces_of(fold.test)) for fold in table.folds)
     groups = table.groups or tuple(clip.name for clip in table.clips)
-    note = f"{len(table.clips):,} rows cut into {len(clips):,} windows of {reading.window:g} s"
+    note = (
+        f"{counted(len(table.clips), 'row')} cut into {counted(len(clips), 'window')} of {reading.window:g} s"
+    )
     return replace(
         table,
         clips=tuple(clips),
@@ -135,4 +139,5 @@ def _overlapping(table: ClipTable) -> str | None:
             furthest[clip.label] = max(end, furthest.get(clip.label, 0.0))
     if not count:
         return None
-    return f"{count:,} row(s) overlap one of another class in their recording, e.g. {example}"
+    overlapping = counted(count, "row overlaps", "rows overlap")
+    return f"{overlapping} one of another class in their recording, e.g. {example}"

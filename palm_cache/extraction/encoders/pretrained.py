@@ -276,8 +276,8 @@ def _check_reachable(subject: str, source: str, revision: str | None, advice: st
     """Ask the hub for the repository once and briefly."""
     ask_hub(
         lambda api: api.model_info(source, revision=revision, timeout=HUB_TIMEOUT),
-        lambda reason: EncoderError(
-            f"{subject}: not in the local cache, and the hub does not give it ({reason}); "
-            f"check name and network, or {advice}"
+        lambda refused: EncoderError(
+            # The advice ends with what has just been tried.
+            f"{subject}: not in the local cache, and {refused}, or {advice.replace(', or a hub id', '')}"
         ),
     )

@@ -130,7 +130,7 @@ def test_palm_tables_beside_a_published_tree_find_their_clips_by_name(
     assert [clip.file.read_bytes() for clip in beside.clips] == [
         clip.file.read_bytes() for clip in palm.clips
     ]
-    assert beside.notes[0].startswith(f"{len(palm.clips)} clip(s) found by their file name, e.g. audios/")
+    assert beside.notes[0].startswith(f"{len(palm.clips)} clips found by their file name, e.g. audios/")
 
 
 def test_another_container_of_the_same_name_is_found(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_family_without_test_clips_is_left_out(tmp_path: Path) -> None:
     file.write_text(json.dumps(notes))
     table = read_dataset("nsynth", root)
     assert table.class_names == ("bass", "flute")
-    assert any("1 clip(s) of families that the paper leaves out (synth_lead)" in note for note in table.notes)
+    assert any("1 clip of families that the paper leaves out (synth_lead)" in note for note in table.notes)
 
 
 def test_tut2017s_folds_are_right_by_the_papers_counts_and_by_the_published_ones(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_tut2017s_folds_are_right_by_the_papers_counts_and_by_the_published_ones
             r"row 1: audio/a000_0_10\.wav is 'tram' here, 'cafe/restaurant' in meta\.txt",
         ),
         ("TUT2017", "evaluation_setup/fold2_evaluate.txt", "\n", "the list has no rows"),
-        ("TUT2017", "meta.txt", "audio/a000_0_10.wav\n", r"meta\.txt, row 1: 2 field\(s\) separated by tabs"),
+        ("TUT2017", "meta.txt", "audio/a000_0_10.wav\n", r"meta\.txt, row 1: 2 fields separated by tabs"),
     ],
 )
 def test_malformed_metadata_is_refused(

@@ -54,8 +54,8 @@ def test_a_dataset_half_downloaded_is_said_and_refused_if_strict(esc50: DatasetC
 def test_a_missing_fold_is_said_and_refused_if_strict(esc50: DatasetCard, root: Path) -> None:
     for part in ("train", "test"):
         (root / "csv_files" / f"{part}_5.csv").unlink()
-    assert read_dataset("ESC50", root).notes == ("4 fold(s) instead of 5",)
-    with pytest.raises(DataError, match=r"is not as it should be: 4 fold\(s\) instead of 5"):
+    assert read_dataset("ESC50", root).notes == ("4 folds instead of 5",)
+    with pytest.raises(DataError, match=r"is not as it should be: 4 folds instead of 5"):
         read_dataset("ESC50", root, strict=True)
 
 
@@ -64,7 +64,7 @@ def test_labels_that_are_not_the_cards_class_names_are_named(esc50: DatasetCard,
         file.write_text(file.read_text().replace("crying baby", "crying_baby"))
     assert read_dataset("ESC50", root).notes == (
         "1 of 2 classes missing: crying baby",
-        "1 class name(s) that the card does not have: crying_baby",
+        "1 class name that the card does not have: crying_baby",
     )
 
 

@@ -198,9 +198,7 @@ def test_a_file_that_arrives_damaged_is_removed_and_fetched_anew(
 ) -> None:
     wrong = "audios/casual_000.wav"
     hub.damaged.add(wrong)
-    with pytest.raises(
-        DataError, match=r"1 file\(s\) arrived damaged and were removed, e\.g\. audios/casual"
-    ):
+    with pytest.raises(DataError, match=r"1 file arrived damaged, e\.g\. audios/casual"):
         run(hub)
     assert not root.exists()
     hub.damaged.clear()

@@ -107,7 +107,7 @@ def test_folders_called_train_and_test_are_the_split(tmp_path: Path) -> None:
     (fold,) = table.folds
     assert {table.clips[row].name.split("/")[0] for row in fold.train.tolist()} == {"Train"}
     assert {table.clips[row].name.split("/")[0] for row in fold.test.tolist()} == {"test"}
-    assert "4 row(s) of the validation part are in no fold" in table.notes
+    assert "4 rows of the validation part are in no fold" in table.notes
 
 
 def test_folders_called_fold_are_folds(tmp_path: Path) -> None:
@@ -140,8 +140,8 @@ def test_rows_without_a_label_are_unlabelled_and_what_the_table_says_else_is_nam
     )
     table = read(root)
     assert labels(table) == {"a.wav": "wren", "c.wav": "wren", "b.wav": None}
-    assert "column(s) not used: lat, lon" in table.notes
-    assert "1 row(s) of files that the file system added are skipped (._* ...)" in table.notes
+    assert "columns not used: lat, lon" in table.notes
+    assert "1 row of files that the file system added, skipped (._* ...)" in table.notes
     assert labels(read(root, columns=("label=",))) == dict.fromkeys(("a.wav", "b.wav", "c.wav"))
 
 
@@ -217,10 +217,8 @@ def test_stretches_that_end_after_their_file_or_overlap_are_said(tmp_path: Path)
     (root / "x.csv").write_text(f"path,start,end,label\n{rows}")
     table = read(root)
     assert [clip.end for clip in table.clips] == [None, None, 1.75, 1.0, None]
-    assert "1 row(s) end after their file: they end with it, e.g. a.wav, 3 s of 2.00" in table.notes
-    assert (
-        "2 row(s) overlap one of another class in their recording, e.g. a.wav at 1 s (robin)" in table.notes
-    )
+    assert "1 row ends after their file: they end with it, e.g. a.wav, 3 s of 2.00" in table.notes
+    assert "2 rows overlap one of another class in their recording, e.g. a.wav at 1 s (robin)" in table.notes
 
 
 def test_of_a_table_that_labels_are_appended_to_the_last_row_of_a_stretch_holds(tmp_path: Path) -> None:
@@ -229,9 +227,9 @@ def test_of_a_table_that_labels_are_appended_to_the_last_row_of_a_stretch_holds(
     (root / "labels.csv").write_text(f"path,start,end,classname,time\n{rows}")
     table = read(root / "labels.csv", test="none")
     assert stretches(table) == [("a.wav", 0.0, 1.0, "robin"), ("b.wav", 0.0, None, None)]
-    assert "2 row(s) replaced by later ones of the same stretch" in table.notes
+    assert "2 rows replaced by later ones of the same stretch" in table.notes
     (root / "labels.csv").write_text(f"path,start,end,classname,time\n{rows}a.wav,0,1\n")
-    with pytest.raises(DataError, match=r"labels\.csv, row 6: 3 field\(s\), but the header has 5"):
+    with pytest.raises(DataError, match=r"labels\.csv, row 6: 3 fields, but the header has 5"):
         read(root / "labels.csv")
 
 
@@ -253,11 +251,9 @@ def test_audacitys_labels_beside_recordings(tmp_path: Path) -> None:
         ("more.wav", 1.0, 2.0, "wren"),
         ("none.wav", 0.0, None, None),
     }
-    assert (
-        table.notes[0] == "read as Audacity's labels: 5 stretches in 3 recordings, 1 recordings without any"
-    )
-    assert "no recording, or several, for 1 annotation(s): gone.txt" in table.notes
-    assert "1 label(s) at a point of time, not over a stretch, skipped" in table.notes
+    assert table.notes[0] == "read as Audacity's labels: 5 stretches in 3 recordings, 1 recording without any"
+    assert "no recording, or several, for 1 annotation: gone.txt" in table.notes
+    assert "1 label at a point of time, not over a stretch, skipped" in table.notes
     (root / "night.txt").write_text("0.5\t1.25\twren\nsoon\t2\twren\n")
     with pytest.raises(DataError, match=r"night\.txt, row 2: start 'soon' is no time"):
         read(root)
@@ -279,7 +275,7 @@ def test_ravens_selection_tables_beside_recordings(tmp_path: Path) -> None:
         ("day.wav", 0.0, None, None),
     }
     assert table.notes[0] == (
-        "read as Raven's selection tables: 2 stretches in 1 recordings, 1 recordings without any"
+        "read as Raven's selection tables: 2 stretches in 1 recording, 1 recording without any"
     )
 
 

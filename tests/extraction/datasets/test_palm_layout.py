@@ -76,7 +76,7 @@ def test_tables_of_every_make_are_read(tmp_path: Path, content: bytes) -> None:
             "path,classname\nx.wav,a\ny.wav,\n",
             r"train\.csv, row 3: class name is empty; every clip needs one",
         ),
-        ("path,classname\nx.wav\n", r"train\.csv, row 2: 1 field\(s\), but the header has 2"),
+        ("path,classname\nx.wav\n", r"train\.csv, row 2: 1 field, but the header has 2"),
         ("path,classname\n,a\n", r"train\.csv, row 2: path is empty"),
         ("path,classname\n..\\x.wav,a\n", r"row 2: \.\.\\x\.wav leaves the dataset's folder"),
         ("path,classname\na/../../x.wav,a\n", r"row 2: a/\.\./\.\./x\.wav leaves the dataset's folder"),
@@ -101,7 +101,7 @@ def test_two_spellings_of_one_path_are_one_clip(tmp_path: Path) -> None:
         write_tables(tmp_path, "path,classname\n./x.wav,a\naudios//y.wav,a\n", "path,classname\nx.wav,a\n")
     )
     assert [clip.name for clip in table.clips] == ["x.wav", "audios/y.wav"]
-    assert "fold 1: 1 clip(s) in both train and test, e.g. x.wav; test scores will flatter" in table.notes
+    assert "fold 1: 1 clip in both train and test, e.g. x.wav; test scores will flatter" in table.notes
     with pytest.raises(DataError, match=r"test\.csv, row 2: x\.wav is 'b' here but 'a' in train\.csv, row 2"):
         read(write_tables(tmp_path, "path,classname\n./x.wav,a\n", "path,classname\nx.wav,b\n"))
 
@@ -110,9 +110,9 @@ def test_what_is_odd_but_readable_is_said(tmp_path: Path) -> None:
     train = "path,classname\nx.wav,a\nx.wav,a\ny.wav,a\n"
     table = read(write_tables(tmp_path, train, "path,classname\ny.wav,a\nz.wav,b\n"))
     assert table.notes == (
-        "1 clip(s) on more than one row, e.g. x.wav (train.csv, row 3)",
-        "fold 1: 1 clip(s) in both train and test, e.g. y.wav; test scores will flatter",
-        "fold 1: class(es) in test that train lacks: b",
+        "1 clip on more than one row, e.g. x.wav (train.csv, row 3)",
+        "fold 1: 1 clip in both train and test, e.g. y.wav; test scores will flatter",
+        "fold 1: classes in test that train lacks: b",
     )
     assert table.folds[0].train.tolist() == [0, 0, 1]
 
@@ -124,10 +124,10 @@ def test_what_holds_in_many_folds_is_said_once(tmp_path: Path) -> None:
         (folder / f"train_{fold}.csv").write_text("path,classname\nx.wav,a\nx.wav,a\n")
         (folder / f"test_{fold}.csv").write_text("path,classname\nx.wav,a\ny.wav,b\nz.wav,c\n")
     assert read(tmp_path).notes == (
-        "1 clip(s) on more than one row, e.g. x.wav (train_1.csv, row 3)",
-        "folds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 20 more: 1 clip(s) in both train and test, e.g. x.wav; "
+        "1 clip on more than one row, e.g. x.wav (train_1.csv, row 3)",
+        "folds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 20 more: 1 clip in both train and test, e.g. x.wav; "
         "test scores will flatter",
-        "folds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 20 more: class(es) in test that train lacks: b, c",
+        "folds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 20 more: classes in test that train lacks: b, c",
     )
 
 
@@ -144,8 +144,8 @@ def test_columns_of_stretches_are_used_and_those_of_a_split_are_named(tmp_path: 
         (0.0, None, "dog"),
     ]
     assert table.notes[:4] == (
-        "column(s) fold not used: the layout's own tables are the split",
-        "column(s) not used: gain",
+        "columns fold not used: the layout's own tables are the split",
+        "columns not used: gain",
         "columns read as path=path,label=classname,start=start,end=end",
         "columns read as path=filename,label=label",
     )

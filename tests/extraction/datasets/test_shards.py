@@ -121,11 +121,11 @@ def contents(table: ClipTable) -> set[tuple[bytes, str | None]]:
 every_container = pytest.mark.parametrize(
     ("write", "told"),
     [
-        (write_hub_shards, "read as 2 shard(s) with audio inside (path=path,label=label)"),
-        (write_saved, "read as 1 shard(s) with audio inside (path=path,label=label)"),
-        (write_arrow_file, "read as 1 shard(s) with audio inside (path=path,label=label)"),
-        (write_tars, "read as 2 shard(s) with audio inside (path=path,label=label)"),
-        (write_tars_with_classes, "read as 1 shard(s) with audio inside (path=path,label=label)"),
+        (write_hub_shards, "read as 2 shards with audio inside (path=path,label=label)"),
+        (write_saved, "read as 1 shard with audio inside (path=path,label=label)"),
+        (write_arrow_file, "read as 1 shard with audio inside (path=path,label=label)"),
+        (write_tars, "read as 2 shards with audio inside (path=path,label=label)"),
+        (write_tars_with_classes, "read as 1 shard with audio inside (path=path,label=label)"),
     ],
 )
 

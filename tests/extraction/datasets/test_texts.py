@@ -58,9 +58,9 @@ def test_rows_and_columns_without_content_are_passed_over(tmp_path: Path) -> Non
         ('path,classname\nx.wav,"dog\ny.wav,cat"\n', "row 2: a quoted field goes over other rows"),
         (
             "path,classname\nx.wav,dog\ny.wav,cat, wild\n",
-            r"row 3: 3 field\(s\), but the header has 2; put a name",
+            r"row 3: 3 fields, but the header has 2; put a name",
         ),
-        ("path,classname,note\nx.wav,dog,\ny.wav\n", r"row 3: 1 field\(s\), but the header has 3"),
+        ("path,classname,note\nx.wav,dog,\ny.wav\n", r"row 3: 1 field, but the header has 3"),
         (b"\xff\xfep\x00a\x00t", "looks like UTF-16, but is not"),
         ("path,classname\n" + "x" * 200_000 + ",dog\n", "row 2: malformed from here on .*field larger than"),
     ],
@@ -98,7 +98,7 @@ def names_read(tmp_path: Path, *names: bytes) -> tuple[tuple[str, ...], tuple[st
 def test_a_table_in_windows_1252_is_read_as_such_and_said(tmp_path: Path) -> None:
     names, notes = names_read(tmp_path, "Hühner".encode("cp1252"), "Café “au lait”".encode("cp1252"))
     assert names == ("Café “au lait”", "Hühner")
-    assert notes[0] == "class name(s) that are not UTF-8, read as Windows-1252: Café “au lait”, Hühner"
+    assert notes[0] == "class names that are not UTF-8, read as Windows-1252: Café “au lait”, Hühner"
     for name in names:
         name.encode()
 

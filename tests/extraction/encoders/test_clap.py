@@ -311,9 +311,12 @@ def test_a_hub_out_of_reach_fails_at_once(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited to try again"))
-    with pytest.raises(EncoderError, match="not in the local cache, and the hub does not give it") as caught:
+    with pytest.raises(EncoderError, match="not in the local cache, and the hub cannot be reached") as caught:
         load("nobody/no-such-model")
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(
+        "; check the network, or give a directory that save_pretrained of model and processor wrote"
+    )
 
 
 def test_a_revision_of_the_hub_can_be_pinned_and_the_commit_is_recorded(
@@ -334,7 +337,7 @@ def test_a_revision_of_the_hub_can_be_pinned_and_the_commit_is_recorded(
     assert tagged.spec == "clap:me/tiny@v1"
     # Provenance decides nothing, weights do.
     assert pinned.identity == tagged.identity != latest.identity
-    with pytest.raises(EncoderError, match="not in the local cache, and the hub does not give it"):
+    with pytest.raises(EncoderError, match="not in the local cache, and the hub cannot be reached"):
         load("me/tiny@v3")
 
 

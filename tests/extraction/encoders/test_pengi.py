@@ -290,5 +290,5 @@ def test_wrong_tokenizers_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited to try again"))
-    with pytest.raises(EncoderError, match="not in the local cache, and the hub does not give it"):
+    with pytest.raises(EncoderError, match="not in the local cache, and the hub cannot be reached"):
         load_tokenizer("openai/clip-vit-base-patch32")

@@ -1,0 +1,201 @@
+"""What is given in the wrong place, or misspelt, is told with what is there and what may be meant."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import call, fail, run_and_name_heavy_modules, succeed
+from samples import make_features, write_palm_folder, write_sample
+
+STORE = "data/features/Tones/mini.zarr"
+OTHER = "data/features/Other/mini.zarr"
+HEADS = "runs/Tones/mini/heads.h5"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a dataset, two stores and one place of heads, whose content no test reads."""
+    monkeypatch.chdir(tmp_path)
+    write_palm_folder(tmp_path / "own" / "Tones")
+    for store in (STORE, OTHER):
+        write_sample(Path(store), make_features())
+    Path(HEADS).parent.mkdir(parents=True)
+    Path(HEADS).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("data", f"data: a folder, no feature store; did you mean {OTHER} or {STORE}?"),
+        ("data/features/", f"data/features: a folder, no feature store; did you mean {OTHER} or {STORE}?"),
+        ("data/features/Tones", f"a folder, no feature store; did you mean {STORE}?"),
+        (
+            "data/features/Tonse/mini.zarr",
+            f"here; did you mean {STORE}? If not, make it with: palm",
+        ),
+        ("data/features/Tones/mimi.zarr", f"no feature store here; did you mean {STORE}?"),
+        ("Tones", f"no feature store here; did you mean {STORE}?"),
+        ("tones", f"no feature store here; did you mean {STORE}?"),
+        ("own/Tones", f"a folder, no feature store; did you mean {STORE}?"),
+        ("runs/Tones/mini", f"fitted heads, no feature store; did you mean {STORE}?"),
+        ("own/Tones/train.csv", f"a file (.csv), no feature store; did you mean {STORE}?"),
+        ("new", "a folder, no feature store; make it with: palm-cache extract --dataset new"),
+        ("x.zarr", "no feature store here; make it with: palm-cache extract"),
+    ],
+)
+def test_a_store_that_is_none_is_told_with_those_that_are_meant(project: Path, given: str, told: str) -> None:
+    (project / "new").mkdir()
+    for words in (("search", given, "--row", "0"), ("store", "info", given), ("fit", "--store", given)):
+        assert told in fail(*words), words
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("runs", f"runs: a folder, no heads; did you mean {HEADS}?"),
+        ("runs/Tones/", f"runs/Tones: a folder, no heads; did you mean {HEADS}?"),
+        ("runs/Tonse/mini/heads.h5", f"no heads here; did you mean {HEADS}?"),
+        ("runs/Tones/mimi", f"no heads here; did you mean {HEADS}?"),
+        (STORE, f"a feature store, no heads; did you mean {HEADS}?"),
+        ("Tones", f"no heads here; did you mean {HEADS}?"),
+        (OTHER, "a feature store, no heads; fit some with: palm-cache fit"),
+    ],
+)
+def test_heads_that_are_none_are_told_with_those_that_are_meant(project: Path, given: str, told: str) -> None:
+    for words in (
+        ("predict", given, "own/Tones/audios"),
+        ("predict", given, "--store", STORE),
+        ("export", given, "--to", "onnx"),
+        ("calibrate", given),
+        ("search", STORE, "--head", given, "--uncertain"),
+    ):
+        assert told in fail(*words), words
+
+
+def test_a_place_of_credentials_is_never_looked_into_for_what_was_meant(project: Path) -> None:
+    assert "no feature store here; make it with" in fail("store", "info", "memory://nowhere/mini.zarr")
+
+
+@pytest.mark.parametrize("features", ["data", "data/features/Tones", STORE])
+def test_the_folder_of_stores_is_found_at_another_level(project: Path, features: str) -> None:
+    told = f"{features}: no feature store here; did you mean --features data/features?"
+    assert told in fail("fit", "--features", features)
+    assert told in fail("fit", "--features", features, "--dataset", "own/Tones")
+
+
+def test_a_dataset_with_stores_of_another_encoder_alone_is_told_so(project: Path) -> None:
+    told = fail("fit", "--dataset", "Tones", "--encoder", "clap:me/other")
+    assert "did you mean --encoder mini? If not, make it with: palm-cache extract --dataset Tones" in told
+
+
+@pytest.mark.parametrize("words", [("dog", "bark"), ("--text", "dog", "bark"), ("bark", "--text", "dog")])
+def test_a_text_without_quotes_is_told_with_the_command_that_has_them(
+    project: Path, words: tuple[str, ...]
+) -> None:
+    told = fail("search", STORE, *words)
+    assert f"a text of several words needs quotes: palm-cache search {STORE} --text 'dog bark'" in told
+
+
+def test_of_several_words_those_that_are_paths_stay_stores(project: Path) -> None:
+    assert "data/features/nowhere: no feature store here" in fail(
+        "search", STORE, "data/features/nowhere", "--text", "dog"
+    )
+
+
+def test_one_head_is_shown_by_its_name(project: Path) -> None:
+    assert json.loads(succeed("heads", "palm", "--json").stdout)["name"] == "palm"
+    assert "did you mean palm?" in fail("heads", "plam")
+
+
+NAMES = ["Sounds", "own/Sounds", "own/Sounds/", "./own/Sounds", "own/../own/Sounds", "{here}/own/Sounds"]
+
+
+def test_every_command_takes_a_dataset_by_all_its_names(project: Path) -> None:
+    shutil.copytree("own/Tones", "own/Sounds")
+    shutil.copy("own/Sounds/train.csv", "own/table.csv")
+    succeed("extract", "--dataset", "own/Sounds")
+    quick = ("--head", "prototype", "--shots", "1", "--seeds", "0")
+    for name in (name.format(here=project) for name in NAMES):
+        for words in (
+            ("extract", "--dry-run", "--dataset", name),
+            ("extract", "--dataset", name),
+            ("heads", "prototype", "--dataset", name),
+            ("fit", *quick, "--dataset", name),
+            ("evaluate", "--dataset", name),
+            ("prompts", "--dataset", name),
+            ("datasets", "--check", name),
+            ("store", "verify", "data/features/Sounds/mini.zarr", "--dataset", name),
+        ):
+            assert call(*words).exit_code == 0, words
+    assert sorted(path.name for path in Path("data/features").iterdir() if path.name[0] != ".") == [
+        "Other",
+        "Sounds",
+        "Tones",
+    ]
+
+
+def test_a_name_of_stores_is_followed_to_the_files_or_told_where_they_were(project: Path) -> None:
+    shutil.copytree("own/Tones", "own/Sounds")
+    succeed("extract", "--dataset", "own/Sounds")
+    assert "did you mean Sounds?" in fail("extract", "--dataset", "Sonuds")
+    assert "did you mean own/Sounds?" in fail("extract", "--dataset", "own/Sonuds")
+    assert "which has no card; what is made of it: palm-cache datasets --check Sounds" in fail(
+        "datasets", "Sounds"
+    )
+    shutil.move("own/Sounds", "elsewhere")
+    assert f"its files have left {project / 'own' / 'Sounds'}" in fail("extract", "--dataset", "Sounds")
+
+
+def test_a_table_with_its_audio_elsewhere_is_not_taken_for_the_folder_of_audio(project: Path) -> None:
+    shutil.copy("own/Tones/train.csv", "labels.csv")
+    succeed("extract", "--dataset", "labels.csv", "--root", "own/Tones/audios")
+    assert "give table and --root again" in fail("extract", "--dataset", "labels")
+
+
+def test_stores_elsewhere_verify_against_the_dataset_that_they_name(project: Path) -> None:
+    succeed("extract", "--dataset", "own/Tones", "--features", "stores")
+    assert "OK" in succeed("store", "verify", "stores/Tones/mini.zarr", "--recompute", "1").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fit", "--dataset", "nope"),
+        ("fit", "--features", "nowhere"),
+        ("fit", "--store", "data"),
+        ("prompts", "--dataset", "nope"),
+        ("extract", "--dataset", "nope"),
+        ("heads", "--dataset", "nope"),
+        ("heads", "nope"),
+        ("encoders", "nope"),
+        ("datasets", "nope"),
+        ("download", "nope"),
+        ("pull", "x"),
+        ("push", "nowhere", "hf://me/x"),
+        ("predict", "nowhere", "x.wav"),
+        ("predict", HEADS, "nowhere.wav"),
+        ("predict", HEADS, "own/empty"),
+        ("export", "nowhere", "--to", "onnx"),
+        ("calibrate", "nowhere"),
+        ("search", "data", "--text", "dog"),
+        ("explore", "data"),
+        ("label", "data"),
+        ("store", "info", "data"),
+        ("store", "verify", "data"),
+        ("store", "export", "data", "x.h5"),
+        ("transfer", "nowhere", STORE),
+        ("report", "--out", "nowhere"),
+        ("evaluate", "--out", "rnus"),
+        ("export", HEADS, "--to", "onnx", "--run", "nope"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_words_are_told_before_torch_is_loaded(project: Path, words: tuple[str, ...]) -> None:
+    ended = run_and_name_heavy_modules(*words)
+    assert ended.returncode in (1, 3), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout.strip() == ""
