@@ -14,9 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import product
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Literal
 
@@ -175,8 +173,6 @@ class Worker:
     resources: Resources
     session: str
     """Tells one extraction from the next: workers outlive an extraction and must not reuse its state."""
-    owner: int = field(default_factory=os.getpid)
-    """Number of the process that made this."""
 
     @property
     def road_key(self) -> tuple[object, ...]:
@@ -186,8 +182,6 @@ class Worker:
 
     def embed(self, clips: Sequence[Numbered], known: bool = False) -> tuple[list[ClipReport], list[str]]:
         """Embed clips in this process; also return what the user should know."""
-        if current_process().name.startswith("LokyProcess"):  # started by the owner, not by a cluster
-            _follow(self.owner)
         with _working(self) as work:
             reports = list(work.embed(clips, known=known))
             notes, work.road.notes = work.road.notes, []
@@ -288,8 +282,7 @@ def _free_device(names: Sequence[str]) -> tuple[str, FileLock | None]:
     return names[os.getpid() % len(names)], None
 
 
-@lru_cache(maxsize=1)
-def _follow(parent: int) -> None:
+def follow(parent: int, *_: object) -> None:
     """Leave it to the parent process when this one ends: Ctrl-C is for the parent, its death is for both."""
     # A terminal sends Ctrl-C to both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,6 +7,7 @@ once and writes into the cache itself. joblib does the spreading, whatever the p
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import joblib
 
 from palm_cache.errors import ClusterError, PalmCacheError, ParameterError
 from palm_cache.extraction.encoders.registry import split_spec
-from palm_cache.extraction.work import ClipReport, Numbered, Worker
+from palm_cache.extraction.work import ClipReport, Numbered, Worker, follow
 from palm_cache.store.places import absolute
 
 SECONDS_TO_CONNECT = 30
@@ -59,7 +60,10 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int,
     calls = (joblib.delayed(sent.embed)(_absolute(task), known) for task in tasks)
     cluster = worker.resources.cluster
     if not cluster:
-        yield from joblib.Parallel(n_processes, return_as="generator_unordered")(calls)
+        # For a road of another key joblib starts other processes, and the former ones end with their encoder.
+        # In one that went on, loky would take a larger encoder for a leak, kill it and warn.
+        begin = {"initializer": follow, "initargs": (os.getpid(), sent.road_key)}
+        yield from joblib.Parallel(n_processes, return_as="generator_unordered", **begin)(calls)
         return
     if cluster.startswith("dask:"):
         with _dask(cluster):

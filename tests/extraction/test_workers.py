@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -63,6 +64,20 @@ def assert_alike(out: Path, alone: FeatureStore) -> None:
     np.testing.assert_allclose(mine.audio, theirs.audio, atol=1e-5)
     assert mine.digest == theirs.digest
     assert FeatureStore(out).problems() == []
+
+
+@pytest.mark.slow
+def test_processes_go_on_with_an_encoder_and_end_before_another(folder: Path, tmp_path: Path) -> None:
+    def workers(name: str, batch_size: int) -> set[int | None]:
+        resources = Resources(device="cpu", jobs=2, batch_size=batch_size)
+        out = tmp_path / name / "features" / "Tones" / "mini.zarr"
+        assert extract(read(folder), "mini", out, resources=resources).embedded == N_CLIPS
+        return {process.pid for process in multiprocessing.active_children()}
+
+    first = workers("a", 4)
+    assert first
+    assert workers("b", 4) == first
+    assert not workers("c", 3) & first
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask, about what it closes
