@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from palm_cache.errors import OutputError, StoreError, visible
-from palm_cache.store.places import folder, is_remote_failure, reason_of
+from palm_cache.store.places import Folder, folder, is_remote_failure, reason_of
 from palm_cache.types import Place
 
 P = TypeVar("P", bound=Place)
@@ -98,10 +98,23 @@ def replacing(path: Place) -> Iterator[Path]:
         If the file cannot be written.
     """
     where = folder(named(path).parent)
-    with write_errors(path):
-        with where.replacing(path.name) as temporary:
-            yield temporary
-        where.remove(where.left_behind(path.name.__eq__))
+    with write_errors(path), where.replacing(path.name) as temporary:
+        yield temporary
+    clear_left_behind(where, path.name.__eq__)
+
+
+def clear_left_behind(where: Folder, ours: Callable[[str], object]) -> None:
+    """Remove what killed writers left of files, as far as that may be looked for and removed.
+
+    Parameters
+    ----------
+    ours : callable
+        See :meth:`~palm_cache.store.places.Folder.left_behind`.
+    """
+    with suppress(OSError):
+        for name in where.left_behind(ours):
+            with suppress(OSError):
+                where.remove([name])
 
 
 def named(path: P) -> P:

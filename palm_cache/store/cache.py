@@ -31,7 +31,7 @@ from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from palm_cache.errors import StoreError
-from palm_cache.store.atomic import write_errors
+from palm_cache.store.atomic import clear_left_behind, write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.segments import (
@@ -242,7 +242,7 @@ class Cache:
         OutputError
             If that cannot be written; nothing is lost then.
         """
-        self.folder.remove(self.folder.left_behind(is_cache_file))
+        clear_left_behind(self.folder, is_cache_file)
         if self.n_small < 2:
             return
         with write_errors(self.folder.place, "--cache"), self.folder.alone("merge") as alone:

@@ -18,11 +18,9 @@ A store is written whole by :mod:`palm_cache.store.writing` and replaced as a wh
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +31,7 @@ from numpy.typing import NDArray
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
 from palm_cache.store.header import StoredRows, row_keys, twins
 from palm_cache.store.layout import STORE_ROOT
-from palm_cache.store.root import StoreRoot, file_hash
+from palm_cache.store.root import StoreRoot
 from palm_cache.types import Features, Fold
 
 if TYPE_CHECKING:
@@ -73,9 +71,9 @@ class FeatureStore(StoreRoot):
         """Return the path of every row's file inside the dataset, or of some rows'."""
         return [str(name) for name in self._read("path", rows)]
 
-    def contents(self) -> NDArray[np.uint8]:
+    def contents(self, rows: slice = slice(None)) -> NDArray[np.uint8]:
         """Return the sha256 of every row's file, (rows, 32); zeros where it could not be read."""
-        return np.asarray(self._read("content_sha256"), np.uint8)
+        return np.asarray(self._read("content_sha256", rows), np.uint8)
 
     def content_hashes(self) -> list[str]:
         """Return the same in hexadecimal, "" where the file could not be read."""
@@ -180,7 +178,7 @@ class FeatureStore(StoreRoot):
 
         It holds nothing but the numbers and their crc32c; what is all zeros has no file.
         """
-        name = f"audio/c/{number}/0/0"
+        name = chunk_name(number)
         shape = (min(CHUNK_ROWS, self.n_clips), *self._audio_shape[1:])
         if name not in self._files:
             return np.zeros(shape, np.float32)
@@ -193,45 +191,6 @@ class FeatureStore(StoreRoot):
             raise self._damaged(f"audio is damaged ({name}: {error})") from error
         except OSError as error:
             raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
-
-    def unchanged(self, rows: StoredRows) -> set[int]:
-        """Return the numbers of the files of embeddings that hold the same rows in another table.
-
-        Parameters
-        ----------
-        rows : StoredRows
-            Of the same recipe.
-        """
-        try:
-            both = slice(min(self.n_clips, len(rows.names)))
-            failed, (start, end) = _failed(self.errors(), both.stop), self.stretches(both)
-            same = (self._read("content_sha256", both) == rows.contents[both]).all(axis=1)
-        except StoreError:  # damaged, or replaced meanwhile
-            return set()
-        if min(self.n_clips, CHUNK_ROWS) != min(len(rows.names), CHUNK_ROWS):
-            return set()
-        same &= failed == _failed(rows.errors, both.stop)
-        same &= (start == rows.start[both]) & (
-            (end == rows.end[both]) | (np.isnan(end) & np.isnan(rows.end[both]))
-        )
-        full = both.stop // CHUNK_ROWS if self.n_clips != len(rows.names) else -(-both.stop // CHUNK_ROWS)
-        return {file for file in range(full) if same[file * CHUNK_ROWS :][:CHUNK_ROWS].all()}
-
-    def carry_over(self, number: int, built: Path) -> bool:
-        """Give a file of embeddings to a store that is being built on this machine, unless it is damaged."""
-        name = f"audio/c/{number}/0/0"
-        if name not in self._files:
-            return True  # all zeros
-        file = built / name
-        file.parent.mkdir(parents=True)
-        try:
-            self._folder.link(name, file)
-            if file_hash(file.read_bytes()) == self._files[name][1]:
-                return True
-        except OSError:  # gone with a store that another process has replaced
-            pass
-        shutil.rmtree(file.parent.parent)
-        return False
 
     def spans(self) -> list[slice]:
         """Return the rows that lie in one file each."""
@@ -321,10 +280,9 @@ class FeatureStore(StoreRoot):
             raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
 
 
-def _failed(errors: Mapping[int, str], n_rows: int) -> NDArray[np.bool_]:
-    failed = np.zeros(n_rows, bool)
-    failed[[row for row in errors if row < n_rows]] = True
-    return failed
+def chunk_name(number: int) -> str:
+    """Return the name of a file of embeddings."""
+    return f"audio/c/{number}/0/0"
 
 
 def _together(contents: NDArray[np.uint8], groups: Sequence[str] | None) -> Tensor | None:

@@ -94,6 +94,11 @@ class StoreRoot:
             return [text for text in pool.map(problem, self._files) if text]
 
     @property
+    def manifest(self) -> Mapping[str, tuple[int, str]]:
+        """Size and hash of every file but the root, by its path below the store's folder."""
+        return self._files
+
+    @property
     def file_names(self) -> list[str]:
         """Paths of all its files below its folder."""
         return [*self._files, STORE_ROOT]

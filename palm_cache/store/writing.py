@@ -10,8 +10,9 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from palm_cache.errors import OutputError
+from palm_cache.errors import OutputError, StoreError
 from palm_cache.store.atomic import named, parse_json, write_errors
-from palm_cache.store.features import CHUNK_ROWS, FeatureStore
+from palm_cache.store.features import CHUNK_ROWS, FeatureStore, chunk_name
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.header import StoredRows, StoreHeader, written_source
 from palm_cache.store.layout import STORE_ROOT
@@ -76,8 +77,15 @@ def write_store(
     )
     with write_errors(path), where.workspace() as work:
         built = Path(work, "store")
-        _write_arrays(built, header, rows, text, audio, before)
-        _seal(built)
+        group = zarr.create_group(built, attributes=asdict(header))
+        carried = (
+            _carry_over(before, built, rows)
+            if before and before.header.fingerprint == header.fingerprint
+            else {}
+        )
+        _write_audio(group, built, header, len(rows.names), audio, carried)
+        _write_rows(group, rows, text)
+        _seal(built, carried)
         publish(built, where)
     if isinstance(path, Path):
         remove_unfinished(path.parent)
@@ -96,16 +104,20 @@ def publish(built: Path, where: Folder) -> None:
     where.publish(built, claimed_files, STORE_ROOT, json.dumps(claim).encode())
 
 
-def _seal(built: Path) -> None:
-    """Add the manifest to the root of a store."""
-    files = sorted(file for file in built.rglob("*") if file.is_file() and file != built / STORE_ROOT)
-    names = [file.relative_to(built).as_posix() for file in files]
+def _seal(built: Path, known: Mapping[str, tuple[int, str]]) -> None:
+    """Add the manifest, of which a part is known, to the root of a store."""
+    names = sorted(folder(built).files().keys() - {STORE_ROOT})
 
-    def about(file: Path) -> tuple[int, str]:
-        return file.stat().st_size, file_hash(file.read_bytes())
+    def about(name: str) -> tuple[int, str]:
+        return known.get(name) or _size_and_hash(built, name)
 
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock
-        _change_root(built, files=dict(zip(names, pool.map(about, files), strict=True)))
+        _change_root(built, files=dict(zip(names, pool.map(about, names), strict=True)))
+
+
+def _size_and_hash(built: Path, name: str) -> tuple[int, str]:
+    content = folder(built).read(name)
+    return len(content), file_hash(content)
 
 
 def name_source(built: Path, source: str, folder: Place) -> None:
@@ -192,16 +204,54 @@ def remove_unfinished(beside: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _write_arrays(
+def _carry_over(before: FeatureStore, built: Path, rows: StoredRows) -> dict[str, tuple[int, str]]:
+    """Give files of embeddings whose rows are the same to a store that is built; return their manifest.
+
+    Both stores then have one file, which is never written to: it goes with the last of its names.
+    """
+
+    def carry(name: str) -> bool:
+        file = built / name
+        file.parent.mkdir(parents=True)
+        with suppress(OSError):  # gone with a store that another process has replaced
+            folder(before.path).link(name, file)
+            if _size_and_hash(built, name) == before.manifest[name]:
+                return True
+        shutil.rmtree(file.parent.parent)
+        return False
+
+    names = [name for name in map(chunk_name, _unchanged(before, rows)) if name in before.manifest]
+    with ThreadPoolExecutor() as pool:
+        carried = pool.map(carry, names)
+        return {name: before.manifest[name] for name, whole in zip(names, carried, strict=True) if whole}
+
+
+def _unchanged(store: FeatureStore, rows: StoredRows) -> list[int]:
+    """Return the numbers of the files of embeddings that hold the same rows in another table."""
+    try:
+        n_before, n_now = store.n_clips, len(rows.names)
+        both = slice(min(n_before, n_now))
+        (start, end), contents, errors = store.stretches(both), store.contents(both), store.errors()
+    except StoreError:  # damaged, or replaced meanwhile
+        return []
+    if min(n_before, CHUNK_ROWS) != min(n_now, CHUNK_ROWS):  # of another shape
+        return []
+    same = (contents == rows.contents[both]).all(axis=1) & (start == rows.start[both])
+    same &= (end == rows.end[both]) | (np.isnan(end) & np.isnan(rows.end[both]))
+    same[[row for row in errors.keys() ^ rows.errors.keys() if row < len(same)]] = False
+    files = range(0, len(same) if n_before == n_now else len(same) // CHUNK_ROWS * CHUNK_ROWS, CHUNK_ROWS)
+    return [first // CHUNK_ROWS for first in files if same[first : first + CHUNK_ROWS].all()]
+
+
+def _write_audio(
+    group: zarr.Group,
     path: Path,
     header: StoreHeader,
-    rows: StoredRows,
-    text: NDArray[np.float32],
+    n_rows: int,
     audio: Callable[[slice], NDArray[np.float32]],
-    before: FeatureStore | None,
+    there: Collection[str],
 ) -> None:
-    group = zarr.create_group(path, attributes=asdict(header))
-    n_rows, checksum = len(rows.names), Crc32cCodec()
+    """Write the embeddings, but for the files that are there already."""
     # Embeddings are noise to a compressor: a checksum is all they need.
     chunk = max(1, min(CHUNK_ROWS, n_rows))
     group.create_array(
@@ -209,14 +259,17 @@ def _write_arrays(
         shape=(n_rows, header.views, header.dim),
         chunks=(chunk, header.views, header.dim),
         dtype="float32",
-        compressors=[checksum],
+        compressors=[Crc32cCodec()],
         fill_value=0.0,
     )
-    same = before.unchanged(rows) if before and before.header.fingerprint == header.fingerprint else set()
     for number, start in enumerate(range(0, n_rows, CHUNK_ROWS)):
-        if before is None or number not in same or not before.carry_over(number, path):
+        if chunk_name(number) not in there:
             block = audio(slice(start, min(start + CHUNK_ROWS, n_rows)))
-            _write_chunk(path / "audio" / "c" / str(number) / "0" / "0", block, chunk)
+            _write_chunk(path / chunk_name(number), block, chunk)
+
+
+def _write_rows(group: zarr.Group, rows: StoredRows, text: NDArray[np.float32]) -> None:
+    """Write all but the embeddings of sounds."""
     errors = sorted(rows.errors.items())
     strings = np.dtypes.StringDType()
     arrays: dict[str, NDArray[Any]] = {
@@ -236,7 +289,7 @@ def _write_arrays(
         arrays[f"folds/{number}/train"] = fold.train.numpy()
         arrays[f"folds/{number}/test"] = fold.test.numpy()
     for name, values in arrays.items():
-        codecs = [ZstdCodec(), checksum]
+        codecs = [ZstdCodec(), Crc32cCodec()]
         group.create_array(name, data=np.asarray(values), chunks=_chunks(values), compressors=codecs)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from palm_cache.store.header import StoredRows
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.places import folder
 from palm_cache.store.places.local import LocalFolder
-from palm_cache.store.root import root_hash
+from palm_cache.store.root import file_hash, root_hash
 from palm_cache.store.writing import claimed_files, write_store
 
 
@@ -126,6 +127,27 @@ def test_a_damaged_file_is_made_anew_and_not_taken_over(store: Path) -> None:
     write_store(store, broken.header, rows, broken.text(), embeddings, before=broken)
     assert asked == [3, 5]
     assert files_of(store) == whole
+
+
+def test_a_pipe_in_the_place_of_a_file_is_made_anew_and_waited_for_by_nobody(store: Path) -> None:
+    before, whole = FeatureStore(store), files_of(store)
+    audio, rows = before.audio(), before.rows()
+    (store / "audio/c/3/0/0").unlink()
+    os.mkfifo(store / "audio/c/3/0/0")
+    write_store(store, before.header, rows, before.text(), audio.__getitem__, before=before)
+    assert files_of(store) == whole
+
+
+def test_a_file_that_is_taken_over_is_read_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def hashed(content: bytes) -> str:
+        sizes.append(len(content))
+        return file_hash(content)
+
+    monkeypatch.setattr("palm_cache.store.writing.file_hash", hashed)
+    assert write_again(store, FeatureStore(store).rows(), [*range(120)]) == set()
+    assert sizes.count((store / "audio/c/0/0/0").stat().st_size) == 8
 
 
 def test_where_disks_know_no_second_names_files_are_copied(

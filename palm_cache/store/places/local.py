@@ -14,9 +14,11 @@ import tempfile
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
@@ -31,11 +33,19 @@ RACY_NS = 2_000_000_000
 UNFINISHED = ".palm-cache-unfinished"
 """Marks a folder in which a process builds a tree; its content says which."""
 
-_PARTIAL = re.compile(r"\.(.+)\.([0-9a-f]{8}-\d+)\.[0-9a-f]{8}\.partial")
+_WRITER = r"[0-9a-f]{8}-[0-9]+"
+"""What :func:`this_writer` returns."""
+
+_PARTIAL = re.compile(rf"\.(.+)\.({_WRITER})\.[0-9a-f]{{8}}\.partial")
 """What a file is called while it is written: its name, who writes, something of its own."""
 
 SECONDS_ABANDONED = 24 * 3600
-"""After how long a file that another machine was writing, and has not written to since, is left behind."""
+"""After how long what has not been written to counts as left behind, whoever was writing it: the number of a
+process that has ended may be another's now."""
+
+MACHINE_FACTS = ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid")
+"""Where the system says which machine this is, since when, and among which processes numbers count:
+containers and machines may bear the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +108,14 @@ class LocalFolder:
                 folder.rmdir()
 
     def left_behind(self, ours: Callable[[str], object]) -> list[str]:
-        """Return what writers of files have left: those of this machine that died, others' of long ago."""
+        """Return what writers of files have left: those of this machine that died, and all of long ago."""
         left = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.place) as entries:
             for entry in entries:
                 match = _PARTIAL.fullmatch(entry.name)
                 if match and ours(match[1]) and entry.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):
-                        idle = time.time() - entry.stat().st_mtime
-                        if _is_dead(match[2]) or (not _is_of_here(match[2]) and idle > SECONDS_ABANDONED):
+                        if _is_abandoned(match[2], [Path(entry.path)]):
                             left.append(entry.name)
         return left
 
@@ -234,31 +243,39 @@ def state(file: Path, status: os.stat_result | None = None) -> bytes | None:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Return the workspaces that processes of this machine left beside a tree when they were killed."""
+    """Return the workspaces that processes left beside a tree when they were killed."""
     left = []
     for mark in folder.glob(f".*.partial*/{UNFINISHED}"):
+        work = mark.parent
         with suppress(OSError, ValueError):
-            if _is_dead(mark.read_text(encoding="ascii")):
-                left.append(mark.parent)
+            writer = LocalFolder(work).read(UNFINISHED).decode("ascii")
+            if re.fullmatch(_WRITER, writer) and _is_abandoned(writer, chain([mark], work.rglob("*"))):
+                left.append(work)
     return left
 
 
 def this_writer() -> str:
     """Return what tells this process from others, on disks that several machines share."""
-    return f"{zlib.crc32(socket.gethostname().encode()):08x}-{os.getpid()}"
+    return f"{_machine():08x}-{os.getpid()}"
 
 
-def _is_of_here(writer: str) -> bool:
-    """Tell whether a process is or was one of this machine."""
-    return writer.partition("-")[0] == this_writer().partition("-")[0]
+@lru_cache(maxsize=1)
+def _machine() -> int:
+    names = [socket.gethostname()]
+    for fact in map(Path, MACHINE_FACTS):
+        with suppress(OSError):
+            names.append(str(fact.readlink()) if fact.is_symlink() else fact.read_text(encoding="ascii"))
+    return zlib.crc32("\0".join(names).encode())
 
 
-def _is_dead(writer: str) -> bool:
-    """Tell whether a process was one of this machine and has ended."""
-    if not _is_of_here(writer):
-        return False
-    try:
-        os.kill(int(writer.partition("-")[2]), 0)
-    except OSError as error:
-        return isinstance(error, ProcessLookupError)
-    return False
+def _is_abandoned(writer: str, files: Iterable[Path]) -> bool:
+    """Tell whether a process has ended, or has written to none of its files for long."""
+    machine, _, process = writer.partition("-")
+    if machine == f"{_machine():08x}":
+        try:
+            os.kill(int(process), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except OSError:  # another user's
+            pass
+    return max(file.lstat().st_mtime for file in files) < time.time() - SECONDS_ABANDONED
