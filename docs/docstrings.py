@@ -11,6 +11,9 @@ from typing import Any
 import griffe
 from latex2mathml.converter import convert
 
+SCROLLING = '<div style="overflow-x: auto">{}</div>\n\n'
+"""Around an equation, so that a long one does not widen the page on a telephone."""
+
 
 class Docstrings(griffe.Extension):
     """Turn ``.. math::``, ``:math:`` and roles such as ``:class:`` into what Markdown knows."""
@@ -21,7 +24,7 @@ class Docstrings(griffe.Extension):
             return
         text = re.sub(
             r"^\.\. math::[ ]*(.*(?:\n(?:[ ]+.*)?)*)",
-            lambda match: convert(" ".join(match[1].split()), display="block") + "\n\n",
+            lambda match: SCROLLING.format(convert(" ".join(match[1].split()), display="block")),
             obj.docstring.value,
             flags=re.MULTILINE,
         )

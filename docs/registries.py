@@ -48,7 +48,7 @@ def describe_encoders() -> str:
 
     rows = [
         f"| {', '.join(f'`{spec}`' for spec in card.spec.split(' or '))} | {html.escape(card.description)} | "
-        f"{'yes' if card.reads_text else 'no'} | {card.window} |"
+        f"{'its own' if card is OWN else 'yes' if card.reads_text else 'no'} | {card.window} |"
         for card in (*CARDS.values(), OWN)
     ]
     return "\n".join(["| `--encoder` | what it is | reads text | window |", "|---|---|---|---|", *rows])
