@@ -127,30 +127,32 @@ def bench_extraction(
     """
     files = find_files(folder, n_clips)
     threads = threads or torch.get_num_threads()
-    before, total, done, left_out = _load_average(), len(ways) * (1 + rounds), 0, []
+    before, total, finished, left_out = _load_average(), len(ways) * (1 + rounds), 0, []
     running: list[tuple[Contender, ProcessPoolExecutor]] = []
     with ExitStack() as stack:
-        for way in ways:
+        for contender in ways:
             place = Path(stack.enter_context(TemporaryDirectory()))
             process = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
             try:
-                way.start_seconds = process.submit(start, spec, files, way.how, threads, place).result()
-                running.append((way, process))
+                contender.start_seconds = process.submit(
+                    start, spec, files, contender.how, threads, place
+                ).result()
+                running.append((contender, process))
             except EncoderError as error:
                 if len(running) < 2:
                     raise
-                left_out.append(f"{way.name}: {error}")
-            done += 1
-            progress("measuring", done, total)
+                left_out.append(f"{contender.name}: {error}")
+            finished += 1
+            progress("measuring", finished, total)
         for _ in range(rounds):
-            for way, process in running:
-                way.turns.append(process.submit(take_turn).result())
-                done += 1
-                progress("measuring", done, total)
-        for way, process in running:
-            way.embeddings, way.peak_bytes = process.submit(finish).result()
+            for contender, process in running:
+                contender.turns.append(process.submit(take_turn).result())
+                finished += 1
+                progress("measuring", finished, total)
+        for contender, process in running:
+            contender.embeddings, contender.peak_bytes = process.submit(finish).result()
     load = (before, _load_average())
-    results = _compare([way for way, _ in running])
+    results = _compare([contender for contender, _ in running])
     return Benchmark(spec, len(files), rounds, threads, machine(), load, results, left_out)
 
 
@@ -182,33 +184,33 @@ def _is_audio(path: Path) -> bool:
 
 
 def _compare(ways: Sequence[Contender]) -> list[Result]:
-    return [_result(way, plain=ways[0], reference=ways[1]) for way in ways]
+    return [_result(contender, plain=ways[0], reference=ways[1]) for contender in ways]
 
 
-def _result(way: Contender, plain: Contender, reference: Contender) -> Result:
-    theirs = _unit(reference)
-    n_clips = len(theirs)
-    towers = [turn.tower_seconds for turn in way.turns if turn.tower_seconds is not None]
+def _result(contender: Contender, plain: Contender, reference: Contender) -> Result:
+    vectors = _unit(reference)
+    n_clips = len(vectors)
+    towers = [turn.tower_seconds for turn in contender.turns if turn.tower_seconds is not None]
     # Turns of one round are neighbours in time: compare those, then take the middle one.
-    pairs = list(zip(plain.turns, way.turns, strict=True))
+    pairs = list(zip(plain.turns, contender.turns, strict=True))
     return Result(
-        name=way.name,
-        seconds=median(turn.seconds for turn in way.turns) / n_clips,
-        cpu_seconds=median(turn.cpu_seconds for turn in way.turns) / n_clips,
+        name=contender.name,
+        seconds=median(turn.seconds for turn in contender.turns) / n_clips,
+        cpu_seconds=median(turn.cpu_seconds for turn in contender.turns) / n_clips,
         speedup=median(slow.seconds / turn.seconds for slow, turn in pairs),
         tower_seconds=median(towers) / n_clips if towers else None,
-        of_ceiling=median(alone / turn.seconds for alone, turn in zip(towers, way.turns, strict=True))
+        of_ceiling=median(alone / turn.seconds for alone, turn in zip(towers, contender.turns, strict=True))
         if towers
         else None,
-        min_cosine=float((_unit(way) * theirs).sum(axis=1).min()),
-        peak_bytes=way.peak_bytes,
-        start_seconds=way.start_seconds,
-        turns=way.turns,
+        min_cosine=float((_unit(contender) * vectors).sum(axis=1).min()),
+        peak_bytes=contender.peak_bytes,
+        start_seconds=contender.start_seconds,
+        turns=contender.turns,
     )
 
 
-def _unit(way: Contender) -> NDArray[np.float64]:
-    vectors = np.asarray(way.embeddings, np.float64)
+def _unit(contender: Contender) -> NDArray[np.float64]:
+    vectors = np.asarray(contender.embeddings, np.float64)
     unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
 

@@ -127,10 +127,10 @@ class ExtractionRunner:
         EncoderError
             If a clip could not be embedded.
         """
-        for done in self._done:
-            if done.error:
-                raise EncoderError(f"{self._encoder.spec}: {self._clips[done.row][1].name}: {done.error}")
-        contents = [done.content for done in sorted(self._done, key=lambda done: done.row)]
+        for clip in self._done:
+            if clip.error:
+                raise EncoderError(f"{self._encoder.spec}: {self._clips[clip.row][1].name}: {clip.error}")
+        contents = [clip.content for clip in sorted(self._done, key=lambda clip: clip.row)]
         keys = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, KEY_BYTES)
         return np.asarray(self._cache.take(keys)[:, 0])
 
@@ -146,16 +146,16 @@ class ExtractionRunner:
     @torch.inference_mode()
     def _read_features(self) -> list[Tensor]:
         """Return what the audio tower reads of all clips in batches, on the device."""
-        encoder, alike = self._encoder, dict[int, list[Tensor]]()
+        encoder, batches = self._encoder, dict[int, list[Tensor]]()
         for clip in self._clips:
             for piece in read_file([clip], CuttingRule.of(encoder, self._recipe)):
                 for waveform in piece.stretches:
                     windows = cut_windows(waveform, encoder.window)
-                    alike.setdefault(len(windows), []).append(windows)
+                    batches.setdefault(len(windows), []).append(windows)
         size = self._road.batch_size
         return [
             encoder.front_end(torch.stack(clips[start : start + size]).to(encoder.device))
-            for clips in alike.values()
+            for clips in batches.values()
             for start in range(0, len(clips), size)
         ]
 

@@ -33,9 +33,9 @@ StoresArgument = Annotated[
 ]
 
 
-@takes(asked=SearchParams, rows=RowFilter, loading=LoadingParams)
+@takes(question=SearchParams, rows=RowFilter, loading=LoadingParams)
 def search(
-    asked: dict[str, object],
+    question: dict[str, object],
     rows: dict[str, object],
     loading: dict[str, object],
     stores: StoresArgument,
@@ -69,7 +69,7 @@ def search(
 
     palm-cache search data/features/demo/mini.zarr --head runs/demo/mini --class siren
     """
-    query, kept = made(SearchParams, asked), made(RowFilter, rows)
+    query, kept = made(SearchParams, question), made(RowFilter, rows)
     if csv is not None and as_json:
         raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")
     load("palm_cache.retrieval.find")
@@ -87,7 +87,7 @@ def search(
         from palm_cache.retrieval.copies import copy_found
 
         copies = copy_found(result, copy)
-        notes += [f"{counted(len(copies.written), 'file')} -> {copy}", *copies.notes]
+        notes += [f"{counted(len(copies.files), 'file')} -> {copy}", *copies.notes]
     _show(result, csv, as_json)
     for note in notes:
         say(f"note: {note}")

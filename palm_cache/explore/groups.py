@@ -51,7 +51,7 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
     -------
     features : Features
         Its labels and class names are those of the groups; unlabelled clips are a group of their own.
-    told : str
+    caption : str
         What the groups are, in words; "" if they are the labels.
 
     Raises
@@ -65,17 +65,15 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
         raise ParameterError("colour by one of clusters, head and text")
     usable = np.flatnonzero(features.usable.numpy())
     if by.head is not None:
-        asked = ask_head(Stores([store]), open_head(by.head, by.run).head, by.loading)
-        likeliest = probabilities(asked.scorer, features.audio[usable].numpy()).argmax(axis=1)
-        return _regrouped(
-            features, usable, likeliest, asked.scorer.head.class_names
-        ), f"what {asked.run} says"
+        head = ask_head(Stores([store]), open_head(by.head, by.run).head, by.loading)
+        likeliest = probabilities(head.scorer, features.audio[usable].numpy()).argmax(axis=1)
+        return _regrouped(features, usable, likeliest, head.scorer.head.class_names), f"what {head.run} says"
     if by.text is not None:
         query = text_query(Stores([store]), by.text, by.loading)
         nearby = nearest(features.audio.numpy(), query, FOUND, among=features.usable.numpy()).rows
         names = (f"like {by.text!r}", "others")
-        told = f"the {counted(len(nearby), 'clip')} nearest to {by.text!r}, and the others"
-        return _regrouped(features, usable, (~np.isin(usable, nearby)).astype(int), names), told
+        caption = f"the {counted(len(nearby), 'clip')} nearest to {by.text!r}, and the others"
+        return _regrouped(features, usable, (~np.isin(usable, nearby)).astype(int), names), caption
     if by.clusters or not (features.labels >= 0).any():
         count = by.clusters or min(MAX_CLUSTERS, max(1, len(usable) // 5))
         return _regrouped(

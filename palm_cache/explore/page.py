@@ -86,10 +86,10 @@ def write_page(
     names = [_name(*row) for row in zip(paths, start, end, strict=True)]
     # First what may be refused, then what takes long.
     if predictions:
-        verdicts, told = read_run(predictions, run, features), ""
+        verdicts, caption = read_run(predictions, run, features), ""
         features = with_unlabelled(features)
     else:
-        features, told = group(features, store, by)
+        features, caption = group(features, store, by)
         verdicts = neighbour_votes(features)
     places = project(features.audio[usable, 0].numpy(), method, progress=progress)
     data = {
@@ -104,10 +104,10 @@ def write_page(
         "said": verdicts.said[usable].tolist(),
         "share": np.round(verdicts.share[usable], 4).tolist(),
         "verdict": f"{verdicts.run} says" if verdicts.run else "Neighbours say",
-        "verdicts": _words(of_run=bool(verdicts.run), of_classes=not told),
+        "verdicts": _words(of_run=bool(verdicts.run), of_classes=not caption),
     }
     with replacing(out) as temporary:
-        temporary.write_text(_render(features, verdicts, method, names, data, told), encoding="utf-8")
+        temporary.write_text(_render(features, verdicts, method, names, data, caption), encoding="utf-8")
     return Page(out, len(usable), tuple(notes))
 
 
@@ -117,7 +117,7 @@ def _render(
     method: MapMethod,
     names: Sequence[str],
     data: dict[str, object],
-    told: str,
+    caption: str,
 ) -> str:
     labels, predicted = features.labels.numpy(), verdicts.said
     place_of = np.cumsum(features.usable.numpy()) - 1  # of a row among the clips on the map
@@ -135,7 +135,7 @@ def _render(
         names=names,
         place_of=place_of.tolist(),
         data=data,
-        told=told,
+        caption=caption,
     )
 
 

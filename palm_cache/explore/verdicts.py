@@ -110,13 +110,13 @@ def confusions(verdicts: Verdicts, features: Features) -> list[Confusion]:
     of_classes = []
     for label in range(len(features.class_names)):
         judged = np.flatnonzero((labels == label) & (classes >= 0))
-        wrong = judged[classes[judged] != label]
-        surest = wrong[np.argsort(-verdicts.share[wrong], kind="stable")]
-        taken_for = Counter(classes[wrong].tolist())
+        mistaken = judged[classes[judged] != label]
+        surest = mistaken[np.argsort(-verdicts.share[mistaken], kind="stable")]
+        taken_for = Counter(classes[mistaken].tolist())
         ranked = sorted(taken_for.items(), key=lambda item: (-item[1], item[0]))
         of_classes.append(
             Confusion(
-                label, len(judged), len(wrong), tuple(ranked), tuple(surest[:LISTED_PER_CLASS].tolist())
+                label, len(judged), len(mistaken), tuple(ranked), tuple(surest[:LISTED_PER_CLASS].tolist())
             )
         )
     return sorted(of_classes, key=lambda confusion: (-confusion.wrong, confusion.label))
@@ -153,8 +153,8 @@ def _members(names: list[str], run: str | None, file: Path) -> tuple[str, list[s
     try:
         chosen = runs[choose_run(runs, run)]
     except UnknownNameError:
-        known = dict.fromkeys([*map(without_variant, groups), *groups, *names])
-        raise UnknownNameError.among("run", run, known) from None
+        known_runs = dict.fromkeys([*map(without_variant, groups), *groups, *names])
+        raise UnknownNameError.among("run", run, known_runs) from None
     if "-fold" in run:
         return chosen, [chosen]
     return next((name, sorted(members)) for name, members in groups.items() if chosen in members)

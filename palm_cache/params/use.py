@@ -10,7 +10,7 @@ from palm_cache.params import CLIP_TOKENIZER, check_bounds, check_device
 from palm_cache.types import Help
 
 ExportFormat = Literal["safetensors", "onnx"]
-Doubt = Literal["margin", "entropy"]
+Uncertainty = Literal["margin", "entropy"]
 MapMethod = Literal["tsne", "pca", "umap"]
 
 MAX_PREDICT_BATCH = 4_096
@@ -99,7 +99,7 @@ class SearchParams:
     ] = None
     uncertain: Annotated[bool, Help("With --head: rows that it is most in doubt about.")] = False
     by: Annotated[
-        Doubt | None,
+        Uncertainty | None,
         Help("With --uncertain: how doubt is measured.", metavar="margin|entropy", shown="margin"),
     ] = None
     run: Annotated[

@@ -22,7 +22,7 @@ MEGABYTE = 1 << 20
 class Copies:
     """What became of the files."""
 
-    written: tuple[Path, ...]
+    files: tuple[Path, ...]
     notes: tuple[str, ...]
     """Files that were there already and are left as they are, and rows that cannot be read."""
 
@@ -37,7 +37,7 @@ def copy_found(result: SearchResult, folder: Path) -> Copies:
     OutputError
         If the folder cannot be written.
     """
-    written, notes = [], []
+    copies, notes = [], []
     width = len(str(len(result.files)))
     with write_errors(folder, "--copy"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,8 +66,8 @@ def copy_found(result: SearchResult, folder: Path) -> Copies:
         except AudioError as error:
             notes.append(f"{row['path']}: {error}")
         else:
-            written.append(target)
-    return Copies(tuple(written), tuple(notes))
+            copies.append(target)
+    return Copies(tuple(copies), tuple(notes))
 
 
 def _content(file: Place) -> Iterable[bytes]:

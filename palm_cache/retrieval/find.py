@@ -16,7 +16,7 @@ from upath import UPath
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.whereabouts import locate
 from palm_cache.params import CLIP_TOKENIZER
-from palm_cache.params.use import ROWS_FOUND, Doubt, LoadingParams, RowFilter, SearchParams
+from palm_cache.params.use import ROWS_FOUND, LoadingParams, RowFilter, SearchParams, Uncertainty
 from palm_cache.retrieval.queries import ask_head, file_query, row_query, text_query
 from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
 from palm_cache.retrieval.stores import Stores
@@ -62,7 +62,7 @@ def search(
     head: AnyPath | None = None,
     class_name: str | None = None,
     uncertain: bool = False,
-    by: Doubt | None = None,
+    by: Uncertainty | None = None,
     diverse: bool = False,
     k: int = ROWS_FOUND,
     labels: Sequence[str] = (),
@@ -126,7 +126,7 @@ def search(
     >>> found.table["label"].tolist()
     ['low tone', 'low tone', 'low tone']
     """
-    asked = SearchParams(
+    params = SearchParams(
         text=text,
         like=None if like is None else str(like),
         row=None if row is None else str(row),
@@ -144,55 +144,55 @@ def search(
     remarks: tuple[str, ...] = ()
     if diverse:
         ranking, query, measure = _diverse(opened, rows, k), "unlike all that is labelled", "distance"
-    elif asked.head is not None:
-        ranking, query, measure = _by_head(opened, rows, asked, asked.head, loading)
+    elif params.head is not None:
+        ranking, query, measure = _by_head(opened, rows, params, params.head, loading)
     else:
-        ranking, query, remarks = _like_an_example(opened, rows, asked, loading)
+        ranking, query, remarks = _like_an_example(opened, rows, params, loading)
         measure = "cosine"
     table, files = describe(opened, ranking, place(audio) if audio is not None else None)
     return SearchResult(table, query, measure, files, remarks)
 
 
 def _like_an_example(
-    stores: Stores, rows: RowFilter, asked: SearchParams, loading: LoadingParams
+    stores: Stores, rows: RowFilter, params: SearchParams, loading: LoadingParams
 ) -> tuple[Ranking, str, tuple[str, ...]]:
     among = stores.among(rows)
     remarks: tuple[str, ...] = ()
-    if asked.text is not None:
-        vector, query = text_query(stores, asked.text, loading), f"text: {asked.text}"
-    elif asked.like is not None:
-        vector, remarks = file_query(stores, asked.like, loading)
-        query = f"like {asked.like}"
+    if params.text is not None:
+        vector, query = text_query(stores, params.text, loading), f"text: {params.text}"
+    elif params.like is not None:
+        vector, remarks = file_query(stores, params.like, loading)
+        query = f"like {params.like}"
     else:
-        assert asked.row is not None
-        vector, itself = row_query(stores, asked.row)
+        assert params.row is not None
+        vector, itself = row_query(stores, params.row)
         among[itself] = False
-        query = f"like row {asked.row}"
-    return nearest(stores, vector, asked.k, among=among), query, remarks
+        query = f"like row {params.row}"
+    return nearest(stores, vector, params.k, among=among), query, remarks
 
 
 def _by_head(
-    stores: Stores, rows: RowFilter, asked: SearchParams, heads: str, loading: LoadingParams
+    stores: Stores, rows: RowFilter, params: SearchParams, heads: str, loading: LoadingParams
 ) -> tuple[Ranking, str, str]:
-    head = ask_head(stores, open_head(heads_file(Path(heads)), asked.run).head, loading)
-    if asked.class_name is not None:
-        label = head.label(asked.class_name)
+    head = ask_head(stores, open_head(heads_file(Path(heads)), params.run).head, loading)
+    if params.class_name is not None:
+        label = head.label(params.class_name)
         score, measure = head.score(lambda shares: shares[:, label]), "probability"
-        query = f"{asked.class_name}, says {head.run}"
+        query = f"{params.class_name}, says {head.run}"
     else:
-        doubt = asked.by or "margin"
-        score, measure = head.score(partial(uncertainty, by=doubt)), "doubt"
-        query = f"{head.run} is in doubt ({doubt})"
-    ranking = highest(stores, score, asked.k, among=stores.among(rows))
+        measured_by = params.by or "margin"
+        score, measure = head.score(partial(uncertainty, by=measured_by)), "doubt"
+        query = f"{head.run} is in doubt ({measured_by})"
+    ranking = highest(stores, score, params.k, among=stores.among(rows))
     return Ranking(ranking.rows[0], ranking.scores[0]), query, measure
 
 
 def _diverse(stores: Stores, rows: RowFilter, k: int) -> Ranking:
-    known = np.flatnonzero((stores.labels >= 0) & stores.usable)
+    labelled = np.flatnonzero((stores.labels >= 0) & stores.usable)
     among = stores.among(rows) & (stores.labels < 0)
     if not among.any():
         raise ParameterError("diverse: every row that was asked for has a label; nothing is left to propose")
-    return diverse(stores, known, k, among=among)
+    return diverse(stores, labelled, k, among=among)
 
 
 def describe(
@@ -222,14 +222,14 @@ def describe(
 
 def _record(stores: Stores, row: int, score: float) -> dict[str, object]:
     store, number = stores.origin(int(row))
-    here = slice(number, number + 1)
-    start, end = store.stretches(here)
+    one_row = slice(number, number + 1)
+    start, end = store.stretches(one_row)
     label = int(stores.labels[row])
     return {
         "score": float(score),
         "dataset": store.header.dataset,
         "row": number,
-        "path": store.clip_names(here)[0],
+        "path": store.clip_names(one_row)[0],
         "start": float(start[0]),
         "end": float(end[0]),
         "label": stores.class_names[label] if label >= 0 else None,

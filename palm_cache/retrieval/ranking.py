@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from palm_cache.errors import ParameterError
-from palm_cache.params.use import Doubt
+from palm_cache.params.use import Uncertainty
 
 BLOCK_ROWS = 1024
 """Rows of an array that are looked at together."""
@@ -136,13 +136,13 @@ def highest(
         numbers = np.tile(rows.start + candidates, (n_scores, 1))
         return _best(numbers, np.asarray(scores[:, candidates], np.float64), k)
 
-    kept = nothing
+    best = nothing
     for rows, scores in _over_blocks(embeddings, best_of):
         if rows.size:
-            kept = _best(np.hstack([kept[0], rows]), np.hstack([kept[1], scores]), k)
-        if 0 < k == kept[1].shape[1]:
-            least = np.where(np.isnan(kept[1][:, -1]), -np.inf, kept[1][:, -1])
-    return Ranking(*kept)
+            best = _best(np.hstack([best[0], rows]), np.hstack([best[1], scores]), k)
+        if 0 < k == best[1].shape[1]:
+            least = np.where(np.isnan(best[1][:, -1]), -np.inf, best[1][:, -1])
+    return Ranking(*best)
 
 
 def cosines(block: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -168,7 +168,7 @@ def cosines(block: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray
     return np.asarray(of_views.reshape(rows, views, -1).max(axis=1).T)
 
 
-def uncertainty(probabilities: NDArray[np.floating], by: Doubt = "margin") -> NDArray[np.float64]:
+def uncertainty(probabilities: NDArray[np.floating], by: Uncertainty = "margin") -> NDArray[np.float64]:
     """Measure how much in doubt a classifier is.
 
     Parameters
@@ -187,7 +187,7 @@ def uncertainty(probabilities: NDArray[np.floating], by: Doubt = "margin") -> ND
     ----------
     Settles, "Active Learning Literature Survey", 2009, section 3.1.
     """
-    if by not in get_args(Doubt):
+    if by not in get_args(Uncertainty):
         raise ParameterError(f"uncertain by {by!r}; choose margin or entropy")
     shares = np.asarray(probabilities, np.float64)
     n_classes = shares.shape[-1]
@@ -230,13 +230,13 @@ def diverse(
     algorithm 1.
     """
     n_rows = _count(embeddings)
-    known = np.unique(np.asarray(labelled, np.int64))
+    labelled_rows = np.unique(np.asarray(labelled, np.int64))
     open_to = np.ones(n_rows, bool) if among is None else among.copy()
-    open_to[known] = False
+    open_to[labelled_rows] = False
     count = min(k, int(open_to.sum()))
     picked, distances = np.zeros(count, np.int64), np.zeros(count)
     nearness = np.full(n_rows, -1.0)  # the largest cosine with any row that is labelled or picked
-    newest = known
+    newest = labelled_rows
     for place in range(count):
         if len(newest):
             _come_nearer(nearness, embeddings, newest)
