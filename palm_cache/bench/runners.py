@@ -18,7 +18,7 @@ from torch import Tensor
 from palm_cache.bench.plain import plain_loop
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import cut_windows
-from palm_cache.extraction.embedding import Road
+from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.reading import CuttingRule, read_file
 from palm_cache.extraction.work import Work, audio_cache
@@ -103,11 +103,11 @@ class ExtractionRunner:
 
     def __init__(self, spec: str, files: Sequence[Path], how: ExtractionSetup, place: Path) -> None:
         self._encoder = load_encoder(spec, how.recipe, device=how.device)
-        self._road = Road(self._encoder, how.recipe, how.batch_size)
+        self._embedder = Embedder(self._encoder, how.recipe, how.batch_size)
         self._recipe, self._place = how.recipe, place
         self._clips = [(row, Clip(file, file.name, None)) for row, file in enumerate(files)]
         self._features = self._read_features()
-        self._road.on_workers(self._run_tower, self._features[:1])
+        self._embedder.on_workers(self._run_tower, self._features[:1])
         self.prepare()
 
     def prepare(self) -> None:
@@ -117,7 +117,7 @@ class ExtractionRunner:
 
     def embed(self) -> None:
         """Extract into the cache."""
-        self._done = list(Work(self._road, self._cache).embed(self._clips))
+        self._done = list(Work(self._embedder, self._cache).embed(self._clips))
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return what was embedded last, (n_files, dim).
@@ -136,7 +136,7 @@ class ExtractionRunner:
 
     def run_tower(self) -> bool:
         """Run the audio tower with the workers that extraction has."""
-        self._road.on_workers(self._run_tower, self._features)
+        self._embedder.on_workers(self._run_tower, self._features)
         return True
 
     @torch.inference_mode()
@@ -152,7 +152,7 @@ class ExtractionRunner:
                 for waveform in piece.stretches:
                     windows = cut_windows(waveform, encoder.window)
                     batches.setdefault(len(windows), []).append(windows)
-        size = self._road.batch_size
+        size = self._embedder.batch_size
         return [
             encoder.front_end(torch.stack(clips[start : start + size]).to(encoder.device))
             for clips in batches.values()

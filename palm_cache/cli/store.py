@@ -140,7 +140,7 @@ def _hold_against(
     loading: LoadingParams,
 ) -> tuple[list[str], Recomputation | None]:
     """Compare a store with its dataset and its encoder."""
-    from palm_cache.extraction.embedding import Road
+    from palm_cache.extraction.embedding import Embedder
     from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
     from palm_cache.extraction.verify import dataset_problems, recompute
 
@@ -152,10 +152,10 @@ def _hold_against(
         trust_remote_code=loading.trust_remote_code,
     )
     problems: list[str] = []
-    with Road(encoder, recipe_of(opened.header.recipe)) as road, progress_bar("clips") as progress:
+    with Embedder(encoder, recipe_of(opened.header.recipe)) as embedder, progress_bar("clips") as progress:
         if compare:
-            problems += dataset_problems(opened, table, road, progress)
-        again = recompute(opened, table, road, count, seed, progress) if count else None
+            problems += dataset_problems(opened, table, embedder, progress)
+        again = recompute(opened, table, embedder, count, seed, progress) if count else None
     return [*problems, *(again.problems if again else ())], again
 
 

@@ -1,4 +1,4 @@
-"""The one road from sound to vector: reading, windows, batches, the encoder.
+"""From sound to vector: reading, windows, batches, the encoder.
 
 ::
 
@@ -10,7 +10,8 @@ companions.
 
 On a CPU each worker computes in a thread of its own, and torch does not split its operations further: two
 workers with a batch each are quicker than one that splits every operation in two. A GPU has a few workers,
-each with its own stream for as long as the road is open: while one computes, the others' batches are copied.
+each with its own stream for as long as the embedder is open: while one computes, the others' batches are
+copied.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class _Open:
     """Whether it is not to be embedded any more."""
 
 
-class Road:
+class Embedder:
     """A loaded encoder, its readers and its workers; open until closed.
 
     Parameters

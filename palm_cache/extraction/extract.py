@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, DataError, ParameterError, StaleStoreError, counted
 from palm_cache.extraction.collapse import collapse_note
-from palm_cache.extraction.embedding import Road
+from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.known_files import KnownFiles, file_cache
@@ -103,9 +103,9 @@ class Extractor:
         self._close.close()
 
     @cached_property
-    def road(self) -> Road:
+    def embedder(self) -> Embedder:
         """Readers and workers of this process, made when they are first needed."""
-        return self._close.enter_context(Road(self.encoder, self.recipe, self.resources.batch_size))
+        return self._close.enter_context(Embedder(self.encoder, self.recipe, self.resources.batch_size))
 
     def plan(self, table: ClipTable, out: Place, cache: Place, progress: Progress = no_progress) -> Plan:
         """Find out what :meth:`extract` would do with the same arguments, and write nothing.
@@ -117,7 +117,7 @@ class Extractor:
         present = StoreState.at(out)
         survey = self._survey(table, file_cache(cache))
         unseen = [(row, table.clips[row]) for row in np.flatnonzero(~survey.seen).tolist()]
-        hashed = self.road.embed(unseen, lambda _: False, n_clips=len(unseen))
+        hashed = self.embedder.embed(unseen, lambda _: False, n_clips=len(unseen))
         for number, outcome in enumerate(hashed, start=1):
             survey.learn(outcome.row, outcome.content, outcome.state, outcome.error)
             progress("checking", number, len(unseen))
@@ -172,14 +172,14 @@ class Extractor:
         notes = self._gone(present, table)
         if present.format1 is not None and not stale:
             everything = list(enumerate(table.clips))
-            taken = take_over(out, everything, self.road, audio)
+            taken = take_over(out, everything, self.embedder, audio)
             notes.append(f"{out} was of an earlier format; {counted(taken, 'clip')} kept their embedding")
         survey = self._survey(table, files)
         progress("checking", int(survey.seen.sum()), len(table.clips))
         run = RunningExtraction(
             table=table,
             encoder=self.encoder,
-            road=lambda: self.road,
+            embedder=lambda: self.embedder,
             recipe=self.recipe,
             resources=self.resources,
             fingerprint=fingerprint(self.audio_recipe),
@@ -210,7 +210,7 @@ class Extractor:
                 0, f"{len(survey.unread)} of {counted(len(table.clips), 'audio file')} could not be read"
             )
         failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
-        notes = [*table.notes, *notes, *run.sound_notes, *self._road_notes()]
+        notes = [*table.notes, *notes, *run.sound_notes, *self._embedder_notes()]
         return Extraction(out, len(table.clips), run.embedded, failures, tuple(notes))
 
     def _gone(self, present: StoreState, table: ClipTable) -> list[str]:
@@ -388,10 +388,10 @@ class Extractor:
             made_with={**library_versions(), **_machine(encoder), **encoder.made_with},
         )
 
-    def _road_notes(self) -> list[str]:
-        if "road" not in self.__dict__:
+    def _embedder_notes(self) -> list[str]:
+        if "embedder" not in self.__dict__:
             return []
-        notes, self.road.notes = self.road.notes, []
+        notes, self.embedder.notes = self.embedder.notes, []
         return notes
 
 

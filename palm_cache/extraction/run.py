@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from palm_cache.errors import AudioError, counted
-from palm_cache.extraction.embedding import Road
+from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.engine import feeding_processes
 from palm_cache.extraction.known_files import KnownFiles
@@ -31,7 +31,7 @@ class RunningExtraction:
 
     table: ClipTable
     encoder: Encoder
-    road: Callable[[], Road]
+    embedder: Callable[[], Embedder]
     """Opens the readers and workers of this process."""
     recipe: Recipe
     resources: Resources
@@ -107,7 +107,7 @@ class RunningExtraction:
             self.notes += check_runtime(self.encoder, [clip for _, clip in todo], self.recipe)
 
         if jobs == 1 and not resources.cluster:
-            yield from Work(self.road(), self.audio, check).embed(todo, known=known)
+            yield from Work(self.embedder(), self.audio, check).embed(todo, known=known)
             return
         check()
         worker = Worker(

@@ -9,7 +9,7 @@ import soundfile
 
 from palm_cache.errors import AudioError
 from palm_cache.extraction.audio import open_regular
-from palm_cache.extraction.embedding import Road
+from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.reading import read_file
 from palm_cache.extraction.work import Numbered
 from palm_cache.store.cache import Cache
@@ -17,7 +17,7 @@ from palm_cache.store.format1 import format1_embeddings
 from palm_cache.types import Clip, Place
 
 
-def take_over(store: Place, clips: Sequence[Numbered], road: Road, cache: Cache) -> int:
+def take_over(store: Place, clips: Sequence[Numbered], embedder: Embedder, cache: Cache) -> int:
     """Let the cache know what a store of format 1 knows of some clips, and return of how many.
 
     Nothing is embedded. Clips that earlier versions decoded or mixed down otherwise are left out: MP3, crops
@@ -25,7 +25,7 @@ def take_over(store: Place, clips: Sequence[Numbered], road: Road, cache: Cache)
     """
     contents: dict[bytes, Clip] = {}
     rows = dict(clips)
-    for outcome in road.embed(clips, lambda _: False, n_clips=len(clips)):
+    for outcome in embedder.embed(clips, lambda _: False, n_clips=len(clips)):
         if outcome.content:
             contents[outcome.content] = rows[outcome.row]
     taken = 0
@@ -33,7 +33,7 @@ def take_over(store: Place, clips: Sequence[Numbered], road: Road, cache: Cache)
         fit = [
             row
             for row, key in enumerate(keys)
-            if key.tobytes() in contents and _read_as_before(contents[key.tobytes()], road)
+            if key.tobytes() in contents and _read_as_before(contents[key.tobytes()], embedder)
         ]
         fresh = np.array(fit, np.int64)[~cache.look_up(keys[fit]).known]
         cache.add(keys[fresh], embeddings[fresh])
@@ -41,15 +41,17 @@ def take_over(store: Place, clips: Sequence[Numbered], road: Road, cache: Cache)
     return taken
 
 
-def _read_as_before(clip: Clip, road: Road) -> bool:
+def _read_as_before(clip: Clip, embedder: Embedder) -> bool:
     try:
         with open_regular(clip.file) as file, soundfile.SoundFile(file) as sound:
             seconds, channels, form = sound.frames / sound.samplerate, sound.channels, sound.format
     except (AudioError, soundfile.SoundFileError):
         return False
-    longest = road.cut.window.stretch / road.cut.sample_rate
+    longest = embedder.cut.window.stretch / embedder.cut.sample_rate
     if form == "MP3" or (form == "OGG" and seconds > longest):
         return False
     if channels == 1:
         return True
-    return not any(piece.error or piece.heard.channels_alone for piece in read_file([(0, clip)], road.cut))
+    return not any(
+        piece.error or piece.heard.channels_alone for piece in read_file([(0, clip)], embedder.cut)
+    )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import counted
-from palm_cache.extraction.embedding import Road
+from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.work import Numbered
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Clip, ClipTable, Progress, no_progress
@@ -47,7 +47,7 @@ Row = tuple[str, float, float]
 
 
 def dataset_problems(
-    store: FeatureStore, table: ClipTable, road: Road, progress: Progress = no_progress
+    store: FeatureStore, table: ClipTable, embedder: Embedder, progress: Progress = no_progress
 ) -> list[str]:
     """Compare the rows of a store with the clips, classes and folds of its dataset; one line per problem.
 
@@ -55,7 +55,7 @@ def dataset_problems(
 
     Parameters
     ----------
-    road : Road
+    embedder : Embedder
         Of any encoder: only its readers work.
     """
     rows, hashes = store.rows(), store.content_hashes()
@@ -64,7 +64,9 @@ def dataset_problems(
     in_both = [row for row in known if row in wanted]
     changed = []
     numbered = [(known[row], wanted[row]) for row in in_both]
-    for number, outcome in enumerate(road.embed(numbered, lambda _: False, n_clips=len(numbered)), start=1):
+    for number, outcome in enumerate(
+        embedder.embed(numbered, lambda _: False, n_clips=len(numbered)), start=1
+    ):
         if outcome.content.hex() != hashes[outcome.row]:
             changed.append(rows.names[outcome.row])
         progress("comparing", number, len(numbered))
@@ -105,7 +107,7 @@ def _row(clip: Clip) -> Row:
 def recompute(
     store: FeatureStore,
     table: ClipTable,
-    road: Road,
+    embedder: Embedder,
     count: int,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -114,7 +116,7 @@ def recompute(
 
     Parameters
     ----------
-    road : Road
+    embedder : Embedder
         Of the encoder that made the store: see ``load_encoder_of``.
     count : int
         Clips to take, of those that have an embedding; all of them if there are fewer.
@@ -133,7 +135,7 @@ def recompute(
     exact = store.header.recipe.get("precision", "fp32") == "fp32"
     hashes = store.content_hashes()
     difference, cosine, compared = 0.0, 1.0, 0
-    for number, outcome in enumerate(road.embed(clips, n_clips=len(clips)), start=1):
+    for number, outcome in enumerate(embedder.embed(clips, n_clips=len(clips)), start=1):
         progress("embedding again", number, len(clips))
         where = f"row {outcome.row}, {rows[outcome.row][0]}"
         changed = outcome.content.hex() != hashes[outcome.row]

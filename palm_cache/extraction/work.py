@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import decoder_version
-from palm_cache.extraction.embedding import Outcome, Road, Vectors
+from palm_cache.extraction.embedding import Embedder, Outcome, Vectors
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe
@@ -72,14 +72,14 @@ def audio_cache(root: Place, encoder: Encoder, recipe: Recipe, *, retry: bool = 
 
 @dataclass(slots=True)
 class Work:
-    """A road into a cache; several threads may use one."""
+    """An embedder that works for a cache; several threads may use one."""
 
-    road: Road
+    embedder: Embedder
     cache: Cache
     begin: Callable[[], None] = lambda: None
     """Called before the first clip is embedded."""
     _claimed: set[bytes] = field(default_factory=set)
-    """Keys that are on the road or have been: each is embedded once."""
+    """Keys that are in work or have been: each is embedded once."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _looked: float = 0.0
     """When it was looked what is in the cache."""
@@ -118,7 +118,7 @@ class Work:
         waiting: list[Outcome] = []
         begun, bytes_waiting = time.monotonic(), 0
         try:
-            for outcome in self.road.embed(clips, wanted, still_wanted=still_wanted, n_clips=len(clips)):
+            for outcome in self.embedder.embed(clips, wanted, still_wanted=still_wanted, n_clips=len(clips)):
                 waiting.append(outcome)
                 bytes_waiting += 0 if outcome.vectors is None else outcome.vectors.nbytes
                 if bytes_waiting > SEGMENT_BYTES or time.monotonic() - begun > SEGMENT_SECONDS:
@@ -175,8 +175,8 @@ class Worker:
     """Tells one extraction from the next: workers outlive an extraction and must not reuse its state."""
 
     @property
-    def road_key(self) -> tuple[object, ...]:
-        """What two workers have in common that may share an encoder and its road."""
+    def embedder_key(self) -> tuple[object, ...]:
+        """What two workers have in common that may share an embedder."""
         resources = self.resources
         return self.encoder, self.fingerprint, self.recipe, resources.devices, resources.batch_size
 
@@ -184,12 +184,12 @@ class Worker:
         """Embed clips in this process; also return what the user should know."""
         with _working(self) as work:
             reports = list(work.embed(clips, known=known))
-            notes, work.road.notes = work.road.notes, []
+            notes, work.embedder.notes = work.embedder.notes, []
         return reports, notes
 
 
 class _Shared:
-    """What the tasks of a process share: an encoder on its road, and the work of the latest extraction."""
+    """What the tasks of a process share: an embedder, and the work of the latest extraction."""
 
     def __init__(self, worker: Worker) -> None:
         with ExitStack() as opened:
@@ -201,11 +201,13 @@ class _Shared:
                     f"encoder {worker.encoder!r}: a worker loaded other weights or libraries (fingerprint "
                     f"{loaded[:12]}, wanted {worker.fingerprint[:12]}); give all workers the same environment"
                 )
-            self.road = opened.enter_context(Road(encoder, worker.recipe, worker.resources.batch_size))
+            self.embedder = opened.enter_context(
+                Embedder(encoder, worker.recipe, worker.resources.batch_size)
+            )
             self._opened = opened.pop_all()
-        self.road_key = worker.road_key
+        self.embedder_key = worker.embedder_key
         self.tasks = 0
-        """How many are on the road."""
+        """How many are in work."""
         self._latest: tuple[Worker, Work] | None = None
 
     def close(self) -> None:
@@ -215,10 +217,10 @@ class _Shared:
     def work_of(self, worker: Worker) -> Work:
         """Return the work of an extraction, with a cache that looks into its place afresh."""
         if self._latest is None or self._latest[0] != worker:
-            encoder, retry = self.road.encoder, worker.resources.retry_failed
+            encoder, retry = self.embedder.encoder, worker.resources.retry_failed
             self._latest = (
                 worker,
-                Work(self.road, audio_cache(worker.cache, encoder, worker.recipe, retry=retry)),
+                Work(self.embedder, audio_cache(worker.cache, encoder, worker.recipe, retry=retry)),
             )
         return self._latest[1]
 
@@ -233,10 +235,10 @@ _SHARING = threading.Lock()
 def _working(worker: Worker) -> Iterator[Work]:
     """Give the work that a worker's task is part of; its encoder is loaded once, for all tasks and datasets.
 
-    A road to another encoder is closed when its last task is done: threads and weights would stay for ever.
+    The embedder of another encoder is closed when its last task is done: else its threads and weights stay.
     """
     with _SHARING:
-        if not _shared or _shared[0].road_key != worker.road_key:
+        if not _shared or _shared[0].embedder_key != worker.embedder_key:
             forget()
             _shared.append(_Shared(worker))
         shared = _shared[0]

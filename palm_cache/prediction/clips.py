@@ -1,4 +1,4 @@
-"""Clips: one answer per file, through the same road as extraction."""
+"""Clips: one answer per file, embedded as extraction does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from palm_cache.extraction.embedding import Outcome, Road
+from palm_cache.extraction.embedding import Embedder, Outcome
 from palm_cache.extraction.encoders.engine import default_batch
 from palm_cache.prediction.answers import Failure, Prediction, printable
 from palm_cache.prediction.classifier import Classifier
@@ -70,18 +70,20 @@ def predict_files(
 def _heard(classifier: Classifier, clips: Sequence[tuple[int, Clip]], batch_size: int) -> Iterator[Outcome]:
     """Embed clips by every encoder of a classifier; those of several stand side by side, as in stores."""
     with ExitStack() as opened:
-        roads = [
-            opened.enter_context(Road(encoder, recipe, batch_size)) for encoder, recipe in classifier.ears
+        embedders = [
+            opened.enter_context(Embedder(encoder, recipe, batch_size)) for encoder, recipe in classifier.ears
         ]
         # Each gives an outcome for every clip, in about their order: only few wait for the others.
         waiting: dict[int, dict[int, Outcome]] = {}
-        for outcomes in zip(*(road.embed(clips, n_clips=len(clips)) for road in roads), strict=True):
+        for outcomes in zip(
+            *(embedder.embed(clips, n_clips=len(clips)) for embedder in embedders), strict=True
+        ):
             for ear, outcome in enumerate(outcomes):
                 of_clip = waiting.setdefault(outcome.row, {})
                 of_clip[ear] = outcome
-                if len(of_clip) == len(roads):
+                if len(of_clip) == len(embedders):
                     del waiting[outcome.row]
-                    yield _side_by_side([of_clip[place] for place in range(len(roads))])
+                    yield _side_by_side([of_clip[place] for place in range(len(embedders))])
 
 
 def _side_by_side(outcomes: Sequence[Outcome]) -> Outcome:

@@ -18,7 +18,7 @@ from palm_cache.adaptation.scorer import Scorer
 from palm_cache.errors import AudioError, EncoderError, ParameterError, StaleStoreError, UnknownNameError
 from palm_cache.extraction.audio import duration, open_regular
 from palm_cache.extraction.datasets.columns import seconds
-from palm_cache.extraction.embedding import Road
+from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
 from palm_cache.params.use import LoadingParams
@@ -102,8 +102,8 @@ def file_query(stores: Stores, like: str, loading: LoadingParams) -> tuple[Vecto
     if start >= length or (end is not None and end > length + PAST_THE_END):
         raise ParameterError(f"{like}: the file ends at {length:.2f} s; choose a stretch that lies in it")
     recipe = recipe_of({**stores.header.recipe, "views": 1}, loading.tokenizer)
-    with Road(load_encoder(stores, loading), recipe, 1) as road:
-        (outcome,) = road.embed([(0, Clip(path, str(path), None, start, end))], n_clips=1)
+    with Embedder(load_encoder(stores, loading), recipe, 1) as embedder:
+        (outcome,) = embedder.embed([(0, Clip(path, str(path), None, start, end))], n_clips=1)
     if outcome.vectors is None or outcome.heard.silence:
         raise AudioError(f"{like}: {outcome.error or outcome.heard.silence}")
     return outcome.vectors[0], outcome.heard.remarks

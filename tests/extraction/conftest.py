@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from samples import parted, road_threads, write_palm_folder
+from samples import embedder_threads, parted, write_palm_folder
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.extraction import extract as stage_one
@@ -61,7 +61,7 @@ def run(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Run:
 
 @pytest.fixture
 def no_thread_left() -> Iterator[None]:
-    """Ask of a test that its roads are closed when it ends."""
-    before = road_threads()
+    """Ask of a test that its embedders are closed when it ends."""
+    before = embedder_threads()
     yield
-    assert road_threads() <= before
+    assert embedder_threads() <= before

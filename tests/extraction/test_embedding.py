@@ -18,7 +18,7 @@ from torch import Tensor
 from palm_cache.errors import AudioError, EncoderError
 from palm_cache.extraction import embedding, reading, work
 from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
-from palm_cache.extraction.embedding import Outcome, Road
+from palm_cache.extraction.embedding import Embedder, Outcome
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.cuda_graphs import RECORDING
 from palm_cache.extraction.encoders.mini import MiniEncoder
@@ -63,8 +63,8 @@ def run(
 ) -> dict[int, Outcome]:
     """Embed clips one time each and return their outcomes by row."""
     found: dict[int, Outcome] = {}
-    with Road(encoder, Recipe(), batch_size) as road:
-        for outcome in road.embed(enumerate(clips), n_clips=len(clips)):
+    with Embedder(encoder, Recipe(), batch_size) as embedder:
+        for outcome in embedder.embed(enumerate(clips), n_clips=len(clips)):
             assert outcome.row not in found
             found[outcome.row] = outcome
             take(outcome)
@@ -109,8 +109,8 @@ def test_overlapped_work_gives_the_bits_of_work_in_turn_whatever_is_in_a_batch(
 ) -> None:
     encoder = load_encoder("mini", device="cpu")
     assert isinstance(encoder, MiniEncoder)
-    with Road(encoder, Recipe(views=views), batch) as road:
-        found = {one.row: one for one in road.embed(enumerate(clips), n_clips=len(clips))}
+    with Embedder(encoder, Recipe(views=views), batch) as embedder:
+        found = {one.row: one for one in embedder.embed(enumerate(clips), n_clips=len(clips))}
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
     expected = one_after_the_other(encoder, clips, views, batch or 4)
@@ -137,8 +137,8 @@ def test_every_batch_has_the_same_shape_and_companions_change_nothing(
 
 def test_what_is_known_is_hashed_only(clips: list[Clip], one_thread: None) -> None:
     encoder, known = SpectrumEncoder(), {bytes.fromhex(hash_of(clips[row])) for row in range(20)}
-    with Road(encoder) as road:
-        found = {one.row: one for one in road.embed(enumerate(clips), lambda key: key not in known)}
+    with Embedder(encoder) as embedder:
+        found = {one.row: one for one in embedder.embed(enumerate(clips), lambda key: key not in known)}
     assert sorted(vectors(found)) == list(range(20, 30))
     assert all(found[row].content in known and not found[row].error for row in range(20))
 
@@ -190,7 +190,7 @@ def test_outcomes_are_taken_while_the_next_batch_is_embedded(
     clips: list[Clip], one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedding_goes_on, second_waits, waits = threading.Event(), threading.Event(), []
-    numbers, submit = itertools.count(1), Road._submit
+    numbers, submit = itertools.count(1), Embedder._submit
 
     class Telling(SpectrumEncoder):
         def embed_audio(self, waveforms: Tensor) -> Tensor:
@@ -200,13 +200,13 @@ def test_outcomes_are_taken_while_the_next_batch_is_embedded(
                 embedding_goes_on.set()
             return super().embed_audio(waveforms)
 
-    def told(road, batch):  # type: ignore[no-untyped-def]
-        submitted = submit(road, batch)
+    def told(embedder, batch):  # type: ignore[no-untyped-def]
+        submitted = submit(embedder, batch)
         if next(numbers) == 2:
             second_waits.set()
         return submitted
 
-    monkeypatch.setattr(Road, "_submit", told)
+    monkeypatch.setattr(Embedder, "_submit", told)
     run(Telling(), clips, take=lambda one: waits.append(embedding_goes_on.wait(SOON)))
     assert waits == [True] * 30
 
@@ -249,8 +249,8 @@ def test_nothing_is_read_while_nobody_takes_what_is_done(tmp_path: Path, one_thr
         write_tone(tmp_path / f"{number}.wav", 440, seconds=0.2, seed=number)
         clips.append(Clip(tmp_path / f"{number}.wav", f"{number}.wav", 0))
     encoder = SpectrumEncoder()
-    with Road(encoder, batch_size=4) as road:
-        outcomes = road.embed(enumerate(clips), n_clips=len(clips))
+    with Embedder(encoder, batch_size=4) as embedder:
+        outcomes = embedder.embed(enumerate(clips), n_clips=len(clips))
         next(outcomes)
         threading.Event().wait(0.5)  # time to embed more, if anything would
         assert encoder.embedded <= 4 * 4
@@ -338,12 +338,12 @@ def test_a_batch_that_memory_does_not_hold_is_halved(
     clips: list[Clip], one_thread: None, failure: Callable[[], Exception]
 ) -> None:
     small = Small(3, failure)
-    with Road(small, batch_size=8) as road:
-        found = {one.row: one for one in road.embed(enumerate(clips), n_clips=len(clips))}
+    with Embedder(small, batch_size=8) as embedder:
+        found = {one.row: one for one in embedder.embed(enumerate(clips), n_clips=len(clips))}
     assert set(small.batches) == {2}  # 8 and 4 were too many
     expected = run(SpectrumEncoder(), clips, batch_size=2)
     assert_same_bits(found, expected)
-    assert road.notes == [
+    assert embedder.notes == [
         "out of memory on cpu with 8 clips at once; went on with 4 (next time: --batch-size 4)",
         "out of memory on cpu with 4 clips at once; went on with 2 (next time: --batch-size 2)",
     ]
@@ -368,8 +368,8 @@ def test_a_clip_of_many_stretches_is_embedded_piece_by_piece(
             yield window
 
     monkeypatch.setattr(reading, "slide", counted)
-    with Road(encoder, Recipe(long="mean"), 4) as road:
-        (found,) = road.embed([(0, Clip(tmp_path / "long.wav", "long.wav", 0))], n_clips=1)
+    with Embedder(encoder, Recipe(long="mean"), 4) as embedder:
+        (found,) = embedder.embed([(0, Clip(tmp_path / "long.wav", "long.wav", 0))], n_clips=1)
     assert found.vectors is not None
     assert found.vectors.shape == (1, 12)
     assert cut_out == [120]
@@ -378,7 +378,7 @@ def test_a_clip_of_many_stretches_is_embedded_piece_by_piece(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_workers_of_a_gpu_have_streams_of_their_own_as_long_as_the_road_is_open() -> None:
+def test_workers_of_a_gpu_have_streams_of_their_own_as_long_as_the_embedder_is_open() -> None:
     seen: list[tuple[str, int]] = []
     ready = threading.Barrier(2, timeout=SOON)
 
@@ -386,9 +386,9 @@ def test_workers_of_a_gpu_have_streams_of_their_own_as_long_as_the_road_is_open(
         ready.wait()
         seen.append((threading.current_thread().name, torch.cuda.current_stream().cuda_stream))
 
-    with Road(load_encoder("mini", device="cuda")) as road:
+    with Embedder(load_encoder("mini", device="cuda")) as embedder:
         for _ in range(2):
-            road.on_workers(note, [0, 1])
+            embedder.on_workers(note, [0, 1])
     streams = dict(seen)
     assert len(set(streams.values())) == len(streams) == 2
     assert torch.cuda.default_stream().cuda_stream not in streams.values()
@@ -426,9 +426,9 @@ def test_a_batch_waits_for_memory_that_another_holds(clips: list[Clip]) -> None:
     torch.set_num_threads(2)
     try:
         crowded = Crowded()
-        with Road(crowded, Recipe(), 4) as road:
-            found = {one.row: one for one in road.embed(enumerate(clips), n_clips=len(clips))}
-            assert road.notes == []
+        with Embedder(crowded, Recipe(), 4) as embedder:
+            found = {one.row: one for one in embedder.embed(enumerate(clips), n_clips=len(clips))}
+            assert embedder.notes == []
     finally:
         torch.set_num_threads(before)
     assert crowded.refused
@@ -447,8 +447,8 @@ def test_what_another_process_embeds_meanwhile_is_not_embedded_again(
     def begin() -> None:  # all has been read by then, nothing embedded
         theirs.add(keys[1:], np.ones((9, *theirs.shape), np.float32))
 
-    with Road(encoder, Recipe(), 2) as road:
-        done = list(Work(road, mine, begin).embed(list(enumerate(clips[:10]))))
+    with Embedder(encoder, Recipe(), 2) as embedder:
+        done = list(Work(embedder, mine, begin).embed(list(enumerate(clips[:10]))))
     assert sorted((one.row, one.how) for one in done) == [
         (0, "embedded"),
         *((row, "known") for row in range(1, 10)),
@@ -458,9 +458,9 @@ def test_what_another_process_embeds_meanwhile_is_not_embedded_again(
 def test_files_that_are_only_read_begin_nothing(clips: list[Clip], one_thread: None, tmp_path: Path) -> None:
     encoder, begun = SpectrumEncoder(), []
     cache = audio_cache(tmp_path, encoder, Recipe())
-    with Road(encoder) as road:
-        first = list(Work(road, cache, lambda: begun.append(1)).embed([(0, clips[0])]))
-        again = list(Work(road, cache, lambda: begun.append(2)).embed([(0, clips[0])]))
+    with Embedder(encoder) as embedder:
+        first = list(Work(embedder, cache, lambda: begun.append(1)).embed([(0, clips[0])]))
+        again = list(Work(embedder, cache, lambda: begun.append(2)).embed([(0, clips[0])]))
     assert [one.how for one in (*first, *again)] == ["embedded", "known"]
     assert begun == [1]
 
@@ -473,6 +473,6 @@ def test_a_worker_that_begins_waits_for_a_recording_before_it_waits_for_the_gpu(
     monkeypatch.setattr(embedding, "can_record", lambda encoder: False)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(RECORDING.locked()))
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
-    road = SimpleNamespace(encoder=encoder, _own=threading.local())
-    Road._begin_worker(road, torch.get_num_threads())  # type: ignore[arg-type]
+    embedder = SimpleNamespace(encoder=encoder, _own=threading.local())
+    Embedder._begin_worker(embedder, torch.get_num_threads())  # type: ignore[arg-type]
     assert waited == [True]

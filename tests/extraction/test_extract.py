@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from samples import assert_same, flip_bit, parted, read_arrays, road_threads, write_palm_folder, write_tone
+from samples import (
+    assert_same,
+    embedder_threads,
+    flip_bit,
+    parted,
+    read_arrays,
+    write_palm_folder,
+    write_tone,
+)
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import AudioError, DataError, OutputError, ReadingError, StaleStoreError
@@ -617,20 +625,20 @@ def test_several_jobs_give_the_same_store_from_relative_places_too(
     assert_same(read_arrays(out), whole)
 
 
-def test_a_worker_that_goes_on_with_another_road_lets_go_of_the_first(
+def test_a_worker_that_goes_on_with_another_embedder_lets_go_of_the_first(
     run: Run, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(work, "_shared", [])
-    before, began = road_threads(), []
+    before, began = embedder_threads(), []
     for batch_size in (4, 3):
         with joblib.parallel_config("threading"):
             assert run(jobs=2, batch_size=batch_size).embedded == 18
-        began.append(road_threads() - before)
+        began.append(embedder_threads() - before)
         shutil.rmtree(out.parents[1])
     assert began[0]
-    assert not began[0] & road_threads()
+    assert not began[0] & embedder_threads()
     work.forget()
-    assert road_threads() == before
+    assert embedder_threads() == before
 
 
 def test_nothing_to_do_reaches_for_no_cluster(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

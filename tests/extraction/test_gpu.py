@@ -18,7 +18,7 @@ from samples import write_palm_folder
 from tiny_clap import save_tiny_clap
 
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.extraction.embedding import Road
+from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders import cuda_graphs, engine
 from palm_cache.extraction.encoders.cuda_graphs import GraphedEncoder, can_record
 from palm_cache.extraction.encoders.engine import feeding_processes
@@ -129,8 +129,8 @@ def test_workers_have_streams_of_their_own(table: ClipTable) -> None:
         return inner(waveforms)
 
     encoder.embed_windows = noting  # type: ignore[method-assign]
-    with Road(encoder, batch_size=4) as road:
-        assert all(one.vectors is not None for one in road.embed(numbered(table)))
+    with Embedder(encoder, batch_size=4) as embedder:
+        assert all(one.vectors is not None for one in embedder.embed(numbered(table)))
     assert torch.cuda.default_stream().cuda_stream not in streams
     assert len(streams) > 1
 
@@ -142,18 +142,18 @@ def numbered(table: ClipTable) -> list[tuple[int, Clip]]:
 def test_a_batch_beyond_memory_is_halved(table: ClipTable) -> None:
     """The GPU is told to have little memory, so that this is quick and does no harm."""
     encoder = load_encoder("mini", device="cuda")
-    with Road(encoder, batch_size=16) as road:
-        expected = {one.row: one.vectors for one in road.embed(numbered(table))}
+    with Embedder(encoder, batch_size=16) as embedder:
+        expected = {one.row: one.vectors for one in embedder.embed(numbered(table))}
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     room = torch.cuda.memory_reserved() + (512 << 20)
     torch.cuda.set_per_process_memory_fraction(room / total)
     try:
-        with Road(encoder, batch_size=2048) as road:
-            found = {one.row: one.vectors for one in road.embed(numbered(table))}
+        with Embedder(encoder, batch_size=2048) as embedder:
+            found = {one.row: one.vectors for one in embedder.embed(numbered(table))}
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert all(note.startswith("out of memory on cuda with ") for note in road.notes)
+    assert all(note.startswith("out of memory on cuda with ") for note in embedder.notes)
     for row, vectors in expected.items():
         np.testing.assert_allclose(found[row], vectors, atol=1e-4, rtol=1e-4)
 

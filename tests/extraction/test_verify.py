@@ -11,7 +11,7 @@ from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import DamagedStoreError, StaleStoreError
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.extraction.embedding import Road
+from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders import registry
 from palm_cache.extraction.encoders.engine import CPU
 from palm_cache.extraction.verify import Recomputation, dataset_problems, recompute
@@ -24,15 +24,15 @@ pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 def compared(out: Path, table: ClipTable) -> list[str]:
-    with Road(SpectrumEncoder()) as road:
-        return dataset_problems(FeatureStore(out), table, road)
+    with Embedder(SpectrumEncoder()) as embedder:
+        return dataset_problems(FeatureStore(out), table, embedder)
 
 
 def again(
     out: Path, table: ClipTable, encoder: SpectrumEncoder, count: int, seed: int = 0, views: int = 1
 ) -> Recomputation:
-    with Road(encoder, Recipe(views=views)) as road:
-        return recompute(FeatureStore(out), table, road, count, seed)
+    with Embedder(encoder, Recipe(views=views)) as embedder:
+        return recompute(FeatureStore(out), table, embedder, count, seed)
 
 
 def test_rows_of_the_dataset_as_it_was_extracted_are_no_problem(run: Run, folder: Path, out: Path) -> None:

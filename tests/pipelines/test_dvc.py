@@ -38,7 +38,7 @@ def test_the_pipeline_runs_and_redoes_only_what_changed(project: Path) -> None:
 
     # A docstring of stage one.
     module = project / "palm_cache" / "extraction" / "embedding.py"
-    module.write_text(module.read_text().replace('"""The one road', '"""Touched: the one road', 1))
+    module.write_text(module.read_text().replace('"""From sound', '"""Touched: from sound', 1))
     assert stages_run(run(project, "dvc", "repro")) == []
 
     # A seed: nothing is extracted again.

@@ -197,6 +197,6 @@ def parted(**params: object) -> tuple[Recipe, Resources]:
     return Recipe(**recipe), Resources(**resources)  # type: ignore[arg-type]
 
 
-def road_threads() -> set[threading.Thread]:
+def embedder_threads() -> set[threading.Thread]:
     """Readers and workers that live."""
     return {thread for thread in threading.enumerate() if thread.name.startswith(("reader", "worker"))}
