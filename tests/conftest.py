@@ -40,16 +40,17 @@ def golden() -> Path:
 # Weights of full size go when the module that needs them has run: a process keeps no gigabytes of them.
 
 
-@pytest.fixture(scope="module")
-def pengi_state() -> dict[str, Tensor]:
-    """Weights of a PENGI of full size, drawn at random."""
-    return random_state()
-
-
 @pytest.fixture(scope="session")
 def pengi_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file with those weights."""
+    """A file with the weights of a PENGI of full size, drawn at random."""
     return save_checkpoint(tmp_path_factory.mktemp("pengi") / "base.pth", random_state())
+
+
+@pytest.fixture
+def pengi_state(pengi_checkpoint: Path) -> dict[str, Tensor]:
+    """The weights of that file, mapped: the system can drop them, and no test holds them for the next."""
+    state: dict[str, Tensor] = torch.load(pengi_checkpoint, mmap=True, weights_only=True)["model"]
+    return state
 
 
 @pytest.fixture(scope="module")
