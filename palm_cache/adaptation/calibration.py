@@ -38,14 +38,10 @@ from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, PalmCacheError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import (
-    choose_run,
-    read_calibrations,
-    read_heads,
-    run_name,
-    write_calibrations,
-)
+from palm_cache.store.head_writing import write_calibrations
+from palm_cache.store.heads import read_calibrations, read_heads
 from palm_cache.store.join import read_features
+from palm_cache.store.run_names import choose_run, run_name
 from palm_cache.types import Features, Fold, Place, Progress, TextTower, no_progress
 from palm_cache.types.runs import Calibration, FittedHead, Run, Training
 

@@ -18,9 +18,10 @@ from palm_cache.adaptation.tasks import draw, n_base_classes
 from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import StaleStoreError, StoreError
 from palm_cache.store.atomic import alone_in
-from palm_cache.store.heads import read_heads, run_name
+from palm_cache.store.heads import read_heads
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path, slug
+from palm_cache.store.run_names import run_name
 from palm_cache.store.scores import (
     COLUMNS,
     KEYS,

@@ -31,10 +31,11 @@ from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, ParameterError, UnknownNameError, counted
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.head_writing import add_heads
 from palm_cache.store.header import StoreHeader
-from palm_cache.store.heads import add_heads, run_name
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import heads_path
+from palm_cache.store.run_names import run_name
 from palm_cache.types import ALL_TEMPLATES, DESCRIPTIONS, Features, Place, Progress, TextTower, no_progress
 from palm_cache.types.runs import BASE_NOVEL, FittedHead, Run, Task
 

@@ -9,7 +9,7 @@ from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
 from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError, UnknownNameError
 from palm_cache.store.hdf5 import reason
-from palm_cache.store.heads import run_name
+from palm_cache.store.run_names import run_name
 from palm_cache.types import TextTower
 from palm_cache.types.runs import FittedHead, Run
 

@@ -223,7 +223,7 @@ def calibrate(
         raise typer.BadParameter("give --run or --all, not both", param_hint="--all")
     load(API)
     with progress_bar("runs") as progress:
-        from palm_cache.store.heads import run_name
+        from palm_cache.store.run_names import run_name
 
         loaded = override(LoadingParams(), **loading)
         calibrated = palm_cache.calibrate(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
     """Say which run it is and what its probabilities are worth."""
-    from palm_cache.store.heads import run_name
+    from palm_cache.store.run_names import run_name
     from palm_cache.store.shared import runs_in
 
     name, calibration = run_name(head.run), head.calibration

@@ -44,8 +44,9 @@ def complete_store(incomplete: str) -> list[str]:
 def complete_run(context: typer.Context, incomplete: str) -> list[str]:
     """Return the runs of the heads file that was named before."""
     from palm_cache.errors import PalmCacheError
-    from palm_cache.store.heads import read_runs, run_name
+    from palm_cache.store.heads import read_runs
     from palm_cache.store.nearby import heads_file
+    from palm_cache.store.run_names import run_name
 
     # An option that lacks its value, here --run, keeps click from handing words before it to their arguments.
     words = context.params.get("inputs") or context.args

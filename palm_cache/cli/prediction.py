@@ -222,7 +222,7 @@ def _load(
 
 def _about(heads: HeadSource | None, classifier: Classifier, shape: ResultFormat) -> dict[str, object]:
     """Return what a JSON document says before its results."""
-    from palm_cache.store.heads import run_name
+    from palm_cache.store.run_names import run_name
 
     head = classifier.head
     return {

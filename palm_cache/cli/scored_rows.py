@@ -32,8 +32,8 @@ def show_rows(
     from palm_cache.prediction.rows import score_rows, write_parquet
     from palm_cache.prediction.sources import find_heads
     from palm_cache.store.atomic import keep_inputs
-    from palm_cache.store.heads import run_name
     from palm_cache.store.places import place
+    from palm_cache.store.run_names import run_name
 
     source = find_heads(heads)
     for option, output in (("--csv", csv), ("--parquet", parquet)):

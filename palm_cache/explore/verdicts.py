@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
-from palm_cache.store.heads import choose_run, run_named, without_variant
 from palm_cache.store.layout import slug
+from palm_cache.store.run_names import choose_run, run_named, without_variant
 from palm_cache.store.scores import RunPrediction, read_predictions
 from palm_cache.types import Features
 

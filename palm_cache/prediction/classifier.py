@@ -18,7 +18,8 @@ from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.heads import Origin, run_name
+from palm_cache.store.heads import Origin
+from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import ZERO_SHOT_TEMPLATE, AnyPath
 from palm_cache.types.runs import FittedHead, Run
@@ -82,7 +83,7 @@ class Classifier:
         heads : path or HeadSource
             See :func:`~palm_cache.prediction.sources.find_heads`.
         run : str, optional
-            See :func:`~palm_cache.store.heads.choose_run`; by default the best on its held-out shots.
+            See :func:`~palm_cache.store.run_names.choose_run`; by default the best on its held-out shots.
         encoder : str, optional
             Spec of where the encoder's weights lie now, if not where they lay; of joined ones ``A+B``.
         device, tokenizer : str

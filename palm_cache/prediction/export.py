@@ -29,7 +29,8 @@ from palm_cache.prediction.head_card import describe, pack_head
 from palm_cache.prediction.sources import find_heads
 from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.hdf5 import reason
-from palm_cache.store.heads import Origin, run_name
+from palm_cache.store.heads import Origin
+from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import AnyPath
 from palm_cache.types.runs import FittedHead
@@ -94,7 +95,7 @@ def export_head(
         See :func:`~palm_cache.prediction.sources.find_heads`.
     form : {"safetensors", "onnx"}
     run : str, optional
-        See :func:`~palm_cache.store.heads.choose_run`; by default the best on its held-out shots.
+        See :func:`~palm_cache.store.run_names.choose_run`; by default the best on its held-out shots.
     out : path, optional
         The file to write; by default named after the run, beside the heads file. The card's name is
         that of the file with ``.json`` behind it. What comes from a hub is written into the current folder.

@@ -15,8 +15,8 @@ from palm_cache.adaptation.scorer import temperature_of
 from palm_cache.errors import DamagedStoreError
 from palm_cache.extraction.datasets.registry import find_card
 from palm_cache.extraction.encoders.registry import find_card as find_encoder
-from palm_cache.store.heads import run_name
 from palm_cache.store.layout import slug
+from palm_cache.store.run_names import run_name
 from palm_cache.store.scores import KEYS, read_scores
 from palm_cache.store.shared import OpenedHead, card_of, pack
 from palm_cache.types.runs import FittedHead

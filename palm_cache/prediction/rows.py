@@ -20,8 +20,8 @@ from palm_cache.retrieval.queries import ask_head, probabilities
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.atomic import replacing
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import run_name
 from palm_cache.store.join import read_features
+from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import Place
 from palm_cache.types.runs import FittedHead

@@ -50,7 +50,8 @@ def prepare_push(
     Parameters
     ----------
     heads, run
-        See :func:`~palm_cache.prediction.sources.find_heads` and :func:`~palm_cache.store.heads.choose_run`.
+        See :func:`~palm_cache.prediction.sources.find_heads` and
+        :func:`~palm_cache.store.run_names.choose_run`.
     to : str
         ``hf://user/name``.
     private : bool

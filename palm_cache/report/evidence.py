@@ -22,7 +22,7 @@ from palm_cache.report.statistics import (
     outcomes,
     recalls,
 )
-from palm_cache.store.heads import split_run_name
+from palm_cache.store.run_names import split_run_name
 from palm_cache.store.scores import RunPrediction
 from palm_cache.types.runs import spell_shots
 

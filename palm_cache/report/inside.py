@@ -19,8 +19,9 @@ from palm_cache.report.figures import losses_by_epoch
 from palm_cache.report.means import percent
 from palm_cache.report.statistics import confusion, recalls
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import read_heads, run_name, split_run_name
+from palm_cache.store.heads import read_heads
 from palm_cache.store.layout import heads_path
+from palm_cache.store.run_names import run_name, split_run_name
 from palm_cache.types import Place as StorePlace
 from palm_cache.types.runs import FittedHead
 

@@ -25,7 +25,7 @@ from palm_cache.params.use import LoadingParams
 from palm_cache.retrieval.ranking import Score
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.header import StoreHeader
-from palm_cache.store.heads import run_name
+from palm_cache.store.run_names import run_name
 from palm_cache.types import TEMPLATES, Clip
 from palm_cache.types.runs import FittedHead
 

@@ -9,54 +9,38 @@ every group a checksum: what is damaged is told and named, and the runs beside i
 from __future__ import annotations
 
 import json
-import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
-from palm_cache.errors import (
-    DamagedStoreError,
-    DataError,
-    StoreError,
-    UnknownNameError,
-    counted,
-    without_credentials,
-)
-from palm_cache.store.atomic import alone_in, replacing
+from palm_cache.errors import DamagedStoreError, DataError, StoreError, counted
 from palm_cache.store.hdf5 import (
     DAMAGE,
     DIGEST,
     attributes,
     digest,
-    editing,
-    fill,
     members,
     reading,
     reason,
     tensor,
-    writing,
 )
 from palm_cache.store.layout import check_name, slug
 from palm_cache.store.nearby import absent_heads
 from palm_cache.store.places import place
+from palm_cache.store.run_names import choose_run, preference, run_name, run_named
 from palm_cache.types import MAX_VIEWS, Place
-from palm_cache.types.runs import Calibration, FittedHead, Run, parse_shots, spell_shots
+from palm_cache.types.runs import Calibration, FittedHead, Run
 
 FORMAT_VERSION = 2
 
 UNSEALED_VERSION = 1
 """An earlier format without checksums, which is read as it is."""
 
-PREFERRED_HEAD = "palm"
-"""Taken where a file holds several heads and nobody says which."""
-
-_PLAIN = {
+PLAIN = {
     "template": str,
     "test_views": str,
     "fingerprint": str,
@@ -65,6 +49,7 @@ _PLAIN = {
     "n_params": int,
     "fit_seconds": float,
 }
+"""Attributes of a run's group that are a head's fields, and their types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,162 +63,6 @@ class Origin:
     encoders ``joined``, a list with that of each."""
     views: int
     """Crops per clip."""
-
-
-def run_name(run: Run) -> str:
-    """Return the name of a run inside its dataset and encoder, e.g. ``palm-16shots-fold1-seed0``."""
-    return f"{run.method}-{spell_shots(run.shots)}shots-fold{run.fold}-seed{run.seed}"
-
-
-def split_run_name(name: str) -> tuple[str, int, int, int]:
-    """Return method, shots, fold and seed of a run's name: the inverse of :func:`run_name`."""
-    # Exported files are named after runs: nothing in a name may lead into another folder.
-    match = re.fullmatch(r"([^/\\\x00-\x1f\x7f-\x9f]+)-(\d+|all)shots-fold(\d+)-seed(\d+)", name, re.ASCII)
-    if match is None:
-        raise ValueError(f"{name!r} is not the name of a run")
-    return match[1], parse_shots(match[2]), int(match[3]), int(match[4])
-
-
-def without_variant(name: str) -> str:
-    """Return a run's name, or what of it is given, without its variant."""
-    return re.sub(r"@.*?(?=-(?:\d+|all)shots|$)", "", name)
-
-
-def run_named(name: str, dataset: str, encoder: str) -> Run:
-    """Return the run of a name: the inverse of :func:`run_name`."""
-    method, shots, fold, seed = split_run_name(name)
-    head, _, variant = method.partition("@")
-    return Run(dataset, encoder, head, shots, fold, seed, variant)
-
-
-def write_heads(
-    path: Path,
-    heads: Sequence[FittedHead],
-    *stores: Place,
-    identity: Mapping[str, object] | None = None,
-    views: int = 1,
-) -> None:
-    """Write a heads file anew, whole or not at all.
-
-    Parameters
-    ----------
-    *stores : Place
-        The feature stores that the heads were fitted on, several if they were joined; evaluation looks there.
-    identity, views : see :class:`Origin`
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    with writing(path) as file:
-        # Credentials are the environment's, and the file may be given away.
-        places = [without_credentials(str(store)) for store in stores]
-        about = {
-            "format_version": FORMAT_VERSION,
-            "store": places[0],
-            "joined_stores": np.array(places[1:], dtype=h5py.string_dtype()),
-            "identity": without_credentials(json.dumps(dict(identity or {}), sort_keys=True)),
-            "views": views,
-            "runs": len(heads),
-        }
-        fill(file, about)
-        for head in heads:
-            about = {
-                **{name: getattr(head, name) for name in _PLAIN},
-                **asdict(head.run),
-                "class_names": np.array(head.class_names, dtype=h5py.string_dtype()),
-                "hyperparameters": json.dumps(dict(head.hyperparameters), sort_keys=True),
-            }
-            if head.calibration:
-                about["calibration"] = json.dumps(asdict(head.calibration))
-            arrays = {name: value.numpy() for name, value in head.state.items()}
-            fill(file.create_group(run_name(head.run)), about, arrays)
-
-
-def add_heads(
-    path: Path,
-    fitted: Sequence[FittedHead],
-    *stores: Place,
-    identity: Mapping[str, object] | None = None,
-    views: int = 1,
-    outdated: Callable[[FittedHead], bool] = lambda head: False,
-) -> tuple[int, list[str]]:
-    """Write heads to a file in which others stay: those of the same features, from whatever process.
-
-    A file with other heads, of an earlier state of the store, of another store or outdated, is put aside.
-
-    Parameters
-    ----------
-    fitted : sequence of FittedHead
-        Of one state of the features, at least one.
-    *stores, identity, views : see :func:`write_heads`
-    outdated : callable
-        Whether nobody can use a head any more.
-
-    Returns
-    -------
-    kept : int
-        Heads that stay.
-    notes : list of str
-        What is no longer in the file: heads of other features, and damaged ones.
-
-    Raises
-    ------
-    StoreError, DamagedStoreError
-        If there is a file of which nothing can be read.
-    OutputError
-        If it cannot be written.
-    """
-    with alone_in(path.parent):
-        earlier, damaged = _read_sound(path) if path.exists() else ([], {})
-        renewed, digest = {head.run for head in fitted}, fitted[0].digest
-        foreign, kept = [], []
-        for head in earlier:
-            if head.digest != digest or outdated(head):
-                foreign.append(head)
-            elif head.run not in renewed:
-                kept.append(head)
-        aside = _copy_aside(path, foreign[0].digest) if foreign else None
-        write_heads(path, [*kept, *fitted], *stores, identity=identity, views=views)
-    notes = []
-    if lost := sorted(damaged.keys() - set(map(run_name, renewed))):
-        notes.append(f"{path}: damaged and dropped, fit again what you need: {', '.join(lost)}")
-    if aside is not None:
-        notes.append(
-            f"{path}: earlier heads were of another store, of this one before it changed, or of another "
-            f"version of palm-cache; they are kept in {aside.name}"
-        )
-    return len(kept), notes
-
-
-def _copy_aside(path: Path, digest: str) -> Path:
-    """Copy a heads file to a name with the features that its heads are of."""
-    number = 1
-    while (aside := path.with_name(f"{path.stem}-{digest[:8]}-{number}{path.suffix}")).exists():
-        number += 1
-    with replacing(aside) as temporary:
-        shutil.copyfile(path, temporary)
-    return aside
-
-
-def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> None:
-    """Give some runs of a heads file their calibration and leave everything else as it is, unread.
-
-    Raises
-    ------
-    StoreError, DamagedStoreError
-        If the file cannot be read, or is not what was written.
-    OutputError
-        If it cannot be written.
-    """
-    with alone_in(path.parent), _open(path) as opened, editing(path) as file:
-        if not opened.intact:  # a new seal would call it whole
-            raise DamagedStoreError(f"{path}: its bytes have changed; palm-cache fit mends the file")
-        for run, calibration in calibrations.items():
-            group = file[run_name(run)]
-            group.attrs["calibration"] = json.dumps(asdict(calibration))
-            group.attrs[DIGEST] = digest(group)
 
 
 def read_heads(path: Path, runs: Iterable[Run] | None = None) -> tuple[list[FittedHead], tuple[Place, ...]]:
@@ -251,7 +80,7 @@ def read_heads(path: Path, runs: Iterable[Run] | None = None) -> tuple[list[Fitt
     DamagedStoreError
         If anything in it is damaged; what is, is named.
     """
-    with _open(path) as opened:
+    with opened_heads(path) as opened:
         heads, damaged = opened.heads(opened.names if runs is None else map(run_name, runs))
         if damaged or not opened.intact:
             what = f"damaged: {', '.join(damaged)}" if damaged else "its bytes have changed, but no run's"
@@ -270,13 +99,13 @@ def read_runs(path: Path) -> list[Run]:
     StoreError, DamagedStoreError
         As :func:`read_heads`, where not even that can be read.
     """
-    with _open(path) as opened:
+    with opened_heads(path) as opened:
         return opened.runs()
 
 
 def read_calibrations(path: Path) -> dict[Run, Calibration | None]:
     """Return the calibration of every run of a heads file, without reading its numbers."""
-    with _open(path) as opened:
+    with opened_heads(path) as opened:
         calibrations = opened.calibrations()
         return {run: calibrations.get(run) for run in opened.runs()}
 
@@ -298,63 +127,18 @@ def read_head(path: Path, run: Run | str | None = None) -> tuple[FittedHead, Ori
     UnknownNameError
         As :func:`choose_run`.
     """
-    with _open(path) as opened:
+    with opened_heads(path) as opened:
         chosen = run if isinstance(run, Run) else opened.chosen(run)
         return opened.head(run_name(chosen)), opened.origin()
 
 
-def _read_sound(path: Path) -> tuple[list[FittedHead], dict[str, DamagedStoreError]]:
-    """Read every head that can be read, and why the others, by name, cannot."""
-    with _open(path) as opened:
-        return opened.heads(opened.names)
-
-
-def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
-    """Return the run that is meant.
-
-    Of several that fit: a head that learns before one that does not, PALM before others, then the head
-    whose name comes first; most shots; one with the default options before others; first fold, first seed.
-
-    Parameters
-    ----------
-    runs : iterable of Run
-        At least one.
-    wanted : str, optional
-        Name of a run, or its beginning up to a hyphen: ``palm``, ``palm-16shots``, ``palm@lr=0.005``; what
-        fits no name may leave out the variant.
-
-    Raises
-    ------
-    UnknownNameError
-        If no run is called that.
-    """
-    runs = list(runs)
-    fitting = runs
-    if wanted is not None:
-        of_head = [run for run in runs if run.head == wanted]
-        named = [run for run in runs if f"{run_name(run)}-".startswith(f"{wanted}-")]
-        plain = [run for run in runs if f"{without_variant(run_name(run))}-".startswith(f"{wanted}-")]
-        fitting = of_head or named or plain
-    if not fitting:
-        names = {run: run.method if "@" in str(wanted) else run.head for run in runs}
-        kinds = {f"{name}-{spell_shots(run.shots)}shots" for run, name in names.items()}
-        known = kinds if "shot" in str(wanted) else set(names.values())
-        raise UnknownNameError.among("run", str(wanted), sorted(known))
-    return min(fitting, key=_preference)
-
-
 def chosen_run(path: Path, name: str | None) -> Run:
     """Return the run of a heads file that a name means: see :func:`read_head`."""
-    with _open(path) as opened:
+    with opened_heads(path) as opened:
         return opened.chosen(name)
 
 
-def _preference(run: Run) -> tuple[object, ...]:
-    learned_first = (run.shots == 0, run.head != PREFERRED_HEAD, run.head)
-    return (*learned_first, -run.shots, run.variant, run.fold, run.seed)
-
-
-class _Opened:
+class HeadsFile:
     """A heads file that is being read.
 
     Parameters
@@ -381,10 +165,12 @@ class _Opened:
             raise ValueError("what it says of itself has changed")
 
     def stores(self) -> tuple[Place, ...]:
+        """Return the places of the stores that the heads were fitted on."""
         values = self._file.attrs
         return tuple(place(str(address)) for address in [values["store"], *values.get("joined_stores", ())])
 
     def origin(self) -> Origin:
+        """Return what the heads were fitted on."""
         values = attributes(self._file)
         views = values.get("views", 1)
         if not 1 <= views <= MAX_VIEWS:
@@ -392,6 +178,7 @@ class _Opened:
         return Origin(self.stores()[0], dict(json.loads(values.get("identity", "{}"))), views)
 
     def runs(self) -> list[Run]:
+        """Return which runs it holds, damaged ones too."""
         runs, damaged = [], []
         for name in self.names:
             try:
@@ -410,7 +197,7 @@ class _Opened:
             return choose_run(self.runs(), name)
         most_shots = min((-run.shots, run.fold, run.seed) for run in calibrations)
         comparable = [run for run in calibrations if (-run.shots, run.fold, run.seed) == most_shots]
-        return min(comparable, key=lambda run: (calibrations[run].loss, _preference(run)))
+        return min(comparable, key=lambda run: (calibrations[run].loss, preference(run)))
 
     def calibrations(self) -> dict[Run, Calibration]:
         """Return the calibration of every run that has one and can be read."""
@@ -461,13 +248,13 @@ class _Opened:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[_Opened]:
+def opened_heads(path: Path) -> Iterator[HeadsFile]:
     """Open a heads file for reading, and say what is wrong with it in one line."""
     if not path.is_file():
         raise absent_heads(path)
     try:
         with reading(path) as (file, sealed):
-            yield _Opened(path, file, sealed)
+            yield HeadsFile(path, file, sealed)
     except DAMAGE as error:
         raise DamagedStoreError(
             f"{path}: not a readable heads file ({reason(error)}); remove it and fit again with: "
@@ -486,7 +273,7 @@ def _read_run(name: str, values: Mapping[str, Any]) -> Run:
 
 
 def _read_head(name: str, group: h5py.Group, values: Mapping[str, Any]) -> FittedHead:
-    for key, kind in _PLAIN.items():
+    for key, kind in PLAIN.items():
         if not isinstance(values[key], kind):
             raise ValueError(f"{key} is {values[key]!r}")
     return FittedHead(
@@ -495,7 +282,7 @@ def _read_head(name: str, group: h5py.Group, values: Mapping[str, Any]) -> Fitte
         class_names=tuple(str(label) for label in values["class_names"]),
         hyperparameters=dict(json.loads(values["hyperparameters"])),
         calibration=_read_calibration(values),
-        **{key: values[key] for key in _PLAIN},
+        **{key: values[key] for key in PLAIN},
     )
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
 from palm_cache.store.atomic import parse_json, replacing
 from palm_cache.store.hdf5 import DAMAGE, members, reading, reason, tensor, writing
-from palm_cache.store.heads import split_run_name
 from palm_cache.store.layout import check_name
+from palm_cache.store.run_names import split_run_name
 from palm_cache.types.runs import ALL_SHOTS, method, spell_shots
 
 Cell = Callable[[str], object]

@@ -22,15 +22,9 @@ from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError
 from palm_cache.store.hdf5 import DAMAGE, reason
-from palm_cache.store.heads import (
-    Origin,
-    choose_run,
-    read_head,
-    read_runs,
-    run_name,
-    split_run_name,
-)
+from palm_cache.store.heads import Origin, read_head, read_runs
 from palm_cache.store.layout import SHARED_ENDING, check_name, slug
+from palm_cache.store.run_names import choose_run, run_name, split_run_name
 from palm_cache.types import MAX_VIEWS
 from palm_cache.types.runs import Calibration, FittedHead, Run
 
@@ -144,7 +138,7 @@ def open_head(file: Path, run: str | None = None) -> OpenedHead:
     file : Path
         A heads file, or a file with one head.
     run : str, optional
-        See :func:`~palm_cache.store.heads.choose_run`; by default the best on its held-out shots.
+        See :func:`~palm_cache.store.run_names.choose_run`; by default the best on its held-out shots.
 
     Raises
     ------

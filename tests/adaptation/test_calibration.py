@@ -34,7 +34,8 @@ from palm_cache.extraction.datasets.demo import read, synthesise
 from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import read_head, read_heads, run_name
+from palm_cache.store.heads import read_head, read_heads
+from palm_cache.store.run_names import run_name
 from palm_cache.types import Features, Fold
 from palm_cache.types.runs import FittedHead, Training
 

@@ -17,7 +17,8 @@ from palm_cache.adaptation.fit import fit_runs, fit_store
 from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError, StoreError
 from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import read_heads, write_heads
+from palm_cache.store.head_writing import write_heads
+from palm_cache.store.heads import read_heads
 from palm_cache.store.scores import COLUMNS, read_scores
 from palm_cache.types import Features
 from palm_cache.types.runs import Training

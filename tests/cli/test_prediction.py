@@ -19,7 +19,8 @@ from samples import RATE, write_tone
 from workshop import Workshop
 
 from palm_cache.prediction import timeline
-from palm_cache.store.heads import read_head, read_heads, read_runs, run_name
+from palm_cache.store.heads import read_head, read_heads, read_runs
+from palm_cache.store.run_names import run_name
 
 
 @pytest.fixture(autouse=True)

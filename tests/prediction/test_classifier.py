@@ -21,7 +21,8 @@ from palm_cache.params import FitParams, Recipe
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.heads import read_heads, write_heads
+from palm_cache.store.head_writing import write_heads
+from palm_cache.store.heads import read_heads
 
 
 def test_an_encoder_with_other_weights_is_refused_and_one_that_moved_is_found(tmp_path: Path) -> None:

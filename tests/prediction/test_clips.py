@@ -22,7 +22,7 @@ from palm_cache.prediction.answers import Failure, Prediction, answer, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import run_name
+from palm_cache.store.run_names import run_name
 from palm_cache.types.runs import Training
 
 

@@ -31,7 +31,9 @@ from palm_cache.params import FitParams
 from palm_cache.params.use import ExportFormat
 from palm_cache.prediction import export
 from palm_cache.prediction.export import export_head
-from palm_cache.store.heads import read_head, read_heads, run_name, write_heads
+from palm_cache.store.head_writing import write_heads
+from palm_cache.store.heads import read_head, read_heads
+from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import read_shared
 from palm_cache.types.runs import FittedHead, Training
 

@@ -21,7 +21,8 @@ from palm_cache.prediction.answers import Prediction
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.export import export_head
-from palm_cache.store.heads import read_heads, write_heads
+from palm_cache.store.head_writing import write_heads
+from palm_cache.store.heads import read_heads
 
 
 @pytest.fixture(scope="module")

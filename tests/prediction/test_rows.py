@@ -22,8 +22,9 @@ from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams, ReadingParams
 from palm_cache.store import hdf5
-from palm_cache.store.heads import read_heads, run_name
+from palm_cache.store.heads import read_heads
 from palm_cache.store.join import read_features
+from palm_cache.store.run_names import run_name
 from palm_cache.store.scores import read_predictions
 
 

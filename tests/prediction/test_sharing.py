@@ -30,7 +30,8 @@ from palm_cache.prediction.export import export_head
 from palm_cache.prediction.hub_heads import HubAddress
 from palm_cache.prediction.sharing import pull, push
 from palm_cache.prediction.table import predict
-from palm_cache.store.heads import read_head, read_heads, write_heads
+from palm_cache.store.head_writing import write_heads
+from palm_cache.store.heads import read_head, read_heads
 
 
 def files_of(hub: Hub, name: str = "me/tones") -> dict[str, bytes]:

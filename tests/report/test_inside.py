@@ -13,7 +13,8 @@ from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_store
 from palm_cache.params import FitParams
 from palm_cache.report.write import write_report
-from palm_cache.store.heads import read_heads, write_heads
+from palm_cache.store.head_writing import write_heads
+from palm_cache.store.heads import read_heads
 from palm_cache.types.runs import Training
 
 

@@ -15,7 +15,8 @@ from palm_cache.cli.adaptation import print_scores
 from palm_cache.params import FitParams
 from palm_cache.report.base_novel import base_to_novel
 from palm_cache.report.write import write_report
-from palm_cache.store.heads import choose_run, read_runs, run_name, split_run_name
+from palm_cache.store.heads import read_runs
+from palm_cache.store.run_names import choose_run, run_name, split_run_name
 from palm_cache.store.scores import read_scores
 from palm_cache.types import Fold
 from palm_cache.types.runs import ALL_SHOTS

@@ -15,20 +15,10 @@ from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.heads import find_head
 from palm_cache.errors import DamagedStoreError, DataError, OutputError, StoreError, UnknownNameError
 from palm_cache.params import FitParams
-from palm_cache.store.heads import (
-    Origin,
-    add_heads,
-    choose_run,
-    read_calibrations,
-    read_head,
-    read_heads,
-    read_runs,
-    run_name,
-    split_run_name,
-    write_calibrations,
-    write_heads,
-)
+from palm_cache.store.head_writing import add_heads, write_calibrations, write_heads
+from palm_cache.store.heads import Origin, read_calibrations, read_head, read_heads, read_runs
 from palm_cache.store.places import place
+from palm_cache.store.run_names import choose_run, run_name, split_run_name
 from palm_cache.types import Features
 from palm_cache.types.runs import Calibration, FittedHead, Run, Training
 
