@@ -20,15 +20,14 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Generic, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from palm_cache.errors import EncoderError
@@ -37,6 +36,7 @@ from palm_cache.extraction.downmix import SoundFacts
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.cuda_graphs import RECORDING, GraphedEncoder, can_record
 from palm_cache.extraction.encoders.engine import cpu_workers, default_batch, n_readers
+from palm_cache.extraction.in_work import InWork, Vectors, rescue, take
 from palm_cache.extraction.reading import CuttingRule, IsWanted, Piece, read_clips
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
@@ -46,8 +46,6 @@ GPU_WORKERS = 2
 NOT_FINITE = "the encoder returned NaN or infinity"
 
 T = TypeVar("T")
-
-Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +233,7 @@ class Embedder:
             If memory does not hold a single stretch.
         """
         waiting: dict[int, list[tuple[T, Tensor]]] = {}
-        in_work: deque[_InWork[T]] = deque()
+        in_work: deque[InWork[T]] = deque()
         try:
             for tag, waveform in stretches:
                 if waveform is None:
@@ -247,16 +245,16 @@ class Embedder:
                 if len(alike) == self.batch_size:
                     in_work.append(self._submit(waiting.pop(count)))
                 while in_work and (len(in_work) >= self._in_work or in_work[0].future.done()):
-                    yield from _take(in_work)
+                    yield from take(in_work)
             for alike in waiting.values():
                 in_work.append(self._submit(alike))
                 while len(in_work) >= self._in_work:
-                    yield from _take(in_work)
+                    yield from take(in_work)
             while in_work:
-                yield from _take(in_work)
+                yield from take(in_work)
         except KeyboardInterrupt:
             # What is in work is nearly done, and would be lost.
-            yield from _rescue(in_work)
+            yield from rescue(in_work)
             raise
         finally:
             for batch in in_work:
@@ -273,9 +271,9 @@ class Embedder:
 
         return run
 
-    def _submit(self, batch: Sequence[tuple[T, Tensor]]) -> _InWork[T]:
+    def _submit(self, batch: Sequence[tuple[T, Tensor]]) -> InWork[T]:
         tags, waveforms = zip(*batch, strict=True)
-        return _InWork(tags, self._workers.submit(self._embed_batch, waveforms))
+        return InWork(tags, self._workers.submit(self._embed_batch, waveforms))
 
     def _embed_batch(self, waveforms: Sequence[Tensor]) -> Vectors:
         """Embed a batch, in parts where memory does not hold it whole, -> (stretches, dim)."""
@@ -373,37 +371,6 @@ class Embedder:
             return
         with torch.cuda.device(self.encoder.device), torch.cuda.stream(stream):
             yield
-
-
-@dataclass(frozen=True, slots=True)
-class _InWork(Generic[T]):
-    """A batch that a worker has."""
-
-    tags: tuple[T, ...]
-    future: Future[Vectors]
-
-    def __iter__(self) -> Iterator[tuple[T, Vectors]]:
-        return zip(self.tags, self.future.result(), strict=True)
-
-
-def _take(in_work: deque[_InWork[T]]) -> Iterator[tuple[T, Vectors]]:
-    """Yield what the first batch gives; as long as that is waited for, it is in work."""
-    vectors = list(in_work[0])
-    in_work.popleft()
-    yield from vectors
-
-
-def _rescue(in_work: deque[_InWork[T]]) -> Iterator[tuple[T, Vectors]]:
-    """Yield what all batches give but those that were stopped themselves."""
-    while in_work:
-        batch = in_work.popleft()
-        try:
-            vectors = list(batch)
-        except KeyboardInterrupt:
-            if not batch.future.done():  # told a second time
-                raise
-            continue
-        yield from vectors
 
 
 def _is_out_of_memory(error: Exception) -> bool:

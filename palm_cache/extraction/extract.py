@@ -13,12 +13,13 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from palm_cache.errors import DamagedStoreError, DataError, ParameterError, StaleStoreError, counted
+from palm_cache.errors import DataError, ParameterError, StaleStoreError, counted
 from palm_cache.extraction.collapse import collapse_note
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.known_files import KnownFiles, file_cache
+from palm_cache.extraction.matching import MANY_MISSING, keep_unreadable, note_gone
 from palm_cache.extraction.plan import Plan, StoreState, make_plan
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
@@ -31,7 +32,7 @@ from palm_cache.store.atomic import named
 from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader, twins
-from palm_cache.store.places import folder, place
+from palm_cache.store.places import folder
 from palm_cache.store.writing import claimed_files, write_store
 from palm_cache.types import ClipTable, Place, Progress, no_progress
 
@@ -45,9 +46,6 @@ TEXT_FIELDS = {
     "class_names": "class names",
 }
 """Of a store's header what decides its text, in words."""
-
-MANY_MISSING = 0.5
-"""Share of files above which unreadable ones are said first, and from which on none may be gone unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +167,7 @@ class Extractor:
         text = self.prompts.embed(self.encoder, table.class_names, cache)
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         files = file_cache(cache)
-        notes = self._gone(present, table)
+        notes = note_gone(present, table, self.resources)
         if present.format1 is not None and not stale:
             everything = list(enumerate(table.clips))
             taken = take_over(out, everything, self.embedder, audio)
@@ -194,7 +192,8 @@ class Extractor:
                 errors = run.complete()
             finally:
                 survey.remember(files)
-            self._keep_gone(survey, present, audio, errors, notes)
+            if not self.resources.prune:
+                notes += keep_unreadable(survey, present, audio, errors)
             self._refuse_nothing(table, survey)
             rows = _rows(table, survey, errors)
             try:
@@ -212,32 +211,6 @@ class Extractor:
         failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
         notes = [*table.notes, *notes, *run.sound_notes, *self._embedder_notes()]
         return Extraction(out, len(table.clips), run.embedded, failures, tuple(notes))
-
-    def _gone(self, present: StoreState, table: ClipTable) -> list[str]:
-        """Say which clips of the store are no more in the dataset; refuse where a disk seems to be away."""
-        store = None if self.resources.limit or present.problem else present.store
-        if store is None or not table.source or store.header.source != table.source:
-            return []
-        here = {clip.name for clip in table.clips}
-        try:
-            gone = (
-                [name for name in store.clip_names() if name not in here] if store.n_clips > len(here) else []
-            )
-        except DamagedStoreError:  # is made anew
-            return []
-        source = place(table.source)
-        away = [name for name in gone if not (source / name).exists()]
-        if len(away) >= MANY_MISSING * store.n_clips and not self.resources.prune:
-            raise DataError(
-                f"{store.path}: of its {counted(store.n_clips, 'clip')} the files of {len(away)} are gone, "
-                f"e.g. {away[0]}; is a disk not mounted? --prune makes the store anew without them"
-            )
-        if not gone:
-            return []
-        return [
-            f"no more in the dataset: {counted(len(gone), 'clip')} that the store held, e.g. {gone[0]}; the "
-            "cache keeps what it knows of them"
-        ]
 
     def _refuse_nothing(self, table: ClipTable, survey: KnownFiles) -> None:
         if len(survey.unread) < len(table.clips):
@@ -270,36 +243,6 @@ class Extractor:
             same = old == (format1_print(self.encoder, self.recipe), self.recipe.views)
             return "" if same else "written by an earlier palm-cache with another encoder or other options"
         return present.store.header.stale(self.audio_recipe) if present.store else ""
-
-    def _keep_gone(
-        self, survey: KnownFiles, present: StoreState, audio: Cache, errors: dict[int, str], notes: list[str]
-    ) -> None:
-        """Keep what the store knows of files that are not there now."""
-        if self.resources.prune or not survey.unread or present.store is None or present.problem:
-            return
-        old = present.store.rows()
-        old_row = {name: row for row, name in enumerate(old.names)}
-        kept = []
-        for row in list(survey.unread):
-            before = old_row.get(survey.clips[row].name, -1)
-            same = before >= 0 and np.array_equal(
-                [old.start[before], old.end[before]], [survey.start[row], survey.end[row]], equal_nan=True
-            )
-            if same and before not in old.errors:
-                survey.contents[row] = old.contents[before]
-                kept.append(row)
-        known = audio.look_up(survey.keys[kept]).known if kept else np.zeros(0, bool)
-        for row, is_known in zip(kept, known.tolist(), strict=True):
-            if is_known:
-                del survey.unread[row]
-                del errors[row]
-            else:
-                survey.contents[row] = 0
-        if known.any():
-            notes.append(
-                f"{counted(int(known.sum()), 'audio file')} cannot be read now; earlier embeddings are kept "
-                "(--prune drops them)"
-            )
 
     def _write(
         self,

@@ -5,7 +5,7 @@ What the files of a store say of themselves is checked by ``FeatureStore.problem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from palm_cache.errors import counted
 from palm_cache.extraction.embedding import Embedder
+from palm_cache.extraction.matching import row_of, stored_rows
 from palm_cache.extraction.work import Numbered
 from palm_cache.store.features import FeatureStore
-from palm_cache.types import Clip, ClipTable, Progress, no_progress
+from palm_cache.types import ClipTable, Progress, no_progress
 
 TOLERANCE = 1e-5
 """Largest difference between two float32 embeddings of one clip; a share of its largest value, if that is
@@ -42,10 +43,6 @@ class Recomputation:
     problems: tuple[str, ...]
 
 
-Row = tuple[str, float, float]
-"""What a row of a store and a clip have in common: path, start and end; -1 is the end of the file."""
-
-
 def dataset_problems(
     store: FeatureStore, table: ClipTable, embedder: Embedder, progress: Progress = no_progress
 ) -> list[str]:
@@ -59,8 +56,8 @@ def dataset_problems(
         Of any encoder: only its readers work.
     """
     rows, hashes = store.rows(), store.content_hashes()
-    known = {row: number for number, row in enumerate(_rows(store))}
-    wanted = {_row(clip): clip for clip in table.clips}
+    known = {row: number for number, row in enumerate(stored_rows(store))}
+    wanted = {row_of(clip): clip for clip in table.clips}
     in_both = [row for row in known if row in wanted]
     changed = []
     numbered = [(known[row], wanted[row]) for row in in_both]
@@ -95,15 +92,6 @@ def _same_folds(store: FeatureStore, table: ClipTable) -> bool:
     )
 
 
-def _rows(store: FeatureStore) -> Iterator[Row]:
-    start, end = store.stretches()
-    return zip(store.clip_names(), start.tolist(), np.nan_to_num(end, nan=-1.0).tolist(), strict=True)
-
-
-def _row(clip: Clip) -> Row:
-    return clip.name, clip.start, -1.0 if clip.end is None else clip.end
-
-
 def recompute(
     store: FeatureStore,
     table: ClipTable,
@@ -123,7 +111,11 @@ def recompute(
     seed : int
         Of the sample.
     """
-    wanted, rows, errors = {_row(clip): clip for clip in table.clips}, list(_rows(store)), store.errors()
+    wanted, rows, errors = (
+        {row_of(clip): clip for clip in table.clips},
+        list(stored_rows(store)),
+        store.errors(),
+    )
     drawn = np.random.default_rng(seed).permutation([row for row in range(len(rows)) if row not in errors])
     chosen = drawn[:count].tolist()
     problems = [

@@ -24,9 +24,10 @@ from filelock import FileLock, Timeout
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import decoder_version
-from palm_cache.extraction.embedding import Embedder, Outcome, Vectors
+from palm_cache.extraction.embedding import Embedder, Outcome
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.in_work import Vectors
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import MAX_JOBS, Recipe, Resources
 from palm_cache.store.cache import Cache

@@ -388,6 +388,30 @@ def test_files_that_are_away_keep_what_is_known_of_them(run: Run, out: Path, fol
     assert not FeatureStore(out).read().usable[0]
 
 
+def test_every_stretch_of_a_file_that_is_away_keeps_what_is_known_of_it(
+    out: Path, cache: Path, folder: Path, encoder: SpectrumEncoder
+) -> None:
+    table = read(folder)
+    first, _, *others = table.clips
+    stretches = replace(first, end=0.2), replace(first, start=0.2)
+    table = replace(table, clips=(*stretches, *others))
+    extract(table, "mini", out, *parted(), cache=cache)
+    whole = read_arrays(out)
+    Path(str(first.file)).unlink()
+    done = extract(table, "mini", out, *parted(), cache=cache)
+    assert (done.embedded, done.failures) == (0, ())
+    assert "1 audio file cannot be read now" in done.notes[0]
+    assert_same(read_arrays(out), whole)
+
+
+def test_a_damaged_store_is_made_anew_though_a_file_is_away(run: Run, out: Path, folder: Path) -> None:
+    run()
+    flip_bit(out / "content_sha256" / "c" / "0" / "0")
+    (folder / "audios" / "train_0_0.wav").unlink()
+    assert run().failures == (("audios/train_0_0.wav", "no such file"),)
+    assert [text for text in FeatureStore(out).problems() if "zero vector" not in text] == []
+
+
 def test_a_disk_that_is_away_is_an_error_and_changes_nothing(run: Run, out: Path, folder: Path) -> None:
     (folder / "audios").rename(folder.parent / "unmounted")
     with pytest.raises(

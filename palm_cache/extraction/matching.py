@@ -1,0 +1,91 @@
+"""Which row of a store is which clip of a dataset, and what is gone of either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from palm_cache.errors import DamagedStoreError, DataError, counted
+from palm_cache.extraction.known_files import KnownFiles
+from palm_cache.extraction.plan import StoreState
+from palm_cache.params import Resources
+from palm_cache.store.cache import Cache
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.places import place
+from palm_cache.types import Clip, ClipTable
+
+MANY_MISSING = 0.5
+"""Share of files above which unreadable ones are said first, and from which on none may be gone unasked."""
+
+Row = tuple[str, float, float]
+"""What a row of a store and a clip have in common: path, start and end; -1 is the end of the file."""
+
+
+def stored_rows(store: FeatureStore) -> Iterator[Row]:
+    """Return the rows of a store, one after the other."""
+    start, end = store.stretches()
+    return zip(store.clip_names(), start.tolist(), np.nan_to_num(end, nan=-1.0).tolist(), strict=True)
+
+
+def row_of(clip: Clip) -> Row:
+    """Return what the row of a clip is."""
+    return clip.name, clip.start, -1.0 if clip.end is None else clip.end
+
+
+def note_gone(present: StoreState, table: ClipTable, resources: Resources) -> list[str]:
+    """Say which clips of the store are no more in the dataset; refuse where a disk seems to be away."""
+    store = None if resources.limit or present.problem else present.store
+    if store is None or not table.source or store.header.source != table.source:
+        return []
+    here = {clip.name for clip in table.clips}
+    try:
+        gone = [name for name in store.clip_names() if name not in here] if store.n_clips > len(here) else []
+    except DamagedStoreError:  # is made anew
+        return []
+    source = place(table.source)
+    away = [name for name in gone if not (source / name).exists()]
+    if len(away) >= MANY_MISSING * store.n_clips and not resources.prune:
+        raise DataError(
+            f"{store.path}: of its {counted(store.n_clips, 'clip')} the files of {len(away)} are gone, "
+            f"e.g. {away[0]}; is a disk not mounted? --prune makes the store anew without them"
+        )
+    if not gone:
+        return []
+    return [
+        f"no more in the dataset: {counted(len(gone), 'clip')} that the store held, e.g. {gone[0]}; the "
+        "cache keeps what it knows of them"
+    ]
+
+
+def keep_unreadable(
+    survey: KnownFiles, present: StoreState, audio: Cache, errors: dict[int, str]
+) -> list[str]:
+    """Keep what the store knows of files that cannot be read now; return a note of it."""
+    if not survey.unread or present.store is None or present.problem:
+        return []
+    try:
+        old_row = {row: number for number, row in enumerate(stored_rows(present.store))}
+        contents, failed = present.store.contents(), present.store.errors()
+    except DamagedStoreError:  # is made anew
+        return []
+    kept = []
+    for row in list(survey.unread):
+        before = old_row.get(row_of(survey.clips[row]))
+        if before is not None and before not in failed:
+            survey.contents[row] = contents[before]
+            kept.append(row)
+    known, files = audio.look_up(survey.keys[kept]).known, set()
+    for row, is_known in zip(kept, known.tolist(), strict=True):
+        if is_known:
+            del survey.unread[row]
+            del errors[row]
+            files.add(survey.clips[row].name)
+        else:
+            survey.contents[row] = 0
+    if not files:
+        return []
+    return [
+        f"{counted(len(files), 'audio file')} cannot be read now; earlier embeddings are kept "
+        "(--prune drops them)"
+    ]
