@@ -150,7 +150,7 @@ class Work:
             if recorded:
                 self.cache.add(keys, np.stack(vectors), failures)
             self.cache.refresh()
-            if self.cache.n_small > SEGMENTS_KEPT:
+            if len(self.cache.small) > SEGMENTS_KEPT:
                 self.cache.merge()
         for clip in outcomes:
             how: Literal["embedded", "known", "failed", "unread"] = "known"

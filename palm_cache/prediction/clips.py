@@ -9,14 +9,12 @@ from pathlib import Path
 
 import torch
 
-from palm_cache.extraction.embedding import Embedder, Outcome
+from palm_cache.extraction.embedding import NOT_FINITE, Embedder, Outcome
 from palm_cache.extraction.encoders.engine import default_batch
 from palm_cache.prediction.answers import Failure, Prediction, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.store.join import concatenate
 from palm_cache.types import Clip, Progress, no_progress
-
-NOT_FINITE = "the encoder returned NaN or infinity"
 
 
 def predict_files(

@@ -16,9 +16,9 @@ from torch import Tensor
 from palm_cache.errors import AudioError, EncoderError, ParameterError
 from palm_cache.extraction.audio import cut_windows, duration, open_regular, slide
 from palm_cache.extraction.downmix import SoundFacts, is_silent
+from palm_cache.extraction.embedding import NOT_FINITE
 from palm_cache.prediction.answers import Failure, Stretch, printable
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
-from palm_cache.prediction.clips import NOT_FINITE
 from palm_cache.store.run_names import run_name
 from palm_cache.types import Progress, no_progress
 

@@ -130,9 +130,9 @@ class Cache:
         return sum(len(segment.row) for segment in self._segments.values() if segment)
 
     @property
-    def n_small(self) -> int:
-        """How many segments are worth merging."""
-        return sum(1 for segment in self._segments.values() if segment and segment.size < SMALL_BYTES)
+    def small(self) -> list[str]:
+        """Names of the segments that are worth merging, if there are several."""
+        return [name for name, segment in self._segments.items() if segment and segment.size < SMALL_BYTES]
 
     @property
     def damaged(self) -> list[str]:
@@ -243,17 +243,14 @@ class Cache:
             If that cannot be written; nothing is lost then.
         """
         clear_left_behind(self.folder, is_cache_file)
-        if self.n_small < 2:
+        if len(self.small) < 2:
             return
         with write_errors(self.folder.place, "--cache"), self.folder.alone("merge") as alone:
             if not alone:
                 return
             self.refresh()  # another process may have merged a moment ago
-            small = [
-                name for name, segment in self._segments.items() if segment and segment.size < SMALL_BYTES
-            ]
             group: list[str] = []
-            for name in [*small, ""]:
+            for name in [*self.small, ""]:
                 segments = filter(None, map(self._segments.get, group))
                 full = sum(segment.size for segment in segments) >= SMALL_BYTES
                 if len(group) > 1 and (full or not name):
@@ -284,11 +281,7 @@ class Cache:
             if segment is None or not len(open_):
                 continue
             positions = segment.find(prefix[open_], rest[open_])
-            failed = (
-                np.isin(positions, list(segment.failures))
-                if segment.failures
-                else np.zeros(len(positions), bool)
-            )
+            failed = np.isin(positions, list(segment.failures))
             for at in np.flatnonzero(failed):
                 if int(positions[at]) not in segment.forgotten:
                     failures.setdefault(int(order[open_[at]]), segment.failures[int(positions[at])])
