@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from palm_cache.cli.help import help_text, usage
 from palm_cache.cli.terminal import say
 from palm_cache.errors import PalmCacheError, did_you_mean, near, visible
+from palm_cache.store.layout import STORE_ENDING
 
 _SURROUNDINGS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
@@ -102,9 +103,11 @@ class Command(TyperCommand):
                         break
                     extra.append(further)
                 if len(extra) > 1:
-                    return f"{previous} {','.join(extra)}"
-            elif not word.startswith("-") and "--dataset" in options and "--dataset" not in words:
-                return f"--dataset {word}"
+                    return f"{previous} {','.join(value.strip(',') for value in extra)}"
+            elif not word.startswith("-"):
+                name = "--store" if word.endswith(STORE_ENDING) else "--dataset"
+                if name in options and name not in words:
+                    return f"{name} {word}"
             previous = word
         return ""
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from palm_cache.errors import DataError, counted
 from palm_cache.explore.groups import Grouping, group, with_unlabelled
-from palm_cache.explore.projection import project
+from palm_cache.explore.projection import check_count, project
 from palm_cache.explore.rendering import render
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
 from palm_cache.extraction.datasets.texts import as_written
@@ -76,6 +76,7 @@ def write_page(
     features, paths = opened.read(), opened.clip_names()
     keep_inputs([out], [predictions] if predictions else [], "--out")
     usable = np.flatnonzero(features.usable.numpy())
+    check_count(len(usable))
     sounds, notes = _sounds(opened.header, audio, out, [paths[row] for row in usable])
     if len(usable) < len(paths):
         notes.append(

@@ -26,6 +26,12 @@ PERPLEXITY = 30.0
 ITERATIONS = 1000
 
 
+def check_count(n_clips: int) -> None:
+    """Raise a DataError where there are too few clips for a map."""
+    if n_clips < 3:
+        raise DataError(f"a map needs at least three clips with an embedding, found {n_clips}")
+
+
 def project(
     embeddings: NDArray[np.float32], method: MapMethod, *, seed: int = 0, progress: Progress = no_progress
 ) -> NDArray[np.float64]:
@@ -54,8 +60,7 @@ def project(
     ----------
     van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR 2008; McInnes et al., arXiv:1802.03426.
     """
-    if len(embeddings) < 3:
-        raise DataError(f"a map needs at least three clips with an embedding, found {len(embeddings)}")
+    check_count(len(embeddings))
     directions = normalize(embeddings)
     if np.ptp(directions, axis=0).max() == 0:
         return np.full((len(directions), 2), 0.5)

@@ -28,7 +28,7 @@ from palm_cache.store.hdf5 import (
     reason,
     tensor,
 )
-from palm_cache.store.layout import check_name, slug
+from palm_cache.store.layout import HEADS_FILE, check_name, slug
 from palm_cache.store.nearby import absent_heads
 from palm_cache.store.places import place
 from palm_cache.store.run_names import choose_run, preference, run_name, run_named
@@ -256,10 +256,10 @@ def opened_heads(path: Path) -> Iterator[HeadsFile]:
         with reading(path) as (file, sealed):
             yield HeadsFile(path, file, sealed)
     except DAMAGE as error:
-        raise DamagedStoreError(
-            f"{path}: not a readable heads file ({reason(error)}); remove it and fit again with: "
-            "palm-cache fit"
-        ) from error
+        remedy = f"give a {HEADS_FILE} or its folder"
+        if path.name == HEADS_FILE:  # a file of another name is none of ours, and nobody's to remove
+            remedy = "remove it and fit again with: palm-cache fit"
+        raise DamagedStoreError(f"{path}: not a readable heads file ({reason(error)}); {remedy}") from error
 
 
 def _read_run(name: str, values: Mapping[str, Any]) -> Run:

@@ -199,3 +199,15 @@ def test_wrong_words_are_told_before_torch_is_loaded(project: Path, words: tuple
     assert ended.returncode in (1, 3), ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stdout.strip() == ""
+
+
+def test_a_file_of_another_name_is_never_said_to_be_removed(project: Path) -> None:
+    Path("own/night.h5").write_bytes(b"RIFF")
+    assert fail("calibrate", "own/night.h5").endswith("; give a heads.h5 or its folder")
+    Path(HEADS).write_bytes(b"RIFF")
+    assert fail("calibrate", HEADS).endswith("; remove it and fit again with: palm-cache fit")
+
+
+def test_a_store_without_its_option_is_told_as_a_store(project: Path) -> None:
+    assert f"did you mean --store {STORE}?" in call("fit", STORE).stderr
+    assert "did you mean --shots 1,4?" in call("fit", "--shots", "1,", "4").stderr

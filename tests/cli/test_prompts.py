@@ -72,3 +72,9 @@ def test_nothing_is_fitted_or_scored_where_nothing_is_labelled(workplace: Path) 
             *words, "--dataset", "flat"
         )
     assert not Path("runs/flat").exists()
+    # Where nobody asks for it, it keeps no other dataset from being learned from.
+    succeed("extract", "--dataset", "Tones")
+    for words in (("fit", "--head", "zero-shot"), ("prompts",)):
+        done = succeed(*words)
+        assert "note: skipped: flat: has no labels of two classes" in done.stderr
+        assert "Tones" in done.stdout

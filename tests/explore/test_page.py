@@ -216,3 +216,11 @@ def test_a_page_that_cannot_be_written_says_so(tmp_path: Path, features: Feature
     write_sample(tmp_path / "store.zarr", features)
     with pytest.raises(OutputError, match="cannot write"):
         write_page(tmp_path / "store.zarr", tmp_path / "file" / "explore.html", method="pca")
+
+
+def test_a_single_clip_is_no_map(tmp_path: Path) -> None:
+    features = make_features(n_classes=2, clips_per_class=2)
+    usable = torch.zeros_like(features.usable)
+    usable[0] = True
+    with pytest.raises(DataError, match="at least three clips with an embedding, found 1"):
+        make_page(tmp_path, replace(features, usable=usable))

@@ -79,7 +79,7 @@ def test_descriptions_are_of_just_the_classes_of_the_dataset(run: Run) -> None:
     wrong = {"high tone": ("a whistle",), "lwo tone": ("a hum",)}
     with pytest.raises(UnknownNameError, match="'lwo tone'; did you mean low tone"):
         run(Prompts(descriptions=wrong))
-    with pytest.raises(DataError, match=r"Tones: 1 class have no description: low tone"):
+    with pytest.raises(DataError, match=r"Tones: 1 class has no description: low tone"):
         run(Prompts(descriptions={"high tone": ("a whistle",)}))
 
 

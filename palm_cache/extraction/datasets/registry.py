@@ -82,7 +82,7 @@ def require_card(name: str) -> DatasetCard:
     if card is None:
         _existing(name, place(FEATURES))
         raise DataError(
-            f"{name}: is data of your own, which has no card; what is made of it: "
+            f"{name}: data of your own, which has no card; what is made of it: "
             f"{shlex.join(['palm-cache', 'datasets', '--check', name])}"
         )
     return card

@@ -225,7 +225,7 @@ def test_a_dataset_that_the_hub_does_not_have_is_said_with_its_source(run: Run, 
         run(hub)
     message = str(caught.value)
     assert message.startswith("MahiA/SESA: the hub does not give it (RepositoryNotFoundError: 404")
-    assert message.endswith("check the network, or get SESA from https://zenodo.org/records/3519845")
+    assert message.endswith("check the name, or get SESA from https://zenodo.org/records/3519845")
     assert "\n" not in message
     assert not root.exists()
 
@@ -235,7 +235,7 @@ def test_a_hub_out_of_reach_is_said_at_once(root: Path, monkeypatch: pytest.Monk
         pass
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited to try again"))
     with pytest.raises(
-        DataError, match=r"the hub does not give it \(ConnectError: .*check the network, or get"
+        DataError, match=r"the hub cannot be reached \(ConnectError: .*check the network, or get"
     ):
         download(require_card("SESA"), root, endpoint=gone.endpoint)
     assert not root.exists()

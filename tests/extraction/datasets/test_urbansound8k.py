@@ -117,3 +117,17 @@ def test_bad_metadata_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         read(write_metadata(tmp_path, *rows))
+
+
+def test_a_copy_under_another_name_is_read_as_slices(tmp_path: Path) -> None:
+    root = write_miniature("UrbanSound8K", tmp_path / "city", "published")
+    metadata = root / "metadata" / "UrbanSound8K.csv"
+    lines = metadata.read_text().splitlines()
+    place = lines[0].split(",").index("start")
+    later = [line.split(",") for line in lines[1:]]
+    for fields in later:
+        fields[place], fields[place + 1] = "100", "104"  # in the recording that it was cut from
+    metadata.write_text("\n".join([lines[0], *(",".join(fields) for fields in later)]) + "\n")
+    table = read_dataset(str(root))
+    assert {(clip.start, clip.end) for clip in table.clips} == {(0.0, None)}
+    assert len(table.clips) == len(lines) - 1
