@@ -64,6 +64,6 @@ class LabelTracks:
         if path != self._path or self._file is None:
             if self._file is not None:
                 self._file.close()
-            self._file, self._path = GrowingFile(self._files[path]), path
+            self._file, self._path = GrowingFile(self._files[path], "--audacity"), path
         if label is not None:
             self._file.write(f"{start:.6f}\t{end:.6f}\t{visible(label)}\n")

@@ -89,8 +89,13 @@ def _advice(error: OSError, option: str) -> str:
 
 
 @contextmanager
-def replacing(path: Place) -> Iterator[Path]:
+def replacing(path: Place, option: str = "--out") -> Iterator[Path]:
     """Give a temporary path and put what is written there in the place of ``path`` when the block succeeds.
+
+    Parameters
+    ----------
+    option : str
+        The command line's option for choosing another place.
 
     Raises
     ------
@@ -98,7 +103,7 @@ def replacing(path: Place) -> Iterator[Path]:
         If the file cannot be written.
     """
     where = folder(named(path).parent)
-    with write_errors(path), where.replacing(path.name) as temporary:
+    with write_errors(path, option), where.replacing(path.name) as temporary:
         yield temporary
     clear_left_behind(where, path.name.__eq__)
 
@@ -132,15 +137,21 @@ def named(path: P) -> P:
 class GrowingFile:
     """A text file that can be read while it is written; where it cannot be written, nothing of it stays.
 
+    Parameters
+    ----------
+    path : Path
+    option : str
+        The command line's option for choosing another place.
+
     Raises
     ------
     OutputError
         From every method, if it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = named(path)
-        with write_errors(path):
+    def __init__(self, path: Path, option: str) -> None:
+        self._path, self._option = named(path), option
+        with write_errors(path, option):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb", buffering=0)
 
@@ -148,7 +159,7 @@ class GrowingFile:
         """Add text, at once."""
         content = memoryview(text.encode("utf-8", "surrogateescape"))
         try:
-            with write_errors(self._path):
+            with write_errors(self._path, self._option):
                 while content:
                     content = content[self._file.write(content) :]
         except OutputError:

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from palm_cache.errors import OutputError
 from palm_cache.store import atomic
-from palm_cache.store.atomic import alone_in, keep_inputs, named, replacing, write_errors
+from palm_cache.store.atomic import GrowingFile, alone_in, keep_inputs, named, replacing, write_errors
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,17 @@ def test_a_write_error_says_where_why_and_what_to_do(tmp_path: Path, number: int
         write_errors(tmp_path / "scores.csv"),
     ):
         raise OSError(number, os.strerror(number))
+
+
+def test_the_option_that_is_named_is_the_one_that_chose_the_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match="choose another folder with --csv"):
+        GrowingFile(tmp_path / "taken" / "answers.csv", "--csv")
+    with (
+        pytest.raises(OutputError, match="choose another folder with --parquet"),
+        replacing(tmp_path / "taken" / "answers.parquet", "--parquet"),
+    ):
+        pass
 
 
 def interrupt_writing(file: Path) -> None:
