@@ -34,7 +34,7 @@ def write_found(result: SearchResult, out: Path, progress: Progress = no_progres
         measure=result.measure,
         rows=rows,
     )
-    with replacing(out) as temporary:
+    with replacing(out, "--html") as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

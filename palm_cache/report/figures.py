@@ -79,6 +79,7 @@ def accuracy_by_head(summary: pd.DataFrame) -> Figure:
                 markeredgecolor="black",
                 markeredgewidth=0.5,
                 capsize=2,
+                clip_on=False,  # a marker at 100 % is drawn whole
                 label=labels[head],
             )
         several = len({encoder for _, encoder in places}) > 1
