@@ -269,8 +269,9 @@ def choices(literal: Any) -> str:
 
 def _metavar(annotation: Any) -> str | None:
     """Return what stands for a value in help: its choices, or what kind it is of; nothing for a flag."""
-    if get_origin(annotation) is Literal:
-        return choices(annotation)
+    for kind in (annotation, *get_args(annotation)):  # one that may be left out is a union with None
+        if get_origin(kind) is Literal:
+            return choices(kind)
     return {int: "N", float: "X", str: "TEXT", bool: None}[annotation]
 
 

@@ -100,7 +100,7 @@ class SearchParams:
     uncertain: Annotated[bool, Help("With --head: rows that it is most in doubt about.")] = False
     by: Annotated[
         Uncertainty | None,
-        Help("With --uncertain: how doubt is measured.", metavar="margin|entropy", shown="margin"),
+        Help("With --uncertain: how doubt is measured.", shown="margin"),
     ] = None
     run: Annotated[
         str | None,
