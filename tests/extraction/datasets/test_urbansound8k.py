@@ -7,6 +7,7 @@ import pytest
 from miniatures import write_miniature
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.columns import understand
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.datasets.urbansound8k import read
 from palm_cache.types import ClipTable
@@ -131,3 +132,10 @@ def test_a_copy_under_another_name_is_read_as_slices(tmp_path: Path) -> None:
     table = read_dataset(str(root))
     assert {(clip.start, clip.end) for clip in table.clips} == {(0.0, None)}
     assert len(table.clips) == len(lines) - 1
+
+
+def test_times_of_any_other_table_stay_times() -> None:
+    times = {"start": "start", "end": "end"}
+    assert understand(["wav", "start", "end"], {"path": ""}, "t.csv") == times
+    assert understand(["slice_file_name", "start", "end"], times, "t.csv").items() >= times.items()
+    assert not times.keys() & understand(["slice_file_name", "start", "end"], {}, "t.csv").keys()
