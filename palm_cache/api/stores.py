@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ def find_stores(
     Parameters
     ----------
     datasets : sequence of str, optional
-        Known names or folders; all that have a store by default.
+        Known names or folders; by default all that have a store with labels of two classes.
     encoders : sequence of str, optional
         Their specs; with several every dataset has the stores of all of them, in their order.
     features : path or URL, optional
@@ -67,7 +68,7 @@ def _of_encoder(
 ) -> list[Place]:
     """Return the stores of one encoder; add to the notes which are skipped."""
     if datasets is None:
-        present = _without_copies(stores_present(features, encoder), notes)
+        present = _to_learn_from(stores_present(features, encoder), notes)
         absent = []
     else:
         spec = encoder or Params().encoder
@@ -120,14 +121,16 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
     return dataset_folder(features, dataset_name(dataset, features), source)
 
 
-def _without_copies(stores: list[Place], notes: list[str]) -> list[Place]:
-    """Skip stores that cannot be read, and further ones of a dataset and encoder: copies of the first.
+def _to_learn_from(stores: list[Place], notes: list[str]) -> list[Place]:
+    """Skip stores that cannot be read or that nothing can be learned from, and copies of others.
 
-    The first is the one that lies where such a store lies by default, where one does.
+    Of several stores of a dataset and encoder the first is the one that lies where such a store lies by
+    default, where one does. Where nothing can be learned from any, none is skipped for that.
     """
     if len(stores) == 1:
         return stores
     keys: dict[Place, tuple[str, str]] = {}
+    unlabelled: dict[Place, str] = {}
     for store in stores:
         try:
             header = StoreRoot(store).header
@@ -135,6 +138,12 @@ def _without_copies(stores: list[Place], notes: list[str]) -> list[Place]:
             notes.append(f"skipped: {error}")
         else:
             keys[store] = (header.dataset, f"{slug(header.encoder)}.zarr")
+            if len(header.class_names) < 2:
+                label = shlex.join(["palm-cache", "label", str(store)])
+                unlabelled[store] = f"skipped: {store} has no labels of two classes; label it with: {label}"
+    if len(unlabelled) < len(keys):
+        keys = {store: key for store, key in keys.items() if store not in unlabelled}
+        notes += unlabelled.values()
     firsts: dict[tuple[str, str], Place] = {}
     for store in sorted(keys, key=lambda store: (store.parent.name, store.name) != keys[store]):
         first = firsts.setdefault(keys[store], store)

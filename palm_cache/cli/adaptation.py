@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,7 +26,6 @@ from palm_cache.cli.options import (
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
-from palm_cache.errors import DataError
 from palm_cache.params import FitParams, Params, override
 from palm_cache.params.use import LoadingParams
 from palm_cache.store.layout import RUNS
@@ -36,10 +34,7 @@ from palm_cache.types.runs import ALL_SHOTS, Training, spell_shots
 if TYPE_CHECKING:
     import pandas as pd
 
-    from palm_cache.api.adaptation import FitResult
-    from palm_cache.types import AnyPlace, Place
-
-T = TypeVar("T")
+    from palm_cache.types import Place
 
 API = "palm_cache.api.adaptation"
 
@@ -124,7 +119,7 @@ def fit(
     """Train heads on the embeddings of a feature store.
 
     One run for every head, fold, number of shots and seed. Without --dataset it takes every feature store
-    that is present.
+    that is present and has labels of two classes.
 
     Heads that learn words (coop, cocoop, each also with -zebra) load the encoder's text tower; --device and
     --tokenizer are for them. --epochs, --lr, --momentum and --batch-size are for palm, palm-prototype, malp
@@ -139,10 +134,10 @@ def fit(
     if params:
         dataset, encoder = dataset or list(settings.datasets), encoder or [settings.encoder]
 
-    groups: Sequence[tuple[AnyPlace, ...]] = [(store,)] if store else _find_stores(settings, dataset, encoder)
+    groups = [(store,)] if store else _find_stores(settings, dataset, encoder)
     load(API)
-
-    def fit_one(stores: tuple[AnyPlace, ...]) -> FitResult:
+    fitted = []
+    for stores in groups:
         with progress_bar("steps", FIT_UNITS) as progress:
             result = palm_cache.fit(
                 stores,
@@ -157,9 +152,7 @@ def fit(
             )
         for note in result.notes:
             say(f"note: {note}")
-        return result
-
-    fitted = _each(groups, fit_one, chosen=bool(dataset or store))
+        fitted.append(result)
     if evaluate:
         import pandas as pd
 
@@ -288,18 +281,10 @@ def prompts(
     if params:
         dataset = dataset or list(settings.datasets)
 
-    groups: Sequence[tuple[AnyPlace, ...]] = (
-        [(store,)] if store else _find_stores(settings, dataset, [settings.encoder] if named else None)
-    )
-
-    def score_one(stores: tuple[AnyPlace, ...]) -> pd.DataFrame:
-        with progress_bar("templates") as progress:
-            return palm_cache.prompts(list(stores), out=out, folds=chosen, progress=progress)
-
-    tables = _each(groups, score_one, chosen=bool(dataset or store))
-    import pandas as pd
-
-    scores = pd.concat(tables)
+    groups = [(store,)] if store else _find_stores(settings, dataset, [settings.encoder] if named else None)
+    stores = [place for (place,) in groups]
+    with progress_bar("stores") as progress:
+        scores = palm_cache.prompts(stores, out=out, folds=chosen, progress=progress)
     means = scores.groupby(["dataset", "encoder", "template"], sort=False)["accuracy"].mean().reset_index()
     if as_json:
         print_json(means.to_dict("records"))
@@ -363,24 +348,6 @@ def _find_stores(
     for note in notes:
         say(f"note: {note}")
     return stores
-
-
-def _each(
-    groups: Sequence[tuple[AnyPlace, ...]], work: Callable[[tuple[AnyPlace, ...]], T], *, chosen: bool
-) -> list[T]:
-    """Do some work with the stores of every dataset.
-
-    Where nobody chose them, those that cannot be learned from are passed over with a note.
-    """
-    results: list[T] = []
-    for number, stores in enumerate(groups, start=1):
-        try:
-            results.append(work(stores))
-        except DataError as error:
-            if chosen or (number == len(groups) and not results):
-                raise
-            say(f"note: skipped: {error}")
-    return results
 
 
 def print_scores(scores: pd.DataFrame, as_json: bool) -> None:

@@ -76,5 +76,7 @@ def test_nothing_is_fitted_or_scored_where_nothing_is_labelled(workplace: Path) 
     succeed("extract", "--dataset", "Tones")
     for words in (("fit", "--head", "zero-shot"), ("prompts",)):
         done = succeed(*words)
-        assert "note: skipped: flat: has no labels of two classes" in done.stderr
+        store = "data/features/flat/mini.zarr"
+        note = f"note: skipped: {store} has no labels of two classes; label it with: palm-cache label {store}"
+        assert note in done.stderr
         assert "Tones" in done.stdout

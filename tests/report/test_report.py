@@ -303,6 +303,9 @@ def test_a_figure_of_one_dataset_has_a_row_per_head_and_a_curve_needs_two_number
 def test_palm_below_zero_shot_is_explained(tmp_path: Path) -> None:
     scores = scores_table()
     assert below_zero_shot(summarise(scores)) == []
+    # What both columns show alike is no difference.
+    alike = scores[scores["shots"] == 16].assign(shots=2, accuracy=0.6495)
+    assert below_zero_shot(summarise(pd.concat([scores, alike]))) == []
     weak = scores[scores["shots"] == 16].assign(shots=1, accuracy=0.3)
     write_scores(tmp_path / "scores.csv", pd.concat([scores, weak]))
     text = (write_report(tmp_path).page.parent / "report.md").read_text(encoding="utf-8")
