@@ -7,16 +7,11 @@ Beijing Opera Percussion Ensembles", ICASSP 2014.
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import PurePosixPath
 
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import read_unsplit
-from palm_cache.types import ClipTable
-
-
-def read(root: Path) -> ClipTable:
-    """Read Beijing-Opera by its PALM tables, which may lie beside the published files."""
-    return read_unsplit(root, CARD.name, class_of)
 
 
 def class_of(path: PurePosixPath) -> str | None:
@@ -52,5 +47,5 @@ with the PALM tables beside them: csv_files/train_1.csv ... test_5.csv
 }
 """,
     hub="MahiA/Beijing-Opera",
-    read=read,
+    read=partial(read_unsplit, class_of),
 )

@@ -11,6 +11,9 @@ from palm_cache.types import ClipTable
 SHOTS = 16
 """Training clips per class in the paper's experiments."""
 
+Adapter = Callable[[Path, str], ClipTable]
+"""(a dataset's folder, its name) -> its table of clips"""
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetCard:
@@ -38,8 +41,7 @@ class DatasetCard:
     """Clips that each fold is tested on, in the tables that the paper was made with."""
     n_clips: int | None
     """In all folds of those tables together; ``None`` where that is not known."""
-    read: Callable[[Path], ClipTable]
-    """Adapter: the dataset's folder -> its table of clips."""
+    read: Adapter
     published_test_clips: tuple[int, ...] = ()
     """Clips that each published fold is tested on, where these are others than the paper's."""
     bibtex: str = ""

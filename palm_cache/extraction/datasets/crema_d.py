@@ -6,11 +6,11 @@ Emotional Multimodal Actors Dataset", IEEE Transactions on Affective Computing 2
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import PurePosixPath
 
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import read_unsplit
-from palm_cache.types import ClipTable
 
 EMOTIONS = {
     "ANG": "anger",
@@ -21,11 +21,6 @@ EMOTIONS = {
     "SAD": "sad",
 }
 """By the code in a file's name."""
-
-
-def read(root: Path) -> ClipTable:
-    """Read CREMA-D by its PALM tables, which may lie beside the published files."""
-    return read_unsplit(root, CARD.name, class_of)
 
 
 def class_of(path: PurePosixPath) -> str | None:
@@ -64,5 +59,5 @@ with the PALM tables beside it: train.csv, test.csv
 }
 """,
     hub="MahiA/CREMA-D",
-    read=read,
+    read=partial(read_unsplit, class_of),
 )

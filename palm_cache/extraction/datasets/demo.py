@@ -30,7 +30,6 @@ from palm_cache.extraction.datasets.demo_sounds import (
 )
 from palm_cache.extraction.datasets.urbansound8k import METADATA, read_published
 from palm_cache.store.atomic import check_vacant, write_errors
-from palm_cache.types import ClipTable
 
 N_FOLDS = 5
 SLICES_PER_RECORDING = 2
@@ -38,11 +37,6 @@ SLICES_PER_RECORDING = 2
 SLICE_SECONDS = 4.0
 """Where slice k of a recording starts, in multiples of k; no clip is longer."""
 HEADER = "slice_file_name,fsID,start,end,salience,fold,classID,class"
-
-
-def read(root: Path) -> ClipTable:
-    """Read the demo through UrbanSound8K's adapter."""
-    return read_published(root, CARD.name)
 
 
 def synthesise(
@@ -197,5 +191,5 @@ audio/fold1 ... fold5/*.wav
     class_names=tuple(sorted(name.replace("_", " ") for name in SOUNDS)),
     test_clips=(80,) * N_FOLDS,
     n_clips=400,
-    read=read,
+    read=read_published,
 )

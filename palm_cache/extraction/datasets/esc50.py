@@ -8,14 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published_layouts import cross_validation, read_either
-from palm_cache.extraction.datasets.tables import Folds, build_table
+from palm_cache.extraction.datasets.published_layouts import cross_validation, palm_tables_first
+from palm_cache.extraction.datasets.splits import Split
+from palm_cache.extraction.datasets.tables import build_table
 from palm_cache.types import ClipTable
 
 METADATA = Path("meta", "esc50.csv")
 
 
-def read_published_folds(root: Path) -> Folds:
+def read_published_folds(root: Path) -> Split:
     """Read the rows of ``meta/esc50.csv``; fold K tests on the clips of fold K.
 
     Raises
@@ -27,9 +28,10 @@ def read_published_folds(root: Path) -> Folds:
     return cross_validation(root / METADATA, columns, lambda name, fold: f"audio/{name}")
 
 
-def read(root: Path) -> ClipTable:
-    """Read ESC50, in the PALM layout or as published."""
-    return read_either(root, CARD.name, lambda root: build_table(CARD.name, root, read_published_folds(root)))
+@palm_tables_first
+def read(root: Path, dataset: str) -> ClipTable:
+    """Read ESC50 as published."""
+    return build_table(dataset, root, read_published_folds(root))
 
 
 CARD = DatasetCard(

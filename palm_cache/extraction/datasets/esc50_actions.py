@@ -11,11 +11,11 @@ from pathlib import Path
 from palm_cache.extraction.datasets import esc50, palm_layout
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import ORDER_NOTE, of_classes
-from palm_cache.extraction.datasets.tables import Folds, build_table
+from palm_cache.extraction.datasets.tables import build_table
 from palm_cache.types import ClipTable
 
 
-def read(root: Path) -> ClipTable:
+def read(root: Path, dataset: str) -> ClipTable:
     """Read ESC50-Actions, or its ten classes out of an ESC50 folder, in the PALM layout or as published.
 
     Raises
@@ -24,20 +24,17 @@ def read(root: Path) -> ClipTable:
         If there are no tables, they are malformed, or hold none of the ten classes.
     """
     if not palm_layout.has_tables(root):
-        return build_table(CARD.name, root, _actions(esc50.read_published_folds(root)), [ORDER_NOTE])
-    folds = palm_layout.read_folds(root)
-    actions = _actions(folds)
-    table = build_table(CARD.name, root, actions)
-    if actions == list(folds):
+        actions = of_classes(esc50.read_published_folds(root), CARD.class_names)
+        return build_table(dataset, root, actions, [ORDER_NOTE])
+    folds, _ = palm_layout.read_folds(root)
+    actions = of_classes(folds, CARD.class_names)
+    table = build_table(dataset, root, actions)
+    if actions == folds:
         return table
     note = (
         "read from ESC50's tables, whose order may not be that of the PALM authors' tables of ESC50-Actions"
     )
     return replace(table, notes=(note, *table.notes))
-
-
-def _actions(folds: Folds) -> Folds:
-    return of_classes(folds, CARD.class_names)
 
 
 CARD = DatasetCard(

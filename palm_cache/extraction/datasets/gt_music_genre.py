@@ -6,16 +6,11 @@ and Audio Processing 2002.
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import PurePosixPath
 
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import read_unsplit
-from palm_cache.types import ClipTable
-
-
-def read(root: Path) -> ClipTable:
-    """Read GT-Music-Genre by its PALM tables, which may lie beside the published files."""
-    return read_unsplit(root, CARD.name, class_of)
 
 
 def class_of(path: PurePosixPath) -> str | None:
@@ -64,5 +59,5 @@ with the PALM tables beside it: train.csv, test.csv
 }
 """,
     hub="MahiA/GT-Music-Genre",
-    read=read,
+    read=partial(read_unsplit, class_of),
 )

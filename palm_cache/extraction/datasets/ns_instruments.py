@@ -10,17 +10,13 @@ from pathlib import Path
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published_layouts import of_classes, read_either
+from palm_cache.extraction.datasets.published_layouts import of_classes, palm_tables_first
 from palm_cache.extraction.datasets.tables import TableRow, build_table, read_json
 from palm_cache.types import ClipTable
 
 
-def read(root: Path) -> ClipTable:
-    """Read NS-Instruments, in the PALM layout or as published."""
-    return read_either(root, CARD.name, _read_published)
-
-
-def _read_published(root: Path) -> ClipTable:
+@palm_tables_first
+def read(root: Path, dataset: str) -> ClipTable:
     """Read ``nsynth-train`` and ``nsynth-test``, without the family that has no test clips."""
     folds = [(_rows(root, "nsynth-train"), _rows(root, "nsynth-test"))]
     kept = of_classes(folds, CARD.class_names)
@@ -30,7 +26,7 @@ def _read_published(root: Path) -> ClipTable:
         notes.append(
             f"{counted(left_out, 'clip')} of families that the paper leaves out (synth_lead), not read"
         )
-    return build_table(CARD.name, root, kept, notes)
+    return build_table(dataset, root, kept, notes)
 
 
 def _rows(root: Path, part: str) -> list[TableRow]:

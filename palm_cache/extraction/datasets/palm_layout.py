@@ -20,7 +20,8 @@ from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
 from palm_cache.extraction.datasets.listing import folder_name, is_folder
-from palm_cache.extraction.datasets.tables import Folds, TableRow, build_table
+from palm_cache.extraction.datasets.splits import Split
+from palm_cache.extraction.datasets.tables import TableRow, build_table
 from palm_cache.extraction.datasets.texts import read_table
 from palm_cache.types import ClipTable
 
@@ -53,22 +54,14 @@ def read(
     DataError
         If the tables are missing, incomplete or malformed.
     """
-    folds, notes = _read_folds(root, given or {}, group)
+    folds, notes = read_folds(root, given, group)
     return build_table(dataset or folder_name(root), root, folds, notes)
 
 
-def read_folds(root: Path) -> Folds:
-    """Read the train and test rows of every fold of a folder in the PALM layout.
-
-    Raises
-    ------
-    DataError
-        If the tables are missing, incomplete or malformed.
-    """
-    return _read_folds(root, {}, "")[0]
-
-
-def _read_folds(root: Path, given: Mapping[str, str], group: str) -> tuple[Folds, list[str]]:
+def read_folds(
+    root: Path, given: Mapping[str, str] | None = None, group: str = ""
+) -> tuple[Split, list[str]]:
+    """Return the train and test rows of every fold, and which columns were read; see :func:`read`."""
     # The authors switch folds by copying csv_files/train_K.csv over train.csv: the folder wins.
     pairs = _fold_tables(root / "csv_files") if is_folder(root / "csv_files") else []
     if not pairs:
@@ -80,7 +73,10 @@ def _read_folds(root: Path, given: Mapping[str, str], group: str) -> tuple[Folds
                 "path,classname (or csv_files/train_K.csv and test_K.csv)"
             )
     notes: dict[str, None] = {}
-    folds = [(_rows(train, given, group, notes), _rows(test, given, group, notes)) for train, test in pairs]
+    folds = [
+        (_rows(train, given or {}, group, notes), _rows(test, given or {}, group, notes))
+        for train, test in pairs
+    ]
     return folds, list(notes)
 
 

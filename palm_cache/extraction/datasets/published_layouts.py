@@ -6,12 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path, PurePosixPath
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets import palm_layout
+from palm_cache.extraction.datasets.card import Adapter
+from palm_cache.extraction.datasets.columns import read_annotated
 from palm_cache.extraction.datasets.listing import list_files
-from palm_cache.extraction.datasets.tables import Folds, TableRow, read_rows
+from palm_cache.extraction.datasets.splits import Split, held_out
+from palm_cache.extraction.datasets.texts import read_table
 from palm_cache.types import ClipTable
 
 ORDER_NOTE = (
@@ -20,18 +24,23 @@ ORDER_NOTE = (
 )
 
 
-def read_either(root: Path, dataset: str, read_published: Callable[[Path], ClipTable]) -> ClipTable:
-    """Read a folder by its PALM tables if it has any, else in its published layout.
+def palm_tables_first(read_published: Adapter) -> Adapter:
+    """Return an adapter that reads a folder by its PALM tables if it has any, else in its published layout.
 
     The tables may lie beside a published tree: a clip is then found by its file name.
     """
-    if palm_layout.has_tables(root):
-        return palm_layout.read(root, dataset)
-    table = read_published(root)
-    return replace(table, notes=(ORDER_NOTE, *table.notes))
+
+    @wraps(read_published)
+    def read(root: Path, dataset: str) -> ClipTable:
+        if palm_layout.has_tables(root):
+            return palm_layout.read(root, dataset)
+        table = read_published(root, dataset)
+        return replace(table, notes=(ORDER_NOTE, *table.notes))
+
+    return read
 
 
-def read_unsplit(root: Path, dataset: str, class_of: Callable[[PurePosixPath], str | None]) -> ClipTable:
+def read_unsplit(class_of: Callable[[PurePosixPath], str | None], root: Path, dataset: str) -> ClipTable:
     """Read a dataset that is published without the split of the paper, which only the PALM tables hold.
 
     Parameters
@@ -66,7 +75,7 @@ def read_unsplit(root: Path, dataset: str, class_of: Callable[[PurePosixPath], s
     return replace(table, notes=(*table.notes, note))
 
 
-def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[[str, int], str]) -> Folds:
+def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[[str, int], str]) -> Split:
     """Read metadata that gives every clip a fold; fold K tests on the clips of fold K.
 
     Parameters
@@ -86,29 +95,33 @@ def cross_validation(file: Path, columns: tuple[str, str, str], place: Callable[
     if not file.is_file():  # Kaggle's copies have it at the top
         top = file.parents[1] / file.name
         file = top if top.is_file() else file
-    name_column, fold_column, class_column = columns
-    rows: list[tuple[int, TableRow]] = []
-    for line, values in read_rows(file, columns):
-        fold = values[fold_column]
-        if not re.fullmatch(r"0*[1-9]\d{0,8}", fold):
-            raise DataError(f"{file.name}, row {line}: fold {fold!r} is not a whole number from 1")
-        path = place(values[name_column], int(fold))
-        rows.append((int(fold), TableRow(file.name, line, path, values[class_column].replace("_", " "))))
-    numbers = sorted({number for number, _ in rows})
+    table = read_table(file)
+    absent = [name for name in columns if name not in table.header]
+    if absent:
+        raise DataError(
+            f"{file}: no column {' or '.join(map(repr, absent))}; "
+            f"it has {', '.join(map(repr, table.header)) or 'none'}, wanted {', '.join(columns)}"
+        )
+    rows, folds = [], []
+    columns_of = dict(zip(("path", "fold", "label"), columns, strict=True))
+    for row in read_annotated(table, columns_of, labelled=True):
+        if not re.fullmatch(r"0*[1-9]\d{0,8}", row.part):
+            raise DataError(f"{row}: fold {row.part!r} is not a whole number from 1")
+        folds.append(int(row.part))
+        class_name = str(row.class_name).replace("_", " ")
+        rows.append(replace(row, path=place(row.path, folds[-1]), class_name=class_name))
+    numbers = sorted(set(folds))
     if not rows:
         raise DataError(f"{file}: the table has no rows")
     if len(numbers) < 2:
         raise DataError(f"{file}: only fold {numbers[0]}; testing on one fold needs others to train on")
-    absent = sorted(set(range(1, min(numbers[-1], len(numbers) + 1) + 1)) - set(numbers))
-    if absent:
-        raise DataError(f"{file}: no rows for fold {', '.join(map(str, absent))}; complete the metadata")
-    return [
-        ([row for fold, row in rows if fold != number], [row for fold, row in rows if fold == number])
-        for number in numbers
-    ]
+    skipped = sorted(set(range(1, min(numbers[-1], len(numbers) + 1) + 1)) - set(numbers))
+    if skipped:
+        raise DataError(f"{file}: no rows for fold {', '.join(map(str, skipped))}; complete the metadata")
+    return [held_out(rows, folds, number) for number in numbers]
 
 
-def of_classes(folds: Folds, class_names: Sequence[str]) -> list[tuple[list[TableRow], list[TableRow]]]:
+def of_classes(folds: Split, class_names: Sequence[str]) -> Split:
     """Return the rows of the given classes only."""
     return [
         (

@@ -6,11 +6,11 @@ S. R. Livingstone, F. A. Russo, "The Ryerson Audio-Visual Database of Emotional 
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import PurePosixPath
 
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.published_layouts import read_unsplit
-from palm_cache.types import ClipTable
 
 EMOTIONS = {
     "01": "neutral",
@@ -23,11 +23,6 @@ EMOTIONS = {
     "08": "surprised",
 }
 """By the third number of a file's name."""
-
-
-def read(root: Path) -> ClipTable:
-    """Read RAVDESS by its PALM tables, which may lie beside the published files."""
-    return read_unsplit(root, CARD.name, class_of)
 
 
 def class_of(path: PurePosixPath) -> str | None:
@@ -68,5 +63,5 @@ with the PALM tables beside them: train.csv, test.csv
 }
 """,
     hub="MahiA/RAVDESS",
-    read=read,
+    read=partial(read_unsplit, class_of),
 )

@@ -248,7 +248,7 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, featu
 def _read_card(card: DatasetCard, folder: Path) -> ClipTable:
     """Read a known dataset from its folder, or from the only one in it, as archives often unpack."""
     try:
-        return card.read(folder)
+        return card.read(folder, card.name)
     except DataError as error:
         visible = [path for path in folder.iterdir() if path.name[0] != "." and not is_junk(path.name)]
         if len(visible) == 1 and visible[0].is_dir():

@@ -10,19 +10,15 @@ from pathlib import Path, PurePosixPath
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.listing import list_files
-from palm_cache.extraction.datasets.published_layouts import read_either
+from palm_cache.extraction.datasets.published_layouts import palm_tables_first
 from palm_cache.extraction.datasets.tables import TableRow, build_table
 from palm_cache.types import ClipTable
 
 
-def read(root: Path) -> ClipTable:
-    """Read SESA, in the PALM layout or as published."""
-    return read_either(root, CARD.name, _read_published)
-
-
-def _read_published(root: Path) -> ClipTable:
+@palm_tables_first
+def read(root: Path, dataset: str) -> ClipTable:
     """Read the folders ``train`` and ``test``: ``casual_000.wav`` is of the class casual."""
-    return build_table(CARD.name, root, [(_rows(root, "train"), _rows(root, "test"))])
+    return build_table(dataset, root, [(_rows(root, "train"), _rows(root, "test"))])
 
 
 def _rows(root: Path, part: str) -> list[TableRow]:

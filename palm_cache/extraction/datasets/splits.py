@@ -119,7 +119,7 @@ def _given(rows: Sequence[TableRow]) -> tuple[Split, list[TableRow], list[str]]:
         names = sorted({number or 0 for number in numbers})
         if len(names) < 2:
             raise DataError(f"{rows[0]}: only fold {rows[0].part}; testing on one needs others to train on")
-        return [_held_out(rows, numbers, name) for name in names], rows, notes
+        return [held_out(rows, numbers, name) for name in names], rows, notes
     parts: dict[str, list[TableRow]] = {"train": [], "test": [], "valid": []}
     for row in rows:
         word = WORDS.get(row.part.lower())
@@ -143,9 +143,10 @@ def _fold_number(part: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _held_out(
+def held_out(
     rows: Sequence[TableRow], parts: Sequence[int | None], fold: int
 ) -> tuple[list[TableRow], list[TableRow]]:
+    """Return the rows of all other parts, to train on, and those of one, to test on."""
     pairs = list(zip(rows, parts, strict=True))
     return [row for row, part in pairs if part != fold], [row for row, part in pairs if part == fold]
 
@@ -172,7 +173,7 @@ def _made(
         held[fold].update(classes)
         dealt[name] = fold
     parts = [dealt[group] for group in groups]
-    folds = [_held_out(rows, parts, fold) for fold in range(count)]
+    folds = [held_out(rows, parts, fold) for fold in range(count)]
     together = "of a group" if any(row.group for row in rows) else "of one recording, folder or content"
     return folds, [
         f"no split given: {counted(count, 'fold')} made (seed {reading.seed}), rows {together} are kept "

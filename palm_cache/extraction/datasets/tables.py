@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
 from palm_cache.extraction.datasets.listing import find_files
-from palm_cache.extraction.datasets.texts import on_disk, read_table
+from palm_cache.extraction.datasets.texts import on_disk
 from palm_cache.store.atomic import parse_json
 from palm_cache.types import Clip, ClipTable, Fold, Place
 
@@ -42,33 +42,6 @@ class TableRow:
 
     def __str__(self) -> str:
         return f"{self.table}, row {self.line}"
-
-
-def read_rows(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Read the named columns of a CSV with their line numbers; every row must have them all.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read or is malformed, or a column or a field is missing.
-    """
-    table = read_table(file)
-    absent = [name for name in columns if name not in table.header]
-    if absent:
-        raise DataError(
-            f"{file}: no column {' or '.join(map(repr, absent))}; "
-            f"it has {', '.join(map(repr, table.header)) or 'none'}, wanted {', '.join(columns)}"
-        )
-    rows = []
-    for line, fields in table.rows(columns):
-        for name, value in zip(columns, fields, strict=True):
-            if not value:
-                what = "class name" if name in ("classname", "class") else name
-                raise DataError(
-                    f"{table.name}, row {line}: {what} is empty; every clip needs one (or remove the row)"
-                )
-        rows.append((line, dict(zip(columns, fields, strict=True))))
-    return rows
 
 
 def read_json(file: Path) -> object:

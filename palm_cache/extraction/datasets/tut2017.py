@@ -12,17 +12,13 @@ from pathlib import Path
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published_layouts import read_either
+from palm_cache.extraction.datasets.published_layouts import palm_tables_first
 from palm_cache.extraction.datasets.tables import TableRow, build_table
 from palm_cache.types import ClipTable
 
 
-def read(root: Path) -> ClipTable:
-    """Read TUT2017, in the PALM layout or as published."""
-    return read_either(root, CARD.name, _read_published)
-
-
-def _read_published(root: Path) -> ClipTable:
+@palm_tables_first
+def read(root: Path, dataset: str) -> ClipTable:
     """Read ``meta.txt`` and the train and evaluation list of every fold in ``evaluation_setup``."""
     scenes = {values[0]: values[1] for _, values in _lines(root / "meta.txt", fields=2)}
     lists = root / "evaluation_setup"
@@ -38,7 +34,7 @@ def _read_published(root: Path) -> ClipTable:
         )
         for number in numbers
     ]
-    return build_table(CARD.name, root, folds, [FOLDS_NOTE])
+    return build_table(dataset, root, folds, [FOLDS_NOTE])
 
 
 def _rows(file: Path, scenes: dict[str, str]) -> list[TableRow]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published_layouts import cross_validation, read_either
+from palm_cache.extraction.datasets.published_layouts import cross_validation, palm_tables_first
 from palm_cache.extraction.datasets.tables import build_table
 from palm_cache.types import ClipTable
 
@@ -29,11 +29,6 @@ def read_published(root: Path, dataset: str) -> ClipTable:
     columns = ("slice_file_name", "fold", "class")
     folds = cross_validation(root / METADATA, columns, lambda name, fold: f"audio/fold{fold}/{name}")
     return build_table(dataset, root, folds)
-
-
-def read(root: Path) -> ClipTable:
-    """Read UrbanSound8K, in the PALM layout or as published."""
-    return read_either(root, CARD.name, lambda root: read_published(root, CARD.name))
 
 
 CARD = DatasetCard(
@@ -74,5 +69,5 @@ audio/fold1 ... fold10/*.wav
 }
 """,
     hub="MahiA/UrbanSound8K",
-    read=read,
+    read=palm_tables_first(read_published),
 )

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.published_layouts import read_either
+from palm_cache.extraction.datasets.published_layouts import palm_tables_first
 from palm_cache.extraction.datasets.tables import TableRow, build_table, read_json
 from palm_cache.types import ClipTable
 
@@ -28,19 +28,15 @@ SOUNDS = {
 """By the last part of a file's name."""
 
 
-def read(root: Path) -> ClipTable:
-    """Read VocalSound, in the PALM layout or as published."""
-    return read_either(root, CARD.name, _read_published)
-
-
-def _read_published(root: Path) -> ClipTable:
+@palm_tables_first
+def read(root: Path, dataset: str) -> ClipTable:
     """Read the training and test list of ``datafiles``; ``f0003_0_cough.wav`` is a Cough."""
     folder = next((name for name in AUDIO_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
         raise DataError(f"{root}: no folder {' or '.join(AUDIO_FOLDERS)}; VocalSound as published has one")
     folds = [(_rows(root, "tr", folder), _rows(root, "te", folder))]
     notes = ["datafiles/val.json is not used; which clips the PALM authors trained on only their tables tell"]
-    return build_table(CARD.name, root, folds, notes)
+    return build_table(dataset, root, folds, notes)
 
 
 def _rows(root: Path, part: str, folder: str) -> list[TableRow]:

@@ -77,7 +77,7 @@ def test_a_card_says_where_from_under_which_licence_and_whom_to_cite(card: Datas
 @every_card
 def test_the_palm_layout_is_read_in_the_order_of_its_tables(card: DatasetCard, tmp_path: Path) -> None:
     root = write_miniature(card.name, tmp_path / card.name)
-    table = card.read(root)
+    table = card.read(root, card.name)
     miniature = MINIATURES[card.name]
     assert table.dataset == card.name
     assert table.class_names == tuple(sorted(miniature.classes))
@@ -97,8 +97,8 @@ def test_the_palm_layout_is_read_in_the_order_of_its_tables(card: DatasetCard, t
 def test_the_published_layout_holds_the_same_clips_and_says_that_their_order_differs(
     card: DatasetCard, tmp_path: Path
 ) -> None:
-    published = card.read(write_miniature(card.name, tmp_path / "published", "published"))
-    palm = card.read(write_miniature(card.name, tmp_path / "palm"))
+    published = card.read(write_miniature(card.name, tmp_path / "published", "published"), card.name)
+    palm = card.read(write_miniature(card.name, tmp_path / "palm"), card.name)
     assert published.dataset == card.name
     assert published.class_names == palm.class_names
     assert parts(published) == parts(palm)
@@ -123,8 +123,8 @@ def test_palm_tables_beside_a_published_tree_find_their_clips_by_name(
 ) -> None:
     root = write_miniature(card.name, tmp_path / "published", "published")
     write_palm_tables(card.name, root)
-    beside = card.read(root)
-    palm = card.read(write_miniature(card.name, tmp_path / "palm"))
+    beside = card.read(root, card.name)
+    palm = card.read(write_miniature(card.name, tmp_path / "palm"), card.name)
     assert [clip.name for clip in beside.clips] == [clip.name for clip in palm.clips]
     assert [clip.file.name for clip in beside.clips] == [clip.file.name for clip in palm.clips]
     assert [clip.file.read_bytes() for clip in beside.clips] == [

@@ -12,7 +12,7 @@ import soundfile
 
 from palm_cache.errors import OutputError, ParameterError
 from palm_cache.extraction.datasets import demo
-from palm_cache.extraction.datasets.demo import read, synthesise
+from palm_cache.extraction.datasets.demo import CARD, synthesise
 
 CLASSES = (
     "air_conditioner",
@@ -67,7 +67,7 @@ def test_the_layout_is_the_published_one(made: Path) -> None:
 
 
 def test_the_adapter_reads_it(made: Path) -> None:
-    table = read(made)
+    table = CARD.read(made, "demo")
     assert table.dataset == "demo"
     assert table.class_names == tuple(name.replace("_", " ") for name in CLASSES)
     assert len(table.clips) == CLIPS * len(CLASSES)
