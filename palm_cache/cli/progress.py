@@ -101,7 +101,8 @@ def progress_bar(unit: str, units: Mapping[str, str] | None = None) -> Iterator[
             now = time.monotonic()
             if what not in tasks:
                 pace = Pace(done, now)
-                tasks[what] = bars.add_task(what, pace=pace, unit=units.get(what, unit)), pace
+                task = bars.add_task(what, total=total, completed=done, pace=pace, unit=units.get(what, unit))
+                tasks[what] = task, pace
             task, pace = tasks[what]
             pace.report(done, now)
             bars.update(task, completed=done, total=total)

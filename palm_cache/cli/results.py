@@ -12,7 +12,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any, Protocol
 
-from palm_cache.cli.terminal import as_json, put, say_no_room, tell
+from palm_cache.cli.terminal import as_json, put, tell
 from palm_cache.errors import visible
 from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
 from palm_cache.store.atomic import GrowingFile
@@ -38,7 +38,7 @@ class ResultFormat:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of CSV; those of a table are all but the last."""
+        """The columns of CSV."""
         times = ("start", "end") if self.over_time else ()
         further = (f"{what}_{rank}" for rank in range(2, self.top + 1) for what in ("label", "probability"))
         return ("path", *times, "label", "probability", *further, "error")
@@ -81,8 +81,8 @@ class ResultWriter(Protocol):
 class TableWriter:
     """A table on stdout whose columns are as wide as was known beforehand; failures are not in it.
 
-    On a terminal that is too narrow the last columns stay out, and a note names them when the table ends;
-    what is left of too long names is folded.
+    Every class that is named has a line. Nothing is cut off: on a terminal that is too narrow, long names are
+    folded.
 
     Parameters
     ----------
@@ -98,41 +98,34 @@ class TableWriter:
         self._format = result_format
         name = max(map(cell_len, (*map(visible, result_format.class_names), NONE_OF_THESE)))
         widths = {"path": max(map(cell_len, paths), default=0), "start": 10, "end": 10, "probability": 6}
-        columns = result_format.columns[:-1]
+        columns = result_format.columns
         self._widths = {
-            column: max(widths.get(column.partition("_")[0], name), len(column)) for column in columns
+            column: max(widths.get(column, name), len(column))
+            for column in columns[: columns.index("probability") + 1]
         }
         console = Console()
         room = console.width if console.is_terminal else sys.maxsize
-        kept = columns.index("probability") + 1
-        while self._width() > room and len(self._widths) > kept:
-            self._widths.popitem()
-        self._left_out = columns[len(self._widths) :]
         for column in ("path", "label"):
-            too_wide = max(self._width() - room, 0)
+            too_wide = max(sum(self._widths.values()) + 2 * (len(self._widths) - 1) - room, 0)
             self._widths[column] = max(
                 self._widths[column] - too_wide, min(self._widths[column], LEAST_WIDTH)
             )
         self._begun = False
 
     def write(self, row: ResultRow) -> None:
-        """Print one row."""
+        """Print the lines of one result."""
         if "error" in row:
             return
         if not self._begun:
             self._begun = True
-            self._line([column.replace("_", " ") for column in self._widths])
+            self._line(list(self._widths))
             self._line(["─" * width for width in self._widths.values()])
-        cells = self._format.cells(row)[:-1]
-        self._line([_text(column, cell) for column, cell in zip(self._widths, cells, strict=False)])
-
-    def close(self) -> None:
-        """Say what found no room."""
-        if self._begun and self._left_out:
-            say_no_room([column.replace("_", " ") for column in self._left_out])
-
-    def _width(self) -> int:
-        return sum(self._widths.values()) + 2 * (len(self._widths) - 1)
+        texts = list(map(_text, self._format.columns, self._format.cells(row)[:-1]))
+        first, others = texts[: len(self._widths)], texts[len(self._widths) :]
+        self._line(first)
+        for label, probability in zip(others[::2], others[1::2], strict=True):
+            if label:
+                self._line([*([""] * (len(first) - 2)), label, probability])
 
     def _line(self, texts: Sequence[str]) -> None:
         from rich.cells import chop_cells, set_cell_size
@@ -244,8 +237,7 @@ def result_writer(
         with closing(JsonWriter(about)) as document:
             yield document
     elif csv_file is None:
-        with closing(TableWriter(result_format, paths)) as table:
-            yield table
+        yield TableWriter(result_format, paths)
     elif str(csv_file) == "-":
         yield CsvWriter(result_format, Stdout())
     else:

@@ -108,12 +108,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], keep: in
         table = _table(headings[:n_columns], [row[:n_columns] for row in rows], folded_from=8)
     console.print(table)
     if n_columns < len(headings):
-        say_no_room(headings[n_columns:])
-
-
-def say_no_room(headings: Sequence[str]) -> None:
-    """Say which columns of a table stayed out."""
-    say(f"note: no room for {', '.join(headings)}; a wider terminal or --json shows all")
+        say(f"note: no room for {', '.join(headings[n_columns:])}; a wider terminal or --json shows all")
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], folded_from: int = FOLDED_FROM) -> Table:

@@ -46,13 +46,15 @@ def test_a_table_names_what_is_heard_and_what_is_not(heads: str) -> None:
     result = call("predict", heads, "clips", "absent.wav", "--top", "2")
     assert result.exit_code == 3
     heading, rule, *lines = result.stdout.splitlines()
-    assert heading.split() == ["path", "label", "probability", "label", "2", "probability", "2"]
+    assert heading.split() == ["path", "label", "probability"]
     assert set(rule) == {"─", " "}
-    assert [line.split()[:3] for line in lines] == [
+    assert [line.split()[:-2] for line in lines] == [
         ["clips/high.wav", "high", "tone"],
+        ["low", "tone"],
         ["clips/low.flac", "low", "tone"],
+        ["high", "tone"],
     ]
-    assert all(line.count("tone") == 2 and line.count(" %") == 2 for line in lines)
+    assert all(line.endswith(" %") for line in lines)
     assert "failed clips/page.wav: cannot be decoded: format not recognised" in result.stderr
     assert "failed absent.wav: no such file" in result.stderr
     assert "2 of 4 inputs failed" in result.stderr
