@@ -81,6 +81,14 @@ def did_you_mean(names: Sequence[object]) -> str:
     return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}{more}?"
 
 
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """Return on one line, and not a long one, what an error says; of the system's its reason alone."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror[:1].lower()}{error.strerror[1:]}"
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if isinstance(error, PalmCacheError) or len(text) <= most else f"{text[:most]} ..."
+
+
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Return a number of things for people: ``1 file``, ``1,000 files``, ``2 classes``."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"

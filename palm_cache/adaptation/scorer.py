@@ -7,8 +7,7 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
-from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError, UnknownNameError
-from palm_cache.store.hdf5 import reason
+from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError, UnknownNameError, reason_of
 from palm_cache.store.run_names import run_name
 from palm_cache.types import TextTower
 from palm_cache.types.runs import FittedHead, Run
@@ -70,7 +69,7 @@ class Scorer:
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise DamagedStoreError(
                 f"run {name}: its arrays do not fit {dim}-d embeddings of {self.head.run.encoder} "
-                f"({reason(error)}); "
+                f"({reason_of(error)}); "
                 "fit again with: palm-cache fit"
             ) from error
         if not torch.isfinite(scores).all():

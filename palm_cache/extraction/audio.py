@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from palm_cache.errors import AudioError, ReadingError
+from palm_cache.errors import AudioError, ReadingError, reason_of
 from palm_cache.extraction.decoding import Sound, decoding
 from palm_cache.extraction.downmix import SoundFacts, read_mono
 from palm_cache.extraction.encoders.base import Window
-from palm_cache.store.places import opened, reason_of
+from palm_cache.store.places import opened
 from palm_cache.types import Place
 
 BLOCK_SECONDS = 30
@@ -86,14 +86,13 @@ def open_regular(path: Place) -> Iterator[BinaryIO]:
     except FileNotFoundError:
         raise ReadingError("no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise ReadingError(f"cannot be opened: {reason or reason_of(error)}") from error
+        raise ReadingError(f"cannot be opened: {reason_of(error)}") from error
     with opened_file as file:
         _check_regular(os.fstat(file.fileno()))
         try:
             yield file
         except OSError as error:
-            raise ReadingError(f"cannot be read: {error.strerror or error}") from error
+            raise ReadingError(f"cannot be read: {reason_of(error)}") from error
 
 
 def _check_regular(status: os.stat_result) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from palm_cache.errors import AudioError, ReadingError
+from palm_cache.errors import AudioError, ReadingError, reason_of
 from palm_cache.extraction.streamed_headers import RepairedHeader, advice, is_unknown, mend
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
@@ -237,7 +237,7 @@ def decoding(file: BinaryIO) -> Iterator[Sound]:
         finally:
             sound.close()
     except OSError as error:
-        raise ReadingError(f"cannot be read: {error.strerror or error}") from error
+        raise ReadingError(f"cannot be read: {reason_of(error)}") from error
 
 
 def _reason(error: soundfile.SoundFileError) -> str:

@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from palm_cache.errors import AudioError, DataError, PalmCacheError, ParameterError
+from palm_cache.errors import AudioError, DataError, PalmCacheError, ParameterError, reason_of
 from palm_cache.extraction.snippets import LONGEST, playable, read_snippet, spectrogram
 from palm_cache.label.rounds import PROPOSALS
 from palm_cache.label.session import Session, Shown
@@ -88,9 +88,8 @@ def listen(port: int) -> socket.socket:
         listener.listen(64)
     except OSError as error:
         listener.close()
-        reason = (error.strerror or str(error)).lower()
         raise ParameterError(
-            f"--port {port}: {reason}; take another, or leave it out for a free one"
+            f"--port {port}: {reason_of(error)}; take another, or leave it out for a free one"
         ) from error
     return listener
 

@@ -22,13 +22,12 @@ from torch import Tensor, nn
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.muka import Muka
 from palm_cache.adaptation.scorer import temperature_of
-from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
+from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError, reason_of
 from palm_cache.params.use import ExportFormat
 from palm_cache.prediction.classifier import recipes_of_joined, refuse_joined
 from palm_cache.prediction.head_card import describe, pack_head
 from palm_cache.prediction.sources import find_heads
 from palm_cache.store.atomic import keep_inputs, replacing
-from palm_cache.store.hdf5 import reason
 from palm_cache.store.heads import Origin
 from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
@@ -146,7 +145,7 @@ def _damage(head: FittedHead) -> Iterator[None]:
         yield
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise DamagedStoreError(
-            f"run {run_name(head.run)}: its arrays do not fit together ({reason(error)}); fit again with: "
+            f"run {run_name(head.run)}: its arrays do not fit together ({reason_of(error)}); fit again with: "
             "palm-cache fit"
         ) from error
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from palm_cache.errors import OutputError, StoreError, visible
-from palm_cache.store.places import Folder, folder, is_remote_failure, reason_of
+from palm_cache.errors import OutputError, StoreError, reason_of, visible
+from palm_cache.store.places import Folder, folder, is_remote_failure, short
 from palm_cache.types import Place
 
 P = TypeVar("P", bound=Place)
@@ -43,8 +43,9 @@ def write_errors(path: Place, option: str = "--out") -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(path, Path) and isinstance(error, OSError):
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"{path}: cannot write: {reason}; {_advice(error, option)}") from error
+            raise OutputError(
+                f"{path}: cannot write: {reason_of(error)}; {_advice(error, option)}"
+            ) from error
         if not isinstance(path, Path) and is_remote_failure(error):
             raise OutputError(
                 f"{path}: cannot write: {reason_of(error)}; check address and network, and the credentials "
@@ -105,7 +106,7 @@ def replacing(path: Place, option: str = "--out") -> Iterator[Path]:
     where = folder(named(path).parent)
     with write_errors(path, option), where.replacing(path.name) as temporary:
         yield temporary
-    clear_left_behind(where, path.name.__eq__)
+    clear_left_behind(where, short(path.name).__eq__)
 
 
 def clear_left_behind(where: Folder, ours: Callable[[str], object]) -> None:

@@ -28,7 +28,7 @@ import zarr
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
-from palm_cache.errors import DamagedStoreError, DataError, StoreError
+from palm_cache.errors import DamagedStoreError, DataError, StoreError, reason_of
 from palm_cache.store.header import StoredRows, row_keys, twins
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.root import StoreRoot
@@ -190,7 +190,7 @@ class FeatureStore(StoreRoot):
         except ValueError as error:
             raise self._damaged(f"audio is damaged ({name}: {error})") from error
         except OSError as error:
-            raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
+            raise StoreError(f"{self.path}: {name} cannot be read: {reason_of(error)}") from error
 
     def spans(self) -> list[slice]:
         """Return the rows that lie in one file each."""
@@ -277,7 +277,7 @@ class FeatureStore(StoreRoot):
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise self._damaged(f"{name} is damaged ({error})") from error
         except OSError as error:
-            raise StoreError(f"{self.path}: {name} cannot be read: {error.strerror or error}") from error
+            raise StoreError(f"{self.path}: {name} cannot be read: {reason_of(error)}") from error
 
 
 def chunk_name(number: int) -> str:

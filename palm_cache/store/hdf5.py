@@ -20,7 +20,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import PalmCacheError
 from palm_cache.store.atomic import replacing
 
 if TYPE_CHECKING:
@@ -232,12 +231,6 @@ def _digest(about: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic
         hashed.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
         hashed.update(values.tobytes())
     return hashed.hexdigest()
-
-
-def reason(error: BaseException) -> str:
-    """Return on one line, and not a long one, what an error of reading says."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, PalmCacheError) or len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _sealed(body: memoryview) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 
 import h5py
 
-from palm_cache.errors import DamagedStoreError, DataError, StoreError, counted
+from palm_cache.errors import DamagedStoreError, DataError, StoreError, counted, reason_of
 from palm_cache.store.hdf5 import (
     DAMAGE,
     DIGEST,
@@ -25,7 +25,6 @@ from palm_cache.store.hdf5 import (
     digest,
     members,
     reading,
-    reason,
     tensor,
 )
 from palm_cache.store.layout import HEADS_FILE, check_name, slug
@@ -242,8 +241,8 @@ class HeadsFile:
             return _read_head(name, group, values)
         except (*DAMAGE, DataError) as error:
             raise DamagedStoreError(
-                f"{self._path}: run {name} is damaged ({reason(error)}); choose another with --run, or fit "
-                "it again with: palm-cache fit"
+                f"{self._path}: run {name} is damaged ({reason_of(error)}); choose another with --run, or "
+                "fit it again with: palm-cache fit"
             ) from error
 
 
@@ -259,7 +258,9 @@ def opened_heads(path: Path) -> Iterator[HeadsFile]:
         remedy = f"give a {HEADS_FILE} or its folder"
         if path.name == HEADS_FILE:  # a file of another name is none of ours, and nobody's to remove
             remedy = "remove it and fit again with: palm-cache fit"
-        raise DamagedStoreError(f"{path}: not a readable heads file ({reason(error)}); {remedy}") from error
+        raise DamagedStoreError(
+            f"{path}: not a readable heads file ({reason_of(error)}); {remedy}"
+        ) from error
 
 
 def _read_run(name: str, values: Mapping[str, Any]) -> Run:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
-from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError, StoreError
+from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError, StoreError, reason_of
 from palm_cache.store.atomic import parse_json
 from palm_cache.store.header import check_format, read_header, read_source
 from palm_cache.store.layout import STORE_ROOT, command_of_store
@@ -58,8 +58,7 @@ class StoreRoot:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(f"not a readable feature store ({error})") from error
         except OSError as error:  # no permission, a share that is gone: no damage
-            reason = (error.strerror or str(error)).lower()
-            raise StoreError(f"{path}: cannot be read: {reason}") from error
+            raise StoreError(f"{path}: cannot be read: {reason_of(error)}") from error
         if not whole:
             raise self._damaged(f"its {STORE_ROOT} is damaged")
 

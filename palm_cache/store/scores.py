@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from palm_cache.errors import DamagedStoreError, DataError, StoreError
+from palm_cache.errors import DamagedStoreError, DataError, StoreError, reason_of
 from palm_cache.store.atomic import parse_json, replacing
-from palm_cache.store.hdf5 import DAMAGE, members, reading, reason, tensor, writing
+from palm_cache.store.hdf5 import DAMAGE, members, reading, tensor, writing
 from palm_cache.store.layout import check_name
 from palm_cache.store.run_names import split_run_name
 from palm_cache.types.runs import ALL_SHOTS, method, spell_shots
@@ -215,7 +215,7 @@ def _read_table(path: Path, kinds: Mapping[str, Cell], what: str, command: str) 
             records = [_typed(row, columns, kinds, number) for number, row in enumerate(rows, start=1) if row]
     except (ValueError, OSError, csv.Error) as error:
         raise DataError(
-            f"{path}: not a readable table ({reason(error)}); remove it and run {command}"
+            f"{path}: not a readable table ({reason_of(error)}); remove it and run {command}"
         ) from error
     return pd.DataFrame(records, columns=list(kinds))
 
@@ -230,7 +230,7 @@ def _typed(
         try:
             typed.append(kind(cells[column]))
         except (ValueError, DataError, RecursionError) as error:
-            raise ValueError(f"row {number}, {column} {cells[column][:50]!r}: {reason(error)}") from error
+            raise ValueError(f"row {number}, {column} {cells[column][:50]!r}: {reason_of(error)}") from error
     return typed
 
 
@@ -277,7 +277,7 @@ def read_predictions(path: Path) -> list[RunPrediction]:
             ]
     except (*DAMAGE, DataError) as error:
         raise DamagedStoreError(
-            f"{path}: not readable ({reason(error)}); remove it and run palm-cache evaluate"
+            f"{path}: not readable ({reason_of(error)}); remove it and run palm-cache evaluate"
         ) from error
 
 

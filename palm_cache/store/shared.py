@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from palm_cache.errors import DamagedStoreError, DataError, StoreError
-from palm_cache.store.hdf5 import DAMAGE, reason
+from palm_cache.errors import DamagedStoreError, DataError, StoreError, reason_of
+from palm_cache.store.hdf5 import DAMAGE
 from palm_cache.store.heads import Origin, read_head, read_runs
 from palm_cache.store.layout import SHARED_ENDING, check_name, slug
 from palm_cache.store.run_names import choose_run, run_name, split_run_name
@@ -121,7 +121,7 @@ def read_shared(path: Path) -> tuple[FittedHead, Origin, dict[str, Any]]:
         return _head(card, tensors), _origin(path, card["encoder"]), card
     except (SafetensorError, DataError, *DAMAGE) as error:
         raise DamagedStoreError(
-            f"{path}: not a readable head ({reason(error)}); get it again where it came from"
+            f"{path}: not a readable head ({reason_of(error)}); get it again where it came from"
         ) from error
 
 

@@ -152,7 +152,7 @@ def test_an_error_of_the_content_lasts_and_one_of_the_disk_does_not(
 
     monkeypatch.setattr(reading, "read_views", fail)
     (of_disk,) = read_file([(0, clip_of(tmp_path, 0.7))], CROP)
-    assert (of_disk.error, of_disk.lasting) == ("cannot be read: Input/output error", False)
+    assert (of_disk.error, of_disk.lasting) == ("cannot be read: input/output error", False)
 
 
 def test_a_clip_that_is_written_to_while_it_is_read_is_an_error_and_read_again_next_time(

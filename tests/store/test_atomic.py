@@ -10,6 +10,7 @@ from filelock import FileLock
 from palm_cache.errors import OutputError
 from palm_cache.store import atomic
 from palm_cache.store.atomic import GrowingFile, alone_in, keep_inputs, named, replacing, write_errors
+from palm_cache.store.places import folder, local, short
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,21 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         interrupt_writing(file)
     assert file.read_text() == "one"
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".csv", "\N{HIRAGANA LETTER A}" * 85])
+def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
+    folder(tmp_path).write(name, b"one")
+    left = tmp_path / f".{short(name)}.{local.this_writer()}.{0:08x}.partial"
+    left.touch()
+    os.utime(left, (0, 0))
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("two")
+    assert (tmp_path / name).read_text() == "two"
+    with folder(tmp_path).alone(name) as alone, folder(tmp_path).alone(f"{name[:-1]}b") as another:
+        assert alone
+        assert another
+    assert {file.name for file in tmp_path.iterdir() if file.suffix != ".lock"} == {name}
 
 
 @pytest.mark.parametrize("path", [".", "..", "/", "a/.."])

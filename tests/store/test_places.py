@@ -69,12 +69,13 @@ def test_only_a_remote_place_is_out_of_reach_and_a_defect_stays_one() -> None:
             raise defect
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "local, with the longest name", "memory", "s3"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     """A folder of either kind; what every kind promises is tested on all."""
     if request.param == "s3":
         return folder(place(f"{request.getfixturevalue('bucket')}/tree"))
-    return folder(place(f"memory://{tmp_path.name}/tree") if request.param == "memory" else tmp_path / "tree")
+    local = tmp_path / ("tree" if request.param == "local" else "a" * 250 + ".zarr")
+    return folder(place(f"memory://{tmp_path.name}/tree") if request.param == "memory" else local)
 
 
 def test_files_are_written_read_in_parts_listed_and_removed(where: Folder, tmp_path: Path) -> None:

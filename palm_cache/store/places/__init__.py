@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 import traceback
+import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol, cast
 
-from palm_cache.errors import PalmCacheError, ParameterError, PlaceError
+from palm_cache.errors import PalmCacheError, ParameterError, PlaceError, reason_of
 from palm_cache.types import Place
 
 EXTRAS = {"s3": "s3", "s3a": "s3"}
@@ -40,6 +41,9 @@ REMOTE_LIBRARIES = {
     *("smbprotocol", "ssl", "upath", "urllib3", "webdav4", "yarl"),
 }
 """Packages whose exceptions are a remote place's."""
+
+SHORT_BYTES = 190
+"""Of names up to here others can be made; of longer ones this much is taken, and a checksum."""
 
 Ours = Callable[["Folder"], Collection[str]]
 """Says which files of a folder are ours."""
@@ -238,6 +242,14 @@ def state_of_opened(path: Place, file: BinaryIO, status: os.stat_result) -> byte
     return file.state if isinstance(file, FetchedFile) else None
 
 
+def short(name: str) -> str:
+    """Return a file's name, or one like it that leaves room for endings: no name has more than 255 bytes."""
+    encoded = name.encode("utf-8", "replace")
+    if len(encoded) <= SHORT_BYTES:
+        return name
+    return f"{encoded[:SHORT_BYTES].decode('utf-8', 'ignore')}-{zlib.crc32(encoded):08x}"
+
+
 @contextmanager
 def reaching(where: object, *passing: type[OSError]) -> Iterator[None]:
     """Turn what a remote file system raises into one line; errors of this machine's own pass.
@@ -280,8 +292,3 @@ def is_remote_failure(error: Exception) -> bool:
 
 def _library(module: str) -> str:
     return module.partition(".")[0]
-
-
-def reason_of(error: Exception) -> str:
-    """Return the reason that an exception gives, on one line."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from filelock import FileLock, Timeout
 
+from palm_cache.store.places import short
+
 if TYPE_CHECKING:
     from palm_cache.store.places import Ours
 
@@ -89,7 +91,7 @@ class LocalFolder:
         """Give another name beside a file's, which takes its place when the block succeeds."""
         file = self.place / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{this_writer()}.{uuid.uuid4().hex[:8]}.partial")
+        partial = file.with_name(f".{short(file.name)}.{this_writer()}.{uuid.uuid4().hex[:8]}.partial")
         try:
             yield partial
             partial.replace(file)
@@ -125,7 +127,7 @@ class LocalFolder:
         real = self.place.resolve()  # where a link leads, which stays one
         real.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
-            prefix=f".{real.name}.", suffix=".partial", dir=real.parent, ignore_cleanup_errors=True
+            prefix=f".{short(real.name)}.", suffix=".partial", dir=real.parent, ignore_cleanup_errors=True
         ) as work:
             Path(work, UNFINISHED).write_text(this_writer(), encoding="ascii")
             yield Path(work)
@@ -136,7 +138,7 @@ class LocalFolder:
         real = self.place.resolve()
         for _ in range(100):  # another process may publish at the same moment
             # Outside the workspace, which goes with all that is in it.
-            retired = real.with_name(f".{real.name}.{uuid.uuid4().hex}.replaced")
+            retired = real.with_name(f".{short(real.name)}.{uuid.uuid4().hex}.replaced")
             with suppress(FileNotFoundError):
                 real.rename(retired)
             try:
@@ -155,7 +157,7 @@ class LocalFolder:
     def alone(self, name: str) -> Iterator[bool]:
         """Tell whether no other process of this machine is inside the same block."""
         self.place.mkdir(parents=True, exist_ok=True)
-        file = self.place / f".{name}.lock"
+        file = self.place / f".{short(name)}.lock"
         file.touch()  # where nothing can be written, the lock would report a competitor
         lock = FileLock(file)
         try:

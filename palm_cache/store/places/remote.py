@@ -20,7 +20,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore
 
-from palm_cache.errors import OutputError
+from palm_cache.errors import OutputError, reason_of
 from palm_cache.store.places import Ours, reaching
 
 SMALL_FILES: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
@@ -186,9 +186,8 @@ def _keep(copy: Any, block: bytes) -> None:
     try:
         copy.write(block)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         raise OutputError(
-            f"{tempfile.gettempdir()}: cannot write: {reason}; set TMPDIR to another folder"
+            f"{tempfile.gettempdir()}: cannot write: {reason_of(error)}; set TMPDIR to another folder"
         ) from error
 
 
