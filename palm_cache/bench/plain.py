@@ -62,7 +62,7 @@ def _pengi(source: str) -> EmbedFile:
     extractor = ClapFeatureExtractor(
         sampling_rate=pengi.SAMPLE_RATE,
         hop_length=pengi.HOP_SAMPLES,
-        max_length_s=7,
+        max_length_s=pengi.SECONDS,
         truncation="rand_trunc",
         padding="repeat",
     )
@@ -70,7 +70,7 @@ def _pengi(source: str) -> EmbedFile:
 
     @torch.no_grad()
     def embed(file: Path) -> NDArray[np.float32]:
-        waveform = _load(file, pengi.SAMPLE_RATE, pengi.WINDOW_SAMPLES).numpy()
+        waveform = _load(file, pengi.SAMPLE_RATE, pengi.SECONDS * pengi.SAMPLE_RATE).numpy()
         inputs = extractor(waveform, sampling_rate=pengi.SAMPLE_RATE, return_tensors="pt")
         pooled = tower.htsat(input_features=inputs["input_features"]).pooler_output
         vector: NDArray[np.float32] = tower.projection(pooled)[0].numpy()

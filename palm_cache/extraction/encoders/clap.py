@@ -13,9 +13,8 @@ Keyword-to-Caption Augmentation", ICASSP 2023.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -26,20 +25,16 @@ from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
 from palm_cache.extraction.encoders.cards import CARDS
-from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pretrained import (
-    Options,
+    TRANSFORMERS,
+    Repository,
     from_directory_or_hub,
     hash_config,
-    hash_tokenizer,
-    load_config,
-    load_model,
-    load_part,
     provenance,
 )
 from palm_cache.extraction.encoders.text import PromptTower
-from palm_cache.extraction.encoders.tokens import lay_out
-from palm_cache.types import PromptTokens
+from palm_cache.extraction.encoders.tokens import TokenTower
 
 QUIETEST_POWER = 1e-10
 """Mel power that counts as silence: -100 dB, as in the processor."""
@@ -95,7 +90,7 @@ class ClapAudioTower(nn.Module):
         return normalize(self.projection(pooled), dim=-1)
 
 
-class ClapTextTower(PromptTower):
+class ClapTextTower(TokenTower):
     """CLAP's text model."""
 
     max_prompts = 64
@@ -105,44 +100,18 @@ class ClapTextTower(PromptTower):
     ) -> None:
         config = model.config
         self._tower = nn.ModuleDict({"text": model.text_model, "projection": model.text_projection})
-        freeze(self._tower, engine.device)
-        super().__init__(
-            engine,
-            dim=int(config.projection_dim),
-            token_dim=int(config.text_config.hidden_size),
-            identity={
-                "implementation": 1,
-                "weights_sha256": hash_weights(self._tower.state_dict()),
-                "config_sha256": hash_config(config.text_config, projection=config.projection_hidden_act),
-                "tokenizer_sha256": hash_tokenizer(tokenizer),
-                "transformers": version("transformers").split(".")[0],
-            },
-        )
-        self._spec, self._tokenizer = spec, tokenizer
         # RoBERTa counts positions from its padding index on.
         positions = config.text_config.max_position_embeddings - tokenizer.pad_token_id - 1
-        self._limit = min(positions, limit or positions)
-
-    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
-        """Tokenise texts, each with open places behind its start token.
-
-        Raises
-        ------
-        EncoderError
-            If a text has more tokens than the model has positions.
-        """
-        rows = self._tokenizer(list(texts))["input_ids"] if texts else []
-        table = lay_out(
-            texts,
-            rows,
-            n_context,
-            padding=self._tokenizer.pad_token_id,
-            limit=self._limit,
-            reader=self._spec,
+        super().__init__(
+            spec,
+            engine,
+            self._tower,
+            model.text_model.get_input_embeddings(),
+            tokenizer,
+            dim=int(config.projection_dim),
+            limit=min(positions, limit or positions),
+            config_sha256=hash_config(config.text_config, projection=config.projection_hidden_act),
         )
-        model: Any = self._tower["text"]
-        words = model.get_input_embeddings()
-        return PromptTokens(words(table.ids.to(self.engine.device)).float().cpu(), table.mask, table.context)
 
     def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
         """Encode, -> (rows, dim), unit length."""
@@ -200,7 +169,7 @@ class ClapEncoder(Encoder):
                     model.config.audio_config, projection=model.config.projection_hidden_act
                 ),
                 "front_end": self._constants,
-                "transformers": version("transformers").split(".")[0],
+                **TRANSFORMERS,
                 **self.more_constants,
             },
             text=ClapTextTower(request.spec, model, parts.tokenizer, request.engine, parts.text_limit),
@@ -331,29 +300,27 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
 
 def load_parts(source: str) -> ClapParts:
     """Load transformers' own model, feature extractor and tokenizer; raise as :meth:`ClapEncoder.load`."""
-    subject = f"clap:{source}"
-    return from_directory_or_hub(
-        subject, source, lambda place, options: _load_parts(subject, place, options), ADVICE
-    )
+    return from_directory_or_hub(f"clap:{source}", source, _load_parts, ADVICE)
 
 
-def _load_parts(subject: str, place: str, options: Options) -> ClapParts:
-    config = load_config(subject, place, options, ADVICE)
+def _load_parts(repository: Repository) -> ClapParts:
+    config = repository.config()
     kind = config.get("model_type")
     if kind != "clap":
-        raise EncoderError(f"{subject}: holds a model of type {kind!r}, not clap; try hf: for other models")
-    model = load_model(ClapModel, subject, place, options, ADVICE)
-    extractor = load_part(
-        subject, "preprocessor_config.json", lambda: _load_extractor(place, options), ADVICE
+        raise EncoderError(
+            f"{repository.subject}: holds a model of type {kind!r}, not clap; try hf: for other models"
+        )
+    return ClapParts(
+        repository.model(ClapModel),
+        repository.part("preprocessor_config.json", lambda: _load_extractor(repository)),
+        repository.load(AutoTokenizer, "tokenizer files"),
+        provenance(config),
     )
-    tokenizer = load_part(
-        subject, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE
-    )
-    return ClapParts(model, extractor, tokenizer, provenance(config))
 
 
-def _load_extractor(place: str, options: Options) -> Any:
+def _load_extractor(repository: Repository) -> Any:
     """Load the processor's constants once they are known to make sense: tables are made of them."""
+    place, options = repository.place, repository.options
     constants, _ = ClapFeatureExtractor.get_feature_extractor_dict(place, **options)
     for name, largest in MOST.items():
         value = constants.get(name, 1)

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from math import ceil
 from typing import Any, Self, cast
 
@@ -23,14 +22,10 @@ from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS, REMOTE_CODE
 from palm_cache.extraction.encoders.pretrained import (
-    Options,
-    code_of,
+    TRANSFORMERS,
+    Repository,
     from_directory_or_hub,
-    hash_code,
     hash_config,
-    load_config,
-    load_model,
-    load_part,
     needs_code,
     provenance,
 )
@@ -137,7 +132,7 @@ class HfEncoder(Encoder):
                 "layer": layer,
                 "shortest": self._shortest,
                 **({REMOTE_CODE: parts.code_sha256} if parts.code_sha256 else {}),
-                "transformers": version("transformers").split(".")[0],
+                **TRANSFORMERS,
             },
             made_with=parts.made_with,
         )
@@ -146,13 +141,8 @@ class HfEncoder(Encoder):
     def load(cls, request: Request) -> Self:
         """Load a model and its feature extractor from the hub or a directory."""
         source, layer = split_layer(request)
-        parts = from_directory_or_hub(
-            request.spec,
-            source,
-            lambda place, options: _load_parts(request.spec, place, options),
-            ADVICE,
-            trusted=request.recipe.trust_remote_code,
-        )
+        trusted = request.recipe.trust_remote_code
+        parts = from_directory_or_hub(request.spec, source, _load_parts, ADVICE, trusted=trusted)
         encoder = cls(request, parts, layer)
         if parts.code_sha256:
             check_promises(encoder)
@@ -237,28 +227,22 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
     return constants
 
 
-def _load_parts(subject: str, place: str, options: Options) -> HfParts:
-    config = load_config(subject, place, options, ADVICE)
+def _load_parts(repository: Repository) -> HfParts:
+    subject, config = repository.subject, repository.config()
     kind = str(config.get("model_type"))
     if kind in OTHERS:
         raise EncoderError(f"{subject}: a model of type {kind!r} also reads text: use {OTHERS[kind]}")
-    trusted = code_of(subject, place, options, ADVICE) if options["trust_remote_code"] else {}
+    trusted = repository.code() if repository.options["trust_remote_code"] else {}
     if kind not in CONFIG_MAPPING and not trusted:
         if config.get("auto_map"):
             raise needs_code(subject, "config.json", f"auto_map: {', '.join(sorted(config['auto_map']))}")
         raise EncoderError(f"{subject}: transformers knows no model of type {kind!r}")
-    extractor = load_part(
-        subject,
-        "preprocessor_config.json",
-        lambda: AutoFeatureExtractor.from_pretrained(place, **options),
-        ADVICE,
-    )
+    extractor = repository.load(AutoFeatureExtractor)
     if not hasattr(extractor, "sampling_rate"):
         raise EncoderError(f"{subject}: a model of type {kind!r}; its features are not made of sound")
-    model = load_model(AutoModel, subject, place, options, ADVICE, optional=UNUSED)
+    model = repository.model(AutoModel, optional=UNUSED)
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
     if not (trusted or hasattr(model.config, "hidden_size")) or kind in ("encodec", "dac", "mimi"):
         raise EncoderError(f"{subject}: a model of type {kind!r} gives no hidden states; hf: cannot use it")
-    code = hash_code(subject, place, options, ADVICE, trusted) if trusted else None
-    return HfParts(model, extractor, provenance(config), code)
+    return HfParts(model, extractor, provenance(config), repository.hash_code(trusted) if trusted else None)

@@ -25,7 +25,7 @@ from palm_cache.extraction.encoders.checkpoints import (
     read_tensors,
 )
 from palm_cache.extraction.encoders.clap import ClapEncoder, ClapParts
-from palm_cache.extraction.encoders.pretrained import load_vocabulary
+from palm_cache.extraction.encoders.pretrained import load_tokenizer
 from palm_cache.params import CLIP_TOKENIZER
 
 GET_IT = "get one from https://huggingface.co/lukewys/laion_clap"
@@ -56,9 +56,13 @@ class LaionEncoder(ClapEncoder):
         The recipe's ``tokenizer``, where it is given, says where that lies.
         """
         model = build_model(request.spec, read_state(request.spec, request.source))
-        tokenizer_source = request.recipe.tokenizer
+        source, text = request.recipe.tokenizer, model.config.text_config
         tokenizer = load_tokenizer(
-            ROBERTA_TOKENIZER if tokenizer_source == CLIP_TOKENIZER else tokenizer_source, model.config
+            RobertaTokenizerFast,
+            ROBERTA_TOKENIZER if source == CLIP_TOKENIZER else source,
+            "RoBERTa",
+            {"bos": text.bos_token_id, "pad": text.pad_token_id, "eos": text.eos_token_id},
+            size=text.vocab_size,
         )
         fused = model.config.audio_config.enable_fusion
         extractor = ClapFeatureExtractor(
@@ -155,29 +159,3 @@ def _official(name: str) -> str:
     name = re.sub(r"^((?:audio|text)_projection)\.linear1\.", r"\1.0.", name)
     name = re.sub(r"^((?:audio|text)_projection)\.linear2\.", r"\1.2.", name)
     return name.replace("text_model.", "text_branch.")
-
-
-def load_tokenizer(source: str, config: Any) -> Any:
-    """Load RoBERTa's tokenizer from a directory or a hub.
-
-    Raises
-    ------
-    EncoderError
-        If it is not there or another model's.
-    """
-    subject = f"tokenizer {source}"
-    advice = "give a directory with RoBERTa's vocab.json and merges.txt, or a hub id (--tokenizer)"
-    tokenizer = load_vocabulary(subject, RobertaTokenizerFast, source, advice)
-    expected = (
-        config.text_config.bos_token_id,
-        config.text_config.pad_token_id,
-        config.text_config.eos_token_id,
-    )
-    ids = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
-    size = config.text_config.vocab_size
-    if ids != expected or len(tokenizer) > size:
-        raise EncoderError(
-            f"{subject}: not RoBERTa's: start, padding and end are {ids} among {len(tokenizer)} tokens, "
-            f"wanted {expected} among {size}; {advice}"
-        )
-    return tokenizer

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, Self
 
 import torch
@@ -25,29 +24,24 @@ from transformers import (
     GPT2Config,
     GPT2Model,
     GPT2TokenizerFast,
-    PreTrainedTokenizerFast,
 )
 
-from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Request
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import fill_towers, read_tensors
-from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pengi_towers import (
     AUDIO,
     DIM,
-    HOP_SAMPLES,
-    SAMPLE_RATE,
     TEXT,
+    MicrosoftEncoder,
     PengiAudioTower,
     Projection,
     official_audio,
 )
-from palm_cache.extraction.encoders.pretrained import hash_tokenizer, load_vocabulary
-from palm_cache.extraction.encoders.text import PromptTower
-from palm_cache.extraction.encoders.tokens import lay_out
+from palm_cache.extraction.encoders.pretrained import load_tokenizer
+from palm_cache.extraction.encoders.tokens import TokenTable, TokenTower, lay_out
 from palm_cache.params import CLIP_TOKENIZER
-from palm_cache.types import PromptTokens
 
 GET_IT = "get one from https://huggingface.co/microsoft/msclap"
 
@@ -103,7 +97,7 @@ class Cnn14Tower(PengiAudioTower):
         return projected
 
 
-class MsClapTextTower(PromptTower):
+class MsClapTextTower(TokenTower):
     """BERT or GPT-2 and the projection, pooled where its authors pool.
 
     GPT-2 is pooled at the end token. Its authors find that place by counting ids that are not 0, their
@@ -111,45 +105,32 @@ class MsClapTextTower(PromptTower):
     """
 
     def __init__(self, spec: str, tower: nn.ModuleDict, tokenizer: Any, engine: Engine) -> None:
-        freeze(tower, engine.device)
         base: Any = tower["base"]
-        self._gpt = isinstance(base, GPT2Model)
+        self._tower, self._gpt = tower, isinstance(base, GPT2Model)
         super().__init__(
+            spec,
             engine,
+            tower,
+            base.get_input_embeddings(),
+            tokenizer,
             dim=DIM,
-            token_dim=int(base.config.hidden_size),
-            identity={
-                "implementation": 1,
-                "weights_sha256": hash_weights(tower.state_dict()),
-                "tokenizer_sha256": hash_tokenizer(tokenizer),
-                "transformers": version("transformers").split(".")[0],
-            },
+            limit=77 if self._gpt else 100,
         )
-        self._spec, self._tower, self._tokenizer = spec, tower, tokenizer
-        self._limit = 77 if self._gpt else 100
 
-    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
-        """Tokenise texts, with open places before each, for BERT behind its start token.
-
-        Raises
-        ------
-        EncoderError
-            If a text is too long.
-        """
-        rows = self._rows(texts)
+    def token_table(self, texts: Sequence[str], n_context: int) -> TokenTable:
+        """Tokenise texts, with open places before each, for BERT behind its start token."""
+        if not self._gpt:
+            return super().token_table(texts, n_context)
+        ends = [f"{text} <|endoftext|>" for text in texts]
+        rows: list[list[int]] = self._tokenizer(ends)["input_ids"] if texts else []
         # Room for a first token where there is none, for the places stand behind it.
-        padded = [[0, *row] for row in rows] if self._gpt else rows
-        limit = self._limit + self._gpt
-        table = lay_out(texts, padded, n_context, padding=0, limit=limit, reader=self._spec)
-        ids, mask, context = table.ids, table.mask, table.context
-        if self._gpt:
-            ids, mask, context = ids[:, 1:], mask[:, 1:].clone(), slice(0, n_context)
-            for row, tokens in enumerate(rows):
-                # The pooled place is the last that counts.
-                mask[row] = torch.arange(mask.shape[1]) < n_context + len(tokens) - tokens.count(0)
-        model: Any = self._tower["base"]
-        embeddings = model.get_input_embeddings()(ids.to(self.engine.device))
-        return PromptTokens(embeddings.float().cpu(), mask, context)
+        padded = [[0, *row] for row in rows]
+        table = lay_out(texts, padded, n_context, padding=0, limit=self._limit + 1, reader=self._reader)
+        mask = table.mask[:, 1:].clone()
+        for row, tokens in enumerate(rows):
+            # The pooled place is the last that counts.
+            mask[row] = torch.arange(mask.shape[1]) < n_context + len(tokens) - tokens.count(0)
+        return TokenTable(table.ids[:, 1:], mask, slice(0, n_context))
 
     def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
         """Encode, -> (rows, DIM)."""
@@ -163,15 +144,8 @@ class MsClapTextTower(PromptTower):
         projected: Tensor = self._tower["projection"](pooled)
         return projected
 
-    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        ends = [f"{text} <|endoftext|>" for text in texts] if self._gpt else list(texts)
-        rows: list[list[int]] = self._tokenizer(ends)["input_ids"]
-        return rows
 
-
-class MsClapEncoder(Encoder):
+class MsClapEncoder(MicrosoftEncoder):
     """Microsoft's CLAP.
 
     Parameters
@@ -191,31 +165,15 @@ class MsClapEncoder(Encoder):
 
     def __init__(self, request: Request, state: Mapping[str, Tensor], tokenizer: Any) -> None:
         audio, text = build_towers(request.spec, state)
-        seconds = 5 if isinstance(audio, Cnn14Tower) else 7
-        super().__init__(
-            request,
-            audio,
-            dim=DIM,
-            sample_rate=SAMPLE_RATE,
-            window=Window(seconds * SAMPLE_RATE, padding="tile"),
-            constants={
-                "front_end": {"hop": HOP_SAMPLES},
-                "transformers": version("transformers").split(".")[0],
-            },
-            text=MsClapTextTower(request.spec, text, tokenizer, request.engine),
-        )
-        self._audio = audio
+        reader = MsClapTextTower(request.spec, text, tokenizer, request.engine)
+        super().__init__(request, audio, reader, seconds=5 if isinstance(audio, Cnn14Tower) else 7)
 
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load the authors' checkpoint, and GPT-2's or BERT's tokenizer, which the recipe may name."""
         state = read_state(request.spec, request.source)
-        tokenizer = load_tokenizer(request.recipe.tokenizer, is_2022(state))
+        tokenizer = load_text_tokenizer(request.recipe.tokenizer, is_2022(state))
         return cls(request, state, tokenizer)
-
-    def front_end(self, waveforms: Tensor) -> Tensor:
-        """Return log-mel power in dB, (batch, 1, samples) -> (batch, frames, mels)."""
-        return self._audio.log_mel(waveforms[:, 0])
 
 
 def is_2022(state: Mapping[str, Tensor]) -> bool:
@@ -315,26 +273,11 @@ def _count(state: Mapping[str, Tensor], layer: str) -> int:
     return len({match[1] for name in state if (match := pattern.match(name))})
 
 
-def load_tokenizer(source: str, bert: bool) -> Any:
-    """Load BERT's or GPT-2's tokenizer from a directory or a hub.
-
-    Raises
-    ------
-    EncoderError
-        If it is not there or another model's.
-    """
+def load_text_tokenizer(source: str, bert: bool) -> Any:
+    """Load BERT's or GPT-2's tokenizer, as :func:`.pretrained.load_tokenizer` does."""
     usual = "google-bert/bert-base-uncased" if bert else "openai-community/gpt2"
     source = usual if source == CLIP_TOKENIZER else source
-    subject = f"tokenizer {source}"
-    files = "vocab.txt" if bert else "vocab.json and merges.txt"
-    advice = f"give a directory with {'BERT' if bert else 'GPT-2'}'s {files}, or a hub id (--tokenizer)"
-    kind: type[PreTrainedTokenizerFast] = BertTokenizerFast if bert else GPT2TokenizerFast
-    tokenizer = load_vocabulary(subject, kind, source, advice)
-    if not bert:
-        # As the authors do: it is split off whatever stands beside it.
-        tokenizer.add_special_tokens({"pad_token": "!"})
-    expected = {"[PAD]": 0} if bert else {"!": 0}
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in expected}
-    if ids != expected:
-        raise EncoderError(f"{subject}: not the model's: its tokens {ids}, wanted {expected}; {advice}")
-    return tokenizer
+    if bert:
+        return load_tokenizer(BertTokenizerFast, source, "BERT", {"pad": 0}, files="vocab.txt")
+    # As the authors do: it is split off whatever stands beside it.
+    return load_tokenizer(GPT2TokenizerFast, source, "GPT-2", {"pad": 0}, special={"pad_token": "!"})

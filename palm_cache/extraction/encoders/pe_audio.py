@@ -7,9 +7,8 @@ model gives them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, Self
 
 import numpy as np
@@ -18,22 +17,17 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PeAudioFeatureExtractor, PeAudioModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Encoder, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS
-from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pretrained import (
-    Options,
+    TRANSFORMERS,
+    Repository,
     from_directory_or_hub,
     hash_config,
-    hash_tokenizer,
-    load_config,
-    load_model,
-    load_part,
     provenance,
 )
-from palm_cache.extraction.encoders.text import PromptTower
-from palm_cache.extraction.encoders.tokens import lay_out
-from palm_cache.types import PromptTokens
+from palm_cache.extraction.encoders.tokens import TokenTower
 
 ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
 
@@ -67,48 +61,22 @@ class PeAudioTower(nn.Module):
         return vectors.mean(dim=1) if self.frames else vectors
 
 
-class PeAudioTextTower(PromptTower):
+class PeAudioTextTower(TokenTower):
     """ModernBERT and PE-A's head for text."""
 
     def __init__(self, spec: str, parts: PeAudioParts, engine: Engine) -> None:
-        model = parts.model
+        model, config = parts.model, parts.model.config.text_config
         self._tower = nn.ModuleDict({"text": model.text_model, "head": model.text_audio_head})
-        freeze(self._tower, engine.device)
-        config = model.config.text_config
         super().__init__(
+            spec,
             engine,
+            self._tower,
+            model.text_model.get_input_embeddings(),
+            parts.tokenizer,
             dim=int(config.hidden_size),
-            token_dim=int(config.hidden_size),
-            identity={
-                "implementation": 1,
-                "weights_sha256": hash_weights(self._tower.state_dict()),
-                "config_sha256": hash_config(config),
-                "tokenizer_sha256": hash_tokenizer(parts.tokenizer),
-                "transformers": version("transformers").split(".")[0],
-            },
+            limit=int(config.max_position_embeddings),
+            config_sha256=hash_config(config),
         )
-        self._spec, self._tokenizer = spec, parts.tokenizer
-        self._limit = int(config.max_position_embeddings)
-
-    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
-        """Tokenise texts, each with open places behind its start token.
-
-        Raises
-        ------
-        EncoderError
-            If a text has more tokens than the model has positions.
-        """
-        table = lay_out(
-            texts,
-            self._tokenizer(list(texts))["input_ids"] if texts else [],
-            n_context,
-            padding=self._tokenizer.pad_token_id,
-            limit=self._limit,
-            reader=self._spec,
-        )
-        model: Any = self._tower["text"]
-        words = model.get_input_embeddings()
-        return PromptTokens(words(table.ids.to(self.engine.device)).float().cpu(), table.mask, table.context)
 
     def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
         """Encode, -> (rows, dim)."""
@@ -148,7 +116,7 @@ class PeAudioEncoder(Encoder):
             constants={
                 "config_sha256": hash_config(config.audio_config),
                 "front_end": {"hop": hop, "frames": parts.frames},
-                "transformers": version("transformers").split(".")[0],
+                **TRANSFORMERS,
             },
             text=PeAudioTextTower(request.spec, parts, request.engine),
             made_with=parts.made_with,
@@ -157,15 +125,7 @@ class PeAudioEncoder(Encoder):
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load a checkpoint from the hub or a directory."""
-        return cls(
-            request,
-            from_directory_or_hub(
-                request.spec,
-                request.source,
-                lambda place, options: _load_parts(request.spec, place, options),
-                ADVICE,
-            ),
-        )
+        return cls(request, from_directory_or_hub(request.spec, request.source, _load_parts, ADVICE))
 
     def embed_windows(self, waveforms: Tensor) -> Tensor:
         """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
@@ -177,24 +137,17 @@ class PeAudioEncoder(Encoder):
         return torch.from_numpy(np.pad(sound.cpu().numpy(), (0, missing), "reflect"))
 
 
-def _load_parts(subject: str, place: str, options: Options) -> PeAudioParts:
-    config = load_config(subject, place, options, ADVICE)
+def _load_parts(repository: Repository) -> PeAudioParts:
+    config = repository.config()
     kind = config.get("model_type")
     if kind not in ("pe_audio", "pe_audio_video"):
         raise EncoderError(
-            f"{subject}: holds a model of type {kind!r}, not pe_audio; try hf: for other models"
+            f"{repository.subject}: holds a model of type {kind!r}, not pe_audio; try hf: for other models"
         )
     return PeAudioParts(
-        load_model(PeAudioModel, subject, place, options, ADVICE),
-        load_part(
-            subject,
-            "preprocessor_config.json",
-            lambda: PeAudioFeatureExtractor.from_pretrained(place, **options),
-            ADVICE,
-        ),
-        load_part(
-            subject, "tokenizer files", lambda: AutoTokenizer.from_pretrained(place, **options), ADVICE
-        ),
+        repository.model(PeAudioModel),
+        repository.load(PeAudioFeatureExtractor),
+        repository.load(AutoTokenizer, "tokenizer files"),
         any("FrameLevel" in name for name in config.get("architectures") or ()),
         provenance(config),
     )

@@ -14,36 +14,32 @@ NeurIPS 2023; checkpoint: https://zenodo.org/records/8387083.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
 
 from torch import Tensor
-from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTokenizer
 
-from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Request, hash_weights
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import read_tensors
-from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pengi_towers import (
     AUDIO,
     DIM,
     HOP_SAMPLES,
-    SAMPLE_RATE,
+    SECONDS,
     TEXT,
-    WINDOW_SAMPLES,
     CaptionTower,
+    MicrosoftEncoder,
     build_towers,
 )
-from palm_cache.extraction.encoders.pretrained import hash_tokenizer, load_vocabulary
+from palm_cache.extraction.encoders.pretrained import load_tokenizer
 from palm_cache.extraction.encoders.text import PromptTower
-from palm_cache.extraction.encoders.tokens import TokenTable, lay_out
-from palm_cache.types import PromptTokens
+from palm_cache.extraction.encoders.tokens import TokenTower
 
 TEXT_LENGTH = 40
-"""Tokens of a prompt, start and end included; shorter ones are padded to it as published."""
+"""Tokens of a prompt, start and end included. The original pads to it; attention never sees the padding."""
 
 GET_IT = "get base.pth from https://zenodo.org/records/8387083"
 
@@ -51,7 +47,7 @@ _UNUSED = re.compile(r"\.htsat\.(tscam_conv|head)\.|\.attn_mask$|\.position_ids$
 """AudioSet's classifiers, and tables that are computed."""
 
 
-class PengiTextTower(PromptTower):
+class PengiTextTower(TokenTower):
     """PENGI's caption encoder.
 
     Parameters
@@ -62,63 +58,24 @@ class PengiTextTower(PromptTower):
     """
 
     def __init__(self, tower: CaptionTower, tokenizer: Any, engine: Engine) -> None:
-        freeze(tower, engine.device)
+        self._tower = tower
         super().__init__(
+            "PENGI",
             engine,
+            tower,
+            tower.clip.embeddings.token_embedding,
+            tokenizer,
             dim=DIM,
-            token_dim=int(tower.clip.config.hidden_size),
-            identity={
-                "implementation": 1,
-                "weights_sha256": hash_weights(tower.state_dict()),
-                "text_length": TEXT_LENGTH,
-                "tokenizer_sha256": hash_tokenizer(tokenizer),
-                "transformers": version("transformers").split(".")[0],
-            },
-        )
-        self._tower, self._tokenizer = tower, tokenizer
-
-    def token_table(self, texts: Sequence[str], n_context: int = 0) -> TokenTable:
-        """Tokenise texts, padded to :data:`TEXT_LENGTH` with the end token as published.
-
-        Raises
-        ------
-        EncoderError
-            If a text does not fit.
-        """
-        rows = self._tokenizer(list(texts))["input_ids"] if texts else []
-        table = lay_out(
-            texts,
-            rows,
-            n_context,
-            padding=self._tokenizer.eos_token_id,
             limit=TEXT_LENGTH,
-            reader="PENGI",
+            text_length=TEXT_LENGTH,
         )
-        room = (0, TEXT_LENGTH - table.ids.shape[1])
-        ids = functional.pad(table.ids, room, value=self._tokenizer.eos_token_id)
-        return TokenTable(ids, functional.pad(table.mask, room, value=False), table.context)
-
-    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
-        """Tokenise texts, each with open places behind its start token; the padding is trimmed.
-
-        Raises
-        ------
-        EncoderError
-            If a text does not fit.
-        """
-        table = self.token_table(texts, n_context)
-        longest = int(table.mask.sum(dim=1).max()) if texts else 0
-        embeddings = self._tower.clip.embeddings.token_embedding(
-            table.ids[:, :longest].to(self.engine.device)
-        )
-        return PromptTokens(embeddings.cpu(), table.mask[:, :longest], table.context)
 
     def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
         """Encode, (rows, length, token_dim) -> (rows, dim)."""
         return cast(Tensor, self._tower(embeddings, mask.sum(dim=1) - 1))
 
 
-class PengiEncoder(Encoder):
+class PengiEncoder(MicrosoftEncoder):
     """PENGI.
 
     Parameters
@@ -146,25 +103,14 @@ class PengiEncoder(Encoder):
         whole_sha256: Callable[[], str] | None = None,
     ) -> None:
         audio, text = build_towers(request.spec, state)
-        super().__init__(
-            request,
-            audio,
-            dim=DIM,
-            sample_rate=SAMPLE_RATE,
-            window=Window(samples=WINDOW_SAMPLES, padding="tile"),
-            constants={
-                "front_end": {"hop": HOP_SAMPLES},
-                "transformers": version("transformers").split(".")[0],
-            },
-            text=PengiTextTower(text, tokenizer, request.engine),
-        )
-        self._audio, self._whole_sha256 = audio, whole_sha256
+        super().__init__(request, audio, PengiTextTower(text, tokenizer, request.engine), seconds=SECONDS)
+        self._whole_sha256 = whole_sha256
 
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load the authors' checkpoint, e.g. ``"base.pth"``, and CLIP's tokenizer, which the recipe names."""
         state = read_checkpoint(request.source)
-        tokenizer = load_tokenizer(request.recipe.tokenizer)
+        tokenizer = load_clip_tokenizer(request.recipe.tokenizer)
         return cls(request, state, tokenizer, lambda: hash_weights(read_checkpoint(request.source)))
 
     def format1_identity(self) -> dict[str, object] | None:
@@ -180,31 +126,12 @@ class PengiEncoder(Encoder):
             "transformers": text["transformers"],
         }
 
-    def front_end(self, waveforms: Tensor) -> Tensor:
-        """Return log-mel power in dB, (batch, 1, samples) -> (batch, frames, N_MELS)."""
-        return self._audio.log_mel(waveforms[:, 0])
 
-
-def load_tokenizer(source: str) -> Any:
-    """Load CLIP's tokenizer from a directory or a hub.
-
-    Raises
-    ------
-    EncoderError
-        If it is not there or another model's.
-    """
-    subject = f"tokenizer {source}"
-    advice = "give a directory with CLIP's vocab.json and merges.txt, or a hub id (--tokenizer)"
-    tokenizer = load_vocabulary(subject, CLIPTokenizer, source, advice)
+def load_clip_tokenizer(source: str) -> Any:
+    """Load CLIP's tokenizer, as :func:`.pretrained.load_tokenizer` does."""
     config = CLIPTextConfig()
-    ids = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    if ids != (config.bos_token_id, config.eos_token_id) or len(tokenizer) > config.vocab_size:
-        raise EncoderError(
-            f"{subject}: not CLIP's: start and end token are {ids[0]} and {ids[1]} among {len(tokenizer)} "
-            f"tokens, PENGI wants {config.bos_token_id} and {config.eos_token_id} among {config.vocab_size}; "
-            f"{advice}"
-        )
-    return tokenizer
+    ids = {"bos": config.bos_token_id, "eos": config.eos_token_id}
+    return load_tokenizer(CLIPTokenizer, source, "CLIP", ids, size=config.vocab_size)
 
 
 def read_checkpoint(source: str) -> dict[str, Tensor]:

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ClapAudioConfig, ClapAudioModel, CLIPTextConfig, CLIPTextModel
 
+from palm_cache.extraction.encoders.base import Encoder, Request, Window
 from palm_cache.extraction.encoders.checkpoints import fill_towers, official_htsat
+from palm_cache.extraction.encoders.pretrained import TRANSFORMERS
+from palm_cache.extraction.encoders.text import PromptTower
 
 SAMPLE_RATE = 44_100  # Hz
-WINDOW_SAMPLES = 7 * SAMPLE_RATE
+SECONDS = 7  # of a window
 FFT_SAMPLES = 1024
 HOP_SAMPLES = 320
 N_MELS = 64
@@ -107,6 +110,35 @@ class CaptionTower(nn.Module):
         pooled = states[torch.arange(len(states), device=states.device), ends]
         projected: Tensor = self.projection(self.clip_text_projection(pooled))
         return projected
+
+
+class MicrosoftEncoder(Encoder):
+    """An encoder whose audio tower holds its own log-mel, as PENGI's makers have it.
+
+    Parameters
+    ----------
+    request : Request
+    audio : PengiAudioTower
+    text : PromptTower
+    seconds : int
+        Of a window.
+    """
+
+    def __init__(self, request: Request, audio: PengiAudioTower, text: PromptTower, *, seconds: int) -> None:
+        super().__init__(
+            request,
+            audio,
+            dim=DIM,
+            sample_rate=SAMPLE_RATE,
+            window=Window(seconds * SAMPLE_RATE, padding="tile"),
+            constants={"front_end": {"hop": HOP_SAMPLES}, **TRANSFORMERS},
+            text=text,
+        )
+        self._audio = audio
+
+    def front_end(self, waveforms: Tensor) -> Tensor:
+        """Return log-mel power in dB, (batch, 1, samples) -> (batch, frames, N_MELS)."""
+        return self._audio.log_mel(waveforms[:, 0])
 
 
 def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, CaptionTower]:

@@ -7,7 +7,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,7 +29,8 @@ Options = dict[str, Any]
 """Keyword arguments of every ``from_pretrained``; code that lies with a model is run only where the user says
 so."""
 
-SAFE: Options = {"trust_remote_code": False}
+TRANSFORMERS: Mapping[str, str] = {"transformers": version("transformers").split(".")[0]}
+"""Of the identity of what transformers computes: with another release, vectors may differ."""
 
 IRRELEVANT = {
     "_name_or_path",
@@ -44,21 +47,145 @@ IRRELEVANT = {
 """Entries of a configuration that decide no embedding."""
 
 
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A directory, or a repository of a hub, as transformers is asked for what lies there."""
+
+    subject: str
+    """For messages, e.g. ``"clap:laion/clap-htsat-unfused"``."""
+    place: str
+    options: Options
+    advice: str
+    """What to do where something cannot be had."""
+
+    def part(self, name: str, load: Callable[[], T]) -> T:
+        """Run one of transformers' loaders; it raises nearly anything for a missing or damaged file.
+
+        Raises
+        ------
+        EncoderError
+            With the part's name, the reason and the advice.
+        """
+        try:
+            return load()
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            if "trust_remote_code" in reason:
+                raise needs_code(self.subject, name) from error
+            raise EncoderError(
+                f"{self.subject}: cannot load its {name}: {type(error).__name__}: {reason[:160]}; "
+                f"{self.advice}"
+            ) from error
+
+    def load(self, kind: Any, name: str = "preprocessor_config.json") -> Any:
+        """Load what one of transformers' classes makes of the files here; raise as :meth:`part`."""
+        return self.part(name, lambda: kind.from_pretrained(self.place, **self.options))
+
+    def config(self, name: str = "config.json") -> dict[str, Any]:
+        """Read a model's ``config.json``, or another such file, as it stands; nothing it names is imported.
+
+        Returns
+        -------
+        dict
+            Its entries, and the commit that it came from, as transformers calls it, ``_commit_hash``.
+
+        Raises
+        ------
+        EncoderError
+            If it is missing or damaged.
+        """
+
+        def read() -> dict[str, Any]:
+            file = self._file(name)
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("not a table of entries")
+            commit = re.search(r"/snapshots/([0-9a-f]{40})/", file.as_posix())
+            return {**content, "_commit_hash": commit[1] if commit else None}
+
+        return self.part(name, read)
+
+    def model(self, kind: Any, optional: tuple[str, ...] = ()) -> Any:
+        """Load a model's weights in float32, all of them; pickled objects are not read.
+
+        Parameters
+        ----------
+        kind : class
+            One of transformers' own.
+        optional : tuple of str
+            Ends of the names of weights that may be missing.
+
+        Raises
+        ------
+        EncoderError
+            If they cannot be loaded, or some are missing or misshaped.
+        """
+        more = {"output_loading_info": True, "dtype": torch.float32, "weights_only": True}
+        model, report = self.part(
+            "weights (model.safetensors)", lambda: kind.from_pretrained(self.place, **self.options, **more)
+        )
+        # transformers fills what is missing with random numbers and a warning.
+        missing = [key for key in report["missing_keys"] if not key.endswith(optional)]
+        unfilled = sorted([*missing, *(key for key, *_ in report["mismatched_keys"])])
+        if unfilled:
+            raise EncoderError(
+                f"{self.subject}: {len(unfilled)} weights are missing or misshaped, e.g. "
+                f"{', '.join(unfilled[:3])}; not a complete {kind.__name__} checkpoint"
+            )
+        return model
+
+    def code(self) -> dict[str, str]:
+        """Return the modules of code that lies here, each with the file that names it; nothing is run.
+
+        Raises
+        ------
+        EncoderError
+            If the code lies in another repository, whose state nothing would pin.
+        """
+        modules: dict[str, str] = {}
+        for part in ("config.json", "preprocessor_config.json"):
+            for value in (self.config(part).get("auto_map") or {}).values():
+                for name in value if isinstance(value, list) else [value]:
+                    elsewhere, owner, module = str(name or "").rpartition("--")
+                    if owner:
+                        raise EncoderError(
+                            f"{self.subject}: its code lies elsewhere, in {elsewhere}; "
+                            "give a copy that holds it too"
+                        )
+                    if module:
+                        modules[f"{module.rpartition('.')[0]}.py"] = part
+        return modules
+
+    def hash_code(self, modules: Mapping[str, str]) -> str:
+        """Return a hash of modules that have been loaded and of all that they import from beside them."""
+        files: set[Path] = set()
+        for module, part in modules.items():
+            file = self.part(part, partial(self._file, module))
+            files |= {file, *map(Path, get_relative_import_files(file))}
+        digest = hashlib.sha256()
+        for file in sorted(files, key=lambda file: file.name):
+            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+        return digest.hexdigest()
+
+    def _file(self, name: str) -> Path:
+        """Return the path of a file on this machine, fetched if need be."""
+        options = {key: value for key, value in self.options.items() if key != "trust_remote_code"}
+        return Path(cast(str, cached_file(self.place, name, **options)))
+
+
 def from_directory_or_hub(
-    subject: str, source: str, load: Callable[[str, Options], T], advice: str, *, trusted: bool = False
+    subject: str, source: str, load: Callable[[Repository], T], advice: str, *, trusted: bool = False
 ) -> T:
     """Load from a directory, else from the hub's local cache, else from a hub that answers.
 
     Parameters
     ----------
-    subject : str
-        For messages, e.g. ``"clap:laion/clap-htsat-unfused"``.
+    subject, advice : str
+        For messages.
     source : str
         A directory or a hub id, ``owner/name`` or ``owner/name@revision``.
     load : callable
-        Takes a place and the keyword arguments for ``from_pretrained``; raises ``EncoderError``.
-    advice : str
-        What to do where it cannot be had.
+        Raises ``EncoderError``.
     trusted : bool
         Whether the user wants code that lies with the model to be run.
 
@@ -67,85 +194,84 @@ def from_directory_or_hub(
     EncoderError
         If it is neither, or cannot be had.
     """
-    base: Options = {"trust_remote_code": True} if trusted else SAFE
+    options: Options = {"trust_remote_code": trusted}
     directory = Path(source).expanduser()
+
+    def load_from(place: str, local: bool) -> T:
+        return load(Repository(subject, place, {**options, "local_files_only": local}, advice))
+
     with quiet_transformers():
         if directory.is_dir():
-            return load(str(directory.resolve()), {**base, "local_files_only": True})
+            return load_from(str(directory.resolve()), local=True)
         if directory.is_file():
             raise not_a_directory(subject, source)
         name, _, revision = source.partition("@")
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise EncoderError(f"{subject}: no such directory, and not a hub id (owner/name)")
-        options: Options = {**base, "revision": revision} if revision else base
+        if revision:
+            options["revision"] = revision
         try:
-            return load(name, {**options, "local_files_only": True})
+            return load_from(name, local=True)
         except EncoderError:  # not, or not wholly, in the hub's local cache
             _check_reachable(subject, name, revision or None, advice)
-            return load(name, {**options, "local_files_only": False})
+            return load_from(name, local=False)
 
 
-def load_vocabulary(subject: str, kind: Any, source: str, advice: str) -> Any:
-    """Load a tokenizer of transformers from a directory or a hub; raise as :func:`from_directory_or_hub`."""
+def load_tokenizer(
+    kind: Any,
+    source: str,
+    whose: str,
+    expected: Mapping[str, int],
+    *,
+    size: int | None = None,
+    files: str = "vocab.json and merges.txt",
+    special: Mapping[str, str] | None = None,
+) -> Any:
+    """Load a tokenizer of transformers from a directory or a hub.
 
-    def load(place: str, options: Options) -> Any:
-        tokenizer = kind.from_pretrained(place, **options)
+    Parameters
+    ----------
+    kind : class
+        One of transformers' own.
+    whose, files : str
+        The model that it is of, and what its directory holds, for messages.
+    expected : mapping of str to int
+        Ids of special tokens: ``bos``, ``eos``, ``pad``.
+    size : int, optional
+        Tokens that the model has at most.
+    special : mapping of str to str, optional
+        What stands for special tokens that the tokenizer does not know.
+
+    Raises
+    ------
+    EncoderError
+        If it is not there or another model's.
+    """
+    subject = f"tokenizer {source}"
+    advice = f"give a directory with {whose}'s {files}, or a hub id (--tokenizer)"
+
+    def load(repository: Repository) -> Any:
+        tokenizer = kind.from_pretrained(repository.place, **repository.options)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise FileNotFoundError("no vocabulary there")  # transformers makes an empty tokenizer
+        if special:
+            tokenizer.add_special_tokens(special)
         return tokenizer
 
-    return from_directory_or_hub(
+    tokenizer = from_directory_or_hub(
         subject,
         source,
-        lambda place, options: load_part(subject, "vocabulary", lambda: load(place, options), advice),
+        lambda repository: repository.part("vocabulary", lambda: load(repository)),
         advice,
     )
-
-
-def load_part(subject: str, part: str, load: Callable[[], T], advice: str) -> T:
-    """Run one of transformers' loaders; it raises nearly anything for a missing or damaged file.
-
-    Raises
-    ------
-    EncoderError
-        With the part's name, the reason and the advice.
-    """
-    try:
-        return load()
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        if "trust_remote_code" in reason:
-            raise needs_code(subject, part) from error
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in expected}
+    if ids != expected or (size is not None and len(tokenizer) > size):
+        have, wanted = (", ".join(f"{name} {told[name]}" for name in expected) for told in (ids, expected))
         raise EncoderError(
-            f"{subject}: cannot load its {part}: {type(error).__name__}: {reason[:160]}; {advice}"
-        ) from error
-
-
-def load_config(
-    subject: str, place: str, options: Options, advice: str, part: str = "config.json"
-) -> dict[str, Any]:
-    """Read a model's ``config.json``, or another such file, as it stands; nothing that it names is imported.
-
-    Returns
-    -------
-    dict
-        Its entries, and the commit that it came from, as transformers calls it, ``_commit_hash``.
-
-    Raises
-    ------
-    EncoderError
-        If it is missing or damaged.
-    """
-
-    def read() -> dict[str, Any]:
-        file = _file_of(place, part, options)
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not a table of entries")
-        commit = re.search(r"/snapshots/([0-9a-f]{40})/", file.as_posix())
-        return {**content, "_commit_hash": commit[1] if commit else None}
-
-    return load_part(subject, part, read, advice)
+            f"{subject}: not {whose}'s: its tokens are {have} among {len(tokenizer)}, wanted {wanted}"
+            f"{f' among {size}' if size else ''}; {advice}"
+        )
+    return tokenizer
 
 
 def needs_code(subject: str, part: str, named: str = "") -> EncoderError:
@@ -155,83 +281,6 @@ def needs_code(subject: str, part: str, named: str = "") -> EncoderError:
         "palm-cache runs none, but for an hf: model with --trust-remote-code. Or load it in an encoder of "
         "your own: python:MODULE:CLASS"
     )
-
-
-def code_of(subject: str, place: str, options: Options, advice: str) -> dict[str, str]:
-    """Return the modules of code that lies with a model, each with the file that names it; nothing is run.
-
-    Raises
-    ------
-    EncoderError
-        If the code lies in another repository, whose state nothing would pin.
-    """
-    modules: dict[str, str] = {}
-    for part in ("config.json", "preprocessor_config.json"):
-        named = load_config(subject, place, options, advice, part).get("auto_map") or {}
-        for value in named.values():
-            for name in value if isinstance(value, list) else [value]:
-                repository, owner, module = str(name or "").rpartition("--")
-                if owner:
-                    raise EncoderError(
-                        f"{subject}: its code lies elsewhere, in {repository}; give a copy that holds it too"
-                    )
-                if module:
-                    modules[f"{module.rpartition('.')[0]}.py"] = part
-    return modules
-
-
-def hash_code(subject: str, place: str, options: Options, advice: str, modules: Mapping[str, str]) -> str:
-    """Return a hash of modules that have been loaded and of all that they import from beside them."""
-    files: set[Path] = set()
-    for module, part in modules.items():
-        file = load_part(subject, part, partial(_file_of, place, module, options), advice)
-        files |= {file, *map(Path, get_relative_import_files(file))}
-    digest = hashlib.sha256()
-    for file in sorted(files, key=lambda file: file.name):
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _file_of(place: str, name: str, options: Options) -> Path:
-    """Return the path of a file of a model on this machine, fetched if need be."""
-    hub_options = {key: value for key, value in options.items() if key != "trust_remote_code"}
-    return Path(cast(str, cached_file(place, name, **hub_options)))
-
-
-def load_model(
-    kind: Any, subject: str, place: str, options: Options, advice: str, optional: tuple[str, ...] = ()
-) -> Any:
-    """Load a model's weights in float32, all of them; pickled objects are not read.
-
-    Parameters
-    ----------
-    kind : class
-        One of transformers' own.
-    optional : tuple of str
-        Ends of the names of weights that may be missing.
-
-    Raises
-    ------
-    EncoderError
-        If they cannot be loaded, or some are missing or misshaped.
-    """
-    model, report = load_part(
-        subject,
-        "weights (model.safetensors)",
-        lambda: kind.from_pretrained(
-            place, **options, output_loading_info=True, dtype=torch.float32, weights_only=True
-        ),
-        advice,
-    )
-    # transformers fills what is missing with random numbers and a warning.
-    missing = [key for key in report["missing_keys"] if not key.endswith(optional)]
-    unfilled = sorted([*missing, *(key for key, *_ in report["mismatched_keys"])])
-    if unfilled:
-        raise EncoderError(
-            f"{subject}: {len(unfilled)} weights are missing or misshaped, e.g. {', '.join(unfilled[:3])}; "
-            f"not a complete {kind.__name__} checkpoint"
-        )
-    return model
 
 
 def provenance(config: Mapping[str, Any]) -> dict[str, str]:

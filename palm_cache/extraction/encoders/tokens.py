@@ -1,14 +1,20 @@
-"""Token ids of prompts laid out as a table, with open places for learned context."""
+"""Text towers of transformers: token ids laid out as a table, with open places for learned context."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.base import hash_weights
+from palm_cache.extraction.encoders.engine import Engine, freeze
+from palm_cache.extraction.encoders.pretrained import TRANSFORMERS, hash_tokenizer
+from palm_cache.extraction.encoders.text import PromptTower
+from palm_cache.types import PromptTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +72,65 @@ def lay_out(
         ids[number, 1 + n_context : n_context + len(row)] = torch.tensor(row[1:])
         mask[number, : n_context + len(row)] = True
     return TokenTable(ids, mask, slice(1, 1 + n_context))
+
+
+class TokenTower(PromptTower):
+    """A text model of transformers that reads embeddings of tokens.
+
+    Parameters
+    ----------
+    reader : str
+        What reads the prompts, for messages.
+    engine : Engine
+    tower : nn.Module
+        All that decides a vector but tokenizer and configuration.
+    words : nn.Embedding
+        Its part that embeds tokens.
+    tokenizer : PreTrainedTokenizerFast
+        Begins every text with a start token.
+    dim : int
+        Length of a feature.
+    limit : int
+        Tokens that it reads.
+    **decisive
+        What else decides the vector of a prompt.
+    """
+
+    def __init__(
+        self,
+        reader: str,
+        engine: Engine,
+        tower: nn.Module,
+        words: Any,
+        tokenizer: Any,
+        *,
+        dim: int,
+        limit: int,
+        **decisive: object,
+    ) -> None:
+        freeze(tower, engine.device)
+        super().__init__(
+            engine,
+            dim=dim,
+            token_dim=words.embedding_dim,
+            identity={
+                "implementation": 1,
+                "weights_sha256": hash_weights(tower.state_dict()),
+                "tokenizer_sha256": hash_tokenizer(tokenizer),
+                **TRANSFORMERS,
+                **decisive,
+            },
+        )
+        self._reader, self._words, self._tokenizer, self._limit = reader, words, tokenizer, limit
+
+    def token_table(self, texts: Sequence[str], n_context: int) -> TokenTable:
+        """Tokenise texts, each with open places behind its start token; raise as :func:`lay_out`."""
+        rows = self._tokenizer(list(texts))["input_ids"] if texts else []
+        padding = self._tokenizer.pad_token_id
+        return lay_out(texts, rows, n_context, padding=padding, limit=self._limit, reader=self._reader)
+
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        """Embed the tokens of texts, each with open places before it; raise as :func:`lay_out`."""
+        table = self.token_table(texts, n_context)
+        embeddings = self._words(table.ids.to(self.engine.device))
+        return PromptTokens(embeddings.float().cpu(), table.mask, table.context)

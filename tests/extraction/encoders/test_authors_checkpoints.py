@@ -170,14 +170,16 @@ def test_another_models_tokenizer_is_refused(
 ) -> None:
     file = save(name, Record(name).state(), tmp_path / "weights.pt")
     spec = f"{'laion' if name == 'laion' else 'msclap'}:{file}"
-    with pytest.raises(EncoderError, match=r"^tokenizer .*(not the model's|not RoBERTa's|cannot load its)"):
+    with pytest.raises(
+        EncoderError, match=r"^tokenizer .*(not BERT's|not GPT-2's|not RoBERTa's|cannot load its)"
+    ):
         load_encoder(spec, Recipe(tokenizer=str(tokenizers[wrong])), device="cpu")
 
 
 def test_an_exclamation_mark_moves_gpts_place_as_in_the_original(tokenizers: dict[str, Path]) -> None:
-    from palm_cache.extraction.encoders.msclap import load_tokenizer
+    from palm_cache.extraction.encoders.msclap import load_text_tokenizer
 
-    tokenizer = load_tokenizer(str(tokenizers["gpt"]), bert=False)
+    tokenizer = load_text_tokenizer(str(tokenizers["gpt"]), bert=False)
     vocabulary = json.loads((tokenizers["gpt"] / "tokenizer.json").read_text())["model"]["vocab"]
     dog, blank, end = (vocabulary[piece] for piece in ("dog", "Ġ", "<|endoftext|>"))
     assert tokenizer(["dog <|endoftext|>", "dog! <|endoftext|>"])["input_ids"] == [

@@ -13,12 +13,13 @@ import torch
 from contracts import check_encoder, make_waveforms
 from tiny_clap import save_tiny_clap
 from torch import Tensor
+from torch.nn import functional
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import cut_windows
 from palm_cache.extraction.encoders.base import Request
 from palm_cache.extraction.encoders.engine import CPU, Engine
-from palm_cache.extraction.encoders.pengi import PengiEncoder, load_tokenizer, read_checkpoint
+from palm_cache.extraction.encoders.pengi import PengiEncoder, load_clip_tokenizer, read_checkpoint
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, text_recipe
 from palm_cache.params import Precision, Recipe
@@ -75,6 +76,11 @@ def test_audio_embeddings_are_the_authors(golden: Path, golden_pengi: PengiEncod
     torch.testing.assert_close(golden_pengi.front_end(tone[None, None])[0], log_mel, atol=2e-3, rtol=0)
 
 
+def padded(ids: Tensor) -> Tensor:
+    """Token ids as the authors have them: end tokens up to 40."""
+    return functional.pad(ids, (0, 40 - ids.shape[1]), value=49_407)
+
+
 @pytest.mark.parametrize("style", ["palm", "zeroshot", "coop"])
 def test_text_features_are_the_authors(golden: Path, golden_pengi: PengiEncoder, style: str) -> None:
     with np.load(golden / "text.npz") as record:
@@ -83,9 +89,9 @@ def test_text_features_are_the_authors(golden: Path, golden_pengi: PengiEncoder,
         ids = torch.from_numpy(record[f"{style}_input_ids"])
         mask = torch.from_numpy(record[f"{style}_attention_mask"])
     torch.testing.assert_close(golden_pengi.embed_text(prompts), expected, atol=5e-5, rtol=0)
-    table = golden_pengi.text_tower().token_table(prompts)
-    assert torch.equal(table.ids, ids)
-    assert torch.equal(table.mask, mask.bool())
+    table = golden_pengi.text_tower().token_table(prompts, 0)
+    assert torch.equal(padded(table.ids), ids)
+    assert torch.equal(functional.pad(table.mask, (0, 40 - table.mask.shape[1])), mask.bool())
 
 
 def test_token_ids_of_all_class_names_are_the_authors(golden: Path, golden_pengi: PengiEncoder) -> None:
@@ -94,7 +100,7 @@ def test_token_ids_of_all_class_names_are_the_authors(golden: Path, golden_pengi
     assert len(rows) == 133
     styles = {"palm": "{c}", "zeroshot": "The is a recording of  {c}.", "coop": "X " * 16 + "{c}."}
     for style, template in styles.items():
-        table = tower.token_table([template.replace("{c}", row["classname"]) for row in rows])
+        table = tower.token_table([template.replace("{c}", row["classname"]) for row in rows], 0)
         for ids, mask, row in zip(table.ids, table.mask, rows, strict=True):
             assert ids[mask].tolist() == row[style]
             assert (ids[~mask] == 49_407).all()
@@ -107,18 +113,18 @@ def test_token_ids_of_all_class_names_are_the_authors(golden: Path, golden_pengi
 
 def test_edge_cases_of_the_tokenizer_are_the_authors(golden: Path, golden_pengi: PengiEncoder) -> None:
     with np.load(golden / "text.npz") as record:
-        table = golden_pengi.text_tower().token_table([str(prompt) for prompt in record["probe_prompts"]])
-        assert torch.equal(table.ids, torch.from_numpy(record["probe_input_ids"]))
+        table = golden_pengi.text_tower().token_table([str(prompt) for prompt in record["probe_prompts"]], 0)
+        assert torch.equal(padded(table.ids), torch.from_numpy(record["probe_input_ids"]))
 
 
-def test_prompts_become_byte_pairs_padded_to_forty(encoder: PengiEncoder, tmp_path: Path) -> None:
+def test_prompts_become_byte_pairs_padded_to_the_longest(encoder: PengiEncoder, tmp_path: Path) -> None:
     vocabulary = save_small_tokenizer(tmp_path / "same")
-    table = encoder.text_tower().token_table(["Dog", "dog bark"])
+    table = encoder.text_tower().token_table(["Dog", "dog bark"], 0)
     bark = [vocabulary[piece] for piece in ("b", "a", "r", "k</w>")]
     dog = vocabulary["dog</w>"]
     assert table.ids.tolist() == [
-        [49_406, dog] + [49_407] * 38,
-        [49_406, dog, *bark] + [49_407] * 34,
+        [49_406, dog] + [49_407] * 5,
+        [49_406, dog, *bark, 49_407],
     ]
     assert table.mask.sum(dim=1).tolist() == [3, 7]
 
@@ -154,7 +160,7 @@ def test_the_fingerprint_follows_weights_tokenizer_and_precision(
         name: value for name, value in other.items() if name.startswith(("audio_", "caption_encoder."))
     }
     used = read_checkpoint(str(save_checkpoint(tmp_path / "other.pth", tensors)))
-    tokenizer = load_tokenizer(str(words))
+    tokenizer = load_clip_tokenizer(str(words))
     letters = tmp_path / "letters"
     save_small_tokenizer(letters, merges=())
     half = Engine(CPU.device, "bf16")
@@ -162,7 +168,7 @@ def test_the_fingerprint_follows_weights_tokenizer_and_precision(
         encoder,
         PengiEncoder(Request("x", "x", CPU), used, tokenizer),
         PengiEncoder(Request("x", "x", half), used, tokenizer),
-        PengiEncoder(Request("x", "x", CPU), used, load_tokenizer(str(letters))),
+        PengiEncoder(Request("x", "x", CPU), used, load_clip_tokenizer(str(letters))),
     ]
     assert len({fingerprint(text_recipe(one)) for one in encoders}) == 4
     # Neither tokenizer nor text weights decide a sound.
@@ -278,12 +284,12 @@ def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
 def test_wrong_tokenizers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(EncoderError, match=r"no vocabulary there; .*vocab\.json and merges\.txt"):
-        load_tokenizer(str(tmp_path / "empty"))
+        load_clip_tokenizer(str(tmp_path / "empty"))
     with pytest.raises(EncoderError, match="no such directory, and not a hub id"):
-        load_tokenizer(str(tmp_path / "absent"))
+        load_clip_tokenizer(str(tmp_path / "absent"))
     clap = save_tiny_clap(tmp_path / "clap")
-    with pytest.raises(EncoderError, match="not CLIP's: start and end token are"):
-        load_tokenizer(str(clap))
+    with pytest.raises(EncoderError, match="not CLIP's: its tokens are bos"):
+        load_clip_tokenizer(str(clap))
     from huggingface_hub import constants
 
     # Nobody listens on this port of the loopback interface.
@@ -291,4 +297,4 @@ def test_wrong_tokenizers_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited to try again"))
     with pytest.raises(EncoderError, match="not in the local cache, and the hub cannot be reached"):
-        load_tokenizer("openai/clip-vit-base-patch32")
+        load_clip_tokenizer("openai/clip-vit-base-patch32")

@@ -12,9 +12,10 @@ import torch
 from contracts import check_encoder, make_waveforms
 from samples import make_features, write_sample
 from spectrum import SpectrumEncoder
+from transformers import RobertaTokenizerFast
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
-from palm_cache.extraction.encoders import laion, msclap, pengi, pretrained, registry
+from palm_cache.extraction.encoders import msclap, pengi, pretrained, registry
 from palm_cache.extraction.encoders.base import Request, Window
 from palm_cache.extraction.encoders.cards import REMOTE_CODE
 from palm_cache.extraction.encoders.engine import CPU, Engine
@@ -309,9 +310,9 @@ def test_a_tokenizer_that_is_not_here_is_asked_of_the_hub(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(pretrained, "_check_reachable", ask)
     load = {
-        "msclap": lambda: msclap.load_tokenizer("some/tokenizer", bert=False),
-        "laion": lambda: laion.load_tokenizer("some/tokenizer", None),
-        "pengi": lambda: pengi.load_tokenizer("some/tokenizer"),
+        "msclap": lambda: msclap.load_text_tokenizer("some/tokenizer", bert=False),
+        "laion": lambda: pretrained.load_tokenizer(RobertaTokenizerFast, "some/tokenizer", "RoBERTa", {}),
+        "pengi": lambda: pengi.load_clip_tokenizer("some/tokenizer"),
     }
     with pytest.raises(EncoderError, match="tokenizer some/tokenizer: not in the local cache"):
         load[kind]()
