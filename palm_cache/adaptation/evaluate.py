@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -87,44 +87,32 @@ def evaluate_files(
     files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(dict.fromkeys(heads_files))
     if not files:
         raise StoreError(f"{heads}: no heads below this folder; fit some with: palm-cache fit --out {heads}")
-    with alone_in(out):  # others read the same heads, and add to the same files
-        return _evaluate_files(out, files, heads, store, features, load_tower, progress)
-
-
-def _evaluate_files(
-    out: Path,
-    files: Sequence[Path],
-    heads: Path,
-    store: Place | None,
-    known: Features | None,
-    load_tower: LoadTower | None,
-    progress: Progress,
-) -> Evaluation:
     rows: list[dict[str, object]] = []
     predictions: list[RunPrediction] = []
     looked_at: set[tuple[str, str]] = set()
-    for number, file in enumerate(files):
-        progress("evaluating", number, len(files))
-        fitted, recorded = read_heads(file)
-        stores = (store,) if store else recorded
-        features = known or read_features(stores)
-        for head in fitted:
-            check_fresh(head, features, file)
-            looked_at.add((head.run.dataset, slug(head.run.encoder)))
-        tested = [head for head in fitted if len(features.folds[head.run.fold - 1].test)]
-        tower = tower_to_score(tested, stores[0], load_tower)
-        for head in tested:
-            row, prediction = evaluate_head(features, head, tower)
-            rows.append(row)
-            predictions.append(prediction)
-        progress("evaluating", number + 1, len(files))
-    renewed = frozenset(looked_at)
-    scores = pd.concat([_other_scores(out, heads, renewed), pd.DataFrame(rows, columns=list(COLUMNS))])
-    scores = scores.sort_values(list(KEYS), ignore_index=True)
-    write_scores(out / "scores.csv", scores)
-    write_predictions(out / "predictions.h5", predictions)
-    write_metrics(out / "metrics.json", mean_scores(scores))
-    return Evaluation(out, scores, renewed)
+    with alone_in(out):  # others read the same heads, and add to the same files
+        for number, file in enumerate(files):
+            progress("evaluating", number, len(files))
+            fitted, recorded = read_heads(file)
+            stores = (store,) if store else recorded
+            scored_on = features or read_features(stores)
+            for head in fitted:
+                check_fresh(head, scored_on, file)
+                looked_at.add((head.run.dataset, slug(head.run.encoder)))
+            tested = [head for head in fitted if len(scored_on.folds[head.run.fold - 1].test)]
+            tower = tower_to_score(tested, stores[0], load_tower)
+            for head in tested:
+                row, prediction = evaluate_head(scored_on, head, tower)
+                rows.append(row)
+                predictions.append(prediction)
+            progress("evaluating", number + 1, len(files))
+        renewed = frozenset(looked_at)
+        scores = pd.concat([_other_scores(out, heads, renewed), pd.DataFrame(rows, columns=list(COLUMNS))])
+        scores = scores.sort_values(list(KEYS), ignore_index=True)
+        write_scores(out / "scores.csv", scores)
+        write_predictions(out / "predictions.h5", predictions)
+        write_metrics(out / "metrics.json", mean_scores(scores))
+        return Evaluation(out, scores, renewed)
 
 
 def evaluate_head(
@@ -227,13 +215,12 @@ def check_fresh(head: FittedHead, features: Features, file: Path) -> None:
     )
 
 
-def _other_scores(out: Path, heads: Path, renewed: Iterable[tuple[str, str]]) -> pd.DataFrame | None:
+def _other_scores(out: Path, heads: Path, renewed: frozenset[tuple[str, str]]) -> pd.DataFrame | None:
     """Return the rows of an earlier ``scores.csv`` that this evaluation does not renew."""
     path = out / "scores.csv"
     if not path.exists():
         return None
     scores = read_scores(path)
-    renewed = set(renewed)
     keep = [
         (dataset, encoder) not in renewed and heads_path(heads, dataset, encoder).exists()
         for dataset, encoder in zip(scores["dataset"], scores["encoder"], strict=True)

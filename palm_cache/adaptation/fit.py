@@ -184,8 +184,14 @@ def fit_runs(
         of_runs = {name: value.expand(len(batch), *value.shape) for name, value in (chosen or {}).items()}
         for result in _fit_batch(features, head, batch, of_batch, params.test_views, words, tick, of_runs):
             fitted[result.run] = result
+    notes = _notes(features, tasks)
     from_shots = [name for name, head in heads.items() if _starts_from_shots(features, head)]
-    return [fitted[run] for run in runs], [*_notes(features, tasks), *_stand_in_notes(features, from_shots)]
+    if from_shots:
+        notes.append(
+            f"{features.dataset}: the {features.encoder} store holds no text embeddings: class means of the "
+            f"shots stand in for the prompts of {' and '.join(from_shots)}"
+        )
+    return [fitted[run] for run in runs], notes
 
 
 def text_of(features: Features, template: str) -> Tensor:
@@ -326,15 +332,6 @@ def _need_text(features: Features, head: type[Head]) -> None:
 
 def _starts_from_shots(features: Features, head: Head) -> bool:
     return not features.templates and head.reads_text and head.can_start_from_shots
-
-
-def _stand_in_notes(features: Features, heads: Sequence[str]) -> list[str]:
-    if not heads:
-        return []
-    return [
-        f"{features.dataset}: the {features.encoder} store holds no text embeddings: class means of the "
-        f"shots stand in for the prompts of {' and '.join(heads)}"
-    ]
 
 
 def _prompts(features: Features, head: Head) -> Tensor:

@@ -6,7 +6,7 @@ run's slice: one optimiser over stacked parameters does exactly what one optimis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,32 @@ def draw_orders(n_clips: int, epochs: int, generator: torch.Generator) -> Tensor
         int64 permutations.
     """
     return torch.stack([torch.randperm(n_clips, generator=generator) for _ in range(epochs)])
+
+
+def draw_runs(
+    seeds: Sequence[int],
+    n_clips: int,
+    epochs: int,
+    start: Callable[[int, torch.Generator], dict[str, Tensor]] = lambda run, generator: {},
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Draw where runs start, and then the orders of their clips, each run's from its own seed alone.
+
+    Parameters
+    ----------
+    start : callable
+        (number of a run, its generator) -> where it starts.
+
+    Returns
+    -------
+    start : dict of Tensor, shape (runs, ...)
+    orders : Tensor, shape (runs, epochs, n_clips)
+    """
+    starts, orders = [], []
+    for run, seed in enumerate(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        starts.append(start(run, generator))
+        orders.append(draw_orders(n_clips, epochs, generator))
+    return {name: torch.stack([one[name] for one in starts]) for name in starts[0]}, torch.stack(orders)
 
 
 def sgd(

@@ -22,7 +22,6 @@ from palm_cache.adaptation.heads.kernel_machine import held_out_residuals, squar
 from palm_cache.adaptation.heads.kernels import KernelRidge, Proker, ProkerHybrid
 from palm_cache.adaptation.heads.muka import Muka, MukaCosine, MukaFirst, MukaFirstCosine
 from palm_cache.adaptation.heads.proker_published import MukaCrossed, MukaPublished, ProkerPublished
-from palm_cache.errors import ParameterError
 from palm_cache.types import BARE_TEMPLATE
 from palm_cache.types.runs import Training
 
@@ -233,13 +232,6 @@ def test_muka_leaves_out_an_encoder_that_only_adds_noise() -> None:
     gamma = make_head(Muka).fit(joined)["gamma"]
     assert (gamma[:, 0] > 0).all()
     assert (gamma[:, 1] == 0).all()
-
-
-def test_muka_with_one_encoder_says_how_to_name_two() -> None:
-    with pytest.raises(
-        ParameterError, match=r"'muka' needs the features of 2 encoders.*--encoder A --encoder B"
-    ):
-        make_head(Muka).fit(make_shots(runs=1))
 
 
 @pytest.mark.parametrize("kind", [KernelRidge, Proker])

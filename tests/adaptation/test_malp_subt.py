@@ -8,7 +8,7 @@ import torch
 from samples import make_shots
 from torch.nn.functional import cross_entropy, normalize
 
-from palm_cache.adaptation.heads.base import Shots, generators
+from palm_cache.adaptation.heads.base import Shots
 from palm_cache.adaptation.heads.malp import SHARE, Malp
 from palm_cache.adaptation.heads.palm import CONTEXT_STD
 from palm_cache.adaptation.heads.subt import SubT
@@ -26,7 +26,7 @@ def in_double(shots: Shots) -> Shots:
 
 
 def malp_by_hand(shots: Shots, run: int) -> dict[str, torch.Tensor]:
-    (generator,) = generators((shots.seeds[run],))
+    generator = torch.Generator().manual_seed(shots.seeds[run])
     _, n_classes, dim = shots.text.shape
     context = (CONTEXT_STD * torch.randn(n_classes, dim, generator=generator)).double().requires_grad_()
     gate = torch.rand(n_classes, generator=generator).double().requires_grad_()
@@ -68,7 +68,7 @@ def test_malp_learns_what_a_loop_by_hand_learns() -> None:
 
 def subt_by_hand(shots: Shots, run: int, seen: list[int]) -> torch.Tensor:
     """Return class embeddings, those of classes that are not seen by the rule for new ones."""
-    (generator,) = generators((shots.seeds[run],))
+    generator = torch.Generator().manual_seed(shots.seeds[run])
     text = shots.text[0, seen]
     left, sizes, start = torch.linalg.svd(text, full_matrices=False)
     learned = start.clone().requires_grad_()

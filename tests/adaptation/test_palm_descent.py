@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Shots, cosine_logits, generators, unit
+from palm_cache.adaptation.heads.base import Shots, cosine_logits, unit
 from palm_cache.adaptation.heads.palm import CONTEXT_STD, Palm, mix_context
 from palm_cache.adaptation.heads.palm_descent import (
     choose_coordinates,
@@ -36,7 +36,8 @@ def make_shots(
 def draw_start(shots: Shots) -> tuple[dict[str, Tensor], Tensor]:
     """Draw start and orders as the paper does: context, gate, then one permutation an epoch."""
     contexts, gates, orders = [], [], []
-    for generator in generators(shots.seeds):
+    for seed in shots.seeds:
+        generator = torch.Generator().manual_seed(seed)
         contexts.append(CONTEXT_STD * torch.randn(shots.text.shape[1:], generator=generator))
         gates.append(torch.rand(shots.n_classes, generator=generator))
         orders.append(draw_orders(shots.labels.shape[1], QUICK.epochs, generator))

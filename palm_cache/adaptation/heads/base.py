@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -211,6 +211,19 @@ class Head(ABC):
         """
 
 
+class DescentHead(Head):
+    """A head that learns by stochastic gradient descent, by the protocol that is asked for."""
+
+    @property
+    def hyperparameters(self) -> dict[str, object]:
+        """Return the training protocol."""
+        return asdict(self.training)
+
+    def n_steps(self, n_examples: int) -> int:
+        """Return the steps of gradient descent."""
+        return self.training.epochs * -(-n_examples // self.training.batch_size)
+
+
 class CosineHead(Head):
     r"""A head whose logits are cosines with one embedding per class.
 
@@ -293,11 +306,6 @@ def need_finite(state: Mapping[str, Tensor], head: Head, where: str) -> None:
         raise ParameterError(f"{where}: {head.name}'s {broken[0]} is not finite: {reason}; {advice}")
 
 
-def sgd_steps(training: Training, n_examples: int) -> int:
-    """Return how many steps of gradient descent a run takes."""
-    return training.epochs * -(-n_examples // training.batch_size)
-
-
 def one_hot(labels: Tensor, n_classes: int) -> Tensor:
     """Return labels (..., n) as rows of zeros with a single one, (..., n, n_classes) float64."""
     return torch.nn.functional.one_hot(labels, n_classes).double()
@@ -328,8 +336,3 @@ def unseen_bias(labels: Tensor, n_classes: int) -> Tensor:
 def unit(vectors: Tensor) -> Tensor:
     """Scale vectors (..., dim) to unit length; zero vectors stay zero."""
     return normalize(vectors, dim=-1)
-
-
-def generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
-    """Return one random generator per run, so that a run does not depend on its companions."""
-    return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import ClassVar
 
 import torch
@@ -12,18 +11,17 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads.base import (
     CosineHead,
+    DescentHead,
     Head,
     Shots,
     Tick,
     Words,
     cosine_logits,
-    generators,
     need_words,
     no_tick,
-    sgd_steps,
     unit,
 )
-from palm_cache.adaptation.train import draw_orders, sgd
+from palm_cache.adaptation.train import draw_runs, sgd
 from palm_cache.types import BARE_TEMPLATE, PromptTokens
 from palm_cache.types.runs import Training
 
@@ -43,7 +41,7 @@ def prompt_tokens(words: Words) -> PromptTokens:
     return words.tower.tokens([SUFFIX.replace("{c}", name) for name in words.class_names], N_CONTEXT)
 
 
-class PromptLearner(Head):
+class PromptLearner(DescentHead):
     """A head that learns words of its prompts, by PALM's protocol; what COOP and COCOOP share."""
 
     needs_text_tower: ClassVar[bool] = True
@@ -63,11 +61,7 @@ class PromptLearner(Head):
     @property
     def hyperparameters(self) -> dict[str, object]:
         """Return the training protocol."""
-        return {**asdict(self.training), "n_context": N_CONTEXT}
-
-    def n_steps(self, n_examples: int) -> int:
-        """Return the steps of gradient descent."""
-        return sgd_steps(self.training, n_examples)
+        return {**super().hyperparameters, "n_context": N_CONTEXT}
 
     @staticmethod
     @abstractmethod
@@ -92,11 +86,12 @@ class PromptLearner(Head):
         words = need_words(shots.words, type(self))
         tokens = prompt_tokens(words)
         n_classes, (_, n_train, dim) = len(tokens.mask), shots.audio.shape
-        starts, orders = [], []
-        for generator in generators(shots.seeds):
-            starts.append(self.start(dim, tokens.embeddings.shape[-1], generator))
-            orders.append(draw_orders(n_train, self.training.epochs, generator))
-        start = {name: torch.stack([one[name] for one in starts]).to(shots.audio) for name in starts[0]}
+        start, orders = draw_runs(
+            shots.seeds,
+            n_train,
+            self.training.epochs,
+            lambda run, generator: self.start(dim, tokens.embeddings.shape[-1], generator),
+        )
         per_run = min(self.training.batch_size, n_train) if self.scores_through_tower else 1
         together = max(1, words.tower.max_prompts // (n_classes * per_run))
         states = []
@@ -110,11 +105,11 @@ class PromptLearner(Head):
 
             of_slice = max(1, words.tower.max_prompts // (n_classes * len(runs)))
             learned, _ = sgd(
-                {name: value[runs] for name, value in start.items()},
+                {name: value[runs].to(shots.audio) for name, value in start.items()},
                 logits,
                 shots.audio[runs],
                 shots.labels[runs],
-                torch.stack(orders)[runs],
+                orders[runs],
                 self.training,
                 max_clips=of_slice if self.scores_through_tower else None,
                 entropy_weight=self.entropy_weight,

@@ -20,7 +20,7 @@ hyperparameters are chosen by that, see :mod:`palm_cache.adaptation.heads.hyperp
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -69,6 +69,18 @@ MAX_NUMBERS = 2**24
 def squared_distances(left: Tensor, right: Tensor) -> Tensor:
     """Return the squared distances (..., n, m) of unit rows (..., n, dim) and (..., m, dim)."""
     return (2 - 2 * left @ right.transpose(-1, -2)).clamp(min=0)
+
+
+def parts_of(state: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Return how many numbers of joined embeddings are which encoder's; none of one encoder's."""
+    if "parts" not in state:
+        return ()
+    return tuple(state["parts"].reshape(-1, state["parts"].shape[-1])[0].tolist())
+
+
+def split_encoders(joined: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
+    """Return every encoder's unit vectors (..., its dim) of joined ones (..., dim)."""
+    return [unit(part) for part in torch.split(joined, list(parts), dim=-1)]
 
 
 def best_table(tables: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads.base import Shots, Tick, Words, no_tick, one_hot, unit, unseen_bias
 from palm_cache.adaptation.heads.hyperparameters import Grid, same_group
-from palm_cache.adaptation.heads.kernel_machine import WIDTHS, KernelMachine, squared_distances
+from palm_cache.adaptation.heads.kernel_machine import WIDTHS, KernelMachine, parts_of, squared_distances
 
 WIDTH_PAIRS = (*((width, width) for width in WIDTHS), (0.25, 1.0), (0.25, 4.0), (0.5, 2.0), (1.0, 4.0))
 """The same for a kernel of two widths: one width twice, or a wide and a narrow one."""
@@ -97,10 +97,10 @@ class Proker(KernelMachine):
         scale = state["scale"].to(audio)[..., None, None]
         return scale * (prior + kernel @ state["weights"]) + state["bias"][..., None, :]
 
-    @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips by zero-shot and by their kernels with the shots."""
-        return Proker.scores(state, audio, ())
+    @classmethod
+    def logits(cls, state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
+        """Score clips, divided as the state says, by zero-shot and by their kernels with the shots."""
+        return cls.scores(state, audio, parts_of(state))
 
 
 class ProkerHybrid(Proker):
@@ -163,11 +163,6 @@ class ProkerHybrid(Proker):
         sums = one_hot(shots.labels, shots.n_classes).transpose(-1, -2) @ shots.audio.double()
         text = blended(shots.text.double(), sums, solved["blend"][:, None, None])
         return {**solved, "text": text.float()}
-
-    @staticmethod
-    def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score clips by the blended prompts and by their kernels with the shots."""
-        return ProkerHybrid.scores(state, audio, ())
 
 
 def blended(text: Tensor, sums: Tensor, share: Tensor) -> Tensor:

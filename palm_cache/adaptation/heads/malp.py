@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import SCALE, Shots, Tick, Words, generators, no_tick, unit
+from palm_cache.adaptation.heads.base import SCALE, Shots, Tick, Words, no_tick, unit
 from palm_cache.adaptation.heads.palm import CONTEXT_STD, Palm, mix_context
-from palm_cache.adaptation.train import draw_orders, present_classes, sgd
+from palm_cache.adaptation.train import sgd
 
 SHARE = 0.2
 """How much of the vectors for audio and for text is added before training."""
@@ -43,20 +43,16 @@ class Malp(Palm):
         """Return PALM's, three vectors and two shares."""
         return n_classes * (dim + 1) + len(PROMPTS) * dim + len(SHARES)
 
+    def start(self, shots: Shots, run: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return where PALM starts, the vectors (dim,) and the shares."""
+        start = super().start(shots, run, generator)
+        prompts = CONTEXT_STD * torch.randn(len(PROMPTS), shots.text.shape[2], generator=generator)
+        shares = dict.fromkeys(SHARES, torch.tensor(SHARE))
+        return {**start, **dict(zip(PROMPTS, prompts, strict=True)), **shares}
+
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
-        """Train all runs together; each run's start and shuffling follow from its seed alone."""
-        contexts, gates, prompts, orders = [], [], [], []
-        for run, generator in enumerate(generators(shots.seeds)):
-            context, gate = self.start(shots, run, generator)
-            contexts.append(context)
-            gates.append(gate)
-            prompts.append(CONTEXT_STD * torch.randn(len(PROMPTS), context.shape[1], generator=generator))
-            orders.append(draw_orders(shots.labels.shape[1], self.training.epochs, generator))
-        present = present_classes(shots.labels, shots.n_classes)
-        start = {"context": torch.stack(contexts) * present[..., None], "gate": torch.stack(gates)}
-        start |= dict(zip(PROMPTS, torch.stack(prompts).unbind(dim=1), strict=True))
-        start |= {name: torch.full((len(orders),), SHARE) for name in SHARES}
-        start = {name: value.to(shots.audio) for name, value in start.items()}
+        """Train all runs together."""
+        start, orders = self.draw(shots)
 
         def embedded(learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
             mixed = mix_context(shots.text, learned["context"], learned["gate"])
@@ -67,7 +63,7 @@ class Malp(Palm):
             lambda parameters, audio: self.logits(embedded(parameters), audio),
             shots.audio,
             shots.labels,
-            torch.stack(orders),
+            orders,
             self.training,
             tick=tick,
         )

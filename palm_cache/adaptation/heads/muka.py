@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Shots, Tick, Words, need_encoders, no_tick, unit
+from palm_cache.adaptation.heads.base import Shots, Tick, no_tick
 from palm_cache.adaptation.heads.hyperparameters import Grid
-from palm_cache.adaptation.heads.kernel_machine import best_table, squared_distances
+from palm_cache.adaptation.heads.kernel_machine import best_table, split_encoders, squared_distances
 from palm_cache.adaptation.heads.kernels import Proker
 
 WIDTHS = (0.0, 0.5, 1.0, 2.0)
@@ -21,11 +21,6 @@ SWEEPS = 2
 
 COSINE_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Factors of bare cosines as a prior; 1 is the authors'."""
-
-
-def split_encoders(joined: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
-    """Return every encoder's unit vectors (..., its dim) of joined ones (..., dim)."""
-    return [unit(part) for part in torch.split(joined, list(parts), dim=-1)]
 
 
 def cosine_prior(cosines: Tensor, scale: Tensor) -> Tensor:
@@ -95,21 +90,8 @@ class Muka(Proker):
         return torch.exp(-(gamma[..., None, None] * distances).sum(dim=-3))
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
-        """Return the shots, their weights, the prompts and how the embeddings are divided.
-
-        Raises
-        ------
-        ParameterError
-            If the features are one encoder's.
-        """
-        need_encoders(shots.parts, type(self))
+        """Return the shots, their weights, the prompts and how the embeddings are divided."""
         return {**super().fit(shots, tick), "parts": torch.tensor(shots.parts).repeat(len(shots.seeds), 1)}
-
-    @classmethod
-    def logits(cls, state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:
-        """Score joined clips, divided as the state says, by zero-shot and the product of their kernels."""
-        parts = state["parts"].reshape(-1, state["parts"].shape[-1])[0]
-        return cls.scores(state, audio, tuple(parts.tolist()))
 
 
 class MukaFirst(Muka):

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import (
-    CosineHead,
-    Shots,
-    Tick,
-    generators,
-    no_tick,
-    sgd_steps,
-    unit,
-)
+from palm_cache.adaptation.heads.base import CosineHead, DescentHead, Shots, Tick, no_tick, unit
 from palm_cache.adaptation.heads.palm_descent import descend
-from palm_cache.adaptation.train import draw_orders, present_classes
+from palm_cache.adaptation.train import draw_runs, present_classes
 from palm_cache.errors import DataError
 from palm_cache.types import BARE_TEMPLATE
 
@@ -63,7 +55,7 @@ def mix_context(text: Tensor, context: Tensor, gate: Tensor) -> Tensor:
     return unit((1 - trust) * text + trust * context)
 
 
-class Palm(CosineHead):
+class Palm(DescentHead, CosineHead):
     """Prompt learning in the feature space of the text encoder.
 
     References
@@ -77,41 +69,29 @@ class Palm(CosineHead):
     published_template: ClassVar[str] = BARE_TEMPLATE
     source: ClassVar[str] = "Hanif et al., EMNLP 2024, arXiv:2409.19806"
 
-    @property
-    def hyperparameters(self) -> dict[str, object]:
-        """Return the training protocol."""
-        return asdict(self.training)
-
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
         """Return ``n_classes * (dim + 1)``."""
         return n_classes * (dim + 1)
 
-    def n_steps(self, n_examples: int) -> int:
-        """Return the steps of gradient descent."""
-        return sgd_steps(self.training, n_examples)
-
-    def start(self, shots: Shots, run: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return where a run starts: its context (n_classes, dim) and its gate (n_classes,)."""
+    def start(self, shots: Shots, run: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return where a run starts: its context (n_classes, dim), its gate (n_classes,)."""
         context = CONTEXT_STD * torch.randn(shots.text.shape[1:], generator=generator)
-        return context, torch.rand(shots.n_classes, generator=generator)
+        # Without a context, where the gate cancels, a class without a clip is its prompt, and stays it.
+        context *= present_classes(shots.labels[run], shots.n_classes)[:, None]
+        return {"context": context, "gate": torch.rand(shots.n_classes, generator=generator)}
+
+    def draw(self, shots: Shots) -> tuple[dict[str, Tensor], Tensor]:
+        """Draw where all runs start and the orders of their clips; see :func:`draw_runs`."""
+        epochs, n_clips = self.training.epochs, shots.labels.shape[1]
+        start, orders = draw_runs(shots.seeds, n_clips, epochs, partial(self.start, shots))
+        return {name: value.to(shots.audio) for name, value in start.items()}, orders
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
-        """Train all runs together; each run's start and shuffling follow from its seed alone."""
-        contexts, gates, orders = [], [], []
-        for run, generator in enumerate(generators(shots.seeds)):
-            context, gate = self.start(shots, run, generator)
-            contexts.append(context)
-            gates.append(gate)
-            orders.append(draw_orders(shots.labels.shape[1], self.training.epochs, generator))
-        present = present_classes(shots.labels, shots.n_classes)
-        start = {
-            # Without a context, where the gate cancels, a class without a clip is its prompt, and stays it.
-            "context": (torch.stack(contexts) * present[..., None]).to(shots.audio),
-            "gate": torch.stack(gates).to(shots.audio),
-        }
+        """Train all runs together."""
+        start, orders = self.draw(shots)
         learned, likelihoods = descend(
-            start, shots.text, shots.audio, shots.labels, torch.stack(orders), self.training, tick=tick
+            start, shots.text, shots.audio, shots.labels, orders, self.training, tick=tick
         )
         return {
             **learned,

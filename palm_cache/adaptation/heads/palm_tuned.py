@@ -15,7 +15,6 @@ from palm_cache.adaptation.heads.base import (
     Tick,
     Words,
     class_weights,
-    generators,
     no_tick,
     unit,
 )
@@ -30,7 +29,7 @@ from palm_cache.adaptation.heads.hyperparameters import (
 )
 from palm_cache.adaptation.heads.palm import Palm, mix_context
 from palm_cache.adaptation.heads.palm_descent import Variants, descend
-from palm_cache.adaptation.train import draw_orders
+from palm_cache.adaptation.train import draw_runs
 
 FOLDS = 4
 """Parts of the shots that are held out in turn."""
@@ -92,15 +91,15 @@ class PalmTuned(Palm):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Choose, then train every run as was chosen for it."""
-        gates, orders = [], []
-        longest = int(EPOCHS.candidates.max())
-        for generator in generators(shots.seeds):
-            gates.append(torch.rand(shots.n_classes, generator=generator))
-            orders.append(draw_orders(shots.labels.shape[1], longest, generator))
-        start = {"gate": torch.stack(gates).to(shots.audio)}
-        start["context"] = torch.zeros_like(shots.text)
-        chosen = shots.chosen or self._choose(shots, start, torch.stack(orders))
-        learned = self._train(shots, start, torch.stack(orders), chosen, tick)
+        drawn, orders = draw_runs(
+            shots.seeds,
+            shots.labels.shape[1],
+            int(EPOCHS.candidates.max()),
+            lambda run, generator: {"gate": torch.rand(shots.n_classes, generator=generator)},
+        )
+        start = {"gate": drawn["gate"].to(shots.audio), "context": torch.zeros_like(shots.text)}
+        chosen = shots.chosen or self._choose(shots, start, orders)
+        learned = self._train(shots, start, orders, chosen, tick)
         tuned = mix_context(shots.text, learned["context"], learned["gate"])
         return {**learned, **chosen, "class_embeddings": unit(shots.text + tuned)}
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, need_encoders, no_tick, one_hot
-from palm_cache.adaptation.heads.muka import split_encoders
+from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, no_tick, one_hot
+from palm_cache.adaptation.heads.kernel_machine import parts_of, split_encoders
 from palm_cache.adaptation.train import present_classes
 
 CONSTANTS = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16: (1.7, 0.1)}
@@ -39,14 +39,7 @@ class ProkerPublished(Head):
     """Of which encoders the kernels are multiplied."""
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
-        """Return the shots, their weights and the prompts.
-
-        Raises
-        ------
-        ParameterError
-            If the head needs several encoders and the features are one encoder's.
-        """
-        need_encoders(shots.parts, type(self))
+        """Return the shots, their weights and the prompts."""
         parts = torch.tensor(shots.parts or (shots.audio.shape[2],)).repeat(len(shots.seeds), 1)
         targets = one_hot(shots.labels, shots.n_classes)
         present = present_classes(shots.labels, shots.n_classes)[:, None]
@@ -68,7 +61,7 @@ class ProkerPublished(Head):
     @classmethod
     def looked_up(cls, state: Mapping[str, Tensor], audio: Tensor) -> tuple[Tensor, Tensor]:
         """Return prior (..., n, n_classes) and kernel with the shots (..., n, n_examples) of clips."""
-        parts = tuple(state["parts"].reshape(-1, state["parts"].shape[-1])[0].tolist())
+        parts = parts_of(state)
         clips, shots = split_encoders(audio, parts), split_encoders(state["clips"], parts)
         prior = clips[0] @ split_encoders(state["text"], parts)[0].transpose(-1, -2)
         pairs = list(zip(clips, shots, strict=True))[cls.kernels]

@@ -83,7 +83,7 @@ class PalmPrototype(Palm):
     learns: ClassVar[str] = "as palm, the context starting at the class means: classes x (dim + 1)"
     source: ClassVar[str] = "ours, after Hanif et al., EMNLP 2024, arXiv:2409.19806"
 
-    def start(self, shots: Shots, run: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def start(self, shots: Shots, run: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return a run's class means and the gate that PALM draws."""
         means = class_means(shots.audio[run], shots.labels[run], shots.n_classes)
-        return means, torch.rand(shots.n_classes, generator=generator)
+        return {"context": means, "gate": torch.rand(shots.n_classes, generator=generator)}

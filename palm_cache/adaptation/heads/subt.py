@@ -11,15 +11,14 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads.base import (
     CosineHead,
+    DescentHead,
     Shots,
     Tick,
     cosine_logits,
-    generators,
     no_tick,
-    sgd_steps,
     unit,
 )
-from palm_cache.adaptation.train import draw_orders, present_classes, sgd
+from palm_cache.adaptation.train import draw_runs, present_classes, sgd
 
 LEARNING_RATE = 0.0125
 
@@ -55,7 +54,7 @@ def new_class_embeddings(text: Tensor, before: Tensor, after: Tensor) -> Tensor:
     return unit(text + share * unit(inside @ after.transpose(-1, -2)))
 
 
-class SubT(CosineHead):
+class SubT(DescentHead, CosineHead):
     r"""Subspace tuning: of the prompts' singular value decomposition only the directions learn.
 
     .. math:: T = U S V_0^T, \qquad
@@ -77,17 +76,14 @@ class SubT(CosineHead):
     @property
     def hyperparameters(self) -> dict[str, object]:
         """Return the training protocol."""
-        protocol = {name: getattr(self.training, name) for name in ("epochs", "momentum", "batch_size")}
+        protocol = super().hyperparameters
+        del protocol["lr"]
         return {**protocol, "learning_rate": LEARNING_RATE}
 
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
         """Return the numbers of the directions, of which there are as many as classes at most."""
         return min(n_classes, dim) * dim
-
-    def n_steps(self, n_examples: int) -> int:
-        """Return the steps of gradient descent."""
-        return sgd_steps(self.training, n_examples)
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train runs of the same classes and prompts together; shuffling follows from a run's seed alone."""
@@ -109,10 +105,7 @@ class SubT(CosineHead):
         _, sizes, directions = torch.linalg.svd(text, full_matrices=False)
         before = directions[sizes > MIN_SHARE * sizes[0]].T
         place = torch.zeros(shots.n_classes, dtype=torch.int64).index_put((seen,), torch.arange(len(seen)))
-        orders = [
-            draw_orders(shots.labels.shape[1], self.training.epochs, generator)
-            for generator in generators(shots.seeds)
-        ]
+        _, orders = draw_runs(shots.seeds, shots.labels.shape[1], self.training.epochs)
 
         def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
             return cosine_logits(turned_embeddings(text, before, parameters["directions"]), audio)
@@ -122,7 +115,7 @@ class SubT(CosineHead):
             logits,
             shots.audio,
             place[shots.labels],
-            torch.stack(orders),
+            orders,
             replace(self.training, lr=LEARNING_RATE),
             tick=tick,
         )

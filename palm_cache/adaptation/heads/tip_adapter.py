@@ -16,7 +16,6 @@ from palm_cache.adaptation.heads.base import (
     Words,
     class_weights,
     cosine_logits,
-    generators,
     no_tick,
     one_hot,
     unit,
@@ -29,7 +28,7 @@ from palm_cache.adaptation.heads.hyperparameters import (
     held_out_loss,
     same_group,
 )
-from palm_cache.adaptation.train import draw_orders, present_classes
+from palm_cache.adaptation.train import draw_runs, present_classes
 
 BETAS = (1.0, 2.0, 5.5, 10.0, 20.0, 50.0)
 """Sharpness: 5.5 is the authors' first guess; they search up to 50 where classes are fine-grained."""
@@ -173,7 +172,7 @@ def fine_tune(state: Mapping[str, Tensor], shots: Shots, tick: Tick = no_tick) -
     steps = EPOCHS * -(-n_examples // BATCH_SIZE)
     optimiser = torch.optim.AdamW([keys], lr=LEARNING_RATE, eps=EPSILON)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    orders = torch.stack([draw_orders(n_examples, EPOCHS, one) for one in generators(shots.seeds)])
+    _, orders = draw_runs(shots.seeds, n_examples, EPOCHS)
     run = torch.arange(runs)[:, None]
     alpha, beta = state["alpha"].float()[:, None, None], state["beta"].float()
     zero_shot = cosine_logits(shots.text, shots.audio)
