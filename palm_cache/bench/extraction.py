@@ -152,7 +152,8 @@ def bench_extraction(
         for contender, process in running:
             contender.embeddings, contender.peak_bytes = process.submit(finish).result()
     load = (before, _load_average())
-    results = _compare([contender for contender, _ in running])
+    done = [contender for contender, _ in running]
+    results = [_result(contender, plain=done[0], reference=done[1]) for contender in done]
     return Benchmark(spec, len(files), rounds, threads, machine(), load, results, left_out)
 
 
@@ -181,10 +182,6 @@ def _is_audio(path: Path) -> bool:
             return any(True for _ in slide(file, sample_rate=16_000, samples=16_000, hop=16_000))
     except AudioError:
         return False
-
-
-def _compare(ways: Sequence[Contender]) -> list[Result]:
-    return [_result(contender, plain=ways[0], reference=ways[1]) for contender in ways]
 
 
 def _result(contender: Contender, plain: Contender, reference: Contender) -> Result:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -47,28 +46,8 @@ class Turn:
     """What the audio tower takes for the same clips when their log-mel lies ready."""
 
 
-class Runner(Protocol):
-    """One way of embedding files."""
-
-    def prepare(self) -> None:
-        """Do what is not measured."""
-        ...
-
-    def embed(self) -> None:
-        """Embed all files."""
-        ...
-
-    def embeddings(self) -> NDArray[np.float32]:
-        """Return what was embedded last, (n_files, dim)."""
-        ...
-
-    def run_tower(self) -> bool:
-        """Run just the audio tower, on log-mel that lies ready; return whether there is one to run."""
-        ...
-
-
 class PlainRunner:
-    """The plain loop."""
+    """The plain loop; has the methods of :class:`ExtractionRunner`."""
 
     def __init__(self, spec: str, files: Sequence[Path]) -> None:
         self._embed_file, self._files = plain_loop(spec), files
@@ -111,7 +90,7 @@ class ExtractionRunner:
         self.prepare()
 
     def prepare(self) -> None:
-        """Make an empty cache."""
+        """Do what is not measured: make an empty cache."""
         shutil.rmtree(self._place, ignore_errors=True)
         self._cache = audio_cache(self._place, self._encoder, self._recipe)
 
@@ -135,7 +114,7 @@ class ExtractionRunner:
         return np.asarray(self._cache.take(keys)[:, 0])
 
     def run_tower(self) -> bool:
-        """Run the audio tower with the workers that extraction has."""
+        """Run just the audio tower, on log-mel that lies ready; return whether there is one to run."""
         self._embedder.on_workers(self._run_tower, self._features)
         return True
 
@@ -160,7 +139,7 @@ class ExtractionRunner:
         ]
 
 
-_running: list[Runner] = []
+_running: list[PlainRunner | ExtractionRunner] = []
 """What this process runs."""
 
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.fit import fit_runs
 from palm_cache.extraction.encoders.mini import MiniEncoder, MiniTextTower
 from palm_cache.extraction.encoders.mini_towers import DIM
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.params import FitParams
-from palm_cache.types import Features, PromptTokens, TextTower
-from palm_cache.types.runs import FittedHead, Training
-from pipelines.benchmarks.fit import Shape, make_features
+from palm_cache.types import PromptTokens
+from palm_cache.types.runs import Training
+from pipelines.benchmarks.fit import Shape, make_features, time_ours
 
 DEMO = Shape("demo", n_classes=10, n_folds=5)
 PASSES = 3
@@ -42,18 +40,6 @@ class Filling:
         return PromptTower.encode_behind(self._tower, context, tokens)
 
 
-def fastest(
-    features: Features, params: FitParams, tower: TextTower, passes: int
-) -> tuple[float, list[FittedHead]]:
-    """Fit all runs some times; return the fastest pass's seconds and the heads."""
-    seconds = []
-    for _ in range(passes):
-        started = time.perf_counter()
-        heads, _ = fit_runs(features, params, tower=tower)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds), heads
-
-
 def measure(
     head: str, training: Training, shape: Shape = DEMO, passes: int = PASSES
 ) -> tuple[float, float, float]:
@@ -61,8 +47,8 @@ def measure(
     features = make_features(shape, DIM)
     params = FitParams(heads=(head,), training=training)
     tower = MiniEncoder.load().text_tower()
-    before, filled = fastest(features, params, Filling(tower), passes)
-    after, ours = fastest(features, params, tower, passes)
+    before, filled = time_ours(features, params, passes, Filling(tower))
+    after, ours = time_ours(features, params, passes, tower)
     apart = [
         float((one.state[name] - other.state[name]).abs().max())
         for one, other in zip(filled, ours, strict=True)

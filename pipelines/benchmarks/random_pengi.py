@@ -75,12 +75,9 @@ def make_state(weight: WeightMaker, mel: Tensor) -> dict[str, Tensor]:
     """Return a state dict under official names; the parts that PALM does not use are small stand-ins."""
     state = {name: weight(name, shape) for name, shape in official_shapes().items()}
     htsat = "audio_encoder.base.htsat."
-    time = torch.arange(1024, dtype=torch.float64)
-    window = torch.hann_window(1024, dtype=torch.float64)
-    angle = 2 * torch.pi / 1024 * torch.outer(torch.arange(513, dtype=torch.float64), time)
-    stft = f"{htsat}spectrogram_extractor.stft."
-    state[f"{stft}conv_real.weight"] = (angle.cos() * window).float()[:, None]
-    state[f"{stft}conv_imag.weight"] = (-angle.sin() * window).float()[:, None]
+    for part in ("real", "imag"):
+        kernel = stft_kernel(real=part == "real")
+        state[f"{htsat}spectrogram_extractor.stft.conv_{part}.weight"] = kernel
     state[f"{htsat}logmel_extractor.melW"] = mel
     for stage, depth in enumerate(DEPTHS):
         for block in range(depth):
@@ -93,6 +90,14 @@ def make_state(weight: WeightMaker, mel: Tensor) -> dict[str, Tensor]:
     return state
 
 
+def stft_kernel(*, real: bool) -> Tensor:
+    """Return a Hann-windowed Fourier kernel of 1024 samples, (513, 1, 1024)."""
+    time = torch.arange(1024, dtype=torch.float64)
+    angle = 2 * torch.pi / 1024 * torch.outer(torch.arange(513, dtype=torch.float64), time)
+    wave = angle.cos() if real else -angle.sin()
+    return (wave * torch.hann_window(1024, dtype=torch.float64)).float()[:, None]
+
+
 def relative_position_index(window: int) -> Tensor:
     """Number the offsets between places of a square window (Liu et al., ICCV 2021)."""
     place = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")).flatten(1)
@@ -100,15 +105,10 @@ def relative_position_index(window: int) -> Tensor:
     return offset[0] * (2 * window - 1) + offset[1]
 
 
-def random_weight(name: str, shape: Sequence[int]) -> Tensor:
-    """Draw a weight that keeps signals alive through all layers; its name is the seed."""
-    return torch.from_numpy(fill(name, shape))
-
-
 def random_state() -> dict[str, Tensor]:
     """Return a state dict with random weights."""
     mel = torch.rand(513, 64, generator=torch.Generator().manual_seed(0)) * 2e-3
-    return make_state(random_weight, mel)
+    return make_state(lambda name, shape: torch.from_numpy(fill(name, shape)), mel)
 
 
 def save_checkpoint(file: Path, state: dict[str, Tensor], prefix: str = "") -> Path:

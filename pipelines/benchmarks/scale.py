@@ -37,9 +37,8 @@ from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
-from palm_cache.store.writing import write_store
-from palm_cache.types import TEMPLATES, Clip, ClipTable, Features, Fold
+from palm_cache.types import Clip, ClipTable, Fold
+from pipelines.benchmarks.search import write_vectors
 
 RATE = 16_000
 SAMPLES = RATE // 10
@@ -128,7 +127,7 @@ def measure(n_rows: int, folder: Path) -> Measured:
         raise RuntimeError(f"embedded {done.embedded}, {nothing.embedded} and {one.embedded} of {n_rows}")
     opened, store = _timed(lambda: FeatureStore(out))
     read, features = _timed(store.read)
-    draw, _ = _timed(lambda: _draw(features))
+    draw, _ = _timed(lambda: few_shot(features, fold=1, shots=SHOTS, seed=0))
     files = [path for path in out.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     cached = sum(1 for path in cache.rglob("*.safetensors"))
@@ -163,10 +162,6 @@ def _memory() -> int:
     return pages * resource.getpagesize()
 
 
-def _draw(features: Features) -> None:
-    few_shot(features, fold=1, shots=SHOTS, seed=0)
-
-
 def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = action()
@@ -176,18 +171,8 @@ def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
 def compare_reading(folder: Path, n_rows: int = 100_000, dim: int = 1024, rounds: int = 5) -> None:
     """Print how fast a store and ``np.load`` give the same numbers, warm, in turns."""
     audio = np.random.default_rng(0).standard_normal((n_rows, 1, dim), dtype=np.float32)
-    nothing = np.zeros(n_rows)
-    contents = np.zeros((n_rows, 32), np.uint8)
-    contents[:, 0] = 1
-    names = [f"{row}.wav" for row in range(n_rows)]
-    rows = StoredRows(names, nothing, nothing * np.nan, nothing.astype(np.int64), contents, {}, ())
-    header = StoreHeader(
-        FORMAT_VERSION, "", "many", "", "mini", {}, "f" * 64, None, dim, 0, RATE, 1.0, 1, TEMPLATES, ("a",),
-        "", "", {},
-    )  # fmt: skip
-    text = np.ones((1, len(TEMPLATES), dim), np.float32)
     path, plain = folder / "many.zarr", folder / "many.npy"
-    write, _ = _timed(lambda: write_store(path, header, rows, text, audio.__getitem__))
+    write, _ = _timed(lambda: write_vectors(path, n_rows, dim, audio.__getitem__))
     np.save(plain, audio)
     gigabytes = audio.nbytes / 1e9
     ratios = []
@@ -209,13 +194,9 @@ def main() -> None:
     parser.add_argument("--workers", action="store_true", help="measure the memory of worker processes")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.read:
+    if options.read or options.workers:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            compare_reading(Path(folder))
-        return
-    if options.workers:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            measure_workers(Path(folder))
+            (compare_reading if options.read else measure_workers)(Path(folder))
         return
     if options.one:
         print(json.dumps(asdict(measure(options.one, options.folder))))

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,21 @@ MIB = 2**20
 
 
 def make_store(place: Path, n_rows: int, dim: int) -> FeatureStore:
-    """Write a store of random vectors, stretches of five seconds in recordings of an hour, or find it."""
-    if place.exists():
-        return FeatureStore(place)
+    """Write a store of random vectors, or find it."""
+    generator = np.random.default_rng(1)
+
+    def embeddings(some: slice) -> NDArray[np.float32]:
+        return generator.standard_normal((some.stop - some.start, 1, dim), dtype=np.float32)
+
+    if not place.exists():
+        write_vectors(place, n_rows, dim, embeddings)
+    return FeatureStore(place)
+
+
+def write_vectors(
+    place: Path, n_rows: int, dim: int, embeddings: Callable[[slice], NDArray[np.float32]]
+) -> None:
+    """Write a store of vectors as those of stretches of five seconds in recordings of an hour."""
     numbers, generator = np.arange(n_rows), np.random.default_rng(0)
     rows = StoredRows(
         names=[f"recordings/{number // 720:06}.flac" for number in numbers.tolist()],
@@ -67,12 +80,7 @@ def make_store(place: Path, n_rows: int, dim: int) -> FeatureStore:
         text_sha256="",
         made_with={},
     )
-
-    def embeddings(some: slice) -> NDArray[np.float32]:
-        return generator.standard_normal((some.stop - some.start, 1, dim), dtype=np.float32)
-
     write_store(place, header, rows, np.zeros((0, 0, dim), np.float32), embeddings)
-    return FeatureStore(place)
 
 
 def measure(store: Path, kind: str) -> dict[str, object]:
@@ -107,15 +115,8 @@ def _peak() -> int:
 
 def _command(store: Path) -> dict[str, object]:
     """Time the whole command."""
-    words = [
-        sys.executable,
-        "-c",
-        "from palm_cache.cli import app; app()",
-        "search",
-        str(store),
-        "--row",
-        "0",
-    ]
+    program = "from palm_cache.cli import app; app()"
+    words = [sys.executable, "-c", program, "search", str(store), "--row", "0"]
     seconds = []
     for _ in range(2):
         started = time.perf_counter()

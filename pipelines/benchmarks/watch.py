@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import threading
 import time
@@ -13,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
-
-import joblib
-import torch
 
 SECONDS_BETWEEN_SAMPLES = 0.2
 
@@ -75,16 +71,6 @@ def _busy_seconds() -> float:
         user, nice, system, _, _, irq, soft, _ = map(int, words)
         return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
     return time.process_time()
-
-
-def machine(device: str) -> dict[str, str]:
-    """Say what all this was measured on."""
-    cpu = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    gpu = torch.cuda.get_device_name() if device != "cpu" else "none"
-    return {"CPU": f"{joblib.cpu_count()} x {cpu}", "GPU": gpu, "torch": torch.__version__}
 
 
 def describe(report: Mapping[str, Any]) -> str:

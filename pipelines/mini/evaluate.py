@@ -21,12 +21,12 @@ from torch import Tensor
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.tasks import few_shot
-from palm_cache.errors import AudioError
-from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
+from palm_cache.extraction.audio import cut_windows
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.mini import WEIGHTS, MiniEncoder
 from palm_cache.extraction.encoders.mini_towers import CNN_DIM, clip_statistics, log_mel
-from palm_cache.params import FitParams
+from palm_cache.extraction.reading import CuttingRule, read_file
+from palm_cache.params import FitParams, Recipe
 from palm_cache.types import TEMPLATES, ClipTable, Features
 
 SEEDS = (0, 1, 2)
@@ -42,14 +42,14 @@ def embed(encoder: MiniEncoder, table: ClipTable) -> tuple[Features, Tensor]:
     """
     audio = torch.zeros(len(table.clips), 1, encoder.dim)
     statistics = torch.zeros(len(table.clips), encoder.towers.audio.projection.shape[0])
-    usable = torch.ones(len(table.clips), dtype=torch.bool)
+    usable, cut = torch.ones(len(table.clips), dtype=torch.bool), CuttingRule.of(encoder, Recipe())
     for row, clip in enumerate(table.clips):
-        try:
-            windows = read_windows(encoder, clip.file)[None]
-        except AudioError as error:
+        (piece,) = read_file([(row, clip)], cut)
+        if piece.error:
             usable[row] = False
-            print(f"{clip.name}: {error}")
+            print(f"{clip.name}: {piece.error}")
             continue
+        windows = cut_windows(piece.stretches[0], encoder.window)[None]
         audio[row] = encoder.embed_audio(windows)
         statistics[row] = clip_statistics(log_mel(encoder.towers.front_end(windows)))[0]
     prompts = [template.replace("{c}", name) for name in table.class_names for template in TEMPLATES]
@@ -58,20 +58,6 @@ def embed(encoder: MiniEncoder, table: ClipTable) -> tuple[Features, Tensor]:
     return Features(
         table.dataset, "mini", "", "", audio, text, labels, usable, table.class_names, TEMPLATES, table.folds
     ), statistics
-
-
-def read_windows(encoder: MiniEncoder, path: Path) -> Tensor:
-    """Read a clip as the encoder wants it, (windows, samples)."""
-    window = encoder.window
-    with open_regular(path) as file:
-        views = read_views(
-            file,
-            sample_rate=encoder.sample_rate,
-            samples=window.samples * window.max_windows,
-            views=1,
-            content_sha256=content_hash(file),
-        )
-    return cut_windows(views[0], window)
 
 
 def accuracy(

@@ -66,7 +66,7 @@ def test_the_tower_alone_sees_every_clip_in_batches(
 
 
 def test_ratios_compare_neighbours_in_time() -> None:
-    from palm_cache.bench.extraction import _compare
+    from palm_cache.bench.extraction import _result
 
     rows = np.eye(2, dtype=np.float32)
     # The machine was half as fast in the second of three rounds: no ratio moves.
@@ -77,7 +77,7 @@ def test_ratios_compare_neighbours_in_time() -> None:
         "torch", None, turns=[Turn(2 * slow, 3 * slow, 1.5 * slow) for slow in (1, 2, 1)], embeddings=rows
     )
     turned = Contender("turned", None, turns=torchs.turns, embeddings=np.array([[1, 1], [0, 3]], np.float32))
-    slowest, quick, other = _compare([plain, torchs, turned])
+    slowest, quick, other = (_result(one, plain, torchs) for one in (plain, torchs, turned))
     assert (slowest.speedup, slowest.of_ceiling, slowest.tower_seconds) == (1, None, None)
     assert (quick.speedup, quick.of_ceiling, quick.seconds, quick.cpu_seconds) == (2, 0.75, 1, 1.5)
     assert (quick.tower_seconds, quick.min_cosine) == (0.75, 1)

@@ -45,7 +45,6 @@ class Miniature:
     describe: Callable[[Path, Sequence[Sound]], None]
     """Writes the published metadata."""
     audio_seed: int
-    """Datasets that share their audio share this."""
 
 
 def write_miniature(name: str, root: Path, layout: Layout = "palm") -> Path:
@@ -179,6 +178,10 @@ def _vocalsound_name(sound: Sound) -> str:
     return f"f{sound.number:04}_0_{('laughter', 'throatclearing')[sound.label]}.wav"
 
 
+ESC50 = Miniature(
+    ("crying baby", "clapping"), 5, _esc50_name, lambda sound: "audio", _describe_esc50, audio_seed=3
+)
+
 MINIATURES: dict[str, Miniature] = {
     "Beijing-Opera": Miniature(
         ("bangu", "xiaoluo"),
@@ -198,12 +201,8 @@ MINIATURES: dict[str, Miniature] = {
         _nothing,
         audio_seed=2,
     ),
-    "ESC50": Miniature(
-        ("crying baby", "clapping"), 5, _esc50_name, lambda sound: "audio", _describe_esc50, audio_seed=3
-    ),
-    "ESC50-Actions": Miniature(
-        ("crying baby", "clapping"), 5, _esc50_name, lambda sound: "audio", _describe_esc50, audio_seed=3
-    ),
+    "ESC50": ESC50,
+    "ESC50-Actions": ESC50,
     "GT-Music-Genre": Miniature(
         ("blues", "rock"),
         1,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.benchmarks.random_pengi import relative_position_index
+from pipelines.benchmarks.random_pengi import relative_position_index, stft_kernel
 from pipelines.encoders.fill import fill
 from pipelines.encoders.parity import KEPT
 
@@ -42,14 +42,6 @@ class Record:
             else:
                 state[name] = torch.zeros(shape)
         return state
-
-
-def stft_kernel(*, real: bool) -> Tensor:
-    """Return a Hann-windowed Fourier kernel of 1024 samples, (513, 1, 1024)."""
-    time = torch.arange(1024, dtype=torch.float64)
-    angle = 2 * torch.pi / 1024 * torch.outer(torch.arange(513, dtype=torch.float64), time)
-    wave = angle.cos() if real else -angle.sin()
-    return (wave * torch.hann_window(1024, dtype=torch.float64)).float()[:, None]
 
 
 class Tokens:

@@ -25,15 +25,17 @@ from typing import Any
 
 import torch
 
+from palm_cache.bench.extraction import machine
 from palm_cache.store.atomic import replacing
 from pipelines.benchmarks.gpu.bench import FULL, TINY, Bench, Sizes
 from pipelines.benchmarks.gpu.parts import PARTS
-from pipelines.benchmarks.watch import describe, machine
+from pipelines.benchmarks.watch import describe
 
 
 def measure(sizes: Sizes, parts: Sequence[str], out: Path) -> dict[str, Any]:
     """Take the steps of some parts, one after the other, and write what they found."""
-    report: dict[str, Any] = {"machine": machine(sizes.device), "parts": {}, "failed": {}, "seconds": {}}
+    said_of = {"machine": machine(), "torch": torch.__version__}
+    report: dict[str, Any] = {"machine": said_of, "parts": {}, "failed": {}, "seconds": {}}
     report["skipped"], report["running"] = [], ""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         bench = Bench(sizes, Path(folder), out)
