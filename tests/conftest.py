@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chromium import Browser, find_chromium
 from hub_server import Hub, serve
 from hypothesis import settings
 from samples import SHARED, make_features
@@ -73,6 +74,17 @@ def golden_pengi(tmp_path_factory: pytest.TempPathFactory) -> PengiEncoder:
     assert isinstance(encoder, PengiEncoder)
     file.unlink()
     return encoder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser, where one is installed."""
+    program = find_chromium()
+    if program is None:
+        pytest.skip("no Chromium here")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -36,6 +36,8 @@ COLUMN_FIELDS = ("path", "label", "start", "end", "duration", "fold", "split")
 CLIP_TOKENIZER = "openai/clip-vit-base-patch32"
 """Hub id of the tokenizer that PENGI was trained with."""
 
+Tokenizer = Annotated[str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")]
+
 
 @dataclass(frozen=True, slots=True)
 class SynthesiseParams:
@@ -169,9 +171,7 @@ class Recipe:
         bool,
         Help("Have torch compile the audio tower first: pays for a minute or two where hours follow."),
     ] = False
-    tokenizer: Annotated[
-        str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")
-    ] = CLIP_TOKENIZER
+    tokenizer: Tokenizer = CLIP_TOKENIZER
     trust_remote_code: Annotated[
         bool, Help("Run the code that lies with an hf: model. Look at it first: it may do anything.")
     ] = False

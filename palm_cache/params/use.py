@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from palm_cache.errors import ParameterError
-from palm_cache.params import CLIP_TOKENIZER, check_bounds, check_device
+from palm_cache.params import CLIP_TOKENIZER, Tokenizer, check_bounds, check_device
 from palm_cache.types import Help
 
 ExportFormat = Literal["safetensors", "onnx"]
@@ -31,9 +31,7 @@ class LoadingParams:
         ),
     ] = None
     device: Annotated[str, Help("auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto"
-    tokenizer: Annotated[
-        str, Help("CLIP's tokenizer for pengi: a hub id or a directory.", metavar="ID_OR_DIR")
-    ] = CLIP_TOKENIZER
+    tokenizer: Tokenizer = CLIP_TOKENIZER
     trust_remote_code: Annotated[
         bool, Help("Run again the code that lies with an hf: model and that embedded before.")
     ] = False

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import Browser, find_chromium
+from chromium import Browser
 from drive import make_drive
 from samples import make_features, write_sample, write_tone
 
@@ -80,16 +80,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         audio=folder / "clips",
     )
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium here")
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import Browser, find_chromium
+from chromium import Browser
 from chromium import Page as Tab
 from drive import KINDS, Drive, kind_of
 from label_page import LabelPage
@@ -27,16 +27,6 @@ KEYS = {
     **{" ": 32, "Enter": 13, "Escape": 27, "Backspace": 8, "Delete": 46, "Tab": 9},
     **{"ArrowLeft": 37, "ArrowRight": 39},
 }
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium here")
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from chromium import Browser, find_chromium
+from chromium import Browser
 
 from palm_cache.errors import DataError, StoreError, UnknownNameError
 from palm_cache.report import published
@@ -246,16 +245,6 @@ def test_settings_that_are_not_the_papers_are_named(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.csv", scores)
     text = write_report(tmp_path)[0].read_text(encoding="utf-8")
     assert "Not trained as in the paper: epochs 3 instead of 50 (palm, zero-shot)." in text
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium here")
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 def study_page(root: Path) -> Path:

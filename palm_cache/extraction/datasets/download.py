@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +33,6 @@ NOT_WANTED = (".gitattributes", "*.DS_Store")
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """One file of a copy on the hub."""
-
-    path: str
-    size: int
-    """Bytes."""
-
-
-@dataclass(frozen=True, slots=True)
 class RemoteCopy:
     """A dataset on the hub as it is now."""
 
@@ -49,12 +40,13 @@ class RemoteCopy:
     """``owner/name``."""
     revision: str
     """Commit hash."""
-    files: tuple[RemoteFile, ...]
+    files: Mapping[str, int]
+    """Bytes by path."""
 
     @property
     def n_bytes(self) -> int:
         """Size of all files together."""
-        return sum(file.size for file in self.files)
+        return sum(self.files.values())
 
 
 def download(
@@ -95,7 +87,7 @@ def download(
     with locked(root, "another download is writing to this folder", "--root"):
         copy = _look_up(card, card.hub, endpoint)
         partial = root.with_name(f".{root.name}.partial")
-        missing = copy.n_bytes - sum(_arrived(copy, file, partial) for file in copy.files)
+        missing = copy.n_bytes - sum(_arrived(copy, path, partial) for path in copy.files)
         announce(
             f"{copy.repository}, revision {copy.revision[:12]}: {counted(len(copy.files), 'file')}, "
             f"{megabytes(copy.n_bytes):,} MB, {megabytes(missing):,} MB of them to download -> {root}"
@@ -135,24 +127,23 @@ def _look_up(card: DatasetCard, repository: str, endpoint: str | None) -> Remote
 
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     wanted = filter_repo_objects(sizes, ignore_patterns=list(NOT_WANTED))
-    files = tuple(RemoteFile(path, sizes[path]) for path in wanted)
+    files = {path: sizes[path] for path in wanted}
     if revision is None or not files:
         raise complain("the hub has no files of it; check the name")
     return RemoteCopy(repository, revision, files)
 
 
-def _arrived(copy: RemoteCopy, file: RemoteFile, partial: Path) -> int:
+def _arrived(copy: RemoteCopy, path: str, partial: Path) -> int:
     """Return how many bytes of a file are here already."""
-    for path in (partial / file.path, _part(copy, file, partial)):
-        if path.is_file():
-            return min(path.stat().st_size, file.size)
+    for file in (partial / path, _part(copy, path, partial)):
+        if file.is_file():
+            return min(file.stat().st_size, copy.files[path])
     return 0
 
 
-def _part(copy: RemoteCopy, file: RemoteFile, partial: Path) -> Path:
+def _part(copy: RemoteCopy, path: str, partial: Path) -> Path:
     """Return where a large file grows; the revision in its name keeps two versions apart."""
-    path = partial / file.path
-    return path.with_name(f"{path.name}.{copy.revision}.part")
+    return partial / f"{path}.{copy.revision}.part"
 
 
 @contextmanager
@@ -190,47 +181,45 @@ def _fetch(copy: RemoteCopy, partial: Path, progress: Progress, endpoint: str | 
     """Download what is missing: large files one by one, the others several at a time."""
     from huggingface_hub import snapshot_download
 
-    large = [file for file in copy.files if file.size >= LARGE]
-    for file in large:
-        if not (partial / file.path).is_file():
-            others = sum(_arrived(copy, other, partial) for other in copy.files if other != file)
-            _fetch_large(copy, file, partial, _counter(progress, others, copy.n_bytes), endpoint)
-    arrived = sum(_arrived(copy, file, partial) for file in copy.files)
+    large = [path for path, size in copy.files.items() if size >= LARGE]
+    for path in large:
+        if not (partial / path).is_file():
+            others = sum(_arrived(copy, other, partial) for other in copy.files if other != path)
+            _fetch_large(copy, path, partial, _counter(progress, others, copy.n_bytes), endpoint)
+    arrived = sum(_arrived(copy, path, partial) for path in copy.files)
     snapshot_download(
         copy.repository,
         repo_type="dataset",
         revision=copy.revision,
         local_dir=partial,
-        ignore_patterns=[*NOT_WANTED, *(glob.escape(file.path) for file in large)],
+        ignore_patterns=[*NOT_WANTED, *map(glob.escape, large)],
         tqdm_class=_counter(progress, arrived, copy.n_bytes),
         endpoint=endpoint,
     )
 
 
 def _fetch_large(
-    copy: RemoteCopy, file: RemoteFile, partial: Path, counter: type[Any], endpoint: str | None
+    copy: RemoteCopy, path: str, partial: Path, counter: type[Any], endpoint: str | None
 ) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    url = hf_hub_url(
-        copy.repository, file.path, repo_type="dataset", revision=copy.revision, endpoint=endpoint
-    )
-    part = _part(copy, file, partial)
+    url = hf_hub_url(copy.repository, path, repo_type="dataset", revision=copy.revision, endpoint=endpoint)
+    part = _part(copy, path, partial)
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("ab") as unfinished:
-        if unfinished.tell() > file.size:
+        if unfinished.tell() > copy.files[path]:
             unfinished.truncate(0)
         http_get(
             url,
             unfinished,
             resume_size=unfinished.tell(),
             headers=build_hf_headers(),
-            expected_size=file.size,
+            expected_size=copy.files[path],
             tqdm_class=counter,
         )
-    part.replace(partial / file.path)
+    part.replace(partial / path)
 
 
 def _counter(progress: Progress, done: int, total: int) -> type[Any]:
@@ -286,12 +275,6 @@ def _put_in_place(partial: Path, root: Path, progress: Progress) -> None:
         if root.exists():
             root.rmdir()
         partial.rename(root)
-        _remove(root, [archive.name for archive in archives])
-
-
-def _remove(root: Path, archives: Sequence[str]) -> None:
-    for name in archives:
-        (root / name).unlink()
-    shutil.rmtree(root / ".cache", ignore_errors=True)  # the client's records
-    for part in root.glob("*.part"):
-        part.unlink()
+        for file in (*(root / archive.name for archive in archives), *root.glob("*.part")):
+            file.unlink()
+        shutil.rmtree(root / ".cache", ignore_errors=True)  # the client's records

@@ -17,13 +17,7 @@ METADATA = Path("meta", "esc50.csv")
 
 
 def read_published_folds(root: Path) -> Split:
-    """Read the rows of ``meta/esc50.csv``; fold K tests on the clips of fold K.
-
-    Raises
-    ------
-    DataError
-        If the metadata is missing, malformed or skips a fold.
-    """
+    """Read the rows of ``meta/esc50.csv`` by :func:`.cross_validation`."""
     columns = ("filename", "fold", "category")
     return cross_validation(root / METADATA, columns, lambda name, fold: f"audio/{name}")
 

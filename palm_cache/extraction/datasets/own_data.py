@@ -167,7 +167,7 @@ def _read_table(root: Place, listing: Listing, source: str, reading: ReadingPara
     return _of_table(table, reading, f"one table, {candidates[0]}")
 
 
-def _of_table(table: TextTable, reading: ReadingParams, told: str, root: Place | None = None) -> Reading:
+def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Reading:
     """Read a table with a column of paths, whatever its columns are called."""
     columns = understand(table.header, reading.named_columns, table.name)
     if "path" not in columns:
@@ -192,7 +192,7 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str, root: Place |
     idle = [name for name in table.header if name and name not in used]
     if idle:
         notes.append(f"columns not used: {named(idle)}")
-    return Reading(kept, f"{told} ({in_words(columns)})", notes, root)
+    return Reading(kept, f"{told} ({in_words(columns)})", notes)
 
 
 def _latest(rows: Sequence[TableRow]) -> tuple[list[TableRow], int]:

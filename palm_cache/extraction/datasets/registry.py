@@ -190,18 +190,8 @@ def check_dataset(
 
     Parameters
     ----------
-    name_or_folder, root, reading, features : see :func:`read_dataset`
-
-    Raises
-    ------
-    UnknownNameError
-        If it is neither a known name nor there.
-    AbsentDatasetError
-        If it is not there.
-    DataError
-        If its tables are malformed, or it cannot be read.
-    PlaceError
-        If it is remote and cannot be reached.
+    name_or_folder, root, reading, features
+        See :func:`read_dataset`, as for what is raised; but what differs or is missing is no error here.
     """
     where = root or place(name_or_folder)
     try:

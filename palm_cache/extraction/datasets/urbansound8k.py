@@ -17,14 +17,9 @@ METADATA = Path("metadata", "UrbanSound8K.csv")
 
 
 def read_published(root: Path, dataset: str) -> ClipTable:
-    """Read ``metadata/UrbanSound8K.csv`` and ``audio/foldN/``; fold K tests on ``foldK``.
+    """Read ``metadata/UrbanSound8K.csv`` by :func:`.cross_validation`, and ``audio/foldN/``.
 
     Folds and classes are what the metadata holds, so that stand-ins of any size can be read.
-
-    Raises
-    ------
-    DataError
-        If the metadata is missing, malformed or skips a fold.
     """
     columns = ("slice_file_name", "fold", "class")
     folds = cross_validation(root / METADATA, columns, lambda name, fold: f"audio/fold{fold}/{name}")

@@ -196,7 +196,7 @@ def fill_towers(
 
     Parameters
     ----------
-    what, whose : str
+    subject, model : str
         For messages.
     towers : mapping of str to nn.Module
         By the prefix of their names.

@@ -77,13 +77,7 @@ class LaionEncoder(ClapEncoder):
 
 
 def read_state(subject: str, source: str) -> dict[str, Tensor]:
-    """Read the weights of both branches under LAION's names.
-
-    Raises
-    ------
-    EncoderError
-        If the file is missing, damaged or another model's.
-    """
+    """Read the weights of both branches under LAION's names; raise as :func:`.read_tensors`."""
     state = read_tensors(subject, source, "state_dict", "LAION's CLAP", GET_IT, unused=_UNUSED)
     if not any(name.startswith("audio_branch.") for name in state):
         raise other_model(subject, state, GET_IT)

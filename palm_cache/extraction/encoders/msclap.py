@@ -182,26 +182,14 @@ def is_2022(state: Mapping[str, Tensor]) -> bool:
 
 
 def read_state(subject: str, source: str) -> dict[str, Tensor]:
-    """Read the weights of audio and text encoder under their official names.
-
-    Raises
-    ------
-    EncoderError
-        If the file is missing, damaged or another model's.
-    """
+    """Read the weights of audio and text encoder by their official names; raise as :func:`.read_tensors`."""
     return read_tensors(
         subject, source, "model", "Microsoft's CLAP", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT)
     )
 
 
 def build_towers(subject: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, nn.ModuleDict]:
-    """Make both towers from weights under official names.
-
-    Raises
-    ------
-    EncoderError
-        Naming everything that is missing, surplus or misshaped.
-    """
+    """Make both towers from weights under official names; raise as :func:`.fill_towers`."""
     old = is_2022(state)
     with torch.device("meta"):
         audio = Cnn14Tower() if old else PengiAudioTower()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,15 @@ from palm_cache.store.atomic import parse_json
 
 PADDINGS: Mapping[str, Padding] = {"zeros": "nan", "tile": "tile", "repeat-pad": "repeat-pad"}
 """The paddings that a description may name, and what the reader is asked for."""
+
+VALUES: Mapping[str, tuple[Any, Callable[[Any], bool]]] = {
+    "sample_rate": (int, lambda rate: 0 < rate <= 768_000),
+    "seconds": (int | float, lambda seconds: 0 < seconds <= 3600),
+    "padding": (str, PADDINGS.__contains__),
+    "output": (str, lambda name: True),
+    "licence": (str, lambda text: True),
+}
+"""Types of what a description may say, and which of them make sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,18 +194,11 @@ def read_description(spec: str, file: Path) -> Description:
         if name not in entries:
             raise UnknownNameError.among(f"key in {file}:", name, entries)
     missing = [name for name, field in entries.items() if field.default is MISSING and name not in content]
-    rate, seconds = content.get("sample_rate"), content.get("seconds")
     faults = [
-        f"{name}: {content[name]!r}"
-        for name in ("padding", "output", "licence")
-        if name in content and not isinstance(content[name], str)
+        f"{name}: {value!r}"
+        for name, value in content.items()
+        if not isinstance(value, VALUES[name][0]) or not VALUES[name][1](value)
     ]
-    if not missing:
-        faults += [f"sample_rate: {rate!r}"] * (not isinstance(rate, int) or not 0 < rate <= 768_000)
-        faults += [f"seconds: {seconds!r}"] * (
-            not isinstance(seconds, int | float) or not 0 < seconds <= 3600
-        )
-    faults += [f"padding: {content.get('padding')!r}"] * (content.get("padding", "zeros") not in PADDINGS)
     if missing or faults:
         complaint = f"without {', '.join(missing)}" if missing else ", ".join(faults)
         raise EncoderError(f"{spec}: {file}: {complaint}; e.g. {example}")

@@ -137,12 +137,8 @@ def load_clip_tokenizer(source: str) -> Any:
 def read_checkpoint(source: str) -> dict[str, Tensor]:
     """Read the weights of audio and caption encoder from a checkpoint, under their official names.
 
-    Nothing but tensors is unpickled, and of them only what is wanted leaves the disk.
-
-    Raises
-    ------
-    EncoderError
-        If it is missing, damaged or something else.
+    Nothing but tensors is unpickled, and of them only what is wanted leaves the disk; see
+    :func:`.read_tensors`.
     """
     subject = f"pengi:{source}"
     return read_tensors(subject, source, "model", "PENGI", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT))

@@ -142,13 +142,7 @@ class MicrosoftEncoder(Encoder):
 
 
 def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, CaptionTower]:
-    """Make both towers from weights under official names.
-
-    Raises
-    ------
-    EncoderError
-        Naming everything that is missing, surplus or misshaped.
-    """
+    """Make both towers from weights under official names; raise as :func:`.fill_towers`."""
     with torch.device("meta"):  # no time for random numbers that are overwritten
         audio, text = PengiAudioTower(), CaptionTower()
     fill_towers(spec, "PENGI", {AUDIO: audio, TEXT: text}, state, _official)

@@ -219,17 +219,8 @@ def load_encoder_of(
 
     Parameters
     ----------
-    named : str, optional
-        The spec that the user gave in this run: see :func:`load_same_encoder`.
-    trust_remote_code : bool
-        See there.
-
-    Raises
-    ------
-    UnknownNameError, EncoderError
-        If it cannot be loaded.
-    StaleStoreError
-        If what its spec names today is not what made the store.
+    device, tokenizer, named, trust_remote_code
+        See :func:`load_same_encoder`, as for what is raised.
     """
     return load_same_encoder(
         header.encoder,

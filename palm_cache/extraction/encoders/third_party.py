@@ -42,20 +42,15 @@ def check_promises(encoder: Encoder) -> None:
     """
     together = _try(encoder, waveforms := _noise(encoder, 2))
     alone = torch.cat([_try(encoder, waveform[None]) for waveform in waveforms])
-    for vectors, count in ((together, 2), (alone, 2)):
-        if not vectors.isfinite().all():
-            raise EncoderError(
-                f"{encoder.spec}: made NaN or infinity of noise, {tuple(vectors.shape)[-1]} numbers"
-            )
-        assert len(vectors) == count
+    if not (together.isfinite().all() and alone.isfinite().all()):
+        raise EncoderError(f"{encoder.spec}: made NaN or infinity of noise, {encoder.dim} numbers")
     moved = float((together - alone).norm(dim=1).max() / together.norm(dim=1).max().clamp_min(1e-12))
     if moved > TOLERANCE and encoder.precision == "fp32":
         raise EncoderError(
             f"{encoder.spec}: a clip's vector depends on the clips beside it in a batch (moved by "
             f"{moved:.0e} of its length); is the network in evaluation mode, is padding masked?"
         )
-    tower = encoder.text_tower()
-    if tower is not None:
+    if encoder.text_tower() is not None:
         try:
             text = encoder.embed_text(["dog", "church bell"])
         except PalmCacheError:
