@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Literal
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from joblib.externals.loky import process_executor
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import decoder_version
@@ -289,6 +291,9 @@ def follow(parent: int, *_: object) -> None:
     """Leave it to the parent process when this one ends: Ctrl-C is for the parent, its death is for both."""
     # A terminal sends Ctrl-C to both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A process that grows by 300 MB after its first task, joblib takes for leaking: it ends it and starts
+    # another, which loads the encoder again. Batches of a GPU take more, little by little, and then no more.
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
 
     def watch() -> None:
         while os.getppid() == parent:

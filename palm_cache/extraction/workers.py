@@ -61,7 +61,6 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int,
     cluster = worker.resources.cluster
     if not cluster:
         # For an embedder of another key joblib starts other processes; former ones end with their encoder.
-        # In one that went on, loky would take a larger encoder for a leak, kill it and warn.
         begin = {"initializer": follow, "initargs": (os.getpid(), sent.embedder_key)}
         yield from joblib.Parallel(n_processes, return_as="generator_unordered", **begin)(calls)
         return

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from samples import write_palm_folder
@@ -78,6 +79,18 @@ def test_processes_go_on_with_an_encoder_and_end_before_another(folder: Path, tm
     assert first
     assert workers("b", 4) == first
     assert not workers("c", 3) & first
+
+
+@pytest.mark.slow
+def test_a_process_whose_memory_fills_little_by_little_goes_on() -> None:
+    def grow(megabytes: int) -> int:
+        time.sleep(1.1)  # joblib looks once a second
+        vars(sys).setdefault("held", []).append(b"x" * (megabytes << 20))
+        return os.getpid()
+
+    with joblib.Parallel(2, initializer=work.follow, initargs=(os.getpid(), "growing")) as processes:
+        first, *others = (set(processes([joblib.delayed(grow)(size)] * 2)) for size in (0, 400, 0))
+    assert all(pids <= first for pids in others)
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask, about what it closes
