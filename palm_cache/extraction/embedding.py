@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from typing import Self, TypeVar
 
 import numpy as np
@@ -208,7 +209,7 @@ class Embedder:
         made = vectors[0][None] if len(vectors) == 1 else np.stack(vectors)
         if self.recipe.long == "mean":
             made = made.astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32)
-        if not np.isfinite(made).all():
+        if not isfinite(made.sum(dtype=np.float64)):  # no sum of float32 is beyond float64
             return Outcome(*about, error=NOT_FINITE)
         if len(made) < self.recipe.views:
             made = np.repeat(made, self.recipe.views, axis=0)

@@ -73,18 +73,30 @@ def test_every_container_is_decoded(tmp_path: Path, ending: str, subtype: str, t
     assert np.abs(decoded.numpy() - sound).max() <= tolerance
 
 
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_16_bits_are_decoded_to_the_numbers_of_libsndfile(tmp_path: Path, ending: str) -> None:
+    sound = np.random.default_rng(0).integers(-(2**15), 2**15, 100_000, dtype=np.int16)
+    sound[:3] = -(2**15), 2**15 - 1, -1
+    soundfile.write(tmp_path / f"clip.{ending}", sound, RATE)
+    expected, _ = soundfile.read(tmp_path / f"clip.{ending}", dtype="float32")
+    np.testing.assert_array_equal(views(tmp_path / f"clip.{ending}")[0].numpy(), expected)
+
+
 def test_channels_are_averaged(tmp_path: Path) -> None:
     sound = tone(0.5, channels=5)
     soundfile.write(tmp_path / "clip.wav", sound, RATE, subtype="FLOAT")
     np.testing.assert_allclose(views(tmp_path / "clip.wav")[0], sound.mean(axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
-def test_resampling_is_torchaudios(tmp_path: Path, rate: int) -> None:
-    sound = tone(1.0, rate)
-    soundfile.write(tmp_path / "clip.wav", sound, rate, subtype="FLOAT")
-    expected = resample(torch.from_numpy(sound), rate, RATE)
-    torch.testing.assert_close(views(tmp_path / "clip.wav")[0], expected, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("frames", [1, 2, 1_000, 48_001])
+@pytest.mark.parametrize("new", [16_000, 32_000, 44_100, 48_000])
+@pytest.mark.parametrize("old", [8_000, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000, 192_000])
+def test_resampling_is_torchaudios(tmp_path: Path, old: int, new: int, frames: int) -> None:
+    sound = tone(frames / old, old).reshape(-1)
+    soundfile.write(tmp_path / "clip.wav", sound, old, subtype="FLOAT")
+    expected = resample(torch.from_numpy(sound), old, new)
+    resampled = views(tmp_path / "clip.wav", rate=new, samples=10**9)[0]
+    torch.testing.assert_close(resampled, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100, 8_000, 44_101, 768_000])
