@@ -19,16 +19,16 @@ from __future__ import annotations
 import json
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil
+from math import prod
 from typing import Any
 
 import numpy as np
-from google_crc32c import value as crc32c
 from numpy.typing import NDArray
+from safetensors.numpy import save, save_file
 
 from palm_cache.errors import StoreError
 from palm_cache.store.atomic import clear_left_behind, write_errors
@@ -36,15 +36,14 @@ from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.segments import (
     FORMAT,
+    HEAD_BYTES,
     KEY_BYTES,
     SEGMENT,
     DamageError,
-    Form,
     Keys,
     RecordedFailure,
     Segment,
     encode,
-    join,
     new_name,
     parse,
 )
@@ -75,10 +74,17 @@ class UnknownContentError(StoreError):
 class Lookup:
     """What is known of some keys."""
 
-    known: NDArray[np.bool_]
-    """(n,) whether there is a value."""
+    segment: NDArray[np.int64]
+    """(n,) number of the segment that holds the value, -1 where there is none."""
+    row: NDArray[np.int64]
+    """(n,) where it lies there."""
     failures: dict[int, RecordedFailure]
     """By position: those that have none, for a reason."""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(n,) whether there is a value."""
+        return self.segment >= 0
 
 
 @dataclass(slots=True)
@@ -108,8 +114,9 @@ class Cache:
     dtype: str = "float32"
     by: str = ""
     retry: bool = False
+    hashed: str = field(init=False)
+    """Hash of the recipe."""
     folder: Folder = field(init=False)
-    form: Form = field(init=False)
     _segments: dict[str, Segment | None] = field(init=False, default_factory=dict)
     """By name; ``None`` where the keys are damaged."""
     _blocks: dict[tuple[str, int], NDArray[Any]] = field(init=False, default_factory=dict)
@@ -118,9 +125,8 @@ class Cache:
     _recent: set[int] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
-        hashed = fingerprint(self.recipe)
-        self.folder = folder(self.root / f"{self.kind}-{hashed[:32]}")
-        self.form = Form(hashed, self.shape, self.dtype)
+        self.hashed = fingerprint(self.recipe)
+        self.folder = folder(self.root / f"{self.kind}-{self.hashed[:32]}")
         self.refresh()
         self.retry = False
 
@@ -130,9 +136,16 @@ class Cache:
         return sum(len(segment.row) for segment in self._segments.values() if segment)
 
     @property
-    def small(self) -> list[str]:
-        """Names of the segments that are worth merging, if there are several."""
-        return [name for name, segment in self._segments.items() if segment and segment.size < SMALL_BYTES]
+    def n_contents(self) -> int:
+        """How many different ones there are, by 8 bytes of their hashes."""
+        prefixes = [segment.prefix for segment in self._segments.values() if segment]
+        return len(np.unique(np.concatenate([np.empty(0, np.uint64), *prefixes])))
+
+    @property
+    def small(self) -> dict[str, int]:
+        """Names and bytes of the segments that are worth merging, if there are several."""
+        sizes = {name: segment.size for name, segment in self._segments.items() if segment}
+        return {name: size for name, size in sizes.items() if size < SMALL_BYTES}
 
     @property
     def damaged(self) -> list[str]:
@@ -148,9 +161,7 @@ class Cache:
         for name in names:
             if name not in self._segments:
                 try:
-                    self._keep(
-                        parse(self.form, name, sizes[name], partial(self.folder.read, name), self._forgets)
-                    )
+                    self._keep(parse(name, sizes[name], partial(self.folder.read, name)))
                 except DamageError:
                     self._segments[name] = None
                 except FileNotFoundError:
@@ -158,6 +169,8 @@ class Cache:
 
     def _keep(self, segment: Segment) -> None:
         self._segments[segment.name] = segment
+        failed = segment.failures.items()
+        segment.forgotten = {row for row, failure in failed if self.retry or failure.by != self.by}
         prefix = segment.prefix
         if segment.forgotten:
             prefix = prefix[~np.isin(segment.row, list(segment.forgotten))]
@@ -179,8 +192,24 @@ class Cache:
 
     def look_up(self, keys: Keys) -> Lookup:
         """Tell what is known of some keys."""
-        _, known, failures = self._locate(keys)
-        return Lookup(known >= 0, failures)
+        parts = np.ascontiguousarray(keys).view(np.uint64).reshape(-1, KEY_BYTES // 8)
+        order = np.argsort(parts[:, 0])  # neighbours are looked for one after the other
+        prefix, rest = parts[order, 0], parts[order, 1:]
+        where, row = np.full(len(keys), -1, np.int64), np.full(len(keys), -1, np.int64)
+        failures: dict[int, RecordedFailure] = {}
+        open_ = np.arange(len(keys))
+        for number, segment in reversed(list(enumerate(self._segments.values()))):  # the newest first
+            if segment is None or not len(open_):
+                continue
+            positions = segment.find(prefix[open_], rest[open_])
+            failed = np.isin(positions, list(segment.failures))
+            for at in np.flatnonzero(failed):
+                if int(positions[at]) not in segment.forgotten:
+                    failures.setdefault(int(order[open_[at]]), segment.failures[int(positions[at])])
+            here = (positions >= 0) & ~failed
+            where[order[open_[here]]], row[order[open_[here]]] = number, positions[here]
+            open_ = open_[~here]
+        return Lookup(where, row, {at: failure for at, failure in failures.items() if row[at] < 0})
 
     def take(self, keys: Keys) -> NDArray[Any]:
         """Return the values of keys, shape (n, *shape).
@@ -220,17 +249,14 @@ class Cache:
         """
         if not len(keys):
             return
-        values = np.ascontiguousarray(values, self.dtype)
-        blocks = (
-            values[at : at + self.form.block_rows] for at in range(0, len(values), self.form.block_rows)
-        )
-        name, content = new_name(), b"".join(encode(self.form, keys, failures or {}, blocks))
+        values, name = np.ascontiguousarray(values, self.dtype), new_name()
+        content = save(*encode(self.hashed, keys, values, failures or {}))
         with write_errors(self.folder.place, "--cache"):
-            self._describe()
+            if not self._segments:  # or none yet that is known of: the words are the same
+                words = {"palm_cache": FORMAT, "kind": self.kind, "recipe": dict(self.recipe)}
+                self.folder.write(RECIPE, json.dumps(words, indent=2).encode())
             self.folder.write(name, content)
-        self._keep(
-            parse(self.form, name, len(content), lambda start, stop: content[start:stop], self._forgets)
-        )
+        self._keep(parse(name, len(content), partial(self.folder.read, name), content[:HEAD_BYTES]))
 
     def merge(self) -> None:
         """Make few large segments of many small ones, unless another process is at it.
@@ -250,150 +276,84 @@ class Cache:
                 return
             self.refresh()  # another process may have merged a moment ago
             group: list[str] = []
-            for name in [*self.small, ""]:
-                segments = filter(None, map(self._segments.get, group))
-                full = sum(segment.size for segment in segments) >= SMALL_BYTES
-                if len(group) > 1 and (full or not name):
-                    self._merge(group)
-                if full:
-                    group = []
+            size = 0
+            for name, more in self.small.items():
                 group.append(name)
+                size += more
+                if size >= SMALL_BYTES:
+                    self._merge(group)
+                    group, size = [], 0
+            if len(group) > 1:
+                self._merge(group)
         self.refresh()
 
-    def entries(self) -> Iterator[tuple[Keys, dict[int, RecordedFailure], int]]:
-        """Yield keys, failures by row and bytes of every segment."""
-        for segment in self._segments.values():
-            if segment is not None:
-                yield segment.keys, segment.failures, segment.size
-
-    def _forgets(self, failure: RecordedFailure) -> bool:
-        return self.retry or failure.by != self.by
-
-    def _locate(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[int, RecordedFailure]]:
-        """Return the number of the segment and the row of every key, -1 where there is no value; failures."""
-        parts = np.ascontiguousarray(keys).view(np.uint64).reshape(-1, KEY_BYTES // 8)
-        order = np.argsort(parts[:, 0])  # neighbours are looked for one after the other
-        prefix, rest = parts[order, 0], parts[order, 1:]
-        where, row = np.full(len(keys), -1, np.int64), np.full(len(keys), -1, np.int64)
-        failures: dict[int, RecordedFailure] = {}
-        open_ = np.arange(len(keys))
-        for number, segment in reversed(list(enumerate(self._segments.values()))):  # the newest first
-            if segment is None or not len(open_):
-                continue
-            positions = segment.find(prefix[open_], rest[open_])
-            failed = np.isin(positions, list(segment.failures))
-            for at in np.flatnonzero(failed):
-                if int(positions[at]) not in segment.forgotten:
-                    failures.setdefault(int(order[open_[at]]), segment.failures[int(positions[at])])
-            here = (positions >= 0) & ~failed
-            where[order[open_[here]]], row[order[open_[here]]] = number, positions[here]
-            open_ = open_[~here]
-        return where, row, {at: failure for at, failure in failures.items() if row[at] < 0}
-
     def _take(self, keys: Keys) -> NDArray[Any]:
-        where, row, _ = self._locate(keys)
-        if (row < 0).any():
+        found = self.look_up(keys)
+        if not found.known.all():
             raise UnknownContentError(
-                f"{self.folder.place}: {int((row < 0).sum())} contents are not known here"
+                f"{self.folder.place}: {int((~found.known).sum())} contents are not known here"
             )
-        values = np.empty((len(keys), *self.shape), self.dtype)
-        segments = list(self._segments.values())
-        for number in np.unique(where).tolist():
-            segment = segments[number]
+        return self._values(list(self._segments.values()), found.segment, found.row)
+
+    def _values(
+        self, segments: Sequence[Segment | None], number: NDArray[np.int64], row: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """Return the values in rows of segments, (n, *shape); zeros where the number of the segment is -1."""
+        values = np.zeros((len(row), *self.shape), self.dtype)
+        for each in np.unique(number[number >= 0]).tolist():
+            segment = segments[each]
             assert segment is not None
-            mine = np.flatnonzero(where == number)
-            block = row[mine] // segment.block_rows
-            for block_number in np.unique(block).tolist():
-                at = mine[block == block_number]
-                values[at] = self._block(segment, block_number)[row[at] % segment.block_rows]
+            mine = np.flatnonzero(number == each)
+            blocks = row[mine] // segment.block_rows
+            for block in np.unique(blocks).tolist():
+                at = mine[blocks == block]
+                values[at] = self._block(segment, block)[row[at] % segment.block_rows]
         return values
 
     def _block(self, segment: Segment, number: int) -> NDArray[Any]:
         """Read a block of values, checked."""
-        kept = self._blocks.get((segment.name, number))
-        if kept is not None:
-            return kept
-        if segment.checksums is None:
-            ends = segment.values_at + len(segment.row) * self.form.row_bytes
-            count = ceil(len(segment.row) / segment.block_rows)
-            content = self._bytes(segment, ends, ends + 4 * count)
-            if len(content) != 4 * count:
+        block = self._blocks.get((segment.name, number))
+        if block is None:
+            if segment.row_bytes != prod(self.shape) * np.dtype(self.dtype).itemsize:
                 raise DamageError(segment.name)
-            segment.checksums = np.frombuffer(content, np.uint32)
-        start = number * segment.block_rows
-        stop = min(start + segment.block_rows, len(segment.row))
-        at = [segment.values_at + row * self.form.row_bytes for row in (start, stop)]
-        content = self._bytes(segment, *at)
-        if len(content) != at[1] - at[0] or crc32c(content) != segment.checksums[number]:
-            raise DamageError(segment.name)
-        block = np.frombuffer(content, self.dtype).reshape(-1, *self.shape)
-        while len(self._blocks) >= BLOCKS_HELD:
-            self._blocks.pop(next(iter(self._blocks)))
-        self._blocks[segment.name, number] = block
+            block = np.frombuffer(segment.block(number), self.dtype).reshape(-1, *self.shape)
+            while len(self._blocks) >= BLOCKS_HELD:
+                self._blocks.pop(next(iter(self._blocks)))
+            self._blocks[segment.name, number] = block
         return block
-
-    def _bytes(self, segment: Segment, start: int, stop: int) -> bytes:
-        """Return bytes of a segment behind its keys, from memory if they were read with those."""
-        if segment.tail:
-            return segment.tail[start - segment.values_at : stop - segment.values_at]
-        return self.folder.read(segment.name, start, stop)
 
     def _merge(self, names: Sequence[str]) -> None:
         """Put what is whole of some segments into a new one, and remove them.
 
         Of a content that is there twice the newest value is taken, and any value before a failure.
         """
-        segments = [segment for name in names if (segment := self._segments.get(name))]
-        intact: list[tuple[Segment, NDArray[np.int64]]] = []
-        """Rows with a value that can be read, by segment, in their order."""
-        for segment in segments:
-            rows = np.setdiff1d(np.arange(len(segment.row)), list(segment.failures))
-            whole = [
-                number
-                for number in np.unique(rows // segment.block_rows).tolist()
-                if self._whole(segment, number)
-            ]
-            intact.append((segment, rows[np.isin(rows // segment.block_rows, whole)]))
-        keys, failures, kept = join(intact, segments)
-        if len(keys):
-            with self.folder.replacing(new_name()) as merged, merged.open("wb") as file:
-                file.writelines(encode(self.form, keys, failures, self._gather(kept, len(failures))))
+        segments = [segment for name in reversed(names) if (segment := self._segments.get(name))]
+        if not segments:
+            return
+        by_row = [segment.keys[np.argsort(segment.row)] for segment in segments]
+        whole = [self._whole_rows(segment) for segment in segments]
+        failed = [np.array(list(segment.failures), np.int64) for segment in segments]
+        reasons = [failure for segment in segments for failure in segment.failures.values()]
+        row = np.concatenate([*whole, *failed])
+        number = np.repeat([*range(len(segments)), *[-1] * len(segments)], list(map(len, [*whole, *failed])))
+        keys = np.concatenate([all_[rows] for all_, rows in zip(2 * by_row, [*whole, *failed], strict=True)])
+        _, first = np.unique(keys.view(f"V{KEY_BYTES}").ravel(), return_index=True)
+        first.sort()  # values as they were made, and behind them what has failed
+        at_failed = np.flatnonzero(number[first] < 0).tolist()
+        failures = {at: reasons[first[at] - len(row)] for at in at_failed}
+        if len(first):
+            values = self._values(segments, number[first], row[first])
+            with self.folder.replacing(new_name()) as merged:
+                tensors, about = encode(self.hashed, keys[first], values, failures)
+                save_file(tensors, merged, about)
         self.folder.remove([segment.name for segment in segments])
 
-    def _whole(self, segment: Segment, number: int) -> bool:
-        try:
-            self._block(segment, number)
-        except DamageError:
-            return False
-        return True
-
-    def _gather(
-        self, kept: Sequence[tuple[Segment, NDArray[np.int64]]], n_failed: int
-    ) -> Iterator[NDArray[Any]]:
-        """Yield the values of rows of segments in blocks, and zeros for those that have none."""
-        waiting = np.empty((0, *self.shape), self.dtype)
-
-        def pieces() -> Iterator[NDArray[Any]]:
-            for segment, rows in kept:
-                for number in np.unique(rows // segment.block_rows).tolist():
-                    mine = rows[rows // segment.block_rows == number]
-                    yield self._block(segment, number)[mine % segment.block_rows]
-            for start in range(0, n_failed, self.form.block_rows):
-                yield np.zeros((min(self.form.block_rows, n_failed - start), *self.shape), self.dtype)
-
-        for piece in pieces():
-            waiting = np.concatenate([waiting, piece])
-            while len(waiting) >= self.form.block_rows:
-                yield waiting[: self.form.block_rows]
-                waiting = waiting[self.form.block_rows :]
-        if len(waiting):
-            yield waiting
-
-    def _describe(self) -> None:
-        """Say in words what the folder is for, once."""
-        if not self._segments:
-            with suppress(FileNotFoundError):
-                self.folder.read(RECIPE)
-                return
-            words = {"palm_cache": FORMAT, "kind": self.kind, "recipe": dict(self.recipe)}
-            self.folder.write(RECIPE, json.dumps(words, indent=2).encode())
+    def _whole_rows(self, segment: Segment) -> NDArray[np.int64]:
+        """Return the rows of a segment that have a value which can be read, in their order."""
+        rows = np.setdiff1d(np.arange(len(segment.row)), list(segment.failures))
+        whole = []
+        for number in np.unique(rows // segment.block_rows).tolist():
+            with suppress(DamageError):
+                self._block(segment, number)
+                whole.append(number)
+        return rows[np.isin(rows // segment.block_rows, whole)]

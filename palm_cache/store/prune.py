@@ -7,17 +7,13 @@ Only what carries our mark is ever listed: a feature store by its root, the cach
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from palm_cache.errors import DamagedStoreError, OutputError, StoreError
 from palm_cache.store.atomic import parse_json, write_errors
-from palm_cache.store.cache import RECIPE, is_cache_file
+from palm_cache.store.cache import RECIPE, Cache, is_cache_file
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.places.local import UNFINISHED, unfinished
@@ -86,32 +82,17 @@ def _describe(
     try:
         words = parse_json(where.read(f"{name}/{RECIPE}"))
         recipe, kind = words["recipe"], words["kind"]
-        if words["palm_cache"] != FORMAT or name != f"{kind}-{fingerprint(recipe)[:32]}":
+        hashed = fingerprint(recipe)
+        if words["palm_cache"] != FORMAT or name != f"{kind}-{hashed[:32]}":
             return None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    known = Cache(where.place, kind, recipe, ())
     segments = list(filter(SEGMENT.fullmatch, files))
-    keys = {file: _prefixes(where, f"{name}/{file}") for file in segments}
-    own = tuple(f"{name}/{file}" for file in [*segments, RECIPE])
     size = sum(files[file] for file in segments)
-    damaged = tuple(f"{name}/{file}" for file, prefixes in keys.items() if prefixes is None)
-    readable = [prefixes for prefixes in keys.values() if prefixes is not None]
-    contents = len(np.unique(np.concatenate([np.empty(0, np.uint64), *readable])))
-    return CachedRecipe(
-        name, kind, recipe, contents, size, own, damaged, tuple(used.get(fingerprint(recipe), ()))
-    )
-
-
-def _prefixes(where: Folder, name: str) -> NDArray[np.uint64] | None:
-    """Return the first 8 bytes of a segment's keys, (n,), ``None`` if it cannot be read."""
-    try:
-        (length,) = struct.unpack("<Q", where.read(name, 0, 8))
-        start = 8 + length
-        header = parse_json(where.read(name, 8, start))
-        n_rows = int(header["values"]["shape"][0])
-        return np.frombuffer(where.read(name, start, start + 8 * n_rows), "<u8", n_rows)
-    except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, OverflowError):
-        return None
+    own, damaged = ([f"{name}/{file}" for file in some] for some in ([*segments, RECIPE], known.damaged))
+    used_by = tuple(used.get(hashed, ()))
+    return CachedRecipe(name, kind, recipe, known.n_contents, size, tuple(own), tuple(damaged), used_by)
 
 
 def _users(features: Place) -> dict[str, list[str]]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil, prod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,8 @@ Keys = NDArray[np.uint8]
 HEAD_BYTES = 1 << 16
 """Read of a segment first: most hold their keys in it."""
 
-DTYPES = {"float32": "F32", "uint8": "U8"}
-"""safetensors' names."""
+Read = Callable[[int, int], bytes]
+"""From first and last byte of a segment to what is between."""
 
 
 class DamageError(Exception):
@@ -64,6 +64,7 @@ class Segment:
     name: str
     size: int
     """Bytes of the file."""
+    read: Read
     prefix: NDArray[np.uint64]
     """(n,) first 8 bytes of every key, sorted."""
     rest: NDArray[np.uint64]
@@ -72,13 +73,15 @@ class Segment:
     """(n,) where its value lies."""
     failures: dict[int, RecordedFailure]
     """By row: those have no value."""
-    forgotten: set[int]
-    """Rows of failures that count for nothing: they are to be tried again."""
     values_at: int
     """Byte at which the values begin."""
+    checksums_at: int
+    row_bytes: int
+    """Of a value."""
     block_rows: int
-    tail: bytes = b""
-    """Values and checksums of a small segment, which were read with the keys."""
+    """Values that share a checksum."""
+    forgotten: set[int] = field(default_factory=set)
+    """Rows of failures that count for nothing: they are to be tried again."""
     checksums: NDArray[np.uint32] | None = None
     """Of every block; read when a value is."""
 
@@ -105,158 +108,106 @@ class Segment:
             open_ = open_[self.prefix[candidate[open_]] == prefix[open_]]
         return positions
 
+    def block(self, number: int) -> bytes:
+        """Read a block of values.
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What the values of a recipe look like."""
-
-    recipe: str
-    """Hash of the recipe."""
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a value."""
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    @property
-    def block_rows(self) -> int:
-        """Values that share a checksum."""
-        return max(1, BLOCK_BYTES // self.row_bytes)
+        Raises
+        ------
+        DamageError
+            If it fails its checksum.
+        """
+        if self.checksums is None:
+            count = ceil(len(self.row) / self.block_rows)
+            content = self.read(self.checksums_at, self.checksums_at + 4 * count)
+            if len(content) != 4 * count:
+                raise DamageError(self.name)
+            self.checksums = np.frombuffer(content, "<u4")
+        rows = number * self.block_rows, min((number + 1) * self.block_rows, len(self.row))
+        content = self.read(*(self.values_at + row * self.row_bytes for row in rows))
+        if crc32c(content) != self.checksums[number]:
+            raise DamageError(self.name)
+        return content
 
 
 def encode(
-    form: Form, keys: Keys, failures: Mapping[int, RecordedFailure], blocks: Iterator[NDArray[Any]]
-) -> Iterator[bytes]:
-    """Yield the bytes of a segment.
+    recipe: str, keys: Keys, values: NDArray[Any], failures: Mapping[int, RecordedFailure]
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return the tensors of a segment, and its metadata.
 
     Parameters
     ----------
-    blocks : iterator of arrays
-        The values, ``form.block_rows`` each, the last what is left.
+    recipe : str
+        Hash of the recipe.
+    keys : (n, 32) uint8
+        At least one.
+    values : (n, ...)
+    failures : mapping of int to RecordedFailure
+        By position; the values there mean nothing.
     """
-    n_rows = len(keys)
-    parts = np.ascontiguousarray(keys).view("<u8").reshape(n_rows, KEY_BYTES // 8)
+    parts = np.ascontiguousarray(keys).view("<u8").reshape(-1, KEY_BYTES // 8)
     row = np.argsort(parts[:, 0], kind="stable")
-    index = b"".join(
-        np.ascontiguousarray(part).tobytes() for part in (parts[row, 0], parts[row, 1:], row.astype("<u8"))
-    )
+    rest = np.ascontiguousarray(parts[row, 1:])
+    index = {"prefix": parts[row, 0], "rest": rest, "row": row.astype("<u8")}
     reasons = json.dumps({str(at): [failure.reason, failure.by] for at, failure in sorted(failures.items())})
-    count = ceil(n_rows / form.block_rows)
-    tensors = {
-        "prefix": ("U64", (n_rows,), 8),
-        "rest": ("U64", (n_rows, 3), 24),
-        "row": ("U64", (n_rows,), 8),
-        "values": (DTYPES[form.dtype], (n_rows, *form.shape), form.row_bytes),
-        "checksums": ("U32", (count,), 4),
+    block_rows = max(1, BLOCK_BYTES // values[0].nbytes)
+    checksums = [crc32c(values[at : at + block_rows].tobytes()) for at in range(0, len(values), block_rows)]
+    about = {
+        "format": FORMAT,
+        "recipe": recipe,
+        "block_rows": str(block_rows),
+        "failures": reasons,
+        "index_crc32c": str(crc32c(reasons.encode() + b"".join(part.tobytes() for part in index.values()))),
     }
-    header: dict[str, object] = {
-        "__metadata__": {
-            "format": FORMAT,
-            "recipe": form.recipe,
-            "block_rows": str(form.block_rows),
-            "failures": reasons,
-            "index_crc32c": str(crc32c(reasons.encode() + index)),
-        }
-    }
-    at = 0
-    for name, (dtype, shape, row_bytes) in tensors.items():
-        size = shape[0] * row_bytes
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
-        at += size
-    content = json.dumps(header).encode()
-    content += b" " * (-len(content) % 8)
-    yield struct.pack("<Q", len(content)) + content + index
-    checksums = []
-    for block in blocks:
-        checksums.append(crc32c(block.tobytes()))
-        yield block.tobytes()
-    yield np.array(checksums, "<u4").tobytes()
+    return {**index, "values": values, "checksums": np.array(checksums, "<u4")}, about
 
 
-def parse(
-    form: Form,
-    name: str,
-    size: int,
-    read: Callable[[int, int], bytes],
-    forgets: Callable[[RecordedFailure], bool],
-) -> Segment:
+def parse(name: str, size: int, read: Read, head: bytes = b"") -> Segment:
     """Read the head of a segment: everything but its values.
 
     Parameters
     ----------
     size : int
         Bytes of the file.
-    read : callable
-        From first and last byte to what is between.
-    forgets : callable
-        Says which failures count for nothing.
+    head : bytes
+        What has been read of it already.
 
     Raises
     ------
     DamageError
-        If it fails its checksum, or is not of this form.
+        If it fails its checksum, or is no segment.
     """
-    head = read(0, HEAD_BYTES)
+    head = head or read(0, HEAD_BYTES)
     try:
-        (length,) = struct.unpack("<Q", head[:8])
-        if length > size:
-            raise DamageError(name)
-        if len(head) < 8 + length:
-            head = read(0, 8 + length)
-        header = parse_json(head[8 : 8 + length])
-        about = header["__metadata__"]
-        values = header["values"]
-        n_rows = int(values["shape"][0])
-        index_bytes = n_rows * (KEY_BYTES + 8)
-        wanted = [n_rows, *form.shape]
-        if values["shape"] != wanted or values["dtype"] != DTYPES[form.dtype] or index_bytes > size:
-            raise DamageError(name)
-        start = 8 + length
-        index = head[start : start + index_bytes]
-        if len(index) < index_bytes:
-            index += read(start + len(index), start + index_bytes)
-        reasons, block_rows = about["failures"], int(about["block_rows"])
+        start = 8 + int.from_bytes(head[:8], "little")
+        if start > size:
+            raise ValueError("it ends in its header")
+        if len(head) < start:
+            head += read(len(head), start)
+        header = parse_json(head[8:start])
+        about, n_rows = header["__metadata__"], int(header["row"]["shape"][0])
+        end = start + n_rows * (KEY_BYTES + 8)
+        begins = {part: start + int(header[part]["data_offsets"][0]) for part in ("values", "checksums")}
+        if not (start < end <= size and all(end <= at <= size for at in begins.values())):
+            raise ValueError("it ends before what it holds")
+        if len(head) < end:
+            head += read(len(head), end)
+        index, reasons, block_rows = head[start:end], about["failures"], int(about["block_rows"])
         if crc32c(reasons.encode() + index) != int(about["index_crc32c"]) or block_rows < 1:
-            raise DamageError(name)
+            raise ValueError("its checksum fails")
         failures = {int(at): RecordedFailure(*why) for at, why in parse_json(reasons).items()}
-        forgotten = {at for at, failure in failures.items() if forgets(failure)}
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        row_bytes = (start + int(header["values"]["data_offsets"][1]) - begins["values"]) // n_rows
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DamageError(name) from error
-    tail = head[start + index_bytes :] if len(head) == size else b""
+    if len(head) >= size:  # all of it is here
+        read = partial(_part, head)
     numbers = np.frombuffer(index, "<u8")
-    prefix, rest, row = numbers[:n_rows], numbers[n_rows : 4 * n_rows], numbers[4 * n_rows :]
-    rest, values_at = rest.reshape(-1, 3), start + index_bytes
-    return Segment(name, size, prefix, rest, row, failures, forgotten, values_at, block_rows, tail)
+    prefix, rest, row = numbers[:n_rows], numbers[n_rows : 4 * n_rows].reshape(-1, 3), numbers[4 * n_rows :]
+    places = begins["values"], begins["checksums"]
+    return Segment(name, size, read, prefix, rest, row, failures, *places, row_bytes, block_rows)
 
 
-def join(
-    intact: Sequence[tuple[Segment, NDArray[np.int64]]], segments: Sequence[Segment]
-) -> tuple[Keys, dict[int, RecordedFailure], list[tuple[Segment, NDArray[np.int64]]]]:
-    """Return the keys of segments once each, those that failed last, and which rows have a value."""
-    by_row = {segment.name: segment.keys[np.argsort(segment.row)] for segment in segments}
-    newest_first = [by_row[segment.name][rows] for segment, rows in reversed(intact)]
-    together = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *newest_first])
-    _, first = np.unique(together.view(f"V{KEY_BYTES}").ravel(), return_index=True)
-    fresh = np.zeros(len(together), bool)
-    fresh[first] = True
-    kept: list[tuple[Segment, NDArray[np.int64]]] = []
-    for segment, rows in reversed(intact):
-        mine, fresh = fresh[: len(rows)], fresh[len(rows) :]
-        kept.insert(0, (segment, rows[mine]))
-    keys = [by_row[segment.name][rows] for segment, rows in kept]
-    known = {key.tobytes() for key in together} if any(segment.failures for segment in segments) else set()
-    failed = {
-        key: failure
-        for segment in segments
-        for row, failure in segment.failures.items()
-        if (key := by_row[segment.name][row].tobytes()) not in known
-    }
-    n_values = len(first)
-    failures = {n_values + at: failure for at, failure in enumerate(failed.values())}
-    failed_keys = np.frombuffer(b"".join(failed), np.uint8).reshape(-1, KEY_BYTES)
-    return np.concatenate([together[:0], *keys, failed_keys]), failures, kept
+def _part(content: bytes, start: int, stop: int) -> bytes:
+    return content[start:stop]
 
 
 def new_name() -> str:

@@ -44,12 +44,12 @@ def start(folder: Path, out: Path, *options: str) -> subprocess.Popen[str]:
 
 def known(out: Path) -> int:
     """Return how many contents the cache knows."""
-    return sum(len(keys) for keys, _, _ in cache_of(out).entries())
+    return cache_of(out).n_keys
 
 
 def distinct(out: Path) -> int:
     """Return how many different contents the cache knows."""
-    return len({key.tobytes() for keys, _, _ in cache_of(out).entries() for key in keys})
+    return cache_of(out).n_contents
 
 
 def cache_of(out: Path) -> Cache:

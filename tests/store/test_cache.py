@@ -89,6 +89,21 @@ def test_a_segment_is_a_safetensors_file_whose_values_lie_as_they_were_made(tmp_
     assert np.array_equal(keys, hashes(7)[tensors["row"].astype(int)])
 
 
+def test_a_segment_may_hold_its_tensors_in_any_order(tmp_path: Path) -> None:
+    cache, made = Cache(tmp_path, "files", RECIPE, (32,), "uint8"), hashes(5, seed=1)
+    cache.add(hashes(5), made)
+    (file,) = segments(cache)
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    index, checksum = content[start : start + 200], content[start + 200 : start + 204]
+    assert content[start + 204 :] == made.tobytes()
+    header["values"]["data_offsets"], header["checksums"]["data_offsets"] = [200, 360], [360, 364]
+    words = json.dumps(header).encode()
+    file.write_bytes(len(words).to_bytes(8, "little") + words + index + made.tobytes() + checksum)
+    assert np.array_equal(Cache(tmp_path, "files", RECIPE, (32,), "uint8").take(hashes(5)), made)
+
+
 def test_keys_that_share_their_first_bytes_are_told_apart(tmp_path: Path) -> None:
     cache, keys = make(tmp_path), hashes(4)
     keys[:, :8] = 7
