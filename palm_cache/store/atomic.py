@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from palm_cache.errors import OutputError, StoreError, reason_of, visible
-from palm_cache.store.places import Folder, folder, is_remote_failure, short
+from palm_cache.store.places import Folder, folder, reaching, short
 from palm_cache.types import Place
 
 P = TypeVar("P", bound=Place)
@@ -36,22 +36,14 @@ def write_errors(path: Place, option: str = "--out") -> Iterator[None]:
 
     Raises
     ------
-    OutputError
+    OutputError, PlaceError
         Naming the path, the reason and the next step.
     """
     try:
-        yield
-    except Exception as error:
-        if isinstance(path, Path) and isinstance(error, OSError):
-            raise OutputError(
-                f"{path}: cannot write: {reason_of(error)}; {_advice(error, option)}"
-            ) from error
-        if not isinstance(path, Path) and is_remote_failure(error):
-            raise OutputError(
-                f"{path}: cannot write: {reason_of(error)}; check address and network, and the credentials "
-                "in the environment"
-            ) from error
-        raise
+        with reaching(path):
+            yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write: {reason_of(error)}; {_advice(error, option)}") from error
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -115,7 +107,7 @@ def clear_left_behind(where: Folder, ours: Callable[[str], object]) -> None:
     Parameters
     ----------
     ours : callable
-        See :meth:`~palm_cache.store.places.Folder.left_behind`.
+        See :meth:`~palm_cache.store.places.local.LocalFolder.left_behind`.
     """
     with suppress(OSError):
         for name in where.left_behind(ours):

@@ -1,7 +1,7 @@
 """Where stores, caches and audio lie: in a folder of this machine, or wherever a URL of fsspec reaches.
 
 A place is a ``pathlib.Path`` or, for a URL such as ``s3://bucket/features``, universal-pathlib's ``UPath``.
-What is done there goes through a :class:`Folder`, of which there are two kinds, ``local`` and ``remote``:
+What is done there goes through a :data:`Folder`, of which there are two kinds, ``local`` and ``remote``:
 nobody else asks which of them a place is. Credentials are never given to us: every file system takes its own
 from the environment.
 """
@@ -12,13 +12,17 @@ import os
 import traceback
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from palm_cache.errors import PalmCacheError, ParameterError, PlaceError, reason_of
 from palm_cache.types import Place
+
+if TYPE_CHECKING:
+    from palm_cache.store.places.local import LocalFolder
+    from palm_cache.store.places.remote import RemoteFolder
 
 EXTRAS = {"s3": "s3", "s3a": "s3"}
 """Extra of palm-cache that brings the file system of a scheme."""
@@ -26,116 +30,23 @@ EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 REMOTE_LIBRARIES = {
     *("adlfs", "aiobotocore", "aiohttp", "asyncio", "azure", "botocore", "dropboxdrivefs", "fsspec", "gcsfs"),
-    *(
-        "google",
-        "hdfs",
-        "http",
-        "huggingface_hub",
-        "ocifs",
-        "ossfs",
-        "paramiko",
-        "pyarrow",
-        "requests",
-        "s3fs",
-    ),
-    *("smbprotocol", "ssl", "upath", "urllib3", "webdav4", "yarl"),
+    *("google", "hdfs", "http", "huggingface_hub", "ocifs", "ossfs", "paramiko", "pyarrow", "requests"),
+    *("s3fs", "smbprotocol", "ssl", "upath", "urllib3", "webdav4", "yarl"),
 }
 """Packages whose exceptions are a remote place's."""
 
 SHORT_BYTES = 190
 """Of names up to here others can be made; of longer ones this much is taken, and a checksum."""
 
-Ours = Callable[["Folder"], Collection[str]]
+Folder: TypeAlias = "LocalFolder | RemoteFolder"
+"""A folder at a place: its files by their paths below it, with forward slashes.
+
+What its methods do, ``LocalFolder``'s say. Whatever goes wrong at a remote place is a ``PlaceError``; a local
+folder raises ``OSError``.
+"""
+
+Ours = Callable[[Folder], Collection[str]]
 """Says which files of a folder are ours."""
-
-
-class Folder(Protocol):
-    """A folder at a place: its files by their paths below it, with forward slashes.
-
-    Whatever goes wrong at a remote place is a ``PlaceError``; a local folder raises ``OSError``.
-    """
-
-    @property
-    def place(self) -> Place:
-        """Where it is."""
-        ...
-
-    is_near: ClassVar[bool]
-    """Whether reading everything in it costs little."""
-
-    def files(self) -> dict[str, int]:
-        """Return the size of every file below the folder; none where there is no folder."""
-        ...
-
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the content of a file, or a part of it.
-
-        Raises
-        ------
-        FileNotFoundError
-            If it is not there.
-        """
-        ...
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file, whole or not at all."""
-        ...
-
-    def replacing(self, name: str) -> AbstractContextManager[Path]:
-        """Give a place on this machine for a file that is put into the folder when the block succeeds."""
-        ...
-
-    def fetch(self, name: str, file: Path) -> None:
-        """Copy a file of the folder to one of this machine."""
-        ...
-
-    def link(self, name: str, file: Path) -> None:
-        """Give a file of the folder, which is never changed, a second place on this machine at least cost."""
-        ...
-
-    def remove(self, names: Collection[str]) -> None:
-        """Remove files, as far as they are there, and the folders that are then empty."""
-        ...
-
-    def left_behind(self, ours: Callable[[str], object]) -> list[str]:
-        """Return what processes that were killed while they wrote files have left of them.
-
-        Parameters
-        ----------
-        ours : callable
-            Says of the name of a file, which lies directly in the folder, whether we write it.
-        """
-        ...
-
-    def workspace(self) -> AbstractContextManager[Path]:
-        """Give a folder of this machine from which :meth:`publish` costs least."""
-        ...
-
-    def publish(self, built: Path, ours: Ours, root: str, claim: bytes) -> None:
-        """Put the files of a folder of this machine in the place of those of this folder that are ours.
-
-        Whoever looks meanwhile finds the old tree, none, or the new one, never a mixture of two.
-
-        Parameters
-        ----------
-        built : Path
-            The new tree, made in :meth:`workspace`; it is used up.
-        ours : callable
-            Says of a folder which files in it may go; all others stay. May raise: then nothing happens.
-        root : str
-            The file without which there is no tree: remotely it comes last.
-        claim : bytes
-            What stands there until then: that the files are ours, though there is no tree.
-        """
-        ...
-
-    def alone(self, name: str) -> AbstractContextManager[bool]:
-        """Tell, for the length of a block, whether no other process here is inside the same one."""
-        ...
-
-    def zarr(self) -> Any:
-        """Return what zarr opens the folder by, to read it."""
-        ...
 
 
 def folder(where: Place) -> Folder:
@@ -267,7 +178,7 @@ def reaching(where: object, *passing: type[OSError]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(where, Path) or isinstance(error, passing) or not is_remote_failure(error):
+        if isinstance(where, Path) or isinstance(error, passing) or not _is_remote_failure(error):
             raise
         raise PlaceError(
             f"{where}: cannot be reached: {reason_of(error)}; check address and network, and the credentials "
@@ -275,7 +186,7 @@ def reaching(where: object, *passing: type[OSError]) -> Iterator[None]:
         ) from error
 
 
-def is_remote_failure(error: Exception) -> bool:
+def _is_remote_failure(error: Exception) -> bool:
     """Tell a failure of a remote file system from a defect of ours.
 
     Its library raises exceptions of its own, or what the system raises, or in its own code that it cannot do

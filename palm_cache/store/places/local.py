@@ -52,18 +52,25 @@ containers and machines may bear the same name."""
 
 @dataclass(frozen=True, slots=True)
 class LocalFolder:
-    """A folder of this machine; see :class:`~palm_cache.store.places.Folder`."""
+    """A folder of this machine; it need not be there."""
 
     place: Path
 
     is_near: ClassVar[bool] = True
+    """Whether reading everything in it costs little."""
 
     def files(self) -> dict[str, int]:
-        """Return the size of every file below the folder."""
+        """Return the size of every file below the folder; none where there is no folder."""
         return dict(_walk(str(self.place), ""))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the content of a file, or a part of it."""
+        """Return the content of a file, or a part of it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        """
         with open_file(self.place / name) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a file", name)
@@ -76,11 +83,14 @@ class LocalFolder:
             partial.write_bytes(content)
 
     def fetch(self, name: str, file: Path) -> None:
-        """Copy a file of the folder."""
+        """Copy a file of the folder to one of this machine."""
         shutil.copyfile(self.place / name, file)
 
     def link(self, name: str, file: Path) -> None:
-        """Give a file of the folder a second name, or copy it where disks do not know such names."""
+        """Give a file of the folder, which is never changed, a second place on this machine at least cost.
+
+        That is a second name, or a copy where disks do not know such names.
+        """
         try:
             file.hardlink_to((self.place / name).resolve())  # not to a link that DVC has put there
         except OSError:
@@ -88,7 +98,10 @@ class LocalFolder:
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """Give another name beside a file's, which takes its place when the block succeeds."""
+        """Give a place on this machine for a file that is put into the folder when the block succeeds.
+
+        Here it is another name beside the file's.
+        """
         file = self.place / name
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{short(file.name)}.{this_writer()}.{uuid.uuid4().hex[:8]}.partial")
@@ -99,7 +112,7 @@ class LocalFolder:
             partial.unlink(missing_ok=True)
 
     def remove(self, names: Collection[str]) -> None:
-        """Remove files and the folders that are then empty."""
+        """Remove files, as far as they are there, and the folders that are then empty."""
         parents: set[Path] = set()
         for name in names:
             file = self.place / name
@@ -110,7 +123,13 @@ class LocalFolder:
                 folder.rmdir()
 
     def left_behind(self, ours: Callable[[str], object]) -> list[str]:
-        """Return what writers of files have left: those of this machine that died, and all of long ago."""
+        """Return what writers of files have left: those of this machine that died, and all of long ago.
+
+        Parameters
+        ----------
+        ours : callable
+            Says of the name of a file, which lies directly in the folder, whether we write it.
+        """
         left = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.place) as entries:
             for entry in entries:
@@ -123,7 +142,7 @@ class LocalFolder:
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """Give a folder beside this one: it is on the same disk."""
+        """Give a folder of this machine from which :meth:`publish` costs least: beside this one."""
         real = self.place.resolve()  # where a link leads, which stays one
         real.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -133,7 +152,22 @@ class LocalFolder:
             yield Path(work)
 
     def publish(self, built: Path, ours: Ours, root: str, claim: bytes) -> None:
-        """Put a tree in this folder's place: two renames, between which there is nothing."""
+        """Put the files of a folder of this machine in the place of those of this folder that are ours.
+
+        Whoever looks meanwhile finds the old tree, none, or the new one, never a mixture of two: here there
+        is nothing between two renames.
+
+        Parameters
+        ----------
+        built : Path
+            The new tree, made in :meth:`workspace`; it is used up.
+        ours : callable
+            Says of a folder which files in it may go; all others stay. May raise: then nothing happens.
+        root : str
+            The file without which there is no tree: remotely it comes last.
+        claim : bytes
+            What stands there until then: that the files are ours, though there is no tree.
+        """
         ours(self)
         real = self.place.resolve()
         for _ in range(100):  # another process may publish at the same moment
@@ -155,18 +189,15 @@ class LocalFolder:
 
     @contextmanager
     def alone(self, name: str) -> Iterator[bool]:
-        """Tell whether no other process of this machine is inside the same block."""
+        """Tell, for the length of a block, whether no other process here is inside the same one."""
         self.place.mkdir(parents=True, exist_ok=True)
         file = self.place / f".{short(name)}.lock"
         file.touch()  # where nothing can be written, the lock would report a competitor
         lock = FileLock(file)
-        try:
+        with suppress(Timeout):
             lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
         try:
-            yield True
+            yield lock.is_locked
         finally:
             lock.release()
 
@@ -187,11 +218,9 @@ def _keep_others(retired: Path, tree: Path, ours: Ours) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             (retired / name).rename(target)
     old.remove(mine)
-    for folder in sorted(retired.rglob("*"), reverse=True):
+    for folder in sorted([retired, *retired.rglob("*")], reverse=True):
         with suppress(OSError):  # not empty
             folder.rmdir()
-    with suppress(OSError):
-        retired.rmdir()
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import commonpath
 from typing import Any, ClassVar, cast
 
 from upath import UPath
@@ -42,7 +43,7 @@ STATE_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "mtime",
 
 @dataclass(frozen=True, slots=True)
 class RemoteFolder:
-    """A folder behind a URL; see :class:`~palm_cache.store.places.Folder`."""
+    """A folder behind a URL; see :class:`~palm_cache.store.places.local.LocalFolder`."""
 
     place: UPath
 
@@ -199,23 +200,13 @@ def listed_states(files: Sequence[UPath]) -> list[bytes | None]:
     with reaching(files[0].parent):
         try:
             if len(parents) > FOLDERS_LISTED:
-                by_path.update(fs.find(_common(parents), detail=True))
+                by_path.update(fs.find(commonpath(parents), detail=True))
             else:
                 for parent in sorted(parents):
                     by_path.update({info["name"]: info for info in fs.ls(parent, detail=True)})
         except (FileNotFoundError, NotImplementedError):
             pass  # no such folder, or none that lists: every file is then asked for
     return [_state(file, by_path.get(file.path) or by_path.get(str(file))) for file in files]
-
-
-def _common(parents: Collection[str]) -> str:
-    parts = [parent.split("/") for parent in parents]
-    shared = []
-    for level in zip(*parts, strict=False):
-        if len(set(level)) > 1:
-            break
-        shared.append(level[0])
-    return "/".join(shared)
 
 
 def _state(file: UPath, info: dict[str, Any] | None) -> bytes | None:
