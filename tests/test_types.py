@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import tracemalloc
+from array import array
+from math import nan
 from pathlib import Path
 
 import pytest
 import torch
 
 from palm_cache.errors import DataError
-from palm_cache.types import Clip, ClipTable, Fold
+from palm_cache.types import Clip, Clips, ClipTable, Fold, Texts
 
 
 def clip(label: int | None, start: float = 0.0, end: float | None = None) -> Clip:
@@ -31,14 +34,14 @@ def test_a_stretch_to_the_end_of_the_file_begins_at_a_number(bad: float) -> None
 
 
 def test_a_dataset_without_labels_needs_neither_classes_nor_folds() -> None:
-    table = ClipTable("birds", (), (clip(None), clip(None, 5.0)), ())
+    table = ClipTable("birds", (), Clips.of((clip(None), clip(None, 5.0))), ())
     assert table.class_of(table.clips[0]) is None
     with pytest.raises(DataError, match="birds: no folds"):
-        ClipTable("birds", ("wren",), (clip(None), clip(0)), ())
+        ClipTable("birds", ("wren",), Clips.of((clip(None), clip(0))), ())
 
 
 def test_folds_hold_labelled_rows_only() -> None:
-    clips = (clip(0), clip(None), clip(0, 5.0))
+    clips = Clips.of((clip(0), clip(None), clip(0, 5.0)))
     table = ClipTable("birds", ("wren",), clips, (fold([0], [2]), fold([2], [])))
     assert table.class_of(clips[2]) == "wren"
     for bad in (fold([0, 1], [2]), fold([0], [1])):
@@ -48,4 +51,27 @@ def test_folds_hold_labelled_rows_only() -> None:
 
 def test_there_is_a_group_for_every_clip_or_for_none() -> None:
     with pytest.raises(DataError, match="birds: 1 groups for 2 clips"):
-        ClipTable("birds", (), (clip(None), clip(None)), (), groups=("one",))
+        ClipTable("birds", (), Clips.of((clip(None), clip(None))), (), groups=("one",))
+
+
+def test_clips_are_a_sequence_that_takes_a_few_dozen_bytes_each() -> None:
+    tracemalloc.start()
+    names = Texts(f"site/{row:06}.wav" for row in range(10_000))
+    labels, starts = array("q", [0]) * 10_000, array("d", [0.0]) * 10_000
+    clips = Clips(Path("birds"), names, names, labels, starts, array("d", [nan]) * 10_000)
+    assert tracemalloc.get_traced_memory()[0] < 60 * len(clips)
+    tracemalloc.stop()
+    last = Clip(Path("birds/site/009999.wav"), "site/009999.wav", 0)
+    assert clips[-1] == clips[9_999] == clips[9_999:][0] == last
+    assert [clip.name for clip in clips] == list(names)
+    with pytest.raises(IndexError):
+        clips[10_000]
+
+
+def test_clips_come_back_as_they_were_given() -> None:
+    given = [Clip(Path("/a/x.wav"), "x.wav", None, 0.5), Clip(Path("b/\udce4.wav"), "%E4.wav", 3, 0.0, 2.0)]
+    clips = Clips.of(given)
+    assert list(clips) == given
+    assert list(clips.take([1, 0])) == given[::-1]
+    assert list(clips.numbered([1])) == [(1, given[1])]
+    assert clips == Clips.of(given) != clips.take([1, 0])

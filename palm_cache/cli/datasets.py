@@ -214,7 +214,7 @@ def _check_facts(check: Check, facts: Survey) -> dict[str, Any]:
         "folder": str(check.folder),
         "sound": check.sound,
         "clips": len(table.clips),
-        "files": len({clip.name for clip in table.clips}),
+        "files": len(set(table.clips.names)),
         "classes": table.class_names,
         "clips_per_class": {name: counts[name] for name in table.class_names},
         "unlabelled": counts[None],

@@ -114,7 +114,7 @@ class Extractor:
         self.prompts.check_classes(table.dataset, table.class_names)
         present = StoreState.at(out)
         survey = self._survey(table, file_cache(cache))
-        unseen = [(row, table.clips[row]) for row in np.flatnonzero(~survey.seen).tolist()]
+        unseen = table.clips.numbered(np.flatnonzero(~survey.seen).data)
         hashed = self.embedder.embed(unseen, lambda _: False, n_clips=len(unseen))
         for number, outcome in enumerate(hashed, start=1):
             survey.learn(outcome.row, outcome.content, outcome.state, outcome.error)
@@ -169,8 +169,7 @@ class Extractor:
         files = file_cache(cache)
         notes = note_gone(present, table, self.resources)
         if present.format1 is not None and not stale:
-            everything = list(enumerate(table.clips))
-            taken = take_over(out, everything, self.embedder, audio)
+            taken = take_over(out, table.clips, self.embedder, audio)
             notes.append(f"{out} was of an earlier format; {counted(taken, 'clip')} kept their embedding")
         survey = self._survey(table, files)
         progress("checking", int(survey.seen.sum()), len(table.clips))
@@ -208,7 +207,7 @@ class Extractor:
             notes.insert(
                 0, f"{len(survey.unread)} of {counted(len(table.clips), 'audio file')} could not be read"
             )
-        failures = tuple((table.clips[row].name, reason) for row, reason in sorted(errors.items()))
+        failures = tuple((table.clips.names[row], reason) for row, reason in sorted(errors.items()))
         notes = [*table.notes, *notes, *run.sound_notes, *self._embedder_notes()]
         return Extraction(out, len(table.clips), run.embedded, failures, tuple(notes))
 
@@ -228,9 +227,9 @@ class Extractor:
         test = set(table.folds[0].test.tolist()) if table.folds else set()
         seen: Counter[object] = Counter()
         rows = []
-        for row, clip in enumerate(table.clips):
-            seen[clip.label, row in test] += 1
-            if seen[clip.label, row in test] <= self.resources.limit:
+        for row, label in enumerate(table.clips.labels):
+            seen[label, row in test] += 1
+            if seen[label, row in test] <= self.resources.limit:
                 rows.append(row)
         return table.subset(rows)
 
@@ -339,12 +338,11 @@ class Extractor:
 
 
 def _rows(table: ClipTable, survey: KnownFiles, errors: dict[int, str]) -> StoredRows:
-    labels = [-1 if clip.label is None else clip.label for clip in table.clips]
     return StoredRows(
-        names=[clip.name for clip in table.clips],
+        names=table.clips.names,
         start=survey.start,
         end=survey.end,
-        labels=np.array(labels, np.int64),
+        labels=np.frombuffer(table.clips.labels, np.int64),
         contents=survey.contents,
         errors=errors,
         folds=table.folds,

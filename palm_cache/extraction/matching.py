@@ -38,7 +38,7 @@ def note_gone(present: StoreState, table: ClipTable, resources: Resources) -> li
     store = None if resources.limit or present.problem else present.store
     if store is None or not table.source or store.header.source != table.source:
         return []
-    here = {clip.name for clip in table.clips}
+    here = set(table.clips.names)
     try:
         gone = [name for name in store.clip_names() if name not in here] if store.n_clips > len(here) else []
     except DamagedStoreError:  # is made anew
@@ -80,7 +80,7 @@ def keep_unreadable(
         if is_known:
             del survey.unread[row]
             del errors[row]
-            files.add(survey.clips[row].name)
+            files.add(survey.clips.names[row])
         else:
             survey.contents[row] = 0
     if not files:

@@ -108,8 +108,8 @@ def make_plan(
         if row not in survey.unread and key in told:
             continue
         told.add(key)
-        groups[_why(row, survey, known, before, stale)].append(table.clips[row].name)
-    names = {clip.name for clip in table.clips}
+        groups[_why(row, survey, known, before, stale)].append(table.clips.names[row])
+    names = set(table.clips.names)
     gone = tuple(name for name in before if name not in names)
     groups_present = {why: tuple(clips) for why, clips in groups.items() if clips}
     return Plan(out, len(table.clips), stale, groups_present, gone, other_text)
@@ -120,7 +120,7 @@ def _why(row: int, survey: KnownFiles, known: Lookup, before: Mapping[str, bytes
         return Reason.UNREADABLE
     if row in known.failures:
         return Reason.FAILED
-    content = before.get(survey.clips[row].name)
+    content = before.get(survey.clips.names[row])
     if content is None:
         return Reason.NEW
     if content != survey.contents[row].tobytes():

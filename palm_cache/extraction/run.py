@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError, counted
 from palm_cache.extraction.embedding import Embedder
@@ -15,7 +16,7 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.engine import feeding_processes
 from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.extraction.runtime import check_runtime
-from palm_cache.extraction.work import ClipReport, Numbered, Work, Worker
+from palm_cache.extraction.work import ClipReport, Work, Worker
 from palm_cache.extraction.workers import embed_elsewhere
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.cache import Cache
@@ -50,7 +51,7 @@ class RunningExtraction:
     def sound_notes(self) -> list[str]:
         """What should be known of the sounds that were embedded."""
         return [
-            f"{counted(len(rows), 'clip')}: {remark}, e.g. {self.table.clips[min(rows)].name}"
+            f"{counted(len(rows), 'clip')}: {remark}, e.g. {self.table.clips.names[min(rows)]}"
             for remark, rows in self.remarks.items()
         ]
 
@@ -63,31 +64,30 @@ class RunningExtraction:
         for number in range(ROUNDS):
             todo, errors = self._open_rows()
             self._refuse(errors)
-            if not todo:
+            if not len(todo):
                 break
             self._embed(todo, known=number > 0)
             self.audio.refresh()
         else:
             todo, errors = self._open_rows()
-        lost = {row: "its embedding could not be kept; run the same command again" for row, _ in todo}
+        lost = dict.fromkeys(todo.tolist(), "its embedding could not be kept; run the same command again")
         return {**lost, **errors, **self.survey.unread}
 
-    def _open_rows(self) -> tuple[list[Numbered], dict[int, str]]:
+    def _open_rows(self) -> tuple[NDArray[np.int64], dict[int, str]]:
         """Return the rows to be looked at, and the failures of those whose content is known."""
         seen = self.survey.seen
         lookup = self.audio.look_up(self.survey.keys)
         errors = {row: failure.reason for row, failure in lookup.failures.items() if seen[row]}
         open_ = ~(lookup.known & seen)
         open_[list(errors) + list(self.survey.unread)] = False
-        return [(row, self.table.clips[row]) for row in np.flatnonzero(open_).tolist()], errors
+        return np.flatnonzero(open_), errors
 
-    def _embed(self, todo: Sequence[Numbered], *, known: bool) -> None:
+    def _embed(self, todo: NDArray[np.int64], *, known: bool) -> None:
         """Embed clips, in this process or elsewhere.
 
         It begins somewhere among them: processes that work on the same dataset then meet late.
         """
-        begin = random.randrange(len(todo))
-        todo = [*todo[begin:], *todo[:begin]]
+        todo = np.roll(todo, random.randrange(len(todo)))
         for number, report in enumerate(self._results(todo, known), start=1):
             self.survey.learn(report.row, report.content, report.state, report.error)
             self.embedded += report.how == "embedded"
@@ -98,13 +98,13 @@ class RunningExtraction:
             # Of files that have not been read yet most may turn out to be known.
             self.progress("embedding" if self.embedded else "checking", number, len(todo))
 
-    def _results(self, todo: Sequence[Numbered], known: bool) -> Iterator[ClipReport]:
-        resources = self.resources
+    def _results(self, rows: NDArray[np.int64], known: bool) -> Iterator[ClipReport]:
+        resources, todo = self.resources, self.table.clips.numbered(rows.data)
         n_devices = len(resources.devices)
         jobs = resources.jobs or n_devices * feeding_processes(self.encoder.device, len(todo) // n_devices)
 
         def check() -> None:
-            self.notes += check_runtime(self.encoder, [clip for _, clip in todo], self.recipe)
+            self.notes += check_runtime(self.encoder, self.table.clips.take(rows.data), self.recipe)
 
         if jobs == 1 and not resources.cluster:
             yield from Work(self.embedder(), self.audio, check).embed(todo, known=known)
@@ -127,5 +127,5 @@ class RunningExtraction:
         if errors and self.resources.on_error == "fail":
             row, reason = next(iter(errors.items()))
             raise AudioError(
-                f"{self.table.clips[row].name}: {reason}; mend or remove the clip, or use --on-error skip"
+                f"{self.table.clips.names[row]}: {reason}; mend or remove the clip, or use --on-error skip"
             )

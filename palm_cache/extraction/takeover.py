@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import soundfile
 
@@ -11,29 +9,28 @@ from palm_cache.errors import AudioError
 from palm_cache.extraction.audio import open_regular
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.reading import read_file
-from palm_cache.extraction.work import Numbered
 from palm_cache.store.cache import Cache
 from palm_cache.store.format1 import format1_embeddings
-from palm_cache.types import Clip, Place
+from palm_cache.types import Clip, Clips, Place
 
 
-def take_over(store: Place, clips: Sequence[Numbered], embedder: Embedder, cache: Cache) -> int:
+def take_over(store: Place, clips: Clips, embedder: Embedder, cache: Cache) -> int:
     """Let the cache know what a store of format 1 knows of some clips, and return of how many.
 
     Nothing is embedded. Clips that earlier versions decoded or mixed down otherwise are left out: MP3, crops
     of Ogg, and files whose channels cancel each other.
     """
-    contents: dict[bytes, Clip] = {}
-    rows = dict(clips)
-    for outcome in embedder.embed(clips, lambda _: False, n_clips=len(clips)):
+    rows: dict[bytes, int] = {}
+    everything = clips.numbered(range(len(clips)))
+    for outcome in embedder.embed(everything, lambda _: False, n_clips=len(clips)):
         if outcome.content:
-            contents[outcome.content] = rows[outcome.row]
+            rows[outcome.content] = outcome.row
     taken = 0
     for keys, embeddings in format1_embeddings(store):
         fit = [
             row
             for row, key in enumerate(keys)
-            if key.tobytes() in contents and _read_as_before(contents[key.tobytes()], embedder)
+            if key.tobytes() in rows and _read_as_before(clips[rows[key.tobytes()]], embedder)
         ]
         fresh = np.array(fit, np.int64)[~cache.look_up(keys[fit]).known]
         cache.add(keys[fresh], embeddings[fresh])

@@ -51,7 +51,8 @@ def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None)
             if not missing or not is_folder(folder):
                 continue
             files, _ = find_files(folder, set(missing.values()))
-            here = {name: files[path] for name, path in missing.items() if files[path].is_file()}
+            found = {name: folder / files.get(path, path) for name, path in missing.items()}
+            here = {name: file for name, file in found.items() if file.is_file()}
         except (PalmCacheError, OSError):  # a disk or a network that is not there just now
             continue
         places |= here

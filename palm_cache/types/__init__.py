@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from palm_cache.errors import DataError
+from palm_cache.types.clips import Clip as Clip
+from palm_cache.types.clips import Clips as Clips
+from palm_cache.types.clips import Texts as Texts
 
 if TYPE_CHECKING:  # importing torch takes a second, and listing datasets does not need it
     from torch import Tensor
@@ -80,29 +82,6 @@ DESCRIPTIONS = "descriptions"
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """One row of a dataset: a stretch of sound, a whole file or a part of one, labelled or not."""
-
-    file: Place
-    """Where the file lies."""
-    name: str
-    """Its path inside the dataset, with forward slashes; what is not UTF-8 is percent-escaped."""
-    label: int | None
-    """Index into the dataset's class names; ``None`` is unlabelled."""
-    start: float = 0.0
-    """Seconds from the beginning of the file at which the stretch begins."""
-    end: float | None = None
-    """Seconds from the beginning of the file at which it ends; ``None`` is the end of the file."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < (inf if self.end is None else self.end) or self.end == inf:
-            raise DataError(
-                f"{self.name}: a stretch from {self.start:g} s to {self.end} s; "
-                "it must begin at 0 or later and end after that"
-            )
-
-
-@dataclass(frozen=True, slots=True)
 class Fold:
     """Rows of one train/test split, each in the order of the dataset's own tables."""
 
@@ -129,7 +108,7 @@ class ClipTable:
     """Name of the dataset, also the name of its folder below ``data/features``."""
     class_names: tuple[str, ...]
     """Sorted by code point, as the authors' code sorts them; a label indexes this."""
-    clips: tuple[Clip, ...]
+    clips: Clips
     """One entry per row: a file may have several."""
     folds: tuple[Fold, ...]
     """Fold K of the dataset is ``folds[K - 1]``."""
@@ -138,25 +117,27 @@ class ClipTable:
     source: str = ""
     """Where the dataset lies: the absolute path or the URL, without credentials; "" if that is not known.
     Two datasets of one name are told apart by it."""
-    groups: tuple[str, ...] | None = None
+    groups: Sequence[str] | None = None
     """Per clip, what no split may tear apart, such as its recording or its speaker; ``None`` if not known."""
 
     def __post_init__(self) -> None:
-        if not self.clips:
+        labels = self.clips.labels
+        if not labels:
             raise DataError(f"{self.dataset}: no clips; the tables are empty")
-        if not self.folds and any(clip.label is not None for clip in self.clips):
+        if not self.folds and max(labels) >= 0:
             raise DataError(f"{self.dataset}: no folds")
-        if self.groups is not None and len(self.groups) != len(self.clips):
-            raise DataError(f"{self.dataset}: {len(self.groups)} groups for {len(self.clips)} clips")
-        unlabelled = {row for row, clip in enumerate(self.clips) if clip.label is None}
+        if self.groups is not None and len(self.groups) != len(labels):
+            raise DataError(f"{self.dataset}: {len(self.groups)} groups for {len(labels)} clips")
+        if max(labels) >= len(self.class_names):
+            name = self.clips.names[labels.index(max(labels))]
+            raise DataError(f"{self.dataset}: {name}: label {max(labels)} has no class")
         for number, fold in enumerate(self.folds, start=1):
             where = f"{self.dataset}, fold {number}"
-            _check_rows(fold, len(self.clips), where)
-            if unlabelled and (stray := unlabelled.intersection(fold.train.tolist() + fold.test.tolist())):
-                raise DataError(f"{where}: {self.clips[min(stray)].name} has no label: no fold holds it")
-        for clip in self.clips:
-            if clip.label is not None and not 0 <= clip.label < len(self.class_names):
-                raise DataError(f"{self.dataset}: {clip.name}: label {clip.label} has no class")
+            _check_rows(fold, len(labels), where)
+            for rows in (fold.train, fold.test) if min(labels) < 0 else ():
+                stray = next((row for row in rows.tolist() if labels[row] < 0), None)
+                if stray is not None:
+                    raise DataError(f"{where}: {self.clips.names[stray]} has no label: no fold holds it")
 
     def subset(self, rows: Sequence[int]) -> ClipTable:
         """Return the table of some of its rows, in their order; folds keep what is left of them."""
@@ -167,9 +148,8 @@ class ClipTable:
         folds = tuple(
             Fold(*(kept[kept >= 0] for kept in (place[fold.train], place[fold.test]))) for fold in self.folds
         )
-        clips = tuple(self.clips[row] for row in rows)
-        groups = None if self.groups is None else tuple(self.groups[row] for row in rows)
-        return replace(self, clips=clips, folds=folds, groups=groups)
+        groups = None if self.groups is None else Texts(self.groups[row] for row in rows)
+        return replace(self, clips=self.clips.take(rows), folds=folds, groups=groups)
 
     def class_of(self, clip: Clip) -> str | None:
         """Return the name of a clip's class, or ``None`` if it is unlabelled."""

@@ -21,8 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,7 +39,7 @@ from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
-from palm_cache.types import Clip, ClipTable, Fold
+from palm_cache.types import Clips, ClipTable, Fold, Texts
 from pipelines.benchmarks.search import write_vectors
 
 RATE = 16_000
@@ -91,17 +93,30 @@ def make_files(folder: Path, n_rows: int) -> ClipTable:
         b"data", 2 * SAMPLES,
     )  # fmt: skip
     sound = np.random.default_rng(0).integers(-8000, 8000, SAMPLES, dtype=np.int16)
-    clips = []
     for row in range(n_rows):
         if row % 1000 == 0:
             (folder / f"{row // 1000:04}").mkdir(parents=True)
-        name = f"{row // 1000:04}/{row % 1000:03}.wav"
-        file = folder / name
-        file.write_bytes(header + struct.pack("<q", row) + sound[4:].tobytes())
-        clips.append(Clip(file, name, row % N_CLASSES))
+        (folder / _name(row)).write_bytes(header + struct.pack("<q", row) + sound[4:].tobytes())
     rows = torch.arange(n_rows)
     test = (rows // N_CLASSES) % 10 == 0
-    return ClipTable("Many", names, tuple(clips), (Fold(rows[~test], rows[test]),), ())
+    clips = _whole_files(folder, map(_name, range(n_rows)))
+    return ClipTable("Many", names, clips, (Fold(rows[~test], rows[test]),), ())
+
+
+def one_more(table: ClipTable, file: Path) -> ClipTable:
+    """Return a dataset with one clip more."""
+    name = file.relative_to(table.clips.root).as_posix()
+    return replace(table, clips=_whole_files(table.clips.root, (*table.clips.names, name)))
+
+
+def _name(row: int) -> str:
+    return f"{row // 1000:04}/{row % 1000:03}.wav"
+
+
+def _whole_files(folder: Path, names: Iterable[str]) -> Clips:
+    names = Texts(names)
+    labels = array("q", (row % N_CLASSES for row in range(len(names))))
+    return Clips(folder, names, names, labels, array("d", [0.0]) * len(names), array("d", [nan]) * len(names))
 
 
 def measure(n_rows: int, folder: Path) -> Measured:
@@ -120,7 +135,7 @@ def measure(n_rows: int, folder: Path) -> Measured:
         again, nothing = _timed(lambda: extract(table))
         extra = folder / "audio" / "0000" / "one more.wav"
         extra.write_bytes((folder / "audio" / "0000" / "000.wav").read_bytes()[:-2] + b"\1\1")
-        more = replace(table, clips=(*table.clips, Clip(extra, "0000/one more.wav", 0)))
+        more = one_more(table, extra)
         added, one = _timed(lambda: extract(more))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if (done.embedded, nothing.embedded, one.embedded) != (n_rows, 0, 1):

@@ -35,7 +35,7 @@ from palm_cache.extraction.prompts import Prompts
 from palm_cache.params import Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import local
-from palm_cache.types import Clip, ClipTable
+from palm_cache.types import Clip, Clips, ClipTable
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
@@ -394,7 +394,7 @@ def test_every_stretch_of_a_file_that_is_away_keeps_what_is_known_of_it(
     table = read(folder)
     first, _, *others = table.clips
     stretches = replace(first, end=0.2), replace(first, start=0.2)
-    table = replace(table, clips=(*stretches, *others))
+    table = replace(table, clips=Clips.of((*stretches, *others)))
     extract(table, "mini", out, *parted(), cache=cache)
     whole = read_arrays(out)
     Path(str(first.file)).unlink()
@@ -674,7 +674,7 @@ def test_nothing_to_do_reaches_for_no_cluster(run: Run, monkeypatch: pytest.Monk
 def test_rows_may_be_stretches_of_one_file(out: Path, tmp_path: Path, encoder: SpectrumEncoder) -> None:
     file = tmp_path / "long.wav"
     write_tone(file, 300, seconds=4)
-    clips = tuple(
+    clips = Clips.of(
         Clip(file, "long.wav", None, start, end)
         for start, end in ((0.0, 1.0), (1.0, 2.0), (2.5, None), (0.0, None))
     )
@@ -684,10 +684,8 @@ def test_rows_may_be_stretches_of_one_file(out: Path, tmp_path: Path, encoder: S
     assert store.stretches()[0].tolist() == [0.0, 1.0, 2.5, 0.0]
     assert store.labels().tolist() == [-1] * 4
     assert len({row.tobytes() for row in store.audio()}) == 4
-    assert (
-        extract(replace(table, clips=(*clips, Clip(file, "long.wav", None, 3.0, 4.0))), "mini", out).embedded
-        == 1
-    )
+    more = Clips.of((*clips, Clip(file, "long.wav", None, 3.0, 4.0)))
+    assert extract(replace(table, clips=more), "mini", out).embedded == 1
 
 
 def test_a_first_look_takes_a_few_clips_of_every_class(run: Run, out: Path) -> None:

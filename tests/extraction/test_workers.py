@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -31,6 +32,7 @@ from palm_cache.extraction.workers import check_address
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
+from palm_cache.types import Clips
 
 N_CLIPS = 384
 
@@ -129,7 +131,7 @@ def test_what_goes_wrong_on_a_cluster_is_told_like_at_home(
     table = read(folder)
     (folder / "audios" / "odd.wav").write_bytes(b"<html>")
     odd = type(table.clips[0])(folder / "audios" / "odd.wav", table.clips[0].name, table.clips[0].label)
-    spoilt = type(table)(table.dataset, table.class_names, (odd, *table.clips[1:]), table.folds, table.notes)
+    spoilt = replace(table, clips=Clips.of((odd, *table.clips[1:])))
     strict = Resources(cluster=address, on_error="fail")
     with pytest.raises(Exception, match="cannot be decoded: format not recognised; mend or remove"):
         extract(spoilt, "mini", tmp_path / "spoilt.zarr", resources=strict)

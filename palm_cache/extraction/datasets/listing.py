@@ -128,8 +128,13 @@ def remote_sizes(root: Place) -> dict[str, int | None]:
 
 
 def below(root: Place, path: str) -> Place:
-    """Return a file's place by its path below a folder; in a URL of the web, odd characters are escaped."""
-    return root / (quote(path) if set("#?%") & set(path) and _on_the_web(root) else path)
+    """Return a file's place by its path below a folder."""
+    return root / _spelled(root, path)
+
+
+def _spelled(root: Place, path: str) -> str:
+    """Return a path as it is joined to a folder: in a URL of the web, odd characters are escaped."""
+    return quote(path) if set("#?%") & set(path) and _on_the_web(root) else path
 
 
 def is_folder(where: Place) -> bool:
@@ -168,7 +173,7 @@ def _walk(root: Path) -> Iterable[str]:
             raise DataError(f"{problem.filename}: {reason}")
 
 
-def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, Place], tuple[str, ...]]:
+def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Find the file that every path of a table means.
 
     Parameters
@@ -181,14 +186,15 @@ def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, Place], t
     Returns
     -------
     files : dict
-        By path; where none was found, the place at which it should lie.
+        By path the one that is joined to the folder, where it is another: its file lies elsewhere.
     notes : tuple of str
         What was found elsewhere than the table says, and what could not be told apart.
     """
-    files: dict[str, Place] = {path: below(root, path) for path in paths}
+    files: dict[str, str] = {}
     if isinstance(root, Path):
-        astray = [path for path in paths if not os.path.isfile(root / path)]  # noqa: PTH113  # raises for no name
+        astray = [path for path in paths if not os.path.isfile(os.path.join(root, path))]  # noqa: PTH113, PTH118  # raises for no name
     else:
+        files = {path: name for path in paths if (name := _spelled(root, path)) != path}
         sizes = remote_sizes(root)
         astray = [path for path in paths if path not in sizes] if sizes else []
     if not astray:
@@ -204,7 +210,7 @@ def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, Place], t
         for path, some in candidates.items()
         if len(some) == 1 and claims[some[0]] == 1 and some[0] != path
     }
-    files.update({path: below(root, place) for path, place in matches.items()})
+    files.update({path: _spelled(root, place) for path, place in matches.items()})
     notes = []
     if matches:
         path, place = next(iter(matches.items()))

@@ -94,7 +94,7 @@ def read(
     place = content.root or audio or root
     rows = [replace(row, path=inside(row)) for row in content.rows]
     files = find_files(place, dict.fromkeys(row.path for row in rows))
-    folds, split_notes = split(rows, reading, files[0])
+    folds, split_notes = split(rows, reading, lambda path: place / files[0].get(path, path))
     notes = (f"read as {content.told}", *content.notes, *split_notes, *listing.notes)
     return build_table(dataset, place, folds, notes, rows, files)
 

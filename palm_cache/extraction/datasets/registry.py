@@ -163,8 +163,8 @@ def read_dataset(
     """
     check = check_dataset(name_or_folder, root, reading=reading, features=features)
     table, missing = check.table, check.missing
-    files = len({clip.name for clip in table.clips})
-    if len(missing) == files:
+    files = len(set(table.clips.names)) if missing else 0
+    if missing and len(missing) == files:
         with reaching(check.folder):
             raise DataError(absence(table, check.folder, missing))
     gone = (
@@ -255,7 +255,7 @@ def _all_for_training(table: ClipTable) -> ClipTable:
     """Return a dataset with one fold that trains on all that is labelled and tests on nothing."""
     import torch
 
-    labelled = [row for row, clip in enumerate(table.clips) if clip.label is not None]
+    labelled = [row for row, label in enumerate(table.clips.labels) if label >= 0]
     fold = Fold(torch.tensor(labelled, dtype=torch.int64), torch.tensor([], dtype=torch.int64))
     return replace(table, folds=(fold,) if labelled else ())
 

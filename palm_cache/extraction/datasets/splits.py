@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -38,7 +38,7 @@ def is_part(name: str) -> bool:
 
 
 def split(
-    rows: Sequence[TableRow], reading: ReadingParams, files: Mapping[str, Place]
+    rows: Sequence[TableRow], reading: ReadingParams, file_of: Callable[[str], Place]
 ) -> tuple[Split, list[str]]:
     """Split labelled rows into folds.
 
@@ -46,8 +46,8 @@ def split(
     ----------
     rows : sequence of TableRow
         Those without a label are in no fold.
-    files : mapping
-        The file of every path.
+    file_of : callable
+        From a path to its file.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def split(
         notes += said
         if folds:
             return folds, notes
-    folds, said = _made(labelled, reading, files)
+    folds, said = _made(labelled, reading, file_of)
     return folds, notes + said
 
 
@@ -152,10 +152,10 @@ def held_out(
 
 
 def _made(
-    rows: Sequence[TableRow], reading: ReadingParams, files: Mapping[str, Place]
+    rows: Sequence[TableRow], reading: ReadingParams, file_of: Callable[[str], Place]
 ) -> tuple[Split, list[str]]:
     """Deal groups of rows into folds: those of a class, the largest first, to where the class is rarest."""
-    groups = _groups(rows, files)
+    groups = _groups(rows, file_of)
     count = min(reading.folds, len(set(groups)))
     if count < 2:
         return [(list(rows), [])], [f"all rows belong together ({rows[0].path}): there is no test set"]
@@ -181,7 +181,7 @@ def _made(
     ]
 
 
-def _groups(rows: Sequence[TableRow], files: Mapping[str, Place]) -> list[str]:
+def _groups(rows: Sequence[TableRow], file_of: Callable[[str], Place]) -> list[str]:
     """Return what every row belongs to: its group, else its folder or its recording, and its twins'."""
     if any(row.group for row in rows):
         own = [row.group or f"\0{row.path}" for row in rows]
@@ -193,7 +193,7 @@ def _groups(rows: Sequence[TableRow], files: Mapping[str, Place]) -> list[str]:
         # Folders are sites or recordings where every class lies in several; else classes, or nothing.
         by_folder = all(len(of_class) > 1 for of_class in spread.values())
         own = folders if by_folder else [row.path for row in rows]
-    same = twins({row.path: files[row.path] for row in rows}.items())
+    same = twins((path, file_of(path)) for path in dict.fromkeys(row.path for row in rows))
     leader = {name: name for name in own}
 
     def find(name: str) -> str:

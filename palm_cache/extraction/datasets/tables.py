@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import posixpath
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path, PureWindowsPath
 
 from palm_cache.errors import DataError, counted
@@ -13,7 +15,7 @@ from palm_cache.extraction.datasets.class_names import clean, named, suspicious,
 from palm_cache.extraction.datasets.listing import find_files
 from palm_cache.extraction.datasets.texts import on_disk
 from palm_cache.store.atomic import parse_json
-from palm_cache.types import Clip, ClipTable, Fold, Place
+from palm_cache.types import Clips, ClipTable, Fold, Place, Texts
 
 Folds = Sequence[tuple[Sequence["TableRow"], Sequence["TableRow"]]]
 """The train and test rows of every fold."""
@@ -66,7 +68,7 @@ def build_table(
     folds: Folds,
     notes: Iterable[str] = (),
     rows: Sequence[TableRow] = (),
-    found: tuple[Mapping[str, Place], Sequence[str]] | None = None,
+    found: tuple[Mapping[str, str], Sequence[str]] | None = None,
 ) -> ClipTable:
     """Make a table of clips from the train and test rows of every fold, and find their files.
 
@@ -100,15 +102,15 @@ def build_table(
     files, told = found or find_files(root, dict.fromkeys(row.path for row in kept))
     class_names = tuple(sorted({row.class_name for row in kept if row.class_name is not None}))
     label_of = {name: label for label, name in enumerate(class_names)}
-    clips = tuple(
-        Clip(
-            files[row.path],
-            on_disk(row.path),
-            None if row.class_name is None else label_of[row.class_name],
-            row.start,
-            row.end,
-        )
-        for row in kept
+    names = Texts(on_disk(row.path) for row in kept)
+    paths = Texts(files.get(row.path, row.path) for row in kept)
+    clips = Clips(
+        root,
+        names,
+        names if paths == names else paths,
+        array("q", (-1 if row.class_name is None else label_of[row.class_name] for row in kept)),
+        array("d", (row.start for row in kept)),
+        array("d", (nan if row.end is None else row.end for row in kept)),
     )
     numbered = tuple(
         Fold(*(torch.tensor([number_of[row] for row in part], dtype=torch.int64) for part in fold))
@@ -116,7 +118,7 @@ def build_table(
     )
     counts = Counter(row.class_name for row in kept if row.class_name is not None)
     said = (*notes, *said, *told, *suspicious(dict(sorted(counts.items()))), *_notes(folds))
-    groups = tuple(row.group for row in kept) if any(row.group for row in kept) else None
+    groups = Texts(row.group for row in kept) if any(row.group for row in kept) else None
     return ClipTable(dataset, class_names, clips, numbered, said, groups=groups)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from math import isnan, nan
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch import Tensor
 from palm_cache.errors import AudioError, DataError, counted
 from palm_cache.extraction.audio import duration, open_regular
 from palm_cache.params import ReadingParams
-from palm_cache.types import Clip, ClipTable, Fold, Place
+from palm_cache.types import Clip, ClipTable, Fold, Place, Texts
 
 ROUNDING = 0.05
 """Seconds by which an annotation may end after its recording without a word."""
@@ -32,10 +34,9 @@ def check_stretches(table: ClipTable) -> ClipTable:
         If one begins after its file's end.
     """
     lasts = _lengths()
-    clips, cut = list(table.clips), []
-    for row, clip in enumerate(table.clips):
-        if not clip.start and clip.end is None:
-            continue
+    ends, cut = table.clips.ends[:], []
+    for row in _stretches(table):
+        clip = table.clips[row]
         length = lasts(clip.file)
         if length is None:
             continue
@@ -45,7 +46,7 @@ def check_stretches(table: ClipTable) -> ClipTable:
                 "mend it, or, if the columns are about something else: --columns start=,end="
             )
         if clip.end is not None and clip.end > length - SAME_END:
-            clips[row] = replace(clip, end=None)
+            ends[row] = nan
             if clip.end > length + ROUNDING:
                 cut.append(f"{clip.name}, {clip.end:g} s of {length:.2f}")
     notes = [*table.notes]
@@ -55,7 +56,7 @@ def check_stretches(table: ClipTable) -> ClipTable:
         )
     if overlap := _overlapping(table):
         notes.append(overlap)
-    return replace(table, clips=tuple(clips), notes=tuple(notes))
+    return replace(table, clips=replace(table.clips, ends=ends), notes=tuple(notes))
 
 
 def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
@@ -67,33 +68,29 @@ def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
     if not reading.window:
         return table
     lasts = _lengths()
-    clips: list[Clip] = []
-    pieces: list[list[int]] = []
+    starts, ends = array("d"), array("d")
+    pieces: list[range] = []
     for clip in table.clips:
         end = lasts(clip.file) if clip.end is None else clip.end
-        starts = (
-            [] if end is None else _starts(clip.start, end, reading.window, reading.hop or reading.window)
-        )
-        pieces.append(list(range(len(clips), len(clips) + max(len(starts), 1))))
-        clips += [
-            replace(clip, start=start, end=min(round(start + reading.window, 6), end or start))
-            for start in starts[:-1]
-        ] + [replace(clip, start=start) for start in starts[-1:] or [clip.start]]
+        cuts = [] if end is None else _starts(clip.start, end, reading.window, reading.hop or reading.window)
+        pieces.append(range(len(starts), len(starts) + max(len(cuts), 1)))
+        starts.extend(cuts or [clip.start])
+        ends.extend(min(round(start + reading.window, 6), end or start) for start in cuts[:-1])
+        ends.append(nan if clip.end is None else clip.end)
+    row_of = [row for row, cuts in enumerate(pieces) for _ in cuts]
 
     def pieces_of(rows: Tensor) -> Tensor:
         return torch.tensor([piece for row in rows.tolist() for piece in pieces[row]], dtype=torch.int64)
 
     folds = tuple(Fold(pieces_of(fold.train), pieces_of(fold.test)) for fold in table.folds)
-    groups = table.groups or tuple(clip.name for clip in table.clips)
-    note = (
-        f"{counted(len(table.clips), 'row')} cut into {counted(len(clips), 'window')} of {reading.window:g} s"
-    )
+    groups = table.groups or table.clips.names
+    cut = f"{counted(len(table.clips), 'row')} cut into {counted(len(starts), 'window')}"
     return replace(
         table,
-        clips=tuple(clips),
+        clips=replace(table.clips.take(row_of), starts=starts, ends=ends),
         folds=folds,
-        notes=(*table.notes, note),
-        groups=tuple(group for group, cuts in zip(groups, pieces, strict=True) for _ in cuts),
+        notes=(*table.notes, f"{cut} of {reading.window:g} s"),
+        groups=Texts(groups[row] for row in row_of),
     )
 
 
@@ -120,9 +117,15 @@ def _lengths() -> Callable[[Place], float | None]:
     return length
 
 
+def _stretches(table: ClipTable) -> list[int]:
+    """Return the rows that are not whole files."""
+    borders = zip(table.clips.starts, table.clips.ends, strict=True)
+    return [row for row, (start, end) in enumerate(borders) if start or not isnan(end)]
+
+
 def _overlapping(table: ClipTable) -> str | None:
     """Say how many stretches overlap one of another class."""
-    if all(clip.end is None and not clip.start for clip in table.clips):
+    if not _stretches(table):
         return None
     by_file: dict[str, list[Clip]] = {}
     for clip in table.clips:

@@ -119,10 +119,11 @@ def opened(file: Place) -> BinaryIO:
     return fetched(file)
 
 
-def states(files: Sequence[Place]) -> list[bytes | None]:
+def states(files: Sequence[Place | str]) -> list[bytes | None]:
     """Return, without reading any file, what changes when a file's content does.
 
-    That is path, size, times and inode on this machine, size and ETag or time at a remote place.
+    That is path, size, times and inode on this machine, where a path may be text, size and ETag or time at a
+    remote place.
 
     Returns
     -------
@@ -132,8 +133,8 @@ def states(files: Sequence[Place]) -> list[bytes | None]:
     """
     from palm_cache.store.places.local import state
 
-    known_states: list[bytes | None] = [state(file) if isinstance(file, Path) else None for file in files]
-    away = [(row, file) for row, file in enumerate(files) if not isinstance(file, Path)]
+    away = [(row, file) for row, file in enumerate(files) if not isinstance(file, str | Path)]
+    known_states = [state(file) if isinstance(file, str | Path) else None for file in files]
     if away:
         from palm_cache.store.places.remote import listed_states
 

@@ -250,7 +250,7 @@ def open_file(path: Path) -> BinaryIO:
     return io.BufferedReader(io.FileIO(os.open(path, flags)))
 
 
-def state(file: Path, status: os.stat_result | None = None) -> bytes | None:
+def state(file: Path | str, status: os.stat_result | None = None) -> bytes | None:
     """Return a hash of path, size, times and inode of a file; see :func:`palm_cache.store.places.states`.
 
     Parameters

@@ -98,7 +98,7 @@ def test_the_folder_before_it_decides_between_files_of_one_name(tmp_path: Path) 
         (tmp_path / "sounds" / site).mkdir(parents=True)
         (tmp_path / "sounds" / site / "1.wav").write_bytes(site.encode())
     files, _ = find_files(tmp_path, ["/data/A/1.WAV", "/data/B/1.WAV"])
-    assert [file.read_bytes() for file in files.values()] == [b"a", b"b"]
+    assert [(tmp_path / file).read_bytes() for file in files.values()] == [b"a", b"b"]
 
 
 def test_nothing_outside_the_folder_is_ever_read(folder: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_windows_keep_label_fold_and_recording_together(folder: Path) -> None:
         assert test
         assert not train & test
         assert len(fold.train) + len(fold.test) == len(table.clips)
-    assert table.groups == tuple(clip.name for clip in table.clips)
+    assert table.groups == table.clips.names
 
 
 def test_a_labelled_stretch_is_cut_within_its_bounds(tmp_path: Path) -> None:
