@@ -165,10 +165,11 @@ def take_turn() -> Turn:
 
 def finish() -> tuple[NDArray[np.float32], int]:
     """Return the embeddings of all files, (n_files, dim), and the most bytes that this process has held."""
-    return _running[0].embeddings(), _peak_bytes()
+    return _running[0].embeddings(), peak_bytes()
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """Return the most bytes that this process has held; 0 on Windows, which does not say."""
     if sys.platform == "win32":
         return 0
     import resource

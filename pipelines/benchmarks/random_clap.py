@@ -19,12 +19,45 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTok
 from palm_cache.types import TEMPLATES
 
 
-def save_random_clap(directory: Path, config: ClapConfig) -> None:
-    """Save model, feature extractor and a tokenizer of a few words into a directory."""
-    torch.manual_seed(0)
+def save_random_clap(
+    directory: Path,
+    config: ClapConfig,
+    *,
+    seed: int = 0,
+    padding: str = "repeatpad",
+    texts: Sequence[str] = TEMPLATES,
+) -> Path:
+    """Save model, feature extractor and a tokenizer of a few words into a directory, and return that."""
+    torch.manual_seed(seed)
     ClapModel(config).save_pretrained(directory)
-    ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(directory)
-    train_tokenizer(TEMPLATES).save_pretrained(directory)
+    truncation = "fusion" if config.audio_config.enable_fusion else "rand_trunc"
+    ClapFeatureExtractor(truncation=truncation, padding=padding).save_pretrained(directory)
+    train_tokenizer(texts).save_pretrained(directory)
+    return directory
+
+
+def tiny_config(*, fused: bool = False) -> ClapConfig:
+    """Return a CLAP of a few thousand weights, with as many tokens as are trained."""
+    return ClapConfig(
+        audio_config={
+            "depths": [1, 1],
+            "num_attention_heads": [1, 2],
+            "patch_embeds_hidden_size": 8,
+            "num_hidden_layers": 2,
+            "hidden_size": 16,
+            "enable_fusion": fused,
+            "window_size": 8,
+        },
+        text_config={
+            "vocab_size": 400,
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 66,
+        },
+        projection_dim=24,
+    )
 
 
 def train_tokenizer(texts: Sequence[str], size: int = 400) -> RobertaTokenizerFast:

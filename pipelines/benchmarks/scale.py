@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.tasks import few_shot
+from palm_cache.bench.runners import peak_bytes
 from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
@@ -137,7 +138,7 @@ def measure(n_rows: int, folder: Path) -> Measured:
         extra.write_bytes((folder / "audio" / "0000" / "000.wav").read_bytes()[:-2] + b"\1\1")
         more = one_more(table, extra)
         added, one = _timed(lambda: extract(more))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_bytes()
     if (done.embedded, nothing.embedded, one.embedded) != (n_rows, 0, 1):
         raise RuntimeError(f"embedded {done.embedded}, {nothing.embedded} and {one.embedded} of {n_rows}")
     opened, store = _timed(lambda: FeatureStore(out))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.bench.extraction import machine
+from palm_cache.bench.runners import peak_bytes
 from palm_cache.retrieval.ranking import diverse, nearest
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader
@@ -87,7 +87,7 @@ def measure(store: Path, kind: str) -> dict[str, object]:
     """Time one kind of search in this process."""
     opened = FeatureStore(store)
     queries = np.random.default_rng(1).standard_normal((10, opened.header.dim), dtype=np.float32)
-    before = _peak()
+    before = peak_bytes()
     searches = {
         "one query": lambda: nearest(opened, queries[0], 10),
         "ten queries": lambda: nearest(opened, queries, 10),
@@ -105,12 +105,8 @@ def measure(store: Path, kind: str) -> dict[str, object]:
         "seconds, least": min(seconds),
         "seconds, median": float(np.median(seconds)),
         "core seconds": min(cpu),
-        "memory above the libraries', MiB": (_peak() - before) / MIB,
+        "memory above the libraries', MiB": (peak_bytes() - before) / MIB,
     }
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _command(store: Path) -> dict[str, object]:

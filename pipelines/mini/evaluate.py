@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -65,13 +66,10 @@ def accuracy(
 ) -> tuple[float, float]:
     """Return a head's accuracy, folds averaged first: mean and standard deviation over seeds."""
     heads, _ = fit_runs(features, FitParams(heads=(head,), shots=(shots,), seeds=SEEDS, template=template))
-    by_seed: dict[int, list[float]] = {}
-    for fitted in heads:
-        row, _ = evaluate_head(features, fitted)
-        by_seed.setdefault(fitted.run.seed, []).append(float(row["accuracy"]))  # type: ignore[arg-type]
-    means = [np.mean(values) for values in by_seed.values()]
+    scored = pd.DataFrame([evaluate_head(features, fitted)[0] for fitted in heads])
+    means = scored.groupby("seed")["accuracy"].mean()
     # A head that learns nothing has one seed.
-    return float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
+    return float(means.mean()), float(means.std()) if len(means) > 1 else 0.0
 
 
 def shuffled_accuracy(features: Features) -> float:

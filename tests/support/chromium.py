@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import os
@@ -133,8 +132,3 @@ class Page:
         """Return every message, error and breach of the page's rules."""
         told = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [json.dumps(event["params"]) for event in self.events() if event["method"] in told]
-
-    def screenshot(self) -> bytes:
-        """Return the page as PNG, whole."""
-        options = {"format": "png", "captureBeyondViewport": True}
-        return base64.b64decode(self.command("Page.captureScreenshot", options)["data"])

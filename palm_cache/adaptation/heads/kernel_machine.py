@@ -205,7 +205,7 @@ class KernelMachine(Head):
             "clips": unit(shots.audio.double()).float(),
             "weights": (inverse @ missing).float(),
             "bias": (chosen["balance"][:, None] * problem.surplus).float(),
-            **chosen,
+            **{name: chosen[name] for name in self.chooses},
         }
 
     def _pose(self, shots: Shots) -> _Problem:

@@ -43,7 +43,6 @@ class KernelRidge(KernelMachine):
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the shots and their weights."""
         solved = self.solve(shots)
-        del solved["prior_scale"], solved["blend"]
         return {**solved, "bias": solved["bias"] + unseen_bias(shots.labels, shots.n_classes)}
 
     @staticmethod
@@ -85,9 +84,7 @@ class Proker(KernelMachine):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the shots, their weights and the prompts."""
-        solved = self.solve(shots)
-        del solved["blend"]
-        return {**solved, "text": shots.text}
+        return {**self.solve(shots), "text": shots.text}
 
     @classmethod
     def scores(cls, state: Mapping[str, Tensor], audio: Tensor, parts: tuple[int, ...]) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import stretch, understand
-from palm_cache.extraction.datasets.listing import Listing, below, ending
+from palm_cache.extraction.datasets.listing import Listing, below, by_name, ending, folded
 from palm_cache.extraction.datasets.tables import TableRow
 from palm_cache.extraction.datasets.texts import decode, read_table
 from palm_cache.types import Place
@@ -121,11 +121,7 @@ class _Recordings:
         self.listing = listing
         self.annotated: set[str] = set()
         self.alone: list[str] = []
-        self.by_name: dict[str, list[str]] = {}
-        for path in listing.audio:
-            name = PurePosixPath(path)
-            for key in {name.name.casefold(), name.stem.casefold()}:
-                self.by_name.setdefault(key, []).append(path)
+        self.by_name = by_name(listing.audio)
 
     def of(self, path: str, tail: str) -> str | None:
         """Return the recording that is named like an annotation file, beside it or anywhere."""
@@ -136,7 +132,7 @@ class _Recordings:
         return self._find(PurePosixPath(name.replace("\\", "/")).name, name)
 
     def _find(self, name: str, said: str) -> str | None:
-        recordings = self.by_name.get(name.casefold(), [])
+        recordings = self.by_name.get(folded(name), [])
         beside = [path for path in recordings if PurePosixPath(path).parent == PurePosixPath(said).parent]
         recordings = beside or recordings
         if len(recordings) != 1:

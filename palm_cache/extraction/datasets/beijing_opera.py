@@ -1,8 +1,4 @@
-"""Beijing-Opera: single strokes of four percussion instruments.
-
-M. Tian, A. Srinivasamurthy, M. Sandler, X. Serra, "A Study of Instrument-wise Onset Detection in
-Beijing Opera Percussion Ensembles", ICASSP 2014.
-"""
+"""Beijing-Opera: single strokes of four percussion instruments."""
 
 from __future__ import annotations
 

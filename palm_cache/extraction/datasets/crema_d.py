@@ -1,8 +1,4 @@
-"""CREMA-D: actors saying twelve sentences in six emotions.
-
-H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma, "CREMA-D: Crowd-sourced
-Emotional Multimodal Actors Dataset", IEEE Transactions on Affective Computing 2014.
-"""
+"""CREMA-D: actors saying twelve sentences in six emotions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""ESC-50: environmental sounds, 50 classes in five folds.
-
-K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
-"""
+"""ESC-50: environmental sounds, 50 classes in five folds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""GT-Music-Genre: GTZAN, half-minute excerpts of ten genres of music.
-
-G. Tzanetakis, P. Cook, "Musical Genre Classification of Audio Signals", IEEE Transactions on Speech
-and Audio Processing 2002.
-"""
+"""GT-Music-Genre: GTZAN, half-minute excerpts of ten genres of music."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, str], tup
     if not astray:
         return files, ()
     taken = set(paths).difference(astray)
-    index = _index(
+    index = by_name(
         path for path in list_files(root).files if ending(path) in AUDIO_ENDINGS and path not in taken
     )
     candidates = {path: _candidates(path, index) for path in astray}
@@ -225,15 +225,16 @@ def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, str], tup
     return files, tuple(notes)
 
 
-def _folded(path: str) -> str:
+def folded(path: str) -> str:
+    """Return a path as those of other systems are compared with it: in slashes, normal form and case."""
     return unicodedata.normalize("NFC", legible(path).replace("\\", "/")).casefold()
 
 
-def _index(files: Iterable[str]) -> dict[str, list[str]]:
+def by_name(files: Iterable[str]) -> dict[str, list[str]]:
     """Return files by their folded names, with and without ending."""
     index: dict[str, list[str]] = {}
     for path in files:
-        name = PurePosixPath(_folded(path))
+        name = PurePosixPath(folded(path))
         for key in {name.name, name.stem}:
             index.setdefault(key, []).append(path)
     return index
@@ -241,12 +242,12 @@ def _index(files: Iterable[str]) -> dict[str, list[str]]:
 
 def _candidates(path: str, index: dict[str, list[str]]) -> list[str]:
     """Return the files that agree with a path in its name, and in as many folders before it as any does."""
-    target = PurePosixPath(_folded(path))
+    target = PurePosixPath(folded(path))
     known = ending(target.name) in AUDIO_ENDINGS
     named = index.get(target.name) or (index.get(target.stem, []) if known else [])
 
     def agreement(file: str) -> int:
-        mine, theirs = target.parts[-2::-1], PurePosixPath(_folded(file)).parts[-2::-1]
+        mine, theirs = target.parts[-2::-1], PurePosixPath(folded(file)).parts[-2::-1]
         return next(
             (count for count, (one, other) in enumerate(zip(mine, theirs, strict=False)) if one != other),
             min(len(mine), len(theirs)),

@@ -1,8 +1,4 @@
-"""NS-Instruments: NSynth, single notes of ten families of instruments.
-
-J. Engel, C. Resnick, A. Roberts, S. Dieleman, M. Norouzi, D. Eck, K. Simonyan, "Neural Audio
-Synthesis of Musical Notes with WaveNet Autoencoders", ICML 2017, arXiv:1704.01279.
-"""
+"""NS-Instruments: NSynth, single notes of ten families of instruments."""
 
 from __future__ import annotations
 
@@ -77,7 +73,8 @@ nsynth-test/examples.json, nsynth-test/audio/*.wav
   title = {Neural Audio Synthesis of Musical Notes with {WaveNet} Autoencoders},
   booktitle = {Proceedings of the 34th International Conference on Machine Learning},
   pages = {1068--1077},
-  year = {2017}
+  year = {2017},
+  eprint = {1704.01279}
 }
 """,
     hub="MahiA/NS-Instruments",

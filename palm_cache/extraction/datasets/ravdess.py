@@ -1,8 +1,4 @@
-"""RAVDESS: actors speaking and singing two sentences in eight emotions.
-
-S. R. Livingstone, F. A. Russo, "The Ryerson Audio-Visual Database of Emotional Speech and Song
-(RAVDESS)", PLoS ONE 2018.
-"""
+"""RAVDESS: actors speaking and singing two sentences in eight emotions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""SESA: sounds that matter to surveillance, and everyday sounds that could be taken for them.
-
-T. Spadini, "Sound Events for Surveillance Applications", Zenodo 2019.
-"""
+"""SESA: sounds that matter to surveillance, and everyday sounds that could be taken for them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""TUT2017: TUT Acoustic Scenes 2017, development set; 10 s each of fifteen places.
-
-A. Mesaros, T. Heittola, T. Virtanen, "TUT Database for Acoustic Scene Classification and Sound Event
-Detection", EUSIPCO 2016.
-"""
+"""TUT2017: TUT Acoustic Scenes 2017, development set; 10 s each of fifteen places."""
 
 from __future__ import annotations
 

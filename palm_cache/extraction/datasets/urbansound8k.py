@@ -1,8 +1,4 @@
-"""UrbanSound8K: ten folds of urban sounds.
-
-J. Salamon, C. Jacoby, J. P. Bello, "A Dataset and Taxonomy for Urban Sound Research",
-ACM Multimedia 2014.
-"""
+"""UrbanSound8K: ten folds of urban sounds."""
 
 from __future__ import annotations
 

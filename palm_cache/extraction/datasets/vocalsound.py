@@ -1,8 +1,4 @@
-"""VocalSound: laughter, sighs, coughs, throat clearing, sneezes and sniffs of 3,365 people.
-
-Y. Gong, J. Yu, J. Glass, "Vocalsound: A Dataset for Improving Human Vocal Sounds Recognition",
-ICASSP 2022, arXiv:2205.03433.
-"""
+"""VocalSound: laughter, sighs, coughs, throat clearing, sneezes and sniffs of 3,365 people."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor, nn
@@ -183,6 +183,38 @@ def official_htsat(name: str) -> str:
     for own, official in _HTSAT:
         name = name.replace(own, official)
     return name
+
+
+def shape_of(state: Mapping[str, Tensor], name: str) -> tuple[int, int]:
+    """Return the shape of a matrix; a small one where it is missing: :func:`fill_towers` says so."""
+    tensor = state.get(name)
+    return (1, 64) if tensor is None or tensor.ndim != 2 else (tensor.shape[0], tensor.shape[1])
+
+
+def count_layers(state: Mapping[str, Tensor], before: str) -> int:
+    """Return how many layers have weights whose names begin with ``before`` and the layer's number."""
+    numbered = re.compile(re.escape(before) + r"(\d+)\.")
+    return len({match[1] for name in state if (match := numbered.match(name))})
+
+
+def bert_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Tell the sizes of BERT or RoBERTa by its weights, as transformers' configurations call them."""
+    words, width = shape_of(state, f"{prefix}embeddings.word_embeddings.weight")
+    return {
+        "vocab_size": words,
+        "hidden_size": width,
+        "num_hidden_layers": count_layers(state, f"{prefix}encoder.layer."),
+        "num_attention_heads": max(1, width // 64),
+        "intermediate_size": shape_of(state, f"{prefix}encoder.layer.0.intermediate.dense.weight")[0],
+        "max_position_embeddings": shape_of(state, f"{prefix}embeddings.position_embeddings.weight")[0],
+    }
+
+
+def number_places(embeddings: nn.Module) -> None:
+    """Compute what embeddings of BERT do not save, which is empty where they were made on device ``meta``."""
+    places = torch.arange(cast(Any, embeddings).position_embeddings.num_embeddings)[None]
+    embeddings.register_buffer("position_ids", places, persistent=False)
+    embeddings.register_buffer("token_type_ids", torch.zeros_like(places), persistent=False)
 
 
 def fill_towers(

@@ -19,10 +19,13 @@ from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Request
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import (
+    bert_sizes,
     fill_towers,
+    number_places,
     official_htsat,
     other_model,
     read_tensors,
+    shape_of,
 )
 from palm_cache.extraction.encoders.clap import ClapEncoder, ClapParts
 from palm_cache.extraction.encoders.pretrained import load_tokenizer
@@ -94,11 +97,7 @@ def build_model(subject: str, state: Mapping[str, Tensor]) -> Any:
     """
     with torch.device("meta"):
         model: Any = ClapModel(_config(subject, state))
-    # What is computed and not saved was made without numbers.
-    embeddings = model.text_model.embeddings
-    places = torch.arange(embeddings.position_embeddings.num_embeddings)[None]
-    embeddings.register_buffer("position_ids", places, persistent=False)
-    embeddings.register_buffer("token_type_ids", torch.zeros_like(places), persistent=False)
+    number_places(model.text_model.embeddings)
     fill_towers(subject, "LAION's CLAP", {"": model}, state, _official)
     return model
 
@@ -122,28 +121,10 @@ def _config(subject: str, state: Mapping[str, Tensor]) -> ClapConfig:
             "enable_fusion": fused,
             "fusion_type": "aff_2d" if fused else None,
         },
-        text_config=_text_config(subject, state),
-        projection_dim=state["text_projection.2.weight"].shape[0],
+        # RoBERTa's own; transformers' default for CLAP is another.
+        text_config={**bert_sizes(state, "text_branch."), "layer_norm_eps": 1e-5},
+        projection_dim=shape_of(state, "text_projection.2.weight")[0],
     )
-
-
-def _text_config(subject: str, state: Mapping[str, Tensor]) -> dict[str, object]:
-    """Tell the size of RoBERTa by the weights."""
-    words = state.get("text_branch.embeddings.word_embeddings.weight")
-    places = state.get("text_branch.embeddings.position_embeddings.weight")
-    inner = state.get("text_branch.encoder.layer.0.intermediate.dense.weight")
-    if words is None or places is None or inner is None or "text_projection.2.weight" not in state:
-        raise EncoderError(f"{subject}: its text branch is not RoBERTa")
-    layers = {name.split(".")[3] for name in state if name.startswith("text_branch.encoder.layer.")}
-    return {
-        "vocab_size": words.shape[0],
-        "hidden_size": words.shape[1],
-        "num_hidden_layers": len(layers),
-        "num_attention_heads": words.shape[1] // 64,
-        "intermediate_size": inner.shape[0],
-        "max_position_embeddings": places.shape[0],
-        "layer_norm_eps": 1e-5,  # RoBERTa's own; transformers' default for CLAP is another
-    }
 
 
 def _official(name: str) -> str:

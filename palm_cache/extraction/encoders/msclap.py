@@ -28,7 +28,14 @@ from transformers import (
 
 from palm_cache.extraction.encoders.base import Request
 from palm_cache.extraction.encoders.cards import CARDS
-from palm_cache.extraction.encoders.checkpoints import fill_towers, read_tensors
+from palm_cache.extraction.encoders.checkpoints import (
+    bert_sizes,
+    count_layers,
+    fill_towers,
+    number_places,
+    read_tensors,
+    shape_of,
+)
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pengi_towers import (
     AUDIO,
@@ -44,6 +51,8 @@ from palm_cache.extraction.encoders.tokens import TokenTable, TokenTower, lay_ou
 from palm_cache.params import CLIP_TOKENIZER
 
 GET_IT = "get one from https://huggingface.co/microsoft/msclap"
+
+BASE = f"{TEXT}base."
 
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
 """Of Cnn14's blocks."""
@@ -193,15 +202,13 @@ def build_towers(subject: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioT
     old = is_2022(state)
     with torch.device("meta"):
         audio = Cnn14Tower() if old else PengiAudioTower()
-        base: Any = BertModel(_bert(state)) if old else GPT2Model(_gpt2(state))
+        base: Any = BertModel(BertConfig(**bert_sizes(state, BASE))) if old else GPT2Model(_gpt2(state))
         text = nn.ModuleDict({"base": base, "projection": Projection(base.config.hidden_size, DIM)})
     fill_towers(
         subject, "Microsoft's CLAP", {AUDIO: audio, TEXT: text}, state, _official_2022 if old else _official
     )
     if old:
-        places = torch.arange(base.config.max_position_embeddings)[None]
-        base.embeddings.register_buffer("position_ids", places, persistent=False)
-        base.embeddings.register_buffer("token_type_ids", torch.zeros_like(places), persistent=False)
+        number_places(base.embeddings)
     else:
         for block in base.h:
             places = base.config.n_positions
@@ -222,43 +229,19 @@ def _official_2022(name: str) -> str:
     return f"{AUDIO}base.{re.sub(r'^mel$', 'logmel_extractor.melW', name)}"
 
 
-def _bert(state: Mapping[str, Tensor]) -> BertConfig:
-    """Tell the size of BERT by the weights."""
-    words, width = _shape(state, "embeddings.word_embeddings.weight")
-    return BertConfig(
-        vocab_size=words,
-        hidden_size=width,
-        num_hidden_layers=_count(state, r"encoder\.layer\.(\d+)\."),
-        num_attention_heads=max(1, width // 64),
-        intermediate_size=_shape(state, "encoder.layer.0.intermediate.dense.weight")[0],
-        max_position_embeddings=_shape(state, "embeddings.position_embeddings.weight")[0],
-    )
-
-
 def _gpt2(state: Mapping[str, Tensor]) -> GPT2Config:
     """Tell the size of GPT-2 by the weights."""
-    words, width = _shape(state, "wte.weight")
+    words, width = shape_of(state, f"{BASE}wte.weight")
     return GPT2Config(
         vocab_size=words,
         n_embd=width,
-        n_layer=_count(state, r"h\.(\d+)\."),
+        n_layer=count_layers(state, f"{BASE}h."),
         n_head=max(1, width // 64),
-        n_inner=_shape(state, "h.0.mlp.c_fc.weight")[1],
-        n_positions=_shape(state, "wpe.weight")[0],
+        n_inner=shape_of(state, f"{BASE}h.0.mlp.c_fc.weight")[1],
+        n_positions=shape_of(state, f"{BASE}wpe.weight")[0],
         bos_token_id=None,
         eos_token_id=None,
     )
-
-
-def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, int]:
-    """Return the shape of a weight of the text model; a small one where it is missing: that is said later."""
-    tensor = state.get(f"{TEXT}base.{name}")
-    return (1, 64) if tensor is None or tensor.ndim != 2 else (tensor.shape[0], tensor.shape[1])
-
-
-def _count(state: Mapping[str, Tensor], layer: str) -> int:
-    pattern = re.compile(re.escape(f"{TEXT}base.") + layer)
-    return len({match[1] for name in state if (match := pattern.match(name))})
 
 
 def load_text_tokenizer(source: str, bert: bool) -> Any:

@@ -40,7 +40,9 @@ def check_promises(encoder: Encoder) -> None:
     EncoderError
         If a promise is broken.
     """
-    together = _try(encoder, waveforms := _noise(encoder, 2))
+    generator = torch.Generator().manual_seed(0)
+    waveforms = 0.1 * torch.randn(2, 1, encoder.window.samples, generator=generator)
+    together = _try(encoder, waveforms)
     alone = torch.cat([_try(encoder, waveform[None]) for waveform in waveforms])
     if not (together.isfinite().all() and alone.isfinite().all()):
         raise EncoderError(f"{encoder.spec}: made NaN or infinity of noise, {encoder.dim} numbers")
@@ -73,11 +75,6 @@ def _try(encoder: Encoder, waveforms: Tensor) -> Tensor:
         raise EncoderError(
             f"{encoder.spec}: cannot embed waveforms of shape {tuple(waveforms.shape)}: {_say(error)}"
         ) from error
-
-
-def _noise(encoder: Encoder, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return 0.1 * torch.randn(count, 1, encoder.window.samples, generator=generator)
 
 
 def _say(error: Exception) -> str:

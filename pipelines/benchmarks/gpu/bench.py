@@ -18,7 +18,7 @@ from transformers import ClapConfig
 from palm_cache.extraction.encoders.engine import feeding_processes
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
-from pipelines.benchmarks.random_clap import save_random_clap
+from pipelines.benchmarks.random_clap import save_random_clap, tiny_config
 
 WAYS = {
     "bf16": Recipe(precision="bf16"),
@@ -75,22 +75,7 @@ TINY = Sizes(
     1,
     "cpu",
     {"bf16": WAYS["bf16"], "fp32": WAYS["fp32"]},  # for a CPU, compiling takes minutes
-    ClapConfig(
-        audio_config={
-            "depths": [1, 1],
-            "num_attention_heads": [1, 2],
-            "patch_embeds_hidden_size": 8,
-            "num_hidden_layers": 2,
-            "hidden_size": 16,
-        },
-        text_config={
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-        },
-        projection_dim=24,
-    ),
+    tiny_config(),
     ("tests/extraction/test_gpu.py",),
     math.inf,
 )
