@@ -14,6 +14,7 @@ process of its own, for its peak memory. A million rows take 11 GB of disk for a
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import resource
 import struct
@@ -23,13 +24,14 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor
 
@@ -47,6 +49,8 @@ RATE = 16_000
 SAMPLES = RATE // 10
 N_CLASSES = 500
 SHOTS = 16
+HEADER_BYTES = 44
+"""Of a WAV file."""
 BATCH = 64
 
 
@@ -61,43 +65,17 @@ def null_encoder() -> MiniEncoder:
     return encoder  # type: ignore[return-value]
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What one number of rows costs; seconds unless said."""
-
-    rows: int
-    extract: float
-    again: float
-    """A second extraction, which finds that nothing is to be done."""
-    added: float
-    """A third one, for which a clip was added."""
-    open: float
-    read: float
-    """All of it."""
-    draw: float
-    """16 shots of each of 500 classes."""
-    before_bytes: int
-    """Memory of the process before the first extraction, libraries, table and all."""
-    extract_bytes: int
-    """Its peak, extractions over."""
-    files: int
-    """Of the store."""
-    bytes: int
-    cache_files: int
-
-
 def make_files(folder: Path, n_rows: int) -> ClipTable:
     """Write a dataset of short files, each different, a tenth of it test clips."""
     names = tuple(f"class {number:03}" for number in range(N_CLASSES))
-    header = struct.pack(
-        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 2 * SAMPLES, b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16,
-        b"data", 2 * SAMPLES,
-    )  # fmt: skip
-    sound = np.random.default_rng(0).integers(-8000, 8000, SAMPLES, dtype=np.int16)
+    encoded = io.BytesIO()
+    soundfile.write(encoded, np.random.default_rng(0).uniform(-0.25, 0.25, SAMPLES), RATE, format="WAV")
+    content = encoded.getvalue()
     for row in range(n_rows):
         if row % 1000 == 0:
             (folder / f"{row // 1000:04}").mkdir(parents=True)
-        (folder / _name(row)).write_bytes(header + struct.pack("<q", row) + sound[4:].tobytes())
+        own = struct.pack("<q", row)
+        (folder / _name(row)).write_bytes(content[:HEADER_BYTES] + own + content[HEADER_BYTES + 8 :])
     rows = torch.arange(n_rows)
     test = (rows // N_CLASSES) % 10 == 0
     clips = _whole_files(folder, map(_name, range(n_rows)))
@@ -120,8 +98,8 @@ def _whole_files(folder: Path, names: Iterable[str]) -> Clips:
     return Clips(folder, names, names, labels, array("d", [0.0]) * len(names), array("d", [nan]) * len(names))
 
 
-def measure(n_rows: int, folder: Path) -> Measured:
-    """Extract, look again, add a clip, open, read and draw."""
+def measure(n_rows: int, folder: Path) -> dict[str, float]:
+    """Extract, look again, add a clip, open, read and draw; return what each costs, mostly seconds."""
     table = make_files(folder / "audio", n_rows)
     time.sleep(2.1)  # files that have just been written are not trusted
     out, cache = folder / "features" / "many.zarr", folder / "features" / ".cache"
@@ -147,7 +125,20 @@ def measure(n_rows: int, folder: Path) -> Measured:
     files = [path for path in out.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     cached = sum(1 for path in cache.rglob("*.safetensors"))
-    return Measured(n_rows, first, again, added, opened, read, draw, before, peak, len(files), size, cached)
+    return {
+        "rows": n_rows,
+        "extract": first,
+        "extract again": again,
+        "extract one more": added,
+        "open": opened,
+        "read all": read,
+        f"draw {SHOTS} shots of {N_CLASSES} classes": draw,
+        "GB at the start": before / 1e9,
+        "peak GB": peak / 1e9,
+        "files of the store": len(files),
+        "GB of the store": size / 1e9,
+        "segments of the cache": cached,
+    }
 
 
 def measure_workers(folder: Path, n_rows: int = 10_000) -> None:
@@ -202,7 +193,7 @@ def compare_reading(folder: Path, n_rows: int = 100_000, dim: int = 1024, rounds
 
 
 def main() -> None:
-    """Measure every number of rows in a process of its own and print a table."""
+    """Measure every number of rows in a process of its own, which prints a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", help="comma-separated", default="10000,100000,1000000")
     parser.add_argument("--folder", type=Path, help="where to work", default=Path(tempfile.gettempdir()))
@@ -215,27 +206,12 @@ def main() -> None:
             (compare_reading if options.read else measure_workers)(Path(folder))
         return
     if options.one:
-        print(json.dumps(asdict(measure(options.one, options.folder))))
+        print(json.dumps(measure(options.one, options.folder)))
         return
-    print(
-        "     rows   extract s  us/row   again s   added s    open s    read s    draw s   start GB   peak GB"
-        "     files        GB  segments",
-        flush=True,
-    )
-    for number in (int(word) for word in options.rows.split(",")):
+    for number in options.rows.split(","):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            words = ["-m", "pipelines.benchmarks.scale", "--one", str(number), "--folder", folder]
-            done = subprocess.run([sys.executable, *words], check=True, stdout=subprocess.PIPE, text=True)
-        print(describe(Measured(**json.loads(done.stdout.splitlines()[-1]))), flush=True)
-
-
-def describe(one: Measured) -> str:
-    """Return a line of the table."""
-    return (
-        f"{one.rows:9}{one.extract:12.1f}{1e6 * one.extract / one.rows:8.0f}{one.again:10.2f}"
-        f"{one.added:10.2f}{one.open:10.3f}{one.read:10.2f}{one.draw:10.3f}{one.before_bytes / 1e9:11.2f}"
-        f"{one.extract_bytes / 1e9:10.2f}{one.files:10}{one.bytes / 1e9:10.2f}{one.cache_files:10}"
-    )
+            words = ["-m", "pipelines.benchmarks.scale", "--one", number, "--folder", folder]
+            subprocess.run([sys.executable, *words], check=True)
 
 
 if __name__ == "__main__":

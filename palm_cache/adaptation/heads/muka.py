@@ -115,10 +115,8 @@ class MukaCosine(Muka):
     prior = staticmethod(cosine_prior)
 
 
-class MukaFirstCosine(MukaFirst):
+class MukaFirstCosine(MukaCosine, MukaFirst):
     """MUKA that starts from the bare cosines of the first encoder alone: the authors' prior."""
 
     name: ClassVar[str] = "muka-first-cosine"
     learns: ClassVar[str] = "as muka, on top of the first encoder's bare cosines"
-    prior_scales: ClassVar[Grid] = Grid(COSINE_SCALES, default=1.0)
-    prior = staticmethod(cosine_prior)

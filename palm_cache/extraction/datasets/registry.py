@@ -167,16 +167,16 @@ def read_dataset(
     if missing and len(missing) == files:
         with reaching(check.folder):
             raise DataError(absence(table, check.folder, missing))
-    gone = (
-        f"{len(missing):,} of {counted(files, 'file is', 'files are')} missing or empty, e.g. {missing[0]}; "
-        f"all of them: palm-cache datasets --check {name_or_folder}"
-        if missing
-        else ""
-    )
-    problems = [*([gone] if gone else []), *check.differences]
+    gone = []
+    if missing:
+        gone.append(
+            f"{len(missing):,} of {counted(files, 'file is', 'files are')} missing or empty, e.g. "
+            f"{missing[0]}; all of them: palm-cache datasets --check {name_or_folder}"
+        )
+    problems = [*gone, *check.differences]
     if strict and problems:
         raise DataError(f"{table.dataset} in {check.folder} is not as it should be: {'; '.join(problems)}")
-    return replace(table, notes=(*([gone] if gone else []), *table.notes, *check.differences))
+    return replace(table, notes=(*gone, *table.notes, *check.differences))
 
 
 def check_dataset(

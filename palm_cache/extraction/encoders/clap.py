@@ -14,7 +14,6 @@ Keyword-to-Caption Augmentation", ICASSP 2023.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -28,6 +27,7 @@ from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pretrained import (
     TRANSFORMERS,
+    Parts,
     Repository,
     from_directory_or_hub,
     hash_config,
@@ -55,22 +55,6 @@ MOST = {
 """Constants of a processor, all whole numbers from 1, and what none of them is above."""
 
 ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
-
-
-@dataclass(frozen=True, slots=True)
-class ClapParts:
-    """What a checkpoint consists of, as transformers' own objects."""
-
-    model: Any
-    """ClapModel in float32."""
-    extractor: Any
-    """ClapFeatureExtractor; its constants define window and log-mel."""
-    tokenizer: Any
-    """A fast tokenizer."""
-    made_with: Mapping[str, str] = field(default_factory=dict)
-    """Where it came from."""
-    text_limit: int | None = None
-    """Tokens that it was trained to read at most, where that is less than it has positions."""
 
 
 class ClapAudioTower(nn.Module):
@@ -125,7 +109,7 @@ class ClapEncoder(Encoder):
     Parameters
     ----------
     request : Request
-    parts : ClapParts
+    parts : Parts
     whole_sha256 : callable
         Gives the hash of all weights, for stores of format 1.
 
@@ -139,11 +123,13 @@ class ClapEncoder(Encoder):
 
     more_constants: ClassVar[Mapping[str, object]] = {}
     """What a subclass does otherwise."""
+    text_limit: ClassVar[int | None] = None
+    """Tokens that it was trained to read at most, where that is less than it has positions."""
 
     def __init__(
         self,
         request: Request,
-        parts: ClapParts,
+        parts: Parts,
         whole_sha256: Callable[[], str] | None = None,
     ) -> None:
         model, extractor = parts.model, parts.extractor
@@ -172,7 +158,7 @@ class ClapEncoder(Encoder):
                 **TRANSFORMERS,
                 **self.more_constants,
             },
-            text=ClapTextTower(request.spec, model, parts.tokenizer, request.engine, parts.text_limit),
+            text=ClapTextTower(request.spec, model, parts.tokenizer, request.engine, self.text_limit),
             made_with=parts.made_with,
         )
         # The processor takes Slaney's mel bank for unfused models.
@@ -298,19 +284,14 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
     return {name: getattr(extractor, name) for name in names}
 
 
-def load_parts(source: str) -> ClapParts:
+def load_parts(source: str) -> Parts:
     """Load transformers' own model, feature extractor and tokenizer; raise as :meth:`ClapEncoder.load`."""
     return from_directory_or_hub(f"clap:{source}", source, _load_parts, ADVICE)
 
 
-def _load_parts(repository: Repository) -> ClapParts:
-    config = repository.config()
-    kind = config.get("model_type")
-    if kind != "clap":
-        raise EncoderError(
-            f"{repository.subject}: holds a model of type {kind!r}, not clap; try hf: for other models"
-        )
-    return ClapParts(
+def _load_parts(repository: Repository) -> Parts:
+    config = repository.config_of("clap")
+    return Parts(
         repository.model(ClapModel),
         repository.part("preprocessor_config.json", lambda: _load_extractor(repository)),
         repository.load(AutoTokenizer, "tokenizer files"),

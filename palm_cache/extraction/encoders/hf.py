@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Self, cast
 
@@ -23,6 +21,7 @@ from palm_cache.extraction.encoders.base import Encoder, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS, REMOTE_CODE
 from palm_cache.extraction.encoders.pretrained import (
     TRANSFORMERS,
+    Parts,
     Repository,
     from_directory_or_hub,
     hash_config,
@@ -44,18 +43,6 @@ OTHERS = {"clap": "clap:", "pe_audio": "pe-audio:", "pe_audio_video": "pe-audio:
 
 UNUSED = ("masked_spec_embed",)
 """Weights that only training needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class HfParts:
-    """What a checkpoint consists of, as transformers' own objects."""
-
-    model: Any
-    """The audio encoder, in float32."""
-    extractor: Any
-    made_with: Mapping[str, str] = field(default_factory=dict)
-    code_sha256: str | None = None
-    """Of the code that lies with the model and was run for it."""
 
 
 class HiddenLayer(nn.Module):
@@ -90,9 +77,11 @@ class HfEncoder(Encoder):
     Parameters
     ----------
     request : Request
-    parts : HfParts
+    parts : Parts
     layer : int, optional
         Hidden layer whose mean over time is taken.
+    code : str, optional
+        Hash of the code that lies with the model and was run for it.
 
     Raises
     ------
@@ -102,7 +91,9 @@ class HfEncoder(Encoder):
 
     card = CARDS["hf"]
 
-    def __init__(self, request: Request, parts: HfParts, layer: int | None = None) -> None:
+    def __init__(
+        self, request: Request, parts: Parts, layer: int | None = None, code: str | None = None
+    ) -> None:
         self._extractor, config = parts.extractor, parts.model.config
         rate = self._extractor.sampling_rate
         if not isinstance(rate, int) or rate <= 0:
@@ -131,7 +122,7 @@ class HfEncoder(Encoder):
                 "front_end": front_end_constants(self._extractor),
                 "layer": layer,
                 "shortest": self._shortest,
-                **({REMOTE_CODE: parts.code_sha256} if parts.code_sha256 else {}),
+                **({REMOTE_CODE: code} if code else {}),
                 **TRANSFORMERS,
             },
             made_with=parts.made_with,
@@ -142,9 +133,9 @@ class HfEncoder(Encoder):
         """Load a model and its feature extractor from the hub or a directory."""
         source, layer = split_layer(request)
         trusted = request.recipe.trust_remote_code
-        parts = from_directory_or_hub(request.spec, source, _load_parts, ADVICE, trusted=trusted)
-        encoder = cls(request, parts, layer)
-        if parts.code_sha256:
+        parts, code = from_directory_or_hub(request.spec, source, _load_parts, ADVICE, trusted=trusted)
+        encoder = cls(request, parts, layer, code)
+        if code:
             check_promises(encoder)
         return encoder
 
@@ -227,7 +218,8 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
     return constants
 
 
-def _load_parts(repository: Repository) -> HfParts:
+def _load_parts(repository: Repository) -> tuple[Parts, str | None]:
+    """Load them, and hash the code that lies with the model and was run for it."""
     subject, config = repository.subject, repository.config()
     kind = str(config.get("model_type"))
     if kind in OTHERS:
@@ -245,4 +237,5 @@ def _load_parts(repository: Repository) -> HfParts:
         model = model.get_encoder()
     if not (trusted or hasattr(model.config, "hidden_size")) or kind in ("encodec", "dac", "mimi"):
         raise EncoderError(f"{subject}: a model of type {kind!r} gives no hidden states; hf: cannot use it")
-    return HfParts(model, extractor, provenance(config), repository.hash_code(trusted) if trusted else None)
+    code = repository.hash_code(trusted) if trusted else None
+    return Parts(model, extractor, made_with=provenance(config)), code

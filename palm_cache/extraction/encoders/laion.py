@@ -27,15 +27,13 @@ from palm_cache.extraction.encoders.checkpoints import (
     read_tensors,
     shape_of,
 )
-from palm_cache.extraction.encoders.clap import ClapEncoder, ClapParts
-from palm_cache.extraction.encoders.pretrained import load_tokenizer
+from palm_cache.extraction.encoders.clap import ClapEncoder
+from palm_cache.extraction.encoders.pretrained import Parts, load_tokenizer
 from palm_cache.params import CLIP_TOKENIZER
 
 GET_IT = "get one from https://huggingface.co/lukewys/laion_clap"
 
 ROBERTA_TOKENIZER = "FacebookAI/roberta-base"
-TEXT_LENGTH = 77
-"""Tokens of a prompt that the originals read, start and end included."""
 
 FULL_SCALE = 32767.0
 
@@ -51,6 +49,7 @@ class LaionEncoder(ClapEncoder):
 
     card = CARDS["laion"]
     more_constants: ClassVar[Mapping[str, object]] = {"bits": 16}
+    text_limit: ClassVar[int | None] = 77
 
     @classmethod
     def load(cls, request: Request) -> Self:
@@ -71,7 +70,7 @@ class LaionEncoder(ClapEncoder):
         extractor = ClapFeatureExtractor(
             frequency_min=50, truncation="fusion" if fused else "rand_trunc", padding="repeatpad"
         )
-        return cls(request, ClapParts(model, extractor, tokenizer, text_limit=TEXT_LENGTH))
+        return cls(request, Parts(model, extractor, tokenizer))
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Return log-mel power in dB of waveforms rounded to 16 bits, (batch, samples) -> (..., mels)."""

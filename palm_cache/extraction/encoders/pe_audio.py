@@ -7,8 +7,6 @@ model gives them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +20,7 @@ from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pretrained import (
     TRANSFORMERS,
+    Parts,
     Repository,
     from_directory_or_hub,
     hash_config,
@@ -33,18 +32,6 @@ ADVICE = "give a directory that save_pretrained of model and processor wrote, or
 
 LONGEST_SECONDS = 30
 """Of sound that goes through the model at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class PeAudioParts:
-    """What a checkpoint consists of, as transformers' own objects."""
-
-    model: Any
-    extractor: Any
-    tokenizer: Any
-    frames: bool = False
-    """Whether it was trained frame by frame (``pe-a-frame-*``); then the mean over its frames is taken."""
-    made_with: Mapping[str, str] = field(default_factory=dict)
 
 
 class PeAudioTower(nn.Module):
@@ -64,7 +51,7 @@ class PeAudioTower(nn.Module):
 class PeAudioTextTower(TokenTower):
     """ModernBERT and PE-A's head for text."""
 
-    def __init__(self, spec: str, parts: PeAudioParts, engine: Engine) -> None:
+    def __init__(self, spec: str, parts: Parts, engine: Engine) -> None:
         model, config = parts.model, parts.model.config.text_config
         self._tower = nn.ModuleDict({"text": model.text_model, "head": model.text_audio_head})
         super().__init__(
@@ -88,7 +75,7 @@ class PeAudioTextTower(TokenTower):
 
 
 class PeAudioEncoder(Encoder):
-    """PE-A.
+    """PE-A; of a model that was trained frame by frame the mean over its frames is taken.
 
     Raises
     ------
@@ -99,7 +86,7 @@ class PeAudioEncoder(Encoder):
     one_shape = False
     card = CARDS["pe-audio"]
 
-    def __init__(self, request: Request, parts: PeAudioParts) -> None:
+    def __init__(self, request: Request, parts: Parts, frames: bool) -> None:
         extractor, config = parts.extractor, parts.model.config
         rate, hop = extractor.sampling_rate, extractor.hop_length
         if not all(isinstance(number, int) and number > 0 for number in (rate, hop)):
@@ -109,13 +96,13 @@ class PeAudioEncoder(Encoder):
         self._hop = hop
         super().__init__(
             request,
-            PeAudioTower(parts.model, parts.frames),
+            PeAudioTower(parts.model, frames),
             dim=int(config.text_config.hidden_size),
             sample_rate=rate,
             window=Window(LONGEST_SECONDS * rate, padding="nan"),
             constants={
                 "config_sha256": hash_config(config.audio_config),
-                "front_end": {"hop": hop, "frames": parts.frames},
+                "front_end": {"hop": hop, "frames": frames},
                 **TRANSFORMERS,
             },
             text=PeAudioTextTower(request.spec, parts, request.engine),
@@ -125,7 +112,7 @@ class PeAudioEncoder(Encoder):
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load a checkpoint from the hub or a directory."""
-        return cls(request, from_directory_or_hub(request.spec, request.source, _load_parts, ADVICE))
+        return cls(request, *from_directory_or_hub(request.spec, request.source, _load_parts, ADVICE))
 
     def embed_windows(self, waveforms: Tensor) -> Tensor:
         """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
@@ -137,17 +124,13 @@ class PeAudioEncoder(Encoder):
         return torch.from_numpy(np.pad(sound.cpu().numpy(), (0, missing), "reflect"))
 
 
-def _load_parts(repository: Repository) -> PeAudioParts:
-    config = repository.config()
-    kind = config.get("model_type")
-    if kind not in ("pe_audio", "pe_audio_video"):
-        raise EncoderError(
-            f"{repository.subject}: holds a model of type {kind!r}, not pe_audio; try hf: for other models"
-        )
-    return PeAudioParts(
+def _load_parts(repository: Repository) -> tuple[Parts, bool]:
+    """Load them, and say whether the model was trained frame by frame (``pe-a-frame-*``)."""
+    config = repository.config_of("pe_audio", "pe_audio_video")
+    parts = Parts(
         repository.model(PeAudioModel),
         repository.load(PeAudioFeatureExtractor),
         repository.load(AutoTokenizer, "tokenizer files"),
-        any("FrameLevel" in name for name in config.get("architectures") or ()),
         provenance(config),
     )
+    return parts, any("FrameLevel" in name for name in config.get("architectures") or ())

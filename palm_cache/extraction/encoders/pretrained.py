@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +48,20 @@ IRRELEVANT = {
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """What a checkpoint consists of, as transformers' own objects."""
+
+    model: Any
+    """In float32."""
+    extractor: Any
+    """Its constants define window and front end."""
+    tokenizer: Any = None
+    """A fast one, of a model that reads text."""
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    """Where it came from."""
+
+
+@dataclass(frozen=True, slots=True)
 class Repository:
     """A directory, or a repository of a hub, as transformers is asked for what lies there."""
 
@@ -80,6 +94,22 @@ class Repository:
     def load(self, kind: Any, name: str = "preprocessor_config.json") -> Any:
         """Load what one of transformers' classes makes of the files here; raise as :meth:`part`."""
         return self.part(name, lambda: kind.from_pretrained(self.place, **self.options))
+
+    def config_of(self, *kinds: str) -> dict[str, Any]:
+        """Read a model's configuration.
+
+        Raises
+        ------
+        EncoderError
+            If it is missing, damaged or a model's of none of some kinds.
+        """
+        config = self.config()
+        kind = config.get("model_type")
+        if kind not in kinds:
+            raise EncoderError(
+                f"{self.subject}: holds a model of type {kind!r}, not {kinds[0]}; try hf: for other models"
+            )
+        return config
 
     def config(self, name: str = "config.json") -> dict[str, Any]:
         """Read a model's ``config.json``, or another such file, as it stands; nothing it names is imported.
