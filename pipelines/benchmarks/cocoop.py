@@ -11,16 +11,16 @@ learned.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from palm_cache.extraction.encoders.mini import MiniEncoder, MiniTextTower
 from palm_cache.extraction.encoders.mini_towers import DIM
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.params import FitParams
-from palm_cache.types import PromptTokens
 from palm_cache.types.runs import Training
 from pipelines.benchmarks.fit import Shape, make_features, time_ours
 
@@ -28,16 +28,11 @@ DEMO = Shape("demo", n_classes=10, n_folds=5)
 PASSES = 3
 
 
-class Filling:
-    """mini's tower, as one that has nothing but ``encode``."""
-
-    def __init__(self, tower: MiniTextTower) -> None:
-        self.dim, self.token_dim, self.max_prompts = tower.dim, tower.token_dim, tower.max_prompts
-        self.tokens, self.encode, self._tower = tower.tokens, tower.encode, tower
-
-    def encode_behind(self, context: Tensor, tokens: PromptTokens) -> Tensor:
-        """Fill every prompt and encode it."""
-        return PromptTower.encode_behind(self._tower, context, tokens)
+def filling(tower: MiniTextTower) -> MiniTextTower:
+    """Return mini's tower, as one that fills every prompt with its context and encodes it."""
+    other = copy.copy(tower)
+    other.encode_behind = partial(PromptTower.encode_behind, tower)  # type: ignore[method-assign]
+    return other
 
 
 def measure(
@@ -47,7 +42,7 @@ def measure(
     features = make_features(shape, DIM)
     params = FitParams(heads=(head,), training=training)
     tower = MiniEncoder.load().text_tower()
-    before, filled = time_ours(features, params, passes, Filling(tower))
+    before, filled = time_ours(features, params, passes, filling(tower))
     after, ours = time_ours(features, params, passes, tower)
     apart = [
         float((one.state[name] - other.state[name]).abs().max())

@@ -206,16 +206,22 @@ def check_blindness(kind: type[Head]) -> None:
         _check_same_states(honest, fit_runs(changed, params, tower=tower)[0])
 
 
+def _noise(kind: type[Head], n_classes: int, labels: torch.Tensor, names: Sequence[str], seed: int) -> Shots:
+    """Shots of noise, (runs, n_train) labels, with a prompt of noise for every class."""
+    generator = torch.Generator().manual_seed(seed)
+    audio = unit(torch.randn(*labels.shape, 24, generator=generator))
+    text = unit(torch.randn(len(labels), n_classes, 24, generator=generator))
+    words, seeds = Words(LetterTower(24), tuple(names)), tuple(range(5, 5 + len(labels)))
+    return Shots(audio, labels, text * kind.reads_text, seeds, words, parts=parts_for(kind))
+
+
 def _check_absent_class(kind: type[Head]) -> None:
     """A class without a training clip is never guessed by heads that know nothing else of it."""
-    generator = torch.Generator().manual_seed(1)
-    audio = unit(torch.randn(1, 12, 24, generator=generator))
     labels = torch.arange(12)[None] % 2  # of three classes the last is missing
-    text = unit(torch.randn(3, 24, generator=generator)) if kind.reads_text else torch.zeros(3, 24)
-    words = Words(LetterTower(24), ("dog", "church bell", "siren"))
-    shots = Shots(audio, labels, text[None], (5,), words, parts=parts_for(kind))
+    shots = _noise(kind, 3, labels, ("dog", "church bell", "siren"), seed=1)
     state = kind(BARE_TEMPLATE, Training(epochs=3)).fit(shots)
-    logits = kind.logits(state, torch.randn(1, 200, 24, generator=generator), words)
+    clips = torch.randn(1, 200, 24, generator=torch.Generator().manual_seed(3))
+    logits = kind.logits(state, clips, shots.words)
     assert torch.isfinite(logits).all()
     if not kind.reads_text:
         assert set(logits.argmax(dim=-1).flatten().tolist()) == {0, 1}
@@ -223,15 +229,11 @@ def _check_absent_class(kind: type[Head]) -> None:
 
 def _check_blindness_to_names(kind: type[Head]) -> None:
     """The name of a class without a clip changes nothing that is learned of the others."""
-    generator = torch.Generator().manual_seed(2)
-    audio = unit(torch.randn(2, 24, 24, generator=generator))
-    labels = torch.arange(24).repeat(2, 1) % 4
-    text = unit(torch.randn(5, 24, generator=generator))
     states = []
-    for new, name in ((text[4], "siren"), (-text[1], "xylophone")):
-        words = Words(LetterTower(24), ("dog", "church bell", "rain", "wind", name))
-        prompts = torch.cat([text[:4], new[None]])
-        shots = Shots(audio, labels, prompts.expand(2, -1, -1), (5, 6), words, parts=parts_for(kind))
+    for sign, name in ((1, "siren"), (-1, "xylophone")):
+        names = ("dog", "church bell", "rain", "wind", name)
+        shots = _noise(kind, 5, torch.arange(24).repeat(2, 1) % 4, names, seed=2)
+        shots.text[:, 4] *= sign
         states.append(kind(BARE_TEMPLATE, Training(epochs=3)).fit(shots))
     for name in states[0]:
         one, other = states[0][name], states[1][name]
@@ -244,19 +246,15 @@ def _check_blindness_to_names(kind: type[Head]) -> None:
 
 def _check_batching(kind: type[Head]) -> None:
     """Runs fitted together, and logits of all of them at once, equal runs fitted alone."""
-    generator = torch.Generator().manual_seed(0)
-    audio = unit(torch.randn(2, 12, 24, generator=generator))
     labels = torch.arange(12).repeat(2, 1) % 3
-    text = unit(torch.randn(2, 3, 24, generator=generator))  # prompts of either run
+    shots = _noise(kind, 3, labels, ("dog", "church bell", "siren"), seed=0)  # prompts of either run
     head = kind(BARE_TEMPLATE, Training(epochs=3))
-    words = Words(LetterTower(24), ("dog", "church bell", "siren"))
-    parts = parts_for(kind)
-    together = head.fit(Shots(audio, labels, text, (5, 6), words, parts=parts))
-    logits = kind.logits(together, audio, words)
+    together = head.fit(shots)
+    logits = kind.logits(together, shots.audio, shots.words)
     assert logits.shape == (2, 12, 3)
-    for run, seed in enumerate((5, 6)):
-        one = slice(run, run + 1)
-        alone = head.fit(Shots(audio[one], labels[one], text[one], (seed,), words, parts=parts))
+    for run in range(2):
+        alone = head.fit(shots.of_runs(torch.tensor([run])))
         for name, value in alone.items():
             torch.testing.assert_close(together[name][run], value[0], atol=1e-5, rtol=0)
-        torch.testing.assert_close(kind.logits(alone, audio[run], words)[0], logits[run], atol=1e-3, rtol=0)
+        own = kind.logits(alone, shots.audio[run], shots.words)[0]
+        torch.testing.assert_close(own, logits[run], atol=1e-3, rtol=0)

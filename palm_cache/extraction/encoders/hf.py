@@ -29,6 +29,7 @@ from palm_cache.extraction.encoders.pretrained import (
     provenance,
 )
 from palm_cache.extraction.encoders.third_party import check_promises
+from palm_cache.extraction.hub import reason
 
 ADVICE = "give a directory that save_pretrained of model and feature extractor wrote, or a hub id"
 
@@ -152,10 +153,8 @@ class HfEncoder(Encoder):
         try:
             return int(tower(self._features(torch.zeros(rate))[None]).shape[-1])
         except Exception as error:  # somebody's code may raise anything
-            reason = " ".join(str(error).split())[:160]
             raise EncoderError(
-                f"{request.spec}: gives no hidden states for what its feature extractor makes: "
-                f"{type(error).__name__}: {reason}"
+                f"{request.spec}: gives no hidden states for what its extractor makes: {reason(error)}"
             ) from error
 
     def _features(self, sound: Tensor) -> Tensor:

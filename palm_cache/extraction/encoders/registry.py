@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
 from palm_cache.extraction.encoders.cards import CARDS, OWN, REMOTE_CODE, EncoderCard
+from palm_cache.extraction.hub import reason
 from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.store.fingerprint import fingerprint
 
@@ -162,9 +163,8 @@ def _import(subject: str, place: tuple[str, str, str]) -> type[Encoder]:
     try:
         kind = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a module of somebody's may raise anything
-        reason = " ".join(str(error).split())[:160]
         raise EncoderError(
-            f"encoder {subject}: cannot import {attribute} from {module}: {type(error).__name__}: {reason}"
+            f"encoder {subject}: cannot import {attribute} from {module}: {reason(error)}"
         ) from error
     finally:
         sys.path.pop()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from palm_cache.errors import EncoderError, PalmCacheError
 from palm_cache.extraction.encoders.base import Encoder, Request
+from palm_cache.extraction.hub import reason
 
 TOLERANCE = 1e-4
 """By which companions in a batch may move a vector, relative to its length."""
@@ -25,7 +26,7 @@ def load_own(kind: type[Encoder], request: Request) -> Encoder:
     except PalmCacheError:
         raise
     except Exception as error:
-        raise EncoderError(f"{request.spec}: cannot be loaded: {_say(error)}") from error
+        raise EncoderError(f"{request.spec}: cannot be loaded: {reason(error)}") from error
     if not isinstance(encoder, Encoder) or not hasattr(encoder, "audio_tower"):
         raise EncoderError(f"{request.spec}: load must return an encoder whose __init__ called Encoder's")
     check_promises(encoder)
@@ -58,7 +59,7 @@ def check_promises(encoder: Encoder) -> None:
         except PalmCacheError:
             raise
         except Exception as error:
-            raise EncoderError(f"{encoder.spec}: cannot embed a prompt: {_say(error)}") from error
+            raise EncoderError(f"{encoder.spec}: cannot embed a prompt: {reason(error)}") from error
         if text.shape != (2, encoder.dim):
             raise EncoderError(
                 f"{encoder.spec}: made text vectors of shape {tuple(text.shape)} of two prompts; "
@@ -73,9 +74,5 @@ def _try(encoder: Encoder, waveforms: Tensor) -> Tensor:
         raise
     except Exception as error:
         raise EncoderError(
-            f"{encoder.spec}: cannot embed waveforms of shape {tuple(waveforms.shape)}: {_say(error)}"
+            f"{encoder.spec}: cannot embed waveforms of shape {tuple(waveforms.shape)}: {reason(error)}"
         ) from error
-
-
-def _say(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
