@@ -286,7 +286,7 @@ class Extractor:
         same = ("dataset", "source", "encoder", "fingerprint", *TEXT_FIELDS, "rows_sha256")
         if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
             return ""
-        thorough = self.resources.check == "content" or present.store.is_near
+        thorough = self.resources.check == "content" or present.store.folder.is_near
         problems = present.store.file_problems("everything") if thorough else []
         return f"made anew: {problems[0]}" if problems else None
 

@@ -28,7 +28,7 @@ import zarr
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
-from palm_cache.errors import DamagedStoreError, DataError, StoreError, reason_of
+from palm_cache.errors import DamagedStoreError, DataError, StoreError
 from palm_cache.store.header import StoredRows, row_keys, twins
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.root import StoreRoot
@@ -59,7 +59,7 @@ class FeatureStore(StoreRoot):
         problems = self.file_problems("metadata")
         if problems:
             raise self._damaged(problems[0])
-        return zarr.open_group(self._folder.zarr(), mode="r", zarr_format=3)
+        return zarr.open_group(self.folder.zarr(), mode="r", zarr_format=3)
 
     @cached_property
     def _audio_shape(self) -> tuple[int, int, int]:
@@ -89,7 +89,7 @@ class FeatureStore(StoreRoot):
 
     def groups(self) -> list[str] | None:
         """Return the group of every row, ``None`` where none are named."""
-        return [str(name) for name in self._read("group")] if f"group/{STORE_ROOT}" in self._files else None
+        return [str(name) for name in self._read("group")] if f"group/{STORE_ROOT}" in self.manifest else None
 
     def labels(self) -> Tensor:
         """Return the label of every row, (rows,) int64; -1 is unlabelled."""
@@ -110,7 +110,7 @@ class FeatureStore(StoreRoot):
         ]
 
     def _fold_numbers(self) -> list[int]:
-        matches = (re.fullmatch(r"folds/(\d+)/train/zarr\.json", name) for name in self._files)
+        matches = (re.fullmatch(r"folds/(\d+)/train/zarr\.json", name) for name in self.manifest)
         return sorted(int(match[1]) for match in matches if match)
 
     def _integers(self, name: str) -> Tensor:
@@ -180,17 +180,13 @@ class FeatureStore(StoreRoot):
         """
         name = chunk_name(number)
         shape = (min(CHUNK_ROWS, self.n_clips), *self._audio_shape[1:])
-        if name not in self._files:
+        if name not in self.manifest:
             return np.zeros(shape, np.float32)
-        try:
-            content = self._folder.read(name)
+        with self._reading("audio"):
+            content = self.folder.read(name)
             if crc32c(content) != CRC32C_OF_WHOLE:
-                raise ValueError("its checksum fails")
+                raise ValueError(f"the checksum of {name} fails")
             return np.frombuffer(content, "<f4")[:-1].reshape(shape)
-        except ValueError as error:
-            raise self._damaged(f"audio is damaged ({name}: {error})") from error
-        except OSError as error:
-            raise StoreError(f"{self.path}: {name} cannot be read: {reason_of(error)}") from error
 
     def spans(self) -> list[slice]:
         """Return the rows that lie in one file each."""
@@ -262,22 +258,16 @@ class FeatureStore(StoreRoot):
         return problems
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        try:
+        with self._reading(name):
             array = self._group[name]
             if not isinstance(array, zarr.Array):
                 raise TypeError("not an array")
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(f"{name} is damaged ({error})") from error
-        return array
+            return array
 
     def _read(self, name: str, rows: slice = slice(None)) -> Any:
         array = self._array(name)
-        try:
+        with self._reading(name):
             return array[rows]
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise self._damaged(f"{name} is damaged ({error})") from error
-        except OSError as error:
-            raise StoreError(f"{self.path}: {name} cannot be read: {reason_of(error)}") from error
 
 
 def chunk_name(number: int) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -42,18 +43,19 @@ class StoreRoot:
     """
 
     def __init__(self, path: Place) -> None:
-        self.path, self._folder = path, folder(path)
+        self.path, self.folder = path, folder(path)
         try:
-            root = read_root(self._folder)
+            root = read_root(self.folder)
             if root is None:
                 raise absent_store(path)
             attributes = root["attributes"]
             check_format(attributes, path)
             header = read_header(attributes)
             self.header = replace(header, source=read_source(header.source, path.parent))
-            self._files: dict[str, tuple[int, str]] = {
+            self.manifest: dict[str, tuple[int, str]] = {
                 str(name): (int(size), str(sha256)) for name, (size, sha256) in attributes["files"].items()
             }
+            """Size and hash of every file but the root, by its path below the store's folder."""
             whole = attributes["sha256"] == root_hash(root)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(f"not a readable feature store ({error})") from error
@@ -68,6 +70,16 @@ class StoreRoot:
             f"{self.path}: {what}; make it anew, from what the cache knows, with: {command}"
         )
 
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Turn what reading a part of the store raises into a line: on the part, or on a disk that fails."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, RuntimeError, FileNotFoundError) as error:
+            raise self._damaged(f"{what} is damaged ({reason_of(error)})") from error
+        except OSError as error:
+            raise StoreError(f"{self.path}: {what} cannot be read: {reason_of(error)}") from error
+
     def file_problems(self, reads: Literal["nothing", "metadata", "everything"]) -> list[str]:
         """Hold the files of the store against its manifest; one line per problem.
 
@@ -77,47 +89,30 @@ class StoreRoot:
             Beside which files there are, and their sizes: the content of the small ones that describe the
             others, or of all.
         """
-        sizes = self._folder.files()
+        sizes = self.folder.files()
 
         def problem(name: str) -> str:
-            size, sha256 = self._files[name]
+            size, sha256 = self.manifest[name]
             if name not in sizes:
                 return f"{name} is missing"
             if sizes[name] != size:
                 return f"{name} has {sizes[name]} bytes instead of {size}"
             if reads == "everything" or (reads == "metadata" and name.endswith(STORE_ROOT)):
-                return f"{name} is damaged" * (file_hash(self._folder.read(name)) != sha256)
+                return f"{name} is damaged" * (file_hash(self.folder.read(name)) != sha256)
             return ""
 
         with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock
-            return [text for text in pool.map(problem, self._files) if text]
-
-    @property
-    def manifest(self) -> Mapping[str, tuple[int, str]]:
-        """Size and hash of every file but the root, by its path below the store's folder."""
-        return self._files
-
-    @property
-    def file_names(self) -> list[str]:
-        """Paths of all its files below its folder."""
-        return [*self._files, STORE_ROOT]
-
-    @property
-    def is_near(self) -> bool:
-        """Whether reading all of it costs little."""
-        return self._folder.is_near
+            return [text for text in pool.map(problem, self.manifest) if text]
 
     @cached_property
     def n_clips(self) -> int:
         """Number of rows, embedded or not; known from one small file, which costs little far away, too."""
         name = f"audio/{STORE_ROOT}"
-        try:
-            content = self._folder.read(name)
-            if file_hash(content) != self._files[name][1]:
+        with self._reading(name):
+            content = self.folder.read(name)
+            if file_hash(content) != self.manifest[name][1]:
                 raise ValueError("it does not match its manifest")
             return int(parse_json(content)["shape"][0])
-        except (ValueError, KeyError, TypeError, IndexError, FileNotFoundError) as error:
-            raise self._damaged(f"{name} is damaged ({error})") from error
 
 
 def exists(path: Place) -> bool:
