@@ -61,8 +61,7 @@ def embed(table: ClipTable, folder: Path, recipe: Recipe, device: str, **more: o
 
 
 def cosines(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    both = (torch.from_numpy(some).double(), torch.from_numpy(others).double())
-    return np.asarray(torch.cosine_similarity(*both))
+    return np.asarray(torch.cosine_similarity(torch.tensor(some).double(), torch.tensor(others).double()))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
@@ -172,7 +171,8 @@ def test_killed_and_resumed_it_gives_what_one_run_gives(table: ClipTable, tmp_pa
     words = ["extract", "--dataset", str(folder), "--out", str(out), "--device", "cuda", "--batch-size", "4"]
     process = subprocess.Popen([sys.executable, "-c", COMMAND, *words])
     deadline = time.monotonic() + 120
-    while not list(out.parent.glob(".cache/audio-*/*.safetensors")) and process.poll() is None:
+    while not list(out.parent.glob(".cache/audio-*/*.safetensors")):
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
