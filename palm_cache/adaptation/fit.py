@@ -275,16 +275,18 @@ def _gather(
     """Return what a head learns from, of runs whose shots are ``rows`` (runs, n_train)."""
     n_views = features.audio.shape[1]
     # Every view of a clip is a training example of its own.
-    audio, labels = (
-        unit(features.audio[rows]).flatten(1, 2),
-        features.labels[rows].repeat_interleave(n_views, dim=1),
-    )
+    audio = unit(features.audio[rows]).flatten(1, 2)
+    labels = features.labels[rows].repeat_interleave(n_views, dim=1)
+    if _starts_from_shots(features, head):
+        text = class_means(audio, labels, len(features.class_names))
+    else:
+        # What it does not read it is not given.
+        nothing = torch.zeros(len(features.class_names), features.audio.shape[2])
+        text = (text_of(features, head.prompt) if head.reads_text else nothing).expand(len(runs), -1, -1)
     return Shots(
         audio=audio,
         labels=labels,
-        text=class_means(audio, labels, len(features.class_names))
-        if _starts_from_shots(features, head)
-        else _prompts(features, head).expand(len(runs), -1, -1),
+        text=text,
         seeds=tuple(run.seed for run in runs),
         words=words,
         views=n_views,
@@ -332,13 +334,6 @@ def _need_text(features: Features, head: type[Head]) -> None:
 
 def _starts_from_shots(features: Features, head: Head) -> bool:
     return not features.templates and head.reads_text and head.can_start_from_shots
-
-
-def _prompts(features: Features, head: Head) -> Tensor:
-    """Return the text that a head starts from; what it does not read it is not given."""
-    if not head.reads_text:
-        return torch.zeros(len(features.class_names), features.audio.shape[2])
-    return text_of(features, head.prompt)
 
 
 def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:

@@ -15,12 +15,7 @@ from palm_cache.types.runs import Run, parse_shots
 def plan_runs(features: Features, params: FitParams) -> list[Run]:
     """Return every run that the parameters ask for on a dataset, each once.
 
-    Heads that learn nothing have one run per fold, with shots 0 and seed 0.
-
-    Raises
-    ------
-    DataError
-        If a fold does not exist, or there is none.
+    Heads that learn nothing have one run per fold, with shots 0 and seed 0. Raises as :func:`.folds_of`.
     """
     folds = folds_of(features, params.folds)
     runs = []

@@ -69,20 +69,16 @@ class LinearProbe(Head):
         """Choose C and fit, run after run: scikit-learn knows no batches."""
         # Matrices as small as these gain nothing from threads, and lose most of their time to them.
         with threadpool_limits(limits=1, user_api="blas"):
-            return self._fit(shots, tick)
-
-    def _fit(self, shots: Shots, tick: Tick) -> dict[str, Tensor]:
-        n_classes = shots.n_classes
-        directions, features = torch.linalg.qr(shots.audio.double().transpose(-1, -2))
-        features = features.transpose(-1, -2)  # (runs, n_examples, rank)
-        chosen = shots.chosen or self._choose(shots, features, tick)
-        weights, biases = [], []
-        for run, strength in enumerate(chosen["C"].tolist()):
-            weight, bias = _regress(_model(strength, TOLERANCE), features[run], shots.labels[run], n_classes)
-            weights.append(weight)
-            biases.append(bias)
-        weight = torch.stack(weights) @ directions.transpose(-1, -2)
-        return {"weight": weight.float(), "bias": torch.stack(biases).float(), **chosen}
+            directions, features = torch.linalg.qr(shots.audio.double().transpose(-1, -2))
+            features = features.transpose(-1, -2)  # (runs, n_examples, rank)
+            chosen = shots.chosen or self._choose(shots, features, tick)
+            fitted = [
+                _regress(_model(strength, TOLERANCE), features[run], shots.labels[run], shots.n_classes)
+                for run, strength in enumerate(chosen["C"].tolist())
+            ]
+            weights, biases = (torch.stack(parts) for parts in zip(*fitted, strict=True))
+            weight = weights @ directions.transpose(-1, -2)
+            return {"weight": weight.float(), "bias": biases.float(), **chosen}
 
     def _choose(self, shots: Shots, features: Tensor, tick: Tick) -> Mapping[str, Tensor]:
         n_classes = shots.n_classes

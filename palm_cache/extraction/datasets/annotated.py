@@ -150,8 +150,6 @@ class _Recordings:
     def notes(self) -> list[str]:
         """What belongs to no recording."""
         alone = list(dict.fromkeys(self.alone))
-        return (
-            [f"no recording, or several, for {counted(len(alone), 'annotation')}: {named(alone)}"]
-            if alone
-            else []
-        )
+        if not alone:
+            return []
+        return [f"no recording, or several, for {counted(len(alone), 'annotation')}: {named(alone)}"]

@@ -64,12 +64,10 @@ def split(
     labelled = [row for row in rows if row.class_name is not None]
     if not labelled:
         return [], []
-    unlabelled = len(rows) - len(labelled)
-    notes = (
-        [f"{unlabelled:,} of {counted(len(rows), 'row has', 'rows have')} no label, and are in no fold"]
-        if unlabelled
-        else []
-    )
+    notes = []
+    if unlabelled := len(rows) - len(labelled):
+        of_rows = counted(len(rows), "row has", "rows have")
+        notes.append(f"{unlabelled:,} of {of_rows} no label, and are in no fold")
     if reading.test == "none":
         return [(labelled, [])], notes
     if any(row.part for row in labelled):
@@ -104,15 +102,10 @@ def _given(rows: Sequence[TableRow]) -> tuple[Split, list[TableRow], list[str]]:
 
     If the table names one part only, there are no folds: they are to be made of its rows.
     """
-    without = sum(not row.part for row in rows)
-    notes = (
-        [
-            f"{counted(without, 'labelled row is', 'labelled rows are')} of no part of the split, and "
-            "in no fold"
-        ]
-        if without
-        else []
-    )
+    notes = []
+    if without := sum(not row.part for row in rows):
+        of_none = counted(without, "labelled row is", "labelled rows are")
+        notes.append(f"{of_none} of no part of the split, and in no fold")
     rows = [row for row in rows if row.part]
     numbers = [_fold_number(row.part) for row in rows]
     if None not in numbers:

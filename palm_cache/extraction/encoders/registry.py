@@ -102,9 +102,8 @@ def check_spec(spec: str) -> None:
     name, source = split_spec(spec)
     if name == OWN.name and not re.fullmatch(r"[^:]+:[^:]+(:.*)?", source):
         raise EncoderError(f"encoder {spec!r}: write python:MODULE:CLASS, e.g. python:my_encoder:Birds")
-    card = CARDS.get(name)
-    if card is not None and not source and ":" in card.spec:
-        raise EncoderError(f"encoder {spec!r}: say which weights: {card.spec}, e.g. {card.example}")
+    if name in CARDS:
+        _need_source(spec, source, CARDS[name])
 
 
 def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto") -> Encoder:
@@ -131,27 +130,26 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
     recipe = recipe or Recipe()
     if recipe.trust_remote_code and split_spec(spec)[0] != "hf":
         raise EncoderError(f"encoder {spec!r}: --trust-remote-code is for hf: alone; leave it out")
-    kind, source, own = _find(spec)
+    check_spec(spec)
+    name, source = split_spec(spec)
+    if name == OWN.name:
+        module, _, rest = source.partition(":")
+        attribute, _, source = rest.partition(":")
+        kind = _import(spec, (module, ":", attribute))
+    else:
+        kind = encoder_class(name)
+        _need_source(spec, source, kind.card)
     request = Request(spec, source, Engine.of(recipe, device), recipe)
-    if not own:
+    if name in CARDS:
         return kind.load(request)
     from palm_cache.extraction.encoders.third_party import load_own
 
     return load_own(kind, request)
 
 
-def _find(spec: str) -> tuple[type[Encoder], str, bool]:
-    """Return class and source of a spec, and whether the class is another's than palm-cache's."""
-    check_spec(spec)
-    name, source = split_spec(spec)
-    if name == OWN.name:
-        module, _, class_name = source.partition(":")
-        attribute, _, source = class_name.partition(":")
-        return _import(spec, (module, ":", attribute)), source, True
-    kind = encoder_class(name)
-    if not source and ":" in kind.card.spec:
-        raise EncoderError(f"encoder {spec!r}: say which weights: {kind.card.spec}, e.g. {kind.card.example}")
-    return kind, source, name not in CARDS
+def _need_source(spec: str, source: str, card: EncoderCard) -> None:
+    if not source and ":" in card.spec:
+        raise EncoderError(f"encoder {spec!r}: say which weights: {card.spec}, e.g. {card.example}")
 
 
 def _import(subject: str, place: tuple[str, str, str]) -> type[Encoder]:
