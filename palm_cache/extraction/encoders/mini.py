@@ -44,6 +44,7 @@ from palm_cache.extraction.encoders.mini_towers import (
     log_mel,
 )
 from palm_cache.extraction.encoders.text import PromptTower
+from palm_cache.extraction.hub import reason
 from palm_cache.types import PromptTokens
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
@@ -148,9 +149,8 @@ class MiniEncoder(Encoder):
         try:
             towers.load_state_dict(state)
         except RuntimeError as error:
-            first = " ".join(str(error).split())[:120]
             raise EncoderError(
-                f"{weights}: not weights of this version of mini ({first}); reinstall"
+                f"{weights}: not weights of this version of mini ({reason(error)}); reinstall"
             ) from error
         return cls(request or Request("mini", "", CPU), towers, hashlib.sha256(content).hexdigest())
 

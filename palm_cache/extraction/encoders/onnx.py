@@ -28,6 +28,7 @@ from palm_cache.extraction.encoders.base import Encoder, Padding, Request, Windo
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import not_a_graph
 from palm_cache.extraction.encoders.engine import Engine, cpu_workers
+from palm_cache.extraction.hub import reason
 from palm_cache.store.atomic import parse_json
 
 PADDINGS: Mapping[str, Padding] = {"zeros": "nan", "tile": "tile", "repeat-pad": "repeat-pad"}
@@ -137,9 +138,8 @@ class OnnxEncoder(Encoder):
         try:
             vector = tower(noise)
         except Exception as error:  # onnxruntime's own
-            reason = " ".join(str(error).split())[:160]
             raise EncoderError(
-                f"{request.spec}: cannot embed {description.seconds} s of noise: {reason}"
+                f"{request.spec}: cannot embed {description.seconds} s of noise: {reason(error)}"
             ) from error
         if not vector.isfinite().all():
             raise EncoderError(f"{request.spec}: made NaN or infinity of noise, {vector.shape[1]} numbers")
@@ -186,8 +186,8 @@ def read_description(spec: str, file: Path) -> Description:
     try:
         content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not JSON"
-        raise EncoderError(f"{spec}: {file}: {reason}; write what the graph hears: {example}") from error
+        fault = error.strerror if isinstance(error, OSError) else "not JSON"
+        raise EncoderError(f"{spec}: {file}: {fault}; write what the graph hears: {example}") from error
     if not isinstance(content, dict):
         raise EncoderError(f"{spec}: {file}: write what the graph hears: {example}")
     for name in content:
@@ -229,9 +229,8 @@ def _open(spec: str, content: bytes, engine: Engine) -> Any:
     try:
         return onnxruntime.InferenceSession(content, session, providers=providers)
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         raise EncoderError(
-            f"{spec}: not a graph that onnxruntime can run, whole in one file: {reason}"
+            f"{spec}: not a graph that onnxruntime can run, whole in one file: {reason(error)}"
         ) from error
 
 
