@@ -21,7 +21,8 @@
     │   └── AbsentRepositoryError    a hub shows no such repository to this user
     └── OutputError              a result cannot be written
 
-A message says what is wrong, where, and what to do next, in one or two lines.
+A message says what is wrong, where, and what to do next, in one or two lines. It holds names of parameters
+in backquotes: so a command says them as they are typed.
 Anything that is not a ``PalmCacheError`` is a defect of palm-cache and keeps its traceback.
 """
 
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 _USER = re.compile(r"(?<=://)(?:[^\s/\"'<>]*|[^\s/@:\"'<>]+:(?!\d+/)[^\s@\"'<>]*)@")
@@ -56,6 +57,9 @@ def without_credentials(text: str) -> str:
 
 NAMED = 3
 """Of names that may have been meant, so many are named."""
+
+_PARAMETER = re.compile(r"`(\w+)`")
+"""A parameter in a message, by its name in Python."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What moves a cursor, ends a line, turns the direction of writing or cannot be written at all."""
@@ -99,6 +103,13 @@ class PalmCacheError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(without_credentials(message))
+
+    def __str__(self) -> str:
+        return self.naming({})
+
+    def naming(self, options: Mapping[str, str]) -> str:
+        """Return the message with parameters called as they are on a command line, else as in Python."""
+        return _PARAMETER.sub(lambda found: options.get(found[1], found[1]), self.args[0])
 
 
 class DataError(PalmCacheError):

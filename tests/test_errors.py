@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from palm_cache.errors import StoreError, counted, did_you_mean, visible, without_credentials
@@ -25,6 +27,15 @@ from palm_cache.errors import StoreError, counted, did_you_mean, visible, withou
 def test_credentials_of_urls_are_left_out(text: str, shown: str) -> None:
     assert without_credentials(text) == shown
     assert str(StoreError(text)) == shown
+
+
+def test_a_message_names_parameters_as_they_are_given() -> None:
+    error = StoreError("`hop`: goes with `window`, not with `hop_size`; see HOP and `s")
+    assert str(error) == "hop: goes with window, not with hop_size; see HOP and `s"
+    assert error.naming({"hop": "--hop", "window": "-w"}) == (
+        "--hop: goes with -w, not with hop_size; see HOP and `s"
+    )
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_control_characters_are_written_out() -> None:

@@ -81,6 +81,18 @@ class Command(TyperCommand):
             error.message = visible(error.message)
             raise
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run; what was typed is called in errors as it was typed."""
+        try:
+            return super().invoke(ctx)
+        except PalmCacheError as error:
+            typed: dict[str, Any] = {
+                item.name: item.metavar if item.param_type_name == "argument" else item.opts[0]
+                for item in self.params
+            }
+            error.args = (error.naming(typed),)
+            raise
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what follows the command's name."""
         return [usage(self)]

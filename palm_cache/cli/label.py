@@ -85,7 +85,7 @@ def label(
     folder = place(audio) if audio is not None else None
     # By whatever link it is reached, the file is one.
     itself = labels.resolve() if labels.is_symlink() else labels
-    with locked(itself, "another label page has it open", "--labels"), listen(port) as listener:
+    with locked(itself, "another label page has it open", "labels"), listen(port) as listener:
         session = Session(opened, labels, classes=names, audio=folder, load_tower=load)
         for problem in session.problems:
             say(f"note: {problem}")

@@ -189,7 +189,7 @@ def made(kind: type[P], values: Mapping[str, object]) -> P:
     try:
         return kind(**{name: value for name, value in values.items() if value is not None})
     except ParameterError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(error.naming({name: _option(kind, name) for name in values})) from None
 
 
 def _optional(kind: type, only: tuple[str, ...]) -> list[str]:

@@ -171,8 +171,8 @@ def _show_recordings(
     entries = find_recordings(audio, sys.stdin.buffer.read)
     recordings = [entry for entry in entries if isinstance(entry, Path)]
     protected = [*recordings, *([source.file] if source else [])]
-    for option, output in (("--csv", csv), ("--audacity", audacity)):
-        keep_inputs([output] if output else [], protected, option)
+    for name, output in (("csv", csv), ("audacity", audacity)):
+        keep_inputs([output] if output else [], protected, name)
     if not (recordings or csv or as_json):
         for entry in entries:
             _say_failed(cast("Failure", entry))

@@ -241,5 +241,5 @@ def result_writer(
     elif str(csv_file) == "-":
         yield CsvWriter(result_format, Stdout())
     else:
-        with closing(GrowingFile(csv_file, "--csv")) as target:
+        with closing(GrowingFile(csv_file, "csv")) as target:
             yield CsvWriter(result_format, target)

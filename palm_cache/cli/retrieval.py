@@ -109,7 +109,7 @@ def _show(result: SearchResult, csv: Path | None, as_json: bool) -> None:
         else:
             from palm_cache.store.atomic import replacing
 
-            with replacing(csv, "--csv") as temporary:
+            with replacing(csv, "csv") as temporary:
                 temporary.write_text(content, encoding="utf-8")
     else:
         tell(result.query)

@@ -36,8 +36,8 @@ def show_rows(
     from palm_cache.store.run_names import run_name
 
     source = find_heads(heads)
-    for option, output in (("--csv", csv), ("--parquet", parquet)):
-        keep_inputs([output] if output else [], [source.file], option)
+    for name, output in (("csv", csv), ("parquet", parquet)):
+        keep_inputs([output] if output else [], [source.file], name)
     rows = score_rows(source.file, [place(address) for address in stores], run, loading)
     head = rows.head
     say_which(source, run, head)

@@ -22,7 +22,7 @@ def write_found(result: SearchResult, out: Path, progress: Progress = no_progres
     OutputError
         If it cannot be written, or would take the place of a sound.
     """
-    keep_inputs([out], [file for file in result.files if isinstance(file, Path)], "--html")
+    keep_inputs([out], [file for file in result.files if isinstance(file, Path)], "html")
     rows = []
     for row, file in zip(result.records(), result.files, strict=True):
         rows.append({**row, **_heard(row, file)})
@@ -34,7 +34,7 @@ def write_found(result: SearchResult, out: Path, progress: Progress = no_progres
         measure=result.measure,
         rows=rows,
     )
-    with replacing(out, "--html") as temporary:
+    with replacing(out, "html") as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

@@ -74,7 +74,7 @@ def write_page(
     """
     opened = FeatureStore(store)
     features, paths = opened.read(), opened.clip_names()
-    keep_inputs([out], [predictions] if predictions else [], "--out")
+    keep_inputs([out], [predictions] if predictions else [], "out")
     usable = np.flatnonzero(features.usable.numpy())
     check_count(len(usable))
     sounds, notes = _sounds(opened.header, audio, out, [paths[row] for row in usable])
@@ -179,7 +179,7 @@ def _sounds(
             raise DataError(
                 f"--audio {audio}: none of the clips lies in it, e.g. {names[0]}; give the dataset's folder"
             )
-        keep_inputs([out], files.values(), "--out")
+        keep_inputs([out], files.values(), "out")
         absent = [path for path in paths if path not in files]
         notes = (
             [f"{counted(len(absent), 'clip is', 'clips are')} not below {audio}, e.g. {absent[0]}"]

@@ -170,7 +170,7 @@ def append_label(file: Path, stretch: Stretch, class_name: str | None) -> Label:
     time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     times = [repr(seconds).removesuffix(".0") for seconds in (start, end) if seconds is not None]
     fields = (as_written(path), times[0], times[1] if len(times) > 1 else "", class_name or "", time)
-    with write_errors(file, "--labels"):
+    with write_errors(file, "labels"):
         file.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         descriptor = os.open(file, flags, 0o666)

@@ -48,9 +48,9 @@ class SynthesiseParams:
 
     def __post_init__(self) -> None:
         if self.clips_per_class < 5:
-            raise ParameterError(f"clips_per_class: {self.clips_per_class} is below 5, one for each fold")
+            raise ParameterError(f"`clips_per_class`: {self.clips_per_class} is below 5, one for each fold")
         if self.seed < 0:
-            raise ParameterError(f"seed: {self.seed} is not a whole number from 0")
+            raise ParameterError(f"`seed`: {self.seed} is not a whole number from 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +98,19 @@ class ReadingParams:
     def __post_init__(self) -> None:
         for given in self.columns:
             if "=" not in given:
-                raise ParameterError(f"columns: {given!r} is not field=column, e.g. path=filename")
+                raise ParameterError(f"`columns`: {given!r} is not field=column, e.g. path=filename")
         fields = [given.partition("=")[0].strip() for given in self.columns]
         for name in fields:
             if name not in COLUMN_FIELDS:
-                raise UnknownNameError.among("field of columns:", name, COLUMN_FIELDS)
+                raise UnknownNameError.among("field of `columns`:", name, COLUMN_FIELDS)
             if fields.count(name) > 1:
-                raise ParameterError(f"columns: {name} is given twice")
+                raise ParameterError(f"`columns`: {name} is given twice")
         if self.folds < 2 or not 0 <= self.seed < 2**32:
-            raise ParameterError(f"folds {self.folds} must be at least 2, seed {self.seed} at least 0")
+            raise ParameterError(f"`folds` {self.folds} must be at least 2, `seed` {self.seed} at least 0")
         if not (0 <= self.window < float("inf") and 0 <= self.hop < float("inf")):
-            raise ParameterError(f"window {self.window}, hop {self.hop}: seconds, 0 or more")
+            raise ParameterError(f"`window` {self.window}, `hop` {self.hop}: seconds, 0 or more")
         if self.hop and not self.window:
-            raise ParameterError("hop: goes with window")
+            raise ParameterError("`hop`: goes with `window`")
 
     @property
     def named_columns(self) -> dict[str, str]:
@@ -179,9 +179,9 @@ class Recipe:
     def __post_init__(self) -> None:
         check_bounds(self, views=(1, MAX_VIEWS))
         if self.long == "mean" and self.views > 1:
-            raise ParameterError("views: a mean covers the whole clip; several views are crops (long: crop)")
+            raise ParameterError("`views`: a mean covers the whole clip; several are crops (`long` crop)")
         if self.compile and self.runtime != "torch":
-            raise ParameterError(f"compile: goes with the runtime torch, not with {self.runtime}")
+            raise ParameterError(f"`compile`: goes with `runtime` torch, not with {self.runtime}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,11 +239,13 @@ class Resources:
         if len(self.devices) > 1:
             gpus = all(re.fullmatch(r"cuda:\d+", name) for name in self.devices)
             if not gpus or len(set(self.devices)) < len(self.devices):
-                raise ParameterError(f"device: {self.device}: several must be different GPUs: cuda:0,cuda:1")
+                raise ParameterError(f"`device` {self.device}: several must be different GPUs: cuda:0,cuda:1")
             if self.jobs > 1:
-                raise ParameterError("jobs: several devices have processes of their own; leave it at 0")
+                raise ParameterError("`jobs`: several devices have processes of their own; leave it at 0")
         if self.cluster and (self.jobs > 1 or len(self.devices) > 1):
-            raise ParameterError("cluster: its workers are the processes; leave jobs at 0 and device to one")
+            raise ParameterError(
+                "`cluster`: its workers are the processes; leave `jobs` at 0, `device` at one"
+            )
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -260,7 +262,7 @@ def check_device(name: str) -> None:
         If it is none.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise ParameterError(f"device {name!r}: use auto, cpu, cuda, cuda:N or mps")
+        raise ParameterError(f"`device` {name!r}: use auto, cpu, cuda, cuda:N or mps")
 
 
 def check_bounds(params: object, **bounds: tuple[int, int]) -> None:
@@ -274,7 +276,7 @@ def check_bounds(params: object, **bounds: tuple[int, int]) -> None:
     for name, (lowest, highest) in bounds.items():
         value = getattr(params, name)
         if not lowest <= value <= highest:
-            raise ParameterError(f"{name}: {value} is not a whole number from {lowest} to {highest}")
+            raise ParameterError(f"`{name}`: {value} is not a whole number from {lowest} to {highest}")
 
 
 RECOMMENDED_HEAD = "proker"
@@ -324,14 +326,14 @@ class FitParams:
     def __post_init__(self) -> None:
         _tuples_of_single_values(self)
         if not (self.heads and self.shots and self.seeds):
-            raise ParameterError("heads, shots and seeds: give at least one of each")
+            raise ParameterError("`heads`, `shots` and `seeds`: give at least one of each")
         for name, minimum in (("seeds", 0), ("folds", 1)):
             for number in getattr(self, name):
                 if not minimum <= number < 2**32:
-                    raise ParameterError(f"{name}: {number} is not a whole number from {minimum} to 2^32 - 1")
+                    raise ParameterError(f"`{name}`: {number} is no whole number from {minimum} to 2^32 - 1")
         for shots in self.shots:
             if shots != "all" and not (isinstance(shots, int) and 1 <= shots < ALL_SHOTS):
-                raise ParameterError(f"shots: {shots} is neither a whole number from 1 to 2^31 - 2 nor all")
+                raise ParameterError(f"`shots`: {shots} is neither a whole number from 1 to 2^31 - 2 nor all")
 
 
 def _tuples_of_single_values(params: object) -> None:
@@ -390,7 +392,7 @@ class Params:
 
     def __post_init__(self) -> None:
         if not self.datasets:
-            raise ParameterError("datasets: give at least one")
+            raise ParameterError("`datasets`: give at least one")
 
 
 P = TypeVar("P", bound="DataclassInstance")

@@ -61,9 +61,9 @@ class PredictParams:
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
-            raise ParameterError(f"threshold: {self.threshold} is not a probability from 0 to 1")
+            raise ParameterError(f"`threshold`: {self.threshold} is not a probability from 0 to 1")
         if not self.timeline and (self.window, self.hop) != (None, None):
-            raise ParameterError("window and hop: go with timeline")
+            raise ParameterError("`window` and `hop`: go with `timeline`")
         check_bounds(self, batch_size=(0, MAX_PREDICT_BATCH))
 
 
@@ -114,19 +114,19 @@ class SearchParams:
     def __post_init__(self) -> None:
         asked = {name: getattr(self, name) for name in ("text", "like", "row", "head")}
         asked["diverse"] = self.diverse or None
-        given = [name for name, value in asked.items() if value is not None]
+        given = [f"`{name}`" for name, value in asked.items() if value is not None]
         if len(given) != 1:
             what = f"{' and '.join(given)} are" if given else "nothing is"
-            raise ParameterError(f"{what} asked for; give one of text, like, row, head and diverse")
+            raise ParameterError(f"{what} asked for; give one of `text`, `like`, `row`, `head` and `diverse`")
         of_head = self.class_name is not None or self.uncertain
         if self.head is None and (of_head or self.run is not None):
-            raise ParameterError("class, uncertain and run: go with head")
+            raise ParameterError("`class_name`, `uncertain` and `run`: go with `head`")
         if self.head is not None and (self.class_name is None) != self.uncertain:
-            raise ParameterError("head: needs either a class or uncertain")
+            raise ParameterError("`head`: needs either `class_name` or `uncertain`")
         if self.by is not None and not self.uncertain:
-            raise ParameterError("by: goes with uncertain")
+            raise ParameterError("`by`: goes with `uncertain`")
         if self.k < 1:
-            raise ParameterError(f"k: {self.k} is less than one row")
+            raise ParameterError(f"`k`: {self.k} is less than one row")
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def export_head(
     head = opened.head
     file = Path(out) if out else source.folder / (run_name(head.run) + ENDINGS[form])
     card_file = Path(f"{file}.json")
-    keep_inputs((file, card_file), [path], "--out")
+    keep_inputs((file, card_file), [path], "out")
     if form == "safetensors":
         refuse_joined(head)
         content, card = pack_head(opened, path)

@@ -40,7 +40,7 @@ class LabelTracks:
                 f"{twice[0]}: two recordings are called {twice[0].stem}; "
                 "label them in two calls, into two folders"
             )
-        keep_inputs(self._files.values(), recordings, "--audacity")
+        keep_inputs(self._files.values(), recordings, "audacity")
         self._path: str | None = None
         self._file: GrowingFile | None = None
 
@@ -64,6 +64,6 @@ class LabelTracks:
         if path != self._path or self._file is None:
             if self._file is not None:
                 self._file.close()
-            self._file, self._path = GrowingFile(self._files[path], "--audacity"), path
+            self._file, self._path = GrowingFile(self._files[path], "audacity"), path
         if label is not None:
             self._file.write(f"{start:.6f}\t{end:.6f}\t{visible(label)}\n")

@@ -203,5 +203,5 @@ def write_parquet(table: pd.DataFrame, file: Path) -> None:
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise ParameterError(f"{file}: Parquet needs pyarrow: pip install 'palm-cache[parquet]'; or --csv")
-    with replacing(file, "--parquet") as temporary:
+    with replacing(file, "parquet") as temporary:
         table.to_parquet(temporary, engine="pyarrow", index=False)

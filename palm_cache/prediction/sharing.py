@@ -203,7 +203,7 @@ def pull(address: str, out: AnyPath | None = None, *, endpoint: str | None = Non
     """
     parsed = HubAddress.require(address)
     folder = Path(out if out is not None else parsed.name)
-    check_vacant(folder, "--out")
+    check_vacant(folder, "out")
     file, pinned = fetch_head(parsed, endpoint, page=True)
     read_shared(file)  # what cannot be read is not kept
     with write_errors(folder):

@@ -39,7 +39,7 @@ def copy_found(result: SearchResult, folder: Path) -> Copies:
     """
     copies, notes = [], []
     width = len(str(len(result.files)))
-    with write_errors(folder, "--copy"):
+    with write_errors(folder, "copy"):
         folder.mkdir(parents=True, exist_ok=True)
     for rank, (row, file) in enumerate(zip(result.records(), result.files, strict=True), start=1):
         if file is None:
@@ -54,7 +54,7 @@ def copy_found(result: SearchResult, folder: Path) -> Copies:
             notes.append(f"{target}: is there already and stays as it is")
             continue
         try:
-            with write_errors(folder, "--copy"), target.open("xb") as copy:
+            with write_errors(folder, "copy"), target.open("xb") as copy:
                 try:
                     if whole:
                         copy.writelines(_content(file))

@@ -26,13 +26,13 @@ DEEPEST_JSON = 32
 
 
 @contextmanager
-def write_errors(path: Place, option: str = "--out") -> Iterator[None]:
+def write_errors(path: Place, parameter: str = "out") -> Iterator[None]:
     """Turn an error of writing inside the block into one line about ``path``.
 
     Parameters
     ----------
-    option : str
-        The command line's option for choosing another place.
+    parameter : str
+        What chooses another place, by its name in Python; "" where nothing does.
 
     Raises
     ------
@@ -43,7 +43,8 @@ def write_errors(path: Place, option: str = "--out") -> Iterator[None]:
         with reaching(path):
             yield
     except OSError as error:
-        raise OutputError(f"{path}: cannot write: {reason_of(error)}; {_advice(error, option)}") from error
+        told = "; ".join(filter(None, (reason_of(error), _advice(error, parameter))))
+        raise OutputError(f"{path}: cannot write: {told}") from error
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -71,24 +72,25 @@ def parse_json(content: bytes | str) -> Any:
     raise ValueError("nested too deeply")
 
 
-def _advice(error: OSError, option: str) -> str:
-    return {
+def _advice(error: OSError, parameter: str) -> str:
+    remedy = {
         errno.ENOSPC: "free some space and run the same command again",
         errno.EDQUOT: "the quota is used up: free some space and run the same command again",
-        errno.EACCES: f"choose another folder with {option}, or change its permissions",
-        errno.EPERM: f"choose another folder with {option}, or change its permissions",
-        errno.EROFS: f"the file system is read-only: choose another folder with {option}",
-    }.get(error.errno or 0, f"choose another folder with {option}")
+        errno.EACCES: "change its permissions",
+        errno.EPERM: "change its permissions",
+    }.get(error.errno or 0)
+    elsewhere = parameter and f"choose another folder with `{parameter}`"
+    return ", or ".join(filter(None, (remedy, elsewhere)))
 
 
 @contextmanager
-def replacing(path: Place, option: str = "--out") -> Iterator[Path]:
+def replacing(path: Place, parameter: str = "out") -> Iterator[Path]:
     """Give a temporary path and put what is written there in the place of ``path`` when the block succeeds.
 
     Parameters
     ----------
-    option : str
-        The command line's option for choosing another place.
+    parameter : str
+        What chooses another place, by its name in Python; "" where nothing does.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def replacing(path: Place, option: str = "--out") -> Iterator[Path]:
         If the file cannot be written.
     """
     where = folder(named(path).parent)
-    with write_errors(path, option), where.replacing(path.name) as temporary:
+    with write_errors(path, parameter), where.replacing(path.name) as temporary:
         yield temporary
     clear_left_behind(where, short(path.name).__eq__)
 
@@ -133,8 +135,8 @@ class GrowingFile:
     Parameters
     ----------
     path : Path
-    option : str
-        The command line's option for choosing another place.
+    parameter : str
+        What chooses another place, by its name in Python; "" where nothing does.
 
     Raises
     ------
@@ -142,9 +144,9 @@ class GrowingFile:
         From every method, if it cannot be written.
     """
 
-    def __init__(self, path: Path, option: str) -> None:
-        self._path, self._option = named(path), option
-        with write_errors(path, option):
+    def __init__(self, path: Path, parameter: str) -> None:
+        self._path, self._parameter = named(path), parameter
+        with write_errors(path, parameter):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb", buffering=0)
 
@@ -152,7 +154,7 @@ class GrowingFile:
         """Add text, at once."""
         content = memoryview(text.encode("utf-8", "surrogateescape"))
         try:
-            with write_errors(self._path, self._option):
+            with write_errors(self._path, self._parameter):
                 while content:
                     content = content[self._file.write(content) :]
         except OutputError:
@@ -167,8 +169,13 @@ class GrowingFile:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, parameter: str = "out") -> Iterator[None]:
     """Wait until no other process adds to the results in a folder, and keep the others waiting meanwhile.
+
+    Parameters
+    ----------
+    parameter : str
+        What chooses another place, by its name in Python; "" where nothing does.
 
     Raises
     ------
@@ -177,7 +184,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout  # as long to import as the command line itself
 
-    with write_errors(folder):
+    with write_errors(folder, parameter):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         try:
@@ -192,7 +199,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, competitor: str, option: str = "--out") -> Iterator[None]:
+def locked(path: Path, competitor: str, parameter: str = "out") -> Iterator[None]:
     """Keep a second process of this machine off what is about to be written.
 
     The system frees the lock when the process dies.
@@ -203,8 +210,8 @@ def locked(path: Path, competitor: str, option: str = "--out") -> Iterator[None]
         What is written.
     competitor : str
         What the other process does, for the message.
-    option : str
-        The command line's option for choosing another place.
+    parameter : str
+        What chooses another place, by its name in Python; "" where nothing does.
 
     Raises
     ------
@@ -214,14 +221,14 @@ def locked(path: Path, competitor: str, option: str = "--out") -> Iterator[None]
         If nothing can be written there.
     """
     with ExitStack() as stack:
-        with write_errors(path, option):
+        with write_errors(path, parameter):
             alone = stack.enter_context(folder(path.parent).alone(path.name))
         if not alone:
             raise StoreError(f"{path}: {competitor}; wait for it to end")
         yield
 
 
-def keep_inputs(outputs: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
+def keep_inputs(outputs: Iterable[Path], inputs: Iterable[Path], parameter: str) -> None:
     """Make sure that no output is one of the inputs, by whatever name or link.
 
     Raises
@@ -232,7 +239,7 @@ def keep_inputs(outputs: Iterable[Path], inputs: Iterable[Path], option: str) ->
     known = {identity: path for path in inputs if (identity := _identity(path))}
     for output in outputs:
         if (identity := _identity(output)) in known:
-            raise OutputError(f"{option} {output} is the input {known[identity]}; write to another file")
+            raise OutputError(f"`{parameter}` {output} is the input {known[identity]}; write to another file")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -244,13 +251,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def check_vacant(folder: Path, option: str) -> None:
+def check_vacant(folder: Path, parameter: str) -> None:
     """Make sure that a folder that is about to be made is not there yet, or is empty.
 
     Parameters
     ----------
-    option : str
-        The command line's option for choosing another one.
+    parameter : str
+        What chooses another one.
 
     Raises
     ------
@@ -258,4 +265,6 @@ def check_vacant(folder: Path, option: str) -> None:
         If there is something.
     """
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise OutputError(f"{folder}: there is something here already; remove it or choose another {option}")
+        raise OutputError(
+            f"{folder}: there is something here already; remove it or choose another `{parameter}`"
+        )

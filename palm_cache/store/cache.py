@@ -251,7 +251,7 @@ class Cache:
             return
         values, name = np.ascontiguousarray(values, self.dtype), new_name()
         content = save(*encode(self.hashed, keys, values, failures or {}))
-        with write_errors(self.folder.place, "--cache"):
+        with write_errors(self.folder.place, "cache"):
             if not self._segments:  # or none yet that is known of: the words are the same
                 words = {"palm_cache": FORMAT, "kind": self.kind, "recipe": dict(self.recipe)}
                 self.folder.write(RECIPE, json.dumps(words, indent=2).encode())
@@ -271,7 +271,7 @@ class Cache:
         clear_left_behind(self.folder, is_cache_file)
         if len(self.small) < 2:
             return
-        with write_errors(self.folder.place, "--cache"), self.folder.alone("merge") as alone:
+        with write_errors(self.folder.place, "cache"), self.folder.alone("merge") as alone:
             if not alone:
                 return
             self.refresh()  # another process may have merged a moment ago

@@ -64,7 +64,7 @@ def export(source: Place, target: Place, progress: Progress = no_progress) -> in
     OutputError
         If there is something at the target, or it cannot be written.
     """
-    with write_errors(target):
+    with write_errors(target, "target"):
         if target.exists():
             raise OutputError(f"{target}: there is something here already; remove it or choose another place")
     if source.suffix in (".h5", ".hdf5"):
@@ -93,7 +93,7 @@ def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
         )
     source, where = folder(store.path), folder(target)
     names = [*store.manifest, STORE_ROOT]
-    with write_errors(target), where.workspace() as work:
+    with write_errors(target, "target"), where.workspace() as work:
         built = Path(work, "store")
         for number, name in enumerate(names, start=1):
             (built / name).parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def _to_hdf5(store: FeatureStore, target: Place, progress: Progress) -> None:
         "templates": header.templates,
         **({} if rows.groups is None else {"group": rows.groups}),
     }
-    with replacing(target) as temporary, growing(temporary) as file:
+    with replacing(target, "target") as temporary, growing(temporary) as file:
         file["header"] = json.dumps(asdict(header))
         for name, values in arrays.items():
             file[name] = values
@@ -219,7 +219,7 @@ def _to_npz(store: FeatureStore, target: Place, progress: Progress) -> None:
         for number, fold in enumerate(rows.folds, start=1)
         for part in ("train", "test")
     }
-    with replacing(target) as temporary, temporary.open("wb") as file:
+    with replacing(target, "target") as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             header=json.dumps(asdict(store.header)),
@@ -262,7 +262,7 @@ def _to_parquet(store: FeatureStore, target: Place, progress: Progress) -> None:
     for number, fold in enumerate(features.folds, start=1):
         columns[f"fold_{number}"] = _parts(fold, store.n_clips)
     table = arrow.table(columns).replace_schema_metadata({"palm_cache": json.dumps(asdict(store.header))})
-    with replacing(target) as temporary:
+    with replacing(target, "target") as temporary:
         parquet.write_table(table, temporary)
     progress("exporting", store.n_clips, store.n_clips)
 

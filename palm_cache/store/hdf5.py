@@ -86,7 +86,7 @@ def editing(path: Path) -> Iterator[h5py.File]:
         start = file.userblock_size
         yield file
     body = buffer.getbuffer()[start:]
-    with replacing(path) as temporary, temporary.open("wb") as target:
+    with replacing(path, "") as temporary, temporary.open("wb") as target:
         target.write(_sealed(body)[:start])
         target.write(body)
 

@@ -141,7 +141,7 @@ def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> N
     OutputError
         If it cannot be written.
     """
-    with alone_in(path.parent), opened_heads(path) as opened, editing(path) as file:
+    with alone_in(path.parent, ""), opened_heads(path) as opened, editing(path) as file:
         if not opened.intact:  # a new seal would call it whole
             raise DamagedStoreError(f"{path}: its bytes have changed; palm-cache fit mends the file")
         for run, calibration in calibrations.items():

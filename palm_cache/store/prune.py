@@ -165,6 +165,6 @@ def remove_waste(waste: Waste) -> None:
     OutputError
         If a file cannot be removed.
     """
-    with write_errors(waste.place):
+    with write_errors(waste.place, ""):
         folder(waste.place).remove([name for name in waste.files if name != UNFINISHED])
         folder(waste.place).remove([UNFINISHED] if UNFINISHED in waste.files else [])

@@ -167,7 +167,7 @@ def _nothing_or_refuse(where: Folder) -> set[str]:
     if not place.exists():
         return set()
     if not place.is_dir():
-        raise OutputError(f"{place}: there is a file here; choose another place with --out")
+        raise OutputError(f"{place}: there is a file here; choose another place with `out`")
     # Empty folders are no one's.
     stranger = next((path.name for path in place.rglob("*") if not path.is_dir()), None)
     if stranger is None:
@@ -184,7 +184,7 @@ def _something_else(where: Folder, stranger: str) -> OutputError:
         )
     return OutputError(
         f"{place}: there is something else here ({stranger}), not a feature store; "
-        "choose another place with --out"
+        "choose another place with `out`"
     )
 
 

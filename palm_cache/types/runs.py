@@ -108,15 +108,15 @@ class Training:
     def __post_init__(self) -> None:
         whole = isinstance(self.epochs, Integral) and isinstance(self.batch_size, Integral)
         if not (whole and isinstance(self.lr, Real) and isinstance(self.momentum, Real)):
-            raise ParameterError("epochs and batch size must be whole numbers, lr and momentum numbers")
+            raise ParameterError("`epochs`, `batch_size`: give whole numbers; `lr`, `momentum`: give numbers")
         if not (1 <= self.epochs <= MAX_EPOCHS and 1 <= self.batch_size < 2**31):
             raise ParameterError(
-                f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1, and epochs at "
-                f"most {MAX_EPOCHS:,}"
+                f"`epochs` {self.epochs}, `batch_size` {self.batch_size}: both at least 1, epochs at most "
+                f"{MAX_EPOCHS:,}"
             )
         if not 0 < self.lr < math.inf or not 0 <= self.momentum < 1:
             raise ParameterError(
-                f"lr {self.lr} must be above 0 and finite, momentum {self.momentum} in [0, 1)"
+                f"`lr` {self.lr} must be above 0 and finite, `momentum` {self.momentum} in [0, 1)"
             )
 
 

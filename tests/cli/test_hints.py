@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from command_line import call, fail, run_and_name_heavy_modules, succeed
+from command_line import all_commands, call, fail, run_and_name_heavy_modules, succeed
 from samples import make_features, write_palm_folder, write_sample
+
+import palm_cache
 
 STORE = "data/features/Tones/mini.zarr"
 OTHER = "data/features/Other/mini.zarr"
@@ -211,3 +215,49 @@ def test_a_file_of_another_name_is_never_said_to_be_removed(project: Path) -> No
 def test_a_store_without_its_option_is_told_as_a_store(project: Path) -> None:
     assert f"did you mean --store {STORE}?" in call("fit", STORE).stderr
     assert "did you mean --shots 1,4?" in call("fit", "--shots", "1,", "4").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("extract", "--dataset", "x", "--cluster", "dask://a:1", "--jobs", "4"), "leave --jobs at 0, --dev"),
+        (
+            ("extract", "--dataset", "x", "--make-folds", "1"),
+            "--make-folds 1 must be at least 2, --fold-seed",
+        ),
+        (("extract", "--dataset", "x", "--columns", "path"), "--columns: 'path' is not field=column"),
+        (("fit", "--device", "gpu"), "--device 'gpu': use auto"),
+        (("fit", "--batch-size", "0"), "--batch-size 0: both at least 1"),
+        (("synthesise", "--clips-per-class", "1"), "--clips-per-class: 1 is below 5"),
+        (("predict", "a", "b", "--window", "3"), "--window and --hop: go with --timeline"),
+        (("search", STORE), "give one of --text, --like, --row, --head and --diverse"),
+        (("search", STORE, "--text", "a", "--class", "b"), "--class, --uncertain and --run: go with --head"),
+        (("search", STORE, "--text", "a", "-k", "0"), "--top: 0 is less than one row"),
+        (("store", "export", STORE, "own/Tones/train.csv/x.h5"), "choose another folder with TARGET"),
+    ],
+)
+def test_errors_name_options_as_they_are_typed(project: Path, words: tuple[str, ...], told: str) -> None:
+    result = call(*words)
+    assert result.exit_code in (1, 2)
+    assert told in " ".join(result.stderr.split())
+
+
+def test_errors_of_a_parameter_file_name_its_keys(project: Path) -> None:
+    Path("params.yaml").write_text("resources: {cluster: 'dask://a:1', jobs: 4}", encoding="utf-8")
+    told = fail("extract", "--params", "params.yaml")
+    assert "section resources: cluster: its workers are the processes; leave jobs at 0, device at one" in told
+
+
+def test_every_parameter_that_an_error_names_is_one_of_a_command() -> None:
+    known = {item.name for _, command in all_commands() for item in command.params}
+    named = {
+        name
+        for file in Path(palm_cache.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Raise)
+        for text in ast.walk(node)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+        for name in re.findall(r"`(\w+)`", text.value)
+    }
+    assert "cluster" in named
+    assert named - known == set()

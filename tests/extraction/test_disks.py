@@ -111,7 +111,7 @@ def test_a_store_on_a_read_only_disk_can_be_read_and_planned_but_not_extended(
     with Extractor("mini", Recipe(), Resources()) as extractor:
         plan = extractor.plan(read(folder), out, cache)
     assert (plan.to_embed, plan.kept) == (1, 17)
-    with pytest.raises(OutputError, match="the file system is read-only: choose another folder with --"):
+    with pytest.raises(OutputError, match="read-only file system; choose another folder with "):
         extract(read(folder), "mini", out)
 
 
@@ -124,6 +124,6 @@ def test_a_cache_on_a_read_only_disk_gives_what_it_knows_as_long_as_nothing_is_n
         mount("-o", "remount,ro", str(disk))
         assert extractor.plan(read(folder), tmp_path / "other.zarr", disk / "cache").to_embed == 0
     write_tone(folder / "audios" / "train_0_0.wav", 900)
-    with pytest.raises(OutputError, match="the file system is read-only: choose another folder with --cache"):
+    with pytest.raises(OutputError, match="read-only file system; choose another folder with cache"):
         extract(read(folder), "mini", tmp_path / "other.zarr", cache=disk / "cache")
     assert not (tmp_path / "other.zarr").exists()

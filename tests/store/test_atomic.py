@@ -17,10 +17,13 @@ from palm_cache.store.places import folder, local, short
     ("number", "advice"),
     [
         (errno.ENOSPC, "no space left on device; free some space and run the same command again"),
-        (errno.EDQUOT, "the quota is used up: free some space"),
-        (errno.EACCES, "permission denied; choose another folder with --out, or change its permissions"),
-        (errno.EROFS, "read-only file system; the file system is read-only: choose another folder"),
-        (errno.EIO, "input/output error; choose another folder with --out"),
+        (
+            errno.EDQUOT,
+            "the quota is used up: free some space and run the same command again, or choose another folder",
+        ),
+        (errno.EACCES, "permission denied; change its permissions, or choose another folder with out"),
+        (errno.EROFS, "read-only file system; choose another folder with out"),
+        (errno.EIO, "input/output error; choose another folder with out"),
     ],
 )
 def test_a_write_error_says_where_why_and_what_to_do(tmp_path: Path, number: int, advice: str) -> None:
@@ -31,15 +34,30 @@ def test_a_write_error_says_where_why_and_what_to_do(tmp_path: Path, number: int
         raise OSError(number, os.strerror(number))
 
 
-def test_the_option_that_is_named_is_the_one_that_chose_the_file(tmp_path: Path) -> None:
+def test_the_parameter_that_is_named_is_the_one_that_chose_the_file(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
-    with pytest.raises(OutputError, match="choose another folder with --csv"):
-        GrowingFile(tmp_path / "taken" / "answers.csv", "--csv")
+    with pytest.raises(OutputError, match="choose another folder with csv"):
+        GrowingFile(tmp_path / "taken" / "answers.csv", "csv")
     with (
-        pytest.raises(OutputError, match="choose another folder with --parquet"),
-        replacing(tmp_path / "taken" / "answers.parquet", "--parquet"),
+        pytest.raises(OutputError, match="choose another folder with parquet"),
+        replacing(tmp_path / "taken" / "answers.parquet", "parquet"),
     ):
         pass
+
+
+def test_where_no_parameter_chose_the_file_none_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            OutputError, match=r"heads\.h5: cannot write: permission denied; change its permissions$"
+        ),
+        write_errors(tmp_path / "heads.h5", ""),
+    ):
+        raise OSError(errno.EACCES, "Permission denied")
+    with (
+        pytest.raises(OutputError, match=r"heads\.h5: cannot write: input/output error$"),
+        write_errors(tmp_path / "heads.h5", ""),
+    ):
+        raise OSError(errno.EIO, "Input/output error")
 
 
 def interrupt_writing(file: Path) -> None:
@@ -85,9 +103,9 @@ def test_an_input_is_known_by_any_name(tmp_path: Path) -> None:
     (tmp_path / "soft").symlink_to(recording)
     (tmp_path / "hard").hardlink_to(recording)
     for name in ("0.wav", "./0.wav", "soft", "hard"):
-        with pytest.raises(OutputError, match=r"--csv .* is the input .*0\.wav; write to another file"):
-            keep_inputs([tmp_path / "other", tmp_path / name], [recording], "--csv")
-    keep_inputs([tmp_path / "other"], [recording, tmp_path / "absent"], "--csv")
+        with pytest.raises(OutputError, match=r"csv .* is the input .*0\.wav; write to another file"):
+            keep_inputs([tmp_path / "other", tmp_path / name], [recording], "csv")
+    keep_inputs([tmp_path / "other"], [recording, tmp_path / "absent"], "csv")
 
 
 def test_who_waits_for_another_process_says_what_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,5 +300,5 @@ def test_a_cache_on_an_object_store_is_the_same(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write: .*choose another folder with --cache"):
+    with pytest.raises(OutputError, match=r"cannot write: .*choose another folder with cache"):
         make(tmp_path / "file").add(hashes(1), values(1))

@@ -103,7 +103,7 @@ def test_a_failed_write_leaves_the_old_file(fitted: list[FittedHead], tmp_path: 
 
 def test_a_place_that_cannot_be_written_is_named(fitted: list[FittedHead], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write: .*choose another folder with --out"):
+    with pytest.raises(OutputError, match=r"cannot write: .*choose another folder with out"):
         write_heads(tmp_path / "file" / "heads.h5", fitted, Path("store.zarr"))
 
 

@@ -120,7 +120,7 @@ def _appearing_whole(root: Path) -> Iterator[Path]:
     root = root.absolute()
     temporary = root.with_name(f".{root.name}.{os.getpid()}.partial")
     with write_errors(root):
-        check_vacant(root, "--out")
+        check_vacant(root, "out")
         try:
             temporary.mkdir(parents=True)
             yield temporary

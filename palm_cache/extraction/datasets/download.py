@@ -83,8 +83,8 @@ def download(
     """
     if card.hub is None:
         raise DataError(f"{card.name} is on no hub: {card.how_to_get}")
-    check_vacant(root, "--root")
-    with locked(root, "another download is writing to this folder", "--root"):
+    check_vacant(root, "root")
+    with locked(root, "another download is writing to this folder", "root"):
         copy = _look_up(card, card.hub, endpoint)
         partial = root.with_name(f".{root.name}.partial")
         missing = copy.n_bytes - sum(_arrived(copy, path, partial) for path in copy.files)
@@ -93,15 +93,15 @@ def download(
             f"{megabytes(copy.n_bytes):,} MB, {megabytes(missing):,} MB of them to download -> {root}"
         )
         announce(f"licence of {card.name}: {card.licence}; see {card.source}")
-        with write_errors(root, "--root"):
+        with write_errors(root, "root"):
             partial.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(partial).free
         if missing > free:
             raise OutputError(
                 f"{root}: {megabytes(missing):,} MB are needed, {megabytes(free):,} are free; "
-                "free some space or choose another --root"
+                "free some space or choose another `root`"
             )
-        with write_errors(root, "--root"), _broken_off(copy.repository):
+        with write_errors(root, "root"), _broken_off(copy.repository):
             _fetch(copy, partial, progress, endpoint)
             announce("comparing checksums")
             _compare_checksums(copy, partial, endpoint)
@@ -269,7 +269,7 @@ def _compare_checksums(copy: RemoteCopy, partial: Path, endpoint: str | None) ->
 def _put_in_place(partial: Path, root: Path, progress: Progress) -> None:
     """Unpack archives and rename the folder; only then remove what is not needed any more."""
     archives = sorted(partial.glob("*.zip"))
-    with write_errors(root, "--root"):
+    with write_errors(root, "root"):
         for archive in archives:
             unpack(archive, partial, progress=progress)
         if root.exists():

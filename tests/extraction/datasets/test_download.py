@@ -249,7 +249,7 @@ def test_the_demo_is_made_not_downloaded(tmp_path: Path) -> None:
 def test_what_is_there_already_is_not_touched(run: Run, hub: Hub, root: Path) -> None:
     root.mkdir(parents=True)
     (root / "mine.wav").write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"SESA: there is something here already; .* choose another --root"):
+    with pytest.raises(OutputError, match=r"SESA: there is something here already; .* choose another root"):
         run(hub)
     assert hub.requests == []
     (root / "mine.wav").unlink()
@@ -272,7 +272,7 @@ def test_a_disk_without_room_is_said_before_anything_is_fetched(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1000))
     with pytest.raises(
-        OutputError, match="1 MB are needed, 1 are free; free some space or choose another --root"
+        OutputError, match="1 MB are needed, 1 are free; free some space or choose another root"
     ):
         run(hub)
     assert all("/resolve/" not in url for _, url, _ in hub.requests)
@@ -280,5 +280,5 @@ def test_a_disk_without_room_is_said_before_anything_is_fetched(
 
 def test_a_place_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write: .*choose another folder with --root"):
+    with pytest.raises(OutputError, match=r"cannot write: .*choose another folder with root"):
         download(require_card("SESA"), tmp_path / "file" / "SESA", endpoint=hub.endpoint)
