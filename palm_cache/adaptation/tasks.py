@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.types import Features
 from palm_cache.types.runs import ALL_SHOTS, Run, Task
 
@@ -30,7 +30,8 @@ def n_base_classes(features: Features) -> int:
     n_classes = len(features.class_names)
     if n_classes < 4:
         raise DataError(
-            f"{features.dataset}: {n_classes} classes cannot be split into base and novel ones; it takes four"
+            f"{features.dataset}: {counted(n_classes, 'class', 'classes')} cannot be split into base and "
+            "novel ones; it takes four"
         )
     return half_of(n_classes)
 

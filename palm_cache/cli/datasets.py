@@ -39,7 +39,10 @@ def datasets(
     ] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Compare the local copy with the card; exit 1 if anything differs."),
+        typer.Option(
+            "--check",
+            help="Compare the local copy with the card, open every file; exit 1 if anything is wrong.",
+        ),
     ] = False,
     root: RootOption = None,
     as_json: Json = False,
@@ -194,25 +197,26 @@ def _check(name: str, root: str | None, reading: ReadingParams, as_json: bool) -
 
     check = check_dataset(name, place(root) if root else None, reading=reading)
     with progress_bar("files") as progress:
-        facts = survey(check.table, progress)
+        facts = survey(check.table, check.missing, progress)
+    sound = check.sound and not facts.unreadable
     if as_json:
-        print_json(_check_facts(check, facts))
+        print_json(_check_facts(check, facts, sound))
     else:
-        tell(*_check_lines(check, facts))
+        tell(*_check_lines(check, facts, sound))
         for note in check.table.notes:
             say(f"note: {note}")
-    if not check.sound:
+    if not sound:
         raise typer.Exit(1)
 
 
-def _check_facts(check: Check, facts: Survey) -> dict[str, Any]:
+def _check_facts(check: Check, facts: Survey, sound: bool) -> dict[str, Any]:
     table = check.table
     counts = Counter(table.class_of(clip) for clip in table.clips)
     return {
         "dataset": table.dataset,
         "source": table.source,
         "folder": str(check.folder),
-        "sound": check.sound,
+        "sound": sound,
         "clips": len(table.clips),
         "files": len(set(table.clips.names)),
         "classes": table.class_names,
@@ -234,18 +238,18 @@ def _check_facts(check: Check, facts: Survey) -> dict[str, Any]:
     }
 
 
-def _check_lines(check: Check, facts: Survey) -> Iterator[str]:
+def _check_lines(check: Check, facts: Survey, sound: bool) -> Iterator[str]:
     table = check.table
     numbers = (
         counted(len(table.clips), "clip"),
         counted(len(table.class_names), "class", "classes"),
         counted(len(table.folds), "fold"),
     )
-    verdict = "OK" if check.sound else "not as it should be"
+    verdict = "OK" if sound else "not as it should be"
     yield f"{table.dataset} in {check.folder}: {verdict}; {', '.join(numbers)}"
     yield from (f"  {difference}" for difference in check.differences)
     yield from _some([f"missing or empty: {file}" for file in check.missing])
-    yield from _some([f"cannot be opened: {file}: {why}" for file, why in facts.unreadable])
+    yield from _some([f"cannot be read: {file}: {why}" for file, why in facts.unreadable])
     clips = Counter(table.class_of(clip) for clip in table.clips)
     if table.class_names:
         yield f"  classes: {', '.join(f'{name} ({clips[name]:,})' for name in table.class_names)}"

@@ -62,4 +62,5 @@ def show_rows(
         say(f"failed {rows.paths[row]}: {reason}")
     if not rows.errors:
         return ""
-    return f"{len(rows.errors)} of {counted(len(rows.paths), 'row has', 'rows have')} no embedding"
+    of_all = f"of {counted(len(rows.paths), 'row')}"
+    return f"{counted(len(rows.errors), f'{of_all} has', f'{of_all} have')} no embedding"

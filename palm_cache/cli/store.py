@@ -243,7 +243,9 @@ def cache_info(where: dict[str, object], resources: dict[str, object], as_json: 
             for recipe in recipes
         ],
     )
-    tell(f"{len(recipes)} recipes, {megabytes(sum(recipe.bytes for recipe in recipes))} -> {folder}")
+    tell(
+        f"{counted(len(recipes), 'recipe')}, {megabytes(sum(recipe.bytes for recipe in recipes))} -> {folder}"
+    )
 
 
 @takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))

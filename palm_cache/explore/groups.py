@@ -78,7 +78,7 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
         count = by.clusters or min(MAX_CLUSTERS, max(1, len(usable) // 5))
         return _regrouped(
             features, usable, *_clusters(features, usable, count)
-        ), f"{count} clusters of embeddings"
+        ), f"{counted(count, 'cluster')} of embeddings"
     return with_unlabelled(features), ""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from palm_cache.errors import UnknownNameError
+from palm_cache.errors import UnknownNameError, counted
 from palm_cache.report import figures
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.means import percent
@@ -38,7 +38,7 @@ HOW = (
 
 _PAIRS = (
     "Two heads are compared on the same clips with the same draws: runs that have no seed in common are not "
-    "set against each other. The last column is adjusted for all {count} comparisons of this section (Holm): "
+    "set against each other. The last column is adjusted for the {count} of this section (Holm): "
     f"below {1 - LEVEL:.2f}, the difference is sure."
 )
 
@@ -147,7 +147,7 @@ def certainty(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
         )
     blocks: list[str | Table | Figure] = []
     if compared:
-        blocks.append(_PAIRS.format(count=len(tested)))
+        blocks.append(_PAIRS.format(count=counted(len(tested), "comparison")))
     else:
         blocks.append(f"Nothing is compared with {reference}: no other head ran with its shots and seeds.")
     headings = ("", "difference", f"{100 * LEVEL:.0f} % interval", "p", "p, Holm")

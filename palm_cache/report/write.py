@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import pandas as pd
 
 from palm_cache.adaptation.tasks import half_of
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, counted
 from palm_cache.report.base_novel import base_novel_section
 from palm_cache.report.comparison import compare_with_paper, deviations
 from palm_cache.report.content import Figure, Section, Table
@@ -27,7 +27,7 @@ from palm_cache.report.evidence import (
 )
 from palm_cache.report.figures import accuracy_by_head
 from palm_cache.report.inside import inside
-from palm_cache.report.means import percent, span, summarise
+from palm_cache.report.means import count_shots, percent, span, summarise
 from palm_cache.report.render import as_markdown, as_page
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 from palm_cache.report.verdict import verdict
@@ -206,7 +206,9 @@ def _short_draws(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) ->
             base_only, shots = cast("tuple[bool, int]", key)
             n_asked = shots * (half_of(n_classes) if base_only else n_classes)
             if drawn.min() < n_asked:
-                short_draws.append(f"{', '.join(place)}: {span(drawn)} of {n_asked:,} clips at {shots} shots")
+                short_draws.append(
+                    f"{', '.join(place)}: {span(drawn)} of {counted(n_asked, 'clip')} at {count_shots(shots)}"
+                )
     return short_draws
 
 

@@ -136,7 +136,7 @@ def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
 def test_a_number_of_rounds_that_makes_no_sense_is_one_line() -> None:
     result = CliRunner().invoke(app, ["bench", "extract", "--rounds", "0"])
     assert result.exit_code == 1
-    assert result.stderr == "error: rounds: 0 is not a whole number from 1 to 1000\n"
+    assert result.stderr == "error: --rounds: 0 is not a whole number from 1 to 1000\n"
 
 
 def test_an_encoder_that_cannot_be_loaded_is_one_line(folder: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_head_on_joined_encoders_scores_rows_of_both_stores_in_any_order(
     assert found.table["label"].notna().tolist() == features.usable.tolist()
     result = call("predict", str(heads), "--store", str(first), "--store", str(second))
     assert result.exit_code == 3
-    assert "1 of 120 rows have no embedding" in result.stderr
+    assert "1 of 120 rows has no embedding" in result.stderr
 
 
 def test_stores_that_do_not_fit_a_head_are_refused(

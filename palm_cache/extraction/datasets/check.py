@@ -88,8 +88,9 @@ def absence(table: ClipTable, folder: Place, missing: Sequence[str]) -> str:
     audio = list_files(folder).audio
     if not audio:
         return (
-            f"{absolute(folder)}: no audio file lies here, {len(missing):,} are wanted, e.g. {missing[0]} "
-            f"(looked for {', '.join(READABLE_ENDINGS)}); is a disk not mounted, or an archive not unpacked?"
+            f"{absolute(folder)}: no audio file lies here, {counted(len(missing), 'is', 'are')} wanted, e.g. "
+            f"{missing[0]} (looked for {', '.join(READABLE_ENDINGS)}); is a disk not mounted, or an archive "
+            "not unpacked?"
         )
     name = PurePosixPath(missing[0]).name.casefold()
     known = {PurePosixPath(path).name.casefold(): path for path in reversed(audio[:NAMES_COMPARED])}

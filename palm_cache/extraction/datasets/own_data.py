@@ -14,12 +14,13 @@ flat         audio, unlabelled
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from palm_cache.errors import DataError, counted
+from palm_cache.errors import DataError, counted, did_you_mean
 from palm_cache.extraction.audio_files import OTHER_ENDINGS, READABLE_ENDINGS
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
 from palm_cache.extraction.datasets.class_names import named
@@ -95,7 +96,11 @@ def read(
     rows = [replace(row, path=inside(row)) for row in content.rows]
     files = find_files(place, dict.fromkeys(row.path for row in rows))
     folds, split_notes = split(rows, reading, lambda path: place / files[0].get(path, path))
-    notes = (f"read as {content.told}", *content.notes, *split_notes, *listing.notes)
+    notes = [f"read as {content.told}", *content.notes, *split_notes, *listing.notes]
+    if reading.layout == "auto" and layout in ("folders", "flat"):
+        deep = _deep_tables(root, listing, reading.named_columns)
+        if meant := _datasets_below(root, listing, deep):
+            notes.insert(1, f"a table below this folder lists sounds; {meant}")
     return build_table(dataset, place, folds, notes, rows, files)
 
 
@@ -156,12 +161,11 @@ def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParam
 def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
     candidates = _tables(root, listing, reading.named_columns)
     if len(candidates) != 1:
-        found = (
-            f"{len(candidates)} tables have a column of paths: {named(candidates)}"
-            if candidates
-            else "no table"
+        found = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
+        meant = _datasets_below(root, listing, candidates) or (
+            "give the one that is meant, and `columns` path=NAME if need be"
         )
-        raise DataError(f"{root}: {found}; give the one that is meant, and --columns path=NAME if need be")
+        raise DataError(f"{root}: {found if candidates else 'no table'}; {meant}")
     file = below(root, candidates[0])
     table = shards.read_plain(file) if ending(file.name) in SHARD_ENDINGS else read_table(file)
     return _of_table(table, reading, f"one table, {candidates[0]}")
@@ -270,17 +274,36 @@ def _shards(listing: Listing) -> list[str]:
     return [path for path in files if not PurePosixPath(path).name.startswith("cache-")]
 
 
+def _datasets_below(root: Place, listing: Listing, tables: Iterable[str]) -> str:
+    """Return the question whether datasets below are meant: the lowest folders with a table and sound."""
+    audio = listing.audio
+    around = ([str(folder) for folder in PurePosixPath(table).parents][:-1] for table in tables)
+    holding = (
+        next((folder for folder in folders if any(path.startswith(f"{folder}/") for path in audio)), "")
+        for folders in around
+    )
+    return did_you_mean([below(root, folder) for folder in dict.fromkeys(holding) if folder])
+
+
 def _tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> list[str]:
     """Return the tables in a folder or one below it that have a column of paths."""
-    tables = []
-    for path in listing.files:
-        if path.count("/") > 1 or ending(path) not in TABLE_ENDINGS:
-            continue
-        file = below(root, path)
-        header = shards.header(file) if ending(path) in SHARD_ENDINGS else read_header(file)
-        if columns.get("path") in header or "path" in understand(header, {}, path):
-            tables.append(path)
-    return tables
+    tables = [path for path in listing.files if path.count("/") <= 1 and ending(path) in TABLE_ENDINGS]
+    return [path for path in tables if _has_paths(root, path, columns)]
+
+
+def _deep_tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> Iterator[str]:
+    """Yield the tables of those further down; what cannot be read is none."""
+    deep = [path for path in listing.files if path.count("/") > 1 and ending(path) in TABLE_ENDINGS]
+    for path in deep[: annotated.FILES_TRIED]:
+        with suppress(DataError):
+            if _has_paths(root, path, columns):
+                yield path
+
+
+def _has_paths(root: Place, path: str, columns: Mapping[str, str]) -> bool:
+    file = below(root, path)
+    header = shards.header(file) if ending(path) in SHARD_ENDINGS else read_header(file)
+    return columns.get("path") in header or "path" in understand(header, {}, path)
 
 
 def _stripped(paths: Sequence[str]) -> dict[str, str]:

@@ -169,9 +169,10 @@ def read_dataset(
             raise DataError(absence(table, check.folder, missing))
     gone = []
     if missing:
+        of_all = f"of {counted(files, 'file')}"
         gone.append(
-            f"{len(missing):,} of {counted(files, 'file is', 'files are')} missing or empty, e.g. "
-            f"{missing[0]}; all of them: palm-cache datasets --check {name_or_folder}"
+            f"{counted(len(missing), f'{of_all} is', f'{of_all} are')} missing or empty, e.g. {missing[0]}; "
+            f"all of them: palm-cache datasets --check {name_or_folder}"
         )
     problems = [*gone, *check.differences]
     if strict and problems:

@@ -66,8 +66,9 @@ def split(
         return [], []
     notes = []
     if unlabelled := len(rows) - len(labelled):
-        of_rows = counted(len(rows), "row has", "rows have")
-        notes.append(f"{unlabelled:,} of {of_rows} no label, and are in no fold")
+        of_all = f"of {counted(len(rows), 'row')}"
+        told = counted(unlabelled, f"{of_all} has no label, and is", f"{of_all} have no label, and are")
+        notes.append(f"{told} in no fold")
     if reading.test == "none":
         return [(labelled, [])], notes
     if any(row.part for row in labelled):

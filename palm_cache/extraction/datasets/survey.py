@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import soundfile
 
 from palm_cache.errors import AudioError, counted
 from palm_cache.extraction.audio import open_regular
 from palm_cache.extraction.datasets.splits import twins
+from palm_cache.extraction.decoding import decoding
 from palm_cache.types import ClipTable, Progress, no_progress
 
 
@@ -20,35 +20,42 @@ class Survey:
     """What the headers and the contents of a dataset's files say; only those of this machine are opened."""
 
     seconds: tuple[float, ...]
-    """Length of every file that can be opened, sorted; as its header says."""
+    """Length of every file that can be opened, sorted."""
     rates: Mapping[int, int]
     """Files by sample rate in Hz."""
     channels: Mapping[int, int]
     """Files by number of channels."""
     unreadable: tuple[tuple[str, str], ...]
-    """Names of files that cannot be opened, with the reason; missing ones are not among them."""
+    """Names of files that cannot be opened or are cut off, with the reason."""
     twins: tuple[tuple[str, ...], ...]
     """Names of files of equal content."""
     findings: tuple[str, ...]
     """What twins do: those of two classes, those on both sides of a fold."""
 
 
-def survey(table: ClipTable, progress: Progress = no_progress) -> Survey:
-    """Open every file of a dataset once, and compare contents."""
-    files = {clip.name: clip.file for clip in table.clips if isinstance(clip.file, Path)}
+def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress = no_progress) -> Survey:
+    """Open every file of a dataset but the missing ones as extraction does, and compare contents."""
+    absent = set(missing)
+    files = {
+        clip.name: clip.file
+        for clip in table.clips
+        if isinstance(clip.file, Path) and clip.name not in absent
+    }
     seconds, rates, channels = [], Counter[int](), Counter[int]()
     unreadable = []
-    for number, (name, file) in enumerate(files.items(), start=1):
-        progress("looking at files", number, len(files))
-        if not file.exists():
-            continue
-        try:
-            with open_regular(file) as opened, soundfile.SoundFile(opened) as sound:
-                seconds.append(sound.frames / sound.samplerate)
-                rates[sound.samplerate] += 1
-                channels[sound.channels] += 1
-        except (AudioError, soundfile.SoundFileError) as error:
-            unreadable.append((name, getattr(error, "error_string", str(error))))
+    pool = ThreadPoolExecutor()
+    try:
+        for number, (name, found) in enumerate(zip(files, pool.map(_open, files.values()), strict=True)):
+            if isinstance(found, str):
+                unreadable.append((name, found))
+            else:
+                length, rate, n_channels = found
+                seconds.append(length)
+                rates[rate] += 1
+                channels[n_channels] += 1
+            progress("looking at files", number + 1, len(files))
+    finally:
+        pool.shutdown(cancel_futures=True)
     same = twins(files.items())
     groups: dict[str, list[str]] = defaultdict(list)
     for name in files:
@@ -62,6 +69,16 @@ def survey(table: ClipTable, progress: Progress = no_progress) -> Survey:
         tuple(map(tuple, groups.values())),
         _findings(table, same),
     )
+
+
+def _open(file: Path) -> tuple[float, int, int] | str:
+    """Return how long a sound is, its rate and channels; or why it cannot be read up to its end."""
+    try:
+        with open_regular(file) as opened, decoding(opened) as sound:
+            sound.check_end()
+            return sound.frames / sound.rate, sound.rate, sound.channels
+    except AudioError as error:
+        return str(error)
 
 
 def _findings(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:

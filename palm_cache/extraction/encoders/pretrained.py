@@ -18,7 +18,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from palm_cache.errors import EncoderError
+from palm_cache.errors import EncoderError, counted
 from palm_cache.extraction.encoders.checkpoints import not_a_directory
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
 from palm_cache.store.fingerprint import fingerprint
@@ -159,8 +159,8 @@ class Repository:
         unfilled = sorted([*missing, *(key for key, *_ in report["mismatched_keys"])])
         if unfilled:
             raise EncoderError(
-                f"{self.subject}: {len(unfilled)} weights are missing or misshaped, e.g. "
-                f"{', '.join(unfilled[:3])}; not a complete {kind.__name__} checkpoint"
+                f"{self.subject}: {counted(len(unfilled), 'weight is', 'weights are')} missing or misshaped, "
+                f"e.g. {', '.join(unfilled[:3])}; not a complete {kind.__name__} checkpoint"
             )
         return model
 

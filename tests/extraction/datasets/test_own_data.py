@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from samples import write_tone
+from samples import write_palm_folder, write_tone
 
 from palm_cache.errors import DataError, PalmCacheError, UnknownNameError
 from palm_cache.extraction.datasets.registry import read_dataset
@@ -130,7 +130,7 @@ def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
 def test_audio_beside_class_folders_has_no_label(tmp_path: Path) -> None:
     table = read(tones(tmp_path, "x.wav", *BIRDS))
     assert labels(table)["x.wav"] is None
-    assert "1 of 7 rows have no label, and are in no fold" in table.notes
+    assert "1 of 7 rows has no label, and is in no fold" in table.notes
 
 
 def test_rows_without_a_label_are_unlabelled_and_what_the_table_says_else_is_named(tmp_path: Path) -> None:
@@ -324,3 +324,31 @@ def test_what_is_asked_for_but_not_there_is_named(
 def test_a_published_dataset_is_not_read_another_way(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="ESC50 is read as published: --as, --columns and --group"):
         read_dataset("esc50", tmp_path, reading=ReadingParams(layout="flat"))
+
+
+MEANT = "a table below this folder lists sounds; did you mean {}?"
+
+
+def test_the_folder_above_a_dataset_is_told_with_the_dataset(tmp_path: Path) -> None:
+    tones(tmp_path / "raw" / "birds" / "audio", *BIRDS)
+    table = tmp_path / "raw" / "birds" / "meta" / "birds.csv"
+    table.parent.mkdir()
+    table.write_text("\n".join(["path,label", *(f"{path},{name}" for path, name in BIRDS.items())]))
+    told = MEANT.format(tmp_path / "raw" / "birds")
+    assert told in read(tmp_path / "raw").notes
+    assert told in read(tmp_path).notes
+    assert not any("below this folder" in note for note in read(tmp_path / "raw" / "birds").notes)
+    assert not any("below this folder" in note for note in read(tmp_path, layout="folders").notes)
+    table.write_bytes(b"\xff\xfe\x00")  # no table after all
+    assert not any("below this folder" in note for note in read(tmp_path / "raw").notes)
+
+
+def test_the_folder_above_one_in_the_palm_layout_is_told_with_it(tmp_path: Path) -> None:
+    write_palm_folder(tmp_path / "Tones")
+    with pytest.raises(DataError, match=rf"2 tables have .*; did you mean {tmp_path}/Tones\?"):
+        read(tmp_path)
+
+
+def test_one_file_that_is_missing_is_told_in_the_singular(tmp_path: Path) -> None:
+    (tones(tmp_path, *BIRDS) / "wren" / "0.wav").write_bytes(b"")
+    assert read(tmp_path).notes[0].startswith("1 of 6 files is missing or empty, e.g. wren/0.wav; all of")
