@@ -63,6 +63,10 @@ class Origin:
     views: int
     """Crops per clip."""
 
+    def __post_init__(self) -> None:
+        if not 1 <= int(self.views) == self.views <= MAX_VIEWS:
+            raise ValueError(f"{self.views} views a clip")
+
 
 def read_heads(path: Path, runs: Iterable[Run] | None = None) -> tuple[list[FittedHead], tuple[Place, ...]]:
     """Read the heads of a file, and the places of the stores that they were fitted on.
@@ -171,10 +175,8 @@ class HeadsFile:
     def origin(self) -> Origin:
         """Return what the heads were fitted on."""
         values = attributes(self._file)
-        views = values.get("views", 1)
-        if not 1 <= views <= MAX_VIEWS:
-            raise ValueError(f"{views} views a clip")
-        return Origin(self.stores()[0], dict(json.loads(values.get("identity", "{}"))), views)
+        identity = dict(json.loads(values.get("identity", "{}")))
+        return Origin(self.stores()[0], identity, values.get("views", 1))
 
     def runs(self) -> list[Run]:
         """Return which runs it holds, damaged ones too."""
@@ -274,17 +276,30 @@ def _read_run(name: str, values: Mapping[str, Any]) -> Run:
 
 
 def _read_head(name: str, group: h5py.Group, values: Mapping[str, Any]) -> FittedHead:
-    for key, kind in PLAIN.items():
-        if not isinstance(values[key], kind):
-            raise ValueError(f"{key} is {values[key]!r}")
     return FittedHead(
         run=_read_run(name, values),
         state={key: tensor(member) for key, member in members(group).items()},
         class_names=tuple(str(label) for label in values["class_names"]),
         hyperparameters=dict(json.loads(values["hyperparameters"])),
         calibration=_read_calibration(values),
-        **{key: values[key] for key in PLAIN},
+        **plain(values),
     )
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those fields of a head that are a text or a number.
+
+    Raises
+    ------
+    ValueError
+        If one is something else, or no number that we write.
+    """
+    for key, kind in PLAIN.items():
+        value = values[key]
+        number = 0 if isinstance(value, str) else value
+        if not 0 <= number < 2**63 or not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{key} is {value!r}")
+    return {key: values[key] for key in PLAIN}
 
 
 def _read_calibration(values: Mapping[str, Any]) -> Calibration | None:

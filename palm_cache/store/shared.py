@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,10 +21,9 @@ from torch import Tensor
 
 from palm_cache.errors import DamagedStoreError, DataError, StoreError, reason_of
 from palm_cache.store.hdf5 import DAMAGE
-from palm_cache.store.heads import Origin, read_head, read_runs
+from palm_cache.store.heads import PLAIN, Origin, plain, read_head, read_runs
 from palm_cache.store.layout import SHARED_ENDING, check_name, slug
 from palm_cache.store.run_names import choose_run, run_name, split_run_name
-from palm_cache.types import MAX_VIEWS
 from palm_cache.types.runs import Calibration, FittedHead, Run
 
 FORMAT_VERSION = 1
@@ -118,7 +116,8 @@ def read_shared(path: Path) -> tuple[FittedHead, Origin, dict[str, Any]]:
         if card.pop("sha256") != _digest(card, tensors):
             raise ValueError("its checksum fails")
         json.dumps(card, ensure_ascii=False).encode()  # half a character could be written nowhere
-        return _head(card, tensors), _origin(path, card["encoder"]), card
+        origin = Origin(path, dict(card["encoder"]["identity"]), card["encoder"]["views"])
+        return _head(card, tensors), origin, card
     except (SafetensorError, DataError, *DAMAGE) as error:
         raise DamagedStoreError(
             f"{path}: not a readable head ({reason_of(error)}); get it again where it came from"
@@ -153,20 +152,19 @@ def open_head(file: Path, run: str | None = None) -> OpenedHead:
 
 
 def _head(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedHead:
-    calibration = card["calibration"]
+    calibration, state = card["calibration"], {name: tensors[name] for name in _texts(card["state"], "state")}
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    about = {**card, "fingerprint": card["encoder"]["fingerprint"], "digest": card["features"]}
+    _texts([about[name] for name, kind in PLAIN.items() if kind is str], "a text of the card")
     return FittedHead(
         run=_run(card),
-        state={name: _finite(name, tensors[name]) for name in _texts(card["state"], "state")},
+        state=state,
         class_names=_class_names(card["classes"]),
-        template=_text(card["template"], "template"),
         hyperparameters=dict(card["hyperparameters"]),
-        test_views=_text(card["test_views"], "test_views"),
-        fingerprint=_text(card["encoder"]["fingerprint"], "fingerprint"),
-        digest=_text(card["features"], "features"),
-        n_train=_count(card["n_train"], "n_train"),
-        n_params=_count(card["n_params"], "n_params"),
-        fit_seconds=_seconds(card["fit_seconds"]),
         calibration=Calibration(**calibration) if calibration else None,
+        **plain(about),
     )
 
 
@@ -181,13 +179,6 @@ def _run(card: Mapping[str, Any]) -> Run:
     check_name(slug(spec), "encoder")
     dataset = check_name(_text(card["dataset"], "dataset"), "dataset")
     return Run(dataset, spec, head, shots, fold, seed, variant)
-
-
-def _origin(path: Path, encoder: Mapping[str, Any]) -> Origin:
-    views = _count(encoder["views"], "views")
-    if not 1 <= views <= MAX_VIEWS:
-        raise ValueError(f"{views} views a clip")
-    return Origin(path, dict(encoder["identity"]), views)
 
 
 def _class_names(listed: object) -> tuple[str, ...]:
@@ -206,24 +197,6 @@ def _texts(listed: object, what: str) -> tuple[str, ...]:
 def _text(value: object, what: str) -> str:
     if not isinstance(value, str) or len(value) > MAX_NAME:
         raise ValueError(f"{what} is not a short text")
-    return value
-
-
-def _count(value: object, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise ValueError(f"{what} is {value!r}")
-    return value
-
-
-def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"fit_seconds is {value!r}")
-    return float(value)
-
-
-def _finite(name: str, value: Tensor) -> Tensor:
-    if not torch.isfinite(value).all():
-        raise ValueError(f"{name} holds NaN or infinity")
     return value
 
 
