@@ -92,8 +92,8 @@ class SoundFacts:
 
 def swing(waveform: Tensor) -> float:
     """Return half the distance from the lowest to the highest sample: the peak, wherever zero lies."""
-    low, high = waveform.aminmax()
-    return float(high - low) / 2
+    samples: NDArray[np.float32] = waveform.numpy()
+    return float(np.maximum.reduce(samples) - np.minimum.reduce(samples)) / 2
 
 
 def is_silent(waveform: Tensor) -> bool:
