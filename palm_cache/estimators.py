@@ -187,7 +187,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.classes is None:
             return present
         known = np.unique(np.asarray(self.classes))
-        if len(known) < np.size(self.classes) or not np.array_equal(known, np.asarray(self.classes)):
+        if not np.array_equal(known, np.asarray(self.classes)):
             raise ArrayError("classes must be sorted, each named once: the order of the rows of text")
         strange = np.setdiff1d(present, known)
         if len(strange):

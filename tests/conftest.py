@@ -14,7 +14,7 @@ import torch
 from chromium import Browser, find_chromium
 from hub_server import Hub, serve
 from hypothesis import settings
-from samples import SHARED, make_features
+from samples import make_features, shared
 from torch import Tensor
 from workshop import Workshop, make_workshop
 
@@ -32,10 +32,7 @@ settings.load_profile("tests")
 @pytest.fixture
 def golden() -> Path:
     """Numbers recorded from the authors' own code, where they are present."""
-    folder = SHARED / "golden"
-    if not folder.is_dir():
-        pytest.skip("the golden numbers are not beside the project")
-    return folder
+    return shared("golden")
 
 
 # Weights of full size go when the module that needs them has run: a process keeps no gigabytes of them.
@@ -57,9 +54,7 @@ def pengi_state(pengi_checkpoint: Path) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def golden_pengi(tmp_path_factory: pytest.TempPathFactory) -> PengiEncoder:
     """PENGI with the weights that the golden numbers were recorded with."""
-    folder = SHARED / "golden"
-    if not folder.is_dir():
-        pytest.skip("the golden numbers are not beside the project")
+    folder = shared("golden")
     spec = importlib.util.spec_from_file_location("recipe", folder / "recipe.py")
     assert spec is not None
     assert spec.loader is not None
@@ -90,10 +85,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture
 def game_sfx() -> Path:
     """Real, messy audio in the PALM layout, where it is present."""
-    folder = SHARED / "audio" / "GameSFX"
-    if not folder.is_dir():
-        pytest.skip("the real audio is not beside the project")
-    return folder
+    return shared("audio/GameSFX")
 
 
 @pytest.fixture

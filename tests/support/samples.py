@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 import zarr
@@ -21,8 +22,13 @@ from palm_cache.types import TEMPLATES, Features, Fold
 
 RATE = 16_000
 
-SHARED = Path(__file__).parents[3] / "shared"
-"""Reference material beside the project; tests that read it skip where it is absent."""
+
+def shared(name: str) -> Path:
+    """Return a folder of the reference material beside the project; skip the test where it is absent."""
+    folder = Path(__file__).parents[3] / "shared" / name
+    if not folder.is_dir():
+        pytest.skip(f"{name} is not beside the project, in a folder called shared")
+    return folder
 
 
 def make_features(

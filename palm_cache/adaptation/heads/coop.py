@@ -21,14 +21,12 @@ from palm_cache.adaptation.heads.base import (
     no_tick,
     unit,
 )
+from palm_cache.adaptation.heads.palm import CONTEXT_STD
 from palm_cache.adaptation.train import draw_runs, sgd
 from palm_cache.types import BARE_TEMPLATE, PromptTokens
 from palm_cache.types.runs import Training
 
 N_CONTEXT = 16
-CONTEXT_STD = 0.02
-"""Standard deviation of the context before training."""
-
 SUFFIX = "{c}."
 """What stands behind the context."""
 

@@ -18,14 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.cards import EncoderCard
+from palm_cache.extraction.encoders.cards import EncoderCard as EncoderCard
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
 from palm_cache.params import Precision, Recipe
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.types import TextTower
-
-__all__ = ["Encoder", "EncoderCard", "Padding", "Request", "Window", "format1_identity", "hash_weights"]
 
 Padding = Literal["tile", "repeat-pad", "nan"]
 
@@ -303,6 +301,11 @@ def format1_identity(encoder: Encoder) -> dict[str, object] | None:
         "sample_rate": encoder.sample_rate,
         "window": [window.samples, window.max_windows, window.padding],
     }
+
+
+def decibels(power: Tensor) -> Tensor:
+    """Return power in dB; -100 is silence, to CLAP's processor and to PENGI."""
+    return 10 * power.clamp_min(1e-10).log10()
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:

@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate, normalize, pad
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, decibels, hash_weights
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pretrained import (
@@ -35,9 +35,6 @@ from palm_cache.extraction.encoders.pretrained import (
 )
 from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import TokenTower
-
-QUIETEST_POWER = 1e-10
-"""Mel power that counts as silence: -100 dB, as in the processor."""
 
 PADDINGS: dict[str, Literal["tile", "repeat-pad"]] = {"repeatpad": "repeat-pad", "repeat": "tile"}
 """The processor's paddings that are known here."""
@@ -213,7 +210,7 @@ class ClapEncoder(Encoder):
         )
         power = spectrum.real.square() + spectrum.imag.square()
         mel = power.transpose(1, 2) @ self._mel
-        return 10 * mel.clamp_min(QUIETEST_POWER).log10()
+        return decibels(mel)
 
     def _fused_features(self, waveform: Tensor) -> Tensor:
         """Return log-mel of a clip: (frames, mels), of one longer than a window (4, frames, mels)."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ClapAudioConfig, ClapAudioModel, CLIPTextConfig, CLIPTextModel
 
-from palm_cache.extraction.encoders.base import Encoder, Request, Window
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, decibels
 from palm_cache.extraction.encoders.checkpoints import fill_towers, official_htsat
 from palm_cache.extraction.encoders.pretrained import TRANSFORMERS
 from palm_cache.extraction.encoders.text import PromptTower
@@ -21,7 +21,6 @@ SECONDS = 7  # of a window
 FFT_SAMPLES = 1024
 HOP_SAMPLES = 320
 N_MELS = 64
-QUIETEST_POWER = 1e-10  # -100 dB
 DIM = 1024
 
 AUDIO, TEXT = "audio_encoder.", "caption_encoder."
@@ -72,7 +71,7 @@ class PengiAudioTower(nn.Module):
         real = functional.conv1d(padded, self.kernel_real, stride=HOP_SAMPLES)
         imag = functional.conv1d(padded, self.kernel_imag, stride=HOP_SAMPLES)
         mel = (real.square() + imag.square()).transpose(1, 2) @ self.mel
-        return 10 * mel.clamp_min(QUIETEST_POWER).log10()
+        return decibels(mel)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Embed, (batch, frames, N_MELS) -> (batch, DIM)."""

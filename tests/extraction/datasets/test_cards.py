@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from miniatures import MINIATURES, write_miniature, write_palm_tables
-from samples import SHARED
+from samples import shared
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.card import DatasetCard
@@ -41,10 +41,7 @@ def test_every_dataset_but_the_demo_has_a_miniature() -> None:
 
 @pytest.fixture
 def paper() -> Path:
-    folder = SHARED / "paper"
-    if not folder.is_dir():
-        pytest.skip("the paper's facts are not beside the project")
-    return folder
+    return shared("paper")
 
 
 def test_the_cards_of_the_papers_eleven_say_what_it_used(paper: Path) -> None:
