@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -169,7 +169,7 @@ def score_row(head: FittedHead, logits: Tensor, labels: Tensor) -> dict[str, obj
         "n_train": head.n_train,
         "n_test": len(labels),
         "n_params": head.n_params,
-        **asdict(measure(logits, labels)),
+        **measure(logits, labels),
         "fit_seconds": head.fit_seconds,
         "template": head.template,
         "hyperparameters": json.dumps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 
 from palm_cache.adaptation.heads import find_head
@@ -21,10 +22,9 @@ def plan_runs(features: Features, params: FitParams) -> list[Run]:
     runs = []
     for head in params.heads:
         trained, variant = find_head(head).trained, variant_of(head, params)
-        for shots in map(parse_shots, map(str, params.shots)) if trained else (0,):
-            for fold in folds:
-                for seed in params.seeds if trained else (0,):
-                    runs.append(Run(features.dataset, features.encoder, head, shots, fold, seed, variant))
+        shots = [parse_shots(str(asked)) for asked in params.shots] if trained else [0]
+        cells = itertools.product(shots, folds, params.seeds if trained else (0,))
+        runs += [Run(features.dataset, features.encoder, head, *cell, variant) for cell in cells]
     return list(dict.fromkeys(runs))
 
 

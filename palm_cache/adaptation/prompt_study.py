@@ -79,8 +79,8 @@ def score_prompts(features: Features, folds: Sequence[int] = ()) -> list[dict[st
                     "template": template,
                     "fold": fold,
                     "n_test": len(test),
-                    "accuracy": scores.accuracy,
-                    "macro_f1": scores.macro_f1,
+                    "accuracy": scores["accuracy"],
+                    "macro_f1": scores["macro_f1"],
                     "fingerprint": features.fingerprint,
                 }
             )
