@@ -14,6 +14,9 @@ from palm_cache.cli import app
 
 runner = CliRunner()
 
+PROGRAM = (sys.executable, "-c", "from palm_cache.cli import app; app()")
+"""What the words of a command follow, in a process of its own."""
+
 
 def call(*words: str, stdin: bytes = b"") -> Result:
     """Run a command; a defect keeps its traceback."""

@@ -6,12 +6,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import PROGRAM
 from starlette.testclient import TestClient
 
 from palm_cache.label import server
@@ -37,14 +37,7 @@ class LabelPage:
     """A running ``palm-cache label``; ended when the block is left."""
 
     def __init__(self, *words: str, folder: Path | None = None) -> None:
-        command = [
-            sys.executable,
-            "-c",
-            "from palm_cache.cli import app; app()",
-            "label",
-            "--no-browser",
-            *words,
-        ]
+        command = [*PROGRAM, "label", "--no-browser", *words]
         self._process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         first = self._process.stdout.readline()
