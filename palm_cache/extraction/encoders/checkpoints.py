@@ -138,17 +138,8 @@ def refuse_others(subject: str, source: str, content: object) -> None:
                 return
 
 
-def not_a_directory(subject: str, source: str) -> EncoderError:
-    """Return the error for a file where a directory or a hub id is wanted, which names what it is."""
-    return _misplaced(subject, source, "a file; give the directory that it lies in, or a hub id (owner/name)")
-
-
-def not_a_graph(subject: str, source: str) -> EncoderError:
-    """Return the error for a file of torch where an ONNX graph is wanted, which names what it is."""
-    return _misplaced(subject, source, "a file of torch, not an ONNX graph; export the model to ONNX")
-
-
-def _misplaced(subject: str, source: str, otherwise: str) -> EncoderError:
+def misplaced(subject: str, source: str, otherwise: str) -> EncoderError:
+    """Return the error for a file where something else is wanted: what it is, or ``otherwise``."""
     try:
         refuse_others(subject, source, load_plain(Path(source).expanduser()))
     except EncoderError as error:

@@ -26,7 +26,7 @@ from torch.nn.functional import pad
 from palm_cache.errors import EncoderError, UnknownNameError
 from palm_cache.extraction.encoders.base import Encoder, Padding, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS
-from palm_cache.extraction.encoders.checkpoints import not_a_graph
+from palm_cache.extraction.encoders.checkpoints import misplaced
 from palm_cache.extraction.encoders.engine import Engine, cpu_workers
 from palm_cache.extraction.hub import reason
 from palm_cache.store.atomic import parse_json
@@ -164,7 +164,8 @@ class OnnxEncoder(Encoder):
         if not file.is_file():
             raise EncoderError(f"{request.spec}: no such file")
         if zipfile.is_zipfile(file):  # as torch writes, and ONNX never is
-            raise not_a_graph(request.spec, request.source)
+            otherwise = "a file of torch, not an ONNX graph; export the model to ONNX"
+            raise misplaced(request.spec, request.source, otherwise)
         return cls(request, file.read_bytes(), read_description(request.spec, file.with_suffix(".json")))
 
     def front_end(self, waveforms: Tensor) -> Tensor:

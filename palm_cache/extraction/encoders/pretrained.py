@@ -19,7 +19,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from palm_cache.errors import EncoderError, counted
-from palm_cache.extraction.encoders.checkpoints import not_a_directory
+from palm_cache.extraction.encoders.checkpoints import misplaced
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
 from palm_cache.store.fingerprint import fingerprint
 
@@ -234,7 +234,8 @@ def from_directory_or_hub(
         if directory.is_dir():
             return load_from(str(directory.resolve()), local=True)
         if directory.is_file():
-            raise not_a_directory(subject, source)
+            wanted = "give the directory that it lies in, or a hub id (owner/name)"
+            raise misplaced(subject, source, f"a file; {wanted}")
         name, _, revision = source.partition("@")
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise EncoderError(f"{subject}: no such directory, and not a hub id (owner/name)")
