@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from palm_cache.errors import DamagedStoreError, OutputError, StoreError
 from palm_cache.store.atomic import parse_json, write_errors
 from palm_cache.store.cache import RECIPE, Cache, is_cache_file
 from palm_cache.store.fingerprint import fingerprint
+from palm_cache.store.layout import STORE_ENDING
 from palm_cache.store.places import Folder, folder
-from palm_cache.store.places.local import UNFINISHED, unfinished
 from palm_cache.store.root import StoreRoot
 from palm_cache.store.segments import FORMAT, SEGMENT
 from palm_cache.store.writing import claimed_files
@@ -52,7 +51,7 @@ class Waste:
     place: Place
     """Folder that the files lie in."""
     files: tuple[str, ...]
-    """Their paths below it."""
+    """Their paths below it, or those of whole folders."""
     bytes: int
     why: str
 
@@ -151,14 +150,13 @@ def store_waste(features: Place) -> list[Waste]:
         except StoreError:
             continue  # of another format, or not to be read now: no damage
     for beside in {path.parent for path in _stores(features)}:
-        for work in unfinished(beside) if isinstance(beside, Path) else ():
-            sizes = folder(work).files()
-            waste.append(Waste(work, tuple(sizes), sum(sizes.values()), KILLED))
+        for name in folder(beside).left_behind(lambda name: name.endswith(STORE_ENDING)):
+            waste.append(Waste(beside, (name,), sum(folder(beside / name).files().values()), KILLED))
     return waste
 
 
 def remove_waste(waste: Waste) -> None:
-    """Remove something of no use, file by file.
+    """Remove something of no use.
 
     Raises
     ------
@@ -166,5 +164,4 @@ def remove_waste(waste: Waste) -> None:
         If a file cannot be removed.
     """
     with write_errors(waste.place, ""):
-        folder(waste.place).remove([name for name in waste.files if name != UNFINISHED])
-        folder(waste.place).remove([UNFINISHED] if UNFINISHED in waste.files else [])
+        folder(waste.place).remove(waste.files)

@@ -30,7 +30,6 @@ from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.header import StoredRows, StoreHeader, written_source
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.places import Folder, folder
-from palm_cache.store.places.local import unfinished
 from palm_cache.store.root import UNFINISHED_MARK, file_hash, root_hash
 from palm_cache.types import Place
 
@@ -87,8 +86,6 @@ def write_store(
         _write_rows(group, rows, text)
         _seal(built, carried)
         publish(built, where)
-    if isinstance(path, Path):
-        remove_unfinished(path.parent)
 
 
 def publish(built: Path, where: Folder) -> None:
@@ -196,12 +193,6 @@ def _listed(root: bytes) -> set[str]:
         return set(map(str, listed)) if isinstance(listed, list | dict) else set()
     except (ValueError, KeyError, TypeError, AttributeError):
         return set()
-
-
-def remove_unfinished(beside: Path) -> None:
-    """Remove what processes that were killed have left of stores that they were building."""
-    for work in unfinished(beside):
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _carry_over(before: FeatureStore, built: Path, rows: StoredRows) -> dict[str, tuple[int, str]]:

@@ -20,7 +20,7 @@ from palm_cache.errors import DamagedStoreError, OlderFormatError, OutputError, 
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import row_keys
 from palm_cache.store.places import folder, place
-from palm_cache.store.places.local import UNFINISHED, LocalFolder, this_writer
+from palm_cache.store.places.local import LocalFolder, this_writer
 from palm_cache.store.writing import claimed_files
 from palm_cache.types import Features
 
@@ -269,11 +269,12 @@ def test_writers_at_once_leave_one_whole_store(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    left, alive = tmp_path / ".s.zarr.abc.partial", tmp_path / ".s.zarr.def.partial"
     machine, _, _ = this_writer().partition("-")
-    for folder_, writer in ((left, f"{machine}-{2**22 + 1}"), (alive, this_writer())):
-        (folder_ / "store").mkdir(parents=True)
-        (folder_ / UNFINISHED).write_text(writer)
+    writers = f"{machine}-{2**22 + 1}", this_writer()
+    left, alive = (tmp_path / f".s.zarr.{writer}.{0:08x}.partial" for writer in writers)
+    for work in (left, alive):
+        (work / "store" / "audio").mkdir(parents=True)
+        (work / "store" / "zarr.json").touch()
     (tmp_path / ".mine.partial").mkdir()  # of somebody else
     write_sample(tmp_path / "s.zarr", make_features())
     assert {path.name for path in tmp_path.iterdir()} == {alive.name, ".mine.partial", "s.zarr"}

@@ -19,7 +19,6 @@ from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import FORMAT_VERSION
 from palm_cache.store.places import folder, local
-from palm_cache.store.places.local import UNFINISHED
 from palm_cache.store.prune import cache_waste, known_recipes, remove_waste, store_waste
 from palm_cache.store.segments import new_name
 
@@ -104,18 +103,21 @@ def test_what_a_killed_process_left_goes_but_not_what_a_running_one_has(features
         pass
     machine, _, _ = local.this_writer().partition("-")
     writers = {"dead": f"{machine}-{dead.pid}", "alive": local.this_writer(), "away": f"{1:08x}-{dead.pid}"}
-    for name, writer in writers.items():
-        work = features / "clusters" / f".mini.zarr.{name}.partial"
-        (work / "store" / "audio").mkdir(parents=True)
+    works = {
+        name: features / "clusters" / f".mini.zarr.{writer}.{0:08x}.partial"
+        for name, writer in writers.items()
+    }
+    mine = features / "clusters" / works["dead"].name.replace("mini.zarr", "notes")
+    for work in (*works.values(), mine):
+        (work / "store" / "audio" / "c").mkdir(parents=True)
         (work / "store" / "audio" / "zarr.json").write_text("{}")
-        (work / UNFINISHED).write_text(writer)
     (waste,) = store_waste(features)
-    assert waste.place.name == ".mini.zarr.dead.partial"
+    assert (waste.place / waste.files[0], len(waste.files), waste.bytes) == (works["dead"], 1, 2)
     assert waste.why == "left by a process that was killed"
     remove_waste(waste)
-    assert not waste.place.exists()
-    for name in ("alive", "away"):
-        assert (features / "clusters" / f".mini.zarr.{name}.partial" / UNFINISHED).is_file()
+    assert not works["dead"].exists()
+    for work in (works["alive"], works["away"], mine):
+        assert (work / "store" / "audio" / "zarr.json").is_file()
     assert FeatureStore(features / "clusters" / "mini.zarr").problems() == []
 
 
@@ -208,12 +210,10 @@ def test_a_process_of_another_container_or_boot_is_not_taken_for_dead(
     local._machine.cache_clear()
     writer = f"{local.this_writer().partition('-')[0]}-{DEAD}"
     name = partial_of(tmp_path, writer)
-    (tmp_path / ".s.partial").mkdir()
-    (tmp_path / ".s.partial" / UNFINISHED).write_text(writer)
-    assert (left_in(tmp_path), local.unfinished(tmp_path)) == ([name], [tmp_path / ".s.partial"])
+    assert left_in(tmp_path) == [name]
     facts[fact].write_text("there")
     local._machine.cache_clear()
-    assert (left_in(tmp_path), local.unfinished(tmp_path)) == ([], [])
+    assert left_in(tmp_path) == []
     local._machine.cache_clear()
 
 
@@ -224,16 +224,13 @@ def test_what_nobody_has_written_to_for_a_day_is_left_whoever_bears_its_writers_
     assert left_in(tmp_path) == []
     old = partial_of(tmp_path, local.this_writer(), seconds_ago=90_000)
     assert left_in(tmp_path) == [old]
-    work = tmp_path / ".s.partial"
+    (tmp_path / old).unlink()
+    work = tmp_path / f".x.{1:08x}-1.{0:08x}.partial"
     (work / "store").mkdir(parents=True)
-    (work / UNFINISHED).write_text(f"{1:08x}-1")
-    os.utime(work / UNFINISHED, (0, 0))
-    assert local.unfinished(tmp_path) == []  # something is being written in it
+    os.utime(work, (0, 0))
+    assert left_in(tmp_path) == []  # something is being written in it
     os.utime(work / "store", (0, 0))
-    assert local.unfinished(tmp_path) == [work]
-    (work / UNFINISHED).write_text("a mark of somebody else")
-    os.utime(work / UNFINISHED, (0, 0))
-    assert local.unfinished(tmp_path) == []
+    assert left_in(tmp_path) == [work.name]
 
 
 def test_a_number_that_no_process_can_have_stops_nobody(tmp_path: Path) -> None:

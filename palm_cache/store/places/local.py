@@ -10,7 +10,6 @@ import re
 import shutil
 import socket
 import stat
-import tempfile
 import time
 import uuid
 import zlib
@@ -32,14 +31,8 @@ if TYPE_CHECKING:
 RACY_NS = 2_000_000_000
 """Age in ns below which a change of a file may have left its times as they were: FAT keeps two seconds."""
 
-UNFINISHED = ".palm-cache-unfinished"
-"""Marks a folder in which a process builds a tree; its content says which."""
-
-_WRITER = r"[0-9a-f]{8}-[0-9]+"
-"""What :func:`this_writer` returns."""
-
-_PARTIAL = re.compile(rf"\.(.+)\.({_WRITER})\.[0-9a-f]{{8}}\.partial")
-"""What a file is called while it is written: its name, who writes, something of its own."""
+_PARTIAL = re.compile(r"\.(.+)\.([0-9a-f]{8}-[0-9]+)\.[0-9a-f]{8}\.partial")
+"""What :func:`_partial` returns."""
 
 SECONDS_ABANDONED = 24 * 3600
 """After how long what has not been written to counts as left behind, whoever was writing it: the number of a
@@ -104,7 +97,7 @@ class LocalFolder:
         """
         file = self.place / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{short(file.name)}.{this_writer()}.{uuid.uuid4().hex[:8]}.partial")
+        partial = _partial(file)
         try:
             yield partial
             partial.replace(file)
@@ -112,31 +105,35 @@ class LocalFolder:
             partial.unlink(missing_ok=True)
 
     def remove(self, names: Collection[str]) -> None:
-        """Remove files, as far as they are there, and the folders that are then empty."""
+        """Remove files, as far as they are there, and the folders that are then empty; a folder whole."""
         parents: set[Path] = set()
         for name in names:
             file = self.place / name
-            file.unlink(missing_ok=True)
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file, ignore_errors=True)
+            else:
+                file.unlink(missing_ok=True)
             parents.update(folder for folder in file.parents if folder.is_relative_to(self.place))
         for folder in sorted(parents, key=lambda path: len(path.parts), reverse=True):
             with suppress(OSError):  # not empty, or gone
                 folder.rmdir()
 
     def left_behind(self, ours: Callable[[str], object]) -> list[str]:
-        """Return what writers of files have left: those of this machine that died, and all of long ago.
+        """Return what writers have left: those of this machine that died, and all of long ago.
 
         Parameters
         ----------
         ours : callable
-            Says of the name of a file, which lies directly in the folder, whether we write it.
+            Says of the :func:`short` name of a file or tree, directly in the folder, whether we write it.
         """
         left = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.place) as entries:
             for entry in entries:
                 match = _PARTIAL.fullmatch(entry.name)
-                if match and ours(match[1]) and entry.is_file(follow_symlinks=False):
+                if match and ours(match[1]) and not entry.is_symlink():
                     with suppress(FileNotFoundError):
-                        if _is_abandoned(match[2], [Path(entry.path)]):
+                        file = Path(entry.path)
+                        if _is_abandoned(match[2], chain([file], file.rglob("*"))):
                             left.append(entry.name)
         return left
 
@@ -144,12 +141,14 @@ class LocalFolder:
     def workspace(self) -> Iterator[Path]:
         """Give a folder of this machine from which :meth:`publish` costs least: beside this one."""
         real = self.place.resolve()  # where a link leads, which stays one
-        real.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{short(real.name)}.", suffix=".partial", dir=real.parent, ignore_cleanup_errors=True
-        ) as work:
-            Path(work, UNFINISHED).write_text(this_writer(), encoding="ascii")
-            yield Path(work)
+        work, beside = _partial(real), LocalFolder(real.parent)
+        work.mkdir(parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):
+                beside.remove(beside.left_behind(short(real.name).__eq__))
 
     def publish(self, built: Path, ours: Ours, root: str, claim: bytes) -> None:
         """Put the files of a folder of this machine in the place of those of this folder that are ours.
@@ -273,16 +272,9 @@ def state(file: Path | str, status: os.stat_result | None = None) -> bytes | Non
     return hashlib.blake2b(named, digest_size=32).digest()
 
 
-def unfinished(folder: Path) -> list[Path]:
-    """Return the workspaces that processes left beside a tree when they were killed."""
-    left = []
-    for mark in folder.glob(f".*.partial*/{UNFINISHED}"):
-        work = mark.parent
-        with suppress(OSError, ValueError):
-            writer = LocalFolder(work).read(UNFINISHED).decode("ascii")
-            if re.fullmatch(_WRITER, writer) and _is_abandoned(writer, chain([mark], work.rglob("*"))):
-                left.append(work)
-    return left
+def _partial(path: Path) -> Path:
+    """Return what a path is called while it is written: its name, who writes, something of its own."""
+    return path.with_name(f".{short(path.name)}.{this_writer()}.{uuid.uuid4().hex[:8]}.partial")
 
 
 def this_writer() -> str:
