@@ -117,7 +117,7 @@ class Extractor:
         unseen = table.clips.numbered(np.flatnonzero(~survey.seen).data)
         hashed = self.embedder.embed(unseen, lambda _: False, n_clips=len(unseen))
         for number, outcome in enumerate(hashed, start=1):
-            survey.learn(outcome.row, outcome.content, outcome.state, outcome.error)
+            survey.learn(outcome.row, outcome.content, None, outcome.error)
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         return make_plan(out, table, self._stale(present), survey, audio, self._other_text(present, table))
@@ -190,13 +190,13 @@ class Extractor:
             try:
                 errors = run.complete()
             finally:
-                survey.remember(files)
+                survey.remember()
             if not self.resources.prune:
                 notes += keep_unreadable(survey, present, audio, errors)
             self._refuse_nothing(table, survey)
             rows = _rows(table, survey, errors)
             try:
-                notes += self._write(out, present, stale, table, rows, survey.keys, audio, text)
+                notes += self._write(out, present, stale, table, rows, survey, audio, text)
                 break
             except UnknownContentError:  # what was damaged in the cache has been dropped: once more
                 if number == ROUNDS - 1:
@@ -234,7 +234,7 @@ class Extractor:
         return table.subset(rows)
 
     def _survey(self, table: ClipTable, files: Cache) -> KnownFiles:
-        return KnownFiles.of(table.clips, files if self.resources.check == "stat" else None)
+        return KnownFiles.of(table.clips, files, self.resources.check == "stat")
 
     def _stale(self, present: StoreState) -> str:
         if present.format1 is not None:
@@ -250,7 +250,7 @@ class Extractor:
         stale: str,
         table: ClipTable,
         rows: StoredRows,
-        keys: NDArray[np.uint8],
+        survey: KnownFiles,
         audio: Cache,
         text: NDArray[np.float32],
     ) -> list[str]:
@@ -261,21 +261,20 @@ class Extractor:
             return []
 
         def embeddings(some: slice) -> NDArray[np.float32]:
-            good = [row for row in range(some.start, some.stop) if row not in rows.errors]
+            good = np.array([row for row in range(some.start, some.stop) if row not in rows.errors], np.int64)
             block = np.zeros((some.stop - some.start, *audio.shape), np.float32)
-            block[np.array(good, np.int64) - some.start] = audio.take(keys[good])
+            block[good - some.start] = audio.take(survey.keys(good))
             return block
 
         write_store(out, header, rows, text, embeddings, before=None if present.problem else present.store)
         collapsed = (
-            collapse_note("clips", _sample(audio, keys, rows)),
+            collapse_note("clips", _sample(audio, survey, rows)),
             collapse_note("class names", text[:, 0]) if self._reads and text.size else None,
         )
         other_text = self._other_text(present, table)
         why = why or (f"{other_text} than before: only text was embedded anew" if other_text else "")
         made_anew = [f"{out} was stale ({stale}) and has been made anew"] if stale else [why] if why else []
-        seen = np.asarray(rows.contents.any(axis=1))
-        alike = twins(np.where(seen[:, None], keys, 0), rows.labels, rows.folds, lambda: rows.names)
+        alike = twins(survey.keys(), rows.labels, rows.folds, lambda: rows.names)
         return [*made_anew, *alike, *(note for note in collapsed if note)]
 
     def _why_write(self, present: StoreState, header: StoreHeader) -> str | None:
@@ -350,15 +349,17 @@ def _rows(table: ClipTable, survey: KnownFiles, errors: dict[int, str]) -> Store
     )
 
 
-def _sample(audio: Cache, keys: NDArray[np.uint8], rows: StoredRows) -> NDArray[np.float32]:
+def _sample(audio: Cache, survey: KnownFiles, rows: StoredRows) -> NDArray[np.float32]:
     """Return the embeddings of some different contents, (n, dim); none where there are too few to tell."""
-    good = np.setdiff1d(np.arange(len(keys)), list(rows.errors))
+    usable = np.ones(len(rows.names), bool)
+    usable[list(rows.errors)] = False
+    good = np.flatnonzero(usable)
     spread = (
         good[np.linspace(0, len(good) - 1, min(len(good), SAMPLED_ROWS)).astype(np.int64)]
         if len(good)
         else good
     )
-    different = np.unique(keys[spread], axis=0)
+    different = np.unique(survey.keys(spread), axis=0)
     if len(different) < MIN_ROWS:
         different = different[:0]
     return np.asarray(audio.take(different)[:, 0])

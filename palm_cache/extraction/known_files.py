@@ -20,7 +20,10 @@ from palm_cache.store.segments import KEY_BYTES
 from palm_cache.types import Clips, Place
 
 FILES_AT_ONCE = 1 << 14
-"""Files whose state is asked for between two reports of progress."""
+"""Files whose state, and rows whose embedding, are asked for at once: it takes memory."""
+
+FILES_LEARNED = 1 << 15
+"""Files that are read before what was learned of them is recorded."""
 
 
 def file_cache(root: Place) -> Cache:
@@ -38,23 +41,25 @@ class KnownFiles:
     """(rows,) seconds; NaN is the end of the file."""
     contents: NDArray[np.uint8]
     """(rows, 32) sha256 of every file; zeros where it is not known."""
+    _files: Cache
     unread: dict[int, str] = field(default_factory=dict)
     """Why a file could not be read, by row."""
     _learned: dict[bytes, bytes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, clips: Clips, files: Cache | None) -> KnownFiles:
+    def of(cls, clips: Clips, files: Cache, trusted: bool) -> KnownFiles:
         """Look at files without reading them.
 
         Parameters
         ----------
-        files : Cache or None
-            What was known of them; ``None`` trusts nothing.
+        files : Cache
+            What was known of them, and is going to be.
+        trusted : bool
+            Whether what was known counts.
         """
         contents, root = np.zeros((len(clips), KEY_BYTES), np.uint8), clips.root
         # Of files none of which has been read before nothing is asked.
-        for at in range(0, len(clips), FILES_AT_ONCE) if files is not None and files.n_keys else ():
-            assert files is not None
+        for at in range(0, len(clips), FILES_AT_ONCE) if trusted and files.n_keys else ():
             paths = clips.paths[at : at + FILES_AT_ONCE]
             # As text: a million paths would take as long as all the rest.
             file_states = states(
@@ -67,17 +72,26 @@ class KnownFiles:
             keys = np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
             known = files.look_up(keys).known
             contents[rows[known]] = files.take(keys[known])
-        return cls(clips, np.asarray(clips.starts), np.asarray(clips.ends), contents)
+        return cls(clips, np.asarray(clips.starts), np.asarray(clips.ends), contents, files)
 
     @property
     def seen(self) -> NDArray[np.bool_]:
         """(rows,) whether the content is known."""
-        return np.asarray(self.contents.any(axis=1))
+        return np.asarray(self.contents.view(np.uint64).any(axis=1))
 
-    @property
-    def keys(self) -> NDArray[np.uint8]:
-        """(rows, 32) what the cache knows every row by; means nothing where it has not been seen."""
-        return row_keys(self.contents, self.start, self.end)
+    def keys(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.uint8]:
+        """(rows, 32) what the cache knows all rows or some by; zeros where the content is not known."""
+        return row_keys(self.contents[rows], self.start[rows], self.end[rows])
+
+    def look_up(self, audio: Cache) -> tuple[NDArray[np.bool_], dict[int, str]]:
+        """Tell which rows' embeddings are known, (rows,), and why others have none."""
+        known = np.zeros(len(self.contents), bool)
+        failures: dict[int, str] = {}
+        for at in range(0, len(known), FILES_AT_ONCE):
+            part = audio.look_up(self.keys(slice(at, at + FILES_AT_ONCE)))
+            known[at : at + FILES_AT_ONCE] = part.known
+            failures |= {at + row: failure.reason for row, failure in part.failures.items()}
+        return known, failures
 
     def learn(self, row: int, content: bytes, state: bytes | None, error: str) -> None:
         """Take in the content of a file, or why it could not be read if that is empty."""
@@ -88,10 +102,12 @@ class KnownFiles:
         self.unread.pop(row, None)
         if state is not None:
             self._learned[state] = content
+        if len(self._learned) >= FILES_LEARNED:
+            self.remember()
 
-    def remember(self, files: Cache) -> None:
+    def remember(self) -> None:
         """Record for the next time what has been read."""
         states, contents = b"".join(self._learned), b"".join(self._learned.values())
         keys, values = (np.frombuffer(part, np.uint8).reshape(-1, KEY_BYTES) for part in (states, contents))
-        files.add(keys, values)
+        self._files.add(keys, values)
         self._learned.clear()

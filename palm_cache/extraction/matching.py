@@ -8,7 +8,7 @@ import numpy as np
 
 from palm_cache.errors import DamagedStoreError, DataError, counted
 from palm_cache.extraction.known_files import KnownFiles
-from palm_cache.extraction.plan import StoreState
+from palm_cache.extraction.plan import StoreState, gone_names
 from palm_cache.params import Resources
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
@@ -38,9 +38,8 @@ def note_gone(present: StoreState, table: ClipTable, resources: Resources) -> li
     store = None if resources.limit or present.problem else present.store
     if store is None or not table.source or store.header.source != table.source:
         return []
-    here = set(table.clips.names)
     try:
-        gone = [name for name in store.clip_names() if name not in here] if store.n_clips > len(here) else []
+        gone = gone_names(store, table) if store.n_clips > len(table.clips) else []
     except DamagedStoreError:  # is made anew
         return []
     source = place(table.source)
@@ -65,17 +64,18 @@ def keep_unreadable(
     if not survey.unread or present.store is None or present.problem:
         return []
     try:
-        old_row = {row: number for number, row in enumerate(stored_rows(present.store))}
+        wanted = {row_of(survey.clips[row]): row for row in survey.unread}
+        stored = enumerate(stored_rows(present.store))
+        old_row = {wanted[row]: number for number, row in stored if row in wanted}
         contents, failed = present.store.contents(), present.store.errors()
     except DamagedStoreError:  # is made anew
         return []
     kept = []
-    for row in list(survey.unread):
-        before = old_row.get(row_of(survey.clips[row]))
-        if before is not None and before not in failed:
+    for row, before in old_row.items():
+        if before not in failed:
             survey.contents[row] = contents[before]
             kept.append(row)
-    known, files = audio.look_up(survey.keys[kept]).known, set()
+    known, files = audio.look_up(survey.keys(np.array(kept, np.int64))).known, set()
     for row, is_known in zip(kept, known.tolist(), strict=True):
         if is_known:
             del survey.unread[row]

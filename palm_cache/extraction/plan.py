@@ -5,17 +5,19 @@ Nothing here writes: ``extract`` acts on what is found, ``extract --dry-run`` sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError, StoreError
 from palm_cache.extraction.known_files import KnownFiles
-from palm_cache.store.cache import Cache, Lookup
+from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.format1 import format1_header
+from palm_cache.store.writing import SMALL_ROWS
 from palm_cache.types import ClipTable, Place
 
 
@@ -98,27 +100,32 @@ def make_plan(
     stale, other_text : str
         How the recipe and the text of the store at ``out`` differ.
     """
-    keys = survey.keys
-    known = cache.look_up(keys)
+    known, failed = survey.look_up(cache)
     groups: dict[Reason, list[str]] = {why: [] for why in Reason}
-    before = _contents_by_name(out)
+    rows = np.flatnonzero(~known).tolist()
+    try:
+        store = FeatureStore(out)
+        before = _contents(store, {table.clips.names[row] for row in rows})
+        gone = tuple(dict.fromkeys(gone_names(store, table)))
+    except StoreError:
+        before, gone = {}, ()
     told: set[bytes] = set()
-    for row in np.flatnonzero(~known.known | ~survey.seen).tolist():
-        key = keys[row].tobytes()
+    for row in rows:
+        key = survey.keys(slice(row, row + 1)).tobytes()
         if row not in survey.unread and key in told:
             continue
         told.add(key)
-        groups[_why(row, survey, known, before, stale)].append(table.clips.names[row])
-    names = set(table.clips.names)
-    gone = tuple(name for name in before if name not in names)
+        groups[_why(row, survey, failed, before, stale)].append(table.clips.names[row])
     groups_present = {why: tuple(clips) for why, clips in groups.items() if clips}
     return Plan(out, len(table.clips), stale, groups_present, gone, other_text)
 
 
-def _why(row: int, survey: KnownFiles, known: Lookup, before: Mapping[str, bytes], stale: str) -> Reason:
+def _why(
+    row: int, survey: KnownFiles, failed: Collection[int], before: Mapping[str, bytes], stale: str
+) -> Reason:
     if row in survey.unread:
         return Reason.UNREADABLE
-    if row in known.failures:
+    if row in failed:
         return Reason.FAILED
     content = before.get(survey.clips.names[row])
     if content is None:
@@ -128,9 +135,32 @@ def _why(row: int, survey: KnownFiles, known: Lookup, before: Mapping[str, bytes
     return Reason.STALE if stale else Reason.LOST
 
 
-def _contents_by_name(out: Place) -> dict[str, bytes]:
-    try:
-        store = FeatureStore(out)
-        return dict(zip(store.clip_names(), (content.tobytes() for content in store.contents()), strict=True))
-    except StoreError:
-        return {}
+def gone_names(store: FeatureStore, table: ClipTable) -> list[str]:
+    """Return the name of every row of a store that a dataset has no more."""
+    here = np.unique(_hashes(table.clips.names))  # a set of a million names would take 0.1 GB
+    gone: list[str] = []
+    for _, names in _names(store):
+        theirs = _hashes(names)
+        at = np.minimum(np.searchsorted(here, theirs), len(here) - 1)
+        gone += [names[row] for row in np.flatnonzero(here[at] != theirs).tolist()]
+    return gone
+
+
+def _hashes(names: Sequence[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, names), np.int64, len(names))
+
+
+def _contents(store: FeatureStore, wanted: Collection[str]) -> dict[str, bytes]:
+    """Return the content of some clips of a store, by name."""
+    return {
+        name: content.tobytes()
+        for rows, names in _names(store)
+        for name, content in zip(names, store.contents(rows), strict=True)
+        if name in wanted
+    }
+
+
+def _names(store: FeatureStore) -> Iterator[tuple[slice, list[str]]]:
+    for start in range(0, store.n_clips, SMALL_ROWS):
+        rows = slice(start, min(start + SMALL_ROWS, store.n_clips))
+        yield rows, store.clip_names(rows)

@@ -44,15 +44,15 @@ class RunningExtraction:
     notes: list[str]
     progress: Progress
     embedded: int = 0
-    remarks: dict[str, list[int]] = field(default_factory=dict)
-    """Rows of which something should be known, by what."""
+    remarks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """How many rows there are of which something should be known, and the first, by what."""
 
     @property
     def sound_notes(self) -> list[str]:
         """What should be known of the sounds that were embedded."""
         return [
-            f"{counted(len(rows), 'clip')}: {remark}, e.g. {self.table.clips.names[min(rows)]}"
-            for remark, rows in self.remarks.items()
+            f"{counted(count, 'clip')}: {remark}, e.g. {self.table.clips.names[first]}"
+            for remark, (count, first) in self.remarks.items()
         ]
 
     def complete(self) -> dict[int, str]:
@@ -75,12 +75,9 @@ class RunningExtraction:
 
     def _open_rows(self) -> tuple[NDArray[np.int64], dict[int, str]]:
         """Return the rows to be looked at, and the failures of those whose content is known."""
-        seen = self.survey.seen
-        lookup = self.audio.look_up(self.survey.keys)
-        errors = {row: failure.reason for row, failure in lookup.failures.items() if seen[row]}
-        open_ = ~(lookup.known & seen)
-        open_[list(errors) + list(self.survey.unread)] = False
-        return np.flatnonzero(open_), errors
+        known, errors = self.survey.look_up(self.audio)
+        known[list(errors) + list(self.survey.unread)] = True
+        return np.flatnonzero(~known), errors
 
     def _embed(self, todo: NDArray[np.int64], *, known: bool) -> None:
         """Embed clips, in this process or elsewhere.
@@ -92,7 +89,8 @@ class RunningExtraction:
             self.survey.learn(report.row, report.content, report.state, report.error)
             self.embedded += report.how == "embedded"
             for remark in report.remarks:
-                self.remarks.setdefault(remark, []).append(report.row)
+                count, first = self.remarks.get(remark, (0, report.row))
+                self.remarks[remark] = count + 1, min(first, report.row)
             if report.error:
                 self._refuse({report.row: report.error})
             # Of files that have not been read yet most may turn out to be known.

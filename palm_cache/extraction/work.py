@@ -82,7 +82,7 @@ class Work:
     begin: Callable[[], None] = lambda: None
     """Called before the first clip is embedded."""
     _claimed: set[bytes] = field(default_factory=set)
-    """Keys that are in work or have been: each is embedded once."""
+    """Keys that are in work and not yet in the cache: each is embedded once."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _looked: float = 0.0
     """When it was looked what is in the cache."""
@@ -105,7 +105,7 @@ class Work:
             if not known and self.cache.holds(key):
                 return False
             with self._lock:
-                fresh = known or key not in self._claimed
+                fresh = known or not (key in self._claimed or self.cache.holds(key))
                 self._claimed.add(key)
             return fresh
 
@@ -151,6 +151,7 @@ class Work:
         with self._lock:
             if recorded:
                 self.cache.add(keys, np.stack(vectors), failures)
+                self._claimed.difference_update(clip.key for clip in recorded)
             self.cache.refresh()
             if len(self.cache.small) > SEGMENTS_KEPT:
                 self.cache.merge()

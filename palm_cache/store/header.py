@@ -21,6 +21,9 @@ from palm_cache.types import Fold, Place
 
 FORMAT_VERSION = 2
 
+TEXTS_AT_ONCE = 1 << 14
+"""Texts that are hashed at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoreHeader:
@@ -117,14 +120,16 @@ class StoredRows:
         digest = hashlib.sha256()
         tables = [list(class_names), sorted(self.errors.items()), len(self.names)]
         digest.update(json.dumps(tables).encode())
-        digest.update("\0".join(self.names).encode("utf-8", "surrogatepass"))
-        if self.groups is not None:
-            digest.update("\0".join(self.groups).encode("utf-8", "surrogatepass"))
+        for texts in (self.names, self.groups or ()):
+            for at in range(0, len(texts), TEXTS_AT_ONCE):
+                some = "\0".join(texts[at : at + TEXTS_AT_ONCE])
+                digest.update((some if at == 0 else f"\0{some}").encode("utf-8", "surrogatepass"))
         for array in (self.start, self.end, self.labels, self.contents):
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         for fold in self.folds:
             for rows in (fold.train.numpy(), fold.test.numpy()):
-                digest.update(len(rows).to_bytes(8, "little") + rows.tobytes())
+                digest.update(len(rows).to_bytes(8, "little"))
+                digest.update(np.ascontiguousarray(rows).view(np.uint8).data)
         return digest.hexdigest()
 
 
@@ -157,9 +162,13 @@ def read_source(written: str, folder: Place) -> str:
 def row_keys(
     contents: NDArray[np.uint8], start: NDArray[np.float64], end: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """Return what the cache knows rows by, (rows, 32): the file's hash, of a stretch that and its borders."""
-    keys = contents.copy()
-    for row in np.flatnonzero((start > 0) | ~np.isnan(end)).tolist():
+    """Return what the cache knows rows by, (rows, 32): the file's hash, of a stretch that and its borders.
+
+    Zeros stay zeros. Where all rows are whole files it is the same array.
+    """
+    stretches = np.flatnonzero(((start > 0) | ~np.isnan(end)) & contents.any(axis=1)).tolist()
+    keys = contents.copy() if stretches else contents
+    for row in stretches:
         key = row_key(contents[row].tobytes(), start[row], end[row])
         keys[row] = np.frombuffer(key, np.uint8)
     return keys
@@ -228,14 +237,20 @@ def twins(
     names : callable
         Gives the names of all rows.
     """
-    _, number = np.unique(np.ascontiguousarray(keys).view("V32").ravel(), return_inverse=True)
-    number[~keys.any(axis=1)] = -1
-    notes = []
-    shared = [
-        (fold_number, int(np.isin(number[test], number[fold.train.numpy()]).sum()), len(test))
-        for fold_number, fold in enumerate(folds, start=1)
-        if len(test := fold.test.numpy()[number[fold.test.numpy()] >= 0])
-    ]
+    # Of a hash 8 bytes tell all sounds apart that there are.
+    sound = np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
+    ordered = np.sort(sound[sound != 0])
+    several = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(several):
+        return []
+    at = np.minimum(np.searchsorted(several, sound), len(several) - 1)
+    number = np.where(several[at] == sound, at, -1)
+    """Of those that are there more than once, -1 of others."""
+    notes, shared = [], []
+    for fold_number, fold in enumerate(folds, start=1):
+        test = fold.test.numpy()[sound[fold.test.numpy()] != 0]
+        twice = (number[test] >= 0) & np.isin(number[test], number[fold.train.numpy()])
+        shared.append((fold_number, int(twice.sum()), len(test)))
     leaking = [f"{count} of {total} in fold {fold}" for fold, count, total in shared if count]
     if leaking:
         notes.append(
@@ -243,8 +258,9 @@ def twins(
             f"{', '.join(leaking)}; accuracy on them says nothing"
         )
     labelled = (labels >= 0) & (number >= 0)
-    pairs = np.unique(np.column_stack([number[labelled], labels[labelled]]), axis=0)
-    contents, counts = np.unique(pairs[:, 0], return_counts=True)
+    n_labels = int(labels.max()) + 1
+    pairs = np.unique(number[labelled] * n_labels + labels[labelled])
+    contents, counts = np.unique(pairs // max(n_labels, 1), return_counts=True)
     if (counts > 1).any():
         first = int(np.flatnonzero(number == contents[counts > 1][0])[0])
         notes.append(

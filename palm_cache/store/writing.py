@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -221,15 +221,17 @@ def _unchanged(store: FeatureStore, rows: StoredRows) -> list[int]:
     """Return the numbers of the files of embeddings that hold the same rows in another table."""
     try:
         n_before, n_now = store.n_clips, len(rows.names)
-        both = slice(min(n_before, n_now))
-        (start, end), contents, errors = store.stretches(both), store.contents(both), store.errors()
+        if min(n_before, CHUNK_ROWS) != min(n_now, CHUNK_ROWS):  # of another shape
+            return []
+        same = np.ones(min(n_before, n_now), bool)
+        for at in range(0, len(same), SMALL_ROWS):
+            some = slice(at, min(at + SMALL_ROWS, len(same)))
+            (start, end), contents = store.stretches(some), store.contents(some)
+            same[some] = (contents == rows.contents[some]).all(axis=1) & (start == rows.start[some])
+            same[some] &= (end == rows.end[some]) | (np.isnan(end) & np.isnan(rows.end[some]))
+        same[[row for row in store.errors().keys() ^ rows.errors.keys() if row < len(same)]] = False
     except StoreError:  # damaged, or replaced meanwhile
         return []
-    if min(n_before, CHUNK_ROWS) != min(n_now, CHUNK_ROWS):  # of another shape
-        return []
-    same = (contents == rows.contents[both]).all(axis=1) & (start == rows.start[both])
-    same &= (end == rows.end[both]) | (np.isnan(end) & np.isnan(rows.end[both]))
-    same[[row for row in errors.keys() ^ rows.errors.keys() if row < len(same)]] = False
     files = range(0, len(same) if n_before == n_now else len(same) // CHUNK_ROWS * CHUNK_ROWS, CHUNK_ROWS)
     return [first // CHUNK_ROWS for first in files if same[first : first + CHUNK_ROWS].all()]
 
@@ -262,26 +264,31 @@ def _write_audio(
 def _write_rows(group: zarr.Group, rows: StoredRows, text: NDArray[np.float32]) -> None:
     """Write all but the embeddings of sounds."""
     errors = sorted(rows.errors.items())
-    strings = np.dtypes.StringDType()
+    texts = {"errors/reason": [reason for _, reason in errors], "path": rows.names}
     arrays: dict[str, NDArray[Any]] = {
         "content_sha256": rows.contents,
         "errors/row": np.array([row for row, _ in errors], np.int64),
-        "errors/reason": np.array([reason for _, reason in errors], strings),
-        "path": np.array(rows.names, strings),
         "label": rows.labels,
         "start": rows.start,
         "end": rows.end,
     }
     if rows.groups is not None:
-        arrays["group"] = np.array(rows.groups, strings)
+        texts["group"] = rows.groups
     if text.size:
         arrays["text"] = text
     for number, fold in enumerate(rows.folds, start=1):
         arrays[f"folds/{number}/train"] = fold.train.numpy()
         arrays[f"folds/{number}/test"] = fold.test.numpy()
+    codecs, strings = [ZstdCodec(), Crc32cCodec()], np.dtypes.StringDType()
     for name, values in arrays.items():
-        codecs = [ZstdCodec(), Crc32cCodec()]
-        group.create_array(name, data=np.asarray(values), chunks=_chunks(values), compressors=codecs)
+        chunks = (_chunk(values), *values.shape[1:])
+        group.create_array(name, data=np.asarray(values), chunks=chunks, compressors=codecs)
+    for name, words in texts.items():
+        column = group.create_array(
+            name, shape=len(words), dtype=strings, chunks=(_chunk(words),), compressors=codecs
+        )
+        for at in range(0, len(words), SMALL_ROWS):
+            column[at : at + SMALL_ROWS] = np.array(words[at : at + SMALL_ROWS], strings)
 
 
 def _write_chunk(file: Path, block: NDArray[np.float32], n_rows: int) -> None:
@@ -298,8 +305,8 @@ def _write_chunk(file: Path, block: NDArray[np.float32], n_rows: int) -> None:
             opened.write(crc32c(padded.tobytes()).to_bytes(4, "little"))
 
 
-def _chunks(values: NDArray[np.generic]) -> tuple[int, ...]:
-    return (max(1, min(SMALL_ROWS, len(values))), *values.shape[1:])
+def _chunk(values: Sized) -> int:
+    return max(1, min(SMALL_ROWS, len(values)))
 
 
 SMALL_ROWS = 1 << 16
