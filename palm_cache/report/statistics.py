@@ -25,13 +25,14 @@ Statistics in Medicine 26, 2007 (readers are our seeds, cases our clips); Agrest
 better than 'exact' for interval estimation of binomial proportions", The American Statistician 52, 1998;
 Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", Statistics in
 Medicine 24, 2005; Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-Statistics 6, 1979.
+Statistics 6, 1979; Price and Bonett, "An improved confidence interval for a linear function of binomial
+proportions", Computational Statistics and Data Analysis 45, 2004.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,8 +44,8 @@ from palm_cache.store.scores import RunPrediction
 LEVEL = 0.95
 
 ADDED_TO_ONE = (0.0, 0.0, 1.0, 1.0)
-"""Clips that are added to those of a head, as Agresti and Coull do: two that every run misses and two that
-none does. An accuracy of 100 % on 50 clips is no proof of 100 %."""
+"""Clips that are added to those of a head, as Agresti and Coull do, and Price and Bonett over datasets: two
+that every run misses and two that none does. An accuracy of 100 % on 50 clips is no proof of 100 %."""
 
 ADDED_TO_TWO = (-(0.5**0.5), 0.5**0.5)
 """Clips that are added to those of two heads: half a clip to each cell of their table, as Agresti and Min do.
@@ -172,7 +173,7 @@ def mean_over_datasets(estimates: Sequence[Estimate]) -> Estimate:
 
 def accuracy_interval(datasets: Sequence[Outcomes]) -> Interval:
     """Return the interval of a head's accuracy on one dataset, or of its mean over several."""
-    interval = mean_over_datasets([_with(ADDED_TO_ONE, estimate(runs)) for runs in datasets]).interval()
+    interval = _judged(ADDED_TO_ONE, [estimate(runs) for runs in datasets]).interval()
     return Interval(max(0.0, interval.low), min(1.0, interval.high))
 
 
@@ -194,7 +195,7 @@ def difference(first: Outcomes, second: Outcomes) -> Outcomes:
 def compare(datasets: Sequence[Outcomes]) -> Comparison:
     """Judge the :func:`difference` of two heads on one dataset, or its mean over several."""
     estimates = [estimate(runs) for runs in datasets]
-    judged = mean_over_datasets([_with(ADDED_TO_TWO, one) for one in estimates])
+    judged = _judged(ADDED_TO_TWO, estimates)
     mean = mean_over_datasets(estimates)
     return Comparison(mean.mean, judged.interval(), judged.p(), mean.n_seeds)
 
@@ -233,10 +234,18 @@ def recalls(confused: NDArray[np.int64]) -> NDArray[np.float64]:
     return recall
 
 
-def _with(added: Iterable[float], measured: Estimate) -> Estimate:
-    """Return an estimate as it would be with further clips of the given scores, the same for every seed."""
-    scores = np.array(list(added))
-    together = measured.n_clips + len(scores)
-    squares = measured.n_clips**2 * measured.variance + float(((scores - measured.mean) ** 2).sum())
-    mean = (measured.n_clips * measured.mean + float(scores.sum())) / together
+def _judged(added: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+    """Average estimates as they would be with further clips of the given scores, spread over all of them.
+
+    Were they added to each, the mean over many small datasets would be drawn away from what was measured.
+    """
+    return mean_over_datasets([_with(added, 1 / len(estimates), measured) for measured in estimates])
+
+
+def _with(added: Sequence[float], share: float, measured: Estimate) -> Estimate:
+    """Return an estimate as it would be with a share of further clips, the same for every seed."""
+    scores = np.array(added)
+    together = measured.n_clips + share * len(scores)
+    squares = measured.n_clips**2 * measured.variance + share * float(((scores - measured.mean) ** 2).sum())
+    mean = (measured.n_clips * measured.mean + share * float(scores.sum())) / together
     return Estimate(mean, measured.n_clips, measured.n_seeds, squares / together**2, measured.freedom)

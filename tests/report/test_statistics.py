@@ -190,6 +190,22 @@ def test_the_mean_over_datasets_is_surer_than_each() -> None:
     assert together.high - together.low == pytest.approx(np.mean(widths) / 2, rel=0.02)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize(("n_datasets", "n_clips"), [(1, 4), (3, 4), (11, 4), (40, 4), (11, 400)])
+def test_the_interval_of_a_mean_over_datasets_lies_around_it(
+    share: float, n_datasets: int, n_clips: int
+) -> None:
+    right = np.arange(n_clips) < share * n_clips
+    alike = [{(1, None): answers(right)}] * n_datasets
+    interval = accuracy_interval(alike)
+    assert interval.low < share or share == interval.low == 0  # beyond none and all there is nothing
+    assert interval.high > share or share == interval.high == 1
+    assert interval.high - interval.low > 0.001
+    none = {(1, None): answers(np.zeros(n_clips, dtype=bool))}
+    compared = compare([difference(first, none) for first in alike])
+    assert compared.interval.low < compared.difference < compared.interval.high
+
+
 def test_p_are_adjusted_as_holm_does() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # R: p.adjust
     assert holm([0.01, 0.5], family=10) == pytest.approx([0.1, 1.0])
