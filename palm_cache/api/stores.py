@@ -29,7 +29,7 @@ def find_stores(
     Parameters
     ----------
     datasets : sequence of str, optional
-        Known names or folders; by default all that have a store with labels of two classes.
+        Known names or folders; by default all that have a store with two classes to train on.
     encoders : sequence of str, optional
         Their specs; with several every dataset has the stores of all of them, in their order.
     features : path or URL, optional
@@ -121,6 +121,20 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
     return dataset_folder(features, dataset_name(dataset, features), source)
 
 
+def _unfit(store: StoreRoot) -> str:
+    """Return why nothing can be learned from a store; "" where something can."""
+    if len(store.header.class_names) < 2:
+        label = shlex.join(["palm-cache", "label", str(store.path)])
+        return f"has no labels of two classes; label it with: {label}"
+    from palm_cache.store.features import FeatureStore  # torch, which every command loads that comes here
+
+    opened = FeatureStore(store.path)
+    labels = opened.labels()
+    if any(len(set(labels[fold.train].tolist())) < 2 for fold in opened.folds()):
+        return "has a fold that trains on clips of one class; add clips to the others"
+    return ""
+
+
 def _to_learn_from(stores: list[Place], notes: list[str]) -> list[Place]:
     """Skip stores that cannot be read or that nothing can be learned from, and copies of others.
 
@@ -130,20 +144,20 @@ def _to_learn_from(stores: list[Place], notes: list[str]) -> list[Place]:
     if len(stores) == 1:
         return stores
     keys: dict[Place, tuple[str, str]] = {}
-    unlabelled: dict[Place, str] = {}
+    unfit: dict[Place, str] = {}
     for store in stores:
         try:
-            header = StoreRoot(store).header
+            opened = StoreRoot(store)
+            header, reason = opened.header, _unfit(opened)
         except StoreError as error:
             notes.append(f"skipped: {error}")
         else:
             keys[store] = (header.dataset, f"{slug(header.encoder)}.zarr")
-            if len(header.class_names) < 2:
-                label = shlex.join(["palm-cache", "label", str(store)])
-                unlabelled[store] = f"skipped: {store} has no labels of two classes; label it with: {label}"
-    if len(unlabelled) < len(keys):
-        keys = {store: key for store, key in keys.items() if store not in unlabelled}
-        notes += unlabelled.values()
+            if reason:
+                unfit[store] = f"skipped: {store} {reason}"
+    if len(unfit) < len(keys):
+        keys = {store: key for store, key in keys.items() if store not in unfit}
+        notes += unfit.values()
     firsts: dict[tuple[str, str], Place] = {}
     for store in sorted(keys, key=lambda store: (store.parent.name, store.name) != keys[store]):
         first = firsts.setdefault(keys[store], store)

@@ -72,6 +72,9 @@ def test_nothing_is_fitted_or_scored_where_nothing_is_labelled(workplace: Path) 
             *words, "--dataset", "flat"
         )
     assert not Path("runs/flat").exists()
+    for name in "ab":
+        write_tone(Path(f"tiny/{name}/0.wav"), 200 + 50 * ord(name))
+    succeed("extract", "--dataset", "tiny")
     # Where nobody asks for it, it keeps no other dataset from being learned from.
     succeed("extract", "--dataset", "Tones")
     for words in (("fit", "--head", "zero-shot"), ("prompts",)):
@@ -79,4 +82,5 @@ def test_nothing_is_fitted_or_scored_where_nothing_is_labelled(workplace: Path) 
         store = "data/features/flat/mini.zarr"
         note = f"note: skipped: {store} has no labels of two classes; label it with: palm-cache label {store}"
         assert note in done.stderr
+        assert "skipped: data/features/tiny/mini.zarr has a fold that trains on clips of one" in done.stderr
         assert "Tones" in done.stdout
