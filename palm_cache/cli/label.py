@@ -103,7 +103,7 @@ def label(
                 webbrowser.open(address)  # in a session of its own: Ctrl-C here must not end it
             serve(make_app(session, token, bound), listener)
         count = len(session.labelled())
-    tell(f"{counted(count, 'row')} labelled in {labels}")
+    tell(f"{counted(count, 'row')} labelled{f' in {labels}' if labels.exists() else ''}")
     if count:
         where = f" --root {shlex.quote(str(session.folder))}" if session.folder else ""
         tell(f"a classifier of them: palm-cache extract --dataset {shlex.quote(str(labels))}{where}")

@@ -91,6 +91,7 @@ def test_from_a_drive_of_recordings_to_a_classifier(tmp_path: Path, monkeypatch:
         "20 rows labelled in kinds.csv",
         f"a classifier of them: palm-cache extract --dataset kinds.csv --root {recordings}",
     ]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".lock"] == []
     words = told[-1].partition(": palm-cache ")[2].split()
     made = "20 clips -> data/features/kinds/mini.zarr (0 embedded now, 20 known)\n"
     assert succeed(*words).stdout == made

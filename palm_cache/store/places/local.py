@@ -198,6 +198,9 @@ class LocalFolder:
         try:
             yield lock.is_locked
         finally:
+            if lock.is_locked:  # who has the file open already sees that it is gone, and does not take it
+                with suppress(OSError):
+                    file.unlink()
             lock.release()
 
     def zarr(self) -> Path:

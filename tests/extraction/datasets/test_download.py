@@ -86,7 +86,7 @@ def test_a_whole_dataset_arrives_and_nothing_else_is_left(
     assert (copy.repository, copy.revision) == ("MahiA/SESA", hub.revision)
     assert copy.n_bytes == sum(map(len, sesa.values()))
     assert files_below(root) == sesa
-    assert sorted(path.name for path in root.parent.iterdir()) == [".SESA.lock", "SESA"]
+    assert sorted(path.name for path in root.parent.iterdir()) == ["SESA"]
     assert len(read_dataset("SESA", root).clips) == 8
 
 
