@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -19,9 +19,11 @@ from palm_cache.cli.options import RunOption, made, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.scored_rows import show_rows
 from palm_cache.cli.terminal import Json, say
-from palm_cache.errors import counted
+from palm_cache.errors import StoreError, counted
 from palm_cache.params import override
 from palm_cache.params.use import LoadingParams, PredictParams
+from palm_cache.store.layout import HEADS_FILE, SHARED_ENDING
+from palm_cache.store.nearby import heads_file
 
 if TYPE_CHECKING:
     from palm_cache.cli.results import ResultFormat, ResultWriter
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 SOME_FAILED = 3
 """Exit code of ``predict`` where some inputs got no answer."""
+
+HEADS_ENDINGS = (Path(HEADS_FILE).suffix, SHARED_ENDING)
 
 UNHEARD_SECONDS = 0.1
 """What the crop may leave out of a file before the user is told."""
@@ -138,6 +142,10 @@ def _heads_and_audio(
     if classes is not None:
         if run is not None:
             raise typer.BadParameter("give --run or --classes, not both", param_hint="--run")
+        with suppress(StoreError):
+            if inputs[0].startswith("hf:") or heads_file(inputs[0]).suffix in HEADS_ENDINGS:
+                message = f"goes without heads, and {inputs[0]} holds some; give one of them"
+                raise typer.BadParameter(message, param_hint="--classes")
         return None, inputs
     if len(inputs) < 2:
         raise typer.BadParameter(

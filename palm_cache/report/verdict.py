@@ -85,11 +85,7 @@ def _sureness(kinds: Mapping[str, list[HeadRuns]], means: pd.Series[float]) -> s
     unsure = [head for head, _ in rivals if head not in behind]
     if not unsure:
         return "surely better than every other head"
-    if not behind:
-        return "but not surely better than any other head"
-    return (
-        f"surely better than {len(behind)} other head{'s' * (len(behind) > 1)} but not than {_listed(unsure)}"
-    )
+    return f"but not surely better than {_listed(unsure) if behind else 'any other head'}"
 
 
 def _listed(names: list[str]) -> str:

@@ -49,7 +49,7 @@ class Kind:
 
     def meant(self, given: Path) -> list[Path]:
         """Return what may have been meant by a place where there is none."""
-        if found := self.below(given):
+        if found := self.below(given) or self.below(given / self.home):
             return found
         for folder in (*respelt(given), *_namesakes(given, self.home)):
             if found := [folder] if self._is_one(folder) else self.below(folder):
@@ -144,4 +144,4 @@ def _command(path: Place) -> str:
         return command_of_store(path)
     if path.suffix == ".h5" and path.is_file():
         return shlex.join(["palm-cache", "store", "export", str(path), str(path.with_suffix(STORE_ENDING))])
-    return extract_command(str(path) if path.exists() else "NAME_OR_DIR")
+    return extract_command(str(path) if path.name and path.is_dir() else "NAME_OR_DIR")

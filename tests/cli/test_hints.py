@@ -80,6 +80,24 @@ def test_heads_that_are_none_are_told_with_those_that_are_meant(project: Path, g
         assert told in fail(*words), words
 
 
+@pytest.mark.parametrize("given", [".", "{here}", "../{name}"])
+def test_a_project_s_folder_is_told_with_its_stores_and_heads(project: Path, given: str) -> None:
+    given = given.format(here=project, name=project.name)
+    meant = [str(Path(given) / store) for store in (OTHER, STORE)]
+    assert f"a folder, no feature store; did you mean {' or '.join(meant)}?" in fail(
+        "search", given, "--row", "0"
+    )
+    assert f"a folder, no heads; did you mean {Path(given) / HEADS}?" in fail("calibrate", given)
+
+
+def test_nobody_is_told_to_make_a_store_of_what_is_no_dataset(project: Path, tmp_path: Path) -> None:
+    for folder in ("data", "own"):
+        shutil.rmtree(folder)
+    Path("README.md").touch()
+    for given in (".", "README.md"):
+        assert fail("search", given, "--row", "0").endswith("palm-cache extract --dataset NAME_OR_DIR")
+
+
 def test_a_place_of_credentials_is_never_looked_into_for_what_was_meant(project: Path) -> None:
     assert "no feature store here; make it with" in fail("store", "info", "memory://nowhere/mini.zarr")
 

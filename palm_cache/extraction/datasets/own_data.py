@@ -86,7 +86,11 @@ def read(
     if reading.layout == "palm" or (reading.layout == "auto" and tables):
         return palm_layout.read(cast("Path", root), dataset, reading.named_columns, reading.group)
     listing = Listing((where.name,), 0) if alone else list_files(root)
-    layout = _recognise(root, listing, reading.named_columns) if reading.layout == "auto" else reading.layout
+    layout = (
+        _recognise(where, root, listing, reading.named_columns)
+        if reading.layout == "auto"
+        else reading.layout
+    )
     content = READERS[layout](root, listing, source, reading)
     if not content.rows:
         raise DataError(f"{where}: read as {content.told}, there are no rows; another way to read it: --as")
@@ -109,7 +113,7 @@ def is_file(where: Place) -> bool:
     return not is_folder(where) and not palm_layout.has_tables(cast("Path", where)) and where.is_file()
 
 
-def _recognise(root: Place, listing: Listing, columns: Mapping[str, str]) -> Layout:
+def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str, str]) -> Layout:
     """Return how a folder is laid out, by what lies in it."""
     if any(path.lower().endswith(TAR_ENDINGS) for path in listing.files):
         return "webdataset"
@@ -120,14 +124,14 @@ def _recognise(root: Place, listing: Listing, columns: Mapping[str, str]) -> Lay
         return "raven"
     if listing.audio and any(map(annotated.is_audacity, samples)):
         return "audacity"
-    if _tables(root, listing, columns):
+    if _tables(root, listing, columns) or ending(where.name) in TABLE_ENDINGS:
         return "table"
     if not listing.audio:
         kinds = sorted({ending(path) or "without ending" for path in listing.files})
         there = f"what lies here is {named(kinds)}" if kinds else "nothing lies here"
         there += f"; {CONVERT}" if set(OTHER_ENDINGS).intersection(kinds) else ""
         raise DataError(
-            f"{root}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column of paths, "
+            f"{where}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column of paths, "
             f"no Parquet or tar shards; {there}"
         )
     return "folders" if any("/" in path for path in _stripped(listing.audio).values()) else "flat"
@@ -159,7 +163,7 @@ def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParam
 
 
 def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
-    candidates = _tables(root, listing, reading.named_columns)
+    candidates = listing.files if len(listing.files) == 1 else _tables(root, listing, reading.named_columns)
     if len(candidates) != 1:
         found = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
         meant = _datasets_below(root, listing, candidates) or (

@@ -352,3 +352,15 @@ def test_the_folder_above_one_in_the_palm_layout_is_told_with_it(tmp_path: Path)
 def test_one_file_that_is_missing_is_told_in_the_singular(tmp_path: Path) -> None:
     (tones(tmp_path, *BIRDS) / "wren" / "0.wav").write_bytes(b"")
     assert read(tmp_path).notes[0].startswith("1 of 6 files is missing or empty, e.g. wren/0.wav; all of")
+
+
+def test_a_single_file_that_is_no_dataset_is_named_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("# words")
+    Path("numbers.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"^README\.md: no audio .*no table"):
+        read(Path("README.md"))
+    with pytest.raises(DataError, match=r"^numbers\.csv: which column holds the paths\?"):
+        read(Path("numbers.csv"))
