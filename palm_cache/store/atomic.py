@@ -55,21 +55,16 @@ def parse_json(content: bytes | str) -> Any:
     ValueError
         If it is none, or nested deeper than any of ours.
     """
-    try:
+    with suppress(RecursionError):
         value = json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    level = [value]
-    for _ in range(DEEPEST_JSON):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-        if not level:
+        if _depth(value) <= DEEPEST_JSON:
             return value
     raise ValueError("nested too deeply")
+
+
+def _depth(value: object) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inside), default=0)
 
 
 def _advice(error: OSError, parameter: str) -> str:

@@ -32,7 +32,7 @@ from palm_cache.store.atomic import parse_json, replacing, write_errors
 from palm_cache.store.features import CHUNK_ROWS, FeatureStore
 from palm_cache.store.hdf5 import growing
 from palm_cache.store.header import StoredRows, check_format, read_header
-from palm_cache.store.layout import STORE_ROOT, command_of_store
+from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.places import folder, opened
 from palm_cache.store.writing import name_source, publish, write_store
 from palm_cache.types import Fold, Place, Progress, no_progress
@@ -88,9 +88,7 @@ def _blocks(store: FeatureStore, progress: Progress) -> Iterator[tuple[slice, ND
 def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
     problems = store.file_problems("everything")
     if problems:
-        raise DamagedStoreError(
-            f"{store.path}: {problems[0]}; make it anew with: {command_of_store(store.path)}"
-        )
+        raise store.damaged(problems[0])
     source, where = folder(store.path), folder(target)
     names = [*store.manifest, STORE_ROOT]
     with write_errors(target, "target"), where.workspace() as work:

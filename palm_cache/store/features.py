@@ -58,7 +58,7 @@ class FeatureStore(StoreRoot):
         """The arrays, once all their files are known to be there and their metadata to be whole."""
         problems = self.file_problems("metadata")
         if problems:
-            raise self._damaged(problems[0])
+            raise self.damaged(problems[0])
         return zarr.open_group(self.folder.zarr(), mode="r", zarr_format=3)
 
     @cached_property

@@ -15,7 +15,7 @@ from palm_cache.store.atomic import parse_json, write_errors
 from palm_cache.store.cache import RECIPE, Cache, is_cache_file
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.layout import STORE_ENDING
-from palm_cache.store.places import Folder, folder
+from palm_cache.store.places import folder
 from palm_cache.store.root import StoreRoot
 from palm_cache.store.segments import FORMAT, SEGMENT
 from palm_cache.store.writing import claimed_files
@@ -64,34 +64,26 @@ def known_recipes(cache: Place, features: Place) -> list[CachedRecipe]:
     features : Place
         The folder of stores, to say which are made of it.
     """
-    where = folder(cache)
-    by_folder: dict[str, dict[str, int]] = {}
-    for name, size in where.files().items():
-        first, _, rest = name.partition("/")
-        if re.fullmatch(r"(audio|text|files)-[0-9a-f]{32}", first):
-            by_folder.setdefault(first, {})[rest] = size
-    used = _users(features)
-    described = (_describe(where, name, files, used) for name, files in sorted(by_folder.items()))
+    names, used = sorted({name.partition("/")[0] for name in folder(cache).files()}), _users(features)
+    described = (_describe(cache, name, used) for name in names)
     return [recipe for recipe in described if recipe is not None]
 
 
-def _describe(
-    where: Folder, name: str, files: Mapping[str, int], used: Mapping[str, list[str]]
-) -> CachedRecipe | None:
+def _describe(cache: Place, name: str, used: Mapping[str, list[str]]) -> CachedRecipe | None:
+    where = folder(cache / name)
     try:
-        words = parse_json(where.read(f"{name}/{RECIPE}"))
+        words = parse_json(where.read(RECIPE))
         recipe, kind = words["recipe"], words["kind"]
         hashed = fingerprint(recipe)
         if words["palm_cache"] != FORMAT or name != f"{kind}-{hashed[:32]}":
             return None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    known = Cache(where.place, kind, recipe, ())
-    segments = list(filter(SEGMENT.fullmatch, files))
-    size = sum(files[file] for file in segments)
-    own, damaged = ([f"{name}/{file}" for file in some] for some in ([*segments, RECIPE], known.damaged))
+    known = Cache(cache, kind, recipe, ())
+    segments = {file: size for file, size in where.files().items() if SEGMENT.fullmatch(file)}
+    own, damaged = (tuple(f"{name}/{file}" for file in some) for some in ([*segments, RECIPE], known.damaged))
     used_by = tuple(used.get(hashed, ()))
-    return CachedRecipe(name, kind, recipe, known.n_contents, size, tuple(own), tuple(damaged), used_by)
+    return CachedRecipe(name, kind, recipe, known.n_contents, sum(segments.values()), own, damaged, used_by)
 
 
 def _users(features: Place) -> dict[str, list[str]]:

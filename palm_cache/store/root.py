@@ -58,13 +58,14 @@ class StoreRoot:
             """Size and hash of every file but the root, by its path below the store's folder."""
             whole = attributes["sha256"] == root_hash(root)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._damaged(f"not a readable feature store ({error})") from error
+            raise self.damaged(f"not a readable feature store ({error})") from error
         except OSError as error:  # no permission, a share that is gone: no damage
             raise StoreError(f"{path}: cannot be read: {reason_of(error)}") from error
         if not whole:
-            raise self._damaged(f"its {STORE_ROOT} is damaged")
+            raise self.damaged(f"its {STORE_ROOT} is damaged")
 
-    def _damaged(self, what: str) -> DamagedStoreError:
+    def damaged(self, what: str) -> DamagedStoreError:
+        """Return the error that something of it is damaged, with what to do."""
         command = command_of_store(self.path)
         return DamagedStoreError(
             f"{self.path}: {what}; make it anew, from what the cache knows, with: {command}"
@@ -76,7 +77,7 @@ class StoreRoot:
         try:
             yield
         except (ValueError, LookupError, TypeError, RuntimeError, FileNotFoundError) as error:
-            raise self._damaged(f"{what} is damaged ({reason_of(error)})") from error
+            raise self.damaged(f"{what} is damaged ({reason_of(error)})") from error
         except OSError as error:
             raise StoreError(f"{self.path}: {what} cannot be read: {reason_of(error)}") from error
 
