@@ -117,7 +117,7 @@ def sgd(
                 if absent is None:
                     absent = ~present_classes(labels, scores.shape[-1])[:, None]
                 scores = scores.masked_fill(absent, -torch.inf)
-                part = _cross_entropy(scores, labels[run, clips])
+                part = clip_losses(scores, labels[run, clips]).sum(dim=1)
                 if entropy_weight:
                     part = part - entropy_weight * _entropy(scores)
                 part = part / batch.shape[1]
@@ -134,10 +134,10 @@ def present_classes(labels: Tensor, n_classes: int) -> Tensor:
     return torch.nn.functional.one_hot(labels, n_classes).any(dim=-2)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the summed cross entropy of every run, (runs,), of logits (runs, clips, classes)."""
+def clip_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy of every clip, (runs, clips), of logits (runs, clips, classes)."""
     each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return each.view_as(labels).sum(dim=1)
+    return each.view_as(labels)
 
 
 def _entropy(logits: Tensor) -> Tensor:

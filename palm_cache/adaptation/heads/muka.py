@@ -23,11 +23,6 @@ COSINE_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Factors of bare cosines as a prior; 1 is the authors'."""
 
 
-def cosine_prior(cosines: Tensor, scale: Tensor) -> Tensor:
-    """Return the authors' prior: bare cosines (..., n, n_classes), times a scale (...)."""
-    return scale[..., None, None] * cosines
-
-
 class Muka(Proker):
     r"""ProKeR with a product of kernels, one for each of several encoders of the same clips.
 
@@ -112,7 +107,11 @@ class MukaCosine(Muka):
     name: ClassVar[str] = "muka-cosine"
     learns: ClassVar[str] = "as muka, on top of bare cosines"
     prior_scales: ClassVar[Grid] = Grid(COSINE_SCALES, default=1.0)
-    prior = staticmethod(cosine_prior)
+
+    @staticmethod
+    def prior(cosines: Tensor, scale: Tensor) -> Tensor:
+        """Return the authors' prior: bare cosines (..., n, n_classes), times a scale (...)."""
+        return scale[..., None, None] * cosines
 
 
 class MukaFirstCosine(MukaCosine, MukaFirst):

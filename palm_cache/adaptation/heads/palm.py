@@ -93,19 +93,11 @@ class Palm(DescentHead, CosineHead):
         learned, likelihoods = descend(
             start, shots.text, shots.audio, shots.labels, orders, self.training, tick=tick
         )
+        # What is too small for a float counts as the smallest.
+        likelihoods = likelihoods.clamp(min=torch.finfo(likelihoods.dtype).tiny)
         return {
             **learned,
             "class_embeddings": mix_context(shots.text, learned["context"], learned["gate"]),
-            "losses": mean_losses(likelihoods),
+            # Mean cross entropy of every epoch, (runs, epochs), as its steps met the clips.
+            "losses": -likelihoods.log().mean(dim=2),
         }
-
-
-def mean_losses(likelihoods: Tensor) -> Tensor:
-    """Return the mean cross entropy of every epoch, (runs, epochs), as its steps met the clips.
-
-    Parameters
-    ----------
-    likelihoods : Tensor, shape (runs, epochs, n_clips)
-        Of the right class; what is too small for a float counts as the smallest.
-    """
-    return -likelihoods.clamp(min=torch.finfo(likelihoods.dtype).tiny).log().mean(dim=2)

@@ -170,10 +170,8 @@ class PalmTuned(Palm):
         """Train every run as was chosen for it, those of equally many epochs together."""
         learned = {name: value.clone() for name, value in start.items()}
         weights = class_weights(shots.labels, shots.n_classes).to(shots.audio)
-        for epochs in sorted(set(chosen["passes"].tolist())):
+        for epochs in sorted({*chosen["passes"].tolist()} - {0}):
             batch = (chosen["passes"] == epochs).nonzero()[:, 0]
-            if not epochs:
-                continue
             rates, scales = (chosen[name][batch].to(shots.audio) for name in ("learning_rate", "scale"))
             moved, _ = descend(
                 {name: value[batch] for name, value in start.items()},

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from palm_cache.adaptation.heads.base import (
     Head,
@@ -28,7 +27,7 @@ from palm_cache.adaptation.heads.hyperparameters import (
     held_out_loss,
     same_group,
 )
-from palm_cache.adaptation.train import draw_runs, present_classes
+from palm_cache.adaptation.train import clip_losses, draw_runs, present_classes
 
 BETAS = (1.0, 2.0, 5.5, 10.0, 20.0, 50.0)
 """Sharpness: 5.5 is the authors' first guess; they search up to 50 where classes are fine-grained."""
@@ -187,9 +186,7 @@ def fine_tune(state: Mapping[str, Tensor], shots: Shots, tick: Tick = no_tick) -
                 affinity.masked_fill(own, -torch.inf), state["values"], beta
             )
             scores = scores.masked_fill(absent, -torch.inf)
-            each = cross_entropy(
-                scores.flatten(0, 1), shots.labels[run, batch].flatten(), reduction="none"
-            ).view_as(batch)
+            each = clip_losses(scores, shots.labels[run, batch])
             loss = (weights[run, batch] * each).sum() / batch.shape[1]  # the sum of all runs' means
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
