@@ -7,11 +7,10 @@ into vectors.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -244,17 +243,6 @@ class Encoder(ABC):
     def format1_identity(self) -> dict[str, object] | None:
         """Return what stores of format 1 hold as this encoder's identity; ``None`` for younger ones."""
         return None
-
-    def in_torch(self) -> Encoder:
-        """Return the same encoder with its audio tower in torch and full precision."""
-        from palm_cache.extraction.encoders.openvino import OpenVinoTower
-
-        if not isinstance(self.audio_tower, OpenVinoTower):
-            raise TypeError(f"{self.spec} is in torch already")
-        reference = copy.copy(self)
-        reference.audio_tower = self.audio_tower.torch_tower
-        reference.engine = replace(self.engine, runtime="torch", precision="fp32")
-        return reference
 
     def _check_constants(self) -> None:
         window = self.window

@@ -7,6 +7,7 @@ of the libraries that converted it. The front end stays in torch.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -16,9 +17,10 @@ import tempfile
 import threading
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +97,10 @@ def cosines_to_torch(encoder: Encoder, waveforms: Tensor) -> Tensor:
     Tensor, shape (batch,)
         Cosines of the embeddings.
     """
-    return torch.cosine_similarity(encoder.embed_audio(waveforms), encoder.in_torch().embed_audio(waveforms))
+    reference = copy.copy(encoder)
+    reference.audio_tower = cast(OpenVinoTower, encoder.audio_tower).torch_tower
+    reference.engine = replace(encoder.engine, runtime="torch", precision="fp32")
+    return torch.cosine_similarity(encoder.embed_audio(waveforms), reference.embed_audio(waveforms))
 
 
 class OpenVinoTower:
