@@ -54,6 +54,9 @@ RECIPE = "recipe.json"
 SMALL_BYTES = 64 << 20
 """Segments below this are merged, into ones of about twice the size."""
 
+SMALL_KEYS = 1 << 17
+"""So are those of fewer keys alone: merging takes some hundred bytes of memory for each."""
+
 RECENT_KEYS = 50_000
 """Keys that are kept in a set before they are sorted in: memory against time."""
 
@@ -143,8 +146,13 @@ class Cache:
 
     @property
     def small(self) -> dict[str, int]:
-        """Names and bytes of the segments that are worth merging, if there are several."""
-        sizes = {name: segment.size for name, segment in self._segments.items() if segment}
+        """Names and bytes of the segments that are worth merging, if there are several.
+
+        Many keys of small values count as much as few of large ones.
+        """
+        a_key = SMALL_BYTES // SMALL_KEYS
+        segments = filter(None, self._segments.values())
+        sizes = {one.name: max(one.size, a_key * len(one.row)) for one in segments}
         return {name: size for name, size in sizes.items() if size < SMALL_BYTES}
 
     @property

@@ -150,6 +150,18 @@ def test_many_small_segments_become_few_and_nothing_is_lost(tmp_path: Path) -> N
         assert np.array_equal(one.take(keys), made)
 
 
+def test_segments_of_many_keys_are_not_merged_further_however_small_their_values_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching, "SMALL_KEYS", 8)
+    cache = make(tmp_path)
+    for seed in range(5):
+        cache.add(hashes(4, seed), values(4))
+    for _ in range(2):
+        cache.merge()
+        assert sorted(len(load_file(file)["row"]) for file in segments(cache)) == [4, 8, 8]
+
+
 def test_a_content_that_is_there_twice_is_kept_once(tmp_path: Path) -> None:
     cache = make(tmp_path)
     for _ in range(3):
