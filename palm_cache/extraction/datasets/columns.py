@@ -108,7 +108,7 @@ def read_annotated(
     """
     places = {field: table.place(name) for field, name in columns.items()}
     group_place = table.place(group) if group else None
-    rows = []
+    rows, words = [], dict[str, str]()
     for line, fields in table.records:
         told = {field: fields[place] for field, place in places.items()}
         where = f"{table.name}, row {line}"
@@ -118,8 +118,11 @@ def read_annotated(
         start, end = stretch(told, where)
         part = told.get("fold") or told.get("split", "")
         together = "" if group_place is None else fields[group_place]
-        label = told.get("label") or None
-        rows.append(TableRow(table.name, line, told["path"], label, start, end, part, together))
+        # One text for all rows that have it.
+        label, part, together = (
+            words.setdefault(word, word) for word in (told.get("label", ""), part, together)
+        )
+        rows.append(TableRow(table.name, line, told["path"], label or None, start, end, part, together))
     return rows
 
 

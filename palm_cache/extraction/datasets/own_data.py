@@ -36,7 +36,7 @@ from palm_cache.extraction.datasets.listing import (
 )
 from palm_cache.extraction.datasets.members import Member, members_root, unpacked
 from palm_cache.extraction.datasets.splits import WORDS, is_part, split
-from palm_cache.extraction.datasets.tables import TableRow, build_table, inside
+from palm_cache.extraction.datasets.tables import TableRow, build_table, placed
 from palm_cache.extraction.datasets.texts import TextTable, read_header, read_table
 from palm_cache.extraction.streamed_headers import CONVERT
 from palm_cache.params import Layout, ReadingParams
@@ -97,7 +97,7 @@ def read(
     if reading.group and not any(row.group for row in content.rows):
         raise DataError(f"{where}: read as {content.told}, it has no column {reading.group!r} to group by")
     place = content.root or audio or root
-    rows = [replace(row, path=inside(row)) for row in content.rows]
+    rows = list(map(placed, content.rows))
     files = find_files(place, dict.fromkeys(row.path for row in rows))
     folds, split_notes = split(rows, reading, lambda path: place / files[0].get(path, path))
     notes = [f"read as {content.told}", *content.notes, *split_notes, *listing.notes]
@@ -205,7 +205,7 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Reading:
 
 def _latest(rows: Sequence[TableRow]) -> tuple[list[TableRow], int]:
     """Return the last row of every stretch: a table that labels are appended to holds them all."""
-    last = {(row.path, row.start, row.end): row for row in rows}
+    last = {row.stretch: row for row in rows}
     return list(last.values()), len(rows) - len(last)
 
 

@@ -80,22 +80,25 @@ def split(
     return folds, notes + said
 
 
-def twins(files: Iterable[tuple[str, Place]]) -> dict[str, str]:
-    """Return files of equal content: by path, a name that all of one content share.
+def twins(paths: Iterable[str], file_of: Callable[[str], Place]) -> dict[str, str]:
+    """Return files of equal content: by path, one that all of one content share.
 
     Only files of this machine are compared, and read no further than they agree: by size, by a sample,
     by everything.
     """
-    local = [(path, file) for path, file in files if isinstance(file, Path)]
-    groups: dict[object, list[tuple[str, Path]]] = {None: local}
+    groups: list[list[str]] = [list(paths)]
     for key in (_size, _sample, _digest):
-        finer: dict[object, list[tuple[str, Path]]] = defaultdict(list)
-        for agreed, alike in groups.items():
-            for path, file in alike:
+        finer: list[list[str]] = []
+        for alike in groups:
+            agreed: dict[object, list[str]] = defaultdict(list)
+            for path in alike:
+                file = file_of(path)
                 with suppress(OSError, ValueError):  # what cannot be read is no twin: extraction says why
-                    finer[agreed, key(file)].append((path, file))
-        groups = {agreed: alike for agreed, alike in finer.items() if len(alike) > 1}
-    return {path: min(alike)[0] for alike in groups.values() for path, _ in alike}
+                    if isinstance(file, Path):
+                        agreed[key(file)].append(path)
+            finer += [some for some in agreed.values() if len(some) > 1]
+        groups = finer
+    return {path: min(alike) for alike in groups for path in alike}
 
 
 def _given(rows: Sequence[TableRow]) -> tuple[Split, list[TableRow], list[str]]:
@@ -187,7 +190,7 @@ def _groups(rows: Sequence[TableRow], file_of: Callable[[str], Place]) -> list[s
         # Folders are sites or recordings where every class lies in several; else classes, or nothing.
         by_folder = all(len(of_class) > 1 for of_class in spread.values())
         own = folders if by_folder else [row.path for row in rows]
-    same = twins((path, file_of(path)) for path in dict.fromkeys(row.path for row in rows))
+    same = twins(dict.fromkeys(row.path for row in rows), file_of)
     leader = {name: name for name in own}
 
     def find(name: str) -> str:

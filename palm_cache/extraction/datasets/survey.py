@@ -56,7 +56,7 @@ def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress =
             progress("looking at files", number + 1, len(files))
     finally:
         pool.shutdown(cancel_futures=True)
-    same = twins(files.items())
+    same = twins(files, files.__getitem__)
     groups: dict[str, list[str]] = defaultdict(list)
     for name in files:
         if name in same:

@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import nan
 from pathlib import Path, PureWindowsPath
 
@@ -41,6 +42,11 @@ class TableRow:
     """What the table says of the split: the name of a fold, or train, test ..."""
     group: str = ""
     """What no split may tear apart."""
+
+    @property
+    def stretch(self) -> object:
+        """What is equal for rows that mean the same stretch."""
+        return self.path if not self.start and self.end is None else (self.path, self.start, self.end)
 
     def __str__(self) -> str:
         return f"{self.table}, row {self.line}"
@@ -90,14 +96,12 @@ def build_table(
     import torch  # takes a second; listing datasets does without
 
     folds, rows, said = _unify(folds, rows)
-    numbers: dict[tuple[str, float, float | None], int] = {}
+    numbers: dict[object, int] = {}
     kept: list[TableRow] = []
-    number_of: dict[TableRow, int] = {}
-    for row in (*rows, *(row for train, test in folds for row in (*train, *test))):
-        number = numbers.setdefault((row.path, row.start, row.end), len(kept))
+    for row in chain(rows, *chain.from_iterable(folds)):
+        number = numbers.setdefault(row.stretch, len(kept))
         if number == len(kept):
             kept.append(row)
-        number_of[row] = number
         _check_same_class(row, kept[number])
     files, told = found or find_files(root, dict.fromkeys(row.path for row in kept))
     class_names = tuple(sorted({row.class_name for row in kept if row.class_name is not None}))
@@ -113,7 +117,7 @@ def build_table(
         array("d", (nan if row.end is None else row.end for row in kept)),
     )
     numbered = tuple(
-        Fold(*(torch.tensor([number_of[row] for row in part], dtype=torch.int64) for part in fold))
+        Fold(*(torch.tensor([numbers[row.stretch] for row in part], dtype=torch.int64) for part in fold))
         for fold in folds
     )
     counts = Counter(row.class_name for row in kept if row.class_name is not None)
@@ -125,22 +129,28 @@ def build_table(
 def _unify(folds: Folds, rows: Sequence[TableRow]) -> tuple[Folds, Sequence[TableRow], tuple[str, ...]]:
     """Return the rows with clean class names and plain relative paths, and what was changed."""
     spellings: dict[str, str] = {}
-    cleaned: dict[TableRow, TableRow] = {}
 
     def unify(row: TableRow) -> TableRow:
-        if row not in cleaned:
-            name = row.class_name
-            if name is not None:
-                if name not in spellings:
-                    spellings[name] = clean(name)
-                name = spellings[name]
-                if wrong := unstorable(name):
-                    raise DataError(f"{row}: class name {name!r} {wrong}; mend the row")
-            cleaned[row] = replace(row, path=inside(row), class_name=name)
-        return cleaned[row]
+        name = row.class_name
+        if name is not None:
+            if name not in spellings:
+                spellings[name] = clean(name)
+            name = spellings[name]
+            if wrong := unstorable(name):
+                raise DataError(f"{row}: class name {name!r} {wrong}; mend the row")
+        row = placed(row)
+        return row if name == row.class_name else replace(row, class_name=name)
 
-    unified_folds = [(list(map(unify, train)), list(map(unify, test))) for train, test in folds]
-    return unified_folds, list(map(unify, rows)), tuple(unified(spellings))
+    # Most rows are fine, and of a million a second one each would take 0.2 GB.
+    everything = rows or chain.from_iterable(chain.from_iterable(folds))
+    mended = {row: other for row in everything if (other := unify(row)) is not row}
+    if mended:
+
+        def now(some: Sequence[TableRow]) -> list[TableRow]:
+            return [mended.get(row, row) for row in some]
+
+        folds, rows = [(now(train), now(test)) for train, test in folds], now(rows)
+    return folds, rows, tuple(unified(spellings))
 
 
 def _check_same_class(row: TableRow, earlier: TableRow) -> None:
@@ -151,6 +161,12 @@ def _check_same_class(row: TableRow, earlier: TableRow) -> None:
             f"{row}: {row.path}{where} is {row.class_name!r} here but {earlier.class_name!r} in {earlier}; "
             "a clip has one class: mend one of the rows"
         )
+
+
+def placed(row: TableRow) -> TableRow:
+    """Return a row with its path as :func:`inside` gives it."""
+    path = inside(row)
+    return row if path == row.path else replace(row, path=path)
 
 
 def inside(row: TableRow) -> str:
@@ -177,12 +193,11 @@ def _notes(folds: Folds) -> list[str]:
     never: dict[str, list[int]] = {}
     for number, (train, test) in enumerate(folds, start=1):
         for part in (train, test):
-            seen: set[tuple[str, float, float | None]] = set()
+            seen: set[object] = set()
             for row in part:
-                key = (row.path, row.start, row.end)
-                if key in seen:
+                if row.stretch in seen:
                     twice.append(row)
-                seen.add(key)
+                seen.add(row.stretch)
         for path in {row.path for row in train} & {row.path for row in test}:
             shared.setdefault(path, []).append(number)
         classes = {row.class_name or "" for row in test} - {row.class_name or "" for row in train}
