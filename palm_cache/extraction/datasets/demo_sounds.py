@@ -21,14 +21,9 @@ RATE = 22_050
 Waveform = NDArray[np.float64]
 
 
-def band(sound: Waveform, low: float, high: float, order: int = 2) -> Waveform:
-    """Keep what lies between two frequencies in Hz; 0 or the Nyquist frequency leave a side open."""
-    if low <= 0:
-        sections = scipy.signal.butter(order, high, "lowpass", fs=RATE, output="sos")
-    elif high >= RATE / 2:
-        sections = scipy.signal.butter(order, low, "highpass", fs=RATE, output="sos")
-    else:
-        sections = scipy.signal.butter(order, (low, high), "bandpass", fs=RATE, output="sos")
+def band(sound: Waveform, low: float, high: float) -> Waveform:
+    """Keep what lies between two frequencies in Hz."""
+    sections = scipy.signal.butter(2, (low, high), "bandpass", fs=RATE, output="sos")
     return np.asarray(scipy.signal.sosfilt(sections, sound))
 
 
