@@ -221,6 +221,14 @@ def test_a_phone_shows_it_without_sideways_scrolling(visit: Callable[..., Visit]
     assert page.report["seen"] > 40
 
 
+def test_a_phone_shows_what_no_run_has_judged_without_sideways_scrolling(
+    browser: Browser, site: Path
+) -> None:
+    write_page(site / "store.zarr", site / "unjudged.html", method="pca", audio=site / "clips")
+    page = browser.open((site / "unjudged.html").as_uri(), 390, 844)
+    assert page.run("return document.documentElement.scrollWidth;") <= 390
+
+
 def test_of_a_window_its_stretch_is_played_and_again(browser: Browser, tmp_path: Path) -> None:
     drive = make_drive(tmp_path)
     write_page(drive.store, tmp_path / "explore.html", method="pca", audio=drive.recordings)
