@@ -86,7 +86,7 @@ def _of_encoder(
         return present
     nearby = STORE.meant(features) if isinstance(features, Path) else []
     folders = dict.fromkeys(store.parent.parent for store in nearby)
-    hint = did_you_mean([f"--features {folder}" for folder in folders if folder != features])
+    hint = did_you_mean([f"`features` {folder}" for folder in folders if folder != features])
     if len(absent) == 1 and not hint:
         raise StoreError(absent[0])
     hint = hint or f"make one with: {extract_command('NAME_OR_DIR', encoder, features)}"
@@ -100,7 +100,7 @@ def _of_other_encoders(store: Place) -> str:
     for path in stores_present(store.parent.parent, dataset=store.parent.name):
         with suppress(StoreError):
             specs.append(StoreRoot(path).header.encoder)
-    return f"{did_you_mean([f'--encoder {spec}' for spec in specs])} If not, " if specs else ""
+    return f"{did_you_mean([f'`encoder` {spec}' for spec in specs])} If not, " if specs else ""
 
 
 def stored_name(features: Place, dataset: str, results: Path | None = None) -> str:

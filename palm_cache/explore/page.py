@@ -172,12 +172,12 @@ def _sounds(
     else:
         if not audio.is_dir():
             raise DataError(
-                f"--audio {audio}: no such folder; give the dataset's, which paths are relative to"
+                f"`audio` {audio}: no such folder; give the dataset's, which paths are relative to"
             )
         files = {name: Path(str(file)) for name, file in locate(header, names, audio).items()}
         if names and not files:
             raise DataError(
-                f"--audio {audio}: none of the clips lies in it, e.g. {names[0]}; give the dataset's folder"
+                f"`audio` {audio}: none of the clips lies in it, e.g. {names[0]}; give the dataset's folder"
             )
         keep_inputs([out], files.values(), "out")
         absent = [path for path in paths if path not in files]

@@ -96,8 +96,8 @@ def _umap(directions: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
         from umap import UMAP  # type: ignore[import-not-found]
     except ImportError:
         raise ParameterError(
-            "--method umap: umap-learn is not installed; install it with: pip install umap-learn, "
-            "or take --method tsne"
+            "`method` umap: umap-learn is not installed; install it with: pip install umap-learn, "
+            "or take `method` tsne"
         ) from None
     # Fewer clips than UMAP's 15 neighbours: all of them.
     neighbours = min(15, len(directions) - 1)

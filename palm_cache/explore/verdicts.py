@@ -139,7 +139,7 @@ def _members(names: list[str], run: str | None, file: Path) -> tuple[str, list[s
     groups = across_folds(names)
     if run is None:
         if len(groups) > 1:
-            raise ParameterError(f"{file}: say which run with --run: {', '.join(groups)}")
+            raise ParameterError(f"{file}: say which run with `run`: {', '.join(groups)}")
         run = next(iter(groups))
     if run in groups:
         return run, sorted(groups[run])

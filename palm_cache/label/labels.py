@@ -124,7 +124,7 @@ def read_labels(file: Path) -> tuple[list[Label], list[str]]:
     if file.exists() and not file.is_file():
         raise DataError(
             f"{file}: is no file that labels can be appended to, but a folder or a device; choose another "
-            "with --labels"
+            "with `labels`"
         )
     if not file.exists() or not file.stat().st_size:
         return [], []
@@ -132,7 +132,7 @@ def read_labels(file: Path) -> tuple[list[Label], list[str]]:
     if tuple(first.split(",")) != COLUMNS or not _is_utf8(file):
         raise DataError(
             f"{file}: its first row is {first[:80]!r}, not {','.join(COLUMNS)}: no file that labels can be "
-            "appended to; choose another with --labels"
+            "appended to; choose another with `labels`"
         )
     labels, problems = [], []
     for number, line in enumerate(lines, start=2):

@@ -89,7 +89,7 @@ def listen(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ParameterError(
-            f"--port {port}: {reason_of(error)}; take another, or leave it out for a free one"
+            f"`port` {port}: {reason_of(error)}; take another, or leave it out for a free one"
         ) from error
     return listener
 

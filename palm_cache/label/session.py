@@ -92,7 +92,7 @@ class Session:
     ) -> None:
         if audio is not None and not is_folder(audio):
             raise DataError(
-                f"--audio {audio}: no such folder; give the dataset's, which paths are relative to"
+                f"`audio` {audio}: no such folder; give the dataset's, which paths are relative to"
             )
         features, (start, end) = store.read(), store.stretches()
         self.header, self.file, self._audio = store.header, file, audio

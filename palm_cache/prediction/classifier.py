@@ -114,10 +114,10 @@ class Classifier:
         named = encoder.split("+") if encoder else [None] * len(specs)
         if len(named) != len(specs):
             raise EncoderError(
-                f"--encoder {encoder}: run {run_name(head.run)} reads the features of {len(specs)} encoders; "
+                f"`encoder` {encoder}: run {run_name(head.run)} reads the features of {len(specs)} encoders; "
                 f"name them all, as {head.run.encoder}"
             )
-        advice = "give the ones it was fitted on with --encoder or --tokenizer, or extract and fit again"
+        advice = "give the ones it was fitted on with `encoder` or `tokenizer`, or extract and fit again"
         ears = [
             load_same_encoder(
                 spec,

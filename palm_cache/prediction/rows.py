@@ -171,7 +171,7 @@ def _of_encoders(head: FittedHead, stores: Sequence[Place]) -> list[list[Place]]
         if set(given) != set(specs):
             raise StoreError(
                 f"run {run_name(head.run)} reads the joined features of {' and '.join(specs)}: give a "
-                f"store of each with --store; of {dataset} there are those of {', '.join(sorted(given))}"
+                f"store of each with `store`; of {dataset} there are those of {', '.join(sorted(given))}"
             )
     return [[given[spec] for spec in specs] for given in datasets.values()]
 
@@ -202,6 +202,6 @@ def write_parquet(table: pd.DataFrame, file: Path) -> None:
         If it cannot be written.
     """
     if importlib.util.find_spec("pyarrow") is None:
-        raise ParameterError(f"{file}: Parquet needs pyarrow: pip install 'palm-cache[parquet]'; or --csv")
+        raise ParameterError(f"{file}: Parquet needs pyarrow: pip install 'palm-cache[parquet]'; or `csv`")
     with replacing(file, "parquet") as temporary:
         table.to_parquet(temporary, engine="pyarrow", index=False)

@@ -61,7 +61,7 @@ def text_query(stores: Stores, text: str, loading: LoadingParams) -> Vector:
     if stores.header.text_recipe is None:
         raise EncoderError(
             f"{stores.stores[0].path}: {stores.header.encoder} embeds sound only, no text; search "
-            "by example, with a file (--like) or a row (--row)"
+            "by example, with a file (`like`) or a row (`row`)"
         )
     return mean_direction(load_encoder(stores, loading).embed_text(prompts_of(stores.header, text)))
 

@@ -108,7 +108,7 @@ def test_confusions_count_what_scikit_learn_counts(file: Path) -> None:
 def test_a_run_must_be_named_where_there_are_several(file: Path) -> None:
     with pytest.raises(
         ParameterError,
-        match="with --run: palm@epochs=2-2shots-seed0, palm@epochs=2-2shots-seed1",
+        match="with run: palm@epochs=2-2shots-seed0, palm@epochs=2-2shots-seed1",
     ):
         read_run(file, None, FEATURES)
     with pytest.raises(UnknownNameError, match="did you mean palm-2shots-seed1"):

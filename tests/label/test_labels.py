@@ -105,7 +105,7 @@ def test_another_kind_of_file_is_refused_and_left_alone(tmp_path: Path, content:
     file = tmp_path / "labels.csv"
     file.write_bytes(content)
     with pytest.raises(
-        DataError, match=r"no file that labels can be appended to; choose another with --labels"
+        DataError, match=r"no file that labels can be appended to; choose another with labels"
     ):
         read_labels(file)
     assert file.read_bytes() == content
@@ -113,7 +113,7 @@ def test_another_kind_of_file_is_refused_and_left_alone(tmp_path: Path, content:
 
 @pytest.mark.parametrize("name", ["", "/dev/null"])
 def test_what_is_no_file_is_refused_and_nothing_is_lost_in_it(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="but a folder or a device; choose another with --labels"):
+    with pytest.raises(DataError, match="but a folder or a device; choose another with labels"):
         read_labels(tmp_path / name)
 
 

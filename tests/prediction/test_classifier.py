@@ -41,7 +41,7 @@ def test_an_encoder_with_other_weights_is_refused_and_one_that_moved_is_found(tm
     with pytest.raises(StaleStoreError) as caught:
         Classifier.load(heads, encoder=f"clap:{other}")
     assert f"encoder clap:{other}: other weights than those that {heads} was fitted on" in str(caught.value)
-    assert "with --encoder or --tokenizer, or extract and fit again" in str(caught.value)
+    assert "with encoder or tokenizer, or extract and fit again" in str(caught.value)
     with pytest.raises(StaleStoreError, match="encoder mini: other encoder, weights"):
         Classifier.load(heads, encoder="mini")
 
