@@ -111,11 +111,8 @@ def recompute(
     seed : int
         Of the sample.
     """
-    wanted, rows, errors = (
-        {row_of(clip): clip for clip in table.clips},
-        list(stored_rows(store)),
-        store.errors(),
-    )
+    wanted = {row_of(clip): clip for clip in table.clips}
+    rows, errors = list(stored_rows(store)), store.errors()
     drawn = np.random.default_rng(seed).permutation([row for row in range(len(rows)) if row not in errors])
     chosen = drawn[:count].tolist()
     problems = [

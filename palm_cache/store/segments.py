@@ -196,7 +196,7 @@ def parse(name: str, size: int, read: Read, head: bytes = b"") -> Segment:
             raise ValueError("its checksum fails")
         failures = {int(at): RecordedFailure(*why) for at, why in parse_json(reasons).items()}
         row_bytes = (start + int(header["values"]["data_offsets"][1]) - begins["values"]) // n_rows
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise DamageError(name) from error
     if len(head) >= size:  # all of it is here
         read = partial(_part, head)

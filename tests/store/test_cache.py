@@ -283,6 +283,22 @@ def test_a_segment_that_was_cut_off_knows_nothing_and_harms_nothing(tmp_path: Pa
     assert np.array_equal(again.take(hashes(3)), values(3))
 
 
+@pytest.mark.parametrize("rows", [b"Infinity", b"0", b"-3", b"1e300"])
+def test_a_segment_that_claims_rows_that_cannot_be_knows_nothing(tmp_path: Path, rows: bytes) -> None:
+    cache = make(tmp_path)
+    cache.add(hashes(3), values(3))
+    (file,) = segments(cache)
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    before, row, behind = content[8:start].partition(b'"row":{"dtype":"U64","shape":[3')
+    assert row
+    header = before + row[:-1] + rows + behind
+    file.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])
+    again = make(tmp_path)
+    assert again.damaged == [file.name]
+    assert not again.look_up(hashes(3)).known.any()
+
+
 def test_files_of_others_in_its_folder_stay(tmp_path: Path) -> None:
     cache = make(tmp_path)
     for seed in range(3):
