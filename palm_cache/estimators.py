@@ -16,7 +16,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -285,8 +285,8 @@ class ZeroShotClassifier(HeadClassifier):
 def _group_numbers(groups: ArrayLike, rows: NDArray[np.floating[Any]]) -> Tensor:
     """Return the number of every clip's group, (1, n_clips)."""
     check_consistent_length(rows, groups)
-    _, numbers = np.unique(np.asarray(groups), return_inverse=True)
-    return torch.from_numpy(numbers.reshape(1, -1))
+    _, numbers = np.unique(column_or_1d(groups), return_inverse=True)
+    return torch.from_numpy(numbers[None])
 
 
 def _seed(random_state: int | RandomState | None) -> int:

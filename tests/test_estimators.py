@@ -219,6 +219,10 @@ def test_clips_of_one_group_are_held_out_together(features: Features) -> None:
     assert alone.state_["alpha"] > grouped.state_["alpha"]  # its copies make every clip look easy
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         HeadClassifier("gda").fit(copied, np.repeat(labels, 3), text, groups=groups[:5])
+    with pytest.raises(ValueError, match="should be a 1d array"):
+        HeadClassifier("gda").fit(
+            copied, np.repeat(labels, 3), text, groups=np.stack([groups, groups], axis=1)
+        )
 
 
 def test_one_clip_a_class_is_no_reason_to_warn() -> None:

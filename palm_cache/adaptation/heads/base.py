@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from palm_cache.errors import DataError, ParameterError
+from palm_cache.errors import ParameterError
 from palm_cache.types import ZERO_SHOT_TEMPLATE, TextTower
 from palm_cache.types.runs import Training
 
@@ -67,22 +67,6 @@ class Shots:
     default the views of a clip."""
     chosen: Mapping[str, Tensor] = field(default_factory=dict)
     """(runs, ...) by the names in ``Head.chooses``: what the head would choose by itself, given instead."""
-
-    def __post_init__(self) -> None:
-        runs, n_train, dim = self.audio.shape
-        text = self.text.shape[:1], self.text.shape[2:]
-        if self.labels.shape != (runs, n_train) or len(self.seeds) != runs or text != ((runs,), (dim,)):
-            raise DataError(
-                f"shots do not fit together: audio {tuple(self.audio.shape)}, labels "
-                f"{tuple(self.labels.shape)}, text {tuple(self.text.shape)}, {len(self.seeds)} seeds"
-            )
-        if self.groups is not None and self.groups.shape != (runs, n_train):
-            raise DataError(f"groups {tuple(self.groups.shape)} do not fit {n_train} examples of {runs} runs")
-        if n_train % self.views or (self.parts and sum(self.parts) != dim):
-            raise DataError(
-                f"shots do not fit together: {n_train} examples of {self.views} views, {dim} numbers of "
-                f"parts {self.parts}"
-            )
 
     @property
     def n_classes(self) -> int:
