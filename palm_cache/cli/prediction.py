@@ -22,7 +22,7 @@ from palm_cache.cli.terminal import Json, say
 from palm_cache.errors import StoreError, counted
 from palm_cache.params import override
 from palm_cache.params.use import LoadingParams, PredictParams
-from palm_cache.store.layout import HEADS_FILE, SHARED_ENDING
+from palm_cache.store.layout import SHARED_ENDING
 from palm_cache.store.nearby import heads_file
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 SOME_FAILED = 3
 """Exit code of ``predict`` where some inputs got no answer."""
-
-HEADS_ENDINGS = (Path(HEADS_FILE).suffix, SHARED_ENDING)
 
 UNHEARD_SECONDS = 0.1
 """What the crop may leave out of a file before the user is told."""
@@ -143,7 +141,7 @@ def _heads_and_audio(
         if run is not None:
             raise typer.BadParameter("give --run or --classes, not both", param_hint="--run")
         with suppress(StoreError):
-            if inputs[0].startswith("hf:") or heads_file(inputs[0]).suffix in HEADS_ENDINGS:
+            if inputs[0].startswith("hf:") or heads_file(inputs[0]).suffix in (".h5", SHARED_ENDING):
                 message = f"goes without heads, and {inputs[0]} holds some; give one of them"
                 raise typer.BadParameter(message, param_hint="--classes")
         return None, inputs

@@ -190,6 +190,8 @@ def alone_in(folder: Path, parameter: str = "out") -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
         lock.release()
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from palm_cache.errors import OutputError
+from palm_cache.errors import OutputError, StoreError
 from palm_cache.store import atomic
-from palm_cache.store.atomic import GrowingFile, alone_in, keep_inputs, named, replacing, write_errors
+from palm_cache.store.atomic import GrowingFile, alone_in, keep_inputs, locked, named, replacing, write_errors
 from palm_cache.store.places import folder, local, short
 
 
@@ -106,6 +106,19 @@ def test_an_input_is_known_by_any_name(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=r"csv .* is the input .*0\.wav; write to another file"):
             keep_inputs([tmp_path / "other", tmp_path / name], [recording], "csv")
     keep_inputs([tmp_path / "other"], [recording, tmp_path / "absent"], "csv")
+
+
+def test_who_was_alone_leaves_nothing_behind(tmp_path: Path) -> None:
+    with alone_in(tmp_path):
+        assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+    with locked(tmp_path / "labels.csv", "another has it open"):
+        assert [file.name for file in tmp_path.iterdir()] == [".labels.csv.lock"]
+        with (
+            pytest.raises(StoreError, match="another has it open"),
+            locked(tmp_path / "labels.csv", "another has it open"),
+        ):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_who_waits_for_another_process_says_what_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
