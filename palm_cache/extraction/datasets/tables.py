@@ -93,16 +93,8 @@ def build_table(
         If a path leaves the dataset's folder, a stretch carries two class names, a class name cannot be
         stored, or a table is empty.
     """
-    import torch  # takes a second; listing datasets does without
-
     folds, rows, said = _unify(folds, rows)
-    numbers: dict[object, int] = {}
-    kept: list[TableRow] = []
-    for row in chain(rows, *chain.from_iterable(folds)):
-        number = numbers.setdefault(row.stretch, len(kept))
-        if number == len(kept):
-            kept.append(row)
-        _check_same_class(row, kept[number])
+    kept, numbered = _number(folds, rows)
     files, told = found or find_files(root, dict.fromkeys(row.path for row in kept))
     class_names = tuple(sorted({row.class_name for row in kept if row.class_name is not None}))
     label_of = {name: label for label, name in enumerate(class_names)}
@@ -116,14 +108,28 @@ def build_table(
         array("d", (row.start for row in kept)),
         array("d", (nan if row.end is None else row.end for row in kept)),
     )
-    numbered = tuple(
-        Fold(*(torch.tensor([numbers[row.stretch] for row in part], dtype=torch.int64) for part in fold))
-        for fold in folds
-    )
     counts = Counter(row.class_name for row in kept if row.class_name is not None)
     said = (*notes, *said, *told, *suspicious(dict(sorted(counts.items()))), *_notes(folds))
     groups = Texts(row.group for row in kept) if any(row.group for row in kept) else None
     return ClipTable(dataset, class_names, clips, numbered, said, groups=groups)
+
+
+def _number(folds: Folds, rows: Sequence[TableRow]) -> tuple[list[TableRow], tuple[Fold, ...]]:
+    """Return a row for every clip, and the folds by the numbers of clips."""
+    import torch  # takes a second; listing datasets does without
+
+    numbers: dict[object, int] = {}
+    kept: list[TableRow] = []
+    for row in chain(rows, *chain.from_iterable(folds)):
+        number = numbers.setdefault(row.stretch, len(kept))
+        if number == len(kept):
+            kept.append(row)
+        _check_same_class(row, kept[number])
+
+    def numbered(part: Sequence[TableRow]) -> torch.Tensor:
+        return torch.tensor([numbers[row.stretch] for row in part], dtype=torch.int64)
+
+    return kept, tuple(Fold(numbered(train), numbered(test)) for train, test in folds)
 
 
 def _unify(folds: Folds, rows: Sequence[TableRow]) -> tuple[Folds, Sequence[TableRow], tuple[str, ...]]:

@@ -9,13 +9,18 @@ import codecs
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from palm_cache.errors import DataError, UnknownNameError, counted
 from palm_cache.types import Place
+
+Records: TypeAlias = Iterator[tuple[int, tuple[str, ...]]]
+"""Lines and fields of rows."""
 
 DELIMITERS = ",;\t|"
 
@@ -37,7 +42,7 @@ class TextTable:
     """File name, for messages."""
     header: tuple[str, ...]
     """Names of the columns."""
-    records: tuple[tuple[int, tuple[str, ...]], ...]
+    records: Iterable[tuple[int, tuple[str, ...]]]
     """Per row its line, counted from 1 with the header, and a field per column, without the spaces around it;
     bytes that are not in the file's encoding as surrogates (PEP 383)."""
 
@@ -78,19 +83,37 @@ def read_table(file: Place) -> TextTable:
     name, text = file.name, decode(file)
     text, delimiter, skipped = _delimiter(text)
     try:
-        records = list(_parse(text, delimiter))
+        header = _header(name, _parse(text, delimiter), delimiter, skipped)
     except csv.Error:
         # Spaces between a closing quote and the delimiter are harmless, but no strict CSV.
-        records = list(_checked(name, re.sub(rf'(?<=")[ \t]+(?=[{delimiter}\r\n]|$)', "", text), delimiter))
-    header = records.pop(0)[1] if records else ()
-    width = len(header)
-    while width and not header[width - 1]:
-        width -= 1
-    names = header[:width]
-    for number, (line, fields) in enumerate(records):
-        _check_record(name, line + skipped, fields, names, delimiter)
-        records[number] = line + skipped, fields[:width]
-    return TextTable(name, names, tuple(records))
+        text = re.sub(rf'(?<=")[ \t]+(?=[{delimiter}\r\n]|$)', "", text)
+        header = _header(name, _checked(name, text, delimiter), delimiter, skipped)
+    return TextTable(name, header, _Records(text, delimiter, skipped, len(header)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """What lies below a header, parsed whenever it is gone through: a million rows would take 0.3 GB."""
+
+    text: str
+    delimiter: str
+    skipped: int
+    """Lines before the header."""
+    width: int
+
+    def __iter__(self) -> Records:
+        for line, fields in islice(_parse(self.text, self.delimiter), 1, None):
+            yield line + self.skipped, fields[: self.width]
+
+
+def _header(name: str, records: Records, delimiter: str, skipped: int) -> tuple[str, ...]:
+    """Return the names of the columns, once all rows have as many fields."""
+    _, header = next(records, (1, ()))
+    while header and not header[-1]:
+        header = header[:-1]
+    for line, fields in records:
+        _check_record(name, line + skipped, fields, header, delimiter)
+    return header
 
 
 def check_regular(file: Place) -> None:
@@ -184,7 +207,7 @@ def as_written(name: str) -> str:
     return name
 
 
-def _parse(text: str, delimiter: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _parse(text: str, delimiter: str) -> Records:
     # As StringIO gives them, which takes four bytes a character.
     lines = (match[0] for match in re.finditer(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+", text))
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
@@ -200,7 +223,7 @@ def _parse(text: str, delimiter: str) -> Iterator[tuple[int, tuple[str, ...]]]:
             yield line, fields
 
 
-def _checked(name: str, text: str, delimiter: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _checked(name: str, text: str, delimiter: str) -> Records:
     try:
         yield from _parse(text, delimiter)
     except csv.Error as error:
