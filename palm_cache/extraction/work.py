@@ -106,13 +106,15 @@ class Work:
                 return False
             with self._lock:
                 fresh = known or not (key in self._claimed or self.cache.holds(key))
-                self._claimed.add(key)
+                if fresh:
+                    self._claimed.add(key)
             return fresh
 
         def still_wanted(key: bytes) -> bool:
             if not known:
                 self._look()
                 if self.cache.holds(key):
+                    self._claimed.discard(key)
                     return False
             begin, self.begin = self.begin, lambda: None
             begin()

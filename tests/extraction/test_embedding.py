@@ -455,6 +455,15 @@ def test_what_another_process_embeds_meanwhile_is_not_embedded_again(
     ]
 
 
+def test_what_is_in_the_cache_is_in_no_other_memory(clips: list[Clip], tmp_path: Path) -> None:
+    encoder = SpectrumEncoder()
+    with Embedder(encoder, Recipe(), 2) as embedder:
+        done = Work(embedder, audio_cache(tmp_path, encoder, Recipe()))
+        reports = list(done.embed(list(enumerate([*clips, *clips]))))
+    assert [report.how for report in reports].count("embedded") == 29
+    assert not done._claimed
+
+
 def test_files_that_are_only_read_begin_nothing(clips: list[Clip], one_thread: None, tmp_path: Path) -> None:
     encoder, begun = SpectrumEncoder(), []
     cache = audio_cache(tmp_path, encoder, Recipe())
