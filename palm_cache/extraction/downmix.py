@@ -49,9 +49,9 @@ class SoundFacts:
     channels_alone: set[int] = field(default_factory=set)
     """Channels that were read alone, because all together cancel each other; the first is 1."""
     swing: float = 0.0
-    """Half the distance from the lowest to the highest sample that an encoder gets."""
+    """Half the distance from the lowest to the highest sample that an encoder of a lower rate gets."""
     encoder_rate: int = 0
-    """Hz, of what an encoder gets."""
+    """Hz, of what that encoder gets."""
 
     def add(self, channels: NDArray[np.float32]) -> None:
         """Take note of a block (channels, frames) of the file."""
@@ -61,8 +61,9 @@ class SoundFacts:
         self.frames += channels.shape[1]
 
     def get(self, waveform: Tensor, rate: int) -> None:
-        """Take note of a waveform as an encoder gets it."""
-        self.swing, self.encoder_rate = max(self.swing, swing(waveform)), rate
+        """Take note of a waveform as an encoder gets it: with less of it where its rate is lower."""
+        if rate < self.rate:
+            self.swing, self.encoder_rate = max(self.swing, swing(waveform)), rate
 
     @property
     def silence(self) -> str:
@@ -70,7 +71,7 @@ class SoundFacts:
         if not self.frames:
             return ""
         if float(np.maximum.reduce(self.high - self.low)) / 2 >= SILENT_PEAK:
-            if self.swing >= SILENT_PEAK:
+            if not self.encoder_rate or self.swing >= SILENT_PEAK:
                 return ""
             limit = self.encoder_rate / 2_000
             return f"silence up to {limit:g} kHz, where the encoder hears; the sound of the file lies above"
