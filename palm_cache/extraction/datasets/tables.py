@@ -141,9 +141,9 @@ def _unify(folds: Folds, rows: Sequence[TableRow]) -> tuple[Folds, Sequence[Tabl
         if name is not None:
             if name not in spellings:
                 spellings[name] = clean(name)
+                if wrong := unstorable(spellings[name]):
+                    raise DataError(f"{row}: class name {spellings[name]!r} {wrong}; mend the row")
             name = spellings[name]
-            if wrong := unstorable(name):
-                raise DataError(f"{row}: class name {name!r} {wrong}; mend the row")
         row = placed(row)
         return row if name == row.class_name else replace(row, class_name=name)
 
