@@ -38,10 +38,18 @@ def test_the_command_line_wins_only_where_it_speaks() -> None:
     )
 
 
-def test_the_command_that_makes_a_store_leaves_out_what_is_the_default() -> None:
+def test_the_command_that_makes_a_store_leaves_out_what_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     defaults = Params()
     command = extract_command("demo", defaults.encoder, Path(defaults.features))
     assert command == "palm-cache extract --dataset demo"
     assert command_of_store(Path("stores/my birds/clap-x.zarr")) == (
+        "palm-cache extract --dataset NAME_OR_DIR --encoder SPEC --out 'stores/my birds/clap-x.zarr'"
+    )
+    monkeypatch.chdir(tmp_path)
+    Path("stores", ".cache").mkdir(parents=True)
+    assert command_of_store(Path("stores/my birds/clap-x.zarr")) == (
         "palm-cache extract --dataset 'my birds' --encoder SPEC --features stores"
     )
+    assert command_of_store(Path("mini.zarr")) == ("palm-cache extract --dataset NAME_OR_DIR --out mini.zarr")

@@ -1,28 +1,12 @@
-"""Audio files in folders: what they are called, the one list for all who look, and where they are."""
+"""Audio files in folders."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
-READABLE_ENDINGS = (
-    *(".wav", ".wave", ".bwf", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1"),
-    *(".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
-)
-OTHER_ENDINGS = (
-    *(".m4a", ".m4b", ".aac", ".alac", ".wma", ".amr", ".3ga", ".ape", ".wv", ".mka", ".tta", ".mpc"),
-    *(".ac3", ".dts", ".ra", ".spx", ".weba"),
-)
-"""Audio that libsndfile cannot decode: named as such rather than passed over in silence."""
-
-AUDIO_ENDINGS = frozenset((*READABLE_ENDINGS, *OTHER_ENDINGS))
-
-
-def is_audio_name(path: str | PurePath) -> bool:
-    """Tell whether a file is called like audio, in small letters or capitals, and is not hidden."""
-    path = PurePath(path)
-    return path.suffix.lower() in AUDIO_ENDINGS and not path.name.startswith(".")
+from palm_cache.types.audio_names import is_audio_name
 
 
 def audio_below(

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from palm_cache.types.runs import spell_shots
+from palm_cache.types.runs import ALL_SHOTS, spell_shots
 
 KIND = ["dataset", "encoder", "head", "shots"]
 """What makes two runs comparable repetitions of one another."""
@@ -96,10 +96,11 @@ def below_zero_shot(summary: pd.DataFrame) -> list[str]:
             f"{100 * accuracy:.1f} % at {count_shots(shots)}"
             for shots, accuracy in zip(below["shots"], below["accuracy"], strict=True)
         ]
+        more = "" if (below["shots"] == ALL_SHOTS).any() else "give it more shots, or "
         notes.append(
             f"{dataset}, {encoder}: palm is below zero-shot's {100 * alone:.1f} %: {', '.join(places)}. "
-            "PALM's context starts as noise, and few clips do not outweigh it: give it more shots, or take "
-            "a head that starts from the prompts, such as proker."
+            f"PALM's context starts as noise, and few clips do not outweigh it: {more}take a head that "
+            "starts from the prompts, such as proker."
         )
     return notes
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from palm_cache.errors import OutputError, StoreError, reason_of, visible
 from palm_cache.store.places import Folder, folder, reaching, short
 from palm_cache.types import Place
+from palm_cache.types.audio_names import is_audio_name
 
 P = TypeVar("P", bound=Place)
 
@@ -92,7 +93,8 @@ def replacing(path: Place, parameter: str = "out") -> Iterator[Path]:
     OutputError
         If the file cannot be written.
     """
-    where = folder(named(path).parent)
+    check_target(path, parameter)
+    where = folder(path.parent)
     with write_errors(path, parameter), where.replacing(path.name) as temporary:
         yield temporary
     clear_left_behind(where, short(path.name).__eq__)
@@ -110,6 +112,21 @@ def clear_left_behind(where: Folder, ours: Callable[[str], object]) -> None:
         for name in where.left_behind(ours):
             with suppress(OSError):
                 where.remove([name])
+
+
+def check_target(path: Place, parameter: str) -> None:
+    """Make sure that a file may be written at a place: in no folder's, and in no recording's.
+
+    Raises
+    ------
+    OutputError
+        If it has no name of its own, is a folder, or is called like audio, which nothing here writes.
+    """
+    elsewhere = f"; name another file with `{parameter}`" if parameter else ""
+    if is_audio_name(named(path).name):
+        raise OutputError(f"{path}: is called like a recording, and none is written over{elsewhere}")
+    if isinstance(path, Path) and path.is_dir():
+        raise OutputError(f"{path}: is a folder{elsewhere}")
 
 
 def named(path: P) -> P:
@@ -140,7 +157,8 @@ class GrowingFile:
     """
 
     def __init__(self, path: Path, parameter: str) -> None:
-        self._path, self._parameter = named(path), parameter
+        check_target(path, parameter)
+        self._path, self._parameter = path, parameter
         with write_errors(path, parameter):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb", buffering=0)

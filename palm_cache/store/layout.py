@@ -117,4 +117,8 @@ def command_of_store(store: Place) -> str:
     # Before it is taken apart: parts of a password would be no address any more.
     store = place(without_credentials(str(store)))
     encoder = None if store.stem == "mini" else "SPEC"
-    return extract_command(store.parent.name or "NAME_OR_DIR", encoder, store.parent.parent)
+    features = store.parent.parent
+    by_name = store.parent.name and (not isinstance(store, Path) or (features / CACHE).is_dir())
+    if not by_name:  # a copy, or made with --out
+        return f"{extract_command('NAME_OR_DIR', encoder)} {shlex.join(['--out', str(store)])}"
+    return extract_command(store.parent.name, encoder, features)

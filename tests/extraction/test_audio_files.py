@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from palm_cache.extraction.audio_files import AUDIO_ENDINGS, audio_below, is_audio_name
+from palm_cache.extraction.audio_files import audio_below
+from palm_cache.types.audio_names import AUDIO_ENDINGS, is_audio_name
 
 
 @pytest.fixture

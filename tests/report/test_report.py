@@ -21,6 +21,7 @@ from palm_cache.report.means import below_zero_shot, format_rows, summarise
 from palm_cache.report.render import markdown_table
 from palm_cache.report.write import write_report
 from palm_cache.store.scores import COLUMNS, RunPrediction, write_predictions, write_scores
+from palm_cache.types.runs import ALL_SHOTS
 
 
 def scores_table(dataset: str = "demo") -> pd.DataFrame:
@@ -299,6 +300,10 @@ def test_palm_below_zero_shot_is_explained(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.csv", pd.concat([scores, weak]))
     text = (write_report(tmp_path).page.parent / "report.md").read_text(encoding="utf-8")
     assert "demo, mini: palm is below zero-shot's 65.0 %: 30.0 % at 1 shot. PALM's context starts" in text
+    assert "give it more shots" in text
+    (note,) = below_zero_shot(summarise(pd.concat([scores, weak.assign(shots=ALL_SHOTS)])))
+    assert "at all shots" in note
+    assert "more shots" not in note
 
 
 def test_the_axis_of_losses_bears_plain_numbers() -> None:

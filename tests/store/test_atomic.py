@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,26 @@ def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
         assert alone
         assert another
     assert {file.name for file in tmp_path.iterdir() if file.suffix != ".lock"} == {name}
+
+
+@pytest.mark.parametrize("write", [replacing, lambda path, option: closing(GrowingFile(path, option))])
+@pytest.mark.parametrize("name", ["night.flac", "Rec 3.OGG", "a.m4a"])
+def test_no_recording_is_written_over(
+    tmp_path: Path, name: str, write: Callable[[Path, str], AbstractContextManager[object]]
+) -> None:
+    (tmp_path / name).write_bytes(b"sound")
+    refused = pytest.raises(OutputError, match=f"{name}: is called like a recording.* with html")
+    with refused, write(tmp_path / name, "html"):
+        pass
+    assert (tmp_path / name).read_bytes() == b"sound"
+
+
+def test_a_folder_is_no_file_and_what_lies_beside_it_stays(tmp_path: Path) -> None:
+    (tmp_path / "head").mkdir()
+    refused = pytest.raises(OutputError, match="head: is a folder; name another file with out")
+    with refused, replacing(tmp_path / "head"), replacing(tmp_path / "head.json") as card:
+        card.touch()
+    assert [file.name for file in tmp_path.iterdir()] == ["head"]
 
 
 @pytest.mark.parametrize("path", [".", "..", "/", "a/.."])

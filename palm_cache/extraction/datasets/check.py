@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from palm_cache.errors import counted
-from palm_cache.extraction.audio_files import READABLE_ENDINGS
 from palm_cache.extraction.datasets.card import SHOTS, DatasetCard
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.listing import below, list_files, remote_sizes
 from palm_cache.store.places import absolute, reaching
 from palm_cache.types import ClipTable, Fold, Place
+from palm_cache.types.audio_names import READABLE_ENDINGS
 
 FOLDS_LISTED = 3
 

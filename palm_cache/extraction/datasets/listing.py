@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
 from palm_cache.errors import DataError, counted
-from palm_cache.extraction.audio_files import AUDIO_ENDINGS, OTHER_ENDINGS, READABLE_ENDINGS
 from palm_cache.extraction.datasets.texts import legible
 from palm_cache.store.places import reaching
 from palm_cache.types import Place
+from palm_cache.types.audio_names import AUDIO_ENDINGS, OTHER_ENDINGS, READABLE_ENDINGS
 
 JUNK_FILES = {"thumbs.db", "desktop.ini", ".ds_store", "ehthumbs.db", ".localized"}
 JUNK_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}

@@ -21,7 +21,6 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from palm_cache.errors import DataError, counted, did_you_mean
-from palm_cache.extraction.audio_files import OTHER_ENDINGS, READABLE_ENDINGS
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
@@ -41,6 +40,7 @@ from palm_cache.extraction.datasets.texts import TextTable, read_header, read_ta
 from palm_cache.extraction.streamed_headers import CONVERT
 from palm_cache.params import Layout, ReadingParams
 from palm_cache.types import ClipTable, Place
+from palm_cache.types.audio_names import OTHER_ENDINGS, READABLE_ENDINGS
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".arrow")
 SHARD_ENDINGS = (".parquet", ".arrow")

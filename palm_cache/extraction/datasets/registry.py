@@ -172,7 +172,7 @@ def read_dataset(
         of_all = f"of {counted(files, 'file')}"
         gone.append(
             f"{counted(len(missing), f'{of_all} is', f'{of_all} are')} missing or empty, e.g. {missing[0]}; "
-            f"all of them: palm-cache datasets --check {name_or_folder}"
+            f"all of them: {shlex.join(['palm-cache', 'datasets', '--check', str(name_or_folder)])}"
         )
     problems = [*gone, *check.differences]
     if strict and problems:

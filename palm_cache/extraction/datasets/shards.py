@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from palm_cache.errors import DataError, ParameterError
-from palm_cache.extraction.audio_files import AUDIO_ENDINGS
 from palm_cache.extraction.datasets.listing import ending
 from palm_cache.extraction.datasets.members import Member
 from palm_cache.extraction.datasets.texts import TextTable, check_regular
 from palm_cache.store.atomic import parse_json
 from palm_cache.types import Place
+from palm_cache.types.audio_names import AUDIO_ENDINGS
 
 BATCH_ROWS = 64
 """Rows that are read at once: with them their audio."""
