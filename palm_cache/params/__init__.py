@@ -225,7 +225,12 @@ class Resources:
         Check, Help("stat trusts a file whose path, size and times are known; content reads it again.")
     ] = "stat"
     limit: Annotated[
-        int, Help("Take just the first N clips of every class, for a first look; 0 takes all.", metavar="N")
+        int,
+        Help(
+            "For a first look, take of every class just the first N clips to train on and the first N to "
+            "test on; 0 takes all.",
+            metavar="N",
+        ),
     ] = 0
     retry_failed: Annotated[bool, Help("Try clips again that could not be decoded before.")] = False
     prune: Annotated[bool, Help("Drop from the store what it holds of clips whose files are gone.")] = False

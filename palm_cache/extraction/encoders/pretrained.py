@@ -200,7 +200,10 @@ class Repository:
     def _file(self, name: str) -> Path:
         """Return the path of a file on this machine, fetched if need be."""
         options = {key: value for key, value in self.options.items() if key != "trust_remote_code"}
-        return Path(cast(str, cached_file(self.place, name, **options)))
+        found = cached_file(self.place, name, **options)
+        if found is None:  # of a folder without a config.json; what else is missing it raises
+            raise FileNotFoundError("there is none in the folder")
+        return Path(cast(str, found))
 
 
 def from_directory_or_hub(

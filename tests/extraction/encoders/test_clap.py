@@ -269,7 +269,7 @@ def test_an_unknown_padding_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("config.json", r"cannot load its config\.json"),
+        ("config.json", r"cannot load its config\.json: FileNotFoundError: there is none in the folder"),
         ("model.safetensors", "cannot load its weights"),
         ("preprocessor_config.json", r"cannot load its preprocessor_config\.json"),
         ("cut weights", "cannot load its weights"),
