@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from math import ceil, inf, nan
 from pathlib import Path
 from typing import BinaryIO
@@ -24,12 +23,18 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchaudio.transforms import Resample
 
 from palm_cache.errors import AudioError, ReadingError, reason_of
 from palm_cache.extraction.decoding import Sound, decoding
 from palm_cache.extraction.downmix import SoundFacts, read_mono
 from palm_cache.extraction.encoders.base import Window
+from palm_cache.extraction.resampling import (
+    FILTER_WIDTH,
+    ROLLOFF,
+    resample,
+    resampled_length,
+    resampling_ratio,
+)
 from palm_cache.store.places import opened
 from palm_cache.types import Place
 
@@ -38,20 +43,6 @@ BLOCK_SECONDS = 30
 
 HASHED_BYTES = 1 << 20
 """Bytes that are read at once to be hashed."""
-
-LARGEST_RATIO_TERM = 1_000
-"""Largest term of the resampling ratio. The resampler's kernel has about (old x new) taps for a ratio
-old:new, gigabytes for 44,101:16,000; a neighbouring ratio with terms up to this differs in pitch by
-less than a thousandth of a semitone. Nearly every ratio between common rates has smaller terms."""
-
-FILTER_WIDTH, ROLLOFF = 6, 0.99
-"""The resampler's defaults, named because the margin around a crop follows from them."""
-
-BAND_SAMPLES = 32
-"""Samples that one matrix product of the resampler makes at once: neighbours, which hear the same frames."""
-
-LEAST_TAP = 1e-9
-"""Taps below it are beyond the filter's width; they come out of its formula as anything but zero."""
 
 READER_VERSION = 2
 """Raise this whole number with every change that reads what was refused before: failures that were recorded
@@ -174,7 +165,7 @@ def read_views(
         ratio = resampling_ratio(sound.rate, sample_rate)
         total = resampled_length(clip.frames, ratio)
         if total <= samples:
-            crops = [_resample(clip.mono(0, clip.frames), ratio)] * views
+            crops = [resample(clip.mono(0, clip.frames), ratio)] * views
         else:
             sound.check_end()
             starts = [crop_start(total, samples, view, content_sha256) for view in range(views)]
@@ -303,19 +294,6 @@ def crop_start(total: int, samples: int, view: int, content_sha256: str) -> int:
     return int.from_bytes(digest[:8], "big") % (room + 1)
 
 
-@lru_cache(maxsize=256)
-def resampling_ratio(old_rate: int, new_rate: int) -> Fraction:
-    """Return ``new_rate / old_rate``, with no term above :data:`LARGEST_RATIO_TERM`."""
-    if new_rate <= old_rate:
-        return Fraction(new_rate, old_rate).limit_denominator(LARGEST_RATIO_TERM)
-    return 1 / Fraction(old_rate, new_rate).limit_denominator(LARGEST_RATIO_TERM)
-
-
-def resampled_length(frames: int, ratio: Fraction) -> int:
-    """Return how many samples frames become: their number times the ratio, rounded up."""
-    return -(-frames * ratio.numerator // ratio.denominator)
-
-
 def n_windows(samples: int, window: Window) -> int:
     """Return into how many windows a waveform of so many samples is cut."""
     return min(window.max_windows, max(1, ceil(samples / window.samples)))
@@ -371,60 +349,6 @@ def _read_crop(clip: Excerpt, ratio: Fraction, start: int, samples: int) -> Tens
     # Every `old` frames the resampler's kernels repeat: starting there, none of them is shifted.
     first = max(0, (start * old // new - reach) // old * old)
     last = min(clip.frames, ceil((start + samples) * old / new) + reach)
-    resampled = _resample(clip.mono(first, last), ratio)
+    resampled = resample(clip.mono(first, last), ratio)
     offset = start - first // old * new
     return resampled[offset : offset + samples].clone()
-
-
-def _resample(waveform: Tensor, ratio: Fraction) -> Tensor:
-    """Resample, (samples,) -> (samples * ratio, rounded up)."""
-    if ratio == 1:
-        return waveform
-    filters = _filters(ratio)
-    total = resampled_length(len(waveform), ratio)
-    n_rows = -(-total // filters.new)
-    end = (n_rows - 1) * filters.old + filters.reach - filters.margin
-    padded = torch.nn.functional.pad(waveform, (filters.margin, end - len(waveform)))
-    resampled = torch.empty(n_rows, filters.new)
-    for first, offset, taps in filters.bands:
-        frames = padded.as_strided((n_rows, len(taps)), (filters.old, 1), offset)
-        torch.mm(frames, taps, out=resampled[:, first : first + taps.shape[1]])
-    return resampled.reshape(-1)[:total]
-
-
-@dataclass(frozen=True, slots=True)
-class _Filters:
-    """What makes ``new`` samples out of ``old`` frames and what lies around them, and then the next ``new``.
-
-    torchaudio's kernels, as matrix products without their zeros: of ten taps nine are zero where one product
-    makes all samples. A product of as many frames as a row's step needs no copy of frames that overlap.
-    """
-
-    new: int
-    old: int
-    margin: int
-    """Frames before the first."""
-    reach: int
-    """Frames from the first that a row needs to behind its last."""
-    bands: tuple[tuple[int, int, Tensor], ...]
-    """First sample, first frame, and (frames, samples) of each product."""
-
-
-@lru_cache(maxsize=32)
-def _filters(ratio: Fraction) -> _Filters:
-    new, old = ratio.numerator, ratio.denominator
-    made = Resample(old, new, lowpass_filter_width=FILTER_WIDTH, rolloff=ROLLOFF, dtype=torch.float32)
-    kernel, margin = made.kernel[:, 0], made.width
-    n_taps = int((kernel.abs() > LEAST_TAP).sum(dim=1).max())
-    periods = ceil((n_taps + BAND_SAMPLES * old / new) / old)
-    reach = kernel.shape[1] + (periods - 1) * old
-    taps = torch.zeros(reach, periods * new)
-    for number in range(periods):
-        start = number * old
-        taps[start : start + kernel.shape[1], number * new : (number + 1) * new] = kernel.T
-    bands = []
-    for first in range(0, periods * new, BAND_SAMPLES):
-        band = taps[:, first : first + BAND_SAMPLES]
-        used = (band.abs() > LEAST_TAP).any(dim=1).nonzero()[:, 0].tolist()
-        bands.append((first, used[0], band[used[0] : used[-1] + 1].contiguous()))
-    return _Filters(periods * new, periods * old, margin, reach, tuple(bands))

@@ -22,10 +22,10 @@ from palm_cache.extraction.audio import (
     duration,
     open_regular,
     read_views,
-    resampling_ratio,
     slide,
 )
 from palm_cache.extraction.encoders.base import Window
+from palm_cache.extraction.resampling import resampling_ratio
 
 RATE = 16_000
 
