@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
+from palm_cache.params.checks import check_bounds, check_device
 from palm_cache.types import MAX_VIEWS, Help
 from palm_cache.types.runs import ALL_SHOTS, Training
 
@@ -256,32 +257,6 @@ class Resources:
     def devices(self) -> tuple[str, ...]:
         """The devices, one by one."""
         return tuple(name.strip() for name in self.device.split(","))
-
-
-def check_device(name: str) -> None:
-    """Make sure that it is the name of a device, here or elsewhere.
-
-    Raises
-    ------
-    ParameterError
-        If it is none.
-    """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise ParameterError(f"`device` {name!r}: use auto, cpu, cuda, cuda:N or mps")
-
-
-def check_bounds(params: object, **bounds: tuple[int, int]) -> None:
-    """Make sure that fields are whole numbers from a lowest to a highest.
-
-    Raises
-    ------
-    ParameterError
-        If one is not.
-    """
-    for name, (lowest, highest) in bounds.items():
-        value = getattr(params, name)
-        if not lowest <= value <= highest:
-            raise ParameterError(f"`{name}`: {value} is not a whole number from {lowest} to {highest}")
 
 
 RECOMMENDED_HEAD = "proker"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from palm_cache.errors import ParameterError
-from palm_cache.params import CLIP_TOKENIZER, Tokenizer, check_bounds, check_device
+from palm_cache.params import CLIP_TOKENIZER, Tokenizer
+from palm_cache.params.checks import check_bounds, check_device
 from palm_cache.types import Help
 
 ExportFormat = Literal["safetensors", "onnx"]

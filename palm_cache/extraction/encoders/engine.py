@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
-from palm_cache.params import Precision, Recipe, Runtime, check_device
+from palm_cache.params import Precision, Recipe, Runtime
+from palm_cache.params.checks import check_device
 
 TowerCall = Callable[[Tensor], Tensor]
 """From what an encoder's front end gives, on its device, to vectors."""

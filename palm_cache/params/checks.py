@@ -1,0 +1,33 @@
+"""What several options' values are checked for."""
+
+from __future__ import annotations
+
+import re
+
+from palm_cache.errors import ParameterError
+
+
+def check_device(name: str) -> None:
+    """Make sure that it is the name of a device, here or elsewhere.
+
+    Raises
+    ------
+    ParameterError
+        If it is none.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ParameterError(f"`device` {name!r}: use auto, cpu, cuda, cuda:N or mps")
+
+
+def check_bounds(params: object, **bounds: tuple[int, int]) -> None:
+    """Make sure that fields are whole numbers from a lowest to a highest.
+
+    Raises
+    ------
+    ParameterError
+        If one is not.
+    """
+    for name, (lowest, highest) in bounds.items():
+        value = getattr(params, name)
+        if not lowest <= value <= highest:
+            raise ParameterError(f"`{name}`: {value} is not a whole number from {lowest} to {highest}")
