@@ -40,6 +40,12 @@ def test_a_dataset_without_labels_needs_neither_classes_nor_folds() -> None:
         ClipTable("birds", ("wren",), Clips.of((clip(None), clip(0))), ())
 
 
+@pytest.mark.parametrize("label", [2, -2])
+def test_a_label_has_a_class(label: int) -> None:
+    with pytest.raises(DataError, match=rf"birds: x\.wav: label {label} has no class"):
+        ClipTable("birds", ("a", "b"), Clips.of((clip(0), clip(label))), (fold([0], [1]),))
+
+
 def test_folds_hold_labelled_rows_only() -> None:
     clips = Clips.of((clip(0), clip(None), clip(0, 5.0)))
     table = ClipTable("birds", ("wren",), clips, (fold([0], [2]), fold([2], [])))

@@ -128,9 +128,10 @@ class ClipTable:
             raise DataError(f"{self.dataset}: no folds")
         if self.groups is not None and len(self.groups) != len(labels):
             raise DataError(f"{self.dataset}: {len(self.groups)} groups for {len(labels)} clips")
-        if max(labels) >= len(self.class_names):
-            name = self.clips.names[labels.index(max(labels))]
-            raise DataError(f"{self.dataset}: {name}: label {max(labels)} has no class")
+        for label in (max(labels), min(labels)):
+            if not -1 <= label < len(self.class_names):
+                name = self.clips.names[labels.index(label)]
+                raise DataError(f"{self.dataset}: {name}: label {label} has no class")
         for number, fold in enumerate(self.folds, start=1):
             where = f"{self.dataset}, fold {number}"
             _check_rows(fold, len(labels), where)

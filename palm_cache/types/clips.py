@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ class Made(Sequence[T]):
 
     __slots__ = ()
 
+    @abstractmethod
     def _make(self, number: int) -> T:
-        raise NotImplementedError
+        """Return one of them."""
 
     @overload
     def __getitem__(self, number: int) -> T: ...
