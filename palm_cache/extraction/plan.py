@@ -102,7 +102,8 @@ def make_plan(
     """
     known, failed = survey.look_up(cache)
     groups: dict[Reason, list[str]] = {why: [] for why in Reason}
-    rows = np.flatnonzero(~known).tolist()
+    unknown = np.flatnonzero(~known)
+    rows = unknown.tolist()
     try:
         store = FeatureStore(out)
         before = _contents(store, {table.clips.names[row] for row in rows})
@@ -110,8 +111,8 @@ def make_plan(
     except StoreError:
         before, gone = {}, ()
     told: set[bytes] = set()
-    for row in rows:
-        key = survey.keys(slice(row, row + 1)).tobytes()
+    for row, content in zip(rows, survey.keys(unknown), strict=True):
+        key = content.tobytes()
         if row not in survey.unread and key in told:
             continue
         told.add(key)
