@@ -77,7 +77,7 @@ def _describe(cache: Place, name: str, used: Mapping[str, list[str]]) -> CachedR
         hashed = fingerprint(recipe)
         if words["palm_cache"] != FORMAT or name != f"{kind}-{hashed[:32]}":
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
     known = Cache(cache, kind, recipe, ())
     segments = {file: size for file, size in where.files().items() if SEGMENT.fullmatch(file)}
