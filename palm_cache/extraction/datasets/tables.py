@@ -183,13 +183,18 @@ def inside(row: TableRow) -> str:
     if "\0" in row.path:
         raise DataError(f"{row}: the path holds a NUL character")
     path = row.path
-    if ":" in path:
-        windows = PureWindowsPath(path)
-        path = windows.as_posix().removeprefix(windows.drive) if windows.drive else path
-    path = posixpath.normpath(path.lstrip("/"))
+    while (below := _without_anchor(path)) != path:  # what one anchor hid may be another
+        path = below
     if posixpath.normpath(path.replace("\\", "/")).split("/")[0] == "..":
         raise DataError(f"{row}: {row.path} leaves the dataset's folder; clips must lie inside it")
     return path
+
+
+def _without_anchor(path: str) -> str:
+    if ":" in path:
+        windows = PureWindowsPath(path)
+        path = windows.as_posix().removeprefix(windows.drive) if windows.drive else path
+    return posixpath.normpath(path.lstrip("/"))
 
 
 def _notes(folds: Folds) -> list[str]:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from palm_cache.errors import DataError
@@ -166,6 +166,8 @@ def test_a_fold_of_an_absurd_number_is_named_at_once(layout: str, tmp_path: Path
 
 
 @given(st.text())
+@example("/A:")
+@example("x/../A:B:c")
 def test_no_path_of_a_table_leaves_the_folder(path: str) -> None:
     try:
         found = inside(TableRow("x.csv", 2, path, None))
