@@ -23,7 +23,7 @@ from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
 from palm_cache.store.heads import chosen_run, read_runs
 from palm_cache.store.layout import RUNS, joined_spec, slug
-from palm_cache.store.nearby import heads_file
+from palm_cache.store.nearby import folder_given, heads_file
 from palm_cache.store.places import place
 from palm_cache.store.scores import COLUMNS, KEYS, tell_apart
 from palm_cache.types import AnyPath, AnyPlace, Place, Progress, no_progress
@@ -168,7 +168,7 @@ def evaluate(
         If a store has changed since the heads were fitted.
     """
     folder = Path(heads or out)
-    stores = place(features or Params().features)
+    stores = folder_given(features or Params().features, "features")
     # A name is no pattern: a folder may be called "birds[1]".
     names = [glob.escape(stored_name(stores, name, folder)) for name in datasets] if datasets else ["*"]
     spec = glob.escape(slug(joined_spec(encoders))) if encoders else "*"

@@ -12,8 +12,8 @@ from palm_cache.extraction.datasets.registry import dataset_name, source_of
 from palm_cache.params import Params
 from palm_cache.store.find import dataset_folder
 from palm_cache.store.layout import extract_command, slug, store_path, stores_present
-from palm_cache.store.nearby import STORE
-from palm_cache.store.places import place, reaching
+from palm_cache.store.nearby import STORE, folder_given
+from palm_cache.store.places import reaching
 from palm_cache.store.root import StoreRoot, exists
 from palm_cache.types import AnyPlace, Place
 
@@ -49,7 +49,7 @@ def find_stores(
     UnknownNameError
         If a dataset is neither a known name nor there.
     """
-    folder = place(features or Params().features)
+    folder = folder_given(features or Params().features, "features")
     notes: list[str] = []
     specs: list[str | None] = list(dict.fromkeys(encoders)) if encoders else [None]
     of_encoders = [_of_encoder(folder, datasets, spec, notes) for spec in specs]

@@ -180,7 +180,7 @@ def evaluate(
 
     Without --dataset it takes every heads file below --heads.
     """
-    require_results(heads or out)
+    require_results(heads or out, "heads" if heads else "out")
     settings = read_params(params)
     loaded = loading_of(settings, loading)
 

@@ -15,7 +15,7 @@ import typer
 
 from palm_cache.errors import ParameterError, StoreError, did_you_mean
 from palm_cache.store.layout import HEADS_FILE, RUNS, STORE_ENDING, STORE_ROOT
-from palm_cache.store.nearby import absent_store, heads_file, respelt
+from palm_cache.store.nearby import absent_store, folder_given, heads_file, respelt
 from palm_cache.types import AnyPath
 
 
@@ -84,8 +84,9 @@ def require_heads(path: AnyPath, run: str | None = None) -> None:
         chosen_run(file, run)
 
 
-def require_results(folder: Path) -> None:
+def require_results(folder: Path, parameter: str = "out") -> None:
     """Raise where there is no folder of results."""
+    folder_given(folder, parameter)
     if not folder.exists():
         out = [] if folder == RUNS else ["--out", str(folder)]
         remedy = f"make them with: {shlex.join(['palm-cache', 'fit', *out])}"

@@ -38,6 +38,8 @@ def report(
     Example: palm-cache report --against proker
     """
     require_results(out)
+    if heads is not None:
+        require_results(heads, "heads")
     load("palm_cache.report.write")
     from palm_cache.report.write import write_report
 

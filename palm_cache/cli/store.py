@@ -208,10 +208,10 @@ def store_gc(where: dict[str, object], yes: YesOption = False, as_json: Json = F
 
     Example: palm-cache store gc
     """
-    from palm_cache.store.places import place
+    from palm_cache.store.nearby import folder_given
     from palm_cache.store.prune import store_waste
 
-    _clear_out(store_waste(place(override(Params(), **where).features)), yes, as_json)
+    _clear_out(store_waste(folder_given(override(Params(), **where).features, "features")), yes, as_json)
 
 
 @takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))
@@ -268,10 +268,10 @@ def cache_prune(
 
 def _features_and_cache(where: dict[str, object], resources: dict[str, object]) -> tuple[Place, Place]:
     from palm_cache.store.layout import CACHE
-    from palm_cache.store.places import place
+    from palm_cache.store.nearby import folder_given
 
-    stores, cache = place(override(Params(), **where).features), resources["cache"]
-    return stores, place(str(cache)) if cache else stores / CACHE
+    stores, cache = folder_given(override(Params(), **where).features, "features"), resources["cache"]
+    return stores, folder_given(str(cache), "cache") if cache else stores / CACHE
 
 
 def _describe(cached: CachedRecipe) -> str:

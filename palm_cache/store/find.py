@@ -9,7 +9,7 @@ from pathlib import Path
 from palm_cache.errors import StoreError
 from palm_cache.store.header import written_source
 from palm_cache.store.layout import CACHE, store_path, stores_present
-from palm_cache.store.places import place
+from palm_cache.store.nearby import folder_given
 from palm_cache.store.root import StoreRoot
 from palm_cache.types import Place
 
@@ -42,10 +42,12 @@ def address_of(
     cache : str
         Another place for the cache.
     """
+    cached = folder_given(cache, "cache") if cache else None
     if out is not None:
-        return Address(dataset, out, place(cache) if cache else out.parent / CACHE)
-    name = dataset_folder(features, dataset, source)
-    return Address(name, store_path(features, name, encoder), place(cache) if cache else features / CACHE)
+        return Address(dataset, out, cached or out.parent / CACHE)
+    folder = folder_given(features, "features")
+    name = dataset_folder(folder, dataset, source)
+    return Address(name, store_path(folder, name, encoder), cached or folder / CACHE)
 
 
 def dataset_folder(features: Place, name: str, source: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from palm_cache.errors import AbsentStoreError, StoreError, did_you_mean, near
+from palm_cache.errors import AbsentStoreError, ParameterError, StoreError, did_you_mean, near
 from palm_cache.store.layout import (
     FEATURES,
     HEADS_FILE,
@@ -20,7 +20,8 @@ from palm_cache.store.layout import (
     command_of_store,
     extract_command,
 )
-from palm_cache.types import AnyPath, Place
+from palm_cache.store.places import place
+from palm_cache.types import AnyPath, AnyPlace, Place
 
 DEPTH = 3
 """Folders below one in which is looked for what was meant."""
@@ -87,6 +88,25 @@ def _namesakes(given: Path, home: Path) -> Iterator[Path]:
 
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def folder_given(given: AnyPlace, parameter: str) -> Place:
+    """Return the place of a folder that is read, or made where there is none.
+
+    Parameters
+    ----------
+    parameter : str
+        What it was given as, by its name in Python.
+
+    Raises
+    ------
+    ParameterError
+        If a file is there.
+    """
+    where = place(given)
+    if isinstance(where, Path) and where.is_file():
+        raise ParameterError(f"`{parameter}` {where}: a file; give a folder")
+    return where
 
 
 def heads_file(given: AnyPath) -> Path:

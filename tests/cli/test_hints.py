@@ -109,6 +109,31 @@ def test_the_folder_of_stores_is_found_at_another_level(project: Path, features:
     assert told in fail("fit", "--features", features, "--dataset", "own/Tones")
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--features", ("extract", "--dataset", "own/Tones")),
+        ("--cache", ("extract", "--dataset", "own/Tones")),
+        ("--features", ("fit",)),
+        ("--features", ("fit", "--dataset", "own/Tones")),
+        ("--features", ("prompts",)),
+        ("--features", ("store", "gc")),
+        ("--features", ("cache", "info")),
+        ("--cache", ("cache", "prune")),
+        ("--out", ("evaluate",)),
+        ("--heads", ("evaluate",)),
+        ("--out", ("report",)),
+        ("--heads", ("report",)),
+    ],
+)
+def test_a_file_in_the_place_of_a_folder_is_told_as_the_option_that_it_was_given_as(
+    project: Path, option: str, words: tuple[str, ...]
+) -> None:
+    Path("file").touch()
+    Path("runs/scores.csv").touch()
+    assert fail(*words, option, "file").endswith(f"error: {option} file: a file; give a folder")
+
+
 def test_a_dataset_with_stores_of_another_encoder_alone_is_told_so(project: Path) -> None:
     told = fail("fit", "--dataset", "Tones", "--encoder", "clap:me/other")
     assert "did you mean --encoder mini? If not, make it with: palm-cache extract --dataset Tones" in told
