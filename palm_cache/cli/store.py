@@ -117,15 +117,13 @@ def store_verify(
         document = {"store": str(store), "sound": not problems, "problems": problems}
         print_json({**document, "recomputed": again and asdict(again)})
     else:
-        for problem in problems:
-            tell(problem)
+        verdict = counted(len(problems), "problem") if problems else "OK"
+        tell(f"{store}: {verdict}; {counted(opened.n_clips, 'clip')}", *(f"  {line}" for line in problems))
         if again:
             tell(
-                f"{counted(again.compared, 'clip')} embedded again: largest difference "
+                f"  {counted(again.compared, 'clip')} embedded again: largest difference "
                 f"{again.difference:.1e}, smallest cosine {again.cosine:.6f}"
             )
-        if not problems:
-            tell(f"{store}: OK; {counted(opened.n_clips, 'clip')}")
     if problems:
         say("make it anew with the palm-cache extract command that made it; embeddings come from the cache")
         raise typer.Exit(1)

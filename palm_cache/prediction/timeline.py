@@ -168,7 +168,8 @@ def _hear(
         damage = error
     if last is not None:
         remarks = () if heard.silence else heard.remarks
-        yield Stretch(name, begin, last.stop / rate, last.probabilities, remarks)
+        end = min(last.stop / rate, heard.seconds)  # resampled, a recording ends with a whole sample
+        yield Stretch(name, begin, end, last.probabilities, remarks)
     if damage is not None:
         until = f"; heard up to {last.stop / rate:.1f} s" if last else ""
         yield Failure(name, f"{damage}{until}")

@@ -92,6 +92,16 @@ def test_it_equals_a_plain_loop_over_the_recording_read_whole(
         assert one.end == other.start
 
 
+def test_the_last_stretch_ends_with_the_recording_not_with_a_sample_of_the_encoders(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    rate, frames = 44_100, 66_151  # at the encoder's rate no whole number of samples
+    soundfile.write(tmp_path / "long.wav", sound((2, 500), rate=rate)[:frames], rate)
+    *_, last = heard(classifier, tmp_path / "long.wav")
+    assert isinstance(last, Stretch)
+    assert last.end == frames / rate
+
+
 def test_a_stretch_ends_in_the_middle_of_the_overlap(classifier: Classifier, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", sound((1.0, 500)), RATE)
     results = heard(classifier, tmp_path / "long.wav", window=0.5, hop=0.2)
