@@ -29,6 +29,20 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home folder that goes with the tests: what they cache and unpack never lies in the user's own."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "HOME": folder,
+            "USERPROFILE": folder,
+            "XDG_CACHE_HOME": folder / ".cache",
+        }.items():
+            patch.setenv(name, str(value))
+        yield folder
+
+
 @pytest.fixture
 def golden() -> Path:
     """Numbers recorded from the authors' own code, where they are present."""
