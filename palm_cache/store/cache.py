@@ -23,12 +23,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from math import prod
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save, save_file
 
 from palm_cache.errors import StoreError
 from palm_cache.store.atomic import clear_left_behind, write_errors
@@ -43,9 +42,9 @@ from palm_cache.store.segments import (
     Keys,
     RecordedFailure,
     Segment,
-    encode,
     new_name,
     parse,
+    write,
 )
 from palm_cache.types import Place
 
@@ -132,6 +131,11 @@ class Cache:
         self.folder = folder(self.root / f"{self.kind}-{self.hashed[:32]}")
         self.refresh()
         self.retry = False
+
+    @property
+    def value(self) -> np.dtype[Any]:
+        """Type of one value, its shape included."""
+        return np.dtype((self.dtype, self.shape))
 
     @property
     def n_keys(self) -> int:
@@ -228,14 +232,17 @@ class Cache:
             If one is not known, or what held it is damaged; what is damaged has been dropped by then.
         """
         for _ in range(3):  # another process may merge segments meanwhile
+            found = self.look_up(keys)
+            if unknown := int((~found.known).sum()):
+                raise UnknownContentError(f"{self.folder.place}: {unknown} contents are not known here")
             try:
-                return self._take(keys)
+                return self._values(list(self._segments.values()), found.segment, found.row)
             except FileNotFoundError:
-                self.refresh()
+                pass
             except DamageError as damage:
                 with suppress(FileNotFoundError):  # another process has found it too
                     self._merge([str(damage)])
-                self.refresh()
+            self.refresh()
         raise UnknownContentError(f"{self.folder.place}: other processes change it all the time; try again")
 
     def add(
@@ -257,8 +264,9 @@ class Cache:
         """
         if not len(keys):
             return
-        values, name = np.ascontiguousarray(values, self.dtype), new_name()
-        content = save(*encode(self.hashed, keys, values, failures or {}))
+        name, segment = new_name(), BytesIO()
+        write(segment, self.hashed, keys, np.asarray(values).__getitem__, self.value, failures or {})
+        content = segment.getvalue()
         with write_errors(self.folder.place, "cache"):
             if not self._segments:  # or none yet that is known of: the words are the same
                 words = {"palm_cache": FORMAT, "kind": self.kind, "recipe": dict(self.recipe)}
@@ -295,14 +303,6 @@ class Cache:
                 self._merge(group)
         self.refresh()
 
-    def _take(self, keys: Keys) -> NDArray[Any]:
-        found = self.look_up(keys)
-        if not found.known.all():
-            raise UnknownContentError(
-                f"{self.folder.place}: {int((~found.known).sum())} contents are not known here"
-            )
-        return self._values(list(self._segments.values()), found.segment, found.row)
-
     def _values(
         self, segments: Sequence[Segment | None], number: NDArray[np.int64], row: NDArray[np.int64]
     ) -> NDArray[Any]:
@@ -322,7 +322,7 @@ class Cache:
         """Read a block of values, checked."""
         block = self._blocks.get((segment.name, number))
         if block is None:
-            if segment.row_bytes != prod(self.shape) * np.dtype(self.dtype).itemsize:
+            if segment.row_bytes != self.value.itemsize:
                 raise DamageError(segment.name)
             block = np.frombuffer(segment.block(number), self.dtype).reshape(-1, *self.shape)
             while len(self._blocks) >= BLOCKS_HELD:
@@ -350,10 +350,16 @@ class Cache:
         at_failed = np.flatnonzero(number[first] < 0).tolist()
         failures = {at: reasons[first[at] - len(row)] for at in at_failed}
         if len(first):
-            values = self._values(segments, number[first], row[first])
-            with self.folder.replacing(new_name()) as merged:
-                tensors, about = encode(self.hashed, keys[first], values, failures)
-                save_file(tensors, merged, about)
+            number, row = number[first], row[first]
+            with self.folder.replacing(new_name()) as merged, merged.open("wb") as file:
+                write(
+                    file,
+                    self.hashed,
+                    keys[first],
+                    lambda some: self._values(segments, number[some], row[some]),
+                    self.value,
+                    failures,
+                )
         self.folder.remove([segment.name for segment in segments])
 
     def _whole_rows(self, segment: Segment) -> NDArray[np.int64]:

@@ -15,8 +15,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil
-from typing import Any
+from math import ceil, prod
+from typing import Any, BinaryIO
 
 import numpy as np
 from google_crc32c import value as crc32c
@@ -33,6 +33,9 @@ KEY_BYTES = 32
 
 BLOCK_BYTES = 1 << 20
 """Bytes of values, about, that share a checksum and are read at once."""
+
+DTYPES = {"float32": "F32", "uint8": "U8"}
+"""What safetensors calls the types of values that there are."""
 
 Keys = NDArray[np.uint8]
 """(n, 32): hashes, one a row."""
@@ -129,10 +132,15 @@ class Segment:
         return content
 
 
-def encode(
-    recipe: str, keys: Keys, values: NDArray[Any], failures: Mapping[int, RecordedFailure]
-) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Return the tensors of a segment, and its metadata.
+def write(
+    file: BinaryIO,
+    recipe: str,
+    keys: Keys,
+    values: Callable[[slice], NDArray[Any]],
+    value: np.dtype[Any],
+    failures: Mapping[int, RecordedFailure],
+) -> None:
+    """Write a segment, whose values are asked for block by block.
 
     Parameters
     ----------
@@ -140,25 +148,46 @@ def encode(
         Hash of the recipe.
     keys : (n, 32) uint8
         At least one.
-    values : (n, ...)
+    values : callable
+        From some positions to their values, (positions, ...).
+    value : dtype
+        Of one value, its shape included.
     failures : mapping of int to RecordedFailure
         By position; the values there mean nothing.
     """
+    count, block_rows = len(keys), max(1, BLOCK_BYTES // value.itemsize)
+    blocks = [slice(at, min(at + block_rows, count)) for at in range(0, count, block_rows)]
     parts = np.ascontiguousarray(keys).view("<u8").reshape(-1, KEY_BYTES // 8)
     row = np.argsort(parts[:, 0], kind="stable")
-    rest = np.ascontiguousarray(parts[row, 1:])
-    index = {"prefix": parts[row, 0], "rest": rest, "row": row.astype("<u8")}
+    index = b"".join(part.tobytes() for part in (parts[row, 0], parts[row, 1:], row.astype("<u8")))
     reasons = json.dumps({str(at): [failure.reason, failure.by] for at, failure in sorted(failures.items())})
-    block_rows = max(1, BLOCK_BYTES // values[0].nbytes)
-    checksums = [crc32c(values[at : at + block_rows].tobytes()) for at in range(0, len(values), block_rows)]
     about = {
         "format": FORMAT,
         "recipe": recipe,
         "block_rows": str(block_rows),
         "failures": reasons,
-        "index_crc32c": str(crc32c(reasons.encode() + b"".join(part.tobytes() for part in index.values()))),
+        "index_crc32c": str(crc32c(reasons.encode() + index)),
     }
-    return {**index, "values": values, "checksums": np.array(checksums, "<u4")}, about
+    header: dict[str, object] = {"__metadata__": about}
+    end = 0
+    for name, dtype, shape in (
+        ("prefix", "U64", [count]),
+        ("rest", "U64", [count, 3]),
+        ("row", "U64", [count]),
+        ("values", DTYPES[value.base.name], [count, *value.shape]),
+        ("checksums", "U32", [len(blocks)]),
+    ):
+        begin, end = end, end + prod(shape) * int(dtype[1:]) // 8
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    words = json.dumps(header, separators=(",", ":")).encode()
+    words = words.ljust(-(-len(words) // 8) * 8)
+    file.write(len(words).to_bytes(8, "little") + words + index)
+    checksums = []
+    for block in blocks:
+        content = np.ascontiguousarray(values(block), value.base.newbyteorder("<")).tobytes()
+        checksums.append(crc32c(content))
+        file.write(content)
+    file.write(np.array(checksums, "<u4").tobytes())
 
 
 def parse(name: str, size: int, read: Read, head: bytes = b"") -> Segment:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -96,11 +97,11 @@ def test_a_segment_may_hold_its_tensors_in_any_order(tmp_path: Path) -> None:
     content = file.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    index, checksum = content[start : start + 200], content[start + 200 : start + 204]
-    assert content[start + 204 :] == made.tobytes()
-    header["values"]["data_offsets"], header["checksums"]["data_offsets"] = [200, 360], [360, 364]
+    index, checksum = content[start : start + 200], content[start + 360 :]
+    assert content[start + 200 : start + 360] == made.tobytes()
+    header["checksums"]["data_offsets"], header["values"]["data_offsets"] = [200, 204], [204, 364]
     words = json.dumps(header).encode()
-    file.write_bytes(len(words).to_bytes(8, "little") + words + index + made.tobytes() + checksum)
+    file.write_bytes(len(words).to_bytes(8, "little") + words + index + checksum + made.tobytes())
     assert np.array_equal(Cache(tmp_path, "files", RECIPE, (32,), "uint8").take(hashes(5)), made)
 
 
@@ -136,6 +137,22 @@ def test_any_contents_in_any_segments_are_found(
     assert np.flatnonzero(known).tolist() == wanted
     if wanted:
         assert cache.take(keys_of(*wanted))[:, 0, 0].tolist() == wanted
+
+
+def test_merging_holds_a_few_blocks_of_values_not_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching, "BLOCKS_HELD", 2)
+    cache = Cache(tmp_path, "audio", RECIPE, (1, 4096))
+    for seed in range(8):
+        cache.add(hashes(128, seed), np.full((128, 1, 4096), seed, np.float32))
+    tracemalloc.start()
+    cache.merge()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(segments(cache)) == 1
+    assert peak < 8 << 20  # of 16 MB
+    assert cache.take(hashes(128, 5))[:, 0, 7].tolist() == [5] * 128
 
 
 @pytest.mark.usefixtures("small")
