@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from palm_cache.adaptation.fit import text_of
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import counted
-from palm_cache.store.features import FeatureStore
+from palm_cache.store.features import FeatureStore, fold_parts
 from palm_cache.store.places import place
 from palm_cache.types import BARE_TEMPLATE, AnyPlace, Place
 
@@ -146,11 +146,8 @@ class OpenFeatures:
                 "error": self.errors,
             }
         )
-        for number, (train, test) in enumerate(self.folds, start=1):
-            part = np.full(len(table), "", dtype=object)
-            part[train] = "train"
-            part[test] = np.where(part[test] == "train", "both", "test")
-            table[f"fold{number}"] = part
+        for number, fold in enumerate(self._features.folds, start=1):
+            table[f"fold{number}"] = pd.Series(fold_parts(fold, len(table))).fillna("")
         if not embeddings:
             return table
         numbers = pd.DataFrame(self.centre, columns=[str(place) for place in range(self.centre.shape[1])])

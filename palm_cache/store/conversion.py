@@ -17,20 +17,19 @@ back may come from anybody: nothing in it may point elsewhere or claim more than
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, OutputError, ParameterError, StoreError
 from palm_cache.store.atomic import parse_json, replacing, write_errors
-from palm_cache.store.features import CHUNK_ROWS, FeatureStore
-from palm_cache.store.hdf5 import growing
+from palm_cache.store.features import CHUNK_ROWS, FeatureStore, fold_parts
+from palm_cache.store.hdf5 import DAMAGE, array, growing, members, tensor
 from palm_cache.store.header import StoredRows, check_format, read_header
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.places import folder, opened
@@ -41,7 +40,7 @@ Write = Callable[[FeatureStore, Place, Progress], None]
 
 
 def export(source: Place, target: Place, progress: Progress = no_progress) -> int:
-    """Write a feature store in another place or format, by the ending of the target.
+    """Write a feature store in another place or format, by the ending of the target; return how many clips.
 
     Parameters
     ----------
@@ -49,11 +48,6 @@ def export(source: Place, target: Place, progress: Progress = no_progress) -> in
         A feature store, or the ``.h5`` of one, which becomes a store again.
     target : Place
         Where nothing is yet.
-
-    Returns
-    -------
-    int
-        Number of clips.
 
     Raises
     ------
@@ -76,13 +70,6 @@ def export(source: Place, target: Place, progress: Progress = no_progress) -> in
     store = FeatureStore(source)
     FORMATS[target.suffix](store, target, progress)
     return store.n_clips
-
-
-def _blocks(store: FeatureStore, progress: Progress) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    for rows, audio in store.blocks():
-        yield rows, audio
-        progress("exporting", rows.stop, store.n_clips)
-    store.check_steady()
 
 
 def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
@@ -131,8 +118,10 @@ def _to_hdf5(store: FeatureStore, target: Place, progress: Progress) -> None:
         shape = (store.n_clips, header.views, header.dim)
         chunks = (max(1, min(CHUNK_ROWS, store.n_clips)), *shape[1:])
         audio = file.create_dataset("audio", shape, "float32", chunks=chunks, fletcher32=True)
-        for span, embeddings in _blocks(store, progress):
-            audio[span] = embeddings
+        for span in store.spans():
+            audio[span] = store.audio(span)
+            progress("exporting", span.stop, store.n_clips)
+        store.check_steady()
 
 
 def _from_hdf5(source: Place, target: Place, progress: Progress) -> int:
@@ -141,34 +130,39 @@ def _from_hdf5(source: Place, target: Place, progress: Progress) -> int:
             return _rebuild(file, source, target, progress)
     except FileNotFoundError:
         raise StoreError(f"{source}: no such file") from None
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGE as error:
         raise DamagedStoreError(f"{source}: not an exported feature store ({error})") from error
 
 
 def _rebuild(file: h5py.File, source: Place, target: Place, progress: Progress) -> int:
     """Write an exported store as a feature store again."""
+
+    def numbers(name: str) -> NDArray[Any]:
+        return array(_member(file, name))
+
+    def texts(name: str) -> list[str]:
+        return list(_member(file, name).asstr()[:].tolist())
+
     words = parse_json(_member(file, "header")[()])
     check_format(words, source)
-    header = read_header(words)
-    names = _member(file, "path").asstr()[:].tolist()
-    numbers = sorted(int(name) for name in file["folds"]) if "folds" in file else []
+    header, names = read_header(words), texts("path")
     folds = tuple(
-        Fold(*(torch.from_numpy(_numbers(file, f"folds/{number}/{part}")) for part in ("train", "test")))
-        for number in numbers
+        Fold(*(tensor(_member(file, f"folds/{number}/{part}")) for part in ("train", "test")))
+        for number in sorted(map(int, file.get("folds", ())))
     )
-    reasons = _member(file, "errors/reason").asstr()[:].tolist()
     rows = StoredRows(
         names=names,
-        start=_numbers(file, "start"),
-        end=_numbers(file, "end"),
-        labels=_numbers(file, "label"),
-        contents=_numbers(file, "content_sha256"),
-        errors=dict(zip(_numbers(file, "errors/row").tolist(), reasons, strict=True)),
+        start=numbers("start"),
+        end=numbers("end"),
+        labels=numbers("label"),
+        contents=numbers("content_sha256"),
+        errors=dict(zip(numbers("errors/row").tolist(), texts("errors/reason"), strict=True)),
         folds=folds,
-        groups=_member(file, "group").asstr()[:].tolist() if "group" in file else None,
+        groups=texts("group") if "group" in file else None,
     )
-    audio = _stored(_member(file, "audio"))
-    text = _numbers(file, "text")
+    audio = _member(file, "audio")
+    if audio.dtype.kind != "f" or audio.id.get_storage_size() < audio.nbytes:
+        raise ValueError("audio is not stored whole")
     if audio.shape != (len(names), header.views, header.dim) or rows.contents.shape != (len(names), 32):
         raise ValueError(f"audio of shape {audio.shape} for {len(names)} rows")
     if rows.sha256(header.class_names) != header.rows_sha256:
@@ -181,41 +175,46 @@ def _rebuild(file: h5py.File, source: Place, target: Place, progress: Progress) 
         progress("importing", some.stop, len(names))
         return block
 
-    write_store(target, header, rows, text, embeddings)
+    write_store(target, header, rows, numbers("text"), embeddings)
     return len(names)
 
 
 def _member(file: h5py.File, name: str) -> h5py.Dataset:
     """Return an array of a file of anybody's: it must lie in the file itself."""
-    group: Any = file
+    member: Any = file
     for part in name.split("/"):
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is not in the file itself")
-        group = group[part]
-    if not isinstance(group, h5py.Dataset) or group.external or group.is_virtual:
+        member = members(member)[part]
+    if not isinstance(member, h5py.Dataset) or member.external or member.is_virtual:
         raise ValueError(f"{name} is not an array in the file itself")
-    if group.size > file.id.get_filesize():
-        raise ValueError(f"{name} claims {group.size} values, more than the file has bytes")
-    return group
-
-
-def _stored(member: h5py.Dataset) -> h5py.Dataset:
-    """Refuse an array that claims to be larger than what is stored of it."""
-    if member.dtype.kind not in "fiu" or member.id.get_storage_size() < member.nbytes:
-        raise ValueError(f"{member.name} is not stored whole")
+    if member.size > file.id.get_filesize():
+        raise ValueError(f"{name} claims {member.size} values, more than the file has bytes")
     return member
 
 
-def _numbers(file: h5py.File, name: str) -> NDArray[Any]:
-    return np.asarray(_stored(_member(file, name))[()])
+def _per_clip(store: FeatureStore, rows: StoredRows) -> dict[str, Any]:
+    """Return what there is of every clip but its embeddings."""
+    return {
+        "path": rows.names,
+        "start": rows.start,
+        "end": rows.end,
+        "label": rows.labels,
+        "content_sha256": store.content_hashes(),
+        "error": [rows.errors.get(row, "") for row in range(store.n_clips)],
+    }
 
 
 def _to_npz(store: FeatureStore, target: Place, progress: Progress) -> None:
     features, rows = store.read(), store.rows()
+    texts = {"class_names": features.class_names, "templates": features.templates}
     folds = {
         f"fold_{number}_{part}": getattr(fold, part).numpy()
         for number, fold in enumerate(rows.folds, start=1)
         for part in ("train", "test")
+    }
+    # Text as unicode of fixed width: nothing in the file needs to be unpickled.
+    columns: dict[str, Any] = {
+        name: values if isinstance(values, np.ndarray) else np.array(values, np.str_)
+        for name, values in {**_per_clip(store, rows), **texts}.items()
     }
     with replacing(target, "target") as temporary, temporary.open("wb") as file:
         np.savez(
@@ -223,15 +222,7 @@ def _to_npz(store: FeatureStore, target: Place, progress: Progress) -> None:
             header=json.dumps(asdict(store.header)),
             audio=features.audio.numpy(),
             text=features.text.numpy(),
-            label=rows.labels,
-            start=rows.start,
-            end=rows.end,
-            # As unicode of fixed width: nothing in the file needs to be unpickled.
-            path=np.array(rows.names, dtype=np.str_),
-            content_sha256=np.array(store.content_hashes(), dtype=np.str_),
-            error=np.array([rows.errors.get(row, "") for row in range(store.n_clips)], dtype=np.str_),
-            class_names=np.array(features.class_names, dtype=np.str_),
-            templates=np.array(features.templates, dtype=np.str_),
+            **columns,
             **folds,
         )
     progress("exporting", store.n_clips, store.n_clips)
@@ -244,32 +235,19 @@ def _to_parquet(store: FeatureStore, target: Place, progress: Progress) -> None:
     except ImportError as error:
         raise ParameterError(f"{target}: Parquet needs pyarrow: pip install 'palm-cache[parquet]'") from error
     features, rows = store.read(), store.rows()
-    columns: dict[str, object] = {
-        "path": rows.names,
-        "start": rows.start,
-        "end": arrow.array(rows.end, from_pandas=True),
-        "label": rows.labels,
-        "class_name": [features.class_names[label] if label >= 0 else None for label in rows.labels.tolist()],
-        "content_sha256": store.content_hashes(),
-        "error": [rows.errors.get(row, "") for row in range(store.n_clips)],
-    }
+    columns = _per_clip(store, rows)
+    columns["end"] = arrow.array(rows.end, from_pandas=True)
+    columns["class_name"] = np.array([*features.class_names, None], object)[rows.labels]
     for view in range(features.audio.shape[1]):
         values = arrow.array(features.audio[:, view].numpy().ravel())
         name = f"embedding_{view}" if view else "embedding"
         columns[name] = arrow.FixedSizeListArray.from_arrays(values, store.header.dim)
     for number, fold in enumerate(features.folds, start=1):
-        columns[f"fold_{number}"] = _parts(fold, store.n_clips)
+        columns[f"fold_{number}"] = fold_parts(fold, store.n_clips)
     table = arrow.table(columns).replace_schema_metadata({"palm_cache": json.dumps(asdict(store.header))})
     with replacing(target, "target") as temporary:
         parquet.write_table(table, temporary)
     progress("exporting", store.n_clips, store.n_clips)
-
-
-def _parts(fold: Fold, n_clips: int) -> list[str | None]:
-    """Return in which tables of a fold every clip is."""
-    train, test = set(fold.train.tolist()), set(fold.test.tolist())
-    names = {(True, False): "train", (False, True): "test", (True, True): "train and test"}
-    return [names.get((row in train, row in test)) for row in range(n_clips)]
 
 
 FORMATS: dict[str, Write] = {

@@ -18,7 +18,7 @@ A store is written whole by :mod:`palm_cache.store.writing` and replaced as a wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -193,11 +193,6 @@ class FeatureStore(StoreRoot):
         starts = range(0, self.n_clips, CHUNK_ROWS)
         return [slice(start, min(start + CHUNK_ROWS, self.n_clips)) for start in starts]
 
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Yield rows and their embeddings, so that memory does not grow with the store."""
-        for rows in self.spans():
-            yield rows, self.audio(rows)
-
     def read(self) -> Features:
         """Read the whole store.
 
@@ -251,8 +246,8 @@ class FeatureStore(StoreRoot):
             known, errors = np.asarray(self.contents().any(axis=1)), self.errors()
             if self.rows().sha256(self.header.class_names) != self.header.rows_sha256:
                 problems.append("paths, labels, hashes or folds are not those of the header")
-            for rows, audio in self.blocks():
-                problems += _row_problems(audio, known[rows], errors, rows.start)
+            for rows in self.spans():
+                problems += _row_problems(self.audio(rows), known[rows], errors, rows.start)
         except (DamagedStoreError, DataError) as error:
             problems.append(str(error))
         return problems
@@ -273,6 +268,15 @@ class FeatureStore(StoreRoot):
 def chunk_name(number: int) -> str:
     """Return the name of a file of embeddings."""
     return f"audio/c/{number}/0/0"
+
+
+def fold_parts(fold: Fold, n_clips: int) -> NDArray[np.object_]:
+    """Return in which tables of a fold every clip is: ``train``, ``test``, ``both`` or ``None``."""
+    parts = np.full(n_clips, None, dtype=object)
+    train, test = fold.train.numpy(), fold.test.numpy()
+    parts[train] = "train"
+    parts[test] = np.where(parts[test] == "train", "both", "test")
+    return parts
 
 
 def _together(contents: NDArray[np.uint8], groups: Sequence[str] | None) -> Tensor | None:

@@ -50,43 +50,29 @@ _SEAL = b"palm-cache, sha256 of all behind this block: "
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[h5py.File]:
+def writing(path: Path, *, edit: bool = False) -> Iterator[h5py.File]:
     """Give an HDF5 file in memory and write it, sealed, when the block succeeds.
 
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    buffer = BytesIO()
-    # Of this format on HDF5 keeps checksums of what holds a file together.
-    with h5py.File(buffer, "w", userblock_size=_BLOCK, libver=("v110", "v110")) as file:
-        yield file
-    body = buffer.getbuffer()[_BLOCK:]
-    with replacing(path) as temporary, temporary.open("wb") as target:
-        target.write(_sealed(body))
-        target.write(body)
-
-
-@contextmanager
-def editing(path: Path) -> Iterator[h5py.File]:
-    """Give a file of :func:`writing` in memory to be changed, and write it, sealed, when the block succeeds.
-
-    A file that bears no seal gets none.
+    Parameters
+    ----------
+    edit : bool
+        Whether it is the file that is there, to be changed; one that bears no seal gets none.
 
     Raises
     ------
     OSError
-        If it cannot be read, or is no HDF5.
+        If the file that is to be changed cannot be read, or is no HDF5.
     OutputError
         If it cannot be written.
     """
-    buffer = BytesIO(_content(path))
-    with h5py.File(buffer, "r+") as file:
+    buffer = BytesIO(_content(path) if edit else b"")
+    # Of this format on HDF5 keeps checksums of what holds a file together.
+    new: dict[str, Any] = {"userblock_size": _BLOCK, "libver": ("v110", "v110")}
+    with h5py.File(buffer, "r+") if edit else h5py.File(buffer, "w", **new) as file:
         start = file.userblock_size
         yield file
     body = buffer.getbuffer()[start:]
-    with replacing(path, "") as temporary, temporary.open("wb") as target:
+    with replacing(path, "" if edit else "out") as temporary, temporary.open("wb") as target:
         target.write(_sealed(body)[:start])
         target.write(body)
 
@@ -185,7 +171,7 @@ def tensor(member: h5py.Group | h5py.Dataset) -> Tensor:
     ValueError
         If it is no plain array of finite numbers in this file, or claims to be larger than what is stored.
     """
-    values = _array(member)
+    values = array(member)
     if not np.isfinite(values).all():  # torch would ask all its threads
         raise ValueError(f"{member.name} holds NaN or infinity")
     import torch  # takes a second, and names of runs are read without
@@ -193,7 +179,8 @@ def tensor(member: h5py.Group | h5py.Dataset) -> Tensor:
     return torch.from_numpy(values)
 
 
-def _array(member: h5py.Group | h5py.Dataset) -> NDArray[np.generic]:
+def array(member: h5py.Group | h5py.Dataset) -> NDArray[Any]:
+    """Return the same as an array that may hold any numbers."""
     kind = member.id.get_type() if isinstance(member, h5py.Dataset) else None
     if kind is None or kind.get_class() not in _NUMBERS:
         raise ValueError(f"{member.name} is not an array of numbers")
@@ -219,7 +206,7 @@ def fill(
 def digest(group: h5py.Group) -> str:
     """Return the hash of a group's attributes and arrays, without what lies in groups below it."""
     inside = members(group).items()
-    arrays = {name: _array(member) for name, member in inside if isinstance(member, h5py.Dataset)}
+    arrays = {name: array(member) for name, member in inside if isinstance(member, h5py.Dataset)}
     return _digest(group.attrs, arrays)
 
 

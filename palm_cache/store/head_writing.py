@@ -13,7 +13,7 @@ import numpy as np
 
 from palm_cache.errors import DamagedStoreError, without_credentials
 from palm_cache.store.atomic import alone_in, replacing
-from palm_cache.store.hdf5 import DIGEST, digest, editing, fill, writing
+from palm_cache.store.hdf5 import DIGEST, digest, fill, writing
 from palm_cache.store.heads import FORMAT_VERSION, PLAIN, opened_heads
 from palm_cache.store.run_names import run_name
 from palm_cache.types import Place
@@ -141,7 +141,7 @@ def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> N
     OutputError
         If it cannot be written.
     """
-    with alone_in(path.parent, ""), opened_heads(path) as opened, editing(path) as file:
+    with alone_in(path.parent, ""), opened_heads(path) as opened, writing(path, edit=True) as file:
         if not opened.intact:  # a new seal would call it whole
             raise DamagedStoreError(f"{path}: its bytes have changed; palm-cache fit mends the file")
         for run, calibration in calibrations.items():

@@ -18,7 +18,7 @@ from palm_cache.extraction.extract import extract
 from palm_cache.extraction.whereabouts import locate
 from palm_cache.store import conversion as exporting
 from palm_cache.store.conversion import export
-from palm_cache.store.features import FeatureStore
+from palm_cache.store.features import FeatureStore, fold_parts
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.places import place
 from palm_cache.store.places.remote import RemoteFolder
@@ -71,7 +71,7 @@ def test_parquet_has_a_row_per_clip(store: Path, tmp_path: Path) -> None:
     table = parquet.read_table(tmp_path / "x.parquet")
     arrays = read_arrays(store)
     assert table.column_names == [
-        *("path", "start", "end", "label", "class_name", "content_sha256", "error"),
+        *("path", "start", "end", "label", "content_sha256", "error", "class_name"),
         *("embedding", "embedding_1"),
         *("fold_1", "fold_2", "fold_3"),
     ]
@@ -93,7 +93,7 @@ def test_a_clip_may_be_in_both_tables_of_a_fold_or_in_none() -> None:
     from palm_cache.types import Fold
 
     fold = Fold(torch.tensor([0, 1]), torch.tensor([1, 2]))
-    assert exporting._parts(fold, 4) == ["train", "train and test", "test", None]
+    assert fold_parts(fold, 4).tolist() == ["train", "both", "test", None]
 
 
 def test_a_copy_is_the_same_file_by_file(store: Path, tmp_path: Path) -> None:
