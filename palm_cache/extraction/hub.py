@@ -50,6 +50,6 @@ def refusal(error: Exception) -> str:
     return f"the hub does not give it ({reason(error)}); check the name"
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return an error of the hub's client in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

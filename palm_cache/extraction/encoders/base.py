@@ -211,7 +211,9 @@ class Encoder(ABC):
             longest = int(waveforms.isnan().logical_not().sum(dim=-1).max()) if len(waveforms) else 0
             waveforms = waveforms[..., :longest]
         with self.engine.products():
-            vectors = self.embed_windows(waveforms.to(self.device, non_blocking=True)).float().cpu()
+            # A copy on a CPU, too: a front end may work in place.
+            own = waveforms.to(self.device, non_blocking=True, copy=True)
+            vectors = self.embed_windows(own).float().cpu()
         if vectors.shape != (len(waveforms), self.dim):
             raise EncoderError(
                 f"{self.spec}: made vectors of shape {tuple(vectors.shape)} from waveforms of shape "
@@ -230,11 +232,17 @@ class Encoder(ABC):
         Raises
         ------
         EncoderError
-            If a prompt is longer than the text tower can read, or there is none.
+            If a prompt is longer than the text tower can read, there is none, or it makes NaN.
         """
         if self._text is None:
             raise EncoderError(f"{self.spec}: embeds sound only, no text")
-        return embed_prompts(self._text, prompts)
+        vectors = embed_prompts(self._text, prompts)
+        broken = vectors.isfinite().all(dim=1).logical_not().nonzero()
+        if len(broken):
+            raise EncoderError(
+                f"{self.spec}: made NaN or infinity of prompt {prompts[int(broken[0])][:40]!r}"
+            )
+        return vectors
 
     def text_tower(self) -> TextTower | None:
         """Return the text tower for prompt learning; with no context it gives :meth:`embed_text`."""
@@ -256,7 +264,10 @@ class Encoder(ABC):
         if window.padding not in Padding.__args__:  # type: ignore[attr-defined]
             faults.append(f"padding {window.padding!r}")
         if faults:
-            raise EncoderError(f"{self.spec}: no encoder can have {', '.join(faults)}; its files are damaged")
+            raise EncoderError(
+                f"{self.spec}: no encoder can have {', '.join(faults)}; what is counted is an int above 0; "
+                "are its files damaged?"
+            )
         special = "openvino" if self.engine.runtime == "openvino" else "compile" * self.engine.compiled
         if special and not self.one_shape:
             raise EncoderError(

@@ -28,6 +28,7 @@ from palm_cache.extraction.encoders.base import Encoder, Padding, Request, Windo
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import misplaced
 from palm_cache.extraction.encoders.engine import Engine, cpu_workers
+from palm_cache.extraction.encoders.third_party import check_promises
 from palm_cache.extraction.hub import reason
 from palm_cache.store.atomic import parse_json
 
@@ -123,7 +124,7 @@ class OnnxEncoder(Encoder):
     Raises
     ------
     EncoderError
-        If graph and description do not go together, or it makes NaN of noise.
+        If graph and description do not go together.
     """
 
     card = CARDS["onnx"]
@@ -141,8 +142,6 @@ class OnnxEncoder(Encoder):
             raise EncoderError(
                 f"{request.spec}: cannot embed {description.seconds} s of noise: {reason(error)}"
             ) from error
-        if not vector.isfinite().all():
-            raise EncoderError(f"{request.spec}: made NaN or infinity of noise, {vector.shape[1]} numbers")
         super().__init__(
             request,
             tower,
@@ -159,14 +158,16 @@ class OnnxEncoder(Encoder):
 
     @classmethod
     def load(cls, request: Request) -> Self:
-        """Read a graph and its description."""
+        """Read a graph and its description, and try it."""
         file = Path(request.source).expanduser()
         if not file.is_file():
             raise EncoderError(f"{request.spec}: no such file")
         if zipfile.is_zipfile(file):  # as torch writes, and ONNX never is
             otherwise = "a file of torch, not an ONNX graph; export the model to ONNX"
             raise misplaced(request.spec, request.source, otherwise)
-        return cls(request, file.read_bytes(), read_description(request.spec, file.with_suffix(".json")))
+        encoder = cls(request, file.read_bytes(), read_description(request.spec, file.with_suffix(".json")))
+        check_promises(encoder)
+        return encoder
 
     def front_end(self, waveforms: Tensor) -> Tensor:
         """Return whole windows, with zeros behind what was padded with NaN."""

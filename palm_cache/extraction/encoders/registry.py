@@ -160,7 +160,7 @@ def _import(subject: str, place: tuple[str, str, str]) -> type[Encoder]:
     sys.path.append(str(Path.cwd()))
     try:
         kind = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module of somebody's may raise anything
+    except (Exception, SystemExit) as error:  # a module of somebody's may raise anything, a script ends
         raise EncoderError(
             f"encoder {subject}: cannot import {attribute} from {module}: {reason(error)}"
         ) from error

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from palm_cache.errors import EncoderError, PalmCacheError
+from palm_cache.extraction.audio import cut_windows
 from palm_cache.extraction.encoders.base import Encoder, Request
 from palm_cache.extraction.hub import reason
+from palm_cache.store.fingerprint import fingerprint
 
 TOLERANCE = 1e-4
 """By which companions in a batch may move a vector, relative to its length."""
+
+LONG_PROMPT = "dog " * 150
+"""More than nearly every text tower reads."""
+
+Rows = TypeVar("Rows", Tensor, Sequence[str])
 
 
 def load_own(kind: type[Encoder], request: Request) -> Encoder:
@@ -34,45 +44,80 @@ def load_own(kind: type[Encoder], request: Request) -> Encoder:
 
 
 def check_promises(encoder: Encoder) -> None:
-    """Embed a little noise, together and alone, and a prompt, and look at what comes.
+    """Embed a little noise, whole and shorter, and a few prompts, together and alone, and look at what comes.
 
     Raises
     ------
     EncoderError
         If a promise is broken.
     """
-    generator = torch.Generator().manual_seed(0)
-    waveforms = 0.1 * torch.randn(2, 1, encoder.window.samples, generator=generator)
-    together = _try(encoder, waveforms)
-    alone = torch.cat([_try(encoder, waveform[None]) for waveform in waveforms])
-    if not (together.isfinite().all() and alone.isfinite().all()):
-        raise EncoderError(f"{encoder.spec}: made NaN or infinity of noise, {encoder.dim} numbers")
-    moved = float((together - alone).norm(dim=1).max() / together.norm(dim=1).max().clamp_min(1e-12))
-    if moved > TOLERANCE and encoder.precision == "fp32":
-        raise EncoderError(
-            f"{encoder.spec}: a clip's vector depends on the clips beside it in a batch (moved by "
-            f"{moved:.0e} of its length); is the network in evaluation mode, is padding masked?"
+    spec, window = encoder.spec, encoder.window
+    try:
+        fingerprint({"sound": encoder.identity, "text": encoder.text_identity, "other": encoder.made_with})
+    except (TypeError, ValueError) as error:
+        raise EncoderError(f"{spec}: its constants are not what JSON can hold: {reason(error)}") from error
+    noise = 0.1 * torch.randn(2 * window.samples, generator=torch.Generator().manual_seed(0))
+    lengths = (window.samples, (2 * window.samples + 2) // 3)
+    clips = torch.stack([cut_windows(noise[:length], window) for length in lengths])
+    named = f"clips of {' and '.join(map(str, lengths))} samples, waveforms of shape {tuple(clips.shape)}"
+    _check_rows(encoder, encoder.embed_audio, clips, named, "clip")
+    if window.max_windows > 1:
+        windows = cut_windows(noise, window)[None]
+        _check_rows(
+            encoder, encoder.embed_audio, windows, f"waveforms of shape {tuple(windows.shape)}", "clip"
         )
-    if encoder.text_tower() is not None:
-        try:
-            text = encoder.embed_text(["dog", "church bell"])
-        except PalmCacheError:
-            raise
-        except Exception as error:
-            raise EncoderError(f"{encoder.spec}: cannot embed a prompt: {reason(error)}") from error
-        if text.shape != (2, encoder.dim):
+        if _distance(encoder.embed_audio(windows), encoder.embed_audio(windows[:, :1])) == 0:
             raise EncoderError(
-                f"{encoder.spec}: made text vectors of shape {tuple(text.shape)} of two prompts; "
-                f"it promised {(2, encoder.dim)}"
+                f"{spec}: hears only the first of a clip's windows, of which it asks for up to "
+                f"{window.max_windows}; front_end is given (batch, windows, samples)"
+            )
+    if encoder.text_tower() is not None:
+        _check_rows(encoder, encoder.embed_text, ["dog", "church bell"], "a prompt", "prompt")
+        if _cuts_prompts(encoder):
+            raise EncoderError(
+                f"{spec}: cuts long prompts off and does not say so; it must raise an EncoderError"
             )
 
 
-def _try(encoder: Encoder, waveforms: Tensor) -> Tensor:
+def _check_rows(encoder: Encoder, embed: Callable[[Rows], Tensor], rows: Rows, named: str, what: str) -> None:
+    """Check the vectors of a few clips or prompts."""
+    spec = encoder.spec
     try:
-        return encoder.embed_audio(waveforms)
+        together, again = embed(rows), embed(rows)
+        alone = torch.cat([embed(rows[number : number + 1]) for number in range(len(rows))])
     except PalmCacheError:
         raise
     except Exception as error:
+        raise EncoderError(f"{spec}: cannot embed {named}: {reason(error)}") from error
+    if together.shape != (len(rows), encoder.dim):
         raise EncoderError(
-            f"{encoder.spec}: cannot embed waveforms of shape {tuple(waveforms.shape)}: {reason(error)}"
-        ) from error
+            f"{spec}: made vectors of shape {tuple(together.shape)} of {len(rows)} {what}s; "
+            f"it promised {(len(rows), encoder.dim)}"
+        )
+    if not (together.isfinite().all() and alone.isfinite().all()):
+        hint = "; are the NaN behind short clips left out?" if encoder.window.padding == "nan" else ""
+        raise EncoderError(f"{spec}: made NaN or infinity of a {what}, {encoder.dim} numbers{hint}")
+    if (moved := _distance(together, again)) > TOLERANCE:
+        raise EncoderError(
+            f"{spec}: gives another vector of the same {what} each time (moved by {moved:.0e} of its "
+            "length); is anything drawn at random, or counted?"
+        )
+    if (moved := _distance(together, alone)) > TOLERANCE and encoder.precision == "fp32":
+        raise EncoderError(
+            f"{spec}: a {what}'s vector depends on the {what}s beside it in a batch (moved by {moved:.0e} of "
+            "its length); is the network in evaluation mode, is padding masked?"
+        )
+
+
+def _distance(vectors: Tensor, others: Tensor) -> float:
+    """Return how far any of some vectors is from its counterpart, relative to the longest."""
+    return float((vectors - others).norm(dim=1).max() / vectors.norm(dim=1).max().clamp_min(1e-12))
+
+
+def _cuts_prompts(encoder: Encoder) -> bool:
+    """Tell whether two long prompts that end differently have one vector."""
+    try:
+        barks, bells = encoder.embed_text([f"{LONG_PROMPT}barks", f"{LONG_PROMPT}bells"])
+    except Exception:  # as it should: it says that it does not read so much
+        return False
+    return torch.equal(barks, bells)

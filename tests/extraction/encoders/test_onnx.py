@@ -30,6 +30,7 @@ def save(
     description: dict[str, Any] | None = None,
     inputs: int = 1,
     scale: float = 1.0,
+    softmax: int | None = None,
 ) -> Path:
     """Save a graph that multiplies the waveform by a matrix, with two outputs."""
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
@@ -39,7 +40,9 @@ def save(
         [
             helper.make_node("MatMul", ["wave0", "weight"], ["product"]),
             helper.make_node("Div", ["product", "scale"], ["vector"]),
-            helper.make_node("Relu", ["product"], ["other"]),
+            helper.make_node("Relu", ["product"], ["other"])
+            if softmax is None
+            else helper.make_node("Softmax", ["product"], ["other"], axis=softmax),
         ],
         "embed",
         given,
@@ -110,7 +113,11 @@ def test_graph_output_and_padding_are_part_of_the_recipe_and_the_licence_is_not(
         ),
         ({"description": {"output": "vectr"}}, "did you mean vector"),
         ({"description": {"output": ""}}, "say in its description which output: vector, other"),
-        ({"scale": 0.0}, "made NaN or infinity of noise, 6 numbers"),
+        ({"scale": 0.0}, "made NaN or infinity of a clip, 6 numbers"),
+        (
+            {"description": {"output": "other"}, "softmax": 0},
+            "a clip's vector depends on the clips beside it",
+        ),
         ({"description": {"sample_rate": 0}}, "sample_rate: 0"),
         ({"description": {"seconds": "5"}}, "seconds: '5'"),
         ({"description": {"padding": "mirror"}}, "padding: 'mirror'"),

@@ -159,10 +159,12 @@ def test_a_class_of_the_users_own_is_an_encoder(here: Path) -> None:
         ("python:no_ears:Ears", r"cannot import Ears from no_ears: ModuleNotFoundError"),
         ("python:my_ears:Nose", r"cannot import Nose from my_ears: AttributeError"),
         ("python:my_ears:Deaf", r"my_ears\.Deaf is no subclass of"),
+        ("python:broken_ears:Ears", r"cannot import Ears from broken_ears: SystemExit: give a file"),
     ],
 )
 def test_what_is_no_encoder_is_said(here: Path, spec: str, message: str) -> None:
     write_ears(here)
+    (here / "broken_ears.py").write_text("raise SystemExit('give a file')\n")
     with pytest.raises(EncoderError, match=message):
         load_encoder(spec, device="cpu")
 
@@ -176,8 +178,12 @@ def test_what_is_no_encoder_is_said(here: Path, spec: str, message: str) -> None
             r"made vectors of shape \(2, 3\) from .* \(2, 1, 8000\); it promised \(2, 4\)",
         ),
         ("waveforms[:, :4] - waveforms.mean()", "", "depends on the clips beside it in a batch"),
-        ("waveforms[:, :4] / 0", "", "made NaN or infinity of noise"),
-        ("waveforms.no_such_thing()", "", r"cannot embed waveforms of shape \(2, 1, 8000\): AttributeError"),
+        ("waveforms[:, :4] / 0", "", "made NaN or infinity of a clip"),
+        (
+            "waveforms.no_such_thing()",
+            "",
+            r"cannot embed clips of 8000 and 5334 samples, waveforms of shape \(2, 1, 8000\): AttributeError",
+        ),
         ("waveforms", "open('gone.pt')", "cannot be loaded: FileNotFoundError"),
         ("waveforms", "return cls.__new__(cls)", "whose __init__ called Encoder's"),
         ("waveforms", "return 3", "load must return an encoder"),

@@ -1,20 +1,29 @@
-"""The example of "Bring your own encoder", as it stands on the page."""
+"""Encoders of somebody's: the example of "Bring your own encoder", and what others may get wrong."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from contracts import check_encoder
 from own_example import write_example
 from samples import write_palm_folder
+from spectrum import LetterTower
+from torch import Tensor
 
+from palm_cache.errors import EncoderError
 from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window
+from palm_cache.extraction.encoders.engine import CPU
 from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.encoders.text import PromptTower
+from palm_cache.extraction.encoders.third_party import load_own
 from palm_cache.extraction.extract import extract
+from palm_cache.types import PromptTokens
 
 SPEC = "python:my_encoder:Birds:birds.pt"
 
@@ -41,3 +50,94 @@ def test_the_example_is_complete_and_keeps_the_contract() -> None:
     again = load_encoder(SPEC, device="cpu")
     assert encoder.identity == again.identity
     assert encoder.dim == 32
+
+
+def _same(vectors: Tensor) -> Tensor:
+    return vectors
+
+
+class Loudness(torch.nn.Module):
+    """Mean power of four quarters of a clip, (batch, ..., samples) -> (batch, 4), then something more."""
+
+    def __init__(self, more: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.more = more
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return self.more(torch.stack([part.square().mean(-1) for part in waveforms.chunk(4, dim=-1)], dim=-1))
+
+
+class Letters(PromptTower):
+    """The mean of four numbers for each letter, then something more."""
+
+    def __init__(self, more: Callable[[Tensor], Tensor] = _same, reads: int = 9_999) -> None:
+        super().__init__(CPU, dim=4, token_dim=8, identity={})
+        self._tower, self._more, self._reads = LetterTower(4), more, reads
+
+    def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
+        return self._tower.tokens([text[: self._reads] for text in texts], n_context)
+
+    def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
+        return self._more(self._tower.encode(embeddings, PromptTokens(embeddings, mask, context)))
+
+
+def load(kind: type[Encoder] | None = None, more: Callable[[Tensor], Tensor] = _same, **how: Any) -> Encoder:
+    class Ears(kind or Encoder):  # type: ignore[misc]
+        card = EncoderCard("ears")
+
+        @classmethod
+        def load(cls, request: Request) -> Encoder:
+            given = {"dim": 4, "sample_rate": 8_000, "window": Window(8_000), "constants": {}, **how}
+            return cls(request, Loudness(more), **given)
+
+    return load_own(Ears, Request("ears", "", CPU))
+
+
+class Overwriting(Encoder):
+    """Scales in place."""
+
+    def front_end(self, waveforms: Tensor) -> Tensor:
+        waveforms *= 32_768
+        return waveforms[:, 0]
+
+
+def test_an_encoder_may_work_in_place_and_read_prompts_of_any_length() -> None:
+    encoder = load(Overwriting, text=Letters(), constants={"fft": (512, 256)})
+    waveforms = torch.ones(1, 1, 8_000)
+    assert torch.equal(encoder.embed_audio(waveforms), torch.full((1, 4), 32_768.0**2))
+    assert torch.equal(waveforms, torch.ones(1, 1, 8_000))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"constants": {"mel": torch.zeros(2)}}, "constants are not what JSON can hold: TypeError"),
+        ({"constants": {1: 2}}, "constants are not what JSON can hold: TypeError"),
+        ({"made_with": {"licence": object()}}, "constants are not what JSON can hold: TypeError"),
+        ({"dim": 4.0}, r"no encoder can have dim 4\.0; what is counted is an int above 0"),
+        (
+            {"window": Window(8_000, max_windows=3)},
+            "hears only the first of a clip's windows, of which it asks for up to 3",
+        ),
+        ({"window": Window(8_000, padding="nan")}, r"made NaN or infinity of a clip, .* left out\?"),
+        ({"more": lambda v: v.cumsum(0)}, "a clip's vector depends on the clips beside it"),
+        ({"more": lambda v: v + torch.randn_like(v)}, "another vector of the same clip each time"),
+        ({"text": Letters(lambda v: v / 0)}, "made NaN or infinity of prompt 'dog'"),
+        ({"text": Letters(lambda v: v - v.mean(0))}, "a prompt's vector depends on the prompts beside it"),
+        ({"text": Letters(lambda v: v.nothing)}, "cannot embed a prompt: AttributeError"),
+        ({"text": Letters(reads=77)}, "cuts long prompts off and does not say so"),
+    ],
+)
+def test_a_promise_that_is_broken_is_named(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(EncoderError, match=rf"^ears: .*{message}") as caught:
+        load(**how)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_encoder_that_hears_the_padding_is_refused() -> None:
+    class Deaf(Encoder):
+        def front_end(self, waveforms: Tensor) -> Tensor:
+            return waveforms[:, 0].nan_to_num(nan=1.0)
+
+    with pytest.raises(EncoderError, match="is padding masked"):
+        load(Deaf, window=Window(8_000, padding="nan"))
