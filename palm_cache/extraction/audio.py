@@ -35,7 +35,7 @@ from palm_cache.extraction.resampling import (
     resampled_length,
     resampling_ratio,
 )
-from palm_cache.store.places import opened
+from palm_cache.store.places import OpenedFile, opened
 from palm_cache.types import Place
 
 BLOCK_SECONDS = 30
@@ -59,7 +59,7 @@ def decoder_version() -> str:
 
 
 @contextmanager
-def open_regular(path: Place) -> Iterator[BinaryIO]:
+def open_regular(path: Place) -> Iterator[OpenedFile]:
     """Open a file for reading if it is a regular one; nothing else is ever opened.
 
     A remote file is fetched whole: it is hashed whole anyway, and libsndfile reads by descriptor.

@@ -72,6 +72,7 @@ class KnownFiles:
             keys = np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
             known = files.look_up(keys).known
             contents[rows[known]] = files.take(keys[known])
+        files.forget()  # else a million files take 30 MB all the time
         return cls(clips, np.asarray(clips.starts), np.asarray(clips.ends), contents, files)
 
     @property
@@ -110,4 +111,5 @@ class KnownFiles:
         states, contents = b"".join(self._learned), b"".join(self._learned.values())
         keys, values = (np.frombuffer(part, np.uint8).reshape(-1, KEY_BYTES) for part in (states, contents))
         self._files.add(keys, values)
+        self._files.forget()
         self._learned.clear()

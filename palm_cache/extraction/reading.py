@@ -23,7 +23,6 @@ from palm_cache.extraction.downmix import SoundFacts
 from palm_cache.extraction.encoders.base import Encoder, Window
 from palm_cache.params import Long, Recipe
 from palm_cache.store.header import row_key
-from palm_cache.store.places import state_of_opened
 from palm_cache.types import Clip
 
 STEP_FILES, STEP_STRETCHES = 16, 16
@@ -152,11 +151,10 @@ def read_file(
         # One handle for hash and decoding: a file that is replaced meanwhile cannot mix the two.
         with open_regular(path) as file:
             status = os.fstat(file.fileno())
-            state = state_of_opened(path, file, status)
             content = bytes.fromhex(content_hash(file))
             for row, clip in clips:
                 key = row_key(content, clip.start, nan if clip.end is None else clip.end)
-                about = (row, content, key, state)
+                about = (row, content, key, file.state)
                 if wanted is not None and not wanted(key):
                     last = Piece(*about, wanted=False)
                 else:

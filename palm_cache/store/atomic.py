@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all, and write errors that say what to do."""
+"""Files that appear whole or not at all, and write errors that say what to do.
+
+Everywhere here ``parameter`` is what chooses another place, by its name in Python; "" where nothing does.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ P = TypeVar("P", bound=Place)
 
 logger = logging.getLogger(__name__)
 
-SILENT_SECONDS = 2
-"""How long one waits for another process before that is said."""
+SILENT_SECONDS, FOR_EVER = 2.0, -1.0
+"""How long one waits for another process before that is said, and from then on."""
 
 DEEPEST_JSON = 32
 """Levels of JSON that are read; ours has fewer, and Python's own recursion ends at some hundreds."""
@@ -29,11 +32,6 @@ DEEPEST_JSON = 32
 @contextmanager
 def write_errors(path: Place, parameter: str = "out") -> Iterator[None]:
     """Turn an error of writing inside the block into one line about ``path``.
-
-    Parameters
-    ----------
-    parameter : str
-        What chooses another place, by its name in Python; "" where nothing does.
 
     Raises
     ------
@@ -83,11 +81,6 @@ def _advice(error: OSError, parameter: str) -> str:
 def replacing(path: Place, parameter: str = "out") -> Iterator[Path]:
     """Give a temporary path and put what is written there in the place of ``path`` when the block succeeds.
 
-    Parameters
-    ----------
-    parameter : str
-        What chooses another place, by its name in Python; "" where nothing does.
-
     Raises
     ------
     OutputError
@@ -101,13 +94,7 @@ def replacing(path: Place, parameter: str = "out") -> Iterator[Path]:
 
 
 def clear_left_behind(where: Folder, ours: Callable[[str], object]) -> None:
-    """Remove what killed writers left of files, as far as that may be looked for and removed.
-
-    Parameters
-    ----------
-    ours : callable
-        See :meth:`~palm_cache.store.places.local.LocalFolder.left_behind`.
-    """
+    """Remove what killed writers left of files of ours, as far as it may be looked for and removed."""
     with suppress(OSError):
         for name in where.left_behind(ours):
             with suppress(OSError):
@@ -130,30 +117,16 @@ def check_target(path: Place, parameter: str) -> None:
 
 
 def named(path: P) -> P:
-    """Return the place of what is about to be made, if it has a name: ``.``, ``..`` and ``/`` have none.
-
-    Raises
-    ------
-    OutputError
-    """
+    """Return the place of what is about to be made; raise ``OutputError`` if it has no name."""
     if path.name in ("", ".."):
         raise OutputError(f"{path}: is a folder without a name of its own; name something inside it")
     return path
 
 
 class GrowingFile:
-    """A text file that can be read while it is written; where it cannot be written, nothing of it stays.
+    """A text file that can be read while it is written.
 
-    Parameters
-    ----------
-    path : Path
-    parameter : str
-        What chooses another place, by its name in Python; "" where nothing does.
-
-    Raises
-    ------
-    OutputError
-        From every method, if it cannot be written.
+    Where it cannot be written, every method raises ``OutputError``, and nothing of it stays.
     """
 
     def __init__(self, path: Path, parameter: str) -> None:
@@ -182,51 +155,33 @@ class GrowingFile:
 
 
 @contextmanager
-def alone_in(folder: Path, parameter: str = "out") -> Iterator[None]:
+def alone_in(results: Path, parameter: str = "out") -> Iterator[None]:
     """Wait until no other process adds to the results in a folder, and keep the others waiting meanwhile.
-
-    Parameters
-    ----------
-    parameter : str
-        What chooses another place, by its name in Python; "" where nothing does.
 
     Raises
     ------
     OutputError
         If nothing can be written there.
     """
-    from filelock import FileLock, Timeout  # as long to import as the command line itself
-
-    with write_errors(folder, parameter):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=SILENT_SECONDS)
-        except Timeout:
-            logger.warning("waiting for another palm-cache that writes to %s", visible(str(folder)))
-            lock.acquire()
-    try:
+    where = folder(results)
+    with ExitStack() as stack:
+        with write_errors(results, parameter):
+            if not stack.enter_context(where.alone("results", SILENT_SECONDS)):
+                logger.warning("waiting for another palm-cache that writes to %s", visible(str(results)))
+                stack.enter_context(where.alone("results", FOR_EVER))
         yield
-    finally:
-        with suppress(OSError):
-            Path(lock.lock_file).unlink()
-        lock.release()
 
 
 @contextmanager
 def locked(path: Path, competitor: str, parameter: str = "out") -> Iterator[None]:
-    """Keep a second process of this machine off what is about to be written.
+    """Keep a second process of this machine off a file that is about to be written.
 
     The system frees the lock when the process dies.
 
     Parameters
     ----------
-    path : Path
-        What is written.
     competitor : str
         What the other process does, for the message.
-    parameter : str
-        What chooses another place, by its name in Python; "" where nothing does.
 
     Raises
     ------
@@ -244,13 +199,7 @@ def locked(path: Path, competitor: str, parameter: str = "out") -> Iterator[None
 
 
 def keep_inputs(outputs: Iterable[Path], inputs: Iterable[Path], parameter: str) -> None:
-    """Make sure that no output is one of the inputs, by whatever name or link.
-
-    Raises
-    ------
-    OutputError
-        If writing it would destroy one.
-    """
+    """Raise ``OutputError`` where writing an output would destroy an input, by whatever name or link."""
     known = {identity: path for path in inputs if (identity := _identity(path))}
     for output in outputs:
         if (identity := _identity(output)) in known:
@@ -267,18 +216,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def check_vacant(folder: Path, parameter: str) -> None:
-    """Make sure that a folder that is about to be made is not there yet, or is empty.
-
-    Parameters
-    ----------
-    parameter : str
-        What chooses another one.
-
-    Raises
-    ------
-    OutputError
-        If there is something.
-    """
+    """Raise ``OutputError`` where a folder that is about to be made is there already, and is not empty."""
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise OutputError(
             f"{folder}: there is something here already; remove it or choose another `{parameter}`"

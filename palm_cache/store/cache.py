@@ -19,11 +19,10 @@ from __future__ import annotations
 import json
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.segments import (
     FORMAT,
-    HEAD_BYTES,
+    INDEX_BYTES,
     KEY_BYTES,
     SEGMENT,
     DamageError,
@@ -50,16 +49,14 @@ from palm_cache.types import Place
 
 RECIPE = "recipe.json"
 
-SMALL_BYTES = 64 << 20
-"""Segments below this are merged, into ones of about twice the size."""
-
-SMALL_KEYS = 1 << 17
-"""So are those of fewer keys alone: merging takes some hundred bytes of memory for each."""
+SMALL_BYTES, SMALL_KEYS = 64 << 20, 1 << 16
+"""Segments below both are merged, into ones of about twice the size: it takes a hundred bytes of memory a
+key, and more."""
 
 RECENT_KEYS = 50_000
 """Keys that are kept in a set before they are sorted in: memory against time."""
 
-BLOCKS_HELD = 32
+BLOCKS_HELD = 16
 """Blocks that are kept in memory after reading: values that were made together are read together."""
 
 
@@ -119,18 +116,24 @@ class Cache:
     hashed: str = field(init=False)
     """Hash of the recipe."""
     folder: Folder = field(init=False)
-    _segments: dict[str, Segment | None] = field(init=False, default_factory=dict)
+    _segments: dict[str, Segment | None] = field(init=False)
     """By name; ``None`` where the keys are damaged."""
-    _blocks: dict[tuple[str, int], NDArray[Any]] = field(init=False, default_factory=dict)
-    _prefixes: memoryview = field(init=False, default_factory=lambda: np.empty(0, np.uint64).data)
+    _blocks: dict[tuple[str, int], NDArray[Any]] = field(init=False)
+    _prefixes: memoryview = field(init=False)
     """First 8 bytes of all keys, sorted, but for the recent ones."""
-    _recent: set[int] = field(init=False, default_factory=set)
+    _recent: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.hashed = fingerprint(self.recipe)
         self.folder = folder(self.root / f"{self.kind}-{self.hashed[:32]}")
+        self.forget()
         self.refresh()
         self.retry = False
+
+    def forget(self) -> None:
+        """Let go of what is in memory; :meth:`refresh` looks again."""
+        self._segments, self._blocks = {}, {}
+        self._prefixes, self._recent = np.empty(0, np.uint64).data, set()
 
     @property
     def value(self) -> np.dtype[Any]:
@@ -149,15 +152,14 @@ class Cache:
         return len(np.unique(np.concatenate([np.empty(0, np.uint64), *prefixes])))
 
     @property
-    def small(self) -> dict[str, int]:
-        """Names and bytes of the segments that are worth merging, if there are several.
+    def small(self) -> list[str]:
+        """Names of the segments that are worth merging, if there are several."""
+        return [one.name for one in self._segments.values() if one and one.size < self._large]
 
-        Many keys of small values count as much as few of large ones.
-        """
-        a_key = SMALL_BYTES // SMALL_KEYS
-        segments = filter(None, self._segments.values())
-        sizes = {one.name: max(one.size, a_key * len(one.row)) for one in segments}
-        return {name: size for name, size in sizes.items() if size < SMALL_BYTES}
+    @property
+    def _large(self) -> int:
+        """Bytes from which on a segment is merged no further."""
+        return min(SMALL_BYTES, SMALL_KEYS * (INDEX_BYTES + self.value.itemsize))
 
     @property
     def damaged(self) -> list[str]:
@@ -166,18 +168,24 @@ class Cache:
 
     def refresh(self) -> None:
         """Look which segments there are now."""
-        sizes = self.folder.files()
-        names = sorted(filter(SEGMENT.fullmatch, sizes))
-        for gone in self._segments.keys() - set(names):
+        sizes = self._files()
+        for gone in self._segments.keys() - sizes.keys():
             del self._segments[gone]
-        for name in names:
+        for name, size in sizes.items():
             if name not in self._segments:
                 try:
-                    self._keep(parse(name, sizes[name], partial(self.folder.read, name)))
+                    self._keep(self._parse(name, size)[0])
                 except DamageError:
                     self._segments[name] = None
                 except FileNotFoundError:
                     continue  # merged by another process a moment ago
+
+    def _files(self) -> dict[str, int]:
+        """Return names and sizes of all segments, in the order in which they were made."""
+        return {name: size for name, size in sorted(self.folder.files().items()) if SEGMENT.fullmatch(name)}
+
+    def _parse(self, name: str, size: int, head: bytes = b"") -> tuple[Segment, Keys]:
+        return parse(name, size, partial(self.folder.read, name), head)
 
     def _keep(self, segment: Segment) -> None:
         self._segments[segment.name] = segment
@@ -188,7 +196,7 @@ class Cache:
             prefix = prefix[~np.isin(segment.row, list(segment.forgotten))]
         if len(self._recent) + len(prefix) > RECENT_KEYS:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._prefixes = np.sort(np.concatenate([self._prefixes, recent, prefix])).data
+            self._prefixes = np.unique(np.concatenate([self._prefixes, recent, prefix])).data
             self._recent = set()
         else:
             self._recent.update(prefix.tolist())
@@ -206,14 +214,14 @@ class Cache:
         """Tell what is known of some keys."""
         parts = np.ascontiguousarray(keys).view(np.uint64).reshape(-1, KEY_BYTES // 8)
         order = np.argsort(parts[:, 0])  # neighbours are looked for one after the other
-        prefix, rest = parts[order, 0], parts[order, 1:]
+        prefix, second = parts[order, 0], parts[order, 1]
         where, row = np.full(len(keys), -1, np.int64), np.full(len(keys), -1, np.int64)
         failures: dict[int, RecordedFailure] = {}
         open_ = np.arange(len(keys))
         for number, segment in reversed(list(enumerate(self._segments.values()))):  # the newest first
             if segment is None or not len(open_):
                 continue
-            positions = segment.find(prefix[open_], rest[open_])
+            positions = segment.find(prefix[open_], second[open_])
             failed = np.isin(positions, list(segment.failures))
             for at in np.flatnonzero(failed):
                 if int(positions[at]) not in segment.forgotten:
@@ -241,7 +249,7 @@ class Cache:
                 pass
             except DamageError as damage:
                 with suppress(FileNotFoundError):  # another process has found it too
-                    self._merge([str(damage)])
+                    self._merge({name: size for name, size in self._files().items() if name == str(damage)})
             self.refresh()
         raise UnknownContentError(f"{self.folder.place}: other processes change it all the time; try again")
 
@@ -264,15 +272,11 @@ class Cache:
         """
         if not len(keys):
             return
-        name, segment = new_name(), BytesIO()
-        write(segment, self.hashed, keys, np.asarray(values).__getitem__, self.value, failures or {})
-        content = segment.getvalue()
         with write_errors(self.folder.place, "cache"):
             if not self._segments:  # or none yet that is known of: the words are the same
                 words = {"palm_cache": FORMAT, "kind": self.kind, "recipe": dict(self.recipe)}
                 self.folder.write(RECIPE, json.dumps(words, indent=2).encode())
-            self.folder.write(name, content)
-        self._keep(parse(name, len(content), partial(self.folder.read, name), content[:HEAD_BYTES]))
+            self._keep(self._write(keys, np.asarray(values).__getitem__, failures or {}))
 
     def merge(self) -> None:
         """Make few large segments of many small ones, unless another process is at it.
@@ -285,23 +289,29 @@ class Cache:
             If that cannot be written; nothing is lost then.
         """
         clear_left_behind(self.folder, is_cache_file)
-        if len(self.small) < 2:
+        if sum(size < self._large for size in self._files().values()) < 2:
             return
         with write_errors(self.folder.place, "cache"), self.folder.alone("merge") as alone:
-            if not alone:
-                return
-            self.refresh()  # another process may have merged a moment ago
-            group: list[str] = []
-            size = 0
-            for name, more in self.small.items():
-                group.append(name)
-                size += more
-                if size >= SMALL_BYTES:
+            group: dict[str, int] = {}
+            for name, size in self._files().items() if alone else ():  # another may have merged a moment ago
+                if size < self._large:
+                    group[name] = size
+                if sum(group.values()) >= self._large:
                     self._merge(group)
-                    group, size = [], 0
+                    group = {}
             if len(group) > 1:
                 self._merge(group)
-        self.refresh()
+        if self._segments:
+            self.refresh()
+
+    def _write(
+        self, keys: Keys, values: Callable[[slice], NDArray[Any]], failures: Mapping[int, RecordedFailure]
+    ) -> Segment:
+        name = new_name()
+        with self.folder.replacing(name) as path, path.open("wb") as file:
+            head = write(file, self.hashed, keys, values, self.value, failures)
+            size = file.tell()
+        return self._parse(name, size, head)[0]
 
     def _values(
         self, segments: Sequence[Segment | None], number: NDArray[np.int64], row: NDArray[np.int64]
@@ -330,36 +340,35 @@ class Cache:
             self._blocks[segment.name, number] = block
         return block
 
-    def _merge(self, names: Sequence[str]) -> None:
+    def _merge(self, sizes: dict[str, int]) -> None:
         """Put what is whole of some segments into a new one, and remove them.
 
         Of a content that is there twice the newest value is taken, and any value before a failure.
         """
-        segments = [segment for name in reversed(names) if (segment := self._segments.get(name))]
+        segments: list[Segment] = []
+        reasons: list[RecordedFailure] = []
+        valued, failed = [], []
+        for name in reversed(sizes):
+            try:
+                segment, keys = self._parse(name, sizes[name])
+            except (DamageError, FileNotFoundError):
+                continue
+            by_row = keys[np.argsort(segment.row)]
+            whole, without = self._whole_rows(segment), np.array(list(segment.failures), np.int64)
+            valued.append((by_row[whole], np.full(len(whole), len(segments)), whole))
+            failed.append((by_row[without], np.full(len(without), -1), without))
+            reasons += segment.failures.values()
+            segments.append(segment)
         if not segments:
             return
-        by_row = [segment.keys[np.argsort(segment.row)] for segment in segments]
-        whole = [self._whole_rows(segment) for segment in segments]
-        failed = [np.array(list(segment.failures), np.int64) for segment in segments]
-        reasons = [failure for segment in segments for failure in segment.failures.values()]
-        row = np.concatenate([*whole, *failed])
-        number = np.repeat([*range(len(segments)), *[-1] * len(segments)], list(map(len, [*whole, *failed])))
-        keys = np.concatenate([all_[rows] for all_, rows in zip(2 * by_row, [*whole, *failed], strict=True)])
+        keys, number, row = (np.concatenate(parts) for parts in zip(*valued, *failed, strict=True))
         _, first = np.unique(keys.view(f"V{KEY_BYTES}").ravel(), return_index=True)
         first.sort()  # values as they were made, and behind them what has failed
-        at_failed = np.flatnonzero(number[first] < 0).tolist()
-        failures = {at: reasons[first[at] - len(row)] for at in at_failed}
+        n_values = len(row) - len(reasons)
+        failures = {at: reasons[one - n_values] for at, one in enumerate(first.tolist()) if one >= n_values}
+        keys, number, row = keys[first], number[first], row[first]
         if len(first):
-            number, row = number[first], row[first]
-            with self.folder.replacing(new_name()) as merged, merged.open("wb") as file:
-                write(
-                    file,
-                    self.hashed,
-                    keys[first],
-                    lambda some: self._values(segments, number[some], row[some]),
-                    self.value,
-                    failures,
-                )
+            self._write(keys, lambda some: self._values(segments, number[some], row[some]), failures)
         self.folder.remove([segment.name for segment in segments])
 
     def _whole_rows(self, segment: Segment) -> NDArray[np.int64]:

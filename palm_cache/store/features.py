@@ -45,13 +45,7 @@ CRC32C_OF_WHOLE = 0x48674BC7
 
 
 class FeatureStore(StoreRoot):
-    """A feature store; opened by its constructor, which raises as :class:`StoreRoot`'s.
-
-    Parameters
-    ----------
-    path : Place
-        The store's folder.
-    """
+    """A feature store; opened by its constructor, which takes and raises what :class:`StoreRoot`'s does."""
 
     @cached_property
     def _group(self) -> zarr.Group:
@@ -61,11 +55,10 @@ class FeatureStore(StoreRoot):
             raise self.damaged(problems[0])
         return zarr.open_group(self.folder.zarr(), mode="r", zarr_format=3)
 
-    @cached_property
-    def _audio_shape(self) -> tuple[int, int, int]:
-        """Rows, views and length of an embedding."""
-        rows, views, dim = self._array("audio").shape
-        return rows, views, dim
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Of a row's embeddings: views and dimensions."""
+        return self.header.views, self.header.dim
 
     def clip_names(self, rows: slice = slice(None)) -> list[str]:
         """Return the path of every row's file inside the dataset, or of some rows'."""
@@ -145,15 +138,10 @@ class FeatureStore(StoreRoot):
 
     def rows(self) -> StoredRows:
         """Return everything of the rows but their embeddings."""
+        start, end = self.stretches()
         labels, contents = self.labels().numpy(), self.contents()
         return StoredRows(
-            self.clip_names(),
-            *self.stretches(),
-            labels,
-            contents,
-            self.errors(),
-            self.folds(),
-            self.groups(),
+            self.clip_names(), start, end, labels, contents, self.errors(), self.folds(), self.groups()
         )
 
     def audio(self, rows: slice = slice(None)) -> NDArray[np.float32]:
@@ -162,7 +150,7 @@ class FeatureStore(StoreRoot):
         files = range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS))
         if len(files) == 1:
             return self._chunk(files[0])[start - files[0] * CHUNK_ROWS : stop - files[0] * CHUNK_ROWS]
-        vectors: NDArray[np.float32] = np.empty((max(0, stop - start), *self._audio_shape[1:]), np.float32)
+        vectors: NDArray[np.float32] = np.empty((max(0, stop - start), *self._shape), np.float32)
 
         def take(file: int) -> None:
             first = file * CHUNK_ROWS
@@ -179,7 +167,7 @@ class FeatureStore(StoreRoot):
         It holds nothing but the numbers and their crc32c; what is all zeros has no file.
         """
         name = chunk_name(number)
-        shape = (min(CHUNK_ROWS, self.n_clips), *self._audio_shape[1:])
+        shape = (min(CHUNK_ROWS, self.n_clips), *self._shape)
         if name not in self.manifest:
             return np.zeros(shape, np.float32)
         with self._reading("audio"):
@@ -228,12 +216,7 @@ class FeatureStore(StoreRoot):
         return features
 
     def check_steady(self) -> None:
-        """Make sure that the store has not been replaced since it was opened.
-
-        Raises
-        ------
-        StoreError
-        """
+        """Raise ``StoreError`` if the store has been replaced since it was opened."""
         if StoreRoot(self.path).header.id != self.header.id:
             raise StoreError(f"{self.path}: an extraction has replaced it while it was read; try again")
 

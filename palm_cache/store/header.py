@@ -136,14 +136,8 @@ class StoredRows:
 def written_source(source: str, folder: Place) -> str:
     """Return where a dataset lies as a store says it: from the store's folder on, if both lie in this one.
 
-    So a project's stores are the same, byte by byte, wherever the project lies.
-
-    Parameters
-    ----------
-    source : str
-        An absolute path or a URL; "" if it is not known.
-    folder : Place
-        In which the store lies.
+    So a project's stores are the same, byte by byte, wherever the project lies. ``source`` is an absolute
+    path, a URL, or "" if it is not known; the store lies in ``folder``.
     """
     project = Path.cwd()
     if not isinstance(folder, Path) or not Path(source).is_relative_to(project):
@@ -182,33 +176,20 @@ def row_key(content: bytes, start: float, end: float) -> bytes:
 
 
 def check_format(attributes: Mapping[str, Any], path: Place) -> None:
-    """Refuse the attributes of a store of another format.
-
-    Raises
-    ------
-    StoreError
-        An ``OlderFormatError`` if its format is an older one.
-    """
+    """Refuse the attributes of a store of another format: ``OlderFormatError`` or ``StoreError``."""
     version = attributes.get("format_version")
+    what = f"{path}: store format {version}, this palm-cache reads {FORMAT_VERSION}"
     if isinstance(version, int) and version < FORMAT_VERSION:
         raise OlderFormatError(
-            f"{path}: store format {version}, this palm-cache reads {FORMAT_VERSION}; the palm-cache extract "
-            "command that made it takes its embeddings over: nothing is embedded again"
+            f"{what}; the palm-cache extract command that made it takes its embeddings over: nothing is "
+            "embedded again"
         )
     if isinstance(version, int) and version > FORMAT_VERSION:
-        raise StoreError(
-            f"{path}: store format {version}, this palm-cache reads {FORMAT_VERSION}; update palm-cache"
-        )
+        raise StoreError(f"{what}; update palm-cache")
 
 
 def read_header(attributes: Mapping[str, Any]) -> StoreHeader:
-    """Read a header from a store's attributes.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        If something is missing or not what it must be.
-    """
+    """Read a header from a store's attributes; what is missing or wrong is a key, type or value error."""
     attributes = {"descriptions": {}, **attributes}  # the first stores of this format had none
     values = {item.name: attributes[item.name] for item in fields(StoreHeader)}
     values["descriptions"] = {str(name): tuple(texts) for name, texts in values["descriptions"].items()}
@@ -230,12 +211,8 @@ def twins(
 ) -> list[str]:
     """Say where the same sound is in a fold's train and test rows, or bears several labels.
 
-    Parameters
-    ----------
-    keys : array, shape (rows, 32)
-        What the cache knows rows by, where their files could be read; zeros elsewhere.
-    names : callable
-        Gives the names of all rows.
+    ``keys``, (rows, 32), are what the cache knows rows by, zeros where there is nothing; ``names`` gives the
+    names of all rows.
     """
     # Of a hash 8 bytes tell all sounds apart that there are.
     sound = np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
@@ -244,27 +221,25 @@ def twins(
     if not len(several):
         return []
     at = np.minimum(np.searchsorted(several, sound), len(several) - 1)
-    number = np.where(several[at] == sound, at, -1)
-    """Of those that are there more than once, -1 of others."""
-    notes, shared = [], []
-    for fold_number, fold in enumerate(folds, start=1):
-        test = fold.test.numpy()[sound[fold.test.numpy()] != 0]
-        twice = (number[test] >= 0) & np.isin(number[test], number[fold.train.numpy()])
-        shared.append((fold_number, int(twice.sum()), len(test)))
-    leaking = [f"{count} of {total} in fold {fold}" for fold, count, total in shared if count]
+    shared = np.where(several[at] == sound, sound, 0)
+    """Those that are there more than once."""
+    notes, leaking = [], []
+    for number, fold in enumerate(folds, start=1):
+        train, test = shared[fold.train.numpy()], shared[fold.test.numpy()]
+        if count := int(np.isin(test[test != 0], train[train != 0]).sum()):
+            leaking.append(f"{count} of {int((sound[fold.test.numpy()] != 0).sum())} in fold {number}")
     if leaking:
         notes.append(
             "test clips that are byte for byte also training clips: "
             f"{', '.join(leaking)}; accuracy on them says nothing"
         )
-    labelled = (labels >= 0) & (number >= 0)
-    n_labels = int(labels.max()) + 1
-    pairs = np.unique(number[labelled] * n_labels + labels[labelled])
-    contents, counts = np.unique(pairs // max(n_labels, 1), return_counts=True)
-    if (counts > 1).any():
-        first = int(np.flatnonzero(number == contents[counts > 1][0])[0])
+    labelled = np.flatnonzero((labels >= 0) & (shared != 0))
+    pairs = np.unique(np.column_stack([shared[labelled], labels[labelled].astype(np.uint64)]), axis=0)
+    torn, counts = np.unique(pairs[:, 0], return_counts=True)
+    torn = torn[counts > 1]
+    if len(torn):
         notes.append(
-            f"{counted(int((counts > 1).sum()), 'sound bears', 'sounds bear')} several labels, e.g. "
-            f"{names()[first]}: the same bytes in different classes"
+            f"{counted(len(torn), 'sound bears', 'sounds bear')} several labels, e.g. "
+            f"{names()[int(np.isin(shared, torn).argmax())]}: the same bytes in different classes"
         )
     return notes

@@ -46,17 +46,16 @@ def read_features(stores: Sequence[Place]) -> Features:
 
 
 def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Features:
-    """Return what another store holds for the clips of the first, row by row.
+    """Return what another store holds for the clips of the first, row by row, as the cache knows them.
 
-    Clips are found by the hash of their content and their stretch of it. Where one occurs twice it has the
-    same embedding twice, so any of its rows will do; one that is missing or failed in the other store is not
-    usable.
+    A clip that is there twice has the same embedding twice; one that is missing or failed in the other store
+    is not usable.
     """
     followed = other.read()
     if followed.templates and not features.templates:
         raise StoreError(
-            f"{lead.path} holds no text embeddings, {other.path} does: heads read the first encoder's; give "
-            f"--encoder {followed.encoder} before --encoder {features.encoder}"
+            f"{lead.path} holds no text embeddings, {other.path} does: heads read the first encoder's; name "
+            f"{followed.encoder} before {features.encoder}"
         )
     same = ["class_names", "templates", "descriptions"]
     if not followed.templates:
@@ -71,7 +70,7 @@ def _follow(lead: FeatureStore, features: Features, other: FeatureStore) -> Feat
     if followed.audio.shape[1] != features.audio.shape[1]:
         raise StoreError(
             f"{other.path} has {counted(followed.audio.shape[1], 'view')} a clip, {lead.path} "
-            f"{features.audio.shape[1]}; extract both with the same --views"
+            f"{features.audio.shape[1]}; extract both with the same `views`"
         )
     usable = followed.usable.tolist()
     place = {key.tobytes(): row for row, key in enumerate(other.row_keys()) if usable[row]}

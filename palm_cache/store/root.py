@@ -16,7 +16,7 @@ from palm_cache.store.atomic import parse_json
 from palm_cache.store.header import check_format, read_header, read_source
 from palm_cache.store.layout import STORE_ROOT, command_of_store
 from palm_cache.store.nearby import absent_store
-from palm_cache.store.places import Folder, folder
+from palm_cache.store.places import folder
 from palm_cache.types import Place
 
 UNFINISHED_MARK = "unfinished palm-cache feature store"
@@ -45,8 +45,8 @@ class StoreRoot:
     def __init__(self, path: Place) -> None:
         self.path, self.folder = path, folder(path)
         try:
-            root = read_root(self.folder)
-            if root is None:
+            root = parse_json(self.folder.read(STORE_ROOT))
+            if UNFINISHED_MARK in root:
                 raise absent_store(path)
             attributes = root["attributes"]
             check_format(attributes, path)
@@ -57,6 +57,8 @@ class StoreRoot:
             }
             """Size and hash of every file but the root, by its path below the store's folder."""
             whole = attributes["sha256"] == root_hash(root)
+        except (FileNotFoundError, NotADirectoryError):
+            raise absent_store(path) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self.damaged(f"not a readable feature store ({error})") from error
         except OSError as error:  # no permission, a share that is gone: no damage
@@ -66,10 +68,8 @@ class StoreRoot:
 
     def damaged(self, what: str) -> DamagedStoreError:
         """Return the error that something of it is damaged, with what to do."""
-        command = command_of_store(self.path)
-        return DamagedStoreError(
-            f"{self.path}: {what}; make it anew, from what the cache knows, with: {command}"
-        )
+        remedy = f"make it anew, from what the cache knows, with: {command_of_store(self.path)}"
+        return DamagedStoreError(f"{self.path}: {what}; {remedy}")
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -127,25 +127,6 @@ def exists(path: Place) -> bool:
     return True
 
 
-def read_root(where: Folder) -> dict[str, Any] | None:
-    """Return the root metadata of a store, ``None`` where there is none or it is unfinished.
-
-    Raises
-    ------
-    ValueError
-        If it is not JSON.
-    OSError
-        If it may not be read.
-    """
-    try:
-        root = parse_json(where.read(STORE_ROOT))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if not isinstance(root, dict):
-        raise ValueError("its root is not a group")
-    return None if UNFINISHED_MARK in root else root
-
-
 def root_hash(root: Mapping[str, Any]) -> str:
     """Return the hash of a root's metadata, but for the place where it is kept."""
     attributes = {name: value for name, value in root["attributes"].items() if name != "sha256"}
@@ -153,8 +134,5 @@ def root_hash(root: Mapping[str, Any]) -> str:
 
 
 def file_hash(content: bytes) -> str:
-    """Return what the manifest holds of a file.
-
-    Not the checksum that chunks end with: that is the same for all that end with their own.
-    """
+    """Return what the manifest holds of a file; a CRC-32C is the same for all that end with their own."""
     return hashlib.sha256(content).hexdigest()

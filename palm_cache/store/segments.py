@@ -31,6 +31,9 @@ SEGMENT = re.compile(r"\d{20}-[0-9a-f]{8}\.safetensors")
 
 KEY_BYTES = 32
 
+INDEX_BYTES = KEY_BYTES + 8
+"""Of a key and its row."""
+
 BLOCK_BYTES = 1 << 20
 """Bytes of values, about, that share a checksum and are read at once."""
 
@@ -70,9 +73,9 @@ class Segment:
     read: Read
     prefix: NDArray[np.uint64]
     """(n,) first 8 bytes of every key, sorted."""
-    rest: NDArray[np.uint64]
-    """(n, 3) the others."""
-    row: NDArray[np.uint64]
+    second: NDArray[np.uint64]
+    """(n,) the next 8: 16 bytes of a hash tell all contents apart that there will ever be."""
+    row: NDArray[np.uint32]
     """(n,) where its value lies."""
     failures: dict[int, RecordedFailure]
     """By row: those have no value."""
@@ -88,27 +91,19 @@ class Segment:
     checksums: NDArray[np.uint32] | None = None
     """Of every block; read when a value is."""
 
-    @property
-    def keys(self) -> Keys:
-        """All keys, in their order."""
-        return np.column_stack([self.prefix, self.rest]).view(np.uint8)
-
-    def find(self, prefix: NDArray[np.uint64], rest: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def find(self, prefix: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the row of every key, -1 where it is not here."""
         positions = np.full(len(prefix), -1, np.int64)
-        if not len(self.prefix):
-            return positions
         candidate = np.searchsorted(self.prefix, prefix)
-        open_ = np.flatnonzero(self.prefix[np.minimum(candidate, len(self.prefix) - 1)] == prefix)
+        open_ = np.arange(len(prefix))
         while len(open_):
-            at = candidate[open_]
-            same = (self.rest[at] == rest[open_]).all(axis=1)
-            positions[open_[same]] = self.row[at[same]]
+            open_ = open_[candidate[open_] < len(self.prefix)]
+            open_ = open_[self.prefix[candidate[open_]] == prefix[open_]]
+            same = self.second[candidate[open_]] == second[open_]
+            positions[open_[same]] = self.row[candidate[open_[same]]]
             # Another key with the same 8 bytes: a miracle, but no reason to be wrong.
             open_ = open_[~same]
             candidate[open_] += 1
-            open_ = open_[candidate[open_] < len(self.prefix)]
-            open_ = open_[self.prefix[candidate[open_]] == prefix[open_]]
         return positions
 
     def block(self, number: int) -> bytes:
@@ -139,8 +134,8 @@ def write(
     values: Callable[[slice], NDArray[Any]],
     value: np.dtype[Any],
     failures: Mapping[int, RecordedFailure],
-) -> None:
-    """Write a segment, whose values are asked for block by block.
+) -> bytes:
+    """Write a segment, whose values are asked for block by block; return its head, all before its values.
 
     Parameters
     ----------
@@ -181,17 +176,19 @@ def write(
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     words = json.dumps(header, separators=(",", ":")).encode()
     words = words.ljust(-(-len(words) // 8) * 8)
-    file.write(len(words).to_bytes(8, "little") + words + index)
+    head = len(words).to_bytes(8, "little") + words + index
+    file.write(head)
     checksums = []
     for block in blocks:
         content = np.ascontiguousarray(values(block), value.base.newbyteorder("<")).tobytes()
         checksums.append(crc32c(content))
         file.write(content)
     file.write(np.array(checksums, "<u4").tobytes())
+    return head
 
 
-def parse(name: str, size: int, read: Read, head: bytes = b"") -> Segment:
-    """Read the head of a segment: everything but its values.
+def parse(name: str, size: int, read: Read, head: bytes = b"") -> tuple[Segment, Keys]:
+    """Read the head of a segment, everything but its values; also return its keys, in the order of ``row``.
 
     Parameters
     ----------
@@ -214,7 +211,7 @@ def parse(name: str, size: int, read: Read, head: bytes = b"") -> Segment:
             head += read(len(head), start)
         header = parse_json(head[8:start])
         about, n_rows = header["__metadata__"], int(header["row"]["shape"][0])
-        end = start + n_rows * (KEY_BYTES + 8)
+        end = start + n_rows * INDEX_BYTES
         begins = {part: start + int(header[part]["data_offsets"][0]) for part in ("values", "checksums")}
         if not (start < end <= size and all(end <= at <= size for at in begins.values())):
             raise ValueError("it ends before what it holds")
@@ -230,9 +227,13 @@ def parse(name: str, size: int, read: Read, head: bytes = b"") -> Segment:
     if len(head) >= size:  # all of it is here
         read = partial(_part, head)
     numbers = np.frombuffer(index, "<u8")
-    prefix, rest, row = numbers[:n_rows], numbers[n_rows : 4 * n_rows].reshape(-1, 3), numbers[4 * n_rows :]
+    prefix, rest = numbers[:n_rows], numbers[n_rows : 4 * n_rows].reshape(-1, 3)
+    row = numbers[4 * n_rows :].astype(np.uint32)
     places = begins["values"], begins["checksums"]
-    return Segment(name, size, read, prefix, rest, row, failures, *places, row_bytes, block_rows)
+    segment = Segment(
+        name, size, read, prefix.copy(), rest[:, 0].copy(), row, failures, *places, row_bytes, block_rows
+    )
+    return segment, np.column_stack([prefix, rest]).view(np.uint8)
 
 
 def _part(content: bytes, start: int, stop: int) -> bytes:

@@ -89,13 +89,7 @@ def write_store(
 
 
 def publish(built: Path, where: Folder) -> None:
-    """Put a store that was built on this machine in the place of the one that is there.
-
-    Raises
-    ------
-    OutputError
-        If something else lies there.
-    """
+    """Put a store that was built here in the place of the one there; raises as :func:`claimed_files`."""
     names = [path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()]
     claim = {UNFINISHED_MARK: sorted({*names, *claimed_files(where)})}
     where.publish(built, claimed_files, STORE_ROOT, json.dumps(claim).encode())
@@ -137,52 +131,41 @@ def _change_root(built: Path, **changes: object) -> None:
 
 
 def claimed_files(where: Folder) -> set[str]:
-    """Return the files of the store at a place: those that may go when it is replaced.
+    """Return the files of the store at a place, which may go when it is replaced.
 
     Raises
     ------
     OutputError
         If there is something that is not a feature store.
     """
-    with write_errors(where.place):
+    place = where.place
+    with write_errors(place):
         try:
-            content = where.read(STORE_ROOT)
+            content, present = where.read(STORE_ROOT), where.files()
         except (FileNotFoundError, NotADirectoryError):
-            return _nothing_or_refuse(where)
-        present = where.files()
-    listed = _listed(content)
-    if listed:
+            stranger = _any_file(place)
+            if stranger is None:
+                return set()
+            content, present = b"", {stranger: 0}
+    if listed := _listed(content):
         return {STORE_ROOT, *filter(_OF_A_STORE.fullmatch, listed)}.intersection(present)
     if all(f'"{key}": '.encode() in content for key in ("format_version", "fingerprint", "encoder")):
         return set(filter(_OF_A_STORE.fullmatch, present))
-    raise _something_else(where, min(present, default=STORE_ROOT))
-
-
-def _nothing_or_refuse(where: Folder) -> set[str]:
-    """Return that no file is claimed where there is none; a folder of others may hold a whole disk."""
-    place = where.place
-    if not place.exists():
-        return set()
-    if not place.is_dir():
-        raise OutputError(f"{place}: there is a file here; choose another place with `out`")
-    # Empty folders are no one's.
-    stranger = next((path.name for path in place.rglob("*") if not path.is_dir()), None)
-    if stranger is None:
-        return set()
-    raise _something_else(where, stranger)
-
-
-def _something_else(where: Folder, stranger: str) -> OutputError:
-    place = where.place
     if (place / "audio" / STORE_ROOT).exists() and (place / "content_sha256" / STORE_ROOT).exists():
-        return OutputError(
+        raise OutputError(
             f"{place}: looks like a feature store that has lost its {STORE_ROOT}; if it is one, remove it: "
             "the cache makes it anew"
         )
-    return OutputError(
-        f"{place}: there is something else here ({stranger}), not a feature store; "
+    raise OutputError(
+        f"{place}: there is something else here ({min(present, default=STORE_ROOT)}), not a feature store; "
         "choose another place with `out`"
     )
+
+
+def _any_file(place: Place) -> str | None:
+    """Return the name of one file at a place: it may hold a whole disk, and empty folders are no one's."""
+    found = place.rglob("*") if place.is_dir() else [place] if place.exists() else []
+    return next((path.name for path in found if not path.is_dir()), None)
 
 
 def _listed(root: bytes) -> set[str]:

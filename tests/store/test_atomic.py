@@ -132,7 +132,7 @@ def test_an_input_is_known_by_any_name(tmp_path: Path) -> None:
 
 def test_who_was_alone_leaves_nothing_behind(tmp_path: Path) -> None:
     with alone_in(tmp_path):
-        assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+        assert [file.name for file in tmp_path.iterdir()] == [".results.lock"]
     with locked(tmp_path / "labels.csv", "another has it open"):
         assert [file.name for file in tmp_path.iterdir()] == [".labels.csv.lock"]
         with (
@@ -145,7 +145,7 @@ def test_who_was_alone_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_who_waits_for_another_process_says_what_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic, "SILENT_SECONDS", 0)
-    other = FileLock(tmp_path / ".lock")
+    other = FileLock(tmp_path / ".results.lock")
     other.acquire()
     monkeypatch.setattr(atomic.logger, "warning", lambda *words: (said.append(words), other.release()))
     said: list[tuple[object, ...]] = []

@@ -26,7 +26,7 @@ def make(root: Path, **options: object) -> Cache:
 
 
 def keys_of(*numbers: int) -> np.ndarray:
-    return np.stack([np.frombuffer(number.to_bytes(32, "big"), np.uint8) for number in numbers])
+    return np.stack([np.frombuffer(number.to_bytes(32, "little"), np.uint8) for number in numbers])
 
 
 def hashes(count: int, seed: int = 0) -> np.ndarray:
@@ -170,13 +170,13 @@ def test_many_small_segments_become_few_and_nothing_is_lost(tmp_path: Path) -> N
 def test_segments_of_many_keys_are_not_merged_further_however_small_their_values_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caching, "SMALL_KEYS", 8)
+    monkeypatch.setattr(caching, "SMALL_KEYS", 800)
     cache = make(tmp_path)
     for seed in range(5):
-        cache.add(hashes(4, seed), values(4))
+        cache.add(hashes(400, seed), values(400))
     for _ in range(2):
         cache.merge()
-        assert sorted(len(load_file(file)["row"]) for file in segments(cache)) == [4, 8, 8]
+        assert sorted(len(load_file(file)["row"]) for file in segments(cache)) == [400, 800, 800]
 
 
 def test_a_content_that_is_there_twice_is_kept_once(tmp_path: Path) -> None:

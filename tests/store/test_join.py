@@ -137,7 +137,7 @@ def test_an_encoder_that_reads_no_text_joins_behind_one_that_does(tmp_path: Path
     assert not joined.text[..., 24:].any()
     heads, _ = fit_runs(joined, FitParams(heads=("muka-first", "muka", "proker"), shots=(4,), seeds=(0,)))
     assert all(value.isfinite().all() for head in heads for value in head.state.values())
-    with pytest.raises(StoreError, match="give --encoder mini before --encoder clap:some/other"):
+    with pytest.raises(StoreError, match="name mini before clap:some/other"):
         read_features(stores[::-1])
     mute_too = write_sample(tmp_path / "c.zarr", replace(mute, encoder="hf:some/other"))
     blind = read_features([stores[1], mute_too])
@@ -147,7 +147,7 @@ def test_an_encoder_that_reads_no_text_joins_behind_one_that_does(tmp_path: Path
 def test_stores_with_other_views_are_refused(tmp_path: Path) -> None:
     of_views = {n: replace(make_features(n_views=n), encoder=f"clap:some/{n}") for n in (1, 2)}
     stores = [write_sample(tmp_path / f"{n}.zarr", sample) for n, sample in of_views.items()]
-    with pytest.raises(StoreError, match=r"2 views a clip, .* 1; extract both with the same --views"):
+    with pytest.raises(StoreError, match=r"2 views a clip, .* 1; extract both with the same views"):
         read_features(stores)
 
 

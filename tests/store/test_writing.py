@@ -115,7 +115,7 @@ def test_a_row_that_is_another_stretch_or_has_failed_is_not_taken_over(store: Pa
 def test_a_damaged_file_is_made_anew_and_not_taken_over(store: Path) -> None:
     rows, whole = FeatureStore(store).rows(), files_of(store)
     broken = FeatureStore(store)
-    audio = broken.audio()
+    audio, text = broken.audio(), broken.text()
     flip_bit(store / "audio/c/3/0/0")
     (store / "audio/c/5/0/0").unlink()
     asked = []
@@ -124,7 +124,7 @@ def test_a_damaged_file_is_made_anew_and_not_taken_over(store: Path) -> None:
         asked.append(some.start // 16)
         return audio[some]
 
-    write_store(store, broken.header, rows, broken.text(), embeddings, before=broken)
+    write_store(store, broken.header, rows, text, embeddings, before=broken)
     assert asked == [3, 5]
     assert files_of(store) == whole
 

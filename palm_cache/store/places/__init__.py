@@ -8,21 +8,20 @@ from the environment.
 
 from __future__ import annotations
 
-import os
 import traceback
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from palm_cache.errors import PalmCacheError, ParameterError, PlaceError, reason_of
 from palm_cache.types import Place
 
 if TYPE_CHECKING:
-    from palm_cache.store.places.local import LocalFolder
-    from palm_cache.store.places.remote import RemoteFolder
+    from palm_cache.store.places.local import LocalFile, LocalFolder
+    from palm_cache.store.places.remote import FetchedFile, RemoteFolder
 
 EXTRAS = {"s3": "s3", "s3a": "s3"}
 """Extra of palm-cache that brings the file system of a scheme."""
@@ -44,6 +43,9 @@ Folder: TypeAlias = "LocalFolder | RemoteFolder"
 What its methods do, ``LocalFolder``'s say. Whatever goes wrong at a remote place is a ``PlaceError``; a local
 folder raises ``OSError``.
 """
+
+OpenedFile: TypeAlias = "LocalFile | FetchedFile"
+"""A file that is open for reading, and its ``state`` when it was opened: see :func:`states`."""
 
 Ours = Callable[[Folder], Collection[str]]
 """Says which files of a folder are ours."""
@@ -100,7 +102,7 @@ def absolute(where: Place) -> Place:
     return where.absolute() if isinstance(where, Path) else where
 
 
-def opened(file: Place) -> BinaryIO:
+def opened(file: Place) -> OpenedFile:
     """Open a file for reading by descriptor; a remote one is fetched whole into an unnamed temporary file.
 
     Raises
@@ -111,25 +113,20 @@ def opened(file: Place) -> BinaryIO:
         If its place cannot be reached.
     """
     if isinstance(file, Path):
-        from palm_cache.store.places.local import open_file
+        from palm_cache.store.places.local import LocalFile
 
-        return open_file(file)
+        return LocalFile(file)
     from palm_cache.store.places.remote import fetched
 
     return fetched(file)
 
 
 def states(files: Sequence[Place | str]) -> list[bytes | None]:
-    """Return, without reading any file, what changes when a file's content does.
+    """Return, without reading any file, what changes when a file's content does, 32 bytes each.
 
-    That is path, size, times and inode on this machine, where a path may be text, size and ETag or time at a
-    remote place.
-
-    Returns
-    -------
-    list of bytes or None
-        32 bytes per file. ``None`` where nothing reliable is known: the file is not there, was changed just
-        now, or its place does not tell.
+    That is a hash of path, size, times and inode on this machine, where a path may be text, of size and ETag
+    or time at a remote place. ``None`` where nothing reliable is known: the file is not there, was changed
+    just now, or its place does not tell.
     """
     from palm_cache.store.places.local import state
 
@@ -141,17 +138,6 @@ def states(files: Sequence[Place | str]) -> list[bytes | None]:
         for (row, _), known in zip(away, listed_states([file for _, file in away]), strict=True):
             known_states[row] = known
     return known_states
-
-
-def state_of_opened(path: Place, file: BinaryIO, status: os.stat_result) -> bytes | None:
-    """Return the same of a file that :func:`opened` has just opened, of which a status is known."""
-    if isinstance(path, Path):
-        from palm_cache.store.places.local import state
-
-        return state(path, status)
-    from palm_cache.store.places.remote import FetchedFile
-
-    return file.state if isinstance(file, FetchedFile) else None
 
 
 def short(name: str) -> str:
@@ -193,14 +179,10 @@ def _is_remote_failure(error: Exception) -> bool:
     Its library raises exceptions of its own, or what the system raises, or in its own code that it cannot do
     something, or that an address makes no sense.
     """
-    if isinstance(error, PalmCacheError):
-        return False
-    if isinstance(error, OSError) or _library(type(error).__module__) in REMOTE_LIBRARIES:
-        return True
-    frames = traceback.walk_tb(error.__traceback__)
-    raised_by = {_library(frame.f_globals.get("__name__", "")) for frame, _ in frames}
-    return isinstance(error, NotImplementedError | ValueError) and not raised_by.isdisjoint(REMOTE_LIBRARIES)
-
-
-def _library(module: str) -> str:
-    return module.partition(".")[0]
+    if isinstance(error, PalmCacheError | OSError):
+        return isinstance(error, OSError)
+    modules = {type(error).__module__}
+    if isinstance(error, NotImplementedError | ValueError):
+        frames = traceback.walk_tb(error.__traceback__)
+        modules |= {frame.f_globals.get("__name__", "") for frame, _ in frames}
+    return not REMOTE_LIBRARIES.isdisjoint(module.partition(".")[0] for module in modules)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -64,7 +64,7 @@ class LocalFolder:
         FileNotFoundError
             If it is not there.
         """
-        with open_file(self.place / name) as file:
+        with LocalFile(self.place / name) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a file", name)
             file.seek(start)
@@ -91,10 +91,7 @@ class LocalFolder:
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """Give a place on this machine for a file that is put into the folder when the block succeeds.
-
-        Here it is another name beside the file's.
-        """
+        """Give a place on this machine for a file that is put into the folder when the block succeeds."""
         file = self.place / name
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = _partial(file)
@@ -119,12 +116,9 @@ class LocalFolder:
                 folder.rmdir()
 
     def left_behind(self, ours: Callable[[str], object]) -> list[str]:
-        """Return what writers have left: those of this machine that died, and all of long ago.
+        """Return what writers have left directly in the folder: those here that died, all of long ago.
 
-        Parameters
-        ----------
-        ours : callable
-            Says of the :func:`short` name of a file or tree, directly in the folder, whether we write it.
+        ``ours`` says of the :func:`short` name of a file or tree whether we write it.
         """
         left = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.place) as entries:
@@ -187,14 +181,20 @@ class LocalFolder:
             raise FileExistsError(f"{real}: other processes replace it all the time")
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[bool]:
-        """Tell, for the length of a block, whether no other process here is inside the same one."""
+    def alone(self, name: str, seconds: float = 0) -> Iterator[bool]:
+        """Tell, for the length of a block, whether no other process here is inside the same one.
+
+        Parameters
+        ----------
+        seconds : float
+            How long others are waited for; below 0 as long as it takes.
+        """
         self.place.mkdir(parents=True, exist_ok=True)
         file = self.place / f".{short(name)}.lock"
         file.touch()  # where nothing can be written, the lock would report a competitor
         lock = FileLock(file)
         with suppress(Timeout):
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=seconds)
         try:
             yield lock.is_locked
         finally:
@@ -246,20 +246,17 @@ def _size(entry: os.DirEntry[str]) -> int:
         return entry.stat(follow_symlinks=False).st_size
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a file for reading without waiting for anybody: not for the writer of a pipe."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    return io.BufferedReader(io.FileIO(os.open(path, flags)))
+class LocalFile(io.BufferedReader):
+    """A file that is opened for reading without waiting for anybody: not for the writer of a pipe."""
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        super().__init__(io.FileIO(os.open(path, flags)))
+        self.state = state(path, os.fstat(self.fileno()))
 
 
 def state(file: Path | str, status: os.stat_result | None = None) -> bytes | None:
-    """Return a hash of path, size, times and inode of a file; see :func:`palm_cache.store.places.states`.
-
-    Parameters
-    ----------
-    status : os.stat_result, optional
-        Of the file, where it is open.
-    """
+    """Return a hash of path, size, times and inode of a file; see :func:`palm_cache.store.places.states`."""
     path = os.fspath(file)
     try:
         status = status or os.stat(path)  # noqa: PTH116  # a million times, and Path.stat costs more

@@ -122,7 +122,7 @@ class RemoteFolder:
             self._fs.put([str(built / name) for name in names], list(map(self._path, names)))
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[bool]:
+    def alone(self, name: str, seconds: float = 0) -> Iterator[bool]:
         """Nobody can tell; two may do the same."""
         yield True
 
