@@ -178,7 +178,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if kind.n_encoders > 1:
             raise ParameterError(
                 f"head {self.head!r} needs the features of {kind.n_encoders} encoders; "
-                "fit it with: palm-cache fit"
+                "fit it with: palm_cache.fit"
             )
         return kind(BARE_TEMPLATE, Training(self.epochs, self.lr, self.momentum, self.batch_size))
 

@@ -116,7 +116,7 @@ def calibrate_file(
         if tower is None and load_tower and find_head(run.head).needs_text_tower:
             tower = load_tower(FeatureStore(stores[0]).header)
         try:
-            check_fresh(head, features, path)
+            check_fresh([head], features, stores, path)
             calibrated.append(Calibrated(run, calibrate(features, head, tower)))
         except PalmCacheError as error:
             calibrated.append(Calibrated(run, None, str(error)))

@@ -20,7 +20,8 @@ from palm_cache.errors import StaleStoreError, StoreError
 from palm_cache.store.atomic import alone_in
 from palm_cache.store.heads import read_heads
 from palm_cache.store.join import read_features
-from palm_cache.store.layout import heads_path, slug
+from palm_cache.store.layout import command_line, heads_path, slug
+from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import run_name
 from palm_cache.store.scores import (
     COLUMNS,
@@ -86,7 +87,7 @@ def evaluate_files(
     heads = heads or out
     files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(dict.fromkeys(heads_files))
     if not files:
-        raise StoreError(f"{heads}: no heads below this folder; fit some with: palm-cache fit --out {heads}")
+        raise no_heads(heads)
     rows: list[dict[str, object]] = []
     predictions: list[RunPrediction] = []
     looked_at: set[tuple[str, str]] = set()
@@ -96,9 +97,8 @@ def evaluate_files(
             fitted, recorded = read_heads(file)
             stores = (store,) if store else recorded
             scored_on = features or read_features(stores)
-            for head in fitted:
-                check_fresh(head, scored_on, file)
-                looked_at.add((head.run.dataset, slug(head.run.encoder)))
+            check_fresh(fitted, scored_on, stores, file)
+            looked_at |= {(head.run.dataset, slug(head.run.encoder)) for head in fitted}
             tested = [head for head in fitted if len(scored_on.folds[head.run.fold - 1].test)]
             tower = tower_to_score(tested, stores[0], load_tower)
             for head in tested:
@@ -194,15 +194,22 @@ def mean_scores(scores: pd.DataFrame) -> dict[str, object]:
     return dict(means)
 
 
-def check_fresh(head: FittedHead, features: Features, file: Path) -> None:
-    """Make sure that a head was fitted on just these features.
+def no_heads(folder: Path, **options: object) -> StoreError:
+    """Return the error that no heads lie below a folder; ``options`` of ``fit`` say which are looked for."""
+    remedy = command_line("fit", **options, out=folder)
+    return StoreError(f"{folder}: no heads below this folder; fit some with: {remedy}")
+
+
+def check_fresh(heads: Sequence[FittedHead], features: Features, stores: Sequence[Place], file: Path) -> None:
+    """Make sure that the heads of a file were fitted on just these features, which lie in ``stores``.
 
     Raises
     ------
     StaleStoreError
-        If it was not; ``file`` is where the head lies.
+        If one was not.
     """
-    if head.digest == features.digest:
+    head = next((head for head in heads if head.digest != features.digest), None)
+    if head is None:
         return
     why = (
         "another encoder or another version of it made the store"
@@ -211,7 +218,7 @@ def check_fresh(head: FittedHead, features: Features, file: Path) -> None:
     )
     raise StaleStoreError(
         f"{file}: fitted on an earlier state of the {features.dataset} store ({why}); "
-        "fit again with: palm-cache fit"
+        f"fit again with: {fit_command([head.run for head in heads], stores, file)}"
     )
 
 

@@ -34,7 +34,7 @@ from palm_cache.store.features import FeatureStore
 from palm_cache.store.head_writing import add_heads
 from palm_cache.store.header import StoreHeader
 from palm_cache.store.join import read_features
-from palm_cache.store.layout import heads_path
+from palm_cache.store.layout import command_line, heads_path
 from palm_cache.store.run_names import run_name
 from palm_cache.types import ALL_TEMPLATES, DESCRIPTIONS, Features, Place, Progress, TextTower, no_progress
 from palm_cache.types.runs import BASE_NOVEL, FittedHead, Run, Task
@@ -211,7 +211,8 @@ def text_of(features: Features, template: str) -> Tensor:
     if template == DESCRIPTIONS and template not in features.templates:
         raise UnknownNameError(
             f"{features.dataset}: the {features.encoder} store holds no descriptions; add them with: "
-            "palm-cache extract --descriptions FILE"
+            f"{command_line('extract', dataset=features.dataset, encoder=features.encoder)} "
+            "--descriptions FILE"
         )
     if template not in features.templates:
         known = [*(repr(known) for known in features.templates), ALL_TEMPLATES]

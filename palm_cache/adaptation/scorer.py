@@ -8,6 +8,7 @@ from torch import Tensor
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.base import Words
 from palm_cache.errors import DamagedStoreError, EncoderError, StaleStoreError, UnknownNameError, reason_of
+from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import run_name
 from palm_cache.types import TextTower
 from palm_cache.types.runs import FittedHead, Run
@@ -61,7 +62,7 @@ class Scorer:
         return (logits.double() / temperature_of(self.head)).softmax(dim=-1)
 
     def _check(self, dim: int) -> None:
-        name = run_name(self.head.run)
+        name, again = run_name(self.head.run), f"fit again with: {fit_command([self.head.run])}"
         try:
             scores = self.logits(torch.ones(1, dim))
         except KeyError as error:
@@ -69,16 +70,14 @@ class Scorer:
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise DamagedStoreError(
                 f"run {name}: its arrays do not fit {dim}-d embeddings of {self.head.run.encoder} "
-                f"({reason_of(error)}); "
-                "fit again with: palm-cache fit"
+                f"({reason_of(error)}); {again}"
             ) from error
         if not torch.isfinite(scores).all():
-            raise DamagedStoreError(f"run {name}: its scores are not finite; fit again with: palm-cache fit")
+            raise DamagedStoreError(f"run {name}: its scores are not finite; {again}")
         n_classes = len(self.head.class_names)
         if scores.shape != (1, n_classes):
             raise DamagedStoreError(
-                f"run {name}: it scores {scores.shape[-1]} classes but names {n_classes}; "
-                "fit again with: palm-cache fit"
+                f"run {name}: it scores {scores.shape[-1]} classes but names {n_classes}; {again}"
             )
 
 
@@ -86,7 +85,7 @@ def outdated(run: Run, missing: str) -> StaleStoreError:
     """Return the error of a run whose state has not what its head looks for by now."""
     return StaleStoreError(
         f"run {run_name(run)}: fitted by another version of palm-cache, whose {run.head} had no {missing!r}; "
-        f"fit again with: palm-cache fit --head {run.head}"
+        f"fit again with: {fit_command([run])}"
     )
 
 

@@ -12,10 +12,11 @@ from palm_cache.adaptation.evaluate import check_fresh, score_row
 from palm_cache.adaptation.fit import LoadTower, tower_to_score
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.adaptation.tasks import draw
-from palm_cache.errors import DataError, StaleStoreError
+from palm_cache.errors import DataError, EncoderError, StaleStoreError
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads
 from palm_cache.store.join import read_features
+from palm_cache.store.layout import extract_command
 from palm_cache.store.scores import COLUMNS
 from palm_cache.types import Place, Progress, no_progress
 
@@ -40,11 +41,13 @@ def transfer_heads(
         For heads that look at every clip through the text tower.
     """
     heads, origin = read_heads(heads_file)
+    if len(origin) > 1:
+        raise EncoderError(f"{heads_file}: its heads read joined encoders, and a transfer looks at one store")
     source, target = read_features(origin), read_features([store])
     if source.fingerprint != target.fingerprint:
         raise StaleStoreError(
             f"{store}: made by another encoder than the heads of {heads_file} were fitted on; make one with: "
-            f"palm-cache extract --encoder {source.encoder}"
+            f"{extract_command(target.dataset, source.encoder, store.parent.parent)}"
         )
     ours, theirs = shared_classes(source.class_names, target.class_names, same or {})
     label = torch.full((len(target.class_names),), -1)
@@ -53,8 +56,7 @@ def transfer_heads(
     tested = tested[target.usable[tested] & (label[target.labels[tested]] >= 0)]
     source_contents = FeatureStore(origin[0]).content_hashes()
     target_contents = FeatureStore(store).content_hashes()
-    for head in heads:
-        check_fresh(head, source, heads_file)
+    check_fresh(heads, source, origin, heads_file)
     tower, rows = tower_to_score(heads, origin[0], load_tower), []
     for number, head in enumerate(heads):
         progress("evaluating", number, len(heads))

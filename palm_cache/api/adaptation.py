@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from palm_cache.adaptation.calibration import Calibrated, calibrate_file, runs_to_calibrate
-from palm_cache.adaptation.evaluate import Evaluation, evaluate_files
+from palm_cache.adaptation.evaluate import Evaluation, evaluate_files, no_heads
 from palm_cache.adaptation.fit import LoadTower, fit_store
 from palm_cache.adaptation.prompt_study import study_prompts
 from palm_cache.adaptation.transfer import transfer_heads
@@ -173,6 +173,9 @@ def evaluate(
     names = [glob.escape(stored_name(stores, name, folder)) for name in datasets] if datasets else ["*"]
     spec = glob.escape(slug(joined_spec(encoders))) if encoders else "*"
     files = sorted({file for name in names for file in folder.glob(f"{name}/{spec}/heads.h5")})
+    if not files:
+        of_them = {"dataset": list(datasets or ()), "encoder": list(encoders or ())}
+        raise no_heads(folder, store=store, **of_them, features=features)
     evaluation: Evaluation = evaluate_files(
         Path(out),
         files,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from palm_cache.errors import StoreError, did_you_mean
 from palm_cache.extraction.datasets.registry import dataset_name, source_of
 from palm_cache.params import Params
 from palm_cache.store.find import dataset_folder
-from palm_cache.store.layout import extract_command, slug, store_path, stores_present
+from palm_cache.store.layout import command_line, extract_command, slug, store_path, stores_present
 from palm_cache.store.nearby import STORE, folder_given
 from palm_cache.store.places import reaching
 from palm_cache.store.root import StoreRoot, exists
@@ -124,7 +123,7 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
 def _unfit(store: StoreRoot) -> str:
     """Return why nothing can be learned from a store; "" where something can."""
     if len(store.header.class_names) < 2:
-        label = shlex.join(["palm-cache", "label", str(store.path)])
+        label = command_line("label", str(store.path))
         return f"has no labels of two classes; label it with: {label}"
     from palm_cache.store.features import FeatureStore  # torch, which every command loads that comes here
 

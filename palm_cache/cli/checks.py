@@ -6,7 +6,6 @@ Typer calls these as it parses. What they raise is what the library would, a sec
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +13,7 @@ from typing import Any, cast
 import typer
 
 from palm_cache.errors import ParameterError, StoreError, did_you_mean
-from palm_cache.store.layout import HEADS_FILE, RUNS, STORE_ENDING, STORE_ROOT
+from palm_cache.store.layout import HEADS_FILE, STORE_ENDING, STORE_ROOT, command_line
 from palm_cache.store.nearby import absent_store, folder_given, heads_file, respelt
 from palm_cache.types import AnyPath
 
@@ -51,7 +50,7 @@ def check_searched_stores(context: typer.Context, stores: list[str]) -> list[str
     present = [store for store in stores if store not in words]
     if words and present:
         text = " ".join([word for word in (context.params.get("text"),) if word] + words)
-        command = shlex.join(["palm-cache", "search", *present, "--text", text])
+        command = command_line("search", *present, text=text)
         raise ParameterError(f"{words[0]}: no feature store; a text of several words needs quotes: {command}")
     return cast("list[str]", check_stores(context, stores))
 
@@ -88,8 +87,7 @@ def require_results(folder: Path, parameter: str = "out") -> None:
     """Raise where there is no folder of results."""
     folder_given(folder, parameter)
     if not folder.exists():
-        out = [] if folder == RUNS else ["--out", str(folder)]
-        remedy = f"make them with: {shlex.join(['palm-cache', 'fit', *out])}"
+        remedy = f"make them with: {command_line('fit', out=folder)}"
         raise StoreError(f"{folder}: no results here; {did_you_mean(respelt(folder)) or remedy}")
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
     """Say which run it is and what its probabilities are worth."""
+    from palm_cache.store.layout import command_line
     from palm_cache.store.run_names import run_name
     from palm_cache.store.shared import runs_in
 
@@ -21,7 +22,7 @@ def say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
     if not head.run.shots:
         worth += ": it learned from no shots that could be held out"
     elif heads.many and not best:
-        worth += f": palm-cache calibrate {heads.name} --run {name}"
+        worth += f": {command_line('calibrate', heads.name, run=name)}"
     runs = len(runs_in(heads.file)) if run is None else 1
     why = f"the best of {runs} runs on held-out shots" if best else f"one of {runs} runs"
     chosen = f", {why} (another: --run)" if runs > 1 else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import webbrowser
 from functools import partial
 from pathlib import Path
@@ -69,6 +68,7 @@ def label(
     from palm_cache.label.session import Session
     from palm_cache.store.atomic import locked
     from palm_cache.store.features import FeatureStore
+    from palm_cache.store.layout import command_line, store_path
     from palm_cache.store.places import place
 
     loaded = override(LoadingParams(), **loading)
@@ -105,5 +105,13 @@ def label(
         count = len(session.labelled())
     tell(f"{counted(count, 'row')} labelled{f' in {labels}' if labels.exists() else ''}")
     if count:
-        where = f" --root {shlex.quote(str(session.folder))}" if session.folder else ""
-        tell(f"a classifier of them: palm-cache extract --dataset {shlex.quote(str(labels))}{where}")
+        folder, header = opened.path.parent.parent, opened.header
+        features = folder if store_path(folder, header.dataset, header.encoder) == opened.path else None
+        again = command_line(
+            "extract",
+            dataset=labels,
+            root=session.folder or None,
+            encoder=header.encoder,
+            features=features,
+        )
+        tell(f"a classifier of them: {again}")

@@ -87,7 +87,7 @@ def write_page(
     names = [_name(*row) for row in zip(paths, start, end, strict=True)]
     # First what may be refused, then what takes long.
     if predictions:
-        verdicts, caption = read_run(predictions, run, features), ""
+        verdicts, caption = read_run(predictions, run, features, store), ""
         features = with_unlabelled(features)
     else:
         features, caption = group(features, store, by)

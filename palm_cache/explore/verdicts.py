@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
-from palm_cache.store.layout import slug
+from palm_cache.store.layout import command_line, heads_path, slug
+from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import choose_run, run_named, without_variant
 from palm_cache.store.scores import RunPrediction, read_predictions
-from palm_cache.types import Features
+from palm_cache.types import Features, Place
 
 NEIGHBOURS = 10
 
@@ -63,7 +64,7 @@ def neighbour_votes(features: Features) -> Verdicts:
     return Verdicts(None, classes, share)
 
 
-def read_run(file: Path, run: str | None, features: Features) -> Verdicts:
+def read_run(file: Path, run: str | None, features: Features, store: Place) -> Verdicts:
     """Read what a run said from ``predictions.h5``.
 
     Parameters
@@ -73,6 +74,8 @@ def read_run(file: Path, run: str | None, features: Features) -> Verdicts:
         one alone): then all folds together speak about
         every clip that one of them tested (the first, where several did). It can be left out where all
         runs differ in the fold alone.
+    store : Place
+        Where the features lie.
 
     Raises
     ------
@@ -88,19 +91,28 @@ def read_run(file: Path, run: str | None, features: Features) -> Verdicts:
         If the file cannot be read.
     """
     encoder = slug(features.encoder)
+    heads = heads_path(file.parent, features.dataset, features.encoder)
     predictions = {
         prediction.run: prediction
-        for prediction in read_predictions(file)
+        for prediction in (read_predictions(file) if file.exists() else ())
         if (prediction.dataset, prediction.encoder) == (features.dataset, encoder)
     }
     if not predictions:
-        raise StoreError(
-            f"{file}: no predictions for {features.dataset}/{encoder}; make them with: palm-cache fit"
-        )
+        options = {"store": store, "out": file.parent}
+        remedy = command_line("evaluate", **options)
+        if not heads.exists():
+            remedy = command_line("fit", **_options_of(run), **options)
+        raise StoreError(f"{file}: no predictions for {features.dataset}/{encoder}; make them with: {remedy}")
     name, members = _members(list(predictions), run, file)
     classes, share = _nothing_said(len(features.labels))
     for member in reversed(members):
-        _fill(classes, share, predictions[member], features, f"{file}: {member}")
+        if not _fits(predictions[member], features):
+            runs = [run_named(name, features.dataset, features.encoder) for name in members]
+            raise StaleStoreError(
+                f"{file}: {member} was made on another state of the {features.dataset} store (its clips, "
+                f"labels or classes have changed); fit again with: {fit_command(runs, [store], heads)}"
+            )
+        _fill(classes, share, predictions[member])
     return Verdicts(name, classes, share)
 
 
@@ -160,25 +172,24 @@ def _members(names: list[str], run: str | None, file: Path) -> tuple[str, list[s
     return next((name, sorted(members)) for name, members in groups.items() if chosen in members)
 
 
-def _fill(
-    classes: NDArray[np.int64],
-    share: NDArray[np.float64],
-    prediction: RunPrediction,
-    features: Features,
-    where: str,
-) -> None:
+def _options_of(run: str | None) -> dict[str, str | None]:
+    """Return the options of ``fit`` that are in the name of a run, or in what is given of one."""
+    match = re.match(r"(.+?)(?:@.*)?-(\d+|all)shots(?:-fold\d+)?(?:-seed(\d+))?", run or "", re.ASCII)
+    return dict(zip(("head", "shots", "seeds"), match.groups(), strict=True)) if match else {}
+
+
+def _fits(prediction: RunPrediction, features: Features) -> bool:
+    """Tell whether a run's test clips are rows of a store as it is now."""
+    rows, of_store = prediction.rows.numpy(), features.labels.numpy()
+    return (
+        prediction.class_names == features.class_names
+        and rows.max(initial=-1) < len(of_store)
+        and np.array_equal(of_store[rows], prediction.labels.numpy())
+        and bool(features.usable.numpy()[rows].all())
+    )
+
+
+def _fill(classes: NDArray[np.int64], share: NDArray[np.float64], prediction: RunPrediction) -> None:
     """Enter a run's predictions at the rows of its test clips."""
-    rows = prediction.rows.numpy()
-    of_store = features.labels.numpy()
-    if (
-        prediction.class_names != features.class_names
-        or rows.max(initial=-1) >= len(of_store)
-        or not np.array_equal(of_store[rows], prediction.labels.numpy())
-        or not features.usable.numpy()[rows].all()
-    ):
-        raise StaleStoreError(
-            f"{where} was made on another state of the {features.dataset} store (its clips, labels or "
-            "classes have changed); fit again with: palm-cache fit"
-        )
-    surest = prediction.logits.softmax(dim=1).max(dim=1)
+    rows, surest = prediction.rows.numpy(), prediction.logits.softmax(dim=1).max(dim=1)
     classes[rows], share[rows] = surest.indices.numpy(), surest.values.numpy()

@@ -19,6 +19,7 @@ from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.heads import Origin
+from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import ZERO_SHOT_TEMPLATE, AnyPath
@@ -222,7 +223,8 @@ def recipes_of_joined(head: FittedHead, origin: Origin) -> list[Mapping[str, obj
     if not isinstance(recorded, list):
         raise EncoderError(
             f"run {run_name(head.run)} reads the joined features of {head.run.encoder}, and an earlier "
-            "version did not write how they were made; fit it again with: palm-cache fit"
+            "version did not write how they were made; fit it again with: "
+            f"{fit_command([head.run], [origin.store])}"
         )
     return recorded
 

@@ -29,6 +29,7 @@ from palm_cache.prediction.head_card import describe, pack_head
 from palm_cache.prediction.sources import find_heads
 from palm_cache.store.atomic import keep_inputs, replacing
 from palm_cache.store.heads import Origin
+from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import AnyPath
@@ -146,7 +147,7 @@ def _damage(head: FittedHead) -> Iterator[None]:
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise DamagedStoreError(
             f"run {run_name(head.run)}: its arrays do not fit together ({reason_of(error)}); fit again with: "
-            "palm-cache fit"
+            f"{fit_command([head.run])}"
         ) from error
 
 
@@ -157,7 +158,10 @@ def _dim(head: FittedHead, origin: Origin, path: Path) -> int:
     if dim is None and "class_embeddings" in head.state:
         dim = head.state["class_embeddings"].shape[-1]
     if not isinstance(dim, int):
-        raise StoreError(f"{path}: does not say how long embeddings are; fit again with: palm-cache fit")
+        raise StoreError(
+            f"{path}: does not say how long embeddings are; fit again with: "
+            f"{fit_command([head.run], [origin.store], path)}"
+        )
     return dim
 
 

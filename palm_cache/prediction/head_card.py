@@ -16,6 +16,7 @@ from palm_cache.errors import DamagedStoreError
 from palm_cache.extraction.datasets.registry import find_card
 from palm_cache.extraction.encoders.registry import find_card as find_encoder
 from palm_cache.store.layout import slug
+from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import run_name
 from palm_cache.store.scores import KEYS, read_scores
 from palm_cache.store.shared import OpenedHead, card_of, pack
@@ -70,7 +71,7 @@ def pack_head(opened: OpenedHead, file: Path) -> tuple[bytes, dict[str, object]]
         if "class_embeddings" not in state:
             raise DamagedStoreError(
                 f"run {run_name(head.run)}: its arrays do not fit together (no class_embeddings); fit again "
-                "with: palm-cache fit"
+                f"with: {fit_command([head.run], [opened.origin.store], file)}"
             )
         state = {"class_embeddings": state["class_embeddings"]}
         more["scale"] = torch.tensor(SCALE)

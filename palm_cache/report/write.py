@@ -34,6 +34,7 @@ from palm_cache.report.verdict import verdict
 from palm_cache.report.which_head import which_head
 from palm_cache.store.atomic import replacing
 from palm_cache.store.fingerprint import library_versions
+from palm_cache.store.layout import command_line
 from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
 from palm_cache.types import ALL_TEMPLATES
 from palm_cache.types.runs import ALL_SHOTS, BASE_NOVEL, Training, is_base_only, spell_shots
@@ -101,7 +102,8 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     if stored.exists():
         kinds = by_kind(predictions, scores)
     else:
-        missing.append("predictions.h5 (make it with: palm-cache evaluate)")
+        made_with = command_line("evaluate", heads=heads, out=out)
+        missing.append(f"predictions.h5 (make it with: {made_with})")
     reference = reference_head(kinds, against)
     choice = which_head(scores, kinds)
     sections = [
@@ -114,7 +116,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     if (out / "prompts.csv").exists():
         sections.append(_prompts(read_prompts(out / "prompts.csv")))
     else:
-        missing.append("prompts.csv (make it with: palm-cache prompts)")
+        missing.append(f"prompts.csv (make it with: {command_line('prompts', out=out)})")
     sections += [certainty(kinds, reference), errors(kinds, reference)] if kinds else []
     section = inside(kinds, heads or out)
     sections += [section] if section else []

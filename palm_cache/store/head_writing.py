@@ -143,7 +143,9 @@ def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> N
     """
     with alone_in(path.parent, ""), opened_heads(path) as opened, writing(path, edit=True) as file:
         if not opened.intact:  # a new seal would call it whole
-            raise DamagedStoreError(f"{path}: its bytes have changed; palm-cache fit mends the file")
+            raise DamagedStoreError(
+                f"{path}: its bytes have changed; what mends the file: {opened.fit_command()}"
+            )
         for run, calibration in calibrations.items():
             group = file[run_name(run)]
             group.attrs["calibration"] = json.dumps(asdict(calibration))

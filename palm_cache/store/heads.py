@@ -9,7 +9,7 @@ every group a checksum: what is damaged is told and named, and the runs beside i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from palm_cache.store.hdf5 import (
 from palm_cache.store.layout import HEADS_FILE, check_name, slug
 from palm_cache.store.nearby import absent_heads
 from palm_cache.store.places import place
+from palm_cache.store.remedies import fit_command, fit_command_of
 from palm_cache.store.run_names import choose_run, preference, run_name, run_named
 from palm_cache.types import MAX_VIEWS, Place
 from palm_cache.types.runs import Calibration, FittedHead, Run
@@ -88,8 +89,8 @@ def read_heads(path: Path, runs: Iterable[Run] | None = None) -> tuple[list[Fitt
         if damaged or not opened.intact:
             what = f"damaged: {', '.join(damaged)}" if damaged else "its bytes have changed, but no run's"
             raise DamagedStoreError(
-                f"{path}: {what}; {counted(len(heads), 'run')} can be used, one by one (--run); "
-                "palm-cache fit with its options mends the file"
+                f"{path}: {what}; {counted(len(heads), 'run')} can be used, one by one (`run`); what mends "
+                f"the file: {opened.fit_command(damaged)}"
             )
         return heads, opened.stores()
 
@@ -157,8 +158,8 @@ class HeadsFile:
         version = file.attrs["format_version"]
         if version not in (UNSEALED_VERSION, FORMAT_VERSION):
             raise StoreError(
-                f"{path}: heads format {version}, this palm-cache reads {FORMAT_VERSION}; fit them again "
-                "with: palm-cache fit"
+                f"{path}: heads format {version}, this palm-cache reads {FORMAT_VERSION}; update it, or "
+                f"remove the file and fit again with: {fit_command_of(path)}"
             )
         self.intact = sealed or version == UNSEALED_VERSION
         self._groups = members(file)
@@ -190,6 +191,13 @@ class HeadsFile:
             raise ValueError("no run of it can be read")
         # Of a damaged one the name tells what it was; in a file all are of one dataset and encoder.
         return [*runs, *(run_named(name, runs[0].dataset, runs[0].encoder) for name in damaged)]
+
+    def fit_command(self, names: Collection[str] = ()) -> str:
+        """Return the command that fits runs of some names again, or all."""
+        with suppress(*DAMAGE, DataError):
+            if runs := [run for run in self.runs() if not names or run_name(run) in names]:
+                return fit_command(runs, self.stores(), self._path)
+        return fit_command_of(self._path)
 
     def chosen(self, name: str | None) -> Run:
         """Return the run that a name means; see :func:`read_head`."""
@@ -243,8 +251,8 @@ class HeadsFile:
             return _read_head(name, group, values)
         except (*DAMAGE, DataError) as error:
             raise DamagedStoreError(
-                f"{self._path}: run {name} is damaged ({reason_of(error)}); choose another with --run, or "
-                "fit it again with: palm-cache fit"
+                f"{self._path}: run {name} is damaged ({reason_of(error)}); choose another with `run`, or "
+                f"fit it again with: {self.fit_command([name])}"
             ) from error
 
 
@@ -259,7 +267,7 @@ def opened_heads(path: Path) -> Iterator[HeadsFile]:
     except DAMAGE as error:
         remedy = f"give a {HEADS_FILE} or its folder"
         if path.name == HEADS_FILE:  # a file of another name is none of ours, and nobody's to remove
-            remedy = "remove it and fit again with: palm-cache fit"
+            remedy = f"remove it and fit again with: {fit_command_of(path)}"
         raise DamagedStoreError(
             f"{path}: not a readable heads file ({reason_of(error)}); {remedy}"
         ) from error

@@ -15,7 +15,7 @@ import glob
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from palm_cache.errors import DataError, without_credentials
@@ -102,14 +102,29 @@ def heads_path(out: Path, dataset: str, encoder: str) -> Path:
     return out / check_name(dataset, "dataset") / check_name(slug(encoder), "encoder") / HEADS_FILE
 
 
+USUAL: Mapping[str, str] = {"encoder": "mini", "features": FEATURES, "out": str(RUNS)}
+"""What options are where they are not given."""
+
+
+def command_line(*words: str, **options: object) -> str:
+    """Return a command of ``palm-cache`` as it is typed.
+
+    Parameters
+    ----------
+    **options
+        Values of options by their names; several in a list. Those that are ``None`` or usual are not typed.
+    """
+    typed = ["palm-cache", *words]
+    for name, value in options.items():
+        given = [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
+        if given != [USUAL.get(name)]:
+            typed += [word for item in given for word in (f"--{name.replace('_', '-')}", item)]
+    return shlex.join(typed)
+
+
 def extract_command(dataset: str, encoder: str | None = None, features: Place | None = None) -> str:
     """Return the command that makes a store, of ``mini`` and below ``data/features`` unless named."""
-    words = ["palm-cache", "extract", "--dataset", dataset]
-    if encoder not in (None, "mini"):
-        words += ["--encoder", str(encoder)]
-    if features is not None and str(features) != FEATURES:
-        words += ["--features", str(features)]
-    return shlex.join(words)
+    return command_line("extract", dataset=dataset, encoder=encoder, features=features)
 
 
 def command_of_store(store: Place) -> str:

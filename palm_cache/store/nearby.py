@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from palm_cache.store.layout import (
     SHARED_FILE,
     STORE_ENDING,
     STORE_ROOT,
+    command_line,
     command_of_store,
     extract_command,
 )
@@ -127,7 +127,8 @@ def heads_file(given: AnyPath) -> Path:
 
 def absent_heads(path: Path) -> StoreError:
     """Return the error that there are no heads at a path, with what may have been meant."""
-    return StoreError(_absence(path, HEADS, "fit some with: palm-cache fit"))
+    store = path if (path / STORE_ROOT).is_file() else None
+    return StoreError(_absence(path, HEADS, f"fit some with: {command_line('fit', store=store)}"))
 
 
 def absent_store(path: Place) -> AbsentStoreError:
@@ -163,5 +164,5 @@ def _command(path: Place) -> str:
     if path.name.endswith(STORE_ENDING) and path.parent.name:
         return command_of_store(path)
     if path.suffix == ".h5" and path.is_file():
-        return shlex.join(["palm-cache", "store", "export", str(path), str(path.with_suffix(STORE_ENDING))])
+        return command_line("store", "export", str(path), str(path.with_suffix(STORE_ENDING)))
     return extract_command(str(path) if path.name and path.is_dir() else "NAME_OR_DIR")

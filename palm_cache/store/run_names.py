@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from palm_cache.errors import UnknownNameError
+from palm_cache.types import ALL_TEMPLATES, DESCRIPTIONS
 from palm_cache.types.runs import Run, parse_shots, spell_shots
 
 PREFERRED_HEAD = "palm"
@@ -29,6 +30,14 @@ def split_run_name(name: str) -> tuple[str, int, int, int]:
 def without_variant(name: str) -> str:
     """Return a run's name, or what of it is given, without its variant."""
     return re.sub(r"@.*?(?=-(?:\d+|all)shots|$)", "", name)
+
+
+def parse_variant(variant: str) -> dict[str, object]:
+    """Return the options that a variant names: ``lr=0.005`` is one. Of a prompt it knows the hash alone."""
+    options: dict[str, object] = {**dict(pair.split("=", 1) for pair in variant.split(",") if "=" in pair)}
+    if options.get("template", ALL_TEMPLATES) not in (ALL_TEMPLATES, DESCRIPTIONS):
+        options["template"] = "TEXT"
+    return options
 
 
 def run_named(name: str, dataset: str, encoder: str) -> Run:

@@ -19,7 +19,7 @@ from torch import Tensor
 from palm_cache.errors import DamagedStoreError, DataError, StoreError, reason_of
 from palm_cache.store.atomic import parse_json, replacing
 from palm_cache.store.hdf5 import DAMAGE, members, reading, tensor, writing
-from palm_cache.store.layout import check_name
+from palm_cache.store.layout import check_name, command_line
 from palm_cache.store.run_names import split_run_name
 from palm_cache.types.runs import ALL_SHOTS, method, spell_shots
 
@@ -151,7 +151,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     DataError
         If columns are missing, or a cell is not what its column holds: row and column are named.
     """
-    return _read_table(path, _SCORES, "scores", "palm-cache fit or palm-cache evaluate")
+    return _read_table(path, _SCORES, "scores", command_line("fit", out=path.parent))
 
 
 def tell_apart(
@@ -192,7 +192,7 @@ def read_prompts(path: Path) -> pd.DataFrame:
     DataError
         As :func:`read_scores`.
     """
-    return _read_table(path, _PROMPTS, "scores of prompts", "palm-cache prompts")
+    return _read_table(path, _PROMPTS, "scores of prompts", command_line("prompts", out=path.parent))
 
 
 def _write_table(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -264,7 +264,8 @@ def read_predictions(path: Path) -> list[RunPrediction]:
         If it cannot be read, its seal does not hold, or a run's arrays do not fit together.
     """
     if not path.exists():
-        raise StoreError(f"{path}: no predictions here; make them with: palm-cache evaluate")
+        remedy = command_line("evaluate", out=path.parent)
+        raise StoreError(f"{path}: no predictions here; make them with: {remedy}")
     try:
         with reading(path) as (file, intact):
             if not intact and "format_version" in file.attrs:
@@ -277,7 +278,8 @@ def read_predictions(path: Path) -> list[RunPrediction]:
             ]
     except (*DAMAGE, DataError) as error:
         raise DamagedStoreError(
-            f"{path}: not readable ({reason_of(error)}); remove it and run palm-cache evaluate"
+            f"{path}: not readable ({reason_of(error)}); remove it and make it anew with: "
+            f"{command_line('evaluate', out=path.parent)}"
         ) from error
 
 

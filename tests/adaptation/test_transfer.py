@@ -13,7 +13,7 @@ from palm_cache.adaptation.fit import fit_store
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.adaptation.transfer import shared_classes, transfer_heads
-from palm_cache.errors import DataError, StaleStoreError
+from palm_cache.errors import DataError, EncoderError, StaleStoreError
 from palm_cache.params import FitParams
 from palm_cache.store.heads import read_heads
 from palm_cache.types import Features
@@ -41,6 +41,13 @@ def places(tmp_path: Path) -> tuple[Path, Path, Features]:
     target = other_dataset(features)
     heads = fit_store(write_sample(tmp_path / "own.zarr", features), tmp_path / "runs", PARAMS).heads_file
     return heads, write_sample(tmp_path / "others.zarr", target, hashes(1000, 120)), target
+
+
+def test_heads_on_joined_encoders_are_refused(places: tuple[Path, Path, Features], tmp_path: Path) -> None:
+    other = write_sample(tmp_path / "clap-x.zarr", replace(make_features(), encoder="clap:me/x"))
+    heads = fit_store(tmp_path / "own.zarr", tmp_path / "joined", PARAMS, partners=[other]).heads_file
+    with pytest.raises(EncoderError, match="its heads read joined encoders"):
+        transfer_heads(heads, places[1])
 
 
 def test_heads_are_scored_on_the_classes_that_both_have(places: tuple[Path, Path, Features]) -> None:

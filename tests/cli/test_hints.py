@@ -66,7 +66,7 @@ def test_a_store_that_is_none_is_told_with_those_that_are_meant(project: Path, g
         ("runs/Tones/mimi", f"no heads here; did you mean {HEADS}?"),
         (STORE, f"a feature store, no heads; did you mean {HEADS}?"),
         ("Tones", f"no heads here; did you mean {HEADS}?"),
-        (OTHER, "a feature store, no heads; fit some with: palm-cache fit"),
+        (OTHER, f"a feature store, no heads; fit some with: palm-cache fit --store {OTHER}"),
     ],
 )
 def test_heads_that_are_none_are_told_with_those_that_are_meant(project: Path, given: str, told: str) -> None:
@@ -252,7 +252,7 @@ def test_a_file_of_another_name_is_never_said_to_be_removed(project: Path) -> No
     Path("own/night.h5").write_bytes(b"RIFF")
     assert fail("calibrate", "own/night.h5").endswith("; give a heads.h5 or its folder")
     Path(HEADS).write_bytes(b"RIFF")
-    assert fail("calibrate", HEADS).endswith("; remove it and fit again with: palm-cache fit")
+    assert fail("calibrate", HEADS).endswith("; remove it and fit again with: palm-cache fit --dataset Tones")
 
 
 def test_a_store_without_its_option_is_told_as_a_store(project: Path) -> None:

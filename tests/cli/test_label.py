@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -78,8 +79,9 @@ def test_from_a_drive_of_recordings_to_a_classifier(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     recordings = write_recordings(tmp_path / "night")
     label_by_ear(monkeypatch, kind_of)
-    succeed("extract", "--dataset", "night", "--window", "1")
-    store = "data/features/night/mini.zarr"
+    features = ("--features", "my stores")
+    succeed("extract", "--dataset", "night", "--window", "1", *features)
+    store = "my stores/night/mini.zarr"
     done = succeed("label", store, "--labels", "kinds.csv", "--no-browser")
     said = done.stderr.splitlines()
     assert said[0] == f"labelling 27 rows of night ({store}), 0 labelled so far"
@@ -89,13 +91,14 @@ def test_from_a_drive_of_recordings_to_a_classifier(tmp_path: Path, monkeypatch:
     told = done.stdout.splitlines()
     assert told[1:] == [
         "20 rows labelled in kinds.csv",
-        f"a classifier of them: palm-cache extract --dataset kinds.csv --root {recordings}",
+        f"a classifier of them: palm-cache extract --dataset kinds.csv --root {recordings} "
+        "--features 'my stores'",
     ]
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".lock"] == []
-    words = told[-1].partition(": palm-cache ")[2].split()
-    made = "20 clips -> data/features/kinds/mini.zarr (0 embedded now, 20 known)\n"
+    words = shlex.split(told[-1].partition(": palm-cache ")[2])
+    made = "20 clips -> my stores/kinds/mini.zarr (0 embedded now, 20 known)\n"
     assert succeed(*words).stdout == made
-    every = ("fit", "--dataset", "kinds", "--head", "gda", "--shots", "all")
+    every = ("fit", "--dataset", "kinds", *features, "--head", "gda", "--shots", "all")
     scores = json.loads(succeed(*every, "--json").stdout)
     assert scores[0]["accuracy"] > 0.9
     assert scores[0]["folds"] == 5

@@ -27,6 +27,7 @@ from palm_cache.types import Features
 from palm_cache.types.runs import Training
 
 FEATURES = make_features(noise=1.5, failed=(5,))
+STORE = Path("data/features/clusters/mini.zarr")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def file(tmp_path: Path, predictions: list[RunPrediction]) -> Path:
 
 def test_a_run_speaks_about_the_test_clips_of_its_fold(file: Path, predictions: list[RunPrediction]) -> None:
     wanted = next(one for one in predictions if one.run == "palm@epochs=2-4shots-fold2-seed1")
-    verdicts = read_run(file, wanted.run, FEATURES)
+    verdicts = read_run(file, wanted.run, FEATURES, STORE)
     assert verdicts.run == wanted.run
     np.testing.assert_array_equal(np.flatnonzero(verdicts.said >= 0), sorted(wanted.rows.tolist()))
     np.testing.assert_array_equal(verdicts.said[wanted.rows], wanted.logits.argmax(dim=1))
@@ -55,7 +56,7 @@ def test_a_run_speaks_about_the_test_clips_of_its_fold(file: Path, predictions: 
 def test_without_its_fold_a_run_speaks_about_every_usable_clip(
     file: Path, predictions: list[RunPrediction]
 ) -> None:
-    verdicts = read_run(file, "palm-4shots-seed1", FEATURES)
+    verdicts = read_run(file, "palm-4shots-seed1", FEATURES, STORE)
     np.testing.assert_array_equal(verdicts.said >= 0, FEATURES.usable)
     for one in predictions:
         if one.run.startswith("palm@epochs=2-4shots") and one.run.endswith("seed1"):
@@ -66,7 +67,7 @@ def test_where_folds_overlap_the_first_speaks(tmp_path: Path, predictions: list[
     first = predictions[0]
     second = replace(first, run=first.run.replace("fold1", "fold2"), logits=first.logits.flip(1))
     write_predictions(tmp_path / "p.h5", [second, first])
-    verdicts = read_run(tmp_path / "p.h5", None, FEATURES)
+    verdicts = read_run(tmp_path / "p.h5", None, FEATURES, STORE)
     np.testing.assert_array_equal(verdicts.said[first.rows], first.logits.argmax(dim=1))
 
 
@@ -84,7 +85,7 @@ def test_the_ten_nearest_other_clips_vote() -> None:
 
 
 def test_confusions_count_what_scikit_learn_counts(file: Path) -> None:
-    verdicts = read_run(file, "palm-2shots-seed0", FEATURES)
+    verdicts = read_run(file, "palm-2shots-seed0", FEATURES, STORE)
     tested = verdicts.said >= 0
     labels = FEATURES.labels.numpy()
     matrix = confusion_matrix(labels[tested], verdicts.said[tested])
@@ -110,19 +111,19 @@ def test_a_run_must_be_named_where_there_are_several(file: Path) -> None:
         ParameterError,
         match="with run: palm@epochs=2-2shots-seed0, palm@epochs=2-2shots-seed1",
     ):
-        read_run(file, None, FEATURES)
+        read_run(file, None, FEATURES, STORE)
     with pytest.raises(UnknownNameError, match="did you mean palm-2shots-seed1"):
-        read_run(file, "plam-2shots-seed1", FEATURES)
+        read_run(file, "plam-2shots-seed1", FEATURES, STORE)
 
 
 def test_predictions_that_are_not_there_say_how_to_make_them(tmp_path: Path, file: Path) -> None:
-    with pytest.raises(StoreError, match="no predictions here; make them with: palm-cache evaluate"):
-        read_run(tmp_path / "none.h5", None, FEATURES)
+    with pytest.raises(StoreError, match="no predictions for clusters/mini; make them with: palm-cache fit"):
+        read_run(tmp_path / "none.h5", None, FEATURES, STORE)
     with pytest.raises(StoreError, match="no predictions for birds/clap-x; make them with: palm-cache fit"):
-        read_run(file, None, replace(FEATURES, dataset="birds", encoder="clap:laion/x"))
+        read_run(file, None, replace(FEATURES, dataset="birds", encoder="clap:laion/x"), STORE)
     file.write_bytes(file.read_bytes()[:900])
     with pytest.raises(DamagedStoreError, match="not readable"):
-        read_run(file, None, FEATURES)
+        read_run(file, None, FEATURES, STORE)
 
 
 def changed(what: str) -> Features:
@@ -139,4 +140,4 @@ def changed(what: str) -> Features:
 @pytest.mark.parametrize("what", ["labels", "classes", "clips", "failures"])
 def test_predictions_of_another_state_of_the_store_are_refused(file: Path, what: str) -> None:
     with pytest.raises(StaleStoreError, match="made on another state of the clusters store"):
-        read_run(file, "palm-2shots-seed0", changed(what))
+        read_run(file, "palm-2shots-seed0", changed(what), STORE)

@@ -123,7 +123,7 @@ def predictions(dataset: str = "demo", class_names: tuple[str, ...] = ("dog", "c
 def test_predictions_add_intervals_comparisons_recall_and_confusion(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.csv", scores_table())
     alone = write_report(tmp_path)[0].read_text(encoding="utf-8")
-    assert "predictions.h5 (make it with: palm-cache evaluate)" in alone
+    assert "predictions.h5 (make it with: palm-cache evaluate" in alone
     write_predictions(tmp_path / "predictions.h5", predictions())
     page = write_report(tmp_path)[0]
     text = (page.parent / "report.md").read_text(encoding="utf-8")
