@@ -19,21 +19,10 @@ T = TypeVar("T")
 def ask_hub(
     question: Callable[[HfApi], T], complain: Callable[[str], PalmCacheError], endpoint: str | None = None
 ) -> T:
-    """Ask the hub one question, once.
+    """Ask the hub, or the one at ``endpoint``, one question, once.
 
-    Parameters
-    ----------
-    question : callable
-        Given the client; should pass it :data:`HUB_TIMEOUT`.
-    complain : callable
-        Makes the error from what :func:`refusal` says.
-    endpoint : str, optional
-        Another hub than the one that the environment names.
-
-    Raises
-    ------
-    PalmCacheError
-        What ``complain`` made: the hub is out of reach, or does not have it.
+    The question is given the client and should pass it :data:`HUB_TIMEOUT`. ``complain`` makes the error from
+    what :func:`refusal` says: the hub is out of reach, or does not have it.
     """
     from huggingface_hub import HfApi
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError, StoreError
 from palm_cache.extraction.known_files import KnownFiles
+from palm_cache.extraction.takeover import format1_header
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.format1 import format1_header
 from palm_cache.store.writing import SMALL_ROWS
 from palm_cache.types import ClipTable, Place
 

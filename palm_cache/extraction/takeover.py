@@ -1,17 +1,35 @@
-"""What a store of format 1 knows, taken into the cache, as far as its sounds were read as they are today."""
+"""Stores of format 1, as earlier versions wrote them: what they know is taken into the cache, once.
+
+As far, that is, as their sounds were read as they are today.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, cast
+
 import numpy as np
 import soundfile
+import zarr
+from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError
 from palm_cache.extraction.audio import open_regular
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.reading import read_file
+from palm_cache.store.atomic import parse_json
 from palm_cache.store.cache import Cache
-from palm_cache.store.format1 import format1_embeddings
+from palm_cache.store.layout import STORE_ROOT
+from palm_cache.store.places import folder
 from palm_cache.types import Clip, Clips, Place
+
+CHUNK_CLIPS = 64
+"""Rows of a chunk, whose file of ``audio`` was written last: where it is, the chunk is complete."""
+
+
+def format1_header(path: Place) -> dict[str, object]:
+    """Return the attributes of a store of format 1."""
+    return dict(parse_json(folder(path).read(STORE_ROOT))["attributes"])
 
 
 def take_over(store: Place, clips: Clips, embedder: Embedder, cache: Cache) -> int:
@@ -26,7 +44,7 @@ def take_over(store: Place, clips: Clips, embedder: Embedder, cache: Cache) -> i
         if outcome.content:
             rows[outcome.content] = outcome.row
     taken = 0
-    for keys, embeddings in format1_embeddings(store):
+    for keys, embeddings in _embeddings(store):
         fit = [
             row
             for row, key in enumerate(keys)
@@ -52,3 +70,32 @@ def _read_as_before(clip: Clip, embedder: Embedder) -> bool:
     return not any(
         piece.error or piece.heard.channels_alone for piece in read_file([(0, clip)], embedder.cut)
     )
+
+
+def _embeddings(path: Place) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Yield content hashes (n, 32) and embeddings (n, views, dim) of a store of format 1, chunk by chunk.
+
+    What is missing, damaged, or had no embedding is left out.
+    """
+    where = folder(path)
+    files = where.files()
+    try:
+        group = zarr.open_group(where.zarr(), mode="r", zarr_format=3)
+        audio, hashes, errors = (cast(Any, group[name]) for name in ("audio", "content_sha256", "error"))
+        n_rows = audio.shape[0]
+    except (ValueError, KeyError, TypeError, OSError):
+        return
+    for start in range(0, n_rows, CHUNK_CLIPS):
+        number, rows = start // CHUNK_CLIPS, slice(start, start + CHUNK_CLIPS)
+        if f"audio/c/{number}/0/0" not in files:
+            continue
+        try:
+            embeddings = np.asarray(audio[rows], np.float32)
+            known = [(str(sha), str(error)) for sha, error in zip(hashes[rows], errors[rows], strict=True)]
+        except (ValueError, KeyError, TypeError, RuntimeError, OSError):
+            continue
+        # Where a file was lost in copying zeros are read, which no encoder gives.
+        sound = np.isfinite(embeddings).all(axis=(1, 2)) & (np.abs(embeddings).max(axis=2) > 0).all(axis=1)
+        good = [row for row, (sha, error) in enumerate(known) if len(sha) == 64 and not error and sound[row]]
+        keys = np.frombuffer(b"".join(bytes.fromhex(known[row][0]) for row in good), np.uint8)
+        yield keys.reshape(-1, 32), embeddings[good]

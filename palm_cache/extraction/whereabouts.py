@@ -28,20 +28,9 @@ def roots_of(header: StoreHeader) -> list[Place]:
 
 
 def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None) -> dict[str, Place]:
-    """Find the files of some rows; what is not there, or not inside the dataset, is left out.
+    """Find the files of some rows by their paths inside the dataset, in its ``root`` or where it lay.
 
-    Parameters
-    ----------
-    header : StoreHeader
-    names : iterable of str
-        Paths inside the dataset, as the store holds them.
-    root : Place, optional
-        Where the dataset lies now, if not where it lay.
-
-    Returns
-    -------
-    dict
-        Files by name.
+    What is not there, or not inside the dataset, is left out.
     """
     written = {name: as_written(name) for name in names}
     missing = {name: path for name, path in written.items() if _stays_inside(path)}

@@ -31,12 +31,9 @@ DEEPEST_JSON = 32
 
 @contextmanager
 def write_errors(path: Place, parameter: str = "out") -> Iterator[None]:
-    """Turn an error of writing inside the block into one line about ``path``.
+    """Turn an error of writing inside the block into one line about ``path``, its reason and the next step.
 
-    Raises
-    ------
-    OutputError, PlaceError
-        Naming the path, the reason and the next step.
+    Raises ``OutputError``, or ``PlaceError`` where a remote place cannot be reached.
     """
     try:
         with reaching(path):
@@ -47,13 +44,7 @@ def write_errors(path: Place, parameter: str = "out") -> Iterator[None]:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """Read JSON that anybody may have written.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or nested deeper than any of ours.
-    """
+    """Read JSON that anybody may have written; raises ``ValueError`` if it is none, or nested too deeply."""
     with suppress(RecursionError):
         value = json.loads(content)
         if _depth(value) <= DEEPEST_JSON:
@@ -79,12 +70,9 @@ def _advice(error: OSError, parameter: str) -> str:
 
 @contextmanager
 def replacing(path: Place, parameter: str = "out") -> Iterator[Path]:
-    """Give a temporary path and put what is written there in the place of ``path`` when the block succeeds.
+    """Give a temporary path, and put what is written there in the place of ``path`` when the block succeeds.
 
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
+    Raises ``OutputError`` if the file cannot be written.
     """
     check_target(path, parameter)
     where = folder(path.parent)
@@ -102,13 +90,7 @@ def clear_left_behind(where: Folder, ours: Callable[[str], object]) -> None:
 
 
 def check_target(path: Place, parameter: str) -> None:
-    """Make sure that a file may be written at a place: in no folder's, and in no recording's.
-
-    Raises
-    ------
-    OutputError
-        If it has no name of its own, is a folder, or is called like audio, which nothing here writes.
-    """
+    """Raise ``OutputError`` for what is a folder, has no name, or is called like a recording."""
     elsewhere = f"; name another file with `{parameter}`" if parameter else ""
     if is_audio_name(named(path).name):
         raise OutputError(f"{path}: is called like a recording, and none is written over{elsewhere}")
@@ -156,13 +138,7 @@ class GrowingFile:
 
 @contextmanager
 def alone_in(results: Path, parameter: str = "out") -> Iterator[None]:
-    """Wait until no other process adds to the results in a folder, and keep the others waiting meanwhile.
-
-    Raises
-    ------
-    OutputError
-        If nothing can be written there.
-    """
+    """Wait until no other process adds to the results in a folder, and keep the others waiting meanwhile."""
     where = folder(results)
     with ExitStack() as stack:
         with write_errors(results, parameter):
@@ -174,21 +150,9 @@ def alone_in(results: Path, parameter: str = "out") -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, competitor: str, parameter: str = "out") -> Iterator[None]:
-    """Keep a second process of this machine off a file that is about to be written.
+    """Keep a second process of this machine off a file; the system frees the lock when this one dies.
 
-    The system frees the lock when the process dies.
-
-    Parameters
-    ----------
-    competitor : str
-        What the other process does, for the message.
-
-    Raises
-    ------
-    StoreError
-        If another process holds the lock.
-    OutputError
-        If nothing can be written there.
+    Raises ``StoreError`` if another process holds it: ``competitor`` says what that does.
     """
     with ExitStack() as stack:
         with write_errors(path, parameter):

@@ -92,18 +92,14 @@ class Cache:
 
     Parameters
     ----------
-    root : Place
-        The folder of all recipes.
-    kind : str
-        ``audio``, ``text`` or ``files``.
+    root, kind : Place, str
+        The folder of all recipes; ``audio``, ``text`` or ``files``.
     recipe : mapping
         What decides the values; its hash names the folder.
     shape, dtype :
         Of one value.
-    by : str
-        What finds failures now: those that another version of it found count for nothing.
-    retry : bool
-        Whether all failures that are there now count for nothing.
+    by, retry : str, bool
+        What finds failures now, and whether it tries again: those of other versions count for nothing.
     """
 
     root: Place
@@ -234,10 +230,7 @@ class Cache:
     def take(self, keys: Keys) -> NDArray[Any]:
         """Return the values of keys, shape (n, *shape).
 
-        Raises
-        ------
-        UnknownContentError
-            If one is not known, or what held it is damaged; what is damaged has been dropped by then.
+        Raises ``UnknownContentError`` if one is not known, or what held it is damaged and has been dropped.
         """
         for _ in range(3):  # another process may merge segments meanwhile
             found = self.look_up(keys)
@@ -256,19 +249,13 @@ class Cache:
     def add(
         self, keys: Keys, values: NDArray[Any], failures: Mapping[int, RecordedFailure] | None = None
     ) -> None:
-        """Write a segment.
+        """Write a segment; raises ``OutputError``.
 
         Parameters
         ----------
-        keys : (n, 32) uint8
-        values : (n, *shape)
+        keys, values : arrays, (n, 32) uint8 and (n, *shape)
         failures : mapping of int to RecordedFailure, optional
             By position; the values there are not looked at.
-
-        Raises
-        ------
-        OutputError
-            If it cannot be written.
         """
         if not len(keys):
             return
@@ -281,12 +268,7 @@ class Cache:
     def merge(self) -> None:
         """Make few large segments of many small ones, unless another process is at it.
 
-        What processes that were killed have left of files is removed.
-
-        Raises
-        ------
-        OutputError
-            If that cannot be written; nothing is lost then.
+        What processes that were killed have left of files is removed. Nothing is lost by an ``OutputError``.
         """
         clear_left_behind(self.folder, is_cache_file)
         if sum(size < self._large for size in self._files().values()) < 2:

@@ -1,17 +1,8 @@
 """Feature stores in other places and formats, for those who want the embeddings and not us.
 
-========== ==========================================================================================
-``.zarr``  the same store, file by file, here or behind a URL; or an exported ``.h5`` back again
-``.h5``    every array under its own name, ``class_names``, ``templates``, and the attributes as JSON in
-           ``header``
-``.npz``   the same, read whole by ``numpy.load``; a fold's rows are ``fold_1_train``, ``fold_1_test`` ...
-``.parquet`` a row per clip: path, start, end, label, class name, hash, error, ``embedding`` (further views
-           ``embedding_1`` ...), and per fold ``fold_1`` ...: train, test or both; the attributes as JSON in
-           the metadata ``palm_cache``; no text embeddings, and not the order of the folds' tables
-========== ==========================================================================================
-
-Every checksum is read on the way, and what is written appears whole or not at all. An ``.h5`` that is read
-back may come from anybody: nothing in it may point elsewhere or claim more than it holds.
+What each format holds, ``docs/pages/elsewhere.md`` says. Every checksum is read on the way, and what is
+written appears whole or not at all. An ``.h5`` that is read back may come from anybody: nothing in it may
+point elsewhere or claim more than it holds.
 """
 
 from __future__ import annotations

@@ -184,12 +184,7 @@ class FeatureStore(StoreRoot):
     def read(self) -> Features:
         """Read the whole store.
 
-        Raises
-        ------
-        StoreError
-            If it has been replaced meanwhile.
-        DamagedStoreError
-            If bytes are missing or fail their checksum.
+        Raises ``StoreError`` if it has been replaced meanwhile, ``DamagedStoreError`` where bytes fail.
         """
         import torch
 

@@ -16,18 +16,7 @@ FORMAT1_PREPROCESSING = 1
 
 
 def fingerprint(content: Mapping[str, object]) -> str:
-    """Hash a recipe.
-
-    Parameters
-    ----------
-    content : mapping
-        JSON-serialisable: see ``palm_cache.extraction.recipe``.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits. The same on every machine.
-    """
+    """Return a hash of what can be JSON, 64 hexadecimal digits; the same on every machine."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

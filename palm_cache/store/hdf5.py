@@ -26,14 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DAMAGE = (
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    MemoryError,
+    *(OSError, LookupError, ValueError, TypeError, AttributeError),
+    *(RuntimeError, ArithmeticError, MemoryError),
 )
 """What reading raises where bytes are not what they were, or never were what they should be."""
 
@@ -53,17 +47,8 @@ _SEAL = b"palm-cache, sha256 of all behind this block: "
 def writing(path: Path, *, edit: bool = False) -> Iterator[h5py.File]:
     """Give an HDF5 file in memory and write it, sealed, when the block succeeds.
 
-    Parameters
-    ----------
-    edit : bool
-        Whether it is the file that is there, to be changed; one that bears no seal gets none.
-
-    Raises
-    ------
-    OSError
-        If the file that is to be changed cannot be read, or is no HDF5.
-    OutputError
-        If it cannot be written.
+    With ``edit`` it is the file that is there, to be changed: one that bears no seal gets none, and an
+    ``OSError`` says that it cannot be read. An ``OutputError`` says that it cannot be written.
     """
     buffer = BytesIO(_content(path) if edit else b"")
     # Of this format on HDF5 keeps checksums of what holds a file together.
@@ -105,10 +90,7 @@ class _Unfailing(FileIO):
 def growing(path: Path) -> Iterator[h5py.File]:
     """Give an HDF5 file that is written as it is filled: for what is too large for memory.
 
-    Raises
-    ------
-    OSError
-        If it cannot be written: HDF5 itself would end the process.
+    Where it cannot be written, that is an ``OSError``: HDF5 itself would end the process.
     """
     with _Unfailing(path, "w+") as target:
         try:
@@ -122,13 +104,7 @@ def growing(path: Path) -> Iterator[h5py.File]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[tuple[h5py.File, bool]]:
-    """Open an HDF5 file, and tell whether it bears a seal and is what was sealed.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read, or is no HDF5.
-    """
+    """Open an HDF5 file, and tell whether it bears a seal that holds; raises ``OSError``."""
     content = _content(path)
     intact = content[:_BLOCK] == _sealed(memoryview(content)[_BLOCK:])
     with h5py.File(BytesIO(content)) as file:
@@ -142,13 +118,7 @@ def _content(path: Path) -> bytes:
 
 
 def members(group: h5py.Group) -> dict[str, h5py.Group | h5py.Dataset]:
-    """Return what lies in a group itself.
-
-    Raises
-    ------
-    ValueError
-        If something in it points elsewhere, into another file perhaps.
-    """
+    """Return what lies in a group; raises ``ValueError`` if something there points elsewhere."""
     links, names = group.id.links, list(group)
     for name in names:
         if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
@@ -164,13 +134,7 @@ def attributes(group: h5py.Group) -> dict[str, Any]:
 
 
 def tensor(member: h5py.Group | h5py.Dataset) -> Tensor:
-    """Return the numbers of a dataset.
-
-    Raises
-    ------
-    ValueError
-        If it is no plain array of finite numbers in this file, or claims to be larger than what is stored.
-    """
+    """Return the numbers of a dataset; raises ``ValueError`` if not all are finite."""
     values = array(member)
     if not np.isfinite(values).all():  # torch would ask all its threads
         raise ValueError(f"{member.name} holds NaN or infinity")
@@ -180,7 +144,10 @@ def tensor(member: h5py.Group | h5py.Dataset) -> Tensor:
 
 
 def array(member: h5py.Group | h5py.Dataset) -> NDArray[Any]:
-    """Return the same as an array that may hold any numbers."""
+    """Return the numbers of a dataset.
+
+    Raises ``ValueError`` if it is no plain array in this file, or claims to be larger than what is stored.
+    """
     kind = member.id.get_type() if isinstance(member, h5py.Dataset) else None
     if kind is None or kind.get_class() not in _NUMBERS:
         raise ValueError(f"{member.name} is not an array of numbers")

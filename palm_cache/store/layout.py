@@ -44,12 +44,9 @@ CACHE = ".cache"
 
 
 def check_name(name: str, what: str) -> str:
-    """Return a name that is about to become a part of a path, if it is one: names are read from files.
+    """Return a name that is about to become a part of a path: names are read from files.
 
-    Raises
-    ------
-    DataError
-        If it would lead elsewhere, or no file can be called that.
+    Raises ``DataError`` if it would lead elsewhere, or no file can be called that.
     """
     odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
     if Path(name).name != name or name in ("", "..") or "/" in name or odd:
@@ -78,13 +75,7 @@ def joined_spec(encoders: Iterable[str]) -> str:
 
 
 def store_path(features: Place, dataset: str, encoder: str) -> Place:
-    """Return the place of a feature store in a folder of stores; ``encoder`` is a spec.
-
-    Raises
-    ------
-    DataError
-        If dataset or encoder cannot be the name of a file.
-    """
+    """Return the place of an encoder spec's store in a folder of stores; raises as :func:`check_name`."""
     return features / check_name(dataset, "dataset") / f"{check_name(slug(encoder), 'encoder')}.zarr"
 
 

@@ -24,20 +24,14 @@ UNFINISHED_MARK = "unfinished palm-cache feature store"
 
 
 class StoreRoot:
-    """What a feature store says of itself, without its arrays; opened by its constructor.
-
-    Parameters
-    ----------
-    path : Place
-        The store's folder.
+    """What a feature store says of itself, without its arrays; opened by its constructor, from its folder.
 
     Raises
     ------
     PlaceError
         If it is remote and cannot be reached.
-    StoreError
-        If it may not be read, or its format is not this version's: an ``AbsentStoreError`` if there is none,
-        an ``OlderFormatError`` if it is an older one.
+    AbsentStoreError, OlderFormatError, StoreError
+        If there is none, its format is another version's, or it may not be read.
     DamagedStoreError
         If its metadata are damaged.
     """
@@ -84,11 +78,8 @@ class StoreRoot:
     def file_problems(self, reads: Literal["nothing", "metadata", "everything"]) -> list[str]:
         """Hold the files of the store against its manifest; one line per problem.
 
-        Parameters
-        ----------
-        reads : str
-            Beside which files there are, and their sizes: the content of the small ones that describe the
-            others, or of all.
+        Beside which files there are, and their sizes, it reads the small ones that describe the others, or
+        all.
         """
         sizes = self.folder.files()
 

@@ -107,13 +107,7 @@ class Segment:
         return positions
 
     def block(self, number: int) -> bytes:
-        """Read a block of values.
-
-        Raises
-        ------
-        DamageError
-            If it fails its checksum.
-        """
+        """Read a block of values; raises ``DamageError`` if it fails its checksum."""
         if self.checksums is None:
             count = ceil(len(self.row) / self.block_rows)
             content = self.read(self.checksums_at, self.checksums_at + 4 * count)
@@ -143,10 +137,8 @@ def write(
         Hash of the recipe.
     keys : (n, 32) uint8
         At least one.
-    values : callable
-        From some positions to their values, (positions, ...).
-    value : dtype
-        Of one value, its shape included.
+    values, value : callable, dtype
+        From some positions to their values; the type of one, its shape included.
     failures : mapping of int to RecordedFailure
         By position; the values there mean nothing.
     """
@@ -190,17 +182,8 @@ def write(
 def parse(name: str, size: int, read: Read, head: bytes = b"") -> tuple[Segment, Keys]:
     """Read the head of a segment, everything but its values; also return its keys, in the order of ``row``.
 
-    Parameters
-    ----------
-    size : int
-        Bytes of the file.
-    head : bytes
-        What has been read of it already.
-
-    Raises
-    ------
-    DamageError
-        If it fails its checksum, or is no segment.
+    Of a file of ``size`` bytes ``head`` has been read already. Raises ``DamageError`` if it fails its
+    checksum, or is no segment.
     """
     head = head or read(0, HEAD_BYTES)
     try:

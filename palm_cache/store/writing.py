@@ -131,13 +131,7 @@ def _change_root(built: Path, **changes: object) -> None:
 
 
 def claimed_files(where: Folder) -> set[str]:
-    """Return the files of the store at a place, which may go when it is replaced.
-
-    Raises
-    ------
-    OutputError
-        If there is something that is not a feature store.
-    """
+    """Return the files of the store at a place, which may go; raises ``OutputError`` where others lie."""
     place = where.place
     with write_errors(place):
         try:

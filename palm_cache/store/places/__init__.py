@@ -65,10 +65,7 @@ def folder(where: Place) -> Folder:
 def place(text: str | PathLike[str] | Place) -> Place:
     """Turn what a user wrote, a path or a URL, into a place.
 
-    Raises
-    ------
-    ParameterError
-        If the URL's kind is not known, its library is not installed, or it names no folder.
+    Raises ``ParameterError`` if the URL's kind is not known, its library is missing, or it names no folder.
     """
     if not isinstance(text, str):
         return cast("Place", text) if hasattr(text, "fs") else Path(text)
@@ -105,12 +102,7 @@ def absolute(where: Place) -> Place:
 def opened(file: Place) -> OpenedFile:
     """Open a file for reading by descriptor; a remote one is fetched whole into an unnamed temporary file.
 
-    Raises
-    ------
-    OSError
-        If it cannot be opened.
-    PlaceError
-        If its place cannot be reached.
+    Raises ``OSError`` if it cannot be opened, ``PlaceError`` if its place cannot be reached.
     """
     if isinstance(file, Path):
         from palm_cache.store.places.local import LocalFile
@@ -150,17 +142,9 @@ def short(name: str) -> str:
 
 @contextmanager
 def reaching(where: object, *passing: type[OSError]) -> Iterator[None]:
-    """Turn what a remote file system raises into one line; errors of this machine's own pass.
+    """Turn what a remote file system raises into a ``PlaceError``; errors of this machine's own pass.
 
-    Parameters
-    ----------
-    *passing : type of OSError
-        Errors that are an answer, such as that a file is not there.
-
-    Raises
-    ------
-    PlaceError
-        Naming the place and the reason.
+    So do ``passing`` ones, which are an answer, such as that a file is not there.
     """
     try:
         yield

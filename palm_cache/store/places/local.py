@@ -57,13 +57,7 @@ class LocalFolder:
         return dict(_walk(str(self.place), ""))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the content of a file, or a part of it.
-
-        Raises
-        ------
-        FileNotFoundError
-            If it is not there.
-        """
+        """Return the content of a file, or a part of it; raises ``FileNotFoundError``."""
         with LocalFile(self.place / name) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a file", name)
@@ -184,10 +178,7 @@ class LocalFolder:
     def alone(self, name: str, seconds: float = 0) -> Iterator[bool]:
         """Tell, for the length of a block, whether no other process here is inside the same one.
 
-        Parameters
-        ----------
-        seconds : float
-            How long others are waited for; below 0 as long as it takes.
+        Others are waited for so many seconds, below 0 as long as it takes.
         """
         self.place.mkdir(parents=True, exist_ok=True)
         file = self.place / f".{short(name)}.lock"
