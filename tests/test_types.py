@@ -70,8 +70,9 @@ def test_clips_are_a_sequence_that_takes_a_few_dozen_bytes_each() -> None:
     last = Clip(Path("birds/site/009999.wav"), "site/009999.wav", 0)
     assert clips[-1] == clips[9_999] == clips[9_999:][0] == last
     assert [clip.name for clip in clips] == list(names)
-    with pytest.raises(IndexError):
-        clips[10_000]
+    for beyond in (10_000, -10_001):
+        with pytest.raises(IndexError):
+            clips[beyond]
 
 
 def test_clips_come_back_as_they_were_given() -> None:

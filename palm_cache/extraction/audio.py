@@ -104,15 +104,13 @@ def _check_regular(status: os.stat_result) -> None:
 
 
 def content_hash(file: BinaryIO) -> str:
-    """Return the sha256 of a file's content in hexadecimal and rewind it."""
-    # One read, if it is small: a block may end behind it, and what ends before the block is the last.
-    digest, block = hashlib.sha256(), min(HASHED_BYTES, 1 + os.fstat(file.fileno()).st_size)
+    """Return the sha256 of a file's content, as long as it is now, in hexadecimal and rewind it."""
+    digest, left = hashlib.sha256(), os.fstat(file.fileno()).st_size
     file.seek(0)
-    n_read = block
-    while n_read == block:
-        content = file.read(block)
+    # No more than there is: a small file is read once, and what looks into its header finds it in the buffer.
+    while content := file.read(min(HASHED_BYTES, left)):
         digest.update(content)
-        n_read = len(content)
+        left -= len(content)
     file.seek(0)
     return digest.hexdigest()
 

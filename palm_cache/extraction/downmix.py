@@ -120,7 +120,9 @@ def read_mono(sound: Sound, first: int, last: int, heard: SoundFacts) -> Tensor:
                 channels -= channels.mean(axis=1, keepdims=True)
                 products += channels @ channels.T
     mono = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if not np.isfinite(mono).all():
+    # The extremes of one channel are NaN or infinite if a sample is; a mean may be infinite by itself.
+    extremes = (heard.low, heard.high) if sound.channels == 1 else mono
+    if not np.isfinite(extremes).all():
         raise AudioError("NaN or infinity among the samples")
     loudest = _loudest_if_cancelled(products) if sound.channels > 1 else None
     if loudest is not None:

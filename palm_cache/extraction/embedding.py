@@ -240,7 +240,7 @@ class Embedder:
                 if waveform is None:
                     yield tag, None
                     continue
-                count = n_windows(len(waveform), self.cut.window)
+                count = n_windows(waveform.shape[0], self.cut.window)  # len() of a tensor is slow
                 alike = waiting.setdefault(count, [])
                 alike.append((tag, waveform))
                 if len(alike) == self.batch_size:

@@ -7,12 +7,15 @@ number of windows: memory is the same for ten clips and for ten million.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from math import nan
+from threading import Lock
 from typing import BinaryIO
 
 from torch import Tensor
@@ -27,6 +30,9 @@ from palm_cache.types import Clip
 
 STEP_FILES, STEP_STRETCHES = 16, 16
 """What a thread reads before it hands over: so many files, or so many stretches of long ones."""
+
+QUICK_SECONDS = 0.001
+"""Files that take less than this, one with another, are read by one thread at a time: see :class:`_Turns`."""
 
 IsWanted = Callable[[bytes], bool]
 """Told the key of a clip whose content has just been hashed, says whether it is to be embedded."""
@@ -99,13 +105,16 @@ def read_clips(
     PlaceError
         If a remote place cannot be reached.
     """
-    by_file = (list(own) for _, own in groupby(clips, key=lambda numbered: numbered[1].file))
+    # As text, which is needed anyway: to compare paths takes them apart first.
+    by_file = (list(own) for _, own in groupby(clips, key=lambda numbered: str(numbered[1].file)))
     step = STEP_FILES if n_clips is None else max(1, min(STEP_FILES, n_clips // (4 * n_readers)))
+
+    turns = _Turns()
 
     def begin() -> Iterator[tuple[Iterator[Piece], Future[tuple[list[Piece], bool]]]]:
         while files := list(islice(by_file, step)):
             reading = _read_files(files, cut, wanted)
-            yield reading, readers.submit(_advance, reading)
+            yield reading, readers.submit(turns.advance, reading)
 
     waiting = begin()
     begun = deque(islice(waiting, n_readers + -(-ahead // step)))
@@ -115,7 +124,7 @@ def read_clips(
             begun.extend(islice(waiting, 1))
             pieces, over = future.result()
             while not over:
-                future = readers.submit(_advance, reading)  # always one step ahead
+                future = readers.submit(turns.advance, reading)  # always one step ahead
                 yield from pieces
                 pieces, over = future.result()
             yield from pieces
@@ -124,8 +133,27 @@ def read_clips(
             future.cancel()
 
 
+class _Turns:
+    """Lets readers go one after the other as long as files take next to no time.
+
+    What a small file takes is mostly Python: readers side by side would hand its lock to and fro at every
+    call of the system, and be slower than one alone. Files that take longer, or wait for a disk, are read
+    side by side.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._quick = Lock(), False
+
+    def advance(self, reading: Iterator[Piece]) -> tuple[list[Piece], bool]:
+        """Read on until there is enough to hand over; whether that was all."""
+        with self._lock if self._quick else nullcontext():
+            begun = time.monotonic()
+            pieces, over = _advance(reading)
+            self._quick = time.monotonic() - begun < QUICK_SECONDS * len(pieces)
+        return pieces, over
+
+
 def _advance(reading: Iterator[Piece]) -> tuple[list[Piece], bool]:
-    """Read on until there is enough to hand over; whether that was all."""
     pieces, stretches = [], 0
     for piece in reading:
         pieces.append(piece)

@@ -25,15 +25,16 @@ class Made(Sequence[T]):
 
     @abstractmethod
     def _make(self, number: int) -> T:
-        """Return one of them."""
+        """Return one of them, counted from 0; raise IndexError behind the last."""
 
     @overload
     def __getitem__(self, number: int) -> T: ...
     @overload
     def __getitem__(self, number: slice) -> list[T]: ...
     def __getitem__(self, number: int | slice) -> T | list[T]:
-        chosen = range(len(self))[number]
-        return self._make(chosen) if isinstance(chosen, int) else list(map(self._make, chosen))
+        if isinstance(number, slice):
+            return list(map(self._make, range(len(self))[number]))
+        return self._make(number if number >= 0 else range(len(self))[number])
 
     def __iter__(self) -> Iterator[T]:
         return map(self._make, range(len(self)))
@@ -123,10 +124,10 @@ class Clips(Made[Clip]):
         return len(self.labels)
 
     def _make(self, number: int) -> Clip:
-        label, end = self.labels[number], self.ends[number]
+        label, end, name = self.labels[number], self.ends[number], self.names[number]
         return Clip(
-            self.root / self.paths[number],
-            self.names[number],
+            self.root / (name if self.paths is self.names else self.paths[number]),
+            name,
             None if label < 0 else label,
             self.starts[number],
             None if isnan(end) else end,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,31 @@ def test_a_clip_is_one_piece_and_its_file_is_closed(tmp_path: Path, monkeypatch:
     assert (piece.row, piece.last, piece.error) == (5, True, "")
     assert [tuple(waveform.shape) for waveform in piece.stretches] == [(5_600,)]
     assert [file.closed for file in files] == [True]
+
+
+@pytest.mark.parametrize(("quick", "at_once"), [(60.0, 1), (0.0, 2)])
+def test_quick_files_are_read_by_one_thread_at_a_time_others_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: float, at_once: int
+) -> None:
+    monkeypatch.setattr(reading, "QUICK_SECONDS", quick)
+    clip = clip_of(tmp_path, 0.1)
+    clips = [(row, replace(clip, file=clip.file.with_name(f"{row}.wav"))) for row in range(8 * STEP_FILES)]
+    for _, own in clips:
+        own.file.hardlink_to(clip.file)
+    inside, most = [], [0]
+
+    def wanted(key: bytes) -> bool:
+        inside.append(threading.get_ident())
+        time.sleep(0.002)
+        most.append(len(set(inside)))
+        inside.remove(threading.get_ident())
+        return True
+
+    with ThreadPoolExecutor(2) as readers:
+        pieces = read_clips(clips, CROP, wanted, readers=readers, n_readers=2, ahead=1)
+        assert [piece.row for piece in pieces] == [row for row, _ in clips]
+    # The first steps begin before anything is known.
+    assert max(most[3 * STEP_FILES :]) == at_once
 
 
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 1.01, 7.3])
