@@ -7,7 +7,8 @@ from typing import get_type_hints
 import pytest
 
 from palm_cache import params
-from palm_cache.params import FitParams, Params, Resources, override
+from palm_cache.cli.options import override
+from palm_cache.params import FitParams, Params, Resources
 from palm_cache.store.layout import command_of_store, extract_command
 from palm_cache.types import Help
 

@@ -21,12 +21,13 @@ from palm_cache.cli.options import (
     RunOption,
     StoreArgument,
     StoreOption,
+    override,
     takes,
 )
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
-from palm_cache.params import FitParams, Params, override
+from palm_cache.params import FitParams, Params
 from palm_cache.params.use import LoadingParams
 from palm_cache.store.layout import RUNS
 from palm_cache.types.runs import ALL_SHOTS, Training, spell_shots

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.options import takes
+from palm_cache.cli.options import override, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
-from palm_cache.params import BenchParams, Params, Recipe, override
+from palm_cache.params import BenchParams, Params, Recipe
 from palm_cache.params.use import LoadingParams
 
 if TYPE_CHECKING:

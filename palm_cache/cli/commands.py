@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from palm_cache.cli.help import help_text, usage
 from palm_cache.cli.terminal import say
-from palm_cache.errors import PalmCacheError, did_you_mean, near, visible
+from palm_cache.errors import PalmCacheError, ParameterError, did_you_mean, near, visible
 from palm_cache.store.layout import STORE_ENDING
 
 _SURROUNDINGS = (
@@ -80,18 +80,24 @@ class Command(TyperCommand):
                 error.message += f"; did you mean {meant}?"
             error.message = visible(error.message)
             raise
+        except ParameterError as error:  # of a check: see checks.py
+            raise typer.BadParameter(self._as_typed(error), ctx) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run; what was typed is called in errors as it was typed."""
         try:
             return super().invoke(ctx)
         except PalmCacheError as error:
-            typed: dict[str, Any] = {
-                item.name: item.metavar if item.param_type_name == "argument" else item.opts[0]
-                for item in self.params
-            }
-            error.args = (error.naming(typed),)
+            error.args = (self._as_typed(error),)
             raise
+
+    def _as_typed(self, error: PalmCacheError) -> str:
+        """Return the message of an error with what it names called as on the command line."""
+        typed: dict[str, Any] = {
+            item.name: item.metavar if item.param_type_name == "argument" else item.opts[0]
+            for item in self.params
+        }
+        return error.naming(typed)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what follows the command's name."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from palm_cache.cli.completion import complete_dataset
-from palm_cache.cli.options import RootOption, takes
+from palm_cache.cli.options import RootOption, override, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
 from palm_cache.errors import counted
-from palm_cache.params import ReadingParams, override
+from palm_cache.params import ReadingParams
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
     from palm_cache.extraction.datasets.card import DatasetCard

@@ -10,11 +10,10 @@ import typer
 from palm_cache.cli.checks import check_heads_file
 from palm_cache.cli.completion import PREDICTIONS, complete_predicted_run
 from palm_cache.cli.loading import load
-from palm_cache.cli.options import StoreArgument, choices, takes
+from palm_cache.cli.options import StoreArgument, choices, override, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, say, tell
 from palm_cache.errors import counted
-from palm_cache.params import override
 from palm_cache.params.use import LoadingParams, MapMethod
 
 COLOURS = "What clips are coloured by, if not their label or mistake"

@@ -11,7 +11,7 @@ import typer
 
 from palm_cache.cli.completion import complete_encoder
 from palm_cache.cli.loading import load
-from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, takes
+from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, override, takes
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, sigterm_as_ctrl_c, tell
@@ -23,7 +23,6 @@ from palm_cache.params import (
     Recipe,
     Resources,
     SynthesiseParams,
-    override,
 )
 from palm_cache.store.layout import FEATURES
 

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from palm_cache.cli.options import StoreArgument, takes
+from palm_cache.cli.options import StoreArgument, override, takes
 from palm_cache.cli.terminal import say, tell
 from palm_cache.errors import counted
-from palm_cache.params import override
 from palm_cache.params.use import LoadingParams
 
 

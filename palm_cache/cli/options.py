@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -20,7 +20,7 @@ from palm_cache.cli.completion import (
     complete_run,
     complete_store,
 )
-from palm_cache.errors import ParameterError, did_you_mean, near
+from palm_cache.errors import ParameterError, UnknownNameError, did_you_mean, near
 from palm_cache.params import BenchParams, FitParams, P, Params, PromptFiles, ReadingParams, Recipe, Resources
 from palm_cache.params.use import LoadingParams, PredictParams, RowFilter, SearchParams
 from palm_cache.types import Help
@@ -149,7 +149,7 @@ def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[.
     """Give a command an option for every field of some dataclasses that is annotated with its help.
 
     The command has a parameter for each dataclass; it is handed the given values by name, ``None`` for those
-    that were not given, as :func:`palm_cache.params.override` takes them.
+    that were not given, as :func:`override` takes them.
 
     Parameters
     ----------
@@ -184,11 +184,17 @@ def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[.
     return decorate
 
 
-def made(kind: type[P], values: Mapping[str, object]) -> P:
-    """Return parameters of the values that were given; what they refuse is wrong usage."""
+def override(params: P | type[P], **values: Any) -> P:
+    """Return parameters with those values in place that were given, which are not ``None``.
+
+    What they refuse makes no sense, whatever the data: that is wrong usage. What does not suit a dataset, an
+    encoder or a store is told later, and can be mended there.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
     try:
-        return kind(**{name: value for name, value in values.items() if value is not None})
-    except ParameterError as error:
+        return params(**given) if isinstance(params, type) else replace(params, **given)
+    except (ParameterError, UnknownNameError) as error:
+        kind = params if isinstance(params, type) else type(params)
         raise typer.BadParameter(error.naming({name: _option(kind, name) for name in values})) from None
 
 

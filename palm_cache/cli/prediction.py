@@ -15,12 +15,11 @@ from palm_cache.cli.checks import check_stores, require_heads
 from palm_cache.cli.chosen_run import say_which
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
-from palm_cache.cli.options import RunOption, made, takes
+from palm_cache.cli.options import RunOption, override, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.scored_rows import show_rows
 from palm_cache.cli.terminal import Json, say
 from palm_cache.errors import StoreError, counted
-from palm_cache.params import override
 from palm_cache.params.use import LoadingParams, PredictParams
 from palm_cache.store.layout import SHARED_ENDING
 from palm_cache.store.nearby import heads_file
@@ -108,7 +107,7 @@ def predict(
 
     palm-cache predict runs/demo/mini --store data/features/demo/mini.zarr --csv answers.csv
     """
-    settings = made(PredictParams, params)
+    settings = override(PredictParams, **params)
     loaded = override(LoadingParams(), **loading)
     if audacity is not None and not settings.timeline:
         raise typer.BadParameter("goes with --timeline", param_hint="--audacity")

@@ -11,12 +11,11 @@ import typer
 from palm_cache.cli.checks import check_searched_stores
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
-from palm_cache.cli.options import made, takes
+from palm_cache.cli.options import override, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.results import harmless
 from palm_cache.cli.terminal import Json, print_json, print_table, put, say, tell
 from palm_cache.errors import counted
-from palm_cache.params import override
 from palm_cache.params.use import LoadingParams, RowFilter, SearchParams
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def search(
 
     palm-cache search data/features/demo/mini.zarr --head runs/demo/mini --class siren
     """
-    query, kept = made(SearchParams, question), made(RowFilter, rows)
+    query, kept = override(SearchParams, **question), override(RowFilter, **rows)
     if csv is not None and as_json:
         raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")
     load("palm_cache.retrieval.find")

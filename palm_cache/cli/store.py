@@ -11,11 +11,11 @@ import typer
 from palm_cache.cli.checks import check_stores
 from palm_cache.cli.completion import complete_dataset, complete_store
 from palm_cache.cli.extraction import read_tables
-from palm_cache.cli.options import RootOption, StoreArgument, takes
+from palm_cache.cli.options import RootOption, StoreArgument, override, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
 from palm_cache.errors import counted
-from palm_cache.params import Params, Resources, override
+from palm_cache.params import Params, Resources
 from palm_cache.params.use import LoadingParams
 
 if TYPE_CHECKING:

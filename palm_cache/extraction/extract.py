@@ -26,7 +26,6 @@ from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recip
 from palm_cache.extraction.run import ROUNDS, RunningExtraction
 from palm_cache.extraction.takeover import take_over
 from palm_cache.extraction.work import audio_cache
-from palm_cache.extraction.workers import check_address
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.atomic import named
 from palm_cache.store.cache import Cache, UnknownContentError
@@ -78,13 +77,12 @@ class Extractor:
     UnknownNameError, EncoderError
         If the encoder cannot be loaded.
     ParameterError
-        If ``resources.cluster`` is no address of a cluster, or prompts are given and the encoder reads none.
+        If prompts are given and the encoder reads none.
     """
 
     def __init__(
         self, spec: str, recipe: Recipe, resources: Resources, prompts: Prompts | None = None
     ) -> None:
-        check_address(resources.cluster)
         self.prompts = prompts or Prompts()
         self.spec, self.recipe, self.resources = spec, recipe, resources
         self.encoder: Encoder = load_encoder(spec, recipe, device=resources.devices[0])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -71,19 +70,6 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int,
         with _ray(cluster) as workers:
             while calls_now := list(islice(calls, TASKS_A_WORKER * workers)):
                 yield from joblib.Parallel(-1)(calls_now)
-
-
-def check_address(cluster: str) -> None:
-    """Make sure that a cluster, if one is named at all, is ``dask://HOST:PORT`` or ``ray://HOST:PORT``.
-
-    Raises
-    ------
-    ParameterError
-        If it is not an address of either kind.
-    """
-    match = re.fullmatch(r"(?:dask|ray)://(?:[^/@:]+|\[[\da-f:]+\]):(\d{1,5})", cluster)
-    if cluster and not (match and int(match[1]) < 1 << 16):
-        raise ParameterError(f"cluster: {cluster!r} is not dask://HOST:PORT or ray://HOST:PORT")
 
 
 @contextmanager

@@ -6,11 +6,11 @@ Those of using what both made, to predict, search and explore, are in :mod:`palm
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.params.checks import check_bounds, check_device
+from palm_cache.params.checks import check_bounds, check_cluster, check_device
 from palm_cache.types import MAX_VIEWS, Help
 from palm_cache.types.runs import ALL_SHOTS, Training
 
@@ -240,6 +240,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(0, MAX_JOBS), limit=(0, 2**31))
+        check_cluster(self.cluster)
         for name in self.devices:
             check_device(name)
         if len(self.devices) > 1:
@@ -376,8 +377,3 @@ class Params:
 
 
 P = TypeVar("P", bound="DataclassInstance")
-
-
-def override(params: P, **values: Any) -> P:
-    """Return parameters with the given values in place, where they are not ``None``."""
-    return replace(params, **{name: value for name, value in values.items() if value is not None})

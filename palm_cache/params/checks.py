@@ -19,6 +19,19 @@ def check_device(name: str) -> None:
         raise ParameterError(f"`device` {name!r}: use auto, cpu, cuda, cuda:N or mps")
 
 
+def check_cluster(address: str) -> None:
+    """Make sure that a cluster, if one is named at all, is ``dask://HOST:PORT`` or ``ray://HOST:PORT``.
+
+    Raises
+    ------
+    ParameterError
+        If it is not an address of either kind.
+    """
+    match = re.fullmatch(r"(?:dask|ray)://(?:[^/@:]+|\[[\da-f:]+\]):(\d{1,5})", address)
+    if address and not (match and int(match[1]) < 1 << 16):
+        raise ParameterError(f"`cluster`: {address!r} is not dask://HOST:PORT or ray://HOST:PORT")
+
+
 def check_bounds(params: object, **bounds: tuple[int, int]) -> None:
     """Make sure that fields are whole numbers from a lowest to a highest.
 

@@ -169,9 +169,9 @@ def test_how_a_folder_is_read_can_be_told() -> None:
         (("datasets", "esc50", "--as", "flat"), 2, "goes with --check"),
         (("datasets", "--check", ".", "--as", "flit"), 2, "'flit' is not one of"),
         (("datasets", "--check", ".", "--test", "some"), 2, "'some' is not one of"),
-        (("datasets", "--check", ".", "--columns", "path"), 1, "columns: 'path' is not field=column"),
-        (("datasets", "--check", ".", "--columns", "pat=x"), 1, "'pat'; did you mean path?"),
-        (("datasets", "--check", ".", "--hop", "2"), 1, "--hop: goes with --window"),
+        (("datasets", "--check", ".", "--columns", "path"), 2, "--columns: 'path' is not field=column"),
+        (("datasets", "--check", ".", "--columns", "pat=x"), 2, "'pat'; did you mean path?"),
+        (("datasets", "--check", ".", "--hop", "2"), 2, "--hop: goes with --window"),
         (("datasets", "--check", "."), 1, "no audio (looked for .wav, .wave"),
         (("download", "demo"), 1, "error: demo is on no hub: make it with: palm-cache synthesise"),
         (

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import all_commands, call, fail, run_and_name_heavy_modules, succeed
+from command_line import all_commands, call, fail, misuse, run_and_name_heavy_modules, succeed
 from samples import make_features, write_palm_folder, write_sample
 
 import palm_cache
@@ -143,7 +143,7 @@ def test_a_dataset_with_stores_of_another_encoder_alone_is_told_so(project: Path
 def test_a_text_without_quotes_is_told_with_the_command_that_has_them(
     project: Path, words: tuple[str, ...]
 ) -> None:
-    told = fail("search", STORE, *words)
+    told = misuse("search", STORE, *words)
     assert f"a text of several words needs quotes: palm-cache search {STORE} --text 'dog bark'" in told
 
 
@@ -221,7 +221,6 @@ def test_stores_elsewhere_verify_against_the_dataset_that_they_name(project: Pat
         ("encoders", "nope"),
         ("datasets", "nope"),
         ("download", "nope"),
-        ("pull", "x"),
         ("push", "nowhere", "hf://me/x"),
         ("predict", "nowhere", "x.wav"),
         ("predict", HEADS, "nowhere.wav"),
@@ -304,3 +303,36 @@ def test_every_parameter_that_an_error_names_is_one_of_a_command() -> None:
     }
     assert "cluster" in named
     assert named - known == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("extract", "--dataset", "own/Tones", "--views", "0"), "--views: 0 is not a whole number from 1"),
+        (("extract", "--dataset", "own/Tones", "--jobs", "-1"), "--jobs: -1 is not a whole number from 0"),
+        (("extract", "--dataset", "own/Tones", "--device", "tpu"), "--device 'tpu': use auto, cpu, cuda"),
+        (("extract", "--dataset", "own/Tones", "--cluster", "dask"), "--cluster: 'dask' is not dask://"),
+        (("extract", "--dataset", "own/Tones", "--make-folds", "1"), "--make-folds 1 must be at least 2"),
+        (("datasets", "--check", "own/Tones", "--columns", "file"), "--columns: 'file' is not field=column"),
+        (("datasets", "--check", "own/Tones", "--columns", "file=x"), "field of --columns: 'file'"),
+        (("synthesise", "--clips-per-class", "1"), "--clips-per-class: 1 is below 5"),
+        (("bench", "extract", "--rounds", "0"), "--rounds: 0 is not a whole number from 1"),
+        (("fit", "--shots", "0"), "--shots: 0 is neither a whole number from 1"),
+        (("fit", "--folds", "0"), "--folds: 0 is no whole number from 1"),
+        (("fit", "--lr", "0"), "--lr 0.0 must be above 0"),
+        (("heads", "--dataset", "Tones", "--shots", "0"), "--shots: 0 is neither a whole number from 1"),
+        (
+            ("predict", "nowhere", "x", "--classes", "a,b", "--threshold", "2"),
+            "--threshold: 2.0 is not",
+        ),
+        (("search", STORE, "--text", "dog", "--top", "0"), "--top: 0 is less than one row"),
+        (("label", STORE, "--device", "tpu"), "--device 'tpu': use auto, cpu, cuda"),
+        (("explore", STORE, "--device", "tpu"), "--device 'tpu': use auto, cpu, cuda"),
+        (("store", "verify", STORE, "--dataset", "own/Tones", "--device", "tpu"), "--device 'tpu': use auto"),
+        (("pull", "x"), "x: write hf://user/name"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_wrong_usage_and_names_its_option(
+    project: Path, words: tuple[str, ...], told: str
+) -> None:
+    assert told in misuse(*words)

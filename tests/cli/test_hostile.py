@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from command_line import call, fail, runner, succeed
+from command_line import call, fail, misuse, runner, succeed
 from samples import make_features, write_palm_folder, write_sample, write_tone
 from typer.testing import Result
 from workshop import Workshop
@@ -182,12 +182,13 @@ def test_a_place_that_makes_no_sense_is_one_line(place: str) -> None:
 )
 def test_a_number_beyond_all_reason_is_one_line(folder: Path, option: str, value: str) -> None:
     write_palm_folder(folder / "Tones")
-    assert f"{value} is not a whole number from" in fail("extract", "--dataset", "Tones", option, value)
+    assert f"{value} is not a whole number from" in misuse("extract", "--dataset", "Tones", option, value)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--lr", "nan"), ("--lr", "inf"), ("--epochs", "10" * 9)])
 def test_training_beyond_all_reason_is_one_line(option: str, value: str) -> None:
-    assert "must be above 0" in fail("fit", option, value) or "at most 100,000" in fail("fit", option, value)
+    told = misuse("fit", option, value)
+    assert "must be above 0" in told or "at most 100,000" in told
 
 
 @pytest.mark.parametrize(

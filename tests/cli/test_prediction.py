@@ -240,7 +240,6 @@ def test_wrong_usage_exits_with_2(heads: str, words: tuple[str, ...]) -> None:
     [
         (("--run", "plam"), "unknown run 'plam'; did you mean palm?"),
         (("--encoder", "minni"), "unknown encoder 'minni'; did you mean mini?"),
-        (("--device", "tpu"), "device 'tpu': use auto, cpu, cuda, cuda:N or mps"),
         (("--timeline", "--window", "13"), "window 13 s: mini reads at most 12 s at once"),
         (("--timeline", "--hop", "3"), "hop 3 s: choose one above 0 and up to the window of 2 s"),
         (("--csv", "clips/low.flac/x.csv"), "cannot write: "),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import call, fail, succeed
+from command_line import call, fail, misuse, succeed
 from hub_server import Hub
 from workshop import Workshop
 
@@ -63,10 +63,10 @@ def test_nothing_is_uploaded_unasked(model_hub: Hub, workshop: Workshop) -> None
 def test_what_cannot_be_shared_or_fetched_is_one_line(
     model_hub: Hub, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "write hf://user/name" in fail("push", str(workshop.heads), "me/tones", "--yes")
+    assert "write hf://user/name" in misuse("push", str(workshop.heads), "me/tones", "--yes")
     assert "to push a head there" in fail("push", str(workshop.heads), "hf://me/tones@v1", "--yes")
     assert "no heads here" in fail("push", "absent.h5", "hf://me/tones", "--yes")
-    assert "write hf://user/name" in fail("pull", "me/tones")
+    assert "write hf://user/name" in misuse("pull", "me/tones")
     assert "no such repository" in fail("predict", "hf://me/absent", str(workshop.data))
     monkeypatch.delenv("HF_TOKEN")
     assert "log in with: hf auth login" in fail("push", str(workshop.heads), "hf://me/tones", "--yes")

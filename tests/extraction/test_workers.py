@@ -28,7 +28,6 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import extract
 from palm_cache.extraction.recipe import audio_recipe
-from palm_cache.extraction.workers import check_address
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
@@ -203,7 +202,7 @@ def test_a_cluster_that_is_not_there_is_one_line(
 )
 def test_an_address_that_is_none_is_refused_before_anything_is_loaded(address: str) -> None:
     with pytest.raises(ParameterError, match="is not dask://HOST:PORT or ray://HOST:PORT"):
-        check_address(address)
+        Resources(cluster=address)
 
 
 def test_jobs_and_cluster_exclude_each_other() -> None:

@@ -44,6 +44,16 @@ def fail(*words: str, stdin: bytes = b"") -> str:
     return message
 
 
+def misuse(*words: str) -> str:
+    """Run a command with a value that makes no sense, and return the line that says so."""
+    result = call(*words)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith("Error: Invalid value")
+    return message
+
+
 def run_and_name_heavy_modules(*words: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, which ends by naming the heavy libraries that it has loaded."""
     code = (
