@@ -82,7 +82,7 @@ class ClapTextTower(TokenTower):
         config = model.config
         self._tower = nn.ModuleDict({"text": model.text_model, "projection": model.text_projection})
         # RoBERTa counts positions from its padding index on.
-        positions = config.text_config.max_position_embeddings - tokenizer.pad_token_id - 1
+        positions = config.text_config.max_position_embeddings - config.text_config.pad_token_id - 1
         super().__init__(
             spec,
             engine,

@@ -36,11 +36,14 @@ ADVICE = "give a directory that save_pretrained of model and feature extractor w
 LONGEST_SECONDS = 30
 """Of sound that goes through a model at once, where the model itself has no limit."""
 
-SHORTEST_SECONDS = 0.1
-"""What is shorter is repeated up to it: less holds no frame."""
+SHORTEST_SECONDS = (0.1, 0.2, 0.5, 1.0)
+"""What is shorter is repeated up to the first of them that holds enough frames for a model."""
 
 OTHERS = {"clap": "clap:", "pe_audio": "pe-audio:", "pe_audio_video": "pe-audio:"}
 """Model types that have an encoder of their own here."""
+
+KNOWN = ("audio-spectrogram-transformer", "whisper")
+"""Model types that are not tried when they are loaded: they read whole windows only, which takes seconds."""
 
 UNUSED = ("masked_spec_embed",)
 """Weights that only training needs."""
@@ -106,15 +109,16 @@ class HfEncoder(Encoder):
             raise EncoderError(
                 f"{request.spec}: layer {layer} of a model with {depth}; 0 is what goes into the first"
             )
-        self._shortest = ceil(SHORTEST_SECONDS * rate)
+        tower = HiddenLayer(parts.model, layer)
+        self._shortest = ceil(SHORTEST_SECONDS[0] * rate)
+        dim = config.hidden_size if config.model_type in KNOWN else self._try(request.spec, tower, rate)
         self.one_shape = (
             self._features(torch.zeros(rate)).shape == self._features(torch.zeros(2 * rate)).shape
         )
-        tower = HiddenLayer(parts.model, layer)
         super().__init__(
             request,
             tower,
-            dim=int(getattr(config, "hidden_size", 0)) or self._try_dim(request, tower, rate),
+            dim=dim,
             sample_rate=rate,
             window=Window(window_samples(self._extractor), padding="nan"),
             constants={
@@ -148,14 +152,17 @@ class HfEncoder(Encoder):
         return torch.stack(pooled)
 
     @torch.inference_mode()
-    def _try_dim(self, request: Request, tower: HiddenLayer, rate: int) -> int:
-        """Return the length of the vector that a model gives whose configuration does not say it."""
-        try:
-            return int(tower(self._features(torch.zeros(rate))[None]).shape[-1])
-        except Exception as error:  # somebody's code may raise anything
-            raise EncoderError(
-                f"{request.spec}: gives no hidden states for what its extractor makes: {reason(error)}"
-            ) from error
+    def _try(self, spec: str, tower: HiddenLayer, rate: int) -> int:
+        """Find out how short a sound a model takes, and return the length of its vectors."""
+        for seconds in SHORTEST_SECONDS:
+            self._shortest = ceil(seconds * rate)
+            try:
+                return int(tower(self._features(torch.zeros(self._shortest))[None]).shape[-1])
+            except Exception as error:  # somebody's code may raise anything
+                failure = error
+        raise EncoderError(
+            f"{spec}: gives no hidden states for what its extractor makes: {reason(failure)}"
+        ) from failure
 
     def _features(self, sound: Tensor) -> Tensor:
         """Return what the model reads of a clip, by its own extractor."""
@@ -234,7 +241,5 @@ def _load_parts(repository: Repository) -> tuple[Parts, str | None]:
     model = repository.model(AutoModel, optional=UNUSED)
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
-    if not (trusted or hasattr(model.config, "hidden_size")) or kind in ("encodec", "dac", "mimi"):
-        raise EncoderError(f"{subject}: a model of type {kind!r} gives no hidden states; hf: cannot use it")
     code = repository.hash_code(trusted) if trusted else None
     return Parts(model, extractor, made_with=provenance(config)), code

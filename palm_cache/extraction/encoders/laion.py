@@ -64,7 +64,6 @@ class LaionEncoder(ClapEncoder):
             ROBERTA_TOKENIZER if source == CLIP_TOKENIZER else source,
             "RoBERTa",
             {"bos": text.bos_token_id, "pad": text.pad_token_id, "eos": text.eos_token_id},
-            size=text.vocab_size,
         )
         fused = model.config.audio_config.enable_fusion
         extractor = ClapFeatureExtractor(

@@ -131,7 +131,7 @@ def load_clip_tokenizer(source: str) -> Any:
     """Load CLIP's tokenizer, as :func:`.pretrained.load_tokenizer` does."""
     config = CLIPTextConfig()
     ids = {"bos": config.bos_token_id, "eos": config.eos_token_id}
-    return load_tokenizer(CLIPTokenizer, source, "CLIP", ids, size=config.vocab_size)
+    return load_tokenizer(CLIPTokenizer, source, "CLIP", ids)
 
 
 def read_checkpoint(source: str) -> dict[str, Tensor]:

@@ -257,7 +257,6 @@ def load_tokenizer(
     whose: str,
     expected: Mapping[str, int],
     *,
-    size: int | None = None,
     files: str = "vocab.json and merges.txt",
     special: Mapping[str, str] | None = None,
 ) -> Any:
@@ -271,8 +270,6 @@ def load_tokenizer(
         The model that it is of, and what its directory holds, for messages.
     expected : mapping of str to int
         Ids of special tokens: ``bos``, ``eos``, ``pad``.
-    size : int, optional
-        Tokens that the model has at most.
     special : mapping of str to str, optional
         What stands for special tokens that the tokenizer does not know.
 
@@ -282,7 +279,7 @@ def load_tokenizer(
         If it is not there or another model's.
     """
     subject = f"tokenizer {source}"
-    advice = f"give a directory with {whose}'s {files}, or a hub id (--tokenizer)"
+    advice = f"give a directory with {whose}'s {files}, or a hub id (`tokenizer`)"
 
     def load(repository: Repository) -> Any:
         tokenizer = kind.from_pretrained(repository.place, **repository.options)
@@ -299,12 +296,9 @@ def load_tokenizer(
         advice,
     )
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in expected}
-    if ids != expected or (size is not None and len(tokenizer) > size):
+    if ids != expected:
         have, wanted = (", ".join(f"{name} {told[name]}" for name in expected) for told in (ids, expected))
-        raise EncoderError(
-            f"{subject}: not {whose}'s: its tokens are {have} among {len(tokenizer)}, wanted {wanted}"
-            f"{f' among {size}' if size else ''}; {advice}"
-        )
+        raise EncoderError(f"{subject}: not {whose}'s: its tokens are {have}, wanted {wanted}; {advice}")
     return tokenizer
 
 

@@ -94,6 +94,11 @@ class TokenTower(PromptTower):
         Tokens that it reads.
     **decisive
         What else decides the vector of a prompt.
+
+    Raises
+    ------
+    EncoderError
+        If the tokenizer is another model's.
     """
 
     def __init__(
@@ -108,6 +113,11 @@ class TokenTower(PromptTower):
         limit: int,
         **decisive: object,
     ) -> None:
+        if tokenizer.pad_token_id is None or len(tokenizer) > words.num_embeddings:
+            raise EncoderError(
+                f"{reader}: another model's tokenizer: {len(tokenizer)} tokens, the padding's id "
+                f"{tokenizer.pad_token_id}; the text tower knows {words.num_embeddings}"
+            )
         freeze(tower, engine.device)
         super().__init__(
             engine,

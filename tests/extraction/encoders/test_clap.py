@@ -10,7 +10,7 @@ import pytest
 import torch
 from contracts import PROMPTS, check_encoder, make_waveforms
 from tiny_clap import save_tiny_clap
-from transformers import AutoProcessor, ClapModel
+from transformers import AutoProcessor, BertTokenizerFast, ClapModel
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import cut_windows
@@ -94,6 +94,18 @@ def test_many_prompts_are_embedded_in_batches(encoder: ClapEncoder) -> None:
 def test_a_prompt_that_is_too_long_is_refused(encoder: ClapEncoder) -> None:
     with pytest.raises(EncoderError, match=r"prompt 'dog dog .*'\.\.\. has \d+ tokens, .* reads 64; shorten"):
         encoder.embed_text(["cat", "dog " * 100])
+
+
+@pytest.mark.parametrize("padding", ["[PAD]", None])
+def test_another_models_tokenizer_is_refused(directory: Path, tmp_path: Path, padding: str | None) -> None:
+    place = Path(shutil.copytree(directory, tmp_path / "copy"))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(400 if padding else 3))]
+    tokenizer = BertTokenizerFast(
+        vocab={word: number for number, word in enumerate(words)}, pad_token=padding
+    )
+    tokenizer.save_pretrained(place)
+    with pytest.raises(EncoderError, match=r"another model's tokenizer: .* the text tower knows 400"):
+        load(place)
 
 
 def test_what_decides_sound_and_what_decides_text_are_apart(directory: Path, tmp_path: Path) -> None:

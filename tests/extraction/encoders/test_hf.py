@@ -20,6 +20,9 @@ from transformers import (
     BertModel,
     Data2VecAudioConfig,
     Data2VecAudioModel,
+    EncodecConfig,
+    EncodecFeatureExtractor,
+    EncodecModel,
     HubertConfig,
     HubertModel,
     Wav2Vec2Config,
@@ -174,6 +177,34 @@ def test_openvino_takes_what_has_one_shape(
     )
     with pytest.raises(EncoderError, match="openvino needs clips of one length"):
         load(folders["wavlm"], runtime="openvino")
+
+
+@pytest.mark.parametrize(
+    ("how", "layer", "dim", "shortest"),
+    [
+        ({"add_adapter": True, "output_hidden_size": 24}, "", 24, 1_600),
+        ({"add_adapter": True, "output_hidden_size": 24}, "#layer=1", 16, 1_600),
+        ({"conv_kernel": (3000, 3, 3, 3, 3, 2, 2)}, "", 16, 8_000),
+    ],
+    ids=["adapter", "layer below it", "long frames"],
+)
+def test_what_a_model_takes_and_gives_is_tried_not_believed(
+    tmp_path: Path, how: dict[str, Any], layer: str, dim: int, shortest: int
+) -> None:
+    Wav2Vec2Model(Wav2Vec2Config(**WAVES, **how)).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    encoder = load(f"{tmp_path}{layer}")
+    assert encoder.identity["shortest"] == shortest
+    vector = encoder.embed_audio(cut_windows(noise(100), encoder.window)[None])
+    assert vector.shape == (1, dim) == (1, encoder.dim)
+
+
+def test_a_model_that_gives_no_vectors_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    EncodecModel(EncodecConfig(num_filters=4, hidden_size=8, codebook_dim=8)).save_pretrained(tmp_path)
+    EncodecFeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(EncoderError, match="gives no hidden states for what its extractor makes") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
