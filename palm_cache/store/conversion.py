@@ -82,30 +82,13 @@ def _to_zarr(store: FeatureStore, target: Place, progress: Progress) -> None:
 
 def _to_hdf5(store: FeatureStore, target: Place, progress: Progress) -> None:
     header, rows = store.header, store.rows()
-    arrays = {
-        "text": store.text(),
-        "label": rows.labels,
-        "start": rows.start,
-        "end": rows.end,
-        "content_sha256": rows.contents,
-        "errors/row": np.array(list(rows.errors), np.int64),
-    }
-    strings = {
-        "path": rows.names,
-        "errors/reason": list(rows.errors.values()),
-        "class_names": header.class_names,
-        "templates": header.templates,
-        **({} if rows.groups is None else {"group": rows.groups}),
-    }
+    texts = {**rows.texts(), "class_names": header.class_names, "templates": header.templates}
     with replacing(target, "target") as temporary, growing(temporary) as file:
         file["header"] = json.dumps(asdict(header))
-        for name, values in arrays.items():
+        for name, values in {**rows.arrays(), "text": store.text()}.items():
             file[name] = values
-        for name, texts in strings.items():
-            file.create_dataset(name, data=np.array(texts, dtype=object), dtype=h5py.string_dtype())
-        for number, fold in enumerate(rows.folds, start=1):
-            file[f"folds/{number}/train"] = fold.train.numpy()
-            file[f"folds/{number}/test"] = fold.test.numpy()
+        for name, words in texts.items():
+            file.create_dataset(name, data=np.array(words, dtype=object), dtype=h5py.string_dtype())
         shape = (store.n_clips, header.views, header.dim)
         chunks = (max(1, min(CHUNK_ROWS, store.n_clips)), *shape[1:])
         audio = file.create_dataset("audio", shape, "float32", chunks=chunks, fletcher32=True)

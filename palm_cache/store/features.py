@@ -131,10 +131,7 @@ class FeatureStore(StoreRoot):
 
     def twins(self) -> list[str]:
         """Say where the same sound is in a fold's train and test rows, or bears several labels."""
-        contents = self.contents()
-        keys = row_keys(contents, *self.stretches())
-        keys[~np.asarray(contents.any(axis=1))] = 0
-        return twins(keys, self.labels().numpy(), self.folds(), self.clip_names)
+        return twins(self.row_keys(), self.labels().numpy(), self.folds(), self.clip_names)
 
     def rows(self) -> StoredRows:
         """Return everything of the rows but their embeddings."""
@@ -221,11 +218,11 @@ class FeatureStore(StoreRoot):
         if problems:
             return problems
         try:
-            known, errors = np.asarray(self.contents().any(axis=1)), self.errors()
-            if self.rows().sha256(self.header.class_names) != self.header.rows_sha256:
+            rows = self.rows()
+            if rows.sha256(self.header.class_names) != self.header.rows_sha256:
                 problems.append("paths, labels, hashes or folds are not those of the header")
-            for rows in self.spans():
-                problems += _row_problems(self.audio(rows), known[rows], errors, rows.start)
+            for some in self.spans():
+                problems += _row_problems(self.audio(some), rows.contents[some], rows.errors, some.start)
         except (DamagedStoreError, DataError) as error:
             problems.append(str(error))
         return problems
@@ -281,13 +278,13 @@ def _together(contents: NDArray[np.uint8], groups: Sequence[str] | None) -> Tens
 
 
 def _row_problems(
-    audio: NDArray[np.float32], known: NDArray[np.bool_], errors: Mapping[int, str], first_row: int
+    audio: NDArray[np.float32], contents: NDArray[np.uint8], errors: Mapping[int, str], first_row: int
 ) -> list[str]:
     good = np.array([first_row + row not in errors for row in range(len(audio))])
     kinds = {
         "not finite": ~np.isfinite(audio).all(axis=(1, 2)),
         "a zero vector": (np.abs(audio).max(axis=2) == 0).any(axis=1),
-        "no content hash": ~known,
+        "no content hash": ~contents.any(axis=1),
     }
     return [
         f"row {first_row + row}: {kind}"

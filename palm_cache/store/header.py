@@ -115,6 +115,29 @@ class StoredRows:
     groups: Sequence[str] | None = None
     """What no split may tear apart, such as a recording or a speaker; ``None`` where none are named."""
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what of it is numbers, by the names of a store's arrays."""
+        arrays: dict[str, NDArray[Any]] = {
+            "content_sha256": self.contents,
+            "errors/row": np.array(sorted(self.errors), np.int64),
+            "label": self.labels,
+            "start": self.start,
+            "end": self.end,
+        }
+        for number, fold in enumerate(self.folds, start=1):
+            arrays[f"folds/{number}/train"] = fold.train.numpy()
+            arrays[f"folds/{number}/test"] = fold.test.numpy()
+        return arrays
+
+    def texts(self) -> dict[str, Sequence[str]]:
+        """Return what of it is text, by the names of a store's arrays."""
+        groups = {} if self.groups is None else {"group": self.groups}
+        return {
+            "errors/reason": [self.errors[row] for row in sorted(self.errors)],
+            "path": self.names,
+            **groups,
+        }
+
     def sha256(self, class_names: Sequence[str]) -> str:
         """Return a hash of all of it and of the class names."""
         digest = hashlib.sha256()

@@ -15,11 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
-from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -82,7 +80,7 @@ def write_store(
             if before and before.header.fingerprint == header.fingerprint
             else {}
         )
-        _write_audio(group, built, header, len(rows.names), audio, carried)
+        _write_audio(group, header, len(rows.names), audio, carried)
         _write_rows(group, rows, text)
         _seal(built, carried)
         publish(built, where)
@@ -215,7 +213,6 @@ def _unchanged(store: FeatureStore, rows: StoredRows) -> list[int]:
 
 def _write_audio(
     group: zarr.Group,
-    path: Path,
     header: StoreHeader,
     n_rows: int,
     audio: Callable[[slice], NDArray[np.float32]],
@@ -223,63 +220,33 @@ def _write_audio(
 ) -> None:
     """Write the embeddings, but for the files that are there already."""
     # Embeddings are noise to a compressor: a checksum is all they need.
-    chunk = max(1, min(CHUNK_ROWS, n_rows))
-    group.create_array(
+    array = group.create_array(
         "audio",
         shape=(n_rows, header.views, header.dim),
-        chunks=(chunk, header.views, header.dim),
+        chunks=(max(1, min(CHUNK_ROWS, n_rows)), header.views, header.dim),
         dtype="float32",
         compressors=[Crc32cCodec()],
         fill_value=0.0,
     )
     for number, start in enumerate(range(0, n_rows, CHUNK_ROWS)):
         if chunk_name(number) not in there:
-            block = audio(slice(start, min(start + CHUNK_ROWS, n_rows)))
-            _write_chunk(path / chunk_name(number), block, chunk)
+            some = slice(start, min(start + CHUNK_ROWS, n_rows))
+            array[some] = audio(some)
 
 
 def _write_rows(group: zarr.Group, rows: StoredRows, text: NDArray[np.float32]) -> None:
     """Write all but the embeddings of sounds."""
-    errors = sorted(rows.errors.items())
-    texts = {"errors/reason": [reason for _, reason in errors], "path": rows.names}
-    arrays: dict[str, NDArray[Any]] = {
-        "content_sha256": rows.contents,
-        "errors/row": np.array([row for row, _ in errors], np.int64),
-        "label": rows.labels,
-        "start": rows.start,
-        "end": rows.end,
-    }
-    if rows.groups is not None:
-        texts["group"] = rows.groups
-    if text.size:
-        arrays["text"] = text
-    for number, fold in enumerate(rows.folds, start=1):
-        arrays[f"folds/{number}/train"] = fold.train.numpy()
-        arrays[f"folds/{number}/test"] = fold.test.numpy()
     codecs, strings = [ZstdCodec(), Crc32cCodec()], np.dtypes.StringDType()
+    arrays = {**rows.arrays(), **({"text": text} if text.size else {})}
     for name, values in arrays.items():
         chunks = (_chunk(values), *values.shape[1:])
         group.create_array(name, data=np.asarray(values), chunks=chunks, compressors=codecs)
-    for name, words in texts.items():
+    for name, words in rows.texts().items():
         column = group.create_array(
             name, shape=len(words), dtype=strings, chunks=(_chunk(words),), compressors=codecs
         )
         for at in range(0, len(words), SMALL_ROWS):
             column[at : at + SMALL_ROWS] = np.array(words[at : at + SMALL_ROWS], strings)
-
-
-def _write_chunk(file: Path, block: NDArray[np.float32], n_rows: int) -> None:
-    """Write a file of ``audio``, many times as fast as zarr does: the numbers and their crc32c.
-
-    The last block is filled up with zeros; what is all zeros has no file.
-    """
-    if block.any():
-        padded = np.zeros((n_rows, *block.shape[1:]), "<f4")
-        padded[: len(block)] = block
-        file.parent.mkdir(parents=True)
-        with file.open("wb") as opened:
-            opened.write(padded.data)
-            opened.write(crc32c(padded.tobytes()).to_bytes(4, "little"))
 
 
 def _chunk(values: Sized) -> int:
