@@ -161,5 +161,5 @@ def _to_learn_from(stores: list[Place], notes: list[str]) -> list[Place]:
     for store in sorted(keys, key=lambda store: (store.parent.name, store.name) != keys[store]):
         first = firsts.setdefault(keys[store], store)
         if first != store:
-            notes.append(f"skipped: {store} has the dataset and encoder of {first}; name it with --store")
+            notes.append(f"skipped: {store} has the dataset and encoder of {first}; name it to take it")
     return sorted(firsts.values(), key=str)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from palm_cache.errors import OutputError, StoreError, reason_of, visible
-from palm_cache.store.places import Folder, folder, reaching, short
+from palm_cache.store.places import clear_left_behind, folder, reaching, short
 from palm_cache.types import Place
 from palm_cache.types.audio_names import is_audio_name
 
@@ -79,14 +79,6 @@ def replacing(path: Place, parameter: str = "out") -> Iterator[Path]:
     with write_errors(path, parameter), where.replacing(path.name) as temporary:
         yield temporary
     clear_left_behind(where, short(path.name).__eq__)
-
-
-def clear_left_behind(where: Folder, ours: Callable[[str], object]) -> None:
-    """Remove what killed writers left of files of ours, as far as it may be looked for and removed."""
-    with suppress(OSError):
-        for name in where.left_behind(ours):
-            with suppress(OSError):
-                where.remove([name])
 
 
 def check_target(path: Place, parameter: str) -> None:

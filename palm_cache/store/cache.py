@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import StoreError
-from palm_cache.store.atomic import clear_left_behind, write_errors
+from palm_cache.store.atomic import write_errors
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.places import Folder, folder
+from palm_cache.store.places import Folder, clear_left_behind, folder
 from palm_cache.store.segments import (
     FORMAT,
     INDEX_BYTES,
@@ -99,7 +99,7 @@ class Cache:
     shape, dtype :
         Of one value.
     by, retry : str, bool
-        What finds failures now, and whether it tries again: those of other versions count for nothing.
+        What finds failures now: of another version they count for nothing, with ``retry`` of any.
     """
 
     root: Place

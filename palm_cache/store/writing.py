@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from palm_cache.errors import OutputError, StoreError
 from palm_cache.store.atomic import named, parse_json, write_errors
 from palm_cache.store.features import CHUNK_ROWS, FeatureStore, chunk_name
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.header import StoredRows, StoreHeader, written_source
+from palm_cache.store.header import StoredRows, StoreHeader, row_keys, written_source
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.places import Folder, folder
 from palm_cache.store.root import UNFINISHED_MARK, file_hash, root_hash
@@ -95,13 +96,10 @@ def publish(built: Path, where: Folder) -> None:
 
 def _seal(built: Path, known: Mapping[str, tuple[int, str]]) -> None:
     """Add the manifest, of which a part is known, to the root of a store."""
-    names = sorted(folder(built).files().keys() - {STORE_ROOT})
-
-    def about(name: str) -> tuple[int, str]:
-        return known.get(name) or _size_and_hash(built, name)
-
+    names = folder(built).files().keys() - {STORE_ROOT} - known.keys()
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock
-        _change_root(built, files=dict(zip(names, pool.map(about, names), strict=True)))
+        new = zip(names, pool.map(partial(_size_and_hash, built), names), strict=True)
+        _change_root(built, files=dict(sorted([*known.items(), *new])))
 
 
 def _size_and_hash(built: Path, name: str) -> tuple[int, str]:
@@ -201,9 +199,9 @@ def _unchanged(store: FeatureStore, rows: StoredRows) -> list[int]:
         same = np.ones(min(n_before, n_now), bool)
         for at in range(0, len(same), SMALL_ROWS):
             some = slice(at, min(at + SMALL_ROWS, len(same)))
-            (start, end), contents = store.stretches(some), store.contents(some)
-            same[some] = (contents == rows.contents[some]).all(axis=1) & (start == rows.start[some])
-            same[some] &= (end == rows.end[some]) | (np.isnan(end) & np.isnan(rows.end[some]))
+            was = row_keys(store.contents(some), *store.stretches(some))
+            now = row_keys(rows.contents[some], rows.start[some], rows.end[some])
+            same[some] = (was == now).all(axis=1)
         same[[row for row in store.errors().keys() ^ rows.errors.keys() if row < len(same)]] = False
     except StoreError:  # damaged, or replaced meanwhile
         return []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import traceback
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -130,6 +130,14 @@ def states(files: Sequence[Place | str]) -> list[bytes | None]:
         for (row, _), known in zip(away, listed_states([file for _, file in away]), strict=True):
             known_states[row] = known
     return known_states
+
+
+def clear_left_behind(where: Folder, ours: Callable[[str], object]) -> None:
+    """Remove what killed writers left of files of ours, as far as it may be looked for and removed."""
+    with suppress(OSError):
+        for name in where.left_behind(ours):
+            with suppress(OSError):
+                where.remove([name])
 
 
 def short(name: str) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from filelock import FileLock, Timeout
 
-from palm_cache.store.places import short
+from palm_cache.store.places import clear_left_behind, short
 
 if TYPE_CHECKING:
     from palm_cache.store.places import Ours
@@ -129,14 +129,13 @@ class LocalFolder:
     def workspace(self) -> Iterator[Path]:
         """Give a folder of this machine from which :meth:`publish` costs least: beside this one."""
         real = self.place.resolve()  # where a link leads, which stays one
-        work, beside = _partial(real), LocalFolder(real.parent)
+        work = _partial(real)
         work.mkdir(parents=True)
         try:
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
-            with suppress(OSError):
-                beside.remove(beside.left_behind(short(real.name).__eq__))
+            clear_left_behind(LocalFolder(real.parent), short(real.name).__eq__)
 
     def publish(self, built: Path, ours: Ours, root: str, claim: bytes) -> None:
         """Put the files of a folder of this machine in the place of those of this folder that are ours.
