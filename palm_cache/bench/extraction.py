@@ -35,8 +35,7 @@ class Contender:
     """One way of embedding files, and what was measured of it."""
 
     name: str
-    how: ExtractionSetup | None
-    """``None``: the plain loop."""
+    how: ExtractionSetup
     start_seconds: float = 0.0
     turns: list[Turn] = field(default_factory=list)
     embeddings: NDArray[np.float32] | None = None
@@ -87,7 +86,7 @@ def contenders(
     how: ExtractionSetup, precisions: Sequence[Precision], runtimes: Sequence[Runtime]
 ) -> list[Contender]:
     """Return the plain loop, then every runtime in every precision; torch's compiled too if asked for."""
-    rivals = [Contender("plain loop", None)]
+    rivals = [Contender("plain loop", replace(how, plain=True))]
     for runtime in runtimes:
         for precision in precisions:
             name = f"{runtime} {precision}"

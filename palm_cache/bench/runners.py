@@ -33,6 +33,8 @@ class ExtractionSetup:
     recipe: Recipe
     device: str = "auto"
     batch_size: int = 0
+    plain: bool = False
+    """Whether it is not palm-cache's, but the plain loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,8 @@ class Turn:
 class PlainRunner:
     """The plain loop; has the methods of :class:`ExtractionRunner`."""
 
-    def __init__(self, spec: str, files: Sequence[Path]) -> None:
-        self._embed_file, self._files = plain_loop(spec), files
+    def __init__(self, spec: str, files: Sequence[Path], how: ExtractionSetup) -> None:
+        self._embed_file, self._files = plain_loop(spec, how.recipe), files
         self._vectors = [self._embed_file(files[0])]
 
     def prepare(self) -> None:
@@ -114,9 +116,9 @@ class ExtractionRunner:
         return np.asarray(self._cache.take(keys)[:, 0])
 
     def run_tower(self) -> bool:
-        """Run just the audio tower, on log-mel that lies ready; return whether there is one to run."""
+        """Run just the audio tower, on log-mel that lies ready; return whether there is any."""
         self._embedder.on_workers(self._run_tower, self._features)
-        return True
+        return bool(self._features)
 
     @torch.inference_mode()
     def _run_tower(self, features: Tensor) -> None:
@@ -124,8 +126,13 @@ class ExtractionRunner:
 
     @torch.inference_mode()
     def _read_features(self) -> list[Tensor]:
-        """Return what the audio tower reads of all clips in batches, on the device."""
+        """Return what the audio tower reads of all clips in batches, on the device.
+
+        Nothing for encoders that hear every clip at its own length: they make no batches.
+        """
         encoder, batches = self._encoder, dict[int, list[Tensor]]()
+        if encoder.window.padding == "nan":
+            return []
         for clip in self._clips:
             for piece in read_file([clip], CuttingRule.of(encoder, self._recipe)):
                 for waveform in piece.stretches:
@@ -143,11 +150,11 @@ _running: list[PlainRunner | ExtractionRunner] = []
 """What this process runs."""
 
 
-def start(spec: str, files: Sequence[Path], how: ExtractionSetup | None, threads: int, place: Path) -> float:
-    """Load a way into this process (``None``: the plain loop); return the seconds that it took."""
+def start(spec: str, files: Sequence[Path], how: ExtractionSetup, threads: int, place: Path) -> float:
+    """Load a way into this process; return the seconds that it took."""
     began = time.perf_counter()
     torch.set_num_threads(threads)
-    _running.append(ExtractionRunner(spec, files, how, place) if how else PlainRunner(spec, files))
+    _running.append(PlainRunner(spec, files, how) if how.plain else ExtractionRunner(spec, files, how, place))
     return time.perf_counter() - began
 
 
