@@ -170,7 +170,7 @@ def find_files(folder: Path, count: int) -> list[Path]:
     readable = [path for path in chosen if _is_audio(path)]
     if not readable:
         raise DataError(
-            f"{folder}: no audio below this folder; name one with --files, or: palm-cache synthesise"
+            f"{folder}: no audio below this folder; name another (`files`), or: palm-cache synthesise"
         )
     return readable
 

@@ -46,7 +46,7 @@ def check_runtime(encoder: Encoder, clips: Sequence[Clip], recipe: Recipe) -> li
             if not cosines[-1] >= MIN_COSINE:
                 raise EncoderError(
                     f"{encoder.spec} in {runtime}: {clip.name} has cosine {cosines[-1]:.6f} to torch in "
-                    f"fp32, less than {MIN_COSINE}; use --runtime torch, or fp32 where it was bf16"
+                    f"fp32, less than {MIN_COSINE}; set `runtime` to torch, or `precision` to fp32"
                 )
     if not cosines:
         return []

@@ -263,7 +263,7 @@ def test_without_evaluation_only_heads_are_written(workplace: Path) -> None:
         ),
         (
             ("extract", "--dataset", "Tones", "--device", "cuda:99"),
-            "CUDA devices here; use --device auto or cpu",
+            "CUDA devices here; set --device to auto or cpu",
         ),
         (("extract", "--params", "nowhere.yaml"), "nowhere.yaml: cannot read the parameters"),
         (("fit",), "no feature store here; make one with: palm-cache extract"),

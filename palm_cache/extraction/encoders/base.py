@@ -110,7 +110,7 @@ class Encoder(ABC):
         text: PromptTower | None = None,
         made_with: Mapping[str, str] | None = None,
     ) -> None:
-        self.spec, self.engine = request.spec, request.engine
+        self.spec, self.source, self.engine = request.spec, request.source, request.engine
         self.dim, self.sample_rate, self.window = dim, sample_rate, window
         self._check_constants()
         self._text = text
@@ -251,6 +251,17 @@ class Encoder(ABC):
     def format1_identity(self) -> dict[str, object] | None:
         """Return what stores of format 1 hold as this encoder's identity; ``None`` for younger ones."""
         return None
+
+    def format1_by(self, weights: Mapping[str, Tensor], front_end: Mapping[str, object]) -> dict[str, object]:
+        """Return it for one of transformers: there the weights of both towers were hashed together."""
+        text = self.text_identity or {}
+        return {
+            "encoder": self.card.name,
+            "weights_sha256": hash_weights(weights),
+            "front_end": front_end,
+            "tokenizer_sha256": text["tokenizer_sha256"],
+            "transformers": text["transformers"],
+        }
 
     def _check_constants(self) -> None:
         window = self.window

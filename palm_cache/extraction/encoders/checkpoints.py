@@ -232,15 +232,20 @@ def fill_towers(
     EncoderError
         Naming everything that is missing, surplus or misshaped.
     """
+    _check_weights(subject, model, official_shapes(towers, official), state)
+    for prefix, tower in towers.items():
+        own = {name: _part(name, state[official(prefix + name)]) for name in tower.state_dict()}
+        tower.load_state_dict(own, assign=True)
+
+
+def official_shapes(towers: Mapping[str, nn.Module], official: Callable[[str], str]) -> dict[str, torch.Size]:
+    """Return the shapes of the weights that :func:`fill_towers` wants, under their official names."""
     shapes: dict[str, torch.Size] = {}
     for prefix, tower in towers.items():
         for name, tensor in tower.state_dict().items():
             named, shape = official(prefix + name), tensor.shape
             shapes[named] = torch.Size([3 * shape[0], *shape[1:]]) if ".qkv." in named else shape
-    check_weights(subject, model, shapes, state)
-    for prefix, tower in towers.items():
-        own = {name: _part(name, state[official(prefix + name)]) for name in tower.state_dict()}
-        tower.load_state_dict(own, assign=True)
+    return shapes
 
 
 def _part(name: str, tensor: Tensor) -> Tensor:
@@ -251,16 +256,9 @@ def _part(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def check_weights(
+def _check_weights(
     subject: str, model: str, shapes: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Compare names and shapes of weights with those wanted.
-
-    Raises
-    ------
-    EncoderError
-        Naming everything that is missing, surplus or misshaped.
-    """
     misshaped = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(shape)}"
         for name, shape in sorted(shapes.items())

@@ -13,27 +13,24 @@ Keyword-to-Caption Augmentation", ICASSP 2023.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Self, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, pad
-from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+from transformers import ClapFeatureExtractor, ClapModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, Request, Window, decibels, hash_weights
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, decibels
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pretrained import (
     TRANSFORMERS,
     Parts,
-    Repository,
     from_directory_or_hub,
     hash_config,
-    provenance,
 )
-from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import TokenTower
 
 PADDINGS: dict[str, Literal["tile", "repeat-pad"]] = {"repeatpad": "repeat-pad", "repeat": "tile"}
@@ -50,8 +47,6 @@ MOST = {
     "feature_size": 1 << 12,
 }
 """Constants of a processor, all whole numbers from 1, and what none of them is above."""
-
-ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
 
 
 class ClapAudioTower(nn.Module):
@@ -107,8 +102,6 @@ class ClapEncoder(Encoder):
     ----------
     request : Request
     parts : Parts
-    whole_sha256 : callable
-        Gives the hash of all weights, for stores of format 1.
 
     Raises
     ------
@@ -123,12 +116,7 @@ class ClapEncoder(Encoder):
     text_limit: ClassVar[int | None] = None
     """Tokens that it was trained to read at most, where that is less than it has positions."""
 
-    def __init__(
-        self,
-        request: Request,
-        parts: Parts,
-        whole_sha256: Callable[[], str] | None = None,
-    ) -> None:
+    def __init__(self, request: Request, parts: Parts) -> None:
         model, extractor = parts.model, parts.extractor
         check_processor(request.spec, model.config, extractor)
         tower = ClapAudioTower(model)
@@ -137,7 +125,6 @@ class ClapEncoder(Encoder):
         self._hop, self._fft = int(extractor.hop_length), int(extractor.fft_window_size)
         self._padding = PADDINGS[extractor.padding]
         self._constants = front_end_constants(extractor)
-        self._whole_sha256 = whole_sha256
         window = Window(self._chunk, padding=self._padding)
         if tower.fused:
             window = Window(FUSED_WINDOWS * self._chunk, padding="nan")
@@ -167,24 +154,13 @@ class ClapEncoder(Encoder):
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load a hub id, e.g. ``"laion/clap-htsat-unfused"``, or what ``save_pretrained`` wrote."""
-
-        def whole_sha256() -> str:
-            return hash_weights(load_parts(request.source).model.state_dict())
-
-        return cls(request, load_parts(request.source), whole_sha256)
+        return cls(request, load_parts(request.source))
 
     def format1_identity(self) -> dict[str, object] | None:
         """Return it; format 1 knew no fused ones."""
-        text = cast(PromptTower, self._text).identity
-        if self._fused or self._whole_sha256 is None:
+        if self._fused:
             return None
-        return {
-            "encoder": "clap",
-            "weights_sha256": self._whole_sha256(),
-            "front_end": self._constants,
-            "tokenizer_sha256": text["tokenizer_sha256"],
-            "transformers": text["transformers"],
-        }
+        return self.format1_by(load_parts(self.source).model.state_dict(), self._constants)
 
     def front_end(self, waveforms: Tensor) -> Tensor:
         """Return log-mel power in dB, (batch, 1, samples) -> (batch, frames, mels)."""
@@ -283,22 +259,15 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
 
 def load_parts(source: str) -> Parts:
     """Load transformers' own model, feature extractor and tokenizer; raise as :meth:`ClapEncoder.load`."""
-    return from_directory_or_hub(f"clap:{source}", source, _load_parts, ADVICE)
-
-
-def _load_parts(repository: Repository) -> Parts:
-    config = repository.config_of("clap")
-    return Parts(
-        repository.model(ClapModel),
-        repository.part("preprocessor_config.json", lambda: _load_extractor(repository)),
-        repository.load(AutoTokenizer, "tokenizer files"),
-        provenance(config),
+    return from_directory_or_hub(
+        f"clap:{source}",
+        source,
+        lambda repository: repository.parts(ClapModel, _load_extractor, repository.config_of("clap")),
     )
 
 
-def _load_extractor(repository: Repository) -> Any:
+def _load_extractor(place: str, **options: Any) -> Any:
     """Load the processor's constants once they are known to make sense: tables are made of them."""
-    place, options = repository.place, repository.options
     constants, _ = ClapFeatureExtractor.get_feature_extractor_dict(place, **options)
     for name, largest in MOST.items():
         value = constants.get(name, 1)

@@ -28,7 +28,7 @@ def check_compiler(device: torch.device) -> None:
     if device.type == "cpu" and not any(map(shutil.which, compilers)):
         raise EncoderError(
             f"compile: no C++ compiler here (looked for {', '.join(CPU_COMPILERS)}); install one, "
-            "name it in CXX, or leave --compile out"
+            "name it in CXX, or leave `compile` out"
         )
 
 

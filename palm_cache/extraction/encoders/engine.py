@@ -185,10 +185,10 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EncoderError(
-            f"device {name!r}: {torch.cuda.device_count()} CUDA devices here; use --device auto or cpu"
+            f"device {name!r}: {torch.cuda.device_count()} CUDA devices here; set `device` to auto or cpu"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise EncoderError(f"device {name!r}: no Apple GPU here; use --device auto or cpu")
+        raise EncoderError(f"device {name!r}: no Apple GPU here; set `device` to auto or cpu")
     return device
 
 

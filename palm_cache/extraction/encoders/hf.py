@@ -31,8 +31,6 @@ from palm_cache.extraction.encoders.pretrained import (
 from palm_cache.extraction.encoders.third_party import check_promises
 from palm_cache.extraction.hub import reason
 
-ADVICE = "give a directory that save_pretrained of model and feature extractor wrote, or a hub id"
-
 LONGEST_SECONDS = 30
 """Of sound that goes through a model at once, where the model itself has no limit."""
 
@@ -138,7 +136,7 @@ class HfEncoder(Encoder):
         """Load a model and its feature extractor from the hub or a directory."""
         source, layer = split_layer(request)
         trusted = request.recipe.trust_remote_code
-        parts, code = from_directory_or_hub(request.spec, source, _load_parts, ADVICE, trusted=trusted)
+        parts, code = from_directory_or_hub(request.spec, source, _load_parts, trusted=trusted)
         encoder = cls(request, parts, layer, code)
         if code:
             check_promises(encoder)

@@ -71,6 +71,9 @@ class LaionEncoder(ClapEncoder):
         )
         return cls(request, Parts(model, extractor, tokenizer))
 
+    def format1_identity(self) -> None:
+        """Format 1 knew none of them."""
+
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Return log-mel power in dB of waveforms rounded to 16 bits, (batch, samples) -> (..., mels)."""
         # Towards zero, as numpy's cast does.

@@ -216,7 +216,7 @@ def _open(spec: str, content: bytes, engine: Engine) -> Any:
     if engine.device.type == "cuda":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise EncoderError(
-                f"{spec}: onnxruntime here computes on no GPU; pip install onnxruntime-gpu, or --device cpu"
+                f"{spec}: onnxruntime here knows no GPU; pip install onnxruntime-gpu, or set `device` to cpu"
             )
         options = {
             "device_id": engine.device.index or 0,

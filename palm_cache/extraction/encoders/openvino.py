@@ -46,7 +46,7 @@ def openvino_device(name: str) -> torch.device:
     """
     device = torch.device("cpu") if name == "auto" else choose_device(name)
     if device.type != "cpu":
-        raise EncoderError(f"device {name!r}: the runtime openvino is for CPUs; use --runtime torch")
+        raise EncoderError(f"device {name!r}: openvino is for CPUs; set `runtime` to torch")
     return device
 
 
@@ -60,14 +60,14 @@ def check_openvino(precision: Precision) -> None:
     """
     release()
     if precision == "tf32":
-        raise EncoderError("precision tf32: NVIDIA's GPUs have it; use fp32 or bf16 with --runtime openvino")
+        raise EncoderError("precision tf32: NVIDIA's GPUs have it; with `runtime` openvino use fp32 or bf16")
     if precision == "fp32":
         return
     core = _import_openvino().Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise EncoderError(
             f"runtime openvino: this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) does not compute "
-            "in bf16; use --precision fp32"
+            "in bf16; set `precision` to fp32"
         )
 
 

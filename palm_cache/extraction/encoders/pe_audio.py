@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PeAudioFeatureExtractor, PeAudioModel
+from transformers import PeAudioFeatureExtractor, PeAudioModel
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder, Request, Window
@@ -24,11 +24,8 @@ from palm_cache.extraction.encoders.pretrained import (
     Repository,
     from_directory_or_hub,
     hash_config,
-    provenance,
 )
 from palm_cache.extraction.encoders.tokens import TokenTower
-
-ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
 
 LONGEST_SECONDS = 30
 """Of sound that goes through the model at once."""
@@ -112,7 +109,7 @@ class PeAudioEncoder(Encoder):
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load a checkpoint from the hub or a directory."""
-        return cls(request, *from_directory_or_hub(request.spec, request.source, _load_parts, ADVICE))
+        return cls(request, *from_directory_or_hub(request.spec, request.source, _load_parts))
 
     def embed_windows(self, waveforms: Tensor) -> Tensor:
         """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
@@ -127,10 +124,5 @@ class PeAudioEncoder(Encoder):
 def _load_parts(repository: Repository) -> tuple[Parts, bool]:
     """Load them, and say whether the model was trained frame by frame (``pe-a-frame-*``)."""
     config = repository.config_of("pe_audio", "pe_audio_video")
-    parts = Parts(
-        repository.model(PeAudioModel),
-        repository.load(PeAudioFeatureExtractor),
-        repository.load(AutoTokenizer, "tokenizer files"),
-        provenance(config),
-    )
+    parts = repository.parts(PeAudioModel, PeAudioFeatureExtractor.from_pretrained, config)
     return parts, any("FrameLevel" in name for name in config.get("architectures") or ())

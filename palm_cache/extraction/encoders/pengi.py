@@ -14,13 +14,13 @@ NeurIPS 2023; checkpoint: https://zenodo.org/records/8387083.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self, cast
 
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTokenizer
 
-from palm_cache.extraction.encoders.base import Request, hash_weights
+from palm_cache.extraction.encoders.base import Request
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import read_tensors
 from palm_cache.extraction.encoders.engine import Engine
@@ -35,7 +35,6 @@ from palm_cache.extraction.encoders.pengi_towers import (
     build_towers,
 )
 from palm_cache.extraction.encoders.pretrained import load_tokenizer
-from palm_cache.extraction.encoders.text import PromptTower
 from palm_cache.extraction.encoders.tokens import TokenTower
 
 TEXT_LENGTH = 40
@@ -84,8 +83,6 @@ class PengiEncoder(MicrosoftEncoder):
     state : mapping of str to Tensor
         Weights of both encoders under their official names.
     tokenizer : PreTrainedTokenizerFast
-    whole_sha256 : callable, optional
-        Gives the hash of all weights, for stores of format 1.
 
     Raises
     ------
@@ -95,36 +92,20 @@ class PengiEncoder(MicrosoftEncoder):
 
     card = CARDS["pengi"]
 
-    def __init__(
-        self,
-        request: Request,
-        state: Mapping[str, Tensor],
-        tokenizer: Any,
-        whole_sha256: Callable[[], str] | None = None,
-    ) -> None:
+    def __init__(self, request: Request, state: Mapping[str, Tensor], tokenizer: Any) -> None:
         audio, text = build_towers(request.spec, state)
         super().__init__(request, audio, PengiTextTower(text, tokenizer, request.engine), seconds=SECONDS)
-        self._whole_sha256 = whole_sha256
 
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load the authors' checkpoint, e.g. ``"base.pth"``, and CLIP's tokenizer, which the recipe names."""
         state = read_checkpoint(request.source)
-        tokenizer = load_clip_tokenizer(request.recipe.tokenizer)
-        return cls(request, state, tokenizer, lambda: hash_weights(read_checkpoint(request.source)))
+        return cls(request, state, load_clip_tokenizer(request.recipe.tokenizer))
 
-    def format1_identity(self) -> dict[str, object] | None:
+    def format1_identity(self) -> dict[str, object]:
         """Return it; the checkpoint is read again."""
-        text = cast(PromptTower, self._text).identity
-        if self._whole_sha256 is None:
-            return None
-        return {
-            "encoder": "pengi",
-            "weights_sha256": self._whole_sha256(),
-            "front_end": {"hop": HOP_SAMPLES, "text_length": TEXT_LENGTH},
-            "tokenizer_sha256": text["tokenizer_sha256"],
-            "transformers": text["transformers"],
-        }
+        front_end = {"hop": HOP_SAMPLES, "text_length": TEXT_LENGTH}
+        return self.format1_by(read_checkpoint(self.source), front_end)
 
 
 def load_clip_tokenizer(source: str) -> Any:

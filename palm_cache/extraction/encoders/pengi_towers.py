@@ -142,13 +142,18 @@ class MicrosoftEncoder(Encoder):
 
 def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, CaptionTower]:
     """Make both towers from weights under official names; raise as :func:`.fill_towers`."""
-    with torch.device("meta"):  # no time for random numbers that are overwritten
-        audio, text = PengiAudioTower(), CaptionTower()
-    fill_towers(spec, "PENGI", {AUDIO: audio, TEXT: text}, state, _official)
+    audio, text = empty_towers()
+    fill_towers(spec, "PENGI", {AUDIO: audio, TEXT: text}, state, official)
     return audio, text
 
 
-def _official(name: str) -> str:
+def empty_towers() -> tuple[PengiAudioTower, CaptionTower]:
+    """Make both towers without weights: no time for random numbers that are overwritten."""
+    with torch.device("meta"):
+        return PengiAudioTower(), CaptionTower()
+
+
+def official(name: str) -> str:
     """Return the authors' name of a weight."""
     if name.startswith(TEXT):
         return name.replace(f"{TEXT}clip.", f"{TEXT}base.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from transformers import AutoTokenizer
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
@@ -24,6 +25,9 @@ from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
 from palm_cache.store.fingerprint import fingerprint
 
 T = TypeVar("T")
+
+ADVICE = "give a directory that save_pretrained of model and processor wrote, or a hub id"
+"""What to do where a model cannot be had."""
 
 Options = dict[str, Any]
 """Keyword arguments of every ``from_pretrained``; code that lies with a model is run only where the user says
@@ -135,6 +139,15 @@ class Repository:
 
         return self.part(name, read)
 
+    def parts(self, model: Any, extractor: Any, config: Mapping[str, Any]) -> Parts:
+        """Load a model that reads text, by the feature extractor's loader and transformers' own class."""
+        return Parts(
+            self.model(model),
+            self.part("preprocessor_config.json", lambda: extractor(self.place, **self.options)),
+            self.load(AutoTokenizer, "tokenizer files"),
+            provenance(config),
+        )
+
     def model(self, kind: Any, optional: tuple[str, ...] = ()) -> Any:
         """Load a model's weights in float32, all of them; pickled objects are not read.
 
@@ -207,18 +220,25 @@ class Repository:
 
 
 def from_directory_or_hub(
-    subject: str, source: str, load: Callable[[Repository], T], advice: str, *, trusted: bool = False
+    subject: str,
+    source: str,
+    load: Callable[[Repository], T],
+    advice: str = ADVICE,
+    *,
+    trusted: bool = False,
 ) -> T:
     """Load from a directory, else from the hub's local cache, else from a hub that answers.
 
     Parameters
     ----------
-    subject, advice : str
+    subject : str
         For messages.
     source : str
         A directory or a hub id, ``owner/name`` or ``owner/name@revision``.
     load : callable
         Raises ``EncoderError``.
+    advice : str
+        What to do where it cannot be had.
     trusted : bool
         Whether the user wants code that lies with the model to be run.
 
@@ -306,7 +326,7 @@ def needs_code(subject: str, part: str, named: str = "") -> EncoderError:
     """Return the error for a model that brings code of its own."""
     return EncoderError(
         f"{subject}: its {part} needs code that lies with the model{f' ({named})' if named else ''}; "
-        "palm-cache runs none, but for an hf: model with --trust-remote-code. Or load it in an encoder of "
+        "palm-cache runs none, but for an hf: model with `trust_remote_code`. Or load it in an encoder of "
         "your own: python:MODULE:CLASS"
     )
 

@@ -129,7 +129,7 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
 
     recipe = recipe or Recipe()
     if recipe.trust_remote_code and split_spec(spec)[0] != "hf":
-        raise EncoderError(f"encoder {spec!r}: --trust-remote-code is for hf: alone; leave it out")
+        raise EncoderError(f"encoder {spec!r}: `trust_remote_code` is for hf: alone; leave it out")
     check_spec(spec)
     name, source = split_spec(spec)
     if name == OWN.name:

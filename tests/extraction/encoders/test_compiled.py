@@ -74,7 +74,7 @@ def test_in_fp32_it_is_the_same_encoder_and_in_bf16_another() -> None:
 
 def test_without_a_compiler_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
-    with pytest.raises(EncoderError, match=r"no C\+\+ compiler here .* or leave --compile out"):
+    with pytest.raises(EncoderError, match=r"no C\+\+ compiler here .* or leave compile out"):
         load_encoder("mini", Recipe(compile=True))
 
 

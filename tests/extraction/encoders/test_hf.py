@@ -290,7 +290,7 @@ def loud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_code_that_lies_with_a_model_is_run_only_where_the_user_says_so(loud: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    with pytest.raises(EncoderError, match=r"needs code that lies with the model .*--trust-remote-code"):
+    with pytest.raises(EncoderError, match=r"needs code that lies with the model .*trust_remote_code"):
         load(loud)
     assert not ran.exists()
     encoder = load(loud, trust_remote_code=True)
@@ -326,7 +326,7 @@ def test_code_of_another_repository_and_trust_in_other_encoders_are_refused(
     (loud / "config.json").write_text(json.dumps(config))
     with pytest.raises(EncoderError, match="its code lies elsewhere, in some/one"):
         load(loud, trust_remote_code=True)
-    with pytest.raises(EncoderError, match="--trust-remote-code is for hf: alone"):
+    with pytest.raises(EncoderError, match="trust_remote_code is for hf: alone"):
         load_encoder("mini", Recipe(trust_remote_code=True), device="cpu")
     # A model that needs none has nothing to record.
     trusted = audio_recipe(load(folders["wavlm"], trust_remote_code=True), Recipe())
