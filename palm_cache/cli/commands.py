@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from palm_cache.cli.help import help_text, usage
-from palm_cache.cli.terminal import say
+from palm_cache.cli.terminal import say, sigterm_as_ctrl_c
 from palm_cache.errors import PalmCacheError, ParameterError, did_you_mean, near, visible
 from palm_cache.store.layout import STORE_ENDING
 
@@ -171,13 +171,14 @@ def command(
     panel : str, optional
         Below which title help lists it.
     if_interrupted : str
-        What Ctrl-C leaves.
+        What Ctrl-C, or SIGTERM, leaves.
     """
 
     @wraps(function)
     def run(**values: Any) -> None:
         try:
-            function(**values)
+            with sigterm_as_ctrl_c():
+                function(**values)
         except KeyboardInterrupt:
             typer.echo(err=True)
             say(f"interrupted: {if_interrupted}")

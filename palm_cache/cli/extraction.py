@@ -14,7 +14,7 @@ from palm_cache.cli.loading import load
 from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, override, takes
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, print_json, print_table, say, sigterm_as_ctrl_c, tell
+from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
 from palm_cache.errors import AbsentDatasetError, counted
 from palm_cache.params import (
     Params,
@@ -137,24 +137,23 @@ def extract(
     """
     if dataset is None and params is None:
         raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="--dataset")
-    with sigterm_as_ctrl_c():
-        settings = read_params(params)
-        settings = override(
-            settings,
-            datasets=tuple(dataset) if dataset else None,
-            reading=override(settings.reading, **reading),
-            prompts=override(settings.prompts, **prompts),
-            extract=override(settings.extract, **recipe),
-            resources=override(settings.resources, **resources),
-            **where,
-        )
-        several = len(settings.datasets) > 1
-        of_one = {"--root": root, "--out": out, "--descriptions": settings.prompts.descriptions}
-        for option, value in of_one.items():
-            if several and value:
-                raise typer.BadParameter("goes with one dataset", param_hint=option)
-        tables, absent = read_tables(settings.datasets, root, strict, settings.reading, settings.features)
-        shown = _extract_all(tables, settings, out, dry_run, as_json)
+    settings = read_params(params)
+    settings = override(
+        settings,
+        datasets=tuple(dataset) if dataset else None,
+        reading=override(settings.reading, **reading),
+        prompts=override(settings.prompts, **prompts),
+        extract=override(settings.extract, **recipe),
+        resources=override(settings.resources, **resources),
+        **where,
+    )
+    several = len(settings.datasets) > 1
+    of_one = {"--root": root, "--out": out, "--descriptions": settings.prompts.descriptions}
+    for option, value in of_one.items():
+        if several and value:
+            raise typer.BadParameter("goes with one dataset", param_hint=option)
+    tables, absent = read_tables(settings.datasets, root, strict, settings.reading, settings.features)
+    shown = _extract_all(tables, settings, out, dry_run, as_json)
     if as_json:
         print_json({"stores": shown, "absent": absent} if several else shown[0])
     if any(map(_all_failed, shown)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -96,8 +97,8 @@ def label(
         say("Ctrl-C ends the page; the same command goes on where you were")
         token, bound = make_token(), listener.getsockname()[1]
         address = f"http://{HOST}:{bound}/{token}/"
-        tell(address)
-        with session:
+        with session, suppress(KeyboardInterrupt):
+            tell(address)
             if browser:
                 webbrowser.open(address)  # in a session of its own: Ctrl-C here must not end it
             serve(make_app(session, token, bound), listener)

@@ -11,7 +11,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from http import HTTPStatus
@@ -109,9 +108,8 @@ def make_server(app: Any) -> uvicorn.Server:
 
 
 def serve(app: Any, listener: socket.socket) -> None:
-    """Serve until Ctrl-C."""
-    with suppress(KeyboardInterrupt):
-        make_server(app).run(sockets=[listener])
+    """Serve until Ctrl-C, which is raised when all is answered."""
+    make_server(app).run(sockets=[listener])
 
 
 def make_app(session: Session, token: str, port: int) -> Any:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import succeed
+from command_line import call, succeed
 from samples import make_features, write_sample
 
+from palm_cache.adaptation import evaluate
 from palm_cache.adaptation.fit import fit_store
 from palm_cache.params import FitParams
 
@@ -19,3 +21,15 @@ def test_a_name_that_is_a_pattern_means_itself(name: str, tmp_path: Path) -> Non
     told = succeed("evaluate", "--out", str(tmp_path / "runs"), "--dataset", name).stdout
     assert name in told
     assert not {"birds1", "birdsong", "ab"} & set(told.split())
+
+
+def test_a_polite_end_leaves_no_lock_and_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = str(write_sample(tmp_path / "store.zarr", make_features()))
+    monkeypatch.setattr(evaluate, "write_scores", lambda *_: signal.raise_signal(signal.SIGTERM))
+    result = call("fit", "--store", store, "--head", "prototype")
+    assert result.exit_code == 130
+    assert "interrupted: the heads of finished datasets are kept" in result.stderr
+    assert [path.name for path in Path("runs").iterdir()] == ["clusters"]

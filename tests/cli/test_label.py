@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from command_line import fail, succeed
 from drive import kind_of, write_recordings
-from label_page import label_by_ear
+from label_page import LabelPage, label_by_ear
 from samples import make_features, write_sample, write_tone
 
 from palm_cache.store.atomic import locked
@@ -111,6 +112,16 @@ def test_from_a_drive_of_recordings_to_a_classifier(tmp_path: Path, monkeypatch:
     )
     write_tone(tmp_path / "new.wav", 3200)
     assert " high " in succeed("predict", "whole/kinds/mini/heads.h5", "new.wav").stdout
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_ends_the_page_leaves_no_lock_behind(
+    store: str, tmp_path: Path, sent: signal.Signals
+) -> None:
+    page = LabelPage(store)
+    assert list(tmp_path.glob(".*.lock"))
+    assert "0 rows labelled" in page.end(sent)
+    assert list(tmp_path.glob(".*.lock")) == []
 
 
 def test_a_class_without_a_name_and_a_folder_that_is_not_there_are_refused(

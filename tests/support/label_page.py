@@ -55,9 +55,9 @@ class LabelPage:
             self._process.kill()
             self._process.communicate()
 
-    def end(self) -> str:
+    def end(self, sent: signal.Signals = signal.SIGINT) -> str:
         """End it with Ctrl-C; return what it printed last."""
-        self._process.send_signal(signal.SIGINT)
+        self._process.send_signal(sent)
         rest, _ = self._process.communicate()
         assert self._process.returncode == 0
         return rest
