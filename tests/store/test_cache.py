@@ -179,6 +179,19 @@ def test_segments_of_many_keys_are_not_merged_further_however_small_their_values
         assert sorted(len(load_file(file)["row"]) for file in segments(cache)) == [400, 800, 800]
 
 
+def test_what_was_let_go_of_is_merged_and_found_again(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    cache.add(hashes(2), values(2))
+    cache.forget()
+    assert cache.n_keys == 0
+    cache.add(hashes(2, 1), values(2, 1))
+    cache.forget()
+    cache.merge()
+    assert (len(segments(cache)), cache.n_keys) == (1, 0)
+    cache.refresh()
+    assert np.array_equal(cache.take(np.concatenate([hashes(2), hashes(2, 1)]))[2:], values(2, 1))
+
+
 def test_a_content_that_is_there_twice_is_kept_once(tmp_path: Path) -> None:
     cache = make(tmp_path)
     for _ in range(3):
