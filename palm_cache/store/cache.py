@@ -112,6 +112,8 @@ class Cache:
     hashed: str = field(init=False)
     """Hash of the recipe."""
     folder: Folder = field(init=False)
+    _sizes: dict[str, int] = field(init=False)
+    """Of all segments in bytes, by name, as far as is known."""
     _segments: dict[str, Segment | None] = field(init=False)
     """By name; ``None`` where the keys are damaged."""
     _blocks: dict[tuple[str, int], NDArray[Any]] = field(init=False)
@@ -150,7 +152,7 @@ class Cache:
     @property
     def small(self) -> list[str]:
         """Names of the segments that are worth merging, if there are several."""
-        return [one.name for one in self._segments.values() if one and one.size < self._large]
+        return [name for name, size in self._sizes.items() if size < self._large]
 
     @property
     def _large(self) -> int:
@@ -177,8 +179,10 @@ class Cache:
                     continue  # merged by another process a moment ago
 
     def _files(self) -> dict[str, int]:
-        """Return names and sizes of all segments, in the order in which they were made."""
-        return {name: size for name, size in sorted(self.folder.files().items()) if SEGMENT.fullmatch(name)}
+        """Return names and sizes of all segments that there are now, in the order in which they were made."""
+        files = sorted(self.folder.files().items())
+        self._sizes = {name: size for name, size in files if SEGMENT.fullmatch(name)}
+        return self._sizes
 
     def _parse(self, name: str, size: int, head: bytes = b"") -> tuple[Segment, Keys]:
         return parse(name, size, partial(self.folder.read, name), head)
@@ -242,7 +246,7 @@ class Cache:
                 pass
             except DamageError as damage:
                 with suppress(FileNotFoundError):  # another process has found it too
-                    self._merge({name: size for name, size in self._files().items() if name == str(damage)})
+                    self._merge({str(damage): self._sizes.get(str(damage), 0)})
             self.refresh()
         raise UnknownContentError(f"{self.folder.place}: other processes change it all the time; try again")
 
@@ -271,11 +275,11 @@ class Cache:
         What processes that were killed have left of files is removed. Nothing is lost by an ``OutputError``.
         """
         clear_left_behind(self.folder, is_cache_file)
-        if sum(size < self._large for size in self._files().values()) < 2:
+        if len(self.small) < 2:
             return
         with write_errors(self.folder.place, "cache"), self.folder.alone("merge") as alone:
             group: dict[str, int] = {}
-            for name, size in self._files().items() if alone else ():  # another may have merged a moment ago
+            for name, size in [*self._files().items()] if alone else ():  # others may have merged by now
                 if size < self._large:
                     group[name] = size
                 if sum(group.values()) >= self._large:
@@ -292,7 +296,7 @@ class Cache:
         name = new_name()
         with self.folder.replacing(name) as path, path.open("wb") as file:
             head = write(file, self.hashed, keys, values, self.value, failures)
-            size = file.tell()
+            self._sizes[name] = size = file.tell()
         return self._parse(name, size, head)[0]
 
     def _values(
