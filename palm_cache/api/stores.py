@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from palm_cache.errors import StoreError, did_you_mean
-from palm_cache.extraction.datasets.registry import dataset_name, source_of
+from palm_cache.extraction.datasets.registry import dataset_name, find_card, home_of, namesake, source_of
 from palm_cache.params import Params
-from palm_cache.store.find import dataset_folder
+from palm_cache.store.find import dataset_folder, source_of_stores
 from palm_cache.store.layout import command_line, extract_command, slug, store_path, stores_present
 from palm_cache.store.nearby import STORE, folder_given
 from palm_cache.store.places import reaching
@@ -72,6 +72,7 @@ def _of_encoder(
     else:
         spec = encoder or Params().encoder
         names = {stored_name(features, dataset): dataset for dataset in datasets}
+        notes += filter(None, (_other_one(features, name, dataset) for name, dataset in names.items()))
         stores = {name: store_path(features, name, spec) for name in names}
         present = [store for store in stores.values() if exists(store)]
         absent = [
@@ -93,6 +94,14 @@ def _of_encoder(
     raise StoreError(f"{features}: no feature store{of_encoder} here; {hint}")
 
 
+def _other_one(features: Place, name: str, dataset: str) -> str:
+    """Say which dataset a word does not mean, though it is called so; "" where there is none."""
+    plain = Path(dataset).name
+    if name == plain or not (other := source_of_stores(features, plain)):
+        return namesake(dataset)
+    return f"{dataset} has its stores in {features / name}; those in {features / plain} are of {other}"
+
+
 def _of_other_encoders(store: Place) -> str:
     """Say which other encoders the dataset has stores of; "" if none can be read."""
     specs = []
@@ -110,9 +119,12 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
     results : Path, optional
         Where heads lie; by default only stores count.
     """
-    folder = Path(dataset)
+    folder, card = Path(dataset), find_card(dataset)
     with reaching(features):
         folders = [features] if results is None else [features, results]
+        if card is not None:  # its store may be of a copy elsewhere: extract --root
+            home = dataset_folder(features, card.name, home_of(card))
+            return home if any((parent / home).is_dir() for parent in folders) else card.name
         plain = folder.name == dataset and not folder.is_dir()
         if plain and any((parent / dataset).is_dir() for parent in folders):
             return dataset

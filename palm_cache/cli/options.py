@@ -62,8 +62,8 @@ DatasetsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--dataset",
-        help="A known dataset (see: palm-cache datasets), or a folder or table of your own; give it again "
-        "for more.",
+        help="A known dataset (see: palm-cache datasets), or a folder or table of your own; ./NAME is a "
+        "folder even where a known dataset is called NAME. Give it again for more.",
         metavar="NAME_OR_DIR",
         autocompletion=complete_dataset,
     ),

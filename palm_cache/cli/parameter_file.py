@@ -21,7 +21,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
@@ -122,9 +122,11 @@ def _convert(kind: Any, value: object, file: str, key: str) -> Any:
     if get_origin(kind) is tuple:
         items = value if isinstance(value, list) else [value]
         return tuple(_convert(get_args(kind)[0], item, file, key) for item in items)
-    if get_origin(kind) is UnionType:  # a number, or a word in its place
+    if get_origin(kind) is UnionType:  # a number, or a word or nothing in its place
         number, word = get_args(kind)
-        return _convert(word if isinstance(value, str) else number, value, file, key)
+        if word is NoneType and value is None:
+            return None
+        return _convert(word if isinstance(value, str) and word is not NoneType else number, value, file, key)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             shown = value if isinstance(value, str) else reprlib.repr(value)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.params.checks import check_bounds, check_cluster, check_device
+from palm_cache.params.checks import check_bounds, check_cluster, check_device, check_seconds
 from palm_cache.types import MAX_VIEWS, Help
 from palm_cache.types.runs import ALL_SHOTS, Training
 
@@ -92,9 +92,11 @@ class ReadingParams:
     folds: Annotated[int, Help("How many folds are made where there is no split.", option="--make-folds")] = 5
     seed: Annotated[int, Help("Another seed makes other folds.", option="--fold-seed")] = 0
     window: Annotated[
-        float, Help("Cut longer rows into rows of this length.", metavar="SECONDS", shown="not cut")
-    ] = 0.0
-    hop: Annotated[float, Help("From one window to the next.", metavar="SECONDS", shown="the window")] = 0.0
+        float | None, Help("Cut longer rows into rows of this length.", metavar="SECONDS", shown="not cut")
+    ] = None
+    hop: Annotated[
+        float | None, Help("From one window to the next.", metavar="SECONDS", shown="the window")
+    ] = None
 
     def __post_init__(self) -> None:
         for given in self.columns:
@@ -108,8 +110,7 @@ class ReadingParams:
                 raise ParameterError(f"`columns`: {name} is given twice")
         if self.folds < 2 or not 0 <= self.seed < 2**32:
             raise ParameterError(f"`folds` {self.folds} must be at least 2, `seed` {self.seed} at least 0")
-        if not (0 <= self.window < float("inf") and 0 <= self.hop < float("inf")):
-            raise ParameterError(f"`window` {self.window}, `hop` {self.hop}: seconds, 0 or more")
+        check_seconds(self, "window", "hop")
         if self.hop and not self.window:
             raise ParameterError("`hop`: goes with `window`")
 

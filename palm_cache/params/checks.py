@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 
 from palm_cache.errors import ParameterError
 
@@ -30,6 +31,24 @@ def check_cluster(address: str) -> None:
     match = re.fullmatch(r"(?:dask|ray)://(?:[^/@:]+|\[[\da-f:]+\]):(\d{1,5})", address)
     if address and not (match and int(match[1]) < 1 << 16):
         raise ParameterError(f"`cluster`: {address!r} is not dask://HOST:PORT or ray://HOST:PORT")
+
+
+SHORTEST_WINDOW = 0.02
+"""Seconds, about a frame of a spectrogram: in less of a sound there is nothing to tell it by."""
+
+
+def check_seconds(params: object, *names: str) -> None:
+    """Make sure that fields, where they are given, are seconds from one window to another or in one.
+
+    Raises
+    ------
+    ParameterError
+        If one is not.
+    """
+    for name in names:
+        value = getattr(params, name)
+        if value is not None and not SHORTEST_WINDOW <= value < inf:
+            raise ParameterError(f"`{name}`: {value:g} is not a number of seconds from {SHORTEST_WINDOW:g}")
 
 
 def check_bounds(params: object, **bounds: tuple[int, int]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from palm_cache.errors import ParameterError
 from palm_cache.params import CLIP_TOKENIZER, Tokenizer
-from palm_cache.params.checks import check_bounds, check_device
+from palm_cache.params.checks import check_bounds, check_device, check_seconds
 from palm_cache.types import Help
 
 ExportFormat = Literal["safetensors", "onnx"]
@@ -65,6 +65,7 @@ class PredictParams:
             raise ParameterError(f"`threshold`: {self.threshold} is not a probability from 0 to 1")
         if not self.timeline and (self.window, self.hop) != (None, None):
             raise ParameterError("`window` and `hop`: go with `timeline`")
+        check_seconds(self, "window", "hop")
         check_bounds(self, batch_size=(0, MAX_PREDICT_BATCH))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from palm_cache.errors import StoreError
 from palm_cache.store.header import written_source
@@ -60,10 +60,10 @@ def dataset_folder(features: Place, name: str, source: str) -> str:
     Parameters
     ----------
     source : str
-        Where the dataset lies; "" if that is not known.
+        Where the dataset lies; "" if that is not known. A relative path is that place in any project.
     """
     stores = features / name
-    others = _sources(stores) - {source, ""}
+    others = {other for other in _sources(stores) - {""} if not _is_at(other, source)}
     if not source or not any(map(_is_there, others)):
         return name
     written = written_source(source, stores)
@@ -83,6 +83,12 @@ def _sources(stores: Place) -> set[str]:
         except StoreError:
             continue
     return sources
+
+
+def _is_at(source: str, place: str) -> bool:
+    """Tell whether a dataset lies at a place, or at one of this relative path."""
+    parts = () if Path(place).is_absolute() else PurePath(place).parts
+    return source == place or (bool(parts) and PurePath(source).parts[-len(parts) :] == parts)
 
 
 def _is_there(source: str) -> bool:

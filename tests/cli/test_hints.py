@@ -197,6 +197,45 @@ def test_a_name_of_stores_is_followed_to_the_files_or_told_where_they_were(proje
     assert f"its files have left {project / 'own' / 'Sounds'}" in fail("extract", "--dataset", "Sounds")
 
 
+def test_a_known_name_is_the_known_dataset_whatever_lies_here(project: Path) -> None:
+    succeed("synthesise", "--clips-per-class", "5")
+    shutil.copytree("own/Tones", "demo")
+    not_meant = "note: demo is the known dataset demo; the folder of that name here is ./demo"
+    quick = ("--head", "prototype", "--shots", "1", "--seeds", "0", "--json")
+    known = succeed("extract", "--dataset", "demo")
+    assert not_meant in known.stderr
+    assert "50 clips -> data/features/demo/mini.zarr" in known.stdout
+    fitted = succeed("fit", "--dataset", "demo", *quick)
+    assert {row["dataset"] for row in json.loads(fitted.stdout)} == {"demo"}
+    assert not_meant in fitted.stderr
+    own = succeed("extract", "--dataset", "./demo")
+    assert "note: another dataset is called demo; this one is demo-" in own.stderr
+    fitted = succeed("fit", "--dataset", "./demo", *quick)
+    assert f"those in data/features/demo are of {project}/data/raw/demo" in fitted.stderr
+    assert all(row["dataset"].startswith("demo-") for row in json.loads(fitted.stdout))
+    assert not_meant in call("datasets", "--check", "demo").stderr
+    assert "; esc50 is the known" not in fail("extract", "--dataset", "esc50")
+    Path("esc50").mkdir()
+    assert "the folder of that name here is ./esc50" in fail("extract", "--dataset", "esc50")
+
+
+def test_a_known_dataset_leaves_the_store_of_a_folder_of_its_name_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree("own/Tones", "demo")
+    succeed("extract", "--dataset", "./demo")
+    succeed("synthesise", "--clips-per-class", "5")
+    known = succeed("extract", "--dataset", "demo")
+    assert "note: another dataset is called demo; this one is demo-" in known.stderr
+    assert "(0 embedded now, 12 known)" in succeed("extract", "--dataset", "./demo").stdout
+    (store,) = palm_cache.find_stores(["demo"])[0][0]
+    assert str(store) in known.stdout
+    # In a project that is copied it is the same one.
+    shutil.copytree(project, project.parent / "copy")
+    monkeypatch.chdir(project.parent / "copy")
+    assert f"50 clips -> {store} (0 embedded now" in succeed("extract", "--dataset", "demo").stdout
+
+
 def test_a_table_with_its_audio_elsewhere_is_not_taken_for_the_folder_of_audio(project: Path) -> None:
     shutil.copy("own/Tones/train.csv", "labels.csv")
     succeed("extract", "--dataset", "labels.csv", "--root", "own/Tones/audios")
@@ -270,6 +309,16 @@ def test_a_store_without_its_option_is_told_as_a_store(project: Path) -> None:
         (("extract", "--dataset", "x", "--columns", "path"), "--columns: 'path' is not field=column"),
         (("fit", "--device", "gpu"), "--device 'gpu': use auto"),
         (("fit", "--batch-size", "0"), "--batch-size 0: both at least 1"),
+        (
+            ("extract", "--dataset", "own/Tones", "--window", "0"),
+            "--window: 0 is not a number of seconds",
+        ),
+        (("extract", "--dataset", "own/Tones", "--window", "0.001"), "--window: 0.001 is not a number of"),
+        (("extract", "--dataset", "own/Tones", "--window", "1", "--hop", "0"), "--hop: 0 is not a number of"),
+        (
+            ("predict", "nowhere", "x", "--classes", "a,b", "--timeline", "--hop", "1e-9"),
+            "--hop: 1e-09",
+        ),
         (("synthesise", "--clips-per-class", "1"), "--clips-per-class: 1 is below 5"),
         (("predict", "a", "b", "--window", "3"), "--window and --hop: go with --timeline"),
         (("search", STORE), "give one of --text, --like, --row, --head and --diverse"),

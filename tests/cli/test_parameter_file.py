@@ -43,6 +43,7 @@ def test_how_a_dataset_is_read_is_part_of_the_parameters(tmp_path: Path) -> None
         layout="table", columns=("path=file", "label="), group="site", test="none", window=5.0
     )
     assert reading.named_columns == {"path": "file", "label": ""}
+    assert read_params(write(tmp_path, "reading: {window: }")).reading == ReadingParams()
 
 
 @pytest.mark.parametrize("file", [*ROOT.glob("params.yaml"), *ROOT.glob("pipelines/**/params.yaml")], ids=str)
@@ -87,8 +88,8 @@ def test_unknown_names_are_refused_with_near_matches(tmp_path: Path, text: str, 
         ("reading: {columns: path}", "'path' is not field=column"),
         ("reading: {columns: [path=a, path=b]}", "columns: path is given twice"),
         ("reading: {folds: 1}", "folds 1 must be at least 2"),
-        ("reading: {window: -1}", "seconds, 0 or more"),
-        ("reading: {window: .inf}", "seconds, 0 or more"),
+        ("reading: {window: -1}", "is not a number of seconds from 0.02"),
+        ("reading: {window: .inf}", "is not a number of seconds from 0.02"),
         ("reading: {hop: 1}", "hop: goes with window"),
         ("fit: {training: {lr: -1}}", "lr -1.0 must be above 0"),
         ("fit: 3", "expected keys and values, found 3"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
 from palm_cache.errors import DataError, counted
@@ -46,14 +46,14 @@ def read_audacity(root: Place, listing: Listing) -> tuple[list[TableRow], list[s
     Raises
     ------
     DataError
-        If a line is no label.
+        If there is no label track, or a line is no label.
     """
     recordings = _Recordings(listing)
     rows: list[TableRow] = []
     points = 0
-    for path in texts(listing):
+    for path in _annotations(root, listing, is_audacity, "Audacity label track", "start TAB end TAB label"):
         file = below(root, path)
-        recording = recordings.of(path, AUDACITY_TAIL) if is_audacity(file) else None
+        recording = recordings.of(path, AUDACITY_TAIL)
         if recording is None:
             continue
         for line, content in enumerate(decode(file).splitlines(), start=1):
@@ -85,16 +85,16 @@ def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple
     Raises
     ------
     DataError
-        If a table is malformed, or has no column of labels where one is named.
+        If there is no table, one is malformed, or it has no column of labels where one is named.
     """
     recordings = _Recordings(listing)
     rows: dict[TableRow, None] = {}
-    for path in texts(listing):
-        file = below(root, path)
-        if not is_raven(file):
-            continue
-        table = read_table(file)
+    notes: dict[str, None] = {}
+    for path in _annotations(root, listing, is_raven, "Raven selection table", f"a column {RAVEN_COLUMN!r}"):
+        table = read_table(below(root, path))
         columns = understand(table.header, given, path)
+        if "label" not in columns:
+            notes[f"no column of labels in {path}; --columns label=NAME says which it is"] = None
         seen: set[tuple[str, float, float | None, str]] = set()
         for line, fields in table.records:
             told = dict(zip(table.header, fields, strict=True))
@@ -111,7 +111,19 @@ def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple
                 continue
             seen.add((recording, start, end, label))
             rows[TableRow(path, line, recording, label or None, start, end)] = None
-    return [*rows, *recordings.unlabelled()], recordings.notes
+    return [*rows, *recordings.unlabelled()], [*recordings.notes, *notes]
+
+
+def _annotations(
+    root: Place, listing: Listing, is_one: Callable[[Place], bool], kind: str, content: str
+) -> list[str]:
+    """Return the text files that are annotations of a kind; raises where there are none."""
+    looked_at = texts(listing)
+    found = [path for path in looked_at if is_one(below(root, path))]
+    if not found:
+        others = f"; {named(looked_at)}: nothing of the kind" if looked_at else ""
+        raise DataError(f"{root}: no {kind} here or below: looked for *.txt with {content}{others}")
+    return found
 
 
 class _Recordings:

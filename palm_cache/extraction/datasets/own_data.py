@@ -14,9 +14,10 @@ flat         audio, unlabelled
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -93,7 +94,11 @@ def read(
     )
     content = READERS[layout](root, listing, source, reading)
     if not content.rows:
-        raise DataError(f"{where}: read as {content.told}, there are no rows; another way to read it: --as")
+        raise DataError(f"{where}: read as {content.told}, there are no rows; `layout` reads it otherwise")
+    if reading.columns and layout in WITHOUT_COLUMNS:
+        raise DataError(
+            f"{where}: read as {content.told}, it has no columns; leave `columns` out, or give the table"
+        )
     if reading.group and not any(row.group for row in content.rows):
         raise DataError(f"{where}: read as {content.told}, it has no column {reading.group!r} to group by")
     place = content.root or audio or root
@@ -101,10 +106,9 @@ def read(
     files = find_files(place, dict.fromkeys(row.path for row in rows))
     folds, split_notes = split(rows, reading, lambda path: place / files[0].get(path, path))
     notes = [f"read as {content.told}", *content.notes, *split_notes, *listing.notes]
-    if reading.layout == "auto" and layout in ("folders", "flat"):
-        deep = _deep_tables(root, listing, reading.named_columns)
-        if meant := _datasets_below(root, listing, deep):
-            notes.insert(1, f"a table below this folder lists sounds; {meant}")
+    guessed = reading.layout == "auto" and layout in ("folders", "flat")
+    if guessed and (meant := _datasets_below(root, listing, reading.named_columns)):
+        notes.insert(1, f"a table below this folder lists sounds; {meant}")
     return build_table(dataset, place, folds, notes, rows, files)
 
 
@@ -149,12 +153,25 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
         part = folders.pop(0) if parted and folders else ""
         rows.append(TableRow("the folder", number, path, folders[0] if folders else None, part=part))
     classes = {row.class_name for row in rows} - {None}
+    if rows and not classes:
+        raise DataError(f"{root}: no folder of a class here or below; `layout` flat reads it without labels")
     parts = f" below {named(sorted(tops))}" if parted else ""
-    return Reading(
-        rows,
-        f"a folder per class{parts}: {counted(len(rows), 'file')}, "
-        f"{counted(len(classes), 'class', 'classes')}",
-    )
+    told = f"{counted(len(rows), 'file')}, {counted(len(classes), 'class', 'classes')}"
+    notes = []
+    if reading.layout == "auto" and not parted and (inner := _nested(short)):
+        meant = did_you_mean([below(root, folder) for folder in inner])
+        notes.append(f"folders below those of the classes say nothing here; if they are the classes, {meant}")
+    return Reading(rows, f"a folder per class{parts}: {told}", notes)
+
+
+def _nested(short: Mapping[str, str]) -> list[str]:
+    """Return the folders of classes if each holds nothing but folders, and one of them several."""
+    inner: dict[str, set[str]] = {}
+    for path, name in short.items():
+        folder, *rest = name.split("/")
+        inner.setdefault(path.removesuffix(name) + folder, set()).add(rest[0] if len(rest) > 1 else "")
+    nested = all("" not in folders for folders in inner.values())
+    return list(inner) if nested and any(len(folders) > 1 for folders in inner.values()) else []
 
 
 def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
@@ -166,13 +183,18 @@ def _read_table(root: Place, listing: Listing, source: str, reading: ReadingPara
     candidates = listing.files if len(listing.files) == 1 else _tables(root, listing, reading.named_columns)
     if len(candidates) != 1:
         found = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
-        meant = _datasets_below(root, listing, candidates) or (
+        meant = _datasets_below(root, listing, reading.named_columns) or (
             "give the one that is meant, and `columns` path=NAME if need be"
         )
         raise DataError(f"{root}: {found if candidates else 'no table'}; {meant}")
     file = below(root, candidates[0])
     table = shards.read_plain(file) if ending(file.name) in SHARD_ENDINGS else read_table(file)
-    return _of_table(table, reading, f"one table, {candidates[0]}")
+    content = _of_table(table, reading, f"one table, {candidates[0]}")
+    folder, slash, _ = candidates[0].partition("/")
+    beside = slash and not all(path.startswith(f"{folder}/") for path in listing.audio)
+    if beside and (meant := _datasets_below(root, listing, reading.named_columns)):
+        return replace(content, notes=[f"sounds lie outside {folder}, too; {meant}", *content.notes])
+    return content
 
 
 def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Reading:
@@ -180,7 +202,7 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Reading:
     columns = understand(table.header, reading.named_columns, table.name)
     if "path" not in columns:
         raise DataError(
-            f"{table.name}: which column holds the paths? --columns path=NAME says so; it has "
+            f"{table.name}: which column holds the paths? `columns` path=NAME says so; it has "
             f"{named(table.header)}"
         )
     rows = read_annotated(table, columns, reading.group)
@@ -278,9 +300,12 @@ def _shards(listing: Listing) -> list[str]:
     return [path for path in files if not PurePosixPath(path).name.startswith("cache-")]
 
 
-def _datasets_below(root: Place, listing: Listing, tables: Iterable[str]) -> str:
+def _datasets_below(root: Place, listing: Listing, columns: Mapping[str, str]) -> str:
     """Return the question whether datasets below are meant: the lowest folders with a table and sound."""
-    audio = listing.audio
+    audio, tables = (
+        listing.audio,
+        chain(_tables(root, listing, columns), _deep_tables(root, listing, columns)),
+    )
     around = ([str(folder) for folder in PurePosixPath(table).parents][:-1] for table in tables)
     holding = (
         next((folder for folder in folders if any(path.startswith(f"{folder}/") for path in audio)), "")
@@ -319,6 +344,8 @@ def _stripped(paths: Sequence[str]) -> dict[str, str]:
         tops = {rest.split("/")[0] for rest in short.values()}
     return short
 
+
+WITHOUT_COLUMNS: tuple[Layout, ...] = ("folders", "flat", "audacity")
 
 READERS: dict[Layout, Callable[[Place, Listing, str, ReadingParams], Reading]] = {
     "folders": _read_folders,

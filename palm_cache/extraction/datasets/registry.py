@@ -1,13 +1,18 @@
-"""Which datasets are known by name, and how a name or a folder becomes a table of clips."""
+"""Which datasets are known by name, and how a name or a folder becomes a table of clips.
+
+A word is, in this order: a known dataset, whatever lies here; a folder or file; a name that stores bear. A
+folder that is called like a known dataset is given with a slash, ``./demo``.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -88,6 +93,15 @@ def require_card(name: str) -> DatasetCard:
     return card
 
 
+def namesake(name: str) -> str:
+    """Say which folder here is not meant by a known dataset's name; "" where there is none."""
+    card, folder = find_card(name), Path(name)
+    if card is None or folder.name != name or not folder.is_dir():
+        return ""
+    here = os.path.join(os.curdir, name)  # noqa: PTH118  # a Path has no ./
+    return f"{name} is the known dataset {card.name}; the folder of that name here is {here}"
+
+
 def dataset_name(name_or_folder: str, features: AnyPlace = FEATURES) -> str:
     """Return the name under which a dataset is stored.
 
@@ -106,13 +120,18 @@ def default_root(card: DatasetCard) -> Path:
 
 
 def identity_of(table: ClipTable) -> str:
-    """Return what tells a dataset from others of its name: where it lies, "" for a known one in its place.
+    """Return what tells a dataset from others of its name: where it lies, :func:`home_of` a known one there.
 
     So a project that is copied, stores and all, goes on with them.
     """
     card = find_card(table.dataset)
     at_home = card is not None and table.source == str(default_root(card).absolute())
-    return "" if at_home else table.source
+    return home_of(card) if card is not None and at_home else table.source
+
+
+def home_of(card: DatasetCard) -> str:
+    """Return where a known dataset lies in any project."""
+    return default_root(card).as_posix()
 
 
 def present_root(card: DatasetCard) -> Path | None:
@@ -216,24 +235,43 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, featu
         alone = own_data.is_file(where)
         if root is not None and not alone:
             raise DataError(
-                f"--root goes with a dataset known by name, or with a table; {name_or_folder} is a folder "
+                f"`root` goes with a dataset known by name, or with a table; {name_or_folder} is a folder "
                 "itself"
             )
         table = own_data.read(where, _name_of(where), source_of(where), reading, root)
+        table = replace(table, notes=(*table.notes, *_known_at(where, table)))
         folder = root or (where.parent if alone else where)
         source = source_of(where if root is None else root)  # where its sound is looked for later on
         return Check(folder, replace(table, source=source), (), missing_files(table, folder))
+    said = namesake(name_or_folder)
     if reading.columns or reading.group or reading.layout != "auto":
-        raise DataError(f"{card.name} is read as published: --as, --columns and --group go with a folder")
+        raise DataError(
+            f"{card.name} is read as published: `layout`, `columns` and `group` go with a folder"
+            f"{said and f'; {said}'}"
+        )
     # A remote folder has all of a path's methods that adapters use: joining, listing, opening.
     folder = cast("Path", root) or present_root(card) or default_root(card)
     if not folder.is_dir():
         raise AbsentDatasetError(
             f"{card.name} is not in {folder} ({card.size}, {card.licence}; {card.source}): "
-            f"{card.how_to_get}; or say where it is with --root"
+            f"{card.how_to_get}; or say where it is with `root`{said and f'; {said}'}"
         )
-    table = replace(_read_card(card, folder), source=source_of(folder))
+    table = _read_card(card, folder)
+    table = replace(table, source=source_of(folder), notes=(*filter(None, [said]), *table.notes))
     return Check(folder, table, differences(card, table), missing_files(table, folder))
+
+
+def _known_at(where: Place, table: ClipTable) -> Iterator[str]:
+    """Say which folders, the one given or those with sounds below it, are called like a known dataset."""
+    if own_data.is_file(where) or palm_layout.has_tables(cast("Path", where)):
+        return
+    with_sounds = {PurePosixPath(name).parent for name in table.clips.names}
+    above = {folder for inside in with_sounds for folder in inside.parents}
+    for folder in sorted({PurePosixPath()} | with_sounds | above):
+        card = find_card(folder.name or folder_name(where))
+        if card is not None:
+            words = shlex.join(["--dataset", card.name, "--root", str(where / folder)])
+            yield f"a known dataset is called {card.name}: if this is it, {words} reads it as published"
 
 
 def _read_card(card: DatasetCard, folder: Path) -> ClipTable:
@@ -299,7 +337,7 @@ def _of_stores(name: str, source: str, features: Place) -> Place:
     if not _is_there(where):
         raise AbsentDatasetError(f"{name}: its files have left {source}; give the folder they are in now")
     if dataset_folder(features, _name_of(where), source) != name:
-        raise DataError(f"{name}: was read from a table, with --root {source}; give table and --root again")
+        raise DataError(f"{name}: was read from a table, with `root` {source}; give table and `root` again")
     return where
 
 

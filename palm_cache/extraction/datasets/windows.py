@@ -43,7 +43,7 @@ def check_stretches(table: ClipTable) -> ClipTable:
         if clip.start >= length:
             raise DataError(
                 f"{table.dataset}: {clip.name} lasts {length:.2f} s, but a row begins at {clip.start:g} s; "
-                "mend it, or, if the columns are about something else: --columns start=,end="
+                "mend it, or, if the columns are about something else: `columns` start=,end="
             )
         if clip.end is not None and clip.end > length - SAME_END:
             ends[row] = nan

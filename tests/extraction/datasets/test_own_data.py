@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from miniatures import write_miniature
 from samples import write_palm_folder, write_tone
 
 from palm_cache.errors import DataError, PalmCacheError, UnknownNameError
@@ -125,6 +126,8 @@ def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
     )
     assert labels(table) == {"a/Y.WAV": None, "a/x.wav": None}
     assert read(tmp_path, layout="folders").class_names == ("a",)
+    with pytest.raises(DataError, match="no folder of a class here or below; layout flat reads it"):
+        read(tmp_path / "a", layout="folders")
 
 
 def test_audio_beside_class_folders_has_no_label(tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_rows_may_be_stretches(table: str, tmp_path: Path) -> None:
         ),
         (
             "a.wav,9,10,wren\nb.wav,0,1,wren",
-            r"a\.wav lasts 2\.00 s, but a row begins at 9 s; .*--columns start=,end=",
+            r"a\.wav lasts 2\.00 s, but a row begins at 9 s; .*columns start=,end=",
         ),
         ("../../a.wav,0,1,wren", r"leaves the dataset's folder"),
     ],
@@ -279,6 +282,38 @@ def test_ravens_selection_tables_beside_recordings(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        (
+            "audacity",
+            r"no Audacity label track here or below: looked for \*\.txt with start TAB end TAB label",
+        ),
+        (
+            "raven",
+            r"no Raven selection table here or below: looked for \*\.txt with a column 'Begin Time \(s\)'",
+        ),
+    ],
+)
+def test_a_folder_without_annotations_is_not_read_as_annotated(
+    layout: str, kind: str, tmp_path: Path
+) -> None:
+    root = tones(tmp_path, "night.wav")
+    with pytest.raises(DataError, match=rf"^{tmp_path}: {kind}$"):
+        read(root, layout=layout)
+    (root / "sub").mkdir()
+    (root / "sub" / "README.txt").write_text("Recorded in May\n")
+    with pytest.raises(DataError, match=f"{kind}; sub/README.txt: nothing of the kind"):
+        read(root, layout=layout)
+
+
+def test_a_selection_table_without_a_column_of_labels_is_said(tmp_path: Path) -> None:
+    root = tones(tmp_path, "night.wav", seconds=4)
+    (root / "night.txt").write_text(f"{RAVEN}\tWhat\n1\tS\t1\t0.5\t1.5\t0\t9\twren\n")
+    assert "no column of labels in night.txt; --columns label=NAME says which it is" in read(root).notes
+    assert not any("no column" in note for note in read(root, columns=("label=What",)).notes)
+
+
 def test_a_selection_table_over_several_files_counts_in_each_of_them(tmp_path: Path) -> None:
     root = tones(tmp_path, "a.wav", "b.wav", seconds=4)
     (root / "all.txt").write_text(
@@ -308,7 +343,7 @@ def test_what_is_not_recognised_says_what_was_looked_for_and_what_lies_there(tmp
         ({"columns": ("path=fil",)}, UnknownNameError, r"column in x\.csv: 'fil'; did you mean file\?"),
         ({"group": "sit"}, UnknownNameError, r"column in x\.csv: 'sit'; did you mean site\?"),
         ({"layout": "webdataset"}, DataError, r"no file here ends with .*\.tar"),
-        ({"layout": "audacity", "group": "site"}, DataError, "it has no column 'site' to group by"),
+        ({"layout": "flat", "group": "site"}, DataError, "it has no column 'site' to group by"),
         ({"layout": "table", "columns": ("path=",)}, DataError, "which column holds the paths"),
     ],
 )
@@ -322,7 +357,7 @@ def test_what_is_asked_for_but_not_there_is_named(
 
 
 def test_a_published_dataset_is_not_read_another_way(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="ESC50 is read as published: --as, --columns and --group"):
+    with pytest.raises(DataError, match="ESC50 is read as published: layout, columns and group"):
         read_dataset("esc50", tmp_path, reading=ReadingParams(layout="flat"))
 
 
@@ -347,6 +382,57 @@ def test_the_folder_above_one_in_the_palm_layout_is_told_with_it(tmp_path: Path)
     write_palm_folder(tmp_path / "Tones")
     with pytest.raises(DataError, match=rf"2 tables have .*; did you mean {tmp_path}/Tones\?"):
         read(tmp_path)
+
+
+def test_the_folder_above_two_in_the_palm_layout_is_told_with_both_however_deep_their_tables(
+    tmp_path: Path,
+) -> None:
+    write_palm_folder(tmp_path / "Tones")
+    folds = tmp_path / "Folds" / "csv_files"
+    write_palm_folder(folds.parent)
+    folds.mkdir()
+    for part in ("train", "test"):
+        (folds.parent / f"{part}.csv").rename(folds / f"{part}_1.csv")
+    with pytest.raises(DataError, match=rf"did you mean {tmp_path}/Tones or {tmp_path}/Folds\?"):
+        read(tmp_path)
+
+
+def test_the_folder_above_folders_of_classes_is_told_with_them(tmp_path: Path) -> None:
+    tones(tmp_path / "own", *(f"{site}/{path}" for site in ("here", "there") for path in BIRDS))
+    meant = f"did you mean {tmp_path}/own/here or {tmp_path}/own/there?"
+    told = f"folders below those of the classes say nothing here; if they are the classes, {meant}"
+    assert told in read(tmp_path / "own").notes
+    assert told in read(tmp_path).notes
+    assert told not in read(tmp_path, layout="folders").notes
+    assert not any("say nothing" in note for note in read(tmp_path / "own" / "here").notes)
+
+
+def test_sounds_beside_the_folder_of_the_only_table_are_told(tmp_path: Path) -> None:
+    tones(tmp_path, *(f"one/{path}" for path in BIRDS), "other/x.wav")
+    (tmp_path / "one" / "x.csv").write_text(
+        "\n".join(["path,label", *(f"{path},{name}" for path, name in BIRDS.items())])
+    )
+    assert f"sounds lie outside one, too; did you mean {tmp_path}/one?" in read(tmp_path).notes
+    assert not any("outside" in note for note in read(tmp_path / "one").notes)
+
+
+@pytest.mark.parametrize("layout", ["auto", "folders", "flat"])
+def test_columns_of_a_folder_without_tables_are_refused(layout: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="it has no columns; leave columns out"):
+        read(tones(tmp_path, *BIRDS), layout=layout, columns=("path=x",))
+
+
+def test_a_folder_that_is_called_like_a_known_dataset_is_told_how_it_is_read_as_published(
+    tmp_path: Path,
+) -> None:
+    root = write_miniature("VocalSound", tmp_path / "raw" / "VocalSound", "published")
+    told = (
+        "a known dataset is called VocalSound: if this is it, "
+        f"--dataset VocalSound --root {root} reads it as published"
+    )
+    for given in (root, root.parent, tmp_path):
+        assert told in read(given).notes
+    assert told not in read_dataset("vocalsound", root).notes
 
 
 def test_one_file_that_is_missing_is_told_in_the_singular(tmp_path: Path) -> None:

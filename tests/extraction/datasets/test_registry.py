@@ -25,7 +25,7 @@ def test_a_dataset_that_is_not_here_says_where_how_and_under_which_licence(
     with pytest.raises(DataError) as caught:
         read_dataset(card.name)
     message = str(caught.value)
-    for part in (f"data/raw/{card.name}", card.size, card.licence, card.source, card.how_to_get, "--root"):
+    for part in (f"data/raw/{card.name}", card.size, card.licence, card.source, card.how_to_get, "root"):
         assert part in message
     assert "\n" not in message
 
@@ -81,7 +81,7 @@ def test_a_path_that_is_not_there_is_not_taken_for_a_name() -> None:
 
 def test_root_makes_no_sense_for_a_folder(tmp_path: Path) -> None:
     folder = write_palm_folder(tmp_path / "Mine")
-    with pytest.raises(DataError, match="--root goes with a dataset known by name"):
+    with pytest.raises(DataError, match="root goes with a dataset known by name"):
         read_dataset(str(folder), tmp_path)
 
 

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path, window: float, hop: float = 0.0) -> ClipTable:
+def read(folder: Path, window: float, hop: float | None = None) -> ClipTable:
     return read_dataset(str(folder), reading=ReadingParams(window=window, hop=hop))
 
 
