@@ -266,8 +266,13 @@ def from_directory_or_hub(
             options["revision"] = revision
         try:
             return load_from(name, local=True)
-        except EncoderError:  # not, or not wholly, in the hub's local cache
-            _check_reachable(subject, name, revision or None, advice)
+        except EncoderError as fault:  # not, or not wholly, in the hub's local cache, or not what it should be
+            try:
+                _check_reachable(subject, name, revision or None, advice)
+            except EncoderError:
+                if isinstance(fault.__cause__, OSError):  # a file is not there
+                    raise
+                raise fault from None
             return load_from(name, local=False)
 
 

@@ -353,6 +353,26 @@ def test_a_revision_of_the_hub_can_be_pinned_and_the_commit_is_recorded(
         load("me/tiny@v3")
 
 
+def test_without_a_hub_what_is_wrong_with_the_copy_that_is_here_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name, content in (("bert", '{"model_type": "bert"}'), ("empty", None)):
+        snapshot = tmp_path / f"models--me--{name}" / "snapshots" / ("0" * 40)
+        snapshot.mkdir(parents=True)
+        (snapshot.parents[1] / "refs").mkdir()
+        (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+        if content:
+            (snapshot / "config.json").write_text(content)
+    with pytest.raises(EncoderError, match="^clap:me/bert: holds a model of type 'bert', not clap"):
+        load("me/bert")
+    with pytest.raises(EncoderError, match="not in the local cache, and the hub cannot be reached"):
+        load("me/empty")
+
+
 @pytest.mark.parametrize("value", [0, 100, -64])
 def test_a_configuration_that_no_picture_fits_is_refused(directory: Path, tmp_path: Path, value: int) -> None:
     place = Path(shutil.copytree(directory, tmp_path / "copy"))
