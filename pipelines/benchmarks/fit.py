@@ -29,7 +29,7 @@ from palm_cache.adaptation.heads.base import SCALE
 from palm_cache.adaptation.heads.palm import CONTEXT_STD
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.params import FitParams
-from palm_cache.types import BARE_TEMPLATE, Features, Fold, TextTower
+from palm_cache.types import BARE_TEMPLATE, Features, Fold
 from palm_cache.types.runs import FittedHead, Training
 
 DIM = 1024
@@ -172,14 +172,12 @@ def time_loop(features: Features, heads: list[FittedHead], training: Training) -
     return min(seconds), difference
 
 
-def time_ours(
-    features: Features, params: FitParams, passes: int, tower: TextTower | None = None
-) -> tuple[float, list[FittedHead]]:
+def time_ours(features: Features, params: FitParams, passes: int) -> tuple[float, list[FittedHead]]:
     """Fit all runs some times; return the fastest pass's seconds and the heads."""
     seconds = []
     for _ in range(passes):
         started = time.perf_counter()
-        heads, _ = fit_runs(features, params, tower=tower)
+        heads, _ = fit_runs(features, params)
         seconds.append(time.perf_counter() - started)
     return min(seconds), heads
 

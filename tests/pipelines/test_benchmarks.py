@@ -16,7 +16,7 @@ from samples import make_features, write_sample
 from palm_cache.params import FitParams
 from palm_cache.retrieval.stores import Stores
 from palm_cache.types.runs import Training
-from pipelines.benchmarks import cocoop, watch
+from pipelines.benchmarks import watch
 from pipelines.benchmarks.fit import SHAPES, Shape, describe, measure
 from pipelines.benchmarks.gpu.__main__ import measure as measure_gpu
 from pipelines.benchmarks.gpu.bench import OGG, TINY, WAYS, Bench
@@ -41,15 +41,6 @@ def test_the_loop_by_hand_and_palm_cache_learn_the_same_weights() -> None:
 
 def test_the_paper_has_105_runs() -> None:
     assert sum(shape.n_folds * len(FitParams().seeds) for shape in SHAPES) == 105
-
-
-@pytest.mark.parametrize("head", ["coop", "cocoop"])
-def test_prompts_behind_a_context_teach_the_same_as_filled_ones(head: str) -> None:
-    shape = Shape("small", n_classes=3, n_folds=1)
-    before, after, difference = cocoop.measure(head, Training(epochs=1), shape, passes=1)
-    assert before > 0
-    assert after > 0
-    assert difference < 1e-4
 
 
 def steps(bench: Bench) -> list[Step]:

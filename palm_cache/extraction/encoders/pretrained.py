@@ -266,7 +266,9 @@ def from_directory_or_hub(
             options["revision"] = revision
         try:
             return load_from(name, local=True)
-        except EncoderError as fault:  # not, or not wholly, in the hub's local cache, or not what it should be
+        except (
+            EncoderError
+        ) as fault:  # not, or not wholly, in the hub's local cache, or not what it should be
             try:
                 _check_reachable(subject, name, revision or None, advice)
             except EncoderError:

@@ -367,7 +367,7 @@ def test_without_a_hub_what_is_wrong_with_the_copy_that_is_here_is_said(
         (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
         if content:
             (snapshot / "config.json").write_text(content)
-    with pytest.raises(EncoderError, match="^clap:me/bert: holds a model of type 'bert', not clap"):
+    with pytest.raises(EncoderError, match=r"^clap:me/bert: holds a model of type 'bert', not clap"):
         load("me/bert")
     with pytest.raises(EncoderError, match="not in the local cache, and the hub cannot be reached"):
         load("me/empty")

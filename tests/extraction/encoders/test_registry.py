@@ -43,7 +43,7 @@ OWN = """
 
     class Loudness(torch.nn.Module):
         def forward(self, waveforms):
-            return {forward}
+            return waveforms.unflatten(1, (4, -1)).std(2)
 
 
     class Ears(Encoder):
@@ -69,8 +69,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def write_ears(folder: Path, forward: str = "waveforms.unflatten(1, (4, -1)).std(2)", load: str = "") -> None:
-    (folder / "my_ears.py").write_text(textwrap.dedent(OWN.format(forward=forward, load=load or "pass")))
+def write_ears(folder: Path, load: str = "pass") -> None:
+    (folder / "my_ears.py").write_text(textwrap.dedent(OWN.format(load=load)))
 
 
 def test_a_recipe_is_found_again_in_what_is_recorded() -> None:
@@ -170,27 +170,15 @@ def test_what_is_no_encoder_is_said(here: Path, spec: str, message: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("forward", "load", "message"),
+    ("load", "message"),
     [
-        (
-            "waveforms[:, :3]",
-            "",
-            r"made vectors of shape \(2, 3\) from .* \(2, 1, 8000\); it promised \(2, 4\)",
-        ),
-        ("waveforms[:, :4] - waveforms.mean()", "", "depends on the clips beside it in a batch"),
-        ("waveforms[:, :4] / 0", "", "made NaN or infinity of a clip"),
-        (
-            "waveforms.no_such_thing()",
-            "",
-            r"cannot embed clips of 8000 and 5334 samples, waveforms of shape \(2, 1, 8000\): AttributeError",
-        ),
-        ("waveforms", "open('gone.pt')", "cannot be loaded: FileNotFoundError"),
-        ("waveforms", "return cls.__new__(cls)", "whose __init__ called Encoder's"),
-        ("waveforms", "return 3", "load must return an encoder"),
+        ("open('gone.pt')", "cannot be loaded: FileNotFoundError"),
+        ("return cls.__new__(cls)", "whose __init__ called Encoder's"),
+        ("return 3", "load must return an encoder"),
     ],
 )
-def test_a_broken_promise_is_named(here: Path, forward: str, load: str, message: str) -> None:
-    write_ears(here, forward, load)
+def test_what_cannot_be_loaded_is_said(here: Path, load: str, message: str) -> None:
+    write_ears(here, load)
     with pytest.raises(EncoderError, match=message) as caught:
         load_encoder("python:my_ears:Ears", device="cpu")
     assert "\n" not in str(caught.value)

@@ -121,6 +121,14 @@ def test_an_encoder_may_work_in_place_and_read_prompts_of_any_length() -> None:
         ),
         ({"window": Window(8_000, padding="nan")}, r"made NaN or infinity of a clip, .* left out\?"),
         ({"more": lambda v: v.cumsum(0)}, "a clip's vector depends on the clips beside it"),
+        (
+            {"more": lambda v: v[:, :3]},
+            r"made vectors of shape \(2, 3\) from .* \(2, 1, 8000\); it promised \(2, 4\)",
+        ),
+        (
+            {"more": lambda v: v.nothing},
+            r"cannot embed clips of 8000 and 5334 samples, waveforms of shape \(2, 1, 8000\): AttributeError",
+        ),
         ({"more": lambda v: v + torch.randn_like(v)}, "another vector of the same clip each time"),
         ({"text": Letters(lambda v: v / 0)}, "made NaN or infinity of prompt 'dog'"),
         ({"text": Letters(lambda v: v - v.mean(0))}, "a prompt's vector depends on the prompts beside it"),
