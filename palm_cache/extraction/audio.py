@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BufferedRandom, BufferedReader
 from math import ceil, inf, nan
 from pathlib import Path
 from typing import BinaryIO
@@ -103,11 +104,16 @@ def _check_regular(status: os.stat_result) -> None:
         raise AudioError("the file is empty")
 
 
-def content_hash(file: BinaryIO) -> str:
-    """Return the sha256 of a file's content, as long as it is now, in hexadecimal and rewind it."""
-    digest, left = hashlib.sha256(), os.fstat(file.fileno()).st_size
-    file.seek(0)
-    # No more than there is: a small file is read once, and what looks into its header finds it in the buffer.
+def content_hash(file: BufferedReader | BufferedRandom) -> str:
+    """Return the sha256 of the content of a file in hexadecimal; it stands at its start, before and after.
+
+    What is appended meanwhile is left out: it makes another content of another state.
+    """
+    left = os.fstat(file.fileno()).st_size
+    content = file.peek()  # a small file is read once: what looks at its header then finds it in the buffer
+    if len(content) == left:
+        return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
     while content := file.read(min(HASHED_BYTES, left)):
         digest.update(content)
         left -= len(content)

@@ -28,6 +28,9 @@ from palm_cache.store.places import clear_left_behind, short
 if TYPE_CHECKING:
     from palm_cache.store.places import Ours
 
+BUFFERED_BYTES = 1 << 16
+"""Of a file that is opened: a smaller one is read at once."""
+
 RACY_NS = 2_000_000_000
 """Age in ns below which a change of a file may have left its times as they were: FAT keeps two seconds."""
 
@@ -241,7 +244,7 @@ class LocalFile(io.BufferedReader):
 
     def __init__(self, path: Path) -> None:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        super().__init__(io.FileIO(os.open(path, flags)))
+        super().__init__(io.FileIO(os.open(path, flags)), BUFFERED_BYTES)
         self.state = state(path, os.fstat(self.fileno()))
 
 
