@@ -20,7 +20,8 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
 
     The head that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted
     as one of those between any two (Holm). Of several encoders the one speaks that has most datasets, then
-    the best head.
+    the best head. A head that ran at other numbers of shots alone is not compared; it is named where it has
+    more.
 
     Parameters
     ----------
@@ -30,44 +31,61 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     """
     candidates = []
     for encoder, of_encoder in scores.groupby("encoder"):
-        datasets, means = _means(of_encoder)
-        candidates.append((len(datasets), means.iloc[0], str(encoder), datasets, means))
-    *_, encoder, datasets, means = max(candidates, key=lambda entry: entry[:2])
+        datasets, means, others = _means(of_encoder)
+        candidates.append((len(datasets), means["mean"].iloc[0], str(encoder), datasets, means, others))
+    *_, encoder, datasets, means, others = max(candidates, key=lambda entry: entry[:2])
     of_datasets = {name: kinds.get((name, encoder), []) for name in datasets}
     head, shots = str(means.index[0][0]), int(means.index[0][1])
-    mean = f"{100 * means.iloc[0]:.1f} %{_bounds(of_datasets, head, shots)}"
+    best = means.iloc[0]
+    mean = f"{100 * best['mean']:.1f} %{_bounds(of_datasets, head, shots, best['seeds'] == 1)}"
     at = f" at {count_shots(shots)}" if shots else ""
     where = f"on {_listed(datasets)} with {encoder}{at}"
+    beyond = _beyond(others[others["mean"] > best["mean"]])
     if len(means) == 1:
-        return f"{head} reaches {mean} {where}."
-    return f"{head} is ahead {where} with {mean}, {_sureness(of_datasets, means)}."
+        return f"{head} reaches {mean} {where}{beyond}."
+    sureness = _sureness(of_datasets, means, " there" if len(others) else "")
+    return f"{head} is ahead {where} with {mean}, {sureness}{beyond}."
 
 
-def _means(runs: pd.DataFrame) -> tuple[list[str], pd.Series[float]]:
+def _means(runs: pd.DataFrame) -> tuple[list[str], pd.DataFrame, pd.DataFrame]:
     """Return on which datasets the heads of an encoder stand side by side, and their means, best first.
 
     At the largest number of shots that all these datasets have, and without shots; on the dataset with most
-    heads where there is none for all.
+    heads where there is none for all. Then heads that ran at other numbers of shots alone.
     """
     datasets = datasets_of_all_heads(runs)
     summary = on_all_datasets(summarise(runs[runs["dataset"].isin(datasets)]))
     if summary.empty:
         datasets = [str(runs.groupby("dataset")["head"].nunique().idxmax())]
         summary = summarise(runs[runs["dataset"].isin(datasets)])
-    compared = summary[summary["shots"].isin([0, summary["shots"].max()])]
-    means = compared.groupby(["head", "shots"])["accuracy"].mean()
-    return datasets, means.sort_values(ascending=False, kind="stable")
+    means = summary.groupby(["head", "shots"]).agg(mean=("accuracy", "mean"), seeds=("seeds", "min"))
+    means = means.sort_values("mean", ascending=False, kind="stable")
+    compared = means[means.index.isin([0, summary["shots"].max()], level="shots")]
+    return datasets, compared, means.drop(index=compared.index.unique("head"), level="head")
 
 
-def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int) -> str:
+def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int, one_seed: bool) -> str:
+    """Return in brackets the interval of a head's mean, and whether it knows of one draw and start alone."""
+    seed = "a single seed" if one_seed and shots else ""
     of_datasets = of_all(kinds, head, shots)
     if not of_datasets:
-        return ""
+        return f" ({seed})" if seed else ""
     interval = accuracy_interval([kind.outcomes for kind in of_datasets])
-    return f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    bounds = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+    return f" ({bounds} over test clips alone: {seed})" if seed else f" ({bounds})"
 
 
-def _sureness(kinds: Mapping[str, list[HeadRuns]], means: pd.Series[float]) -> str:
+def _beyond(others: pd.DataFrame) -> str:
+    """Say which heads have more, but at other numbers of shots."""
+    best = others.groupby(level="head", sort=False).head(1)
+    named = [
+        f"{head} with {100 * mean:.1f} % at {count_shots(shots)}{_bounds({}, head, shots, seeds == 1)}"
+        for (head, shots), mean, seeds in zip(best.index, best["mean"], best["seeds"], strict=True)
+    ]
+    return f"; above it, but at other shots and so not compared: {_listed(named)}" if named else ""
+
+
+def _sureness(kinds: Mapping[str, list[HeadRuns]], means: pd.DataFrame, there: str) -> str:
     """Say from which of the other heads the first differs for sure."""
     (best, shots), *rivals = means.index
     ps: dict[str, float] = {}
@@ -84,8 +102,8 @@ def _sureness(kinds: Mapping[str, list[HeadRuns]], means: pd.Series[float]) -> s
     behind = {head for head, p in zip(ps, holm(list(ps.values()), family), strict=True) if p < 1 - LEVEL}
     unsure = [head for head, _ in rivals if head not in behind]
     if not unsure:
-        return "surely better than every other head"
-    return f"but not surely better than {_listed(unsure) if behind else 'any other head'}"
+        return f"surely better than every other head{there}"
+    return f"but not surely better than {_listed(unsure) if behind else f'any other head{there}'}"
 
 
 def _listed(names: list[str]) -> str:

@@ -137,6 +137,34 @@ def test_one_seed_makes_nothing_sure() -> None:
     assert "only predictions of several seeds can tell" in verdict(scores, by_kind(predictions, scores))
 
 
+def test_a_head_that_is_ahead_with_one_seed_is_said_to_have_one() -> None:
+    scores, predictions = study()
+    best = scores[scores["shots"] == 4].groupby("head")["accuracy"].mean().idxmax()
+    one = scores[(scores["head"] != best) | (scores["seed"] == 0)]
+    accuracy = one["accuracy"].where(one["head"] != best, 1.0)
+    said = verdict(one.assign(accuracy=accuracy), by_kind(predictions, one))
+    assert said.startswith(f"{best} is ahead on birds and demo with mini at 4 shots with 100.0 % (")
+    assert " over test clips alone: a single seed), but " in said
+    assert "surely better than every" not in said
+    assert f"{best} is ahead on birds and demo with mini at 4 shots with 100.0 % (a single seed), but" in (
+        verdict(one.assign(accuracy=accuracy), {})
+    )
+
+
+def test_a_head_that_the_table_shows_ahead_at_other_shots_is_named() -> None:
+    scores, predictions = study()
+    few = scores[(scores["head"] != "palm") | ((scores["shots"] == 1) & (scores["seed"] == 0))]
+    above = few.assign(accuracy=few["accuracy"].where(few["head"] != "palm", 1.0))
+    said = verdict(above, by_kind(predictions, above))
+    assert said.startswith("proker is ahead on birds and demo with mini at 4 shots with ")
+    assert said.endswith(
+        " other head there; above it, but at other shots and so not compared: palm with 100.0 % at 1 shot "
+        "(a single seed)."
+    )
+    below = few.assign(accuracy=few["accuracy"].where(few["head"] != "palm", 0.0))
+    assert verdict(below, by_kind(predictions, below)).endswith(" other head there.")
+
+
 def test_the_verdict_names_what_it_compares_where_heads_share_no_dataset() -> None:
     scores, _ = study(("birds", "demo", "extra"))
     apart = scores[(scores["dataset"] == "birds") == (scores["head"] == "palm")]
