@@ -196,7 +196,7 @@ class Cache:
             prefix = prefix[~np.isin(segment.row, list(segment.forgotten))]
         if len(self._recent) + len(prefix) > RECENT_KEYS:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._prefixes = np.unique(np.concatenate([self._prefixes, recent, prefix])).data
+            self._prefixes = _with(np.asarray(self._prefixes), np.sort(np.append(recent, prefix))).data
             self._recent = set()
         else:
             self._recent.update(prefix.tolist())
@@ -366,3 +366,15 @@ class Cache:
                 self._block(segment, number)
                 whole.append(number)
         return rows[np.isin(rows // segment.block_rows, whole)]
+
+
+def _with(numbers: NDArray[np.uint64], more: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return sorted numbers and those of other sorted ones that are not among them, in a pass over both.
+
+    To sort them all, or to make all unique, takes twenty times as long at a million: what a merge has made is
+    known already, and what is new is little.
+    """
+    at = np.searchsorted(numbers, more)
+    fresh = at == len(numbers)
+    fresh[~fresh] = numbers[at[~fresh]] != more[~fresh]
+    return np.insert(numbers, at[fresh], more[fresh])

@@ -60,6 +60,22 @@ def test_what_is_added_is_known_here_and_by_whoever_opens_it_next(tmp_path: Path
         assert not one.holds(hashes(1, seed=1)[0].tobytes())
 
 
+@given(st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=8), max_size=9), st.integers(0, 12))
+@settings(max_examples=30, deadline=None)
+def test_whatever_was_added_and_merged_is_quickly_found_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, added: list[list[int]], recent: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caching, "RECENT_KEYS", recent)
+        cache = make(tmp_path_factory.mktemp("cache"))
+        for numbers in added:
+            cache.add(keys_of(*numbers), values(len(numbers)))
+        cache.merge()
+        there = set().union(*added)
+        for number in range(61):
+            assert cache.holds(keys_of(number)[0].tobytes()) == (number in there)
+
+
 def test_another_process_is_seen_after_a_look(tmp_path: Path) -> None:
     cache, other = make(tmp_path), make(tmp_path)
     other.add(hashes(2), values(2))
