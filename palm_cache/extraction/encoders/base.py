@@ -318,6 +318,11 @@ def decibels(power: Tensor) -> Tensor:
     return 10 * power.clamp_min(1e-10).log10()
 
 
+def sounds_in(waveforms: Tensor) -> list[Tensor]:
+    """Return what is sound of (batch, 1, samples) with NaN behind the sound, (samples of its own,) each."""
+    return [waveform[~waveform.isnan()] for waveform in waveforms[:, 0]]
+
+
 def hash_weights(state: Mapping[str, Tensor]) -> str:
     """Return the sha256 of names, types, shapes and bytes of weights, whatever file they came in."""
     digest = hashlib.sha256()

@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate, normalize, pad
 from transformers import ClapFeatureExtractor, ClapModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, Request, Window, decibels
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, decibels, sounds_in
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pretrained import (
@@ -170,9 +170,7 @@ class ClapEncoder(Encoder):
         """Embed, (batch, 1, samples) -> (batch, dim), unit length as CLAP gives them."""
         if not self._fused:
             return super().embed_windows(waveforms)
-        return torch.stack(
-            self.run_alike([self._fused_features(row[~row.isnan()]) for row in waveforms[:, 0]])
-        )
+        return torch.stack(self.run_alike([self._fused_features(sound) for sound in sounds_in(waveforms)]))
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Return the processor's log-mel power in dB, (batch, samples) -> (batch, frames, mels)."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, Request, Window
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, sounds_in
 from palm_cache.extraction.encoders.cards import CARDS, REMOTE_CODE
 from palm_cache.extraction.encoders.pretrained import (
     TRANSFORMERS,
@@ -144,7 +144,7 @@ class HfEncoder(Encoder):
 
     def embed_windows(self, waveforms: Tensor) -> Tensor:
         """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
-        sounds = [row[~row.isnan()].cpu() for row in waveforms[:, 0]]
+        sounds = [sound.cpu() for sound in sounds_in(waveforms)]
         outputs = self.run_alike([self._features(sound) for sound in sounds])
         pooled = [self._pool(output, len(sound)) for output, sound in zip(outputs, sounds, strict=True)]
         return torch.stack(pooled)

@@ -29,7 +29,6 @@ from palm_cache.extraction.encoders.checkpoints import (
 )
 from palm_cache.extraction.encoders.clap import ClapEncoder
 from palm_cache.extraction.encoders.pretrained import Parts, load_tokenizer
-from palm_cache.params import CLIP_TOKENIZER
 
 GET_IT = "get one from https://huggingface.co/lukewys/laion_clap"
 
@@ -58,13 +57,10 @@ class LaionEncoder(ClapEncoder):
         The recipe's ``tokenizer``, where it is given, says where that lies.
         """
         model = build_model(request.spec, read_state(request.spec, request.source))
-        source, text = request.recipe.tokenizer, model.config.text_config
-        tokenizer = load_tokenizer(
-            RobertaTokenizerFast,
-            ROBERTA_TOKENIZER if source == CLIP_TOKENIZER else source,
-            "RoBERTa",
-            {"bos": text.bos_token_id, "pad": text.pad_token_id, "eos": text.eos_token_id},
-        )
+        text = model.config.text_config
+        ids = {name: getattr(text, f"{name}_token_id") for name in ("bos", "pad", "eos")}
+        source = request.recipe.tokenizer
+        tokenizer = load_tokenizer(RobertaTokenizerFast, source, "RoBERTa", ids, ROBERTA_TOKENIZER)
         fused = model.config.audio_config.enable_fusion
         extractor = ClapFeatureExtractor(
             frequency_min=50, truncation="fusion" if fused else "rand_trunc", padding="repeatpad"

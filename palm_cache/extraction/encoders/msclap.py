@@ -48,7 +48,6 @@ from palm_cache.extraction.encoders.pengi_towers import (
 )
 from palm_cache.extraction.encoders.pretrained import load_tokenizer
 from palm_cache.extraction.encoders.tokens import TokenTable, TokenTower, lay_out
-from palm_cache.params import CLIP_TOKENIZER
 
 GET_IT = "get one from https://huggingface.co/microsoft/msclap"
 
@@ -132,14 +131,12 @@ class MsClapTextTower(TokenTower):
             return super().token_table(texts, n_context)
         ends = [f"{text} <|endoftext|>" for text in texts]
         rows: list[list[int]] = self._tokenizer(ends)["input_ids"] if texts else []
-        # Room for a first token where there is none, for the places stand behind it.
-        padded = [[0, *row] for row in rows]
-        table = lay_out(texts, padded, n_context, padding=0, limit=self._limit + 1, reader=self._reader)
-        mask = table.mask[:, 1:].clone()
-        for row, tokens in enumerate(rows):
+        how = {"padding": 0, "limit": self._limit, "before": 0}
+        table = lay_out(texts, rows, n_context, reader=self._reader, **how)
+        for mask, tokens in zip(table.mask, rows, strict=True):
             # The pooled place is the last that counts.
-            mask[row] = torch.arange(mask.shape[1]) < n_context + len(tokens) - tokens.count(0)
-        return TokenTable(table.ids[:, 1:], mask, slice(0, n_context))
+            mask[n_context + len(tokens) - tokens.count(0) :] = False
+        return table
 
     def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
         """Encode, -> (rows, DIM)."""
@@ -246,9 +243,9 @@ def _gpt2(state: Mapping[str, Tensor]) -> GPT2Config:
 
 def load_text_tokenizer(source: str, bert: bool) -> Any:
     """Load BERT's or GPT-2's tokenizer, as :func:`.pretrained.load_tokenizer` does."""
-    usual = "google-bert/bert-base-uncased" if bert else "openai-community/gpt2"
-    source = usual if source == CLIP_TOKENIZER else source
     if bert:
-        return load_tokenizer(BertTokenizerFast, source, "BERT", {"pad": 0}, files="vocab.txt")
+        usual = "google-bert/bert-base-uncased"
+        return load_tokenizer(BertTokenizerFast, source, "BERT", {"pad": 0}, usual, files="vocab.txt")
     # As the authors do: it is split off whatever stands beside it.
-    return load_tokenizer(GPT2TokenizerFast, source, "GPT-2", {"pad": 0}, special={"pad_token": "!"})
+    pad, usual = {"pad_token": "!"}, "openai-community/gpt2"
+    return load_tokenizer(GPT2TokenizerFast, source, "GPT-2", {"pad": 0}, usual, special=pad)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PeAudioFeatureExtractor, PeAudioModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.base import Encoder, Request, Window
+from palm_cache.extraction.encoders.base import Encoder, Request, Window, sounds_in
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pretrained import (
@@ -113,7 +113,7 @@ class PeAudioEncoder(Encoder):
 
     def embed_windows(self, waveforms: Tensor) -> Tensor:
         """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
-        return torch.stack(self.run_alike([self._whole_frames(row[~row.isnan()]) for row in waveforms[:, 0]]))
+        return torch.stack(self.run_alike([self._whole_frames(sound) for sound in sounds_in(waveforms)]))
 
     def _whole_frames(self, sound: Tensor) -> Tensor:
         missing = -len(sound) % self._hop

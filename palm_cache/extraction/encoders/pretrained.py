@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from palm_cache.errors import EncoderError, counted
 from palm_cache.extraction.encoders.checkpoints import misplaced
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
+from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.store.fingerprint import fingerprint
 
 T = TypeVar("T")
@@ -266,9 +267,7 @@ def from_directory_or_hub(
             options["revision"] = revision
         try:
             return load_from(name, local=True)
-        except (
-            EncoderError
-        ) as fault:  # not, or not wholly, in the hub's local cache, or not what it should be
+        except EncoderError as fault:  # not, or not wholly, in the local cache, or not what it should be
             try:
                 _check_reachable(subject, name, revision or None, advice)
             except EncoderError:
@@ -283,6 +282,7 @@ def load_tokenizer(
     source: str,
     whose: str,
     expected: Mapping[str, int],
+    usual: str = CLIP_TOKENIZER,
     *,
     files: str = "vocab.json and merges.txt",
     special: Mapping[str, str] | None = None,
@@ -297,6 +297,8 @@ def load_tokenizer(
         The model that it is of, and what its directory holds, for messages.
     expected : mapping of str to int
         Ids of special tokens: ``bos``, ``eos``, ``pad``.
+    usual : str
+        The model's own, for a ``source`` that nobody gave: that is CLIP's.
     special : mapping of str to str, optional
         What stands for special tokens that the tokenizer does not know.
 
@@ -305,6 +307,7 @@ def load_tokenizer(
     EncoderError
         If it is not there or another model's.
     """
+    source = usual if source == CLIP_TOKENIZER else source
     subject = f"tokenizer {source}"
     advice = f"give a directory with {whose}'s {files}, or a hub id (`tokenizer`)"
 

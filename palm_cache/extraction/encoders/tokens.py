@@ -19,14 +19,14 @@ from palm_cache.types import PromptTokens
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
-    """Token ids of prompts that begin with a start token."""
+    """Token ids of prompts."""
 
     ids: Tensor
     """(n_prompts, length) int64; the padding's id in open places and behind the end."""
     mask: Tensor
     """(n_prompts, length) bool; True for a token or an open place."""
     context: slice
-    """The open places, right behind the start token."""
+    """The open places, right behind the start token, where there is one."""
 
 
 def lay_out(
@@ -37,8 +37,9 @@ def lay_out(
     padding: int,
     limit: int,
     reader: str,
+    before: int = 1,
 ) -> TokenTable:
-    """Put tokenised texts into a table, with ``n_context`` open places behind every start token.
+    """Put tokenised texts into a table, with ``n_context`` open places behind the first tokens of each.
 
     Parameters
     ----------
@@ -52,6 +53,8 @@ def lay_out(
         Tokens that the text tower reads.
     reader : str
         What reads them, for messages.
+    before : int
+        Tokens before the open places: the start token, or none.
 
     Raises
     ------
@@ -68,10 +71,10 @@ def lay_out(
     ids = torch.full((len(rows), length), padding)
     mask = torch.zeros(len(rows), length, dtype=torch.bool)
     for number, row in enumerate(rows):
-        ids[number, 0] = row[0]
-        ids[number, 1 + n_context : n_context + len(row)] = torch.tensor(row[1:])
+        ids[number, :before] = torch.tensor(row[:before])
+        ids[number, before + n_context : n_context + len(row)] = torch.tensor(row[before:])
         mask[number, : n_context + len(row)] = True
-    return TokenTable(ids, mask, slice(1, 1 + n_context))
+    return TokenTable(ids, mask, slice(before, before + n_context))
 
 
 class TokenTower(PromptTower):

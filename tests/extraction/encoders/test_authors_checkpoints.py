@@ -103,6 +103,15 @@ def test_prompts_are_the_packages(
     torch.testing.assert_close(vectors, record.text, atol=1e-5 * length, rtol=0)
 
 
+def test_what_a_prompt_has_and_what_is_read_is_said_in_tokens_of_the_model(
+    loaded: tuple[str, Record, Encoder],
+) -> None:
+    name, _, encoder = loaded
+    limit = 100 if name == "msclap2022" else 77
+    with pytest.raises(EncoderError, match=rf"tokens, .* reads {limit}; shorten it"):
+        encoder.embed_text(["dog " * 200])
+
+
 @pytest.mark.parametrize("name", ["laion", "msclap2023"])
 def test_all_wrong_weights_are_named_in_one_error(
     name: str, tokenizers: dict[str, Path], tmp_path: Path
