@@ -148,7 +148,8 @@ def _unify(folds: Folds, rows: Sequence[TableRow]) -> tuple[Folds, Sequence[Tabl
         return row if name == row.class_name else replace(row, class_name=name)
 
     # Most rows are fine, and of a million a second one each would take 0.2 GB.
-    everything = rows or chain.from_iterable(chain.from_iterable(folds))
+    # Of folds, which hold the same rows, each row once.
+    everything = rows or {id(row): row for row in chain.from_iterable(chain.from_iterable(folds))}.values()
     mended = {row: other for row in everything if (other := unify(row)) is not row}
     if mended:
 
