@@ -42,17 +42,8 @@ def read_snippet(
 ) -> Snippet:
     """Read a row, or its middle where it is long; of the rest of its file only what the decoder needs.
 
-    Parameters
-    ----------
-    start, end : float
-        Seconds of the file; an end of ``None`` is the file's.
-    longest : float
-        Seconds that are read.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read, or ends before the row begins.
+    ``start`` and ``end`` are seconds of the file, ``None`` its end; at most ``longest`` seconds are read.
+    Raises ``AudioError`` if the file cannot be read, or ends before the row begins.
     """
     with open_regular(file) as opened, decoding(opened) as sound:
         row = Excerpt.of(sound, (start, end))
@@ -79,12 +70,9 @@ def playable(snippet: Snippet) -> tuple[bytes, str]:
 
 
 def spectrogram(snippet: Snippet, width: int = 400, height: int = 128) -> bytes:
-    """Draw the power over time and frequency, low frequencies at the bottom, as a PNG.
+    """Draw the power over time and frequency as a PNG of so many pixels, low frequencies at the bottom.
 
-    Parameters
-    ----------
-    width, height : int
-        Pixels. The frequencies go linearly from 0 to half the sample rate.
+    The frequencies go linearly from 0 to half the sample rate.
     """
     from matplotlib import image
 

@@ -33,12 +33,7 @@ Write = Callable[[FeatureStore, Place, Progress], None]
 def export(source: Place, target: Place, progress: Progress = no_progress) -> int:
     """Write a feature store in another place or format, by the ending of the target; return how many clips.
 
-    Parameters
-    ----------
-    source : Place
-        A feature store, or the ``.h5`` of one, which becomes a store again.
-    target : Place
-        Where nothing is yet.
+    The source may also be the ``.h5`` of a store, which becomes one again; at the target is nothing yet.
 
     Raises
     ------

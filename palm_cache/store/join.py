@@ -18,18 +18,10 @@ from palm_cache.types import Features, Place
 
 
 def read_features(stores: Sequence[Place]) -> Features:
-    """Read one feature store whole, or join the features of several.
+    """Read one feature store whole, or join the features of several, of one dataset by different encoders.
 
-    Parameters
-    ----------
-    stores : sequence of Place
-        Of one dataset, each from another encoder. Of encoders that read no text the text embeddings are
-        zeros; those that read some go first.
-
-    Raises
-    ------
-    StoreError
-        If a store is missing, or the stores do not belong together or come in the wrong order.
+    Of encoders that read no text the text embeddings are zeros; those that read some go first. Raises
+    ``StoreError`` if a store is missing, or they do not belong together or come in the wrong order.
     """
     opened = [FeatureStore(path) for path in stores]
     for store, other in combinations(opened, 2):

@@ -93,15 +93,7 @@ def _names(folder: Path) -> list[str]:
 def folder_given(given: AnyPlace, parameter: str) -> Place:
     """Return the place of a folder that is read, or made where there is none.
 
-    Parameters
-    ----------
-    parameter : str
-        What it was given as, by its name in Python.
-
-    Raises
-    ------
-    ParameterError
-        If a file is there.
+    Raises ``ParameterError`` if a file is there, which was given as ``parameter``, by its name in Python.
     """
     where = place(given)
     if isinstance(where, Path) and where.is_file():
@@ -112,10 +104,7 @@ def folder_given(given: AnyPlace, parameter: str) -> Place:
 def heads_file(given: AnyPath) -> Path:
     """Return the file with heads that is meant: itself, or the one in a folder.
 
-    Raises
-    ------
-    StoreError
-        If there is none; what may have been meant is named.
+    Raises ``StoreError`` if there is none; what may have been meant is named.
     """
     path = Path(given)
     inside = (path / name for name in (HEADS_FILE, SHARED_FILE))

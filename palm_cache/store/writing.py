@@ -60,10 +60,7 @@ def write_store(
     before : FeatureStore, optional
         The store that was there: its files of embeddings are taken over where their rows are the same.
 
-    Raises
-    ------
-    OutputError
-        If it cannot be written, or something else lies there.
+    Raises ``OutputError`` if it cannot be written, or something else lies there.
     """
     where = folder(named(path))
     claimed_files(where)  # before the work: may the store be written here?

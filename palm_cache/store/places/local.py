@@ -77,10 +77,7 @@ class LocalFolder:
         shutil.copyfile(self.place / name, file)
 
     def link(self, name: str, file: Path) -> None:
-        """Give a file of the folder, which is never changed, a second place on this machine at least cost.
-
-        That is a second name, or a copy where disks do not know such names.
-        """
+        """Give a file that is never changed a second name here, or a copy where disks know no such."""
         try:
             file.hardlink_to((self.place / name).resolve())  # not to a link that DVC has put there
         except OSError:
