@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -521,15 +522,15 @@ def test_views_of_long_clips_differ_and_a_short_clip_goes_through_the_encoder_on
 def test_a_full_disk_is_said_and_what_is_in_the_cache_stays(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, calls = local.LocalFolder.write, itertools.count()
+    replacing, calls = local.LocalFolder.replacing, itertools.count()
 
-    def full(self: local.LocalFolder, name: str, content: bytes) -> None:
+    def full(self: local.LocalFolder, name: str) -> AbstractContextManager[Path]:
         if name.endswith(".safetensors") and next(calls) >= 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(self, name, content)
+        return replacing(self, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(local.LocalFolder, "write", full)
+        patch.setattr(local.LocalFolder, "replacing", full)
         with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
             run(batch_size=4)
     assert 0 < run(batch_size=4).embedded < 18
