@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import matplotlib as mpl
 import numpy as np
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
+
+STYLED = (
+    *("palm", "proker", "gda", "tip-adapter", "auto", "prototype", "zero-shot", "coop"),
+    *("linear-probe", "kernel-ridge", "knn", "muka", "cocoop", "palm-tuned", "palm-dagger", "tip-adapter-f"),
+    *("palm-prototype", "proker-hybrid", "malp", "coop-zebra", "cocoop-zebra", "muka-cosine", "subt"),
+    *("muka-first", "proker-published", "muka-first-cosine", "muka-published", "muka-crossed"),
+)
+"""Heads in the order in which they were given a colour and a marker, which they keep: add new ones at the
+end. The first eight, which meet most often, share no colour."""
+
+MOST_STYLED = 40
+"""Heads that can have a place in :data:`STYLED`; those that have none take one behind it, by their name."""
 
 LONGEST_NAME = 28
 """Letters of a name on a figure."""
@@ -46,6 +60,30 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def styles(heads: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return how lines are drawn: a head has one colour in all figures, and alone in one also one marker.
+
+    Parameters
+    ----------
+    heads : mapping
+        The head of every line by the line's name. Lines of one head differ in marker and dashes.
+    """
+    drawn: dict[str, dict[str, Any]] = {}
+    earlier = Counter[str]()
+    for name in sorted(heads):
+        head = heads[name].partition("@")[0]
+        free = MOST_STYLED - len(STYLED)
+        place = STYLED.index(head) if head in STYLED else len(STYLED) + crc32(head.encode()) % free
+        way = place + MOST_STYLED * earlier[head]
+        earlier[head] += 1
+        drawn[name] = {
+            "color": COLOURS[place % len(COLOURS)],
+            "marker": MARKERS[way % len(MARKERS)],
+            "linestyle": DASHES[(way + way // len(DASHES)) % len(DASHES)],
+        }
+    return drawn
+
+
 def accuracy_by_head(summary: pd.DataFrame) -> Figure:
     """Draw a mark per head, each at its largest number of shots.
 
@@ -62,6 +100,7 @@ def accuracy_by_head(summary: pd.DataFrame) -> Figure:
     heads = [str(head) for head in summary.groupby("head")["accuracy"].max().sort_values().index]
     labels = {head: _label(head, sorted(set(best.loc[best["head"] == head, "shots"]))) for head in heads}
     alone = len(places) == 1
+    style = styles({head: head for head in heads})
 
     def draw(axes: Axes) -> None:
         for number, head in enumerate(heads):
@@ -73,9 +112,7 @@ def accuracy_by_head(summary: pd.DataFrame) -> Figure:
                 100 * of_head["accuracy"],
                 [number] if alone else [places.index(key) + shift for key in keys],
                 xerr=100 * of_head["accuracy_sd"].fillna(0),
-                linestyle="none",
-                marker=MARKERS[number % len(MARKERS)],
-                color=COLOURS[number % len(COLOURS)],
+                **{**style[head], "linestyle": "none"},
                 markeredgecolor="black",
                 markeredgewidth=0.5,
                 capsize=2,
@@ -111,6 +148,7 @@ def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
     """
     several = summary["encoder"].nunique() > 1
     series = summary["head"] + (", " + summary["encoder"] if several else "")
+    drawn = styles(dict(zip(series, summary["head"], strict=True)))
     means = 100 * summary.groupby([series.rename("series"), "shots"])["accuracy"].mean().unstack("shots")
     order = means.max(axis=1).sort_values().index
     shots = sorted({int(number) for number in summary["shots"] if number > 0})
@@ -122,20 +160,16 @@ def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
     height = max(3.6, 0.2 * len(order) + 1.2)
 
     def draw(axes: Axes) -> None:
-        ends, styles = {}, {}
-        for place, name in enumerate(map(str, order)):
+        ends, of_lines = {}, {}
+        for name in map(str, order):
             mean = means.T[name].dropna()
             ends[name] = float(mean.iloc[-1])
-            style: dict[str, Any] = {
-                "color": COLOURS[place % len(COLOURS)],
-                "linestyle": DASHES[place % len(DASHES)],
-            }
+            style = of_lines[name] = drawn[name] | {"markersize": 5}
             if list(mean.index) == [0]:
+                del style["marker"], style["markersize"]
                 axes.axhline(ends[name], **style)
             else:
-                style |= {"marker": MARKERS[place % len(MARKERS)], "markersize": 5}
                 axes.plot([place_of[number] for number in mean.index], mean.to_numpy(), **style)
-            styles[name] = style
         if shots:
             axes.set_xscale("log", base=2)
             axes.set_xticks(list(place_of.values()), [spell_shots(number) for number in shots])
@@ -146,22 +180,28 @@ def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
         axes.set_ylim(low, high)
         axes.grid(axis="y", linewidth=0.4, alpha=0.6)
         inches = height - 0.8  # of the axes, about
-        _name_lines(axes, ends, styles, 0.17 * (high - low) / inches)
+        _name_lines(axes, ends, of_lines, 0.17 * (high - low) / inches)
 
     return _figure("accuracy_by_shots", "Test accuracy by shots, mean over datasets", draw, 7.0, height)
 
 
 def losses_by_epoch(losses: Mapping[str, NDArray[np.float32]]) -> Figure:
-    """Draw the mean training loss of every epoch, a line each."""
+    """Draw the mean training loss of every epoch, a line each.
+
+    Parameters
+    ----------
+    losses : mapping of array
+        By dataset, encoder and head, with a comma and a space between them.
+    """
+    drawn = styles({name: name.rpartition(", ")[2] for name in losses})
 
     def draw(axes: Axes) -> None:
-        for place, (name, values) in enumerate(losses.items()):
+        for name, values in losses.items():
             axes.plot(
                 np.arange(1, len(values) + 1),
                 np.maximum(values, SMALLEST_LOSS),
                 label=_short(name),
-                color=COLOURS[place % len(COLOURS)],
-                linestyle=DASHES[place % len(DASHES)],
+                **{**drawn[name], "marker": None},
             )
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")  # matplotlib's own is mathematics, which is not parsed here
