@@ -252,8 +252,10 @@ def cache_prune(
 ) -> None:
     """List what is cached but in no feature store; remove it if told to.
 
-    What goes would have to be embedded again. Clips that were unpacked from Parquet and tar files go too,
-    where those files are not there any more. So does what killed processes left of files that they wrote.
+    What goes would have to be embedded again. An extraction makes its store when all is embedded. Until then,
+    what one has done that was killed is listed too, with its age. Clips that were unpacked from Parquet and
+    tar files go too, where those files are not there any more. So does what killed processes left of files
+    that they wrote.
 
     Example: palm-cache cache prune
     """

@@ -62,12 +62,12 @@ class Sliding:
         longest = classifier.longest / rate
         if not 0 < window <= longest:
             raise ParameterError(
-                f"window {window:g} s: {classifier.encoder.spec} reads at most {longest:g} s at once; "
+                f"`window` {window:g} s: {classifier.encoder.spec} reads at most {longest:g} s at once; "
                 "choose one above 0 and up to that"
             )
         if not 0 < hop <= window:
             raise ParameterError(
-                f"hop {hop:g} s: choose one above 0 and up to the window of {window:g} s, "
+                f"`hop` {hop:g} s: choose one above 0 and up to the window of {window:g} s, "
                 "else parts are never heard"
             )
         return cls(max(1, round(window * rate)), max(1, round(hop * rate)))

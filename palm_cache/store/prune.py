@@ -7,10 +7,12 @@ Only what carries our mark is ever listed: a feature store by its root, the cach
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
-from palm_cache.errors import DamagedStoreError, OutputError, StoreError
+from palm_cache.errors import DamagedStoreError, OutputError, StoreError, counted
 from palm_cache.store.atomic import parse_json, write_errors
 from palm_cache.store.cache import RECIPE, Cache, is_cache_file
 from palm_cache.store.fingerprint import fingerprint
@@ -114,7 +116,7 @@ def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
     for recipe in known:
         if recipe.kind != "files" and not recipe.used_by:
             total = sum(sizes.get(name, 0) for name in recipe.files)
-            why = f"{recipe.kind} of a recipe that no store here is made by"
+            why = f"{recipe.kind} of a recipe that no store here is made by{_unfinished(recipe.files)}"
             waste.append(Waste(cache, recipe.files, total, why))
         elif recipe.damaged:
             total = sum(sizes.get(name, 0) for name in recipe.damaged)
@@ -123,6 +125,18 @@ def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
         if left:
             waste.append(Waste(cache, tuple(left), sum(sizes.get(name, 0) for name in left), KILLED))
     return waste
+
+
+def _unfinished(files: Sequence[str]) -> str:
+    """Say how old the newest of a recipe's segments is: a store is made when all of a dataset is embedded."""
+    names = (name.rpartition("/")[2] for name in files)
+    made = [int(name.partition("-")[0]) for name in names if SEGMENT.fullmatch(name)]
+    if not made:
+        return ""
+    minutes = max(0, time.time_ns() - max(made)) // 60_000_000_000
+    units = ((60, "minute", minutes), (24 * 60, "hour", minutes // 60), (inf, "day", minutes // (24 * 60)))
+    age = next(counted(count, unit) for most, unit, count in units if minutes < most)
+    return f", the last of it written {age} ago; an extraction that has not ended goes on from it"
 
 
 def store_waste(features: Place) -> list[Waste]:

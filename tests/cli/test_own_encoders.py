@@ -54,7 +54,7 @@ def test_code_of_somebodys_runs_where_it_is_named_and_nowhere_else(own: Path) ->
 def test_from_python_too(own: Path) -> None:
     training = palm_cache.Training(epochs=1)
     params = palm_cache.FitParams(heads=("coop",), shots=(2,), seeds=(0,), training=training)
-    with pytest.raises(palm_cache.PalmCacheError, match="name it: --encoder python:my_mini:Named"):
+    with pytest.raises(palm_cache.PalmCacheError, match="name it: encoder python:my_mini:Named"):
         palm_cache.fit(STORE, params)
     fitted = palm_cache.fit(STORE, params, encoder=SPEC)
     heard = palm_cache.predict(fitted.heads, "Tones/audios/test_0_0.wav", encoder=SPEC)

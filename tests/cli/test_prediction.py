@@ -240,8 +240,8 @@ def test_wrong_usage_exits_with_2(heads: str, words: tuple[str, ...]) -> None:
     [
         (("--run", "plam"), "unknown run 'plam'; did you mean palm?"),
         (("--encoder", "minni"), "unknown encoder 'minni'; did you mean mini?"),
-        (("--timeline", "--window", "13"), "window 13 s: mini reads at most 12 s at once"),
-        (("--timeline", "--hop", "3"), "hop 3 s: choose one above 0 and up to the window of 2 s"),
+        (("--timeline", "--window", "13"), "--window 13 s: mini reads at most 12 s at once"),
+        (("--timeline", "--hop", "3"), "--hop 3 s: choose one above 0 and up to the window of 2 s"),
         (("--csv", "clips/low.flac/x.csv"), "cannot write: "),
     ],
 )

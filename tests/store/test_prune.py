@@ -280,6 +280,23 @@ def test_a_cache_is_described_recipe_by_recipe_with_the_stores_made_of_it(featur
     assert known["audio", "bf16"].used_by == ()
 
 
+@pytest.mark.parametrize(
+    ("minutes", "age"),
+    [(0, "0 minutes"), (1, "1 minute"), (59, "59 minutes"), (61, "1 hour"), (3 * 24 * 60 + 1, "3 days")],
+)
+def test_what_may_be_of_an_extraction_that_goes_on_is_told_with_its_age(
+    features: Path, monkeypatch: pytest.MonkeyPatch, minutes: int, age: str
+) -> None:
+    fill(features / ".cache", UNUSED)
+    fill(features / ".cache", UNUSED)
+    now = time.time_ns() + minutes * 60_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    (waste,) = cache_waste(known_recipes(features / ".cache", features), features / ".cache")
+    assert waste.why.endswith(
+        f", the last of it written {age} ago; an extraction that has not ended goes on from it"
+    )
+
+
 def test_what_no_store_is_made_of_goes_and_nothing_else(features: Path) -> None:
     cache = features / ".cache"
     used, unused = fill(cache, USED), fill(cache, UNUSED)
@@ -290,7 +307,7 @@ def test_what_no_store_is_made_of_goes_and_nothing_else(features: Path) -> None:
     (stranger / "recipe.json").write_text(json.dumps({"palm_cache": "another"}))
     (stranger / "model.safetensors").write_bytes(b"mine")
     (waste,) = cache_waste(known_recipes(cache, features), cache)
-    assert waste.why == "audio of a recipe that no store here is made by"
+    assert waste.why.startswith("audio of a recipe that no store here is made by, ")
     assert waste.bytes == sum((cache / name).stat().st_size for name in waste.files)
     remove_waste(waste)
     assert {name.split("/")[0] for name in everything(cache)} == {

@@ -96,7 +96,7 @@ def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, Non
     if absent:
         raise DataError(
             f"{file}: no column {' or '.join(map(repr, absent))}; it has "
-            f"{', '.join(map(repr, table.header)) or 'none'}; say which are which with --columns"
+            f"{', '.join(map(repr, table.header)) or 'none'}; say which are which with `columns`"
         )
     idle = [columns.pop(field) for field in ("fold", "split") if field in columns]
     if idle:

@@ -123,7 +123,7 @@ def _given(rows: Sequence[TableRow]) -> tuple[Split, list[TableRow], list[str]]:
         if word is None:
             raise DataError(
                 f"{row}: {row.part!r} is no part of a split (train, test, valid) and no number of a fold; "
-                "if the column is about something else: --columns split=,fold="
+                "if the column is about something else: `columns` split=,fold="
             )
         parts[word].append(row)
     train, test, valid = parts.values()

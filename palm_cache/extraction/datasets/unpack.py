@@ -81,7 +81,7 @@ def _destinations(opened: zipfile.ZipFile, archive: Path) -> dict[zipfile.ZipInf
         if member.flag_bits & ENCRYPTED:
             raise DataError(
                 f"{archive}: {member.filename} is encrypted; unpack the archive yourself, with its password, "
-                "and give the folder with --root"
+                "and give the folder with `root`"
             )
         if not member.is_dir() and path.parts[0] != "__MACOSX" and path.name != ".DS_Store":
             paths[member] = path

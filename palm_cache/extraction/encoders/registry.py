@@ -301,7 +301,7 @@ def load_same_encoder(
 
     if named is None and spec.partition(":")[0] == OWN.name:
         raise EncoderError(
-            f"encoder {spec}: is code of somebody's; to have it run, name it: --encoder {spec}"
+            f"encoder {spec}: is code of somebody's; to have it run, name it: `encoder` {spec}"
         )
     spec = named or spec
     recipe = recipe_of(recorded, tokenizer)
@@ -309,7 +309,7 @@ def load_same_encoder(
         if not trust_remote_code:
             raise EncoderError(
                 f"encoder {spec}: embedded by code that lies with the model; to have it run again, give "
-                "--trust-remote-code"
+                "`trust_remote_code`"
             )
         recipe = replace(recipe, trust_remote_code=True)
     encoder = load_encoder(spec, recipe, device=device)

@@ -69,7 +69,7 @@ def test_tables_of_every_make_are_read(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ("path,what\nx.wav,a\n", r"train\.csv: no column 'classname'; it has 'path', 'what'; .*--columns"),
+        ("path,what\nx.wav,a\n", r"train\.csv: no column 'classname'; it has 'path', 'what'; .*columns"),
         ("", r"train\.csv: no column 'path' or 'classname'; it has none"),
         ("path,classname\n", r"train\.csv: the table has no rows"),
         (

@@ -135,7 +135,7 @@ def test_the_tables_own_split_is_used_as_far_as_it_is_one(parts: str, tested: li
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ("train test often", r"x\.csv, row 4: 'often' is no part of a split .*--columns split=,fold="),
+        ("train test often", r"x\.csv, row 4: 'often' is no part of a split .*columns split=,fold="),
         ("1 1 1", r"x\.csv, row 2: only fold 1; testing on one needs others to train on"),
         ("train 1 2", r"x\.csv, row 3: '1' is no part"),
     ],

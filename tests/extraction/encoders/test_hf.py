@@ -309,7 +309,7 @@ def test_the_code_that_was_run_is_recorded_and_what_is_recorded_runs_none(loud: 
     recorded = audio_recipe(load(loud, trust_remote_code=True), Recipe())
     said = {"purpose": "made it", "advice": "", "device": "cpu"}
     spec, wanted = f"hf:{loud}", fingerprint(recorded)
-    with pytest.raises(EncoderError, match="have it run again, give --trust-remote-code"):
+    with pytest.raises(EncoderError, match="have it run again, give trust_remote_code"):
         load_same_encoder(spec, recorded, wanted, **said)
     load_same_encoder(spec, recorded, wanted, trust_remote_code=True, **said)
     with (loud / "width.py").open("a") as file:

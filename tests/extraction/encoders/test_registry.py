@@ -147,7 +147,7 @@ def test_a_class_of_the_users_own_is_an_encoder(here: Path) -> None:
     # What a file says of code is not followed, only what the user says.
     recorded = audio_recipe(encoder, Recipe())
     said = {"purpose": "made it", "advice": "", "device": "cpu"}
-    with pytest.raises(EncoderError, match="name it: --encoder python:my_ears:Ears"):
+    with pytest.raises(EncoderError, match="name it: encoder python:my_ears:Ears"):
         load_same_encoder(encoder.spec, recorded, fingerprint(recorded), **said)
     load_same_encoder(encoder.spec, recorded, fingerprint(recorded), named=encoder.spec, **said)
 
