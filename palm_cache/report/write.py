@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from palm_cache.report.evidence import (
     reference_head,
 )
 from palm_cache.report.figures import accuracy_by_head
+from palm_cache.report.freshness import stale_places, stale_section
 from palm_cache.report.inside import inside
 from palm_cache.report.means import count_shots, percent, span, summarise
 from palm_cache.report.render import as_markdown, as_page
@@ -61,6 +62,8 @@ class Report(NamedTuple):
     """What :func:`summarise` made of the scores."""
     verdict: str
     """Which head is ahead, in one sentence."""
+    notes: tuple[str, ...]
+    """Which scores are of an earlier state of their store."""
 
 
 def write_report(out: Path, *, against: str | None = None, heads: Path | None = None) -> Report:
@@ -105,10 +108,11 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
         made_with = command_line("evaluate", heads=heads, out=out)
         missing.append(f"predictions.h5 (make it with: {made_with})")
     reference = reference_head(kinds, against)
-    choice = which_head(scores, kinds)
+    stale = stale_places(scores, heads or out)
+    first_of_all = (stale_section(stale), which_head(scores, kinds))
     sections = [
-        *([choice] if choice else []),
-        _results(summary, kinds, bool(split.all())),
+        *(section for section in first_of_all if section),
+        _results(summary, kinds, bool(split.all()), stale),
         *_beside_the_paper(scores),
     ]
     novel = base_novel_section(every)
@@ -129,10 +133,15 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     first = verdict(scores, kinds)
     _write(folder / "report.md", as_markdown(first, sections))
     _write(folder / "index.html", as_page(first, sections))
-    return Report(folder / "index.html", summary, first)
+    return Report(folder / "index.html", summary, first, tuple(stale.values()))
 
 
-def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]], base_alone: bool) -> Section:
+def _results(
+    summary: pd.DataFrame,
+    kinds: Mapping[Place, list[HeadRuns]],
+    base_alone: bool,
+    stale: Collection[Place],
+) -> Section:
     """Show a table per dataset and encoder: narrow enough for a phone, and never two encoders as one."""
     tables, marked = [], False
     for key, rows in summary.groupby(["dataset", "encoder"], sort=False):
@@ -156,7 +165,8 @@ def _results(summary: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]], base_
             marked = marked or (kind is not None and kind.one_seed)
         interval = [f"{100 * LEVEL:.0f} % interval"] if of_place else []
         headings = ("head", "shots", "accuracy %", *interval, "macro F1 %", "folds", "seeds", "parameters")
-        tables.append(Table(headings, tuple(cells), ", ".join(place)))
+        caption = ", ".join(place) + " (out of date)" * (place in stale)
+        tables.append(Table(headings, tuple(cells), caption))
     notes = [*([_BASE_ALONE] if base_alone else []), _READING]
     notes += [*([HOW] if kinds else []), *([ONE_SEED] if marked else [])]
     return Section("Results", (*notes, *tables, accuracy_by_head(summary)))

@@ -192,6 +192,10 @@ class HeadsFile:
         # Of a damaged one the name tells what it was; in a file all are of one dataset and encoder.
         return [*runs, *(run_named(name, runs[0].dataset, runs[0].encoder) for name in damaged)]
 
+    def digests(self) -> set[str]:
+        """Return the digests of the features that its runs were fitted on: one, in a file of ours."""
+        return {str(self._attributes(name)["digest"]) for name in self.names}
+
     def fit_command(self, names: Collection[str] = ()) -> str:
         """Return the command that fits runs of some names again, or all."""
         with suppress(*DAMAGE, DataError):

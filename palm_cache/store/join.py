@@ -86,8 +86,8 @@ def _side_by_side(features: Sequence[Features]) -> Features:
     return replace(
         features[0],
         encoder=joined_spec([part.encoder for part in features]),
-        fingerprint=_hash([part.fingerprint for part in features]),
-        digest=_hash([part.digest for part in features]),
+        fingerprint=joined_hash([part.fingerprint for part in features]),
+        digest=joined_hash([part.digest for part in features]),
         audio=concatenate([part.audio for part in features]),
         text=concatenate([part.text for part in features]),
         usable=torch.stack([part.usable for part in features]).all(dim=0),
@@ -100,5 +100,8 @@ def concatenate(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([normalize(part, dim=-1) for part in parts], dim=-1)
 
 
-def _hash(hashes: Sequence[str]) -> str:
+def joined_hash(hashes: Sequence[str]) -> str:
+    """Return what stands for the fingerprints, or digests, of joined features; for one it is itself."""
+    if len(hashes) == 1:
+        return hashes[0]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

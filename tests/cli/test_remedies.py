@@ -128,6 +128,35 @@ def test_scores_that_are_not_there_are_made_where_they_are_looked_for() -> None:
     mend("report", "--out", OUT)
 
 
+def test_a_report_says_which_scores_are_out_of_date_and_what_to_do() -> None:
+    other = str(write_sample(Path("other.zarr"), replace(FEATURES, dataset="other")))
+    for store in (STORE, other):
+        succeed(*FIT, "--store", store)
+    assert "note: " not in succeed("report", "--out", OUT).stderr
+    change_store()
+    told = succeed("report", "--out", OUT).stderr
+    assert f"note: clusters, mini: {STORE} changed after these heads were fitted" in told
+    assert "other.zarr" not in told
+    for page in ("report.md", "index.html"):
+        text = Path(OUT, "report", page).read_text()
+        assert "Scores that are out of date" in text
+        assert "clusters, mini (out of date)" in text
+        assert "other, mini (out of date)" not in text
+    succeed(*shlex.split(told[told.rindex("palm-cache ") :])[1:])
+    assert "note: " not in succeed("report", "--out", OUT).stderr
+    assert "out of date" not in Path(OUT, "report", "report.md").read_text()
+
+
+def test_scores_of_joined_features_are_out_of_date_when_one_store_changed() -> None:
+    second = Path(STORE).with_name("clap-x.zarr")
+    write_sample(second, replace(FEATURES, encoder="clap:me/x"))
+    joined = ("--dataset", "clusters", "--encoder", "mini", "--encoder", "clap:me/x")
+    succeed(*FIT, *joined, "--features", "stores of mine")
+    assert "note: " not in succeed("report", "--out", OUT).stderr
+    write_sample(second, replace(FEATURES, encoder="clap:me/x", folds=FEATURES.folds[::-1]))
+    assert "clap-x.zarr changed after these heads" in succeed("report", "--out", OUT).stderr
+
+
 def test_a_report_names_the_commands_that_make_what_it_lacks() -> None:
     write_sample(Path("data/features/clusters/mini.zarr"), FEATURES)
     succeed(*FIT, "--store", STORE)
