@@ -60,6 +60,8 @@ def _clap(source: str) -> EmbedFile:
     def embed(file: Path) -> NDArray[np.float32]:
         waveform = _load(file, extractor.sampling_rate, extractor.nb_max_samples).numpy()
         inputs = extractor(waveform, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        # The processor calls a lone clip long, which no evaluation of a fused model does.
+        inputs["is_longer"] = torch.zeros_like(inputs["is_longer"])
         vector: NDArray[np.float32] = model.get_audio_features(**inputs).pooler_output[0].numpy()
         return vector
 

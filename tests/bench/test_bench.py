@@ -43,11 +43,11 @@ def test_a_folder_without_audio_is_named(tmp_path: Path) -> None:
         find_files(tmp_path, 5)
 
 
-@pytest.mark.parametrize("name", ["mini", "clap", "hf"])
+@pytest.mark.parametrize("name", ["mini", "clap", "fused", "hf"])
 def test_the_plain_loop_and_extraction_give_the_same(name: str, folder: Path, tmp_path: Path) -> None:
-    spec = f"{name}:{tmp_path / 'tiny'}"
-    if name == "clap":
-        save_tiny_clap(tmp_path / "tiny")
+    spec = f"{name.replace('fused', 'clap')}:{tmp_path / 'tiny'}"
+    if spec.startswith("clap"):
+        save_tiny_clap(tmp_path / "tiny", fused=name == "fused")
     elif name == "hf":
         widths = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": (8,) * 7}
         positions = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
@@ -56,14 +56,15 @@ def test_the_plain_loop_and_extraction_give_the_same(name: str, folder: Path, tm
         Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "tiny")
     else:
         spec = "mini"
-    files = find_files(folder, 13)
+    # Of a clip beyond its window a fused model hears more than the loop's crop.
+    files = [file for file in find_files(folder, 13) if name != "fused" or file.stem != "long"]
     plain = PlainRunner(spec, files, ON_CPU)
     ours = ExtractionRunner(spec, files, ON_CPU, tmp_path / "cache")
     for runner in (plain, ours):
         runner.prepare()
         runner.embed()
     np.testing.assert_allclose(plain.embeddings(), ours.embeddings(), atol=1e-4)
-    assert (plain.run_tower(), ours.run_tower()) == (False, name != "hf")
+    assert (plain.run_tower(), ours.run_tower()) == (False, name in ("mini", "clap"))
 
 
 def test_the_tower_alone_sees_every_clip_in_batches(
