@@ -37,6 +37,10 @@ MAX_VALUES = 100_000
 """Values in a parameter file, at most, those that aliases repeat included."""
 
 
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+"""What a value is of a kind."""
+
+
 def read_params(file: Path | None) -> Params:
     """Read a parameter file; without one everything is as it is by default.
 
@@ -135,5 +139,5 @@ def _convert(kind: Any, value: object, file: str, key: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         return float(value)
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-        raise ParameterError(f"{file}: {key} is {reprlib.repr(value)}, expected {kind.__name__}")
+        raise ParameterError(f"{file}: {key} is {reprlib.repr(value)}, expected {WORDS[kind]}")
     return value

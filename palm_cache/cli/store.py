@@ -209,7 +209,8 @@ def store_gc(where: dict[str, object], yes: YesOption = False, as_json: Json = F
     from palm_cache.store.nearby import folder_given
     from palm_cache.store.prune import store_waste
 
-    _clear_out(store_waste(folder_given(override(Params(), **where).features, "features")), yes, as_json)
+    stores = folder_given(override(Params(), **where).features, "features")
+    _clear_out(stores, store_waste(stores), yes, as_json)
 
 
 @takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))
@@ -263,7 +264,8 @@ def cache_prune(
     from palm_cache.store.prune import cache_waste, known_recipes
 
     stores, folder = _features_and_cache(where, resources)
-    _clear_out([*cache_waste(known_recipes(folder, stores), folder), *members_waste()], yes, as_json)
+    waste = [*cache_waste(known_recipes(folder, stores), folder), *members_waste()]
+    _clear_out(folder, waste, yes, as_json)
 
 
 def _features_and_cache(where: dict[str, object], resources: dict[str, object]) -> tuple[Place, Place]:
@@ -282,7 +284,7 @@ def _describe(cached: CachedRecipe) -> str:
     return ", ".join([str(recipe.get("encoder", "file hashes")), *options, *more])
 
 
-def _clear_out(waste: list[Waste], yes: bool, as_json: bool) -> None:
+def _clear_out(where: Place, waste: list[Waste], yes: bool, as_json: bool) -> None:
     """Show what is of no use, ask, and remove it."""
     from palm_cache.store.prune import remove_waste
 
@@ -300,7 +302,7 @@ def _clear_out(waste: list[Waste], yes: bool, as_json: bool) -> None:
     elif removed:
         tell(f"{len(removed)} removed, {megabytes(sum(item.bytes for item in removed))}")
     else:
-        tell("nothing removed; --yes removes it" if waste else "nothing to remove")
+        tell("nothing removed; --yes removes it" if waste else f"{where}: nothing to remove")
 
 
 def _agreed(waste: list[Waste], as_json: bool) -> bool:

@@ -73,8 +73,11 @@ def test_unknown_names_are_refused_with_near_matches(tmp_path: Path, text: str, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("extract: {views: two}", "extract.views is 'two', expected int"),
-        ("extract: {views: true}", "extract.views is True, expected int"),
+        ("extract: {views: two}", "extract.views is 'two', expected a whole number"),
+        ("extract: {views: true}", "extract.views is True, expected a whole number"),
+        ("datasets: 3", "datasets is 3, expected text"),
+        ("resources: {prune: 1}", "resources.prune is 1, expected true or false"),
+        ("reading: {window: long}", "reading.window is 'long', expected a number"),
         ("extract: {views: 0}", "views: 0 is not a whole number from 1"),
         (
             "extract: {jobs: 2}",

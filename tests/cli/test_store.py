@@ -100,7 +100,7 @@ def test_gc_shows_what_is_of_no_use_and_removes_it_only_when_told_to(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_sample(Path("data/features/clusters/clap-x.zarr"), make_features())
-    assert succeed("store", "gc").stdout == "nothing to remove\n"
+    assert succeed("store", "gc").stdout == "data/features: nothing to remove\n"
     useless = damage(write_sample(Path("data/features/clusters/mini.zarr"), make_features()))
     shown = succeed("store", "gc").stdout
     assert "data/features/clusters/mini.zarr" in shown
@@ -132,7 +132,7 @@ def test_the_cache_is_shown_and_loses_what_no_store_is_made_of_only_when_told_to
     assert (counts["audio"], counts["text"]) == (12, 16)
     assert all(one["used_by"] == [STORE] for one in known["recipes"] if one["kind"] != "files")
     assert STORE in succeed("cache", "info", *where).stdout
-    assert succeed("cache", "prune", *where).stdout == "nothing to remove\n"
+    assert succeed("cache", "prune", *where).stdout == f"{where[1]}: nothing to remove\n"
     succeed("extract", "--dataset", "Tones", "--views", "2", "--out", "two.zarr", *where)
     listed = succeed("cache", "prune", *where).stdout
     assert "audio of a recipe that no store here is made by" in listed
@@ -173,6 +173,6 @@ def test_stages_one_and_two_work_in_a_bucket(workplace: Path, bucket: str) -> No
         json.loads(succeed("fit", "--store", store, "--shots", "2", "--seeds", "0", "--json").stdout) == rows
     )
     assert "(0 embedded now, 12 known)" in succeed("extract", "--dataset", "Tones", *features).stdout
-    assert succeed("store", "gc", *features).stdout == "nothing to remove\n"
-    assert succeed("cache", "prune", *features).stdout == "nothing to remove\n"
+    assert succeed("store", "gc", *features).stdout == f"{bucket}/features: nothing to remove\n"
+    assert "/.cache: nothing to remove\n" in succeed("cache", "prune", *features).stdout
     assert f"{bucket}/no.zarr: no feature store here" in fail("store", "info", f"{bucket}/no.zarr")

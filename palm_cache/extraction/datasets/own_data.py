@@ -200,6 +200,8 @@ def _read_table(root: Place, listing: Listing, source: str, reading: ReadingPara
 def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Reading:
     """Read a table with a column of paths, whatever its columns are called."""
     columns = understand(table.header, reading.named_columns, table.name)
+    if not table.header:
+        raise DataError(f"{table.name}: the table is empty; its first row names the columns")
     if "path" not in columns:
         raise DataError(
             f"{table.name}: which column holds the paths? `columns` path=NAME says so; it has "

@@ -320,9 +320,10 @@ def _existing(name: str, features: Place) -> Place:
     where = place(name)
     if _is_there(where):
         return where
-    if os.sep in name or name.startswith("."):
+    if name.startswith(".") or {"/", "\\"} & {*name}:
         hint = did_you_mean(respelt(where)) if isinstance(where, Path) else ""
-        hint = hint or "give a dataset's name, or a folder or table of your own"
+        slashes = "paths have / here" if "\\" in name and os.sep == "/" else ""
+        hint = hint or slashes or "give a dataset's name, or a folder or table of your own"
         raise DataError(f"{name}: no such folder; {hint}")
     if source := source_of_stores(features, name):
         return _of_stores(name, source, features)

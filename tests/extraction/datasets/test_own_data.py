@@ -446,6 +446,13 @@ def test_a_single_file_that_is_no_dataset_is_named_itself(
     monkeypatch.chdir(tmp_path)
     Path("README.md").write_text("# words")
     Path("numbers.csv").write_text("a,b\n1,2\n")
+    Path("nothing.csv").touch()
+    with pytest.raises(
+        DataError, match=r"^nothing\.csv: the table is empty; its first row names the columns"
+    ):
+        read(Path("nothing.csv"))
+    with pytest.raises(DataError, match=r"^own\\birds: no such folder; paths have / here"):
+        read_dataset("own\\birds")
     with pytest.raises(DataError, match=r"^README\.md: no audio .*no table"):
         read(Path("README.md"))
     with pytest.raises(DataError, match=r"^numbers\.csv: which column holds the paths\?"):
