@@ -158,7 +158,7 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
     splits = hold_out(shots, features.labels[shots], groups=groups)
     if not splits:
         raise DataError(
-            f"{run_name(run)}: no shots to hold out: a class needs two to calibrate on; fit with more --shots"
+            f"{run_name(run)}: no shots to hold out: a class needs two to calibrate on; fit with more `shots`"
         )
     of_shots = replace(features, folds=splits)
     absent = [name for name in kind.chooses if name not in head.state]

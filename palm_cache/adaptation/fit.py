@@ -99,7 +99,7 @@ def fit_store(
     path = heads_path(out, features.dataset, features.encoder)
     wordy = [head for head in params.heads if find_head(head).needs_text_tower]
     if wordy and partners:
-        raise ParameterError(f"head {wordy[0]!r} learns words of one encoder: fit it on one --encoder")
+        raise ParameterError(f"head {wordy[0]!r} learns words of one encoder: fit it on one encoder's store")
     for name in wordy:  # before anything is loaded
         _need_text(features, find_head(name))
     tower = load_tower(FeatureStore(store).header) if wordy and load_tower else None
@@ -211,8 +211,7 @@ def text_of(features: Features, template: str) -> Tensor:
     if template == DESCRIPTIONS and template not in features.templates:
         raise UnknownNameError(
             f"{features.dataset}: the {features.encoder} store holds no descriptions; add them with: "
-            f"{command_line('extract', dataset=features.dataset, encoder=features.encoder)} "
-            "--descriptions FILE"
+            + command_line("extract", dataset=features.dataset, encoder=features.encoder, descriptions="FILE")
         )
     if template not in features.templates:
         known = [*(repr(known) for known in features.templates), ALL_TEMPLATES]
@@ -301,13 +300,13 @@ def _need_prompts(features: Features, heads: Iterable[Head]) -> None:
     if not features.templates:
         raise DataError(
             f"{features.dataset}: the {features.encoder} store holds no text embeddings, and nothing else is "
-            f"known of classes without clips: --split {BASE_NOVEL} needs an encoder that reads text"
+            f"known of classes without clips: `split` {BASE_NOVEL} needs an encoder that reads text"
         )
     blind = [head.name for head in heads if not head.reads_text]
     if blind:
         raise ParameterError(
             f"head {blind[0]!r} reads no prompt, so it knows nothing of classes without clips: "
-            f"leave it out of --split {BASE_NOVEL}"
+            f"leave it out of `split` {BASE_NOVEL}"
         )
 
 
@@ -318,7 +317,7 @@ def _check_classes(features: Features, tasks: Mapping[Run, Task]) -> None:
             only = features.class_names[labels.pop()]
             raise DataError(
                 f"{features.dataset}, fold {run.fold}: all training clips are of class {only!r}, and a head "
-                "needs two classes to tell apart; choose other folds with --folds"
+                "needs two classes to tell apart; choose others with `folds`"
             )
 
 
@@ -356,7 +355,7 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
         if task.absent_classes:
             absent.setdefault(run.fold, set()).update(task.absent_classes)
     for shots, by_fold in sorted(short.items()):
-        all_there_is = "" if shots in some_left else ": these runs learn from all clips, as with --shots all"
+        all_there_is = "" if shots in some_left else ": these runs learn from all clips, as with all shots"
         fewer = f"fewer than {counted(shots, 'clip')} of {_classes(by_fold)}"
         notes.append(f"{features.dataset}: {fewer}; taken whole{all_there_is}")
     if absent:

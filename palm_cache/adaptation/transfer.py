@@ -100,8 +100,8 @@ def shared_classes(
     ]
     if len(pairs) < 2:
         raise DataError(
-            f"fewer than two classes in common: {', '.join(ours)} / {', '.join(theirs)}; say which are the "
-            "same with: --same NAME=NAME"
+            f"fewer than two classes in common: {', '.join(ours)} / {', '.join(theirs)}; say with `same` "
+            "which names mean one class"
         )
     return [one for one, _ in pairs], [other for _, other in pairs]
 

@@ -239,5 +239,5 @@ def refuse_joined(head: FittedHead) -> None:
     if "+" in head.run.encoder:
         raise EncoderError(
             f"run {run_name(head.run)} reads the joined features of {head.run.encoder}, and a file of one "
-            "head names one encoder; pass on heads.h5, or export it with --to onnx"
+            "head names one encoder; pass on heads.h5, or export it as onnx"
         )

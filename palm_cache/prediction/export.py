@@ -171,7 +171,7 @@ def _check_graph(graph: HeadGraph, clips: Tensor, head: FittedHead) -> None:
             graph(clips)
     except ParameterError as error:
         raise ParameterError(
-            f"{error} for every clip, so it has no graph of its own; --to safetensors keeps its state, "
+            f"{error} for every clip, so it has no graph of its own; the format safetensors keeps its state, "
             f"palm-cache predict uses it (run {run_name(head.run)})"
         ) from error
 
@@ -182,7 +182,7 @@ def _as_onnx(
     absent = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if absent:
         raise OutputError(
-            f"--to onnx needs {', '.join(absent)}; install with: pip install 'palm-cache[onnx]'"
+            f"the format onnx needs {', '.join(absent)}; install with: pip install 'palm-cache[onnx]'"
         )
     import onnxruntime
 
@@ -216,7 +216,7 @@ def _checked(written: Callable[[Tensor], Outputs], graph: HeadGraph, clips: Tens
     if not difference <= TOLERANCE:
         raise OutputError(
             f"the exported graph and the head differ by {difference:.2g} in a probability; nothing was "
-            "written: use --to safetensors, and please report this"
+            "written: use the format safetensors, and please report this"
         )
     return {
         "input": {"embedding": ["batch", clips.shape[1]], "dtype": "float32", "length": "any"},

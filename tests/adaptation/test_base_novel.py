@@ -100,9 +100,7 @@ def test_base_heads_are_calibrated_on_their_own_shots(seven: Features, fitted: d
 
 
 def test_a_head_that_reads_no_prompt_cannot_and_is_told_so(seven: Features) -> None:
-    with pytest.raises(
-        ParameterError, match=r"head 'knn' reads no prompt.*leave it out of --split base-novel"
-    ):
+    with pytest.raises(ParameterError, match=r"head 'knn' reads no prompt.*leave it out of split base-novel"):
         fit_runs(seven, replace(SPLIT, heads=("palm", "knn")))
 
 

@@ -329,7 +329,7 @@ def test_heads_that_learn_words_are_calibrated_through_their_tower(features: Fea
 
 @pytest.mark.parametrize(("head", "shots"), [("zero-shot", 8), ("palm", 1)])
 def test_without_a_shot_to_spare_it_says_what_is_missing(features: Features, head: str, shots: int) -> None:
-    with pytest.raises(DataError, match=r"no shots to hold out: a class needs two .* fit with more --shots"):
+    with pytest.raises(DataError, match=r"no shots to hold out: a class needs two .* fit with more shots"):
         calibrate(features, fit_one(features, shots, head))
 
 

@@ -106,7 +106,7 @@ def test_the_mean_of_all_prompts_is_taken_of_unit_vectors(features: Features) ->
 
 
 def test_descriptions_that_the_store_lacks_are_missed_by_name(features: Features) -> None:
-    with pytest.raises(UnknownNameError, match=r"holds no descriptions; .* extract --descriptions FILE"):
+    with pytest.raises(UnknownNameError, match=r"holds no descriptions; .* extract .*--descriptions FILE"):
         fit_runs(features, FitParams(heads=("zero-shot",), template="descriptions"))
     described = replace(features, templates=(*features.templates[:-1], "descriptions"))
     head = fit_runs(described, FitParams(heads=("palm-dagger", "zero-shot"), template="descriptions"))[0][-1]

@@ -339,6 +339,18 @@ def test_errors_of_a_parameter_file_name_its_keys(project: Path) -> None:
     assert "section resources: cluster: its workers are the processes; leave jobs at 0, device at one" in told
 
 
+@pytest.mark.parametrize(
+    "package", ["adaptation", "api", "explore", "label", "prediction", "report", "retrieval"]
+)
+def test_no_error_of_the_library_names_an_option_but_in_a_command(package: str) -> None:
+    for file in (Path(palm_cache.__file__).parent / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise):
+                texts = [text.value for text in ast.walk(node) if isinstance(text, ast.Constant)]
+                message = " ".join(text for text in texts if isinstance(text, str))
+                assert "palm-cache " in message or not re.search(r"--[a-z]", message), (file, message)
+
+
 def test_every_parameter_that_an_error_names_is_one_of_a_command() -> None:
     known = {item.name for _, command in all_commands() for item in command.params}
     named = {

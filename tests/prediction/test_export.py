@@ -130,7 +130,9 @@ def test_every_exported_head_is_read_back_as_it_was(heads: Path, tmp_path: Path)
 
 
 def test_a_head_without_a_graph_of_its_own_says_what_works(heads: Path, tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match=r"'cocoop' learns words.* --to safetensors keeps its state"):
+    with pytest.raises(
+        ParameterError, match=r"'cocoop' learns words.* the format safetensors keeps its state"
+    ):
         export_head(heads, "onnx", "cocoop", tmp_path / "head")
     assert list(tmp_path.iterdir()) == []
     done = export_head(heads, "safetensors", "cocoop", tmp_path / "head.safetensors")

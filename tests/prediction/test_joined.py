@@ -125,4 +125,4 @@ def test_their_graph_reads_both_embeddings_side_by_side(
 
 def test_a_file_of_one_head_holds_none_of_them(joined: tuple[Path, list[Path], Path], tmp_path: Path) -> None:
     message = fail("export", str(joined[2]), "--to", "safetensors", "--run", "muka")
-    assert "pass on heads.h5, or export it with --to onnx" in message
+    assert "pass on heads.h5, or export it as onnx" in message

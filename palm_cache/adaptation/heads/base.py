@@ -259,8 +259,7 @@ def need_encoders(parts: tuple[int, ...], head: type[Head]) -> None:
     """
     if max(1, len(parts)) < head.n_encoders:
         raise ParameterError(
-            f"head {head.name!r} needs the features of {head.n_encoders} encoders: "
-            "name them all, --encoder A --encoder B"
+            f"head {head.name!r} needs the features of {head.n_encoders} encoders: name all of them"
         )
 
 
@@ -283,9 +282,7 @@ def need_finite(state: Mapping[str, Tensor], head: Head, where: str) -> None:
     broken = [name for name, value in state.items() if not value.float().norm().isfinite()]
     if broken:
         rate = head.hyperparameters.get("lr")
-        advice = (
-            "lower it with --lr" if rate else "look at the clips' embeddings with: palm-cache store verify"
-        )
+        advice = "lower `lr`" if rate else "look at the clips' embeddings with: palm-cache store verify"
         reason = f"learning diverged at lr {rate:g}" if rate else "it cannot be solved on these clips"
         raise ParameterError(f"{where}: {head.name}'s {broken[0]} is not finite: {reason}; {advice}")
 
