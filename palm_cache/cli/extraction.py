@@ -186,6 +186,8 @@ def _extract_all(
             )
             if where.dataset != table.dataset:
                 say(f"note: another dataset is called {table.dataset}; this one is {where.dataset}")
+            for note in table.notes:
+                say(f"note: {note}")
             act = _plan_table if dry_run else _extract_table
             lines, value = act(extractor, replace(table, dataset=where.dataset), where.store, where.cache)
             shown.append(value)
@@ -223,8 +225,6 @@ def _extract_table(
     extractor: Extractor, table: ClipTable, out: Place, cache: Place
 ) -> tuple[list[str], dict[str, object]]:
     """Extract one dataset, tell what was skipped, and return the result as lines and as value."""
-    for note in table.notes:
-        say(f"note: {note}")
     with progress_bar("clips") as progress:
         extraction = extractor.extract(table, out, cache, progress)
     for note in extraction.notes[len(table.notes) :]:  # those of the table were told before the work

@@ -39,6 +39,7 @@ def test_a_dry_run_says_what_and_why_and_makes_no_folder(workplace: Path) -> Non
         "12 clips -> data/features/Tones/mini.zarr (12 to embed, 0 known)",
         "  12 new: audios/train_0_0.wav, audios/train_0_1.wav, audios/train_0_2.wav and 9 more",
     ]
+    assert "note: read as audio without labels: 12 files" in succeed(*words, "--as", "flat").stderr
     assert not Path("data").exists()
 
 

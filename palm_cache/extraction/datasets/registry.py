@@ -317,6 +317,8 @@ def _name_of(where: Place) -> str:
 
 def _existing(name: str, features: Place) -> Place:
     """Return the folder, table or container of a name."""
+    if not name:
+        raise DataError("`dataset` is empty; give a name, a folder or a table; this folder is .")
     where = place(name)
     if _is_there(where):
         return where
