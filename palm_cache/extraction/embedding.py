@@ -305,7 +305,7 @@ class Embedder:
             if size == 1 and alone:
                 raise EncoderError(
                     f"encoder {self.encoder.spec}: out of memory on {device} with a single clip; "
-                    "free some, or use another --device"
+                    "free some, or use another `device`"
                 ) from error
         # Not in the handler: its traceback holds what the failed call had allocated.
         if device.type == "cuda":

@@ -88,7 +88,7 @@ class Extractor:
         self.encoder: Encoder = load_encoder(spec, recipe, device=resources.devices[0])
         self._reads = self.encoder.text_tower() is not None
         if not self._reads and self.prompts != Prompts():
-            raise ParameterError(f"{spec}: embeds sound only; leave out --templates and --descriptions")
+            raise ParameterError(f"{spec}: embeds sound only; leave out `templates` and `descriptions`")
         self.audio_recipe = audio_recipe(self.encoder, recipe)
         self._close = ExitStack()
 
@@ -159,7 +159,7 @@ class Extractor:
         stale = self._stale(present)
         if stale and self.resources.on_stale == "refuse":
             raise StaleStoreError(
-                f"{out} is stale: {stale}; make it anew with --on-stale rebuild, or choose another --out"
+                f"{out} is stale: {stale}; make it anew with `on_stale` rebuild, or choose another `out`"
             )
         # Before hours of work: does the tower read all prompts?
         text = self.prompts.embed(self.encoder, table.class_names, cache)
@@ -215,7 +215,7 @@ class Extractor:
         row, reason = next(iter(survey.unread.items()))
         raise DataError(
             f"{table.dataset}: none of its {counted(len(table.clips), 'audio file')} can be read, e.g. "
-            f"{table.clips[row].file}: {reason}; is the disk there, and --root right? Nothing was changed"
+            f"{table.clips[row].file}: {reason}; is the disk there, and `root` right? Nothing was changed"
         )
 
     def _limited(self, table: ClipTable) -> ClipTable:

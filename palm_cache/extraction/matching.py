@@ -47,7 +47,7 @@ def note_gone(present: StoreState, table: ClipTable, resources: Resources) -> li
     if len(away) >= MANY_MISSING * store.n_clips and not resources.prune:
         raise DataError(
             f"{store.path}: of its {counted(store.n_clips, 'clip')} the files of {len(away)} are gone, "
-            f"e.g. {away[0]}; is a disk not mounted? --prune makes the store anew without them"
+            f"e.g. {away[0]}; is a disk not mounted? `prune` makes the store anew without them"
         )
     if not gone:
         return []

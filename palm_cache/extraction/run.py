@@ -125,5 +125,5 @@ class RunningExtraction:
         if errors and self.resources.on_error == "fail":
             row, reason = next(iter(errors.items()))
             raise AudioError(
-                f"{self.table.clips.names[row]}: {reason}; mend or remove the clip, or use --on-error skip"
+                f"{self.table.clips.names[row]}: {reason}; mend or remove the clip, or use `on_error` skip"
             )

@@ -136,5 +136,5 @@ def test_an_encoder_that_reads_no_text_is_given_no_prompts(
     run: Run, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder, "text_tower", lambda: None)
-    with pytest.raises(ParameterError, match="mini: embeds sound only; leave out --templates"):
+    with pytest.raises(ParameterError, match="mini: embeds sound only; leave out templates and descriptions"):
         run(Prompts(("a {c}",)))
