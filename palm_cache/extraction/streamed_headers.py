@@ -18,6 +18,9 @@ UNKNOWN_SIZES = (0x7F000000, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)
 """What programs write as the size of a stream whose length they cannot know, headers counted in or not:
 sox (AIFF and WAV), and whatever stands at the end of 31 and 32 bits."""
 
+NO_LENGTH = 1 << 62
+"""Sizes of 64 bits from here on stand for one that was not known."""
+
 HEADER_BYTES = 4096
 """No header in front of sound is counted in by more than this."""
 
@@ -126,6 +129,8 @@ def _mend_wav(file: BinaryIO, size: int) -> RepairedHeader | None:
             if form[:2] in (b"\x50\0", b"\x55\0"):  # MPEG: its length is a guess
                 return RepairedHeader(b"", 0, endless=True)
             declared = length if long is None or length != _WRAP - 1 else long
+            if declared >= NO_LENGTH:
+                declared = 0
             true = _sound_bytes(file, start, declared, size)
             return None if true is None else RepairedHeader(_wav_head(form, true), start, endless=False)
     return None

@@ -190,13 +190,15 @@ def test_a_recording_of_nothing_has_nothing_whatever_comes_behind(tmp_path: Path
         assert faults(tmp_path / f"{name}.wav") == {"no audio in it (zero frames)"}
 
 
-@pytest.mark.parametrize("endless", ["rf64", "w64", "aiff", "au", "caf", "flac"])
-def test_other_streams_of_unknown_length_are_read_whole(tmp_path: Path, endless: str) -> None:
+@pytest.mark.parametrize("stream", ["rf64", "rf64 ones", "w64", "aiff", "au", "caf", "flac"])
+def test_other_streams_of_unknown_length_are_read_whole(tmp_path: Path, stream: str) -> None:
+    endless = stream.split()[0]
     content = encoded(endless, SWEEP[: 4 * RATE])
     (tmp_path / f"whole.{endless}").write_bytes(content)
     patched = bytearray(content)
     unknown = {
         "rf64": [(b"ds64", 8, bytes(24))],
+        "rf64 ones": [(b"ds64", 8, b"\xff" * 24)],
         "w64": [(b"riff", 16, b"\xff" * 8)],
         "aiff": [
             (b"FORM", 4, b"\x7f\0\0\x48"),
@@ -207,7 +209,7 @@ def test_other_streams_of_unknown_length_are_read_whole(tmp_path: Path, endless:
         "caf": [(b"data", 4, b"\xff" * 8)],
         "flac": [(b"fLaC", 21, bytes([content[21] & 0xF0]) + bytes(4))],
     }
-    for chunk, offset, size in unknown[endless]:
+    for chunk, offset, size in unknown[stream]:
         at = content.index(chunk) + offset
         patched[at : at + len(size)] = size
     assert bytes(patched) != content
