@@ -20,6 +20,7 @@ from palm_cache.api.stores import stored_name
 from palm_cache.errors import DataError
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
+from palm_cache.params.use import LoadingParams
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
 from palm_cache.store.heads import chosen_run, read_runs
 from palm_cache.store.layout import RUNS, joined_spec, slug
@@ -320,4 +321,4 @@ def _places(
 
 def _tower_loader(encoder: str | None, device: str, tokenizer: str) -> LoadTower:
     """Return what loads a text tower: where adaptation is handed a part of an encoder."""
-    return partial(load_text_tower, device=device, tokenizer=tokenizer, named=encoder)
+    return partial(load_text_tower, loading=LoadingParams(encoder, device, tokenizer))

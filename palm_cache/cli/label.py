@@ -71,16 +71,8 @@ def label(
     from palm_cache.store.layout import command_line, store_path
     from palm_cache.store.places import place
 
-    loaded = override(LoadingParams(), **loading)
     opened = FeatureStore(place(store))
-    load = partial(
-        load_text_tower,
-        opened.header,
-        device=loaded.device,
-        tokenizer=loaded.tokenizer,
-        named=loaded.encoder,
-        trust_remote_code=loaded.trust_remote_code,
-    )
+    load = partial(load_text_tower, opened.header, override(LoadingParams(), **loading))
     names = [name for name in classes.split(",") if name.strip()]
     folder = place(audio) if audio is not None else None
     # By whatever link it is reached, the file is one.

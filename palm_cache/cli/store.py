@@ -142,13 +142,7 @@ def _hold_against(
     from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
     from palm_cache.extraction.verify import dataset_problems, recompute
 
-    encoder = load_encoder_of(
-        opened.header,
-        device=loading.device,
-        tokenizer=loading.tokenizer,
-        named=loading.encoder,
-        trust_remote_code=loading.trust_remote_code,
-    )
+    encoder = load_encoder_of(opened.header, loading)
     problems: list[str] = []
     with Embedder(encoder, recipe_of(opened.header.recipe)) as embedder, progress_bar("clips") as progress:
         if compare:

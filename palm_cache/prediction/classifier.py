@@ -16,6 +16,7 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder, recipe_of
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import CLIP_TOKENIZER, Recipe
+from palm_cache.params.use import LoadingParams
 from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.heads import Origin
@@ -124,12 +125,9 @@ class Classifier:
                 spec,
                 recipe,
                 of_recipe,
+                LoadingParams(name, device, tokenizer, trust_remote_code),
                 purpose=f"{source.name} was fitted on",
                 advice=advice,
-                device=device,
-                tokenizer=tokenizer,
-                named=name,
-                trust_remote_code=trust_remote_code,
             )
             for spec, recipe, of_recipe, name in zip(specs, recorded, wanted, named, strict=True)
         ]

@@ -37,13 +37,7 @@ Vector: TypeAlias = NDArray[np.float32]
 
 def load_encoder(stores: Stores, loading: LoadingParams) -> Encoder:
     """Load the encoder that made the stores; raises as ``load_encoder_of``."""
-    return load_encoder_of(
-        stores.header,
-        device=loading.device,
-        tokenizer=loading.tokenizer,
-        named=loading.encoder,
-        trust_remote_code=loading.trust_remote_code,
-    )
+    return load_encoder_of(stores.header, loading)
 
 
 def text_query(stores: Stores, text: str, loading: LoadingParams) -> Vector:

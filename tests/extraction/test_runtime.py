@@ -15,6 +15,7 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder, load_text_tower
 from palm_cache.extraction.runtime import check_runtime
 from palm_cache.params import Recipe
+from palm_cache.params.use import LoadingParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import Clip
 
@@ -33,7 +34,7 @@ def test_a_dataset_is_extracted_and_its_store_belongs_to_the_runtime(tmp_path: P
     np.testing.assert_allclose(FeatureStore(out).audio(), FeatureStore(torchs).audio(), atol=1e-5)
     with pytest.raises(StaleStoreError, match=r"is stale: no more runtime openvino \S+; make it anew"):
         stage_one.extract(table, "mini", out, Recipe())
-    load_text_tower(FeatureStore(out).header, device="cpu", tokenizer="")
+    load_text_tower(FeatureStore(out).header, LoadingParams(device="cpu", tokenizer=""))
 
 
 def test_a_runtime_that_gives_other_embeddings_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from palm_cache.extraction.encoders import registry
 from palm_cache.extraction.encoders.engine import CPU
 from palm_cache.extraction.verify import Recomputation, dataset_problems, recompute
 from palm_cache.params import Recipe
+from palm_cache.params.use import LoadingParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.writing import write_store
 from palm_cache.types import ClipTable
@@ -143,4 +144,4 @@ def test_an_encoder_of_another_fingerprint_is_refused(
     header = FeatureStore(out).header
     monkeypatch.setattr(registry, "load_encoder", lambda *_, **options: SpectrumEncoder(version=2))
     with pytest.raises(StaleStoreError, match="encoder mini: other "):
-        registry.load_encoder_of(header, device="cpu", tokenizer="")
+        registry.load_encoder_of(header, LoadingParams(device="cpu", tokenizer=""))

@@ -19,6 +19,7 @@ from palm_cache.label import fitting
 from palm_cache.label.labels import Labelled, read_labels
 from palm_cache.label.server import HOST, listen, make_app, make_server
 from palm_cache.label.session import Session
+from palm_cache.params.use import LoadingParams
 from palm_cache.store.features import FeatureStore
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ def serving(drive: Drive, file: Path, **options: Any) -> Iterator[str]:
         Session(
             store,
             file,
-            load_tower=lambda: load_text_tower(store.header, device="cpu", tokenizer=""),
+            load_tower=lambda: load_text_tower(store.header, LoadingParams(device="cpu", tokenizer="")),
             **options,
         ) as session,
     ):

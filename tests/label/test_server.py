@@ -26,6 +26,7 @@ from palm_cache.label.labels import read_labels
 from palm_cache.label.server import make_app
 from palm_cache.label.session import Session
 from palm_cache.label.words import Words
+from palm_cache.params.use import LoadingParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import TextTower
 
@@ -35,7 +36,9 @@ ADDRESS = f"http://127.0.0.1:{PORT}"
 
 def open_session(drive: Drive, file: Path, **options: Any) -> Session:
     store = FeatureStore(drive.store)
-    options = {"load_tower": lambda: load_text_tower(store.header, device="cpu", tokenizer="")} | options
+    options = {
+        "load_tower": lambda: load_text_tower(store.header, LoadingParams(device="cpu", tokenizer=""))
+    } | options
     return Session(store, file, **options)
 
 
@@ -120,7 +123,7 @@ def test_whoever_starts_again_finds_everything(page: Page, made_drive: Drive) ->
 
     def load_slowly() -> TextTower:
         time.sleep(1.5)
-        return load_text_tower(page.session.header, device="cpu", tokenizer="")
+        return load_text_tower(page.session.header, LoadingParams(device="cpu", tokenizer=""))
 
     with open_session(made_drive, page.session.file, load_tower=load_slowly) as again:
         proposed = Page(again).rows(by="both")  # before it was asked whether the head is fitted
@@ -205,7 +208,7 @@ def test_a_text_is_read_in_the_prompts_of_the_store_as_a_search_reads_it(
     made_drive: Drive, tmp_path: Path
 ) -> None:
     header = replace(FeatureStore(made_drive.store).header, templates=("a recording of {c}, far away",))
-    tower = load_text_tower(header, device="cpu", tokenizer="")
+    tower = load_text_tower(header, LoadingParams(device="cpu", tokenizer=""))
     vector = Words(header, lambda: tower).query("a high tone")
     wanted = embed_prompts(tower, ["a recording of a high tone, far away"])[0].numpy()
     np.testing.assert_allclose(vector, wanted / np.linalg.norm(wanted), atol=1e-6)

@@ -18,11 +18,14 @@ from palm_cache.extraction.encoders.registry import load_encoder, load_same_enco
 from palm_cache.extraction.extract import extract
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import FitParams, Recipe
+from palm_cache.params.use import LoadingParams
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.head_writing import write_heads
 from palm_cache.store.heads import read_heads
+
+LOADING = LoadingParams()
 
 
 def test_an_encoder_with_other_weights_is_refused_and_one_that_moved_is_found(tmp_path: Path) -> None:
@@ -49,14 +52,14 @@ def test_an_encoder_with_other_weights_is_refused_and_one_that_moved_is_found(tm
 def test_the_encoder_runs_in_the_precision_of_the_features() -> None:
     wanted = Recipe(precision="bf16")
     recorded = audio_recipe(load_encoder("mini", wanted), wanted)
-    loaded = load_same_encoder("mini", recorded, fingerprint(recorded), purpose="x", advice="y")
+    loaded = load_same_encoder("mini", recorded, fingerprint(recorded), LOADING, purpose="x", advice="y")
     assert loaded.engine.precision == "bf16"
 
 
 def test_another_version_of_preprocessing_is_called_that() -> None:
     recorded = audio_recipe(load_encoder("mini"), Recipe()) | {"preprocessing": 0}
     with pytest.raises(StaleStoreError, match="encoder mini: other preprocessing than those that made it"):
-        load_same_encoder("mini", recorded, "0" * 64, purpose="made it", advice="extract again")
+        load_same_encoder("mini", recorded, "0" * 64, LOADING, purpose="made it", advice="extract again")
 
 
 @pytest.mark.parametrize(

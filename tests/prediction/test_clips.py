@@ -17,7 +17,8 @@ from palm_cache.adaptation.fit import fit_store
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract
-from palm_cache.params import CLIP_TOKENIZER, FitParams, Recipe
+from palm_cache.params import FitParams, Recipe
+from palm_cache.params.use import LoadingParams
 from palm_cache.prediction.answers import Failure, Prediction, answer, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
@@ -52,7 +53,7 @@ def test_a_long_clip_is_heard_whole_where_the_head_learned_from_means(
 ) -> None:
     table = read_dataset(str(workshop.data))
     store = extract(table, "mini", tmp_path / "means" / "mini.zarr", Recipe(long="mean")).store
-    tower = partial(load_text_tower, device="cpu", tokenizer=CLIP_TOKENIZER)
+    tower = partial(load_text_tower, loading=LoadingParams(device="cpu"))
     params = FitParams(("palm",), shots=(4,), seeds=(0,), training=Training(epochs=5))
     file = fit_store(store, tmp_path / "runs", params, load_tower=tower).heads_file
     evaluate_files(tmp_path / "runs", load_tower=tower)

@@ -14,7 +14,8 @@ from palm_cache.adaptation.fit import fit_store
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract
-from palm_cache.params import CLIP_TOKENIZER, FitParams, Recipe
+from palm_cache.params import FitParams, Recipe
+from palm_cache.params.use import LoadingParams
 from palm_cache.types.runs import Training
 
 
@@ -37,7 +38,7 @@ def make_workshop(root: Path) -> Workshop:
     with (data / "test.csv").open("a") as table:
         table.write("audios/long.flac,low tone\n")
     store = extract(read_dataset(str(data)), "mini", root / "mini.zarr", Recipe(views=2)).store
-    tower = partial(load_text_tower, device="cpu", tokenizer=CLIP_TOKENIZER)
+    tower = partial(load_text_tower, loading=LoadingParams(device="cpu"))
     files = []
     for views in ("first", "mean"):
         heads = ("zero-shot", "palm", "coop", "cocoop")

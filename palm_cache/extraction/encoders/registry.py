@@ -16,6 +16,7 @@ from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
 from palm_cache.extraction.encoders.cards import CARDS, OWN, REMOTE_CODE, EncoderCard
 from palm_cache.extraction.hub import reason
 from palm_cache.params import CLIP_TOKENIZER, Recipe
+from palm_cache.params.use import LoadingParams
 from palm_cache.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -205,42 +206,19 @@ def recipe_of(recorded: Mapping[str, object], tokenizer: str = CLIP_TOKENIZER) -
     )
 
 
-def load_encoder_of(
-    header: StoreHeader,
-    *,
-    device: str,
-    tokenizer: str,
-    named: str | None = None,
-    trust_remote_code: bool = False,
-) -> Encoder:
-    """Load the encoder that made a feature store.
-
-    Parameters
-    ----------
-    device, tokenizer, named, trust_remote_code
-        See :func:`load_same_encoder`, as for what is raised.
-    """
+def load_encoder_of(header: StoreHeader, loading: LoadingParams) -> Encoder:
+    """Load the encoder that made a feature store; raise as :func:`load_same_encoder`."""
     return load_same_encoder(
         header.encoder,
         header.recipe,
         header.fingerprint,
+        loading,
         purpose=f"made the {header.dataset} store",
         advice="extract again, or give the ones it was made with",
-        device=device,
-        tokenizer=tokenizer,
-        named=named,
-        trust_remote_code=trust_remote_code,
     )
 
 
-def load_text_tower(
-    header: StoreHeader,
-    *,
-    device: str,
-    tokenizer: str,
-    named: str | None = None,
-    trust_remote_code: bool = False,
-) -> TextTower:
+def load_text_tower(header: StoreHeader, loading: LoadingParams) -> TextTower:
     """Load the text tower of the encoder that made a feature store; raise as :func:`load_encoder_of`.
 
     Raises
@@ -248,11 +226,7 @@ def load_text_tower(
     EncoderError
         If the encoder has none; it is not loaded then, and no code of anybody's is run.
     """
-    tower = None
-    if header.text_recipe is not None:
-        tower = load_encoder_of(
-            header, device=device, tokenizer=tokenizer, named=named, trust_remote_code=trust_remote_code
-        ).text_tower()
+    tower = load_encoder_of(header, loading).text_tower() if header.text_recipe is not None else None
     if tower is None:
         raise EncoderError(f"{header.encoder}: embeds sound only; heads that learn prompts need a text tower")
     return tower
@@ -262,13 +236,10 @@ def load_same_encoder(
     spec: str,
     recorded: Mapping[str, object],
     expected: str,
+    loading: LoadingParams,
     *,
     purpose: str,
     advice: str,
-    device: str = "auto",
-    tokenizer: str = CLIP_TOKENIZER,
-    named: str | None = None,
-    trust_remote_code: bool = False,
 ) -> Encoder:
     """Load an encoder by an earlier recipe, and make sure that its numbers are the same.
 
@@ -280,15 +251,11 @@ def load_same_encoder(
         The recipe, or identity of format 1, as recorded then; empty where it was not.
     expected : str
         Fingerprint, as recorded then; also of format 1.
+    loading : LoadingParams
+        What the user says. A recorded ``python:`` spec is a stranger's word for code to run, and is followed
+        only where the user names it too; so is the code of an ``hf:`` model.
     purpose, advice : str
         For the error: what the recorded one did, and what to do about another.
-    device, tokenizer : str
-        See :func:`load_encoder`.
-    named : str, optional
-        The spec that the user gave in this run, instead of ``spec``. A recorded ``python:`` spec is a
-        stranger's word for code to run, and is followed only where the user names it too.
-    trust_remote_code : bool
-        Whether the user wants the code of an ``hf:`` model to be run again, where it was run then.
 
     Raises
     ------
@@ -299,20 +266,20 @@ def load_same_encoder(
     """
     from palm_cache.extraction.recipe import audio_recipe, format1_print
 
-    if named is None and spec.partition(":")[0] == OWN.name:
+    if loading.encoder is None and spec.partition(":")[0] == OWN.name:
         raise EncoderError(
             f"encoder {spec}: is code of somebody's; to have it run, name it: `encoder` {spec}"
         )
-    spec = named or spec
-    recipe = recipe_of(recorded, tokenizer)
+    spec = loading.encoder or spec
+    recipe = recipe_of(recorded, loading.tokenizer)
     if REMOTE_CODE in recorded:
-        if not trust_remote_code:
+        if not loading.trust_remote_code:
             raise EncoderError(
                 f"encoder {spec}: embedded by code that lies with the model; to have it run again, give "
                 "`trust_remote_code`"
             )
         recipe = replace(recipe, trust_remote_code=True)
-    encoder = load_encoder(spec, recipe, device=device)
+    encoder = load_encoder(spec, recipe, device=loading.device)
     loaded = audio_recipe(encoder, recipe)
     current = fingerprint(loaded)
     if expected != current and expected != format1_print(encoder, recipe):

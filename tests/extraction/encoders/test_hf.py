@@ -42,6 +42,7 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import Recipe
+from palm_cache.params.use import LoadingParams
 from palm_cache.store.fingerprint import fingerprint
 
 SMALL: dict[str, Any] = {
@@ -307,15 +308,16 @@ def test_code_that_lies_with_a_model_is_run_only_where_the_user_says_so(loud: Pa
 
 def test_the_code_that_was_run_is_recorded_and_what_is_recorded_runs_none(loud: Path) -> None:
     recorded = audio_recipe(load(loud, trust_remote_code=True), Recipe())
-    said = {"purpose": "made it", "advice": "", "device": "cpu"}
+    said = {"purpose": "made it", "advice": "", "loading": LoadingParams(device="cpu")}
+    trusting = {**said, "loading": LoadingParams(device="cpu", trust_remote_code=True)}
     spec, wanted = f"hf:{loud}", fingerprint(recorded)
     with pytest.raises(EncoderError, match="have it run again, give trust_remote_code"):
         load_same_encoder(spec, recorded, wanted, **said)
-    load_same_encoder(spec, recorded, wanted, trust_remote_code=True, **said)
+    load_same_encoder(spec, recorded, wanted, **trusting)
     with (loud / "width.py").open("a") as file:
         file.write("# other code\n")
     with pytest.raises(StaleStoreError, match="other remote code than those that made it"):
-        load_same_encoder(spec, recorded, wanted, trust_remote_code=True, **said)
+        load_same_encoder(spec, recorded, wanted, **trusting)
 
 
 def test_code_of_another_repository_and_trust_in_other_encoders_are_refused(

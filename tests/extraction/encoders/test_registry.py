@@ -30,6 +30,7 @@ from palm_cache.extraction.encoders.registry import (
 )
 from palm_cache.extraction.recipe import audio_recipe, format1_print
 from palm_cache.params import Recipe
+from palm_cache.params.use import LoadingParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
 
@@ -97,7 +98,7 @@ def test_a_store_of_format_1_is_recognised() -> None:
 
 
 def test_the_same_encoder_is_loaded_by_its_record_old_or_new_and_another_refused() -> None:
-    said = {"purpose": "made it", "advice": "extract again", "device": "cpu"}
+    said = {"purpose": "made it", "advice": "extract again", "loading": LoadingParams(device="cpu")}
     encoder = load_encoder("mini", device="cpu")
     recorded = audio_recipe(encoder, Recipe())
     for wanted in (fingerprint(recorded), MINI_OF_FORMAT_1):
@@ -146,10 +147,15 @@ def test_a_class_of_the_users_own_is_an_encoder(here: Path) -> None:
     assert encoder.identity["encoder"] == "ears"
     # What a file says of code is not followed, only what the user says.
     recorded = audio_recipe(encoder, Recipe())
-    said = {"purpose": "made it", "advice": "", "device": "cpu"}
+    said = {"purpose": "made it", "advice": "", "loading": LoadingParams(device="cpu")}
     with pytest.raises(EncoderError, match="name it: encoder python:my_ears:Ears"):
         load_same_encoder(encoder.spec, recorded, fingerprint(recorded), **said)
-    load_same_encoder(encoder.spec, recorded, fingerprint(recorded), named=encoder.spec, **said)
+    load_same_encoder(
+        encoder.spec,
+        recorded,
+        fingerprint(recorded),
+        **{**said, "loading": LoadingParams(encoder.spec, "cpu")},
+    )
 
 
 @pytest.mark.parametrize(
@@ -317,4 +323,4 @@ def test_a_text_tower_that_does_not_exist_is_not_looked_for_in_anybodys_code(tmp
     header = FeatureStore(write_sample(tmp_path / "store.zarr", make_features())).header
     silent = replace(header, encoder="hf:somebody/model", text_recipe=None, recipe={REMOTE_CODE: "0" * 64})
     with pytest.raises(EncoderError, match="hf:somebody/model: embeds sound only"):
-        load_text_tower(silent, device="cpu", tokenizer="")
+        load_text_tower(silent, LoadingParams(device="cpu", tokenizer=""))
