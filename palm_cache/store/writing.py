@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -231,17 +232,16 @@ def _write_audio(
 
 def _write_rows(group: zarr.Group, rows: StoredRows, text: NDArray[np.float32]) -> None:
     """Write all but the embeddings of sounds."""
-    codecs, strings = [ZstdCodec(), Crc32cCodec()], np.dtypes.StringDType()
-    arrays = {**rows.arrays(), **({"text": text} if text.size else {})}
-    for name, values in arrays.items():
-        chunks = (_chunk(values), *values.shape[1:])
-        group.create_array(name, data=np.asarray(values), chunks=chunks, compressors=codecs)
-    for name, words in rows.texts().items():
-        column = group.create_array(
-            name, shape=len(words), dtype=strings, chunks=(_chunk(words),), compressors=codecs
-        )
-        for at in range(0, len(words), SMALL_ROWS):
-            column[at : at + SMALL_ROWS] = np.array(words[at : at + SMALL_ROWS], strings)
+    codecs = [ZstdCodec(), Crc32cCodec()]
+    columns: dict[str, Any] = {**rows.arrays(), **rows.texts(), **({"text": text} if text.size else {})}
+    for name, values in columns.items():
+        numbers = isinstance(values, np.ndarray)
+        shape = values.shape if numbers else (len(values),)
+        dtype = values.dtype if numbers else np.dtypes.StringDType()
+        chunks = (_chunk(values), *shape[1:])
+        column = group.create_array(name, shape=shape, dtype=dtype, chunks=chunks, compressors=codecs)
+        for at in range(0, len(values), SMALL_ROWS):  # zarr would work on all of it at once
+            column[at : at + SMALL_ROWS] = np.asarray(values[at : at + SMALL_ROWS], dtype)
 
 
 def _chunk(values: Sized) -> int:
