@@ -39,7 +39,7 @@ from palm_cache.errors import DataError, PalmCacheError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.head_writing import write_calibrations
-from palm_cache.store.heads import read_calibrations, read_heads
+from palm_cache.store.heads import opened_heads, read_heads
 from palm_cache.store.join import read_features
 from palm_cache.store.run_names import choose_run, run_name
 from palm_cache.types import Features, Fold, Place, Progress, TextTower, no_progress
@@ -130,10 +130,11 @@ def runs_to_calibrate(path: Path) -> list[Run]:
 
     Heads that learn words are left to those who ask: each of their fits goes through a text tower.
     """
-    calibrations = read_calibrations(path)
-    runs = [run for run in calibrations if run.shots > 1 and not find_head(run.head).needs_text_tower]
+    with opened_heads(path) as opened:
+        every, calibrations = opened.runs(), opened.calibrations()
+    runs = [run for run in every if run.shots > 1 and not find_head(run.head).needs_text_tower]
     first = [choose_run(runs, head) for head in sorted({run.head for run in runs})]
-    return [run for run in first if calibrations[run] is None]
+    return [run for run in first if run not in calibrations]
 
 
 def calibrate(features: Features, head: FittedHead, tower: TextTower | None = None) -> Calibration:

@@ -22,7 +22,7 @@ from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
 from palm_cache.params.use import LoadingParams
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
-from palm_cache.store.heads import chosen_run, read_runs
+from palm_cache.store.heads import opened_heads
 from palm_cache.store.layout import RUNS, joined_spec, slug
 from palm_cache.store.nearby import folder_given, heads_file
 from palm_cache.store.places import place
@@ -222,9 +222,11 @@ def calibrate(
         If heads or store cannot be read.
     """
     file = heads_file(heads)
+    with opened_heads(file) as opened:
+        runs = opened.runs() if all_runs else [opened.chosen(run)]
     calibrated = calibrate_file(
         file,
-        read_runs(file) if all_runs else [chosen_run(file, run)],
+        runs,
         store=None if store is None else place(store),
         load_tower=_tower_loader(encoder, device, tokenizer),
         progress=progress,

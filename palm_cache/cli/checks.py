@@ -78,9 +78,10 @@ def require_heads(path: AnyPath, run: str | None = None) -> None:
         return
     file = heads_file(path)
     if run is not None and file.suffix == Path(HEADS_FILE).suffix:
-        from palm_cache.store.heads import chosen_run
+        from palm_cache.store.heads import opened_heads
 
-        chosen_run(file, run)
+        with opened_heads(file) as opened:
+            opened.chosen(run)
 
 
 def require_results(folder: Path, parameter: str = "out") -> None:

@@ -107,13 +107,6 @@ def read_runs(path: Path) -> list[Run]:
         return opened.runs()
 
 
-def read_calibrations(path: Path) -> dict[Run, Calibration | None]:
-    """Return the calibration of every run of a heads file, without reading its numbers."""
-    with opened_heads(path) as opened:
-        calibrations = opened.calibrations()
-        return {run: calibrations.get(run) for run in opened.runs()}
-
-
 def read_head(path: Path, run: Run | str | None = None) -> tuple[FittedHead, Origin]:
     """Read one head of a file, whatever is damaged besides it.
 
@@ -134,12 +127,6 @@ def read_head(path: Path, run: Run | str | None = None) -> tuple[FittedHead, Ori
     with opened_heads(path) as opened:
         chosen = run if isinstance(run, Run) else opened.chosen(run)
         return opened.head(run_name(chosen)), opened.origin()
-
-
-def chosen_run(path: Path, name: str | None) -> Run:
-    """Return the run of a heads file that a name means: see :func:`read_head`."""
-    with opened_heads(path) as opened:
-        return opened.chosen(name)
 
 
 class HeadsFile:

@@ -16,7 +16,7 @@ from palm_cache.adaptation.heads import find_head
 from palm_cache.errors import DamagedStoreError, DataError, OutputError, StoreError, UnknownNameError
 from palm_cache.params import FitParams
 from palm_cache.store.head_writing import add_heads, write_calibrations, write_heads
-from palm_cache.store.heads import Origin, read_calibrations, read_head, read_heads, read_runs
+from palm_cache.store.heads import Origin, opened_heads, read_head, read_heads, read_runs
 from palm_cache.store.places import place
 from palm_cache.store.run_names import choose_run, run_name, split_run_name
 from palm_cache.types import Features
@@ -156,7 +156,8 @@ def test_a_calibration_is_written_without_writing_any_other_run_anew(
     monkeypatch.setattr(h5py.Group, "create_dataset", lambda *_, **__: pytest.fail("written anew"))
     calibration = Calibration(3.5, n_clips=16, n_splits=4, loss_before=2.0, loss=0.5)
     write_calibrations(path, {fitted[2].run: calibration})
-    assert {run: one for run, one in read_calibrations(path).items() if one} == {fitted[2].run: calibration}
+    with opened_heads(path) as opened:
+        assert opened.calibrations() == {fitted[2].run: calibration}
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)  # a damaged file must not be sealed anew, as if it were whole
