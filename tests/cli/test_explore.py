@@ -75,7 +75,10 @@ def test_a_run_is_found_in_the_usual_predictions_and_clips_in_the_dataset() -> N
             (STORE, "--predictions", "runs/predictions.h5"),
             "say which run with --run: palm@epochs=2-2shots-seed0, palm@",
         ),
-        ((STORE, "--run", "x", "--predictions", "none.h5"), "none.h5: no predictions here"),
+        (
+            (STORE, "--run", "x", "--predictions", "none.h5"),
+            "none.h5: no predictions for Tones/mini; make them with: palm-cache fit",
+        ),
         ((STORE, "--audio", "data"), "none of the clips lies in it, e.g. audios/train_0_0.wav"),
     ],
 )
