@@ -27,13 +27,24 @@ CODE = """
 """
 
 
+@pytest.fixture(autouse=True)
+def fresh_modules() -> Iterator[None]:
+    """Have every test import modules of its own."""
+    yield
+    forget_modules()
+
+
+def forget_modules() -> None:
+    for name in ("my_mini", "my_front_end"):
+        sys.modules.pop(name, None)
+
+
 @pytest.fixture
-def own(workplace: Path) -> Iterator[Path]:
+def own(workplace: Path) -> Path:
     """A folder with a dataset, an encoder in a module and its store."""
     Path("my_mini.py").write_text(textwrap.dedent(CODE))
     succeed("extract", "--dataset", "Tones", "--encoder", SPEC)
-    yield workplace
-    sys.modules.pop("my_mini", None)
+    return workplace
 
 
 def test_code_of_somebodys_runs_where_it_is_named_and_nowhere_else(own: Path) -> None:
@@ -59,3 +70,46 @@ def test_from_python_too(own: Path) -> None:
     fitted = palm_cache.fit(STORE, params, encoder=SPEC)
     heard = palm_cache.predict(fitted.heads, "Tones/audios/test_0_0.wav", encoder=SPEC)
     assert heard.table["error"].tolist() == [""]
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    """Change a module as its author would, between two commands."""
+    code = file.read_text()
+    assert old in code
+    file.write_text(code.replace(old, new))
+    forget_modules()
+
+
+FRONT_END = """
+    from my_front_end import louder
+
+
+    class Named(MiniEncoder):
+        card = EncoderCard("named")
+
+        def front_end(self, waveforms):
+            return super().front_end(louder(waveforms))
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "change"),
+    [
+        ("my_mini.py", ("louder(waveforms)", "louder(waveforms / 2)")),
+        ("my_front_end.py", ("return waveforms", "return waveforms / 2")),
+    ],
+)
+def test_other_code_with_the_same_weights_is_noticed(
+    workplace: Path, where: str, change: tuple[str, str]
+) -> None:
+    Path("my_mini.py").write_text(textwrap.dedent(CODE.partition("class")[0] + FRONT_END))
+    Path("my_front_end.py").write_text("def louder(waveforms):\n    return waveforms\n")
+    extracting = ("extract", "--dataset", "Tones", "--encoder", SPEC)
+    succeed(*extracting)
+    fitting = ("fit", "--store", STORE, "--shots", "2", "--seeds", "0", "--head", "prototype")
+    succeed(*fitting, "--no-evaluate", "--no-calibrate")
+    edit(Path(where), *change)
+    assert "is stale: other code; make it anew with --on-stale rebuild" in fail(*extracting)
+    predicting = ("predict", HEADS, "Tones/audios/test_0_0.wav", "--encoder", SPEC)
+    assert f"encoder {SPEC}: other code than " in fail(*predicting)
+    assert "(12 embedded now" in succeed(*extracting, "--on-stale", "rebuild").stdout

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.cards import CODE
 from palm_cache.extraction.encoders.cards import EncoderCard as EncoderCard
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
@@ -60,6 +61,8 @@ class Request:
     """What follows the encoder's name in it."""
     engine: Engine
     recipe: Recipe = field(default_factory=Recipe)
+    code: str = ""
+    """Hash of the encoder's code where that is the user's own, else ""."""
 
 
 class Encoder(ABC):
@@ -113,13 +116,14 @@ class Encoder(ABC):
         self.spec, self.source, self.engine = request.spec, request.source, request.engine
         self.dim, self.sample_rate, self.window = dim, sample_rate, window
         self._check_constants()
-        self._text = text
+        self._text, self._code = text, {CODE: request.code} if request.code else {}
         self.made_with: Mapping[str, str] = made_with or {}
         self._decisive: Mapping[str, object] = {
             "encoder": self.card.name,
             "implementation": self.IMPLEMENTATION,
             "weights_sha256": hash_weights(tower.state_dict()),
             **constants,
+            **self._code,
         }
         self.audio_tower = self.engine.tower(tower, key=lambda: fingerprint(self._decisive))
 
@@ -144,7 +148,7 @@ class Encoder(ABC):
         """Everything that decides the vector of a prompt; ``None`` without a text tower."""
         if self._text is None:
             return None
-        return {"encoder": self.card.name, **self._text.identity}
+        return {"encoder": self.card.name, **self._text.identity, **self._code}
 
     @property
     def device(self) -> torch.device:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 REMOTE_CODE = "remote_code_sha256"
 """Of a recipe: the hash of code that lies with a model and was run for it."""
 
+CODE = "code_sha256"
+"""Of a recipe: the hash of the code of an encoder of somebody's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderCard:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
-from palm_cache.extraction.encoders.cards import CARDS, OWN, REMOTE_CODE, EncoderCard
+from palm_cache.extraction.encoders.cards import CARDS, CODE, OWN, REMOTE_CODE, EncoderCard
 from palm_cache.extraction.hub import reason
 from palm_cache.params import CLIP_TOKENIZER, Recipe
 from palm_cache.params.use import LoadingParams
@@ -143,8 +143,10 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
     request = Request(spec, source, Engine.of(recipe, device), recipe)
     if name in CARDS:
         return kind.load(request)
-    from palm_cache.extraction.encoders.third_party import load_own
+    from palm_cache.extraction.encoders.third_party import hash_code, load_own
 
+    if name == OWN.name:
+        request = replace(request, code=hash_code(kind.__module__))
     return load_own(kind, request)
 
 
@@ -293,6 +295,7 @@ def load_same_encoder(
 def _what_differs(recorded: Mapping[str, object], loaded: Mapping[str, object]) -> str:
     if not recorded:
         return "weights, tokenizer or libraries"
-    differing = [key for key in loaded if key in recorded and loaded[key] != recorded[key]]
+    compared = {*recorded, CODE}  # which was not recorded always
+    differing = [key for key in loaded if key in compared and loaded[key] != recorded.get(key)]
     names = [key.removesuffix("_sha256").replace("_", " ") for key in differing]
     return ", ".join(names) or "versions of preprocessing or of its libraries"

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import ast
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, resolve_name
+from itertools import accumulate
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -19,6 +27,12 @@ TOLERANCE = 1e-4
 
 LONG_PROMPT = "dog " * 150
 """More than nearly every text tower reads."""
+
+NOT_OWN = {*sys.stdlib_module_names, "palm_cache", "torch", "transformers"}
+"""Modules whose code is nobody's own, wherever they lie."""
+
+PACKAGES = {"site-packages", "dist-packages"}
+"""Folders of what is installed: it has versions, and an encoder an ``IMPLEMENTATION``."""
 
 Rows = TypeVar("Rows", Tensor, Sequence[str])
 
@@ -41,6 +55,53 @@ def load_own(kind: type[Encoder], request: Request) -> Encoder:
         raise EncoderError(f"{request.spec}: load must return an encoder whose __init__ called Encoder's")
     check_promises(encoder)
     return encoder
+
+
+def hash_code(module: str) -> str:
+    """Return a hash of the files of a module and of all that it imports, at any depth, and is not installed.
+
+    It is "" where the module has no file, as in a notebook.
+    """
+    hashes: dict[str, str] = {}
+    left = [module]
+    while left:
+        name = left.pop()
+        if name in hashes or (name != module and _is_installed(name.partition(".")[0])):
+            continue
+        with suppress(ImportError, ValueError, OSError, SyntaxError):  # no module, or none with a source
+            spec = find_spec(name)
+            if spec is not None and spec.origin and spec.has_location:
+                source = Path(spec.origin).read_bytes()
+                hashes[name] = hashlib.sha256(source).hexdigest()
+                left += _imported(source, spec)
+    return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest() if hashes else ""
+
+
+def _is_installed(package: str) -> bool:
+    """Tell whether a module that belongs to no other is installed or Python's own; it is not imported."""
+    if package in NOT_OWN:
+        return True
+    try:
+        spec = find_spec(package)
+    except ValueError:  # __main__
+        spec = None
+    if spec is None:
+        return True
+    places = [spec.origin or "", *(spec.submodule_search_locations or ())]
+    return any(PACKAGES & set(Path(where).parts) for where in places)
+
+
+def _imported(source: bytes, importer: ModuleSpec) -> Iterator[str]:
+    """Yield the modules that a source imports, with the packages around them; some names are no modules."""
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), importer.parent)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        for name in names:
+            yield from accumulate(name.split("."), "{}.{}".format)
 
 
 def check_promises(encoder: Encoder) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from transformers import RobertaTokenizerFast
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
 from palm_cache.extraction.encoders import msclap, pengi, pretrained, registry
 from palm_cache.extraction.encoders.base import Request, Window
-from palm_cache.extraction.encoders.cards import REMOTE_CODE
+from palm_cache.extraction.encoders.cards import CODE, REMOTE_CODE
 from palm_cache.extraction.encoders.engine import CPU, Engine
 from palm_cache.extraction.encoders.registry import (
     cards,
@@ -66,8 +67,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working folder whose modules are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    for name in ("my_ears", "broken_ears"):
-        sys.modules.pop(name, None)
+    forget_modules()
+
+
+def forget_modules() -> None:
+    """Have the modules that tests write imported anew."""
+    for name in [name for name in sys.modules if name.startswith(("my_", "broken_"))]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 def write_ears(folder: Path, load: str = "pass") -> None:
@@ -156,6 +163,63 @@ def test_a_class_of_the_users_own_is_an_encoder(here: Path) -> None:
         fingerprint(recorded),
         **{**said, "loading": LoadingParams(encoder.spec, "cpu")},
     )
+
+
+IMPORTING = """
+    import torch, my_package.parts as parts
+    from my_constants import FFT
+    from my_ears import Ears
+
+
+    class Sharper(Ears):
+        def front_end(self, waveforms):
+            from my_package.lazily import sharpen
+
+            return sharpen(waveforms[:, 0])
+"""
+
+
+def test_the_code_of_ones_own_encoder_is_all_that_it_imports_and_is_not_installed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (here, here / "site-packages"):
+        monkeypatch.syspath_prepend(folder)
+    write_ears(here)
+    files = {
+        "my_sharper.py": textwrap.dedent(IMPORTING),
+        "my_constants.py": "FFT = 512\n",
+        "my_package/__init__.py": "",
+        "my_package/parts.py": "from . import beside\n",
+        "my_package/beside.py": "import numpy, installed\n",
+        "my_package/lazily.py": "sharpen = abs\n",
+        "my_package/other.py": "",
+        "site-packages/installed/__init__.py": "",
+    }
+    for name, code in files.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(code)
+
+    def code() -> object:
+        forget_modules()
+        return load_encoder("python:my_sharper:Sharper", device="cpu").identity[CODE]
+
+    before = code()
+    assert code() == before
+    for name in ["my_ears.py", *files]:
+        content = (here / name).read_text()
+        (here / name).write_text(f"{content}# mended\n")
+        counts = name not in ("my_package/other.py", "site-packages/installed/__init__.py")
+        assert (code() != before) == counts, name
+        (here / name).write_text(content)
+
+
+def test_a_store_from_before_code_was_recorded_is_by_other_code(here: Path) -> None:
+    write_ears(here)
+    recorded = audio_recipe(load_encoder("python:my_ears:Ears", device="cpu"), Recipe())
+    old = {key: value for key, value in recorded.items() if key != CODE}
+    loading = LoadingParams("python:my_ears:Ears", "cpu")
+    with pytest.raises(StaleStoreError, match="other code than those that made it"):
+        load_same_encoder(loading.encoder, old, fingerprint(old), loading, purpose="made it", advice="")
 
 
 @pytest.mark.parametrize(
