@@ -34,6 +34,10 @@ STEP_FILES, STEP_STRETCHES = 16, 16
 QUICK_SECONDS = 0.001
 """Files that take less than this, one with another, are read by one thread at a time: see :class:`_Turns`."""
 
+CUSTOMARY_SECONDS, LEFT_OUT_SHARE = 10.5, 0.1
+"""Of a clip that is longer than those of most benchmarks it is said that it is cropped, if more than this
+share is left out. Those clips are cropped as a matter of course by encoders that hear 5 or 7 s."""
+
 IsWanted = Callable[[bytes], bool]
 """Told the key of a clip whose content has just been hashed, says whether it is to be embedded."""
 
@@ -51,6 +55,12 @@ class CuttingRule:
     def of(cls, encoder: Encoder, recipe: Recipe) -> CuttingRule:
         """Return what an encoder and a recipe want."""
         return cls(encoder.sample_rate, encoder.window, recipe.views, recipe.long)
+
+    def crops(self, seconds: float) -> bool:
+        """Tell whether of a clip of this length so much is left out that it should be known."""
+        embedded = self.views * self.window.stretch / self.sample_rate
+        long = seconds > CUSTOMARY_SECONDS and embedded < (1 - LEFT_OUT_SHARE) * seconds
+        return long and self.long == "crop"
 
 
 @dataclass(frozen=True, slots=True)

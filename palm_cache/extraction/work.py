@@ -163,7 +163,19 @@ class Work:
                 how = "failed" if clip.lasting else "unread"
             elif clip.vectors is not None:
                 how = "embedded"
-            yield ClipReport(clip.row, clip.content, clip.state, how, clip.error, clip.heard.remarks)
+            yield ClipReport(clip.row, clip.content, clip.state, how, clip.error, self._remarks(clip))
+
+    def _remarks(self, clip: Outcome) -> tuple[str, ...]:
+        """Say what should be known of a clip's sound and of how it was cut."""
+        name, cut = self.embedder.encoder.card.name, self.embedder.cut
+        if not cut.crops(clip.heard.seconds):
+            return clip.heard.remarks
+        what = f"{cut.views} crops are" if cut.views > 1 else "its centre is"
+        cropped = (
+            f"longer than the {cut.window.stretch / cut.sample_rate:.3g} s that {name} hears; of each {what} "
+            "embedded (--long mean hears all, --window cuts)"
+        )
+        return *clip.heard.remarks, cropped
 
 
 @dataclass(frozen=True, slots=True)
