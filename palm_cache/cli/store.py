@@ -243,12 +243,22 @@ def cache_info(where: dict[str, object], resources: dict[str, object], as_json: 
 
 @takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))
 def cache_prune(
-    where: dict[str, object], resources: dict[str, object], yes: YesOption = False, as_json: Json = False
+    where: dict[str, object],
+    resources: dict[str, object],
+    recent: Annotated[
+        bool,
+        typer.Option(
+            "--recent", help="Also what was written in the last hour: no extraction may be running."
+        ),
+    ] = False,
+    yes: YesOption = False,
+    as_json: Json = False,
 ) -> None:
     """List what is cached but in no feature store; remove it if told to.
 
     What goes would have to be embedded again. An extraction makes its store when all is embedded. Until then,
-    what one has done that was killed is listed too, with its age. Clips that were unpacked from Parquet and
+    what one has done that was killed is listed too, with its age. What was written in the last hour is left
+    out: an extraction may be at it. Clips that were unpacked from Parquet and
     tar files go too, where those files are not there any more. So does what killed processes left of files
     that they wrote.
 
@@ -258,7 +268,14 @@ def cache_prune(
     from palm_cache.store.prune import cache_waste, known_recipes
 
     stores, folder = _features_and_cache(where, resources)
-    waste = [*cache_waste(known_recipes(folder, stores), folder), *members_waste()]
+    known = known_recipes(folder, stores)
+    idle = [recipe for recipe in known if recent or not recipe.may_be_in_work]
+    waste = [*cache_waste(idle, folder), *members_waste()]
+    if in_work := len(known) - len(idle):
+        say(
+            f"note: {counted(in_work, 'recipe')} left out, written to in the last hour: an extraction may be "
+            "at it (--recent lists all)"
+        )
     _clear_out(folder, waste, yes, as_json)
 
 

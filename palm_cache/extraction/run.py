@@ -43,9 +43,18 @@ class RunningExtraction:
     survey: KnownFiles
     notes: list[str]
     progress: Progress
-    embedded: int = 0
     remarks: dict[str, tuple[int, int]] = field(default_factory=dict)
     """How many rows there are of which something should be known, and the first, by what."""
+    _embedded: NDArray[np.bool_] = field(init=False)
+    """(rows,) which went through the encoder, be it twice, and have their embedding."""
+
+    def __post_init__(self) -> None:
+        self._embedded = np.zeros(len(self.table.clips), bool)
+
+    @property
+    def embedded(self) -> int:
+        """How many contents went through the encoder."""
+        return int(self._embedded.sum())
 
     @property
     def sound_notes(self) -> list[str]:
@@ -71,7 +80,9 @@ class RunningExtraction:
         else:
             todo, errors = self._open_rows()
         lost = dict.fromkeys(todo.tolist(), "its embedding could not be kept; run the same command again")
-        return {**lost, **errors, **self.survey.unread}
+        failures = {**lost, **errors, **self.survey.unread}
+        self._embedded[list(failures)] = False
+        return failures
 
     def _open_rows(self) -> tuple[NDArray[np.int64], dict[int, str]]:
         """Return the rows to be looked at, and the failures of those whose content is known."""
@@ -84,17 +95,18 @@ class RunningExtraction:
 
         It begins somewhere among them: processes that work on the same dataset then meet late.
         """
-        todo = np.roll(todo, random.randrange(len(todo)))
+        todo, doing = np.roll(todo, random.randrange(len(todo))), "embedding" if self.embedded else "checking"
         for number, report in enumerate(self._results(todo, known), start=1):
             self.survey.learn(report.row, report.content, report.state, report.error)
-            self.embedded += report.how == "embedded"
+            if report.how == "embedded":
+                self._embedded[report.row], doing = True, "embedding"
             for remark in report.remarks:
                 count, first = self.remarks.get(remark, (0, report.row))
                 self.remarks[remark] = count + 1, min(first, report.row)
             if report.error:
                 self._refuse({report.row: report.error})
             # Of files that have not been read yet most may turn out to be known.
-            self.progress("embedding" if self.embedded else "checking", number, len(todo))
+            self.progress(doing, number, len(todo))
 
     def _results(self, rows: NDArray[np.int64], known: bool) -> Iterator[ClipReport]:
         resources, todo = self.resources, self.table.clips.numbered(rows.data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -22,6 +22,10 @@ from palm_cache.store.root import StoreRoot
 from palm_cache.store.segments import FORMAT, SEGMENT
 from palm_cache.store.writing import claimed_files
 from palm_cache.types import Place
+
+SECONDS_IN_WORK = 3600
+"""How long an extraction counts as going on after it has last written what it embedded: one that computes
+writes every few seconds."""
 
 KILLED = "left by a process that was killed"
 
@@ -44,6 +48,23 @@ class CachedRecipe:
     """Segments that cannot be read."""
     used_by: tuple[str, ...]
     """Stores made of it."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether something is made of it: a store, or in the case of hashes of files every extraction."""
+        return self.kind == "files" or bool(self.used_by)
+
+    @property
+    def seconds_old(self) -> float:
+        """Age of its newest segment; infinite without one."""
+        names = (name.rpartition("/")[2] for name in self.files)
+        made = [int(name.partition("-")[0]) for name in names if SEGMENT.fullmatch(name)]
+        return max(0, time.time_ns() - max(made)) / 1e9 if made else inf
+
+    @property
+    def may_be_in_work(self) -> bool:
+        """Whether an extraction may be going on that has not made its store yet."""
+        return not self.is_used and self.seconds_old < SECONDS_IN_WORK
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +135,9 @@ def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
     waste = []
     sizes = folder(cache).files()
     for recipe in known:
-        if recipe.kind != "files" and not recipe.used_by:
+        if not recipe.is_used:
             total = sum(sizes.get(name, 0) for name in recipe.files)
-            why = f"{recipe.kind} of a recipe that no store here is made by{_unfinished(recipe.files)}"
+            why = f"{recipe.kind} of a recipe that no store here is made by{_unfinished(recipe)}"
             waste.append(Waste(cache, recipe.files, total, why))
         elif recipe.damaged:
             total = sum(sizes.get(name, 0) for name in recipe.damaged)
@@ -127,13 +148,11 @@ def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
     return waste
 
 
-def _unfinished(files: Sequence[str]) -> str:
+def _unfinished(recipe: CachedRecipe) -> str:
     """Say how old the newest of a recipe's segments is: a store is made when all of a dataset is embedded."""
-    names = (name.rpartition("/")[2] for name in files)
-    made = [int(name.partition("-")[0]) for name in names if SEGMENT.fullmatch(name)]
-    if not made:
+    if recipe.seconds_old == inf:
         return ""
-    minutes = max(0, time.time_ns() - max(made)) // 60_000_000_000
+    minutes = int(recipe.seconds_old // 60)
     units = ((60, "minute", minutes), (24 * 60, "hour", minutes // 60), (inf, "day", minutes // (24 * 60)))
     age = next(counted(count, unit) for most, unit, count in units if minutes < most)
     return f", the last of it written {age} ago; an extraction that has not ended goes on from it"

@@ -33,6 +33,7 @@ from palm_cache.extraction import reading, work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extraction, extract
 from palm_cache.extraction.prompts import Prompts
+from palm_cache.extraction.run import RunningExtraction
 from palm_cache.params import Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import local
@@ -498,6 +499,24 @@ def test_of_a_damaged_cache_what_was_lost_is_embedded_again(
     assert run().embedded > 0
     assert_same(read_arrays(out), whole)
     assert run().embedded == 0
+
+
+def test_what_is_removed_while_it_is_written_is_embedded_twice_and_counts_once(
+    run: Run, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``cache prune`` did, or ``rm -r``."""
+    embed, removed = RunningExtraction._embed, []
+
+    def embed_and_lose(self: RunningExtraction, *given: object, **options: object) -> None:
+        embed(self, *given, **options)  # type: ignore[arg-type]
+        if not removed:
+            shutil.rmtree(cache)
+            removed.append(cache)
+
+    monkeypatch.setattr(RunningExtraction, "_embed", embed_and_lose)
+    done = run()
+    assert removed
+    assert (done.n_clips, done.embedded, done.failures) == (18, 18, ())
 
 
 def test_a_store_that_is_lost_is_made_anew_without_embedding(run: Run, out: Path) -> None:

@@ -297,6 +297,19 @@ def test_what_may_be_of_an_extraction_that_goes_on_is_told_with_its_age(
     )
 
 
+@pytest.mark.parametrize(("minutes", "in_work"), [(0, True), (59, True), (61, False)])
+def test_what_was_written_of_late_may_be_of_an_extraction_that_runs(
+    features: Path, monkeypatch: pytest.MonkeyPatch, minutes: int, in_work: bool
+) -> None:
+    cache = features / ".cache"
+    for recipe, kind in ((USED, "audio"), (UNUSED, "audio"), ({"content": "sha256"}, "files")):
+        fill(cache, recipe, kind)
+    now = time.time_ns() + minutes * 60_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    found = [known.recipe for known in known_recipes(cache, features) if known.may_be_in_work]
+    assert found == [UNUSED] * in_work
+
+
 def test_what_no_store_is_made_of_goes_and_nothing_else(features: Path) -> None:
     cache = features / ".cache"
     used, unused = fill(cache, USED), fill(cache, UNUSED)
