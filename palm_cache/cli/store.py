@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -251,6 +252,14 @@ def cache_prune(
             "--recent", help="Also what was written in the last hour: no extraction may be running."
         ),
     ] = False,
+    unpacked_of: Annotated[
+        Path,
+        typer.Option(
+            help="Also what was unpacked of datasets in this folder or below that are not there any more.",
+            metavar="DIR",
+            show_default="this folder",
+        ),
+    ] = Path(),
     yes: YesOption = False,
     as_json: Json = False,
 ) -> None:
@@ -258,9 +267,11 @@ def cache_prune(
 
     What goes would have to be embedded again. An extraction makes its store when all is embedded. Until then,
     what one has done that was killed is listed too, with its age. What was written in the last hour is left
-    out: an extraction may be at it. Clips that were unpacked from Parquet and
-    tar files go too, where those files are not there any more. So does what killed processes left of files
-    that they wrote.
+    out: an extraction may be at it. What killed processes left of files that they wrote is listed too.
+
+    Clips from Parquet and tar files are unpacked into one place for all projects. They are listed where the
+    dataset lay below this folder and is gone; --unpacked-of names another folder, such as a drive that you
+    have given away.
 
     Example: palm-cache cache prune
     """
@@ -270,7 +281,7 @@ def cache_prune(
     stores, folder = _features_and_cache(where, resources)
     known = known_recipes(folder, stores)
     idle = [recipe for recipe in known if recent or not recipe.may_be_in_work]
-    waste = [*cache_waste(idle, folder), *members_waste()]
+    waste = [*cache_waste(idle, folder), *members_waste(unpacked_of)]
     if in_work := len(known) - len(idle):
         say(
             f"note: {counted(in_work, 'recipe')} left out, written to in the last hour: an extraction may be "

@@ -58,14 +58,20 @@ def _all_members() -> Path:
     return Path(cache, "palm-cache", "members")
 
 
-def members_waste() -> list[Waste]:
-    """Return what was unpacked of datasets that are not on this machine any more."""
+def members_waste(below: Path) -> list[Waste]:
+    """Return what was unpacked of datasets that lay in a folder or below it and are not there any more.
+
+    All projects of a user share the place of what is unpacked, and a drive that is not mounted now looks like
+    datasets that are gone: nobody but who names the folder can tell.
+    """
     from palm_cache.store.prune import Waste  # which brings torch, and tables of datasets do without
 
     waste = []
     for marked in sorted(_all_members().glob(f"*/{SOURCE}")):
         source = marked.read_text(encoding="utf-8", errors="surrogateescape")
         if "://" in source or Path(source).exists():
+            continue
+        if not Path(source).resolve().is_relative_to(below.resolve()):  # a link may lead to a drive
             continue
         sizes = folder(marked.parent).files()
         why = f"unpacked of {source}, which is not there any more"

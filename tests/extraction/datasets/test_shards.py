@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import succeed
 from samples import upload, write_tone
 
 from palm_cache.errors import DataError, ParameterError
@@ -245,16 +246,37 @@ def test_shards_in_a_bucket_are_read_like_those_on_a_disk(
 
 
 def test_what_was_unpacked_of_a_dataset_that_is_gone_can_be_pruned(
-    tmp_path: Path, cache: Path, sounds: Sounds
+    tmp_path: Path, cache: Path, sounds: Sounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("birds", "others"):
+    for name in ("mine/birds", "mine/others", "drive/birds"):
         write_tars(tmp_path / name, sounds)
         read_dataset(str(tmp_path / name))
-    assert members_waste() == []
-    shutil.rmtree(tmp_path / "birds")
-    (waste,) = members_waste()
-    assert str(tmp_path / "birds") in waste.why
+    assert members_waste(tmp_path) == []
+    shutil.rmtree(tmp_path / "mine" / "birds")
+    (tmp_path / "drive").rename(tmp_path / "unmounted")
+    (waste,) = members_waste(tmp_path / "mine")
+    assert str(tmp_path / "mine" / "birds") in waste.why
+    monkeypatch.chdir(tmp_path / "mine")
+    assert members_waste(Path()) == [waste]
+    assert len(members_waste(tmp_path)) == 2
     remove_waste(waste)
-    assert members_waste() == []
-    assert all(clip.file.exists() for clip in read_dataset(str(tmp_path / "others")).clips)
-    assert len(list((cache / "palm-cache" / "members").iterdir())) == 1
+    assert members_waste(tmp_path / "mine") == []
+    (tmp_path / "unmounted").rename(tmp_path / "drive")
+    for name in ("mine/others", "drive/birds"):
+        table = read_dataset(str(tmp_path / name))
+        assert not any("unpacked into" in note for note in table.notes)
+        assert all(clip.file.exists() for clip in table.clips)
+    assert len(list((cache / "palm-cache" / "members").iterdir())) == 2
+
+
+def test_prune_leaves_what_was_unpacked_of_another_projects_dataset_unless_it_is_named(
+    tmp_path: Path, sounds: Sounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tars(tmp_path / "drive" / "birds", sounds)
+    read_dataset(str(tmp_path / "drive" / "birds"))
+    (tmp_path / "drive").rename(tmp_path / "unmounted")
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert "nothing to remove" in succeed("cache", "prune", "--yes").stdout
+    named = ("--unpacked-of", str(tmp_path / "drive"))
+    assert "1 removed" in succeed("cache", "prune", "--yes", *named).stdout
