@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 INDEX = ".members.json"
 
+READ_ANEW = "2"
+"""Raised when containers are read otherwise: what was unpacked of them before is unpacked again."""
+
 SOURCE = ".source"
 """File that says where the dataset lies whose containers are unpacked in a folder."""
 
@@ -45,7 +48,7 @@ class Member:
     """What the container calls it, with an audio ending."""
     content: bytes
     fields: dict[str, str]
-    """What else the container says of it."""
+    """What else the container says of it; complete when all of the container has been read."""
 
 
 def members_root(source: str) -> Path:
@@ -131,11 +134,11 @@ def unpacked(
 
 
 def _state(container: Place) -> list[str]:
-    """Return what changes when the container does."""
+    """Return what changes when the container does, or what is made of it."""
     status = container.stat()
     if isinstance(container, Path):
-        return [str(status.st_size), str(status.st_mtime_ns)]
-    return [str(status.st_size), container.fs.ukey(container.path)]
+        return [READ_ANEW, str(status.st_size), str(status.st_mtime_ns)]
+    return [READ_ANEW, str(status.st_size), container.fs.ukey(container.path)]
 
 
 def _unpack(members: Iterable[Member], folder: Path, state: list[str]) -> Members:

@@ -2,7 +2,7 @@
 
 A Hugging Face dataset saved on disk is Arrow files with its schema's metadata; on the hub it is Parquet
 shards. A WebDataset is tar files in which the members of one sample share all of their name before the
-first dot.
+first dot. They should follow each other; ``tar cf x.tar *.wav *.cls`` puts them far apart.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -94,24 +95,41 @@ def read_shard(container: Place) -> Iterator[Member]:
                 yield Member(_audio_name(str(path or number), content), content, fields)
 
 
+@dataclass(slots=True)
+class _Sample:
+    """What a tar file holds of one sample; its members need not follow each other."""
+
+    kinds: set[str] = field(default_factory=set)
+    """Endings of its members."""
+    fields: dict[str, str] = field(default_factory=dict)
+    heard: bool = False
+    """Whether its audio has been met."""
+
+
 def read_tar(container: Place) -> Iterator[Member]:
-    """Read the samples of a tar file that have audio; what lies beside it (cls, txt, json) are fields.
+    """Read the samples of a tar file that have audio; what else it holds of them (cls, txt, json) are fields.
+
+    The fields of all members are complete when the last one has been read.
 
     Raises
     ------
     DataError
         If it is damaged.
     """
-    sample: dict[str, tuple[str, bytes]] = {}
-    current = ""
+    samples: dict[str, _Sample] = {}
     for name, content in _tar_members(container):
         path = PurePosixPath(name)
         stem, _, extension = path.name.partition(".")
-        if str(path.parent / stem) != current:
-            yield from _member(container, sample)
-            sample, current = {}, str(path.parent / stem)
-        sample[f".{extension.lower()}"] = (path.name, content)
-    yield from _member(container, sample)
+        key, kind = str(path.parent / stem), f".{extension.lower()}"
+        if key not in samples or kind in samples[key].kinds:
+            samples[key] = _Sample()
+        sample = samples[key]
+        sample.kinds.add(kind)
+        if ending(f"x{kind}") not in AUDIO_ENDINGS:
+            _tell(sample.fields, kind, content, f"{container.name}, {path.name}")
+        elif not sample.heard:
+            sample.heard = True
+            yield Member(path.name, content, sample.fields)
 
 
 def _tar_members(container: Place) -> Iterator[tuple[str, bytes]]:
@@ -129,24 +147,17 @@ def _tar_members(container: Place) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{container}: damaged: {error}; get it again") from error
 
 
-def _member(container: Place, sample: dict[str, tuple[str, bytes]]) -> Iterator[Member]:
-    sound = next((extension for extension in sample if ending(f"x{extension}") in AUDIO_ENDINGS), None)
-    if sound is None:
-        return
-    fields: dict[str, str] = {}
-    for extension, (name, content) in sample.items():
-        if extension in (".cls", ".txt"):
-            fields["label" if extension == ".cls" else "text"] = content.decode(
-                errors="surrogateescape"
-            ).strip()
-        elif extension == ".json":
-            try:
-                told = parse_json(content)
-            except ValueError as error:
-                raise DataError(f"{container.name}, {name}: not JSON: {error}; mend the shard") from error
-            for key, value in (told if isinstance(told, dict) else {}).items():
-                fields.setdefault(key, _text(value, None))
-    yield Member(sample[sound][0], sample[sound][1], fields)
+def _tell(fields: dict[str, str], kind: str, content: bytes, where: str) -> None:
+    """Add what a member beside the audio says of it; a class or a text of its own goes before JSON's."""
+    if kind in (".cls", ".txt"):
+        fields["label" if kind == ".cls" else "text"] = content.decode(errors="surrogateescape").strip()
+    elif kind == ".json":
+        try:
+            told = parse_json(content)
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON: {error}; mend the shard") from error
+        for key, value in (told if isinstance(told, dict) else {}).items():
+            fields.setdefault(key, _text(value, None))
 
 
 @contextmanager

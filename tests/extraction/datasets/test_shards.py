@@ -109,6 +109,19 @@ def write_tars_with_classes(root: Path, sounds: Sounds) -> None:
             add(archive, f"x/{name.partition('.')[0]}.txt", b"a caption")
 
 
+def write_tar_by_kinds(root: Path, sounds: Sounds) -> None:
+    """As ``tar cf sounds.tar *.cls *.wav *.json`` does."""
+    root.mkdir(parents=True)
+    with tarfile.open(root / "sounds.tar", "w") as archive:
+        for name, _, label in sounds[:3]:
+            add(archive, f"{name.partition('.')[0]}.cls", NAMES[label].encode())
+        for name, content, _ in sounds:
+            add(archive, name, content)
+        for name, _, label in sounds:
+            told = {"label": NAMES[label] if int(name[0]) > 2 else "a number", "speaker": name}
+            add(archive, f"{name.partition('.')[0]}.json", json.dumps(told).encode())
+
+
 def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
@@ -127,6 +140,7 @@ every_container = pytest.mark.parametrize(
         (write_arrow_file, "read as 1 shard with audio inside (path=path,label=label)"),
         (write_tars, "read as 2 shards with audio inside (path=path,label=label)"),
         (write_tars_with_classes, "read as 1 shard with audio inside (path=path,label=label)"),
+        (write_tar_by_kinds, "read as 1 shard with audio inside (path=path,label=label)"),
     ],
 )
 
@@ -182,6 +196,19 @@ def test_one_shard_may_be_the_dataset(tmp_path: Path, sounds: Sounds) -> None:
     table = read_dataset(str(tmp_path / "birds" / "sounds-000001.tar"))
     assert table.dataset == "sounds-000001"
     assert contents(table) == {(content, NAMES[label]) for _, content, label in sounds[3:]}
+
+
+def test_samples_of_one_name_stay_two_and_of_two_sounds_of_one_the_first_counts(
+    tmp_path: Path, sounds: Sounds
+) -> None:
+    (tmp_path / "birds").mkdir()
+    with tarfile.open(tmp_path / "birds" / "x.tar", "w") as archive:
+        for _, content, label in sounds[:2]:
+            add(archive, "a.wav", content)
+            add(archive, "a.cls", NAMES[label].encode())
+        add(archive, "a.flac", sounds[2][1])
+    table = read_dataset(str(tmp_path / "birds"))
+    assert contents(table) == {(content, NAMES[label]) for _, content, label in sounds[:2]}
 
 
 def test_names_inside_a_container_lead_nowhere(tmp_path: Path, cache: Path) -> None:
