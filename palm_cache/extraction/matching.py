@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palm_cache.errors import DamagedStoreError, DataError, counted
 from palm_cache.extraction.known_files import KnownFiles
-from palm_cache.extraction.plan import StoreState, gone_names
 from palm_cache.params import Resources
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import place
+from palm_cache.store.writing import SMALL_ROWS
 from palm_cache.types import Clip, ClipTable
+
+if TYPE_CHECKING:
+    from palm_cache.extraction.plan import StoreState
 
 MANY_MISSING = 0.5
 """Share of files above which unreadable ones are said first, and from which on none may be gone unasked."""
@@ -24,13 +29,35 @@ Row = tuple[str, float, float]
 
 def stored_rows(store: FeatureStore) -> Iterator[Row]:
     """Return the rows of a store, one after the other."""
-    start, end = store.stretches()
-    return zip(store.clip_names(), start.tolist(), np.nan_to_num(end, nan=-1.0).tolist(), strict=True)
+    for rows, names in _names(store):
+        start, end = store.stretches(rows)
+        yield from zip(names, start.tolist(), np.nan_to_num(end, nan=-1.0).tolist(), strict=True)
 
 
 def row_of(clip: Clip) -> Row:
     """Return what the row of a clip is."""
     return clip.name, clip.start, -1.0 if clip.end is None else clip.end
+
+
+def gone_names(store: FeatureStore, table: ClipTable) -> list[str]:
+    """Return the name of every row of a store that a dataset has no more."""
+    here = np.unique(_hashes(table.clips.names))  # a set of a million names would take 0.1 GB
+    gone: list[str] = []
+    for _, names in _names(store):
+        theirs = _hashes(names)
+        at = np.minimum(np.searchsorted(here, theirs), len(here) - 1)
+        gone += [names[row] for row in np.flatnonzero(here[at] != theirs).tolist()]
+    return gone
+
+
+def _hashes(names: Sequence[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, names), np.int64, len(names))
+
+
+def _names(store: FeatureStore) -> Iterator[tuple[slice, list[str]]]:
+    for start in range(0, store.n_clips, SMALL_ROWS):
+        rows = slice(start, min(start + SMALL_ROWS, store.n_clips))
+        yield rows, store.clip_names(rows)
 
 
 def note_gone(present: StoreState, table: ClipTable, resources: Resources) -> list[str]:

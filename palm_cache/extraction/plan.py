@@ -5,19 +5,18 @@ Nothing here writes: ``extract`` acts on what is found, ``extract --dry-run`` sh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError, StoreError
 from palm_cache.extraction.known_files import KnownFiles
+from palm_cache.extraction.matching import Row, gone_names, row_of, stored_rows
 from palm_cache.extraction.takeover import format1_header
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.writing import SMALL_ROWS
 from palm_cache.types import ClipTable, Place
 
 
@@ -106,7 +105,7 @@ def make_plan(
     rows = unknown.tolist()
     try:
         store = FeatureStore(out)
-        before = _contents(store, {table.clips.names[row] for row in rows})
+        before = _contents(store, {row_of(survey.clips[row]) for row in rows})
         gone = tuple(dict.fromkeys(gone_names(store, table)))
     except StoreError:
         before, gone = {}, ()
@@ -122,13 +121,13 @@ def make_plan(
 
 
 def _why(
-    row: int, survey: KnownFiles, failed: Collection[int], before: Mapping[str, bytes], stale: str
+    row: int, survey: KnownFiles, failed: Collection[int], before: Mapping[Row, bytes], stale: str
 ) -> Reason:
     if row in survey.unread:
         return Reason.UNREADABLE
     if row in failed:
         return Reason.FAILED
-    content = before.get(survey.clips.names[row])
+    content = before.get(row_of(survey.clips[row]))
     if content is None:
         return Reason.NEW
     if content != survey.contents[row].tobytes():
@@ -136,32 +135,7 @@ def _why(
     return Reason.STALE if stale else Reason.LOST
 
 
-def gone_names(store: FeatureStore, table: ClipTable) -> list[str]:
-    """Return the name of every row of a store that a dataset has no more."""
-    here = np.unique(_hashes(table.clips.names))  # a set of a million names would take 0.1 GB
-    gone: list[str] = []
-    for _, names in _names(store):
-        theirs = _hashes(names)
-        at = np.minimum(np.searchsorted(here, theirs), len(here) - 1)
-        gone += [names[row] for row in np.flatnonzero(here[at] != theirs).tolist()]
-    return gone
-
-
-def _hashes(names: Sequence[str]) -> NDArray[np.int64]:
-    return np.fromiter(map(hash, names), np.int64, len(names))
-
-
-def _contents(store: FeatureStore, wanted: Collection[str]) -> dict[str, bytes]:
-    """Return the content of some clips of a store, by name."""
-    return {
-        name: content.tobytes()
-        for rows, names in _names(store)
-        for name, content in zip(names, store.contents(rows), strict=True)
-        if name in wanted
-    }
-
-
-def _names(store: FeatureStore) -> Iterator[tuple[slice, list[str]]]:
-    for start in range(0, store.n_clips, SMALL_ROWS):
-        rows = slice(start, min(start + SMALL_ROWS, store.n_clips))
-        yield rows, store.clip_names(rows)
+def _contents(store: FeatureStore, wanted: Collection[Row]) -> dict[Row, bytes]:
+    """Return the content of some rows of a store."""
+    found = {number: row for number, row in enumerate(stored_rows(store)) if row in wanted}
+    return dict(zip(found.values(), map(bytes, store.contents()[list(found)]), strict=True))

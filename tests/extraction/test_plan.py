@@ -9,9 +9,13 @@ from samples import parted, read_arrays, write_tone
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.datasets.windows import cut_rows
 from palm_cache.extraction.extract import Extractor
+from palm_cache.extraction.matching import row_of
 from palm_cache.extraction.plan import Plan, Reason
 from palm_cache.extraction.prompts import Prompts
+from palm_cache.params import ReadingParams
+from palm_cache.types import ClipTable
 
 Look = Callable[..., Plan]
 
@@ -98,3 +102,21 @@ def test_what_is_planned_is_what_is_done_after_a_change_of_the_text(look: Look, 
     assert look(prompts).other_text == "other templates"
     assert look(prompts).to_embed == run(prompts).embedded == 0
     assert read_arrays(out)["text"].shape == (2, 3, 12)
+
+
+def test_windows_that_were_never_embedded_are_new(
+    out: Path, cache: Path, folder: Path, encoder: SpectrumEncoder
+) -> None:
+    def windows(hop: float) -> ClipTable:
+        return cut_rows(read(folder), ReadingParams(window=0.4, hop=hop))
+
+    before, after = windows(0.4), windows(0.2)
+    with Extractor("mini", *parted()) as extractor:
+        extractor.extract(before, out, cache)
+        shared = {row_of(clip) for clip in before.clips} & {row_of(clip) for clip in after.clips}
+        assert counts(extractor.plan(after, out, cache)) == {Reason.NEW: len(after.clips) - len(shared)}
+        shutil.rmtree(cache)
+        assert counts(extractor.plan(after, out, cache)) == {
+            Reason.NEW: len(after.clips) - len(shared),
+            Reason.LOST: len(shared),
+        }
