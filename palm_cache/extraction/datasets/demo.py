@@ -8,8 +8,6 @@ reverberation, some of them stereo, at two sample rates: no harder than real rec
 from __future__ import annotations
 
 import io
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +28,7 @@ from palm_cache.extraction.datasets.demo_sounds import (
 )
 from palm_cache.extraction.datasets.urbansound8k import METADATA, read_published
 from palm_cache.store.atomic import check_vacant, write_errors
+from palm_cache.store.places.local import LocalFolder
 
 N_FOLDS = 5
 SLICES_PER_RECORDING = 2
@@ -117,18 +116,13 @@ def _is_there(root: Path, clips_per_class: int, folds: int, seed: int) -> bool:
 @contextmanager
 def _appearing_whole(root: Path) -> Iterator[Path]:
     """Give an empty folder beside ``root`` that becomes ``root`` when the block succeeds."""
-    root = root.absolute()
-    temporary = root.with_name(f".{root.name}.{os.getpid()}.partial")
     with write_errors(root):
         check_vacant(root, "out")
-        try:
-            temporary.mkdir(parents=True)
+        with LocalFolder(root).workspace() as temporary:
             yield temporary
             if root.exists():
                 root.rmdir()
             temporary.rename(root)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _encoded_clip(class_id: int, number: int, folds: int, seed: int) -> tuple[str, bytes, str]:

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 from palm_cache.extraction.datasets.texts import TextTable
 from palm_cache.store.atomic import parse_json, write_errors
 from palm_cache.store.places import folder
+from palm_cache.store.places.local import LocalFolder
 from palm_cache.types import Place
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ def unpacked(
     now = members is None
     if members is None:
         with write_errors(root, "XDG_CACHE_HOME"):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            root.mkdir(parents=True, exist_ok=True)
             (root / SOURCE).write_text(source, encoding="utf-8", errors="surrogateescape")
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as temporary:
-                members = _unpack(read(container), Path(temporary, "new"), state)
+            with LocalFolder(target).workspace() as temporary:
+                members = _unpack(read(container), temporary, state)
                 if target.exists():
                     shutil.rmtree(target)
-                Path(temporary, "new").rename(target)
+                temporary.rename(target)
     inside = target.relative_to(root).as_posix()
     header = ("path", *dict.fromkeys(key for _, fields in members for key in fields if key != "path"))
     records = tuple(
@@ -142,7 +142,6 @@ def _state(container: Place) -> list[str]:
 
 
 def _unpack(members: Iterable[Member], folder: Path, state: list[str]) -> Members:
-    folder.mkdir()
     written: Members = []
     for number, member in enumerate(members):
         # Its own name is for people; the number keeps two of one name apart, and it leads nowhere.

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.engine import choose_device, cpu_workers
 from palm_cache.params import Precision
+from palm_cache.store.places.local import LocalFolder
 
 if TYPE_CHECKING:
     from palm_cache.extraction.encoders.base import Encoder
@@ -158,9 +159,8 @@ class OpenVinoTower:
         cached = _cache_folder() / self._key
         with suppress(OSError):  # nowhere to keep it, or another process was quicker
             if not cached.is_dir():
-                cached.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
-                    self._convert(openvino, example, Path(folder, "made")).rename(cached)
+                with LocalFolder(cached).workspace() as folder:
+                    self._convert(openvino, example, folder).rename(cached)
         try:
             return core.read_model(cached / "tower.xml")
         except RuntimeError:  # damaged, or not there

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import csv
 import re
+import signal
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -192,3 +195,18 @@ def test_impossible_numbers_are_refused(tmp_path: Path, wrong: dict[str, int]) -
     with pytest.raises(ParameterError, match="at least 2 folds"):
         synthesise(tmp_path / "demo", **wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next_that_makes_the_same(tmp_path: Path) -> None:
+    root, others = tmp_path / "demo", tmp_path / ".notes.partial"
+    others.mkdir()
+    code = (
+        "import os, signal, sys; from palm_cache.extraction.datasets.demo import *\n"
+        "def die(done, total):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "synthesise(Path(sys.argv[1]), clips_per_class=5, progress=die)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(root)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len([*tmp_path.iterdir()]) == 2
+    assert synthesise(root, clips_per_class=5)
+    assert {*tmp_path.iterdir()} == {root, others}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +246,23 @@ def test_a_container_that_is_cut_off_is_named_and_nothing_of_it_stays(
     assert not list(cache.rglob("*.wav"))
     file.write_bytes(whole)
     assert len(read_dataset(str(root)).clips) == 6
+
+
+def test_what_a_killed_process_left_of_unpacking_goes_with_the_next_unpacking(
+    tmp_path: Path, sounds: Sounds, cache: Path
+) -> None:
+    write_tars(tmp_path / "birds", sounds)
+    code = (
+        "import os, signal, sys; from palm_cache.extraction.datasets import members, registry\n"
+        "members.json.dumps = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "registry.read_dataset(sys.argv[1])\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "birds")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (unpacked,) = (cache / "palm-cache" / "members").iterdir()
+    assert len([*unpacked.rglob("*.WAV")]) == 2
+    read_dataset(str(tmp_path / "birds"))
+    assert {file.name for file in unpacked.iterdir()} == {".source", "sounds-000000", "sounds-000001"}
 
 
 def test_a_dataset_saved_with_paths_only_says_how_to_save_it(tmp_path: Path, sounds: Sounds) -> None:
