@@ -23,7 +23,7 @@ from typing import cast
 
 from palm_cache.errors import DataError, counted, did_you_mean
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
-from palm_cache.extraction.datasets.class_names import named
+from palm_cache.extraction.datasets.class_names import clean, named, unstorable
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
 from palm_cache.extraction.datasets.listing import (
     Listing,
@@ -152,7 +152,10 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
         *folders, _ = name.split("/")
         part = folders.pop(0) if parted and folders else ""
         rows.append(TableRow("the folder", number, path, folders[0] if folders else None, part=part))
-    classes = {row.class_name for row in rows} - {None}
+    classes = {row.class_name for row in rows if row.class_name is not None}
+    for name in classes:
+        if wrong := unstorable(clean(name)):
+            raise DataError(f"{root}: the folder {name!r} gives a class its name, which {wrong}; rename it")
     if rows and not classes:
         raise DataError(f"{root}: no folder of a class here or below; `layout` flat reads it without labels")
     parts = f" below {named(sorted(tops))}" if parted else ""

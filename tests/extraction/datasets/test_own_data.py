@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -457,3 +458,13 @@ def test_a_single_file_that_is_no_dataset_is_named_itself(
         read(Path("README.md"))
     with pytest.raises(DataError, match=r"^numbers\.csv: which column holds the paths\?"):
         read(Path("numbers.csv"))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\u2028b"])
+def test_a_folder_whose_name_cannot_be_a_classs_is_named(tmp_path: Path, name: str) -> None:
+    for folder in ("robin", name):
+        write_tone(tmp_path / "birds" / folder / "x.wav", 300, seconds=0.1)
+    told = rf"the folder {re.escape(repr(name))} gives a class its name, which holds the control character .*"
+    with pytest.raises(DataError, match=rf"{told}; rename it") as caught:
+        read_dataset(str(tmp_path / "birds"))
+    assert "\n" not in str(caught.value)
