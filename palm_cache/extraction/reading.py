@@ -147,8 +147,8 @@ class _Turns:
     """Lets readers go one after the other as long as files take next to no time.
 
     What a small file takes is mostly Python: readers side by side would hand its lock to and fro at every
-    call of the system, and be slower than one alone. Files that take longer, or wait for a disk, are read
-    side by side.
+    call of the system, and be slower than one alone. Files that take longer, wait for a disk or are hashed
+    only are read side by side.
     """
 
     def __init__(self) -> None:
@@ -159,7 +159,8 @@ class _Turns:
         with self._lock if self._quick else nullcontext():
             begun = time.monotonic()
             pieces, over = _advance(reading)
-            self._quick = time.monotonic() - begun < QUICK_SECONDS * len(pieces)
+            quick = time.monotonic() - begun < QUICK_SECONDS * len(pieces)
+            self._quick = quick and any(piece.wanted for piece in pieces)
         return pieces, over
 
 

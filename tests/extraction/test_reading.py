@@ -50,9 +50,9 @@ def test_a_clip_is_one_piece_and_its_file_is_closed(tmp_path: Path, monkeypatch:
     assert [file.closed for file in files] == [True]
 
 
-@pytest.mark.parametrize(("quick", "at_once"), [(60.0, 1), (0.0, 2)])
+@pytest.mark.parametrize(("quick", "decoded", "at_once"), [(60.0, True, 1), (60.0, False, 2), (0.0, True, 2)])
 def test_quick_files_are_read_by_one_thread_at_a_time_others_side_by_side(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: float, at_once: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: float, decoded: bool, at_once: int
 ) -> None:
     monkeypatch.setattr(reading, "QUICK_SECONDS", quick)
     clip = clip_of(tmp_path, 0.1)
@@ -66,7 +66,7 @@ def test_quick_files_are_read_by_one_thread_at_a_time_others_side_by_side(
         time.sleep(0.002)
         most.append(len(set(inside)))
         inside.remove(threading.get_ident())
-        return True
+        return decoded
 
     with ThreadPoolExecutor(2) as readers:
         pieces = read_clips(clips, CROP, wanted, readers=readers, n_readers=2, ahead=1)
