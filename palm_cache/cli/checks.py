@@ -6,15 +6,17 @@ Typer calls these as it parses. What they raise is what the library would, a sec
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import typer
 
 from palm_cache.errors import ParameterError, StoreError, did_you_mean
+from palm_cache.store.atomic import check_target
 from palm_cache.store.layout import HEADS_FILE, STORE_ENDING, STORE_ROOT, command_line
 from palm_cache.store.nearby import absent_store, folder_given, heads_file, respelt
+from palm_cache.store.outputs import OutputKind
 from palm_cache.types import AnyPath
 
 
@@ -98,6 +100,18 @@ def check_hub_address(address: str) -> str:
 
     HubAddress.require(address)
     return address
+
+
+def replaces(kind: OutputKind) -> Callable[[typer.Context, typer.CallbackParam, Any], Any]:
+    """Return what makes sure that a file to be written takes no other's place; - is standard output."""
+
+    def check(context: typer.Context, option: typer.CallbackParam, file: Any) -> Any:
+        for path in _several(context, file):
+            if str(path) != "-":
+                check_target(path, str(option.name), kind)
+        return file
+
+    return check
 
 
 def _several(context: typer.Context, values: Any) -> Iterable[Any]:

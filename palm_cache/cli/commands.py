@@ -82,6 +82,9 @@ class Command(TyperCommand):
             raise
         except ParameterError as error:  # of a check: see checks.py
             raise typer.BadParameter(self._as_typed(error), ctx) from None
+        except PalmCacheError as error:
+            error.args = (self._as_typed(error),)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run; what was typed is called in errors as it was typed."""

@@ -81,7 +81,8 @@ def explore(
     Clips are coloured by class or mistake. Without --run every clip is judged by its ten nearest neighbours,
     which finds odd and mislabelled clips. A store without labels is coloured by clusters, or as you say.
 
-    The page is one file and works offline. It lists the most confused clips of every class.
+    The page is one file and works offline. It lists the most confused clips of every class. It replaces an
+    earlier map, and no other file.
 
     Example: palm-cache explore data/features/demo/mini.zarr --run palm-16shots-seed0 --audio data/raw/demo
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from palm_cache.cli.checks import check_stores, require_heads
+from palm_cache.cli.checks import check_stores, replaces, require_heads
 from palm_cache.cli.chosen_run import say_which
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
@@ -23,11 +23,13 @@ from palm_cache.errors import StoreError, counted
 from palm_cache.params.use import LoadingParams, PredictParams
 from palm_cache.store.layout import SHARED_ENDING
 from palm_cache.store.nearby import heads_file
+from palm_cache.store.outputs import PREDICTIONS
 
 if TYPE_CHECKING:
     from palm_cache.cli.results import ResultFormat, ResultWriter
     from palm_cache.prediction.answers import Failure, Prediction, Stretch
     from palm_cache.prediction.classifier import Classifier
+    from palm_cache.prediction.label_tracks import LabelTracks
     from palm_cache.prediction.sources import HeadSource
 
 SOME_FAILED = 3
@@ -78,12 +80,19 @@ def predict(
     audacity: Annotated[
         Path | None,
         typer.Option(
-            help="Write labels for Audacity: a file; for several recordings a folder.", metavar="PATH"
+            help="Write labels for Audacity: of one recording to a file, NAME.txt; of any number into a "
+            "folder.",
+            metavar="PATH",
         ),
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", help="Write CSV to this file; - is standard output.", metavar="FILE"),
+        typer.Option(
+            "--csv",
+            help="Write CSV to this file; - is standard output.",
+            metavar="FILE",
+            callback=replaces(PREDICTIONS),
+        ),
     ] = None,
     parquet: Annotated[
         Path | None,
@@ -98,6 +107,8 @@ def predict(
     label of each stretch.
 
     Files that cannot be read, and silence, are reported. The rest goes on, and the exit code is 3.
+
+    An output replaces an earlier one of its kind, and no other file.
 
     Examples: palm-cache predict runs/demo/mini/heads.h5 recordings/ --top 3 --threshold 0.5
 
@@ -168,16 +179,14 @@ def _show_recordings(
 ) -> str:
     """Show what is heard in recordings; return what is to be said of those in which nothing could be."""
     from palm_cache.prediction.inputs import find_recordings
+    from palm_cache.prediction.label_tracks import LabelTracks
     from palm_cache.prediction.sources import find_heads
-    from palm_cache.store.atomic import keep_inputs
 
     # What is wrong with the words is said before torch and the encoder are loaded, which takes seconds.
     source = None if heads is None else find_heads(heads)
     entries = find_recordings(audio, sys.stdin.buffer.read)
     recordings = [entry for entry in entries if isinstance(entry, Path)]
-    protected = [*recordings, *([source.file] if source else [])]
-    for name, output in (("csv", csv), ("audacity", audacity)):
-        keep_inputs([output] if output else [], protected, name)
+    tracks = None if audacity is None else LabelTracks(audacity, recordings)
     if not (recordings or csv or as_json):
         for entry in entries:
             _say_failed(cast("Failure", entry))
@@ -194,8 +203,8 @@ def _show_recordings(
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar("seconds" if settings.timeline else "files"))
         results = classify(classifier, entries, settings, merge=merge, progress=progress)
-        if audacity:
-            results = _with_labels(results, shape, audacity, recordings)
+        if tracks is not None:
+            results = _with_labels(results, shape, stack.enter_context(tracks))
         writer = stack.enter_context(result_writer(shape, list(map(printable, recordings)), csv, about))
         failed = _show(results, shape, writer, classifier)
     return _unheard(failed, len(entries))
@@ -241,22 +250,17 @@ def _about(heads: HeadSource | None, classifier: Classifier, shape: ResultFormat
 
 
 def _with_labels(
-    results: Iterator[Prediction | Stretch | Failure],
-    shape: ResultFormat,
-    target: Path,
-    recordings: Sequence[Path],
+    results: Iterator[Prediction | Stretch | Failure], shape: ResultFormat, tracks: LabelTracks
 ) -> Iterator[Prediction | Stretch | Failure]:
     """Write label tracks while results pass."""
     from palm_cache.prediction.answers import Stretch, label_of
-    from palm_cache.prediction.label_tracks import LabelTracks
 
-    with LabelTracks(target, recordings) as tracks:
-        for result in results:
-            if isinstance(result, Stretch):
-                label = label_of(result.probabilities, shape.class_names, shape.threshold)
-                named = label if label in shape.class_names else None
-                tracks.write(result.path, result.start, result.end, named)
-            yield result
+    for result in results:
+        if isinstance(result, Stretch):
+            label = label_of(result.probabilities, shape.class_names, shape.threshold)
+            named = label if label in shape.class_names else None
+            tracks.write(result.path, result.start, result.end, named)
+        yield result
 
 
 def _show(

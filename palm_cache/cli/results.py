@@ -16,6 +16,7 @@ from palm_cache.cli.terminal import as_json, put, tell
 from palm_cache.errors import visible
 from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
 from palm_cache.store.atomic import GrowingFile
+from palm_cache.store.outputs import PREDICTIONS
 
 LEAST_WIDTH = 16
 """Letters of a name, at least, that stay on one line of a table on a narrow terminal."""
@@ -231,7 +232,7 @@ def result_writer(
     Raises
     ------
     OutputError
-        If the file cannot be written.
+        If the file cannot be written, or another is there.
     """
     if about is not None:
         with closing(JsonWriter(about)) as document:
@@ -241,5 +242,5 @@ def result_writer(
     elif str(csv_file) == "-":
         yield CsvWriter(result_format, Stdout())
     else:
-        with closing(GrowingFile(csv_file, "csv")) as target:
+        with closing(GrowingFile(csv_file, "csv", PREDICTIONS)) as target:
             yield CsvWriter(result_format, target)

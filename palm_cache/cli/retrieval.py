@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palm_cache.cli.checks import check_searched_stores
+from palm_cache.cli.checks import check_searched_stores, replaces
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import override, takes
@@ -17,6 +17,8 @@ from palm_cache.cli.results import harmless
 from palm_cache.cli.terminal import Json, print_json, print_table, put, say, tell
 from palm_cache.errors import counted
 from palm_cache.params.use import LoadingParams, RowFilter, SearchParams
+from palm_cache.store.atomic import replacing
+from palm_cache.store.outputs import FOUND, FOUND_PAGE
 
 if TYPE_CHECKING:
     from palm_cache.retrieval.find import SearchResult
@@ -40,10 +42,20 @@ def search(
     stores: StoresArgument,
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", help="Write CSV to this file; - is standard output.", metavar="FILE"),
+        typer.Option(
+            "--csv",
+            help="Write CSV to this file; - is standard output.",
+            metavar="FILE",
+            callback=replaces(FOUND),
+        ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page with sounds and spectrograms inside.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Write a page with sounds and spectrograms inside.",
+            metavar="FILE",
+            callback=replaces(FOUND_PAGE),
+        ),
     ] = None,
     copy: Annotated[
         Path | None,
@@ -63,6 +75,8 @@ def search(
 
     One of --text, --like, --row, --head and --diverse says what to look for. Every row is looked at, so the
     answer is exact; a million rows take about a second.
+
+    An output replaces an earlier one of its kind, and no other file.
 
     Examples: palm-cache search data/features/demo/mini.zarr --text "a dog barks" --html found.html
 
@@ -106,9 +120,7 @@ def _show(result: SearchResult, csv: Path | None, as_json: bool) -> None:
         if str(csv) == "-":
             put(content)
         else:
-            from palm_cache.store.atomic import replacing
-
-            with replacing(csv, "csv") as temporary:
+            with replacing(csv, "csv", FOUND) as temporary:
                 temporary.write_text(content, encoding="utf-8")
     else:
         tell(result.query)

@@ -31,13 +31,10 @@ def show_rows(
     from palm_cache.cli.results import ResultFormat, result_writer
     from palm_cache.prediction.rows import score_rows, write_parquet
     from palm_cache.prediction.sources import find_heads
-    from palm_cache.store.atomic import keep_inputs
     from palm_cache.store.places import place
     from palm_cache.store.run_names import run_name
 
     source = find_heads(heads)
-    for name, output in (("csv", csv), ("parquet", parquet)):
-        keep_inputs([output] if output else [], [source.file], name)
     rows = score_rows(source.file, [place(address) for address in stores], run, loading)
     head = rows.head
     say_which(source, run, head)

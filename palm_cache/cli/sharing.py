@@ -33,7 +33,8 @@ def export(
 
     safetensors: class embeddings, scale and temperature (other heads: their state). onnx: a graph from
     embeddings to logits and probabilities, compared with the head before it is kept. A card in JSON beside it
-    names classes, encoder, fingerprint, window, scores and licences.
+    names classes, encoder, fingerprint, window, scores and licences. Both replace earlier ones of their kind,
+    and no other file.
 
     Example: palm-cache export runs/demo/mini/heads.h5 --to onnx --out demo.onnx
     """

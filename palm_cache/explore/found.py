@@ -10,7 +10,8 @@ from palm_cache.errors import AudioError
 from palm_cache.explore.rendering import render
 from palm_cache.extraction.snippets import playable, read_snippet, spectrogram
 from palm_cache.retrieval.find import SearchResult
-from palm_cache.store.atomic import keep_inputs, replacing
+from palm_cache.store.atomic import replacing
+from palm_cache.store.outputs import FOUND_PAGE
 from palm_cache.types import Place, Progress, no_progress
 
 
@@ -20,9 +21,8 @@ def write_found(result: SearchResult, out: Path, progress: Progress = no_progres
     Raises
     ------
     OutputError
-        If it cannot be written, or would take the place of a sound.
+        If it cannot be written, or another file is there.
     """
-    keep_inputs([out], [file for file in result.files if isinstance(file, Path)], "html")
     rows = []
     for row, file in zip(result.records(), result.files, strict=True):
         rows.append({**row, **_heard(row, file)})
@@ -34,7 +34,7 @@ def write_found(result: SearchResult, out: Path, progress: Progress = no_progres
         measure=result.measure,
         rows=rows,
     )
-    with replacing(out, "html") as temporary:
+    with replacing(out, "html", FOUND_PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

@@ -19,9 +19,10 @@ from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, r
 from palm_cache.extraction.datasets.texts import as_written
 from palm_cache.extraction.whereabouts import locate
 from palm_cache.params.use import MapMethod
-from palm_cache.store.atomic import keep_inputs, replacing
+from palm_cache.store.atomic import check_target, replacing
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
+from palm_cache.store.outputs import MAP_PAGE
 from palm_cache.types import Features, Place, Progress, no_progress
 
 METHOD_NAMES: dict[MapMethod, str] = {"tsne": "t-SNE", "pca": "principal components", "umap": "UMAP"}
@@ -70,11 +71,11 @@ def write_page(
     DataError
         If there are too few clips, or none of them lies below ``audio``.
     OutputError
-        If the page cannot be written.
+        If the page cannot be written, or another file is there.
     """
+    check_target(out, "out", MAP_PAGE)
     opened = FeatureStore(store)
     features, paths = opened.read(), opened.clip_names()
-    keep_inputs([out], [predictions] if predictions else [], "out")
     usable = np.flatnonzero(features.usable.numpy())
     check_count(len(usable))
     sounds, notes = _sounds(opened.header, audio, out, [paths[row] for row in usable])
@@ -107,7 +108,7 @@ def write_page(
         "verdict": f"{verdicts.run} says" if verdicts.run else "Neighbours say",
         "verdicts": _words(of_run=bool(verdicts.run), of_classes=not caption),
     }
-    with replacing(out) as temporary:
+    with replacing(out, kind=MAP_PAGE) as temporary:
         temporary.write_text(_render(features, verdicts, method, names, data, caption), encoding="utf-8")
     return Page(out, len(usable), tuple(notes))
 
@@ -179,7 +180,6 @@ def _sounds(
             raise DataError(
                 f"`audio` {audio}: none of the clips lies in it, e.g. {names[0]}; give the dataset's folder"
             )
-        keep_inputs([out], files.values(), "out")
         absent = [path for path in paths if path not in files]
         notes = (
             [f"{counted(len(absent), 'clip is', 'clips are')} not below {audio}, e.g. {absent[0]}"]

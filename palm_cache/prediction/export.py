@@ -27,8 +27,9 @@ from palm_cache.params.use import ExportFormat
 from palm_cache.prediction.classifier import recipes_of_joined, refuse_joined
 from palm_cache.prediction.head_card import describe, pack_head
 from palm_cache.prediction.sources import find_heads
-from palm_cache.store.atomic import keep_inputs, replacing
+from palm_cache.store.atomic import check_target, replacing
 from palm_cache.store.heads import Origin
+from palm_cache.store.outputs import CARD, GRAPH, SHARED_HEAD, OutputKind
 from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
@@ -36,6 +37,7 @@ from palm_cache.types import AnyPath
 from palm_cache.types.runs import FittedHead
 
 ENDINGS: Mapping[ExportFormat, str] = {"safetensors": ".safetensors", "onnx": ".onnx"}
+KINDS: Mapping[ExportFormat, OutputKind] = {"safetensors": SHARED_HEAD, "onnx": GRAPH}
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -107,7 +109,8 @@ def export_head(
     ParameterError
         If the head has no graph of its own.
     OutputError
-        If it cannot be written, a package is missing, or what was written does not agree with the head.
+        If it cannot be written, another file is there, a package is missing, or what was written does not
+        agree with the head.
     """
     source = find_heads(heads)
     path = source.file
@@ -115,7 +118,8 @@ def export_head(
     head = opened.head
     file = Path(out) if out else source.folder / (run_name(head.run) + ENDINGS[form])
     card_file = Path(f"{file}.json")
-    keep_inputs((file, card_file), [path], "out")
+    for target, kind in ((file, KINDS[form]), (card_file, CARD)):
+        check_target(target, "out", kind)
     if form == "safetensors":
         refuse_joined(head)
         content, card = pack_head(opened, path)
@@ -133,7 +137,7 @@ def export_head(
         content, run_again = _as_onnx(graph, clips, card)
         card |= _checked(run_again, graph, clips)
     # Both are on the disk before one is in its place. The exporters' own writers do not survive a full one.
-    with replacing(file) as temporary, replacing(card_file) as temporary_card:
+    with replacing(file, kind=KINDS[form]) as temporary, replacing(card_file, kind=CARD) as temporary_card:
         temporary.write_bytes(content)
         temporary_card.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Export(file, card_file, card)
@@ -196,6 +200,7 @@ def _as_onnx(
             output_names=["logits", "probabilities"],
             dynamic_shapes={"embedding": {0: torch.export.Dim("batch")}},
         )
+        program.model.producer_name, program.model.producer_version = str(card["made_with"]).split()
         program.model.metadata_props["card"] = json.dumps(card)
         content: bytes = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -1,4 +1,7 @@
-"""Audacity's label tracks: one line ``start TAB end TAB label`` per stretch, in seconds."""
+"""Audacity's label tracks: one line ``start TAB end TAB label TAB`` per stretch, in seconds.
+
+The last tab is how a track of ours is known: Audacity neither needs nor writes it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Self
 
 from palm_cache.errors import ParameterError, visible
 from palm_cache.prediction.answers import printable
-from palm_cache.store.atomic import GrowingFile, keep_inputs
+from palm_cache.store.atomic import GrowingFile, check_target
+from palm_cache.store.outputs import LABEL_TRACK
 
 
 class LabelTracks:
@@ -19,28 +23,38 @@ class LabelTracks:
     Parameters
     ----------
     target : Path
-        The file of a single recording; of several, the folder that gets ``<file name>.txt`` for each.
+        With the ending ``.txt`` the file of a single recording, else the folder that gets
+        ``<file name>.txt`` for each.
     recordings : sequence of Path
 
     Raises
     ------
     ParameterError
-        If two recordings in different folders have one name.
+        If a file is named for several recordings, or two in different folders have one name.
     OutputError
-        If a label file would take a recording's place.
+        If a label file would take the place of anything but an earlier one of palm-cache.
     """
 
     def __init__(self, target: Path, recordings: Sequence[Path]) -> None:
         self._files = {printable(path): target / f"{path.name}.txt" for path in recordings}
-        if len(recordings) == 1:
-            self._files = {printable(recordings[0]): target}
+        if target.suffix.lower() == ".txt":
+            if len(recordings) > 1:
+                raise ParameterError(
+                    f"`audacity` {target}: is one file, for {len(recordings)} recordings; name a folder"
+                )
+            self._files = dict.fromkeys(self._files, target)
+        elif target.exists() and not target.is_dir():
+            raise ParameterError(
+                f"`audacity` {target}: is no folder; name one, or for one recording a file that ends in .txt"
+            )
         twice = [file for file, count in Counter(self._files.values()).items() if count > 1]
         if twice:
             raise ParameterError(
                 f"{twice[0]}: two recordings are called {twice[0].stem}; "
                 "label them in two calls, into two folders"
             )
-        keep_inputs(self._files.values(), recordings, "audacity")
+        for file in self._files.values():
+            check_target(file, "audacity", LABEL_TRACK)
         self._path: str | None = None
         self._file: GrowingFile | None = None
 
@@ -64,6 +78,6 @@ class LabelTracks:
         if path != self._path or self._file is None:
             if self._file is not None:
                 self._file.close()
-            self._file, self._path = GrowingFile(self._files[path], "audacity"), path
+            self._file, self._path = GrowingFile(self._files[path], "audacity", LABEL_TRACK), path
         if label is not None:
-            self._file.write(f"{start:.6f}\t{end:.6f}\t{visible(label)}\n")
+            self._file.write(f"{start:.6f}\t{end:.6f}\t{visible(label)}\t\n")

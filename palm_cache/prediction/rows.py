@@ -21,6 +21,7 @@ from palm_cache.retrieval.stores import Stores
 from palm_cache.store.atomic import replacing
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.join import read_features
+from palm_cache.store.outputs import PARQUET
 from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import Place
@@ -199,9 +200,9 @@ def write_parquet(table: pd.DataFrame, file: Path) -> None:
     ParameterError
         If pyarrow is not installed.
     OutputError
-        If it cannot be written.
+        If it cannot be written, or another file is there.
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise ParameterError(f"{file}: Parquet needs pyarrow: pip install 'palm-cache[parquet]'; or `csv`")
-    with replacing(file, "parquet") as temporary:
+    with replacing(file, "parquet", PARQUET) as temporary:
         table.to_parquet(temporary, engine="pyarrow", index=False)

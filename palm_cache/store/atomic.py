@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from palm_cache.errors import OutputError, StoreError, reason_of, visible
+from palm_cache.store.outputs import OutputKind
 from palm_cache.store.places import clear_left_behind, folder, reaching, short
 from palm_cache.types import Place
 from palm_cache.types.audio_names import is_audio_name
@@ -69,25 +70,35 @@ def _advice(error: OSError, parameter: str) -> str:
 
 
 @contextmanager
-def replacing(path: Place, parameter: str = "out") -> Iterator[Path]:
+def replacing(path: Place, parameter: str = "out", kind: OutputKind | None = None) -> Iterator[Path]:
     """Give a temporary path, and put what is written there in the place of ``path`` when the block succeeds.
 
-    Raises ``OutputError`` if the file cannot be written.
+    Raises ``OutputError`` as :func:`check_target`, or if the file cannot be written.
     """
-    check_target(path, parameter)
+    check_target(path, parameter, kind)
     where = folder(path.parent)
     with write_errors(path, parameter), where.replacing(path.name) as temporary:
         yield temporary
     clear_left_behind(where, short(path.name).__eq__)
 
 
-def check_target(path: Place, parameter: str) -> None:
-    """Raise ``OutputError`` for what is a folder, has no name, or is called like a recording."""
+def check_target(path: Place, parameter: str, kind: OutputKind | None = None) -> None:
+    """Raise ``OutputError`` for what is a folder, has no name, is called like a recording, or is another's.
+
+    Of what is there an empty file and an earlier output of the kind may be replaced. Without a kind anything
+    may: that is for names of ours, in folders of results.
+    """
     elsewhere = f"; name another file with `{parameter}`" if parameter else ""
     if is_audio_name(named(path).name):
         raise OutputError(f"{path}: is called like a recording, and none is written over{elsewhere}")
     if isinstance(path, Path) and path.is_dir():
         raise OutputError(f"{path}: is a folder{elsewhere}")
+    if kind is None or not isinstance(path, Path):
+        return
+    with write_errors(path, parameter):
+        if path.is_file() and path.stat().st_size and not kind.is_one(path):
+            what = f"is there already and is no {kind.noun} that palm-cache wrote"
+            raise OutputError(f"{path}: {what}{elsewhere}, or remove it")
 
 
 def named(path: P) -> P:
@@ -103,8 +114,8 @@ class GrowingFile:
     Where it cannot be written, every method raises ``OutputError``, and nothing of it stays.
     """
 
-    def __init__(self, path: Path, parameter: str) -> None:
-        check_target(path, parameter)
+    def __init__(self, path: Path, parameter: str, kind: OutputKind) -> None:
+        check_target(path, parameter, kind)
         self._path, self._parameter = path, parameter
         with write_errors(path, parameter):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,23 +163,6 @@ def locked(path: Path, competitor: str, parameter: str = "out") -> Iterator[None
         if not alone:
             raise StoreError(f"{path}: {competitor}; wait for it to end")
         yield
-
-
-def keep_inputs(outputs: Iterable[Path], inputs: Iterable[Path], parameter: str) -> None:
-    """Raise ``OutputError`` where writing an output would destroy an input, by whatever name or link."""
-    known = {identity: path for path in inputs if (identity := _identity(path))}
-    for output in outputs:
-        if (identity := _identity(output)) in known:
-            raise OutputError(f"`{parameter}` {output} is the input {known[identity]}; write to another file")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from all others, ``None`` where there is none."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def check_vacant(folder: Path, parameter: str) -> None:

@@ -235,8 +235,7 @@ def test_an_output_never_takes_the_place_of_an_input(workshop: Workshop) -> None
     ):
         result = call(*words)
         assert result.exit_code == 1, words
-        assert f"{option} " in result.stderr, words
-        assert "is the input" in result.stderr, words
+        assert option in result.stderr, words
         assert (Path("heads.h5").read_bytes(), Path("0.wav").read_bytes()) == before
 
 

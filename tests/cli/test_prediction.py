@@ -185,7 +185,7 @@ def test_a_recording_becomes_a_timeline_and_a_label_track(heads: str) -> None:
         ("8.0", "13.0", "high tone"),
     ]
     tracks = Path("labels/night.txt").read_text().splitlines()
-    assert tracks == ["0.000000\t5.000000\tlow tone", "8.000000\t13.000000\thigh tone"]
+    assert tracks == ["0.000000\t5.000000\tlow tone\t", "8.000000\t13.000000\thigh tone\t"]
     table = succeed(*words).stdout.splitlines()
     assert table[2].split()[:5] == ["night.flac", "0:00:00.0", "0:00:05.0", "low", "tone"]
     results = json.loads(succeed(*words, "--no-merge", "--json").stdout)["results"]

@@ -184,7 +184,7 @@ def test_sounds_are_found_as_everywhere_whatever_they_are_called(tmp_path: Path)
         "gone.wav": "gone.wav",
     }
     assert page.notes == (f"1 clip is not below {sounds}, e.g. gone.wav",)
-    with pytest.raises(OutputError, match=r"out .*old\.wav is the input"):
+    with pytest.raises(OutputError, match=r"old\.wav: is called like a recording"):
         write_page(store, sounds / "moved" / "old.wav", method="pca", audio=sounds)
 
 

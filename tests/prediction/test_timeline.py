@@ -261,17 +261,17 @@ def test_label_tracks_are_what_audacity_reads(tmp_path: Path) -> None:
     with LabelTracks(tmp_path / "night.txt", [Path("night.wav")]) as tracks:
         tracks.write("night.wav", 0, 1.5, "dog bark")
         tracks.write("night.wav", 1.5, 3, None)
-        assert (tmp_path / "night.txt").read_text() == "0.000000\t1.500000\tdog bark\n"  # written through
+        assert (tmp_path / "night.txt").read_text() == "0.000000\t1.500000\tdog bark\t\n"  # written through
         tracks.write("night.wav", 3, 4.25, "Käuzchen")
     lines = (tmp_path / "night.txt").read_text(encoding="utf-8").splitlines()
-    assert lines == ["0.000000\t1.500000\tdog bark", "3.000000\t4.250000\tKäuzchen"]
+    assert lines == ["0.000000\t1.500000\tdog bark\t", "3.000000\t4.250000\tKäuzchen\t"]
 
 
 def test_several_recordings_have_a_track_each_also_an_empty_one(tmp_path: Path) -> None:
     with LabelTracks(tmp_path / "tracks", [Path("x/one.wav"), Path("y/two.wav")]) as tracks:
         tracks.write("x/one.wav", 0, 1, "rain")
         tracks.write("y/two.wav", 0, 1, None)
-    assert (tmp_path / "tracks" / "one.wav.txt").read_text() == "0.000000\t1.000000\train\n"
+    assert (tmp_path / "tracks" / "one.wav.txt").read_text() == "0.000000\t1.000000\train\t\n"
     assert (tmp_path / "tracks" / "two.wav.txt").read_text() == ""
     with pytest.raises(ParameterError, match=r"two recordings are called one\.wav"):
         LabelTracks(tmp_path / "tracks", [Path("x/one.wav"), Path("y/one.wav")])

@@ -11,7 +11,8 @@ from filelock import FileLock
 
 from palm_cache.errors import OutputError, StoreError
 from palm_cache.store import atomic
-from palm_cache.store.atomic import GrowingFile, alone_in, keep_inputs, locked, named, replacing, write_errors
+from palm_cache.store.atomic import GrowingFile, alone_in, locked, named, replacing, write_errors
+from palm_cache.store.outputs import LABEL_TRACK, PREDICTIONS
 from palm_cache.store.places import folder, local, short
 
 
@@ -39,7 +40,7 @@ def test_a_write_error_says_where_why_and_what_to_do(tmp_path: Path, number: int
 def test_the_parameter_that_is_named_is_the_one_that_chose_the_file(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(OutputError, match="choose another folder with csv"):
-        GrowingFile(tmp_path / "taken" / "answers.csv", "csv")
+        GrowingFile(tmp_path / "taken" / "answers.csv", "csv", PREDICTIONS)
     with (
         pytest.raises(OutputError, match="choose another folder with parquet"),
         replacing(tmp_path / "taken" / "answers.parquet", "parquet"),
@@ -93,7 +94,9 @@ def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
     assert {file.name for file in tmp_path.iterdir() if file.suffix != ".lock"} == {name}
 
 
-@pytest.mark.parametrize("write", [replacing, lambda path, option: closing(GrowingFile(path, option))])
+@pytest.mark.parametrize(
+    "write", [replacing, lambda path, option: closing(GrowingFile(path, option, PREDICTIONS))]
+)
 @pytest.mark.parametrize("name", ["night.flac", "Rec 3.OGG", "a.m4a"])
 def test_no_recording_is_written_over(
     tmp_path: Path, name: str, write: Callable[[Path, str], AbstractContextManager[object]]
@@ -119,15 +122,31 @@ def test_what_has_no_name_cannot_be_written(path: str) -> None:
         named(Path(path))
 
 
-def test_an_input_is_known_by_any_name(tmp_path: Path) -> None:
-    recording = tmp_path / "0.wav"
-    recording.write_bytes(b"sound")
-    (tmp_path / "soft").symlink_to(recording)
-    (tmp_path / "hard").hardlink_to(recording)
-    for name in ("0.wav", "./0.wav", "soft", "hard"):
-        with pytest.raises(OutputError, match=r"csv .* is the input .*0\.wav; write to another file"):
-            keep_inputs([tmp_path / "other", tmp_path / name], [recording], "csv")
-    keep_inputs([tmp_path / "other"], [recording, tmp_path / "absent"], "csv")
+def test_a_file_is_replaced_if_it_is_empty_or_an_earlier_output_of_its_kind(tmp_path: Path) -> None:
+    file = tmp_path / "night.txt"
+    ours, hand_made = "0.000000\t1.500000\twren\t\n", "0.000000\t1.500000\twren\n"
+    for content in ("", ours):
+        file.write_text(content)
+        with replacing(file, "audacity", LABEL_TRACK) as temporary:
+            temporary.write_text(ours)
+        with closing(GrowingFile(file, "audacity", LABEL_TRACK)) as growing:
+            growing.write(ours)
+        assert file.read_text() == ours
+    for content in (hand_made, ours + hand_made, "wren\n", "x" * 100_000):
+        file.write_text(content)
+        (tmp_path / "link.txt").unlink(missing_ok=True)
+        (tmp_path / "link.txt").symlink_to(file)
+        for name in ("night.txt", "link.txt"):
+            place = tmp_path / name, "audacity", LABEL_TRACK
+            refused = f"{name}: is there already and is no label track .* with audacity, or remove it"
+            with (
+                pytest.raises(OutputError, match=refused),
+                replacing(*place),
+            ):
+                pass
+            with pytest.raises(OutputError, match=refused):
+                GrowingFile(*place)
+        assert file.read_text() == content
 
 
 def test_who_was_alone_leaves_nothing_behind(tmp_path: Path) -> None:

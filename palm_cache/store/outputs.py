@@ -1,0 +1,69 @@
+"""What commands write to files that users name, and how an earlier one is told from what must not be lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+BEGINNING_BYTES = 1 << 16
+"""Of a file that is there, so much is looked at, and of a line in it."""
+
+_PREDICTIONS = rb"path(,start,end)?,label,probability(,label_\d+,probability_\d+)*,error"
+"""The columns of a table of predictions."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputKind:
+    """A kind of file."""
+
+    noun: str
+    is_one: Callable[[Path], bool]
+    """Tell whether a file is one that palm-cache wrote; may raise ``OSError``."""
+
+
+def _begins(pattern: bytes) -> Callable[[Path], bool]:
+    expected = re.compile(pattern, re.DOTALL)
+
+    def is_one(file: Path) -> bool:
+        with file.open("rb") as content:
+            return expected.match(content.read(BEGINNING_BYTES)) is not None
+
+    return is_one
+
+
+def _has_lines(pattern: bytes) -> Callable[[Path], bool]:
+    expected = re.compile(pattern)
+
+    def is_one(file: Path) -> bool:
+        with file.open("rb") as content:
+            return all(map(expected.fullmatch, iter(lambda: content.readline(BEGINNING_BYTES), b"")))
+
+    return is_one
+
+
+def _is_parquet_of_predictions(file: Path) -> bool:
+    from pyarrow import parquet
+
+    try:
+        columns = ",".join(parquet.read_schema(file).names).encode()
+    except ValueError:  # ArrowInvalid: no Parquet
+        return False
+    return re.fullmatch(_PREDICTIONS, columns) is not None
+
+
+def _page(noun: str, command: str) -> OutputKind:
+    marker = re.escape(f'<meta name="generator" content="palm-cache {command}">'.encode())
+    return OutputKind(noun, _begins(rb"<!doctype html>.{0,99}" + marker))
+
+
+PREDICTIONS = OutputKind("table of predictions", _begins(_PREDICTIONS + rb"\r?\n"))
+PARQUET = OutputKind("table of predictions in Parquet", _is_parquet_of_predictions)
+FOUND = OutputKind("table of a search", _begins(rb"score,dataset,row,path,start,end,label,note\r?\n"))
+MAP_PAGE, FOUND_PAGE = _page("map", "explore"), _page("page of a search", "search")
+# Audacity reads nothing behind a third tab and writes none: a track that it has saved is a user's.
+LABEL_TRACK = OutputKind("label track", _has_lines(rb"\d+\.\d{6}\t\d+\.\d{6}\t[^\t\n]+\t\n"))
+SHARED_HEAD = OutputKind("exported head", _begins(rb'.{8}\{"__metadata__":\{"card":"'))
+GRAPH = OutputKind("exported graph", _begins(rb".{2}\x12\x0apalm-cache"))
+CARD = OutputKind("card of a head", _begins(rb'\{\s*"format": "\w+",\s*"format_version": \d+,\s*"head": '))
