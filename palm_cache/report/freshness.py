@@ -1,7 +1,9 @@
-"""Whether scores are of the features that are there now: the store may have changed since."""
+"""Whether scores are of the features that are there now: the store may have changed since, or be gone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -9,46 +11,64 @@ import pandas as pd
 from palm_cache.errors import PalmCacheError
 from palm_cache.report.content import Section
 from palm_cache.report.evidence import Place
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import opened_heads
 from palm_cache.store.join import joined_hash
 from palm_cache.store.layout import heads_path
-from palm_cache.store.root import StoreRoot
+
+OUT_OF_DATE, UNKNOWN = "out of date", "perhaps out of date"
 
 
-def stale_places(scores: pd.DataFrame, heads: Path) -> dict[Place, str]:
-    """Find the datasets and encoders whose scores are of an earlier state of their store.
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What is known now of the features behind the scores of a dataset and encoder."""
+
+    store: FeatureStore | None = None
+    """The store, of joined ones the first; ``None`` where the scores are not known to be of it."""
+    mark: str = ""
+    """:data:`OUT_OF_DATE`, :data:`UNKNOWN`, or "" where nothing speaks against the scores."""
+    note: str = ""
+    """What is the matter, and what to do; "" with no mark."""
+
+
+def look_behind(scores: pd.DataFrame, heads: Path) -> dict[Place, Behind]:
+    """Find the features behind the scores of every dataset and encoder.
 
     What is compared is the digest of the features that the heads were fitted on, which heads files record,
-    with that of the store that lies there now. Where either is gone, nothing can be said.
+    with that of the store that lies there now. Where the heads are gone, nothing is known of either.
 
     Parameters
     ----------
     heads : Path
         The folder below which heads lie.
-
-    Returns
-    -------
-    dict of str
-        What is the matter, and what to do.
     """
-    stale: dict[Place, str] = {}
-    for dataset, encoder in sorted(set(zip(scores["dataset"], scores["encoder"], strict=True))):
-        try:
-            with opened_heads(heads_path(heads, dataset, encoder)) as opened:
-                stores = opened.stores()
-                headers = [StoreRoot(store).header for store in stores]
-                changed = opened.digests() - {joined_hash([header.digest for header in headers])}
-                again = opened.fit_command()
-        except PalmCacheError:
-            continue
-        if changed:
-            stale[dataset, encoder] = (
-                f"{dataset}, {encoder}: {' and '.join(map(str, stores))} changed after these heads were "
-                f"fitted: the scores are of what was there before. Fit and score again with: {again}"
-            )
-    return stale
+    places = sorted(set(zip(scores["dataset"], scores["encoder"], strict=True)))
+    return {place: _behind(place, heads) for place in places}
 
 
-def stale_section(stale: dict[Place, str]) -> Section | None:
-    """Return the section of the report that says which scores are stale, ``None`` where none is."""
-    return Section("Scores that are out of date", tuple(stale.values())) if stale else None
+def _behind(place: Place, heads: Path) -> Behind:
+    try:
+        with opened_heads(heads_path(heads, *place)) as opened:
+            stores, digests, again = opened.stores(), opened.digests(), opened.fit_command()
+    except PalmCacheError:
+        return Behind()
+    try:
+        there = [FeatureStore(store) for store in stores]
+    except PalmCacheError as error:
+        said = f"{', '.join(place)}: nothing tells whether these scores are current: {error}"
+        return Behind(mark=UNKNOWN, note=said)
+    if digests == {joined_hash([store.header.digest for store in there])}:
+        return Behind(there[0])
+    said = (
+        f"{', '.join(place)}: {' and '.join(map(str, stores))} changed after these heads were "
+        f"fitted: the scores are of what was there before. Fit and score again with: {again}"
+    )
+    return Behind(mark=OUT_OF_DATE, note=said)
+
+
+def stale_sections(behind: Mapping[Place, Behind]) -> list[Section]:
+    """Return the sections of the report that say which scores are out of date, and which may be."""
+    marked = {
+        mark: tuple(one.note for one in behind.values() if one.mark == mark) for mark in (OUT_OF_DATE, UNKNOWN)
+    }
+    return [Section(f"Scores that are {mark}", notes) for mark, notes in marked.items() if notes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from palm_cache.report.evidence import (
     reference_head,
 )
 from palm_cache.report.figures import accuracy_by_head
-from palm_cache.report.freshness import stale_places, stale_section
+from palm_cache.report.freshness import Behind, look_behind, stale_sections
 from palm_cache.report.inside import inside
 from palm_cache.report.means import count_shots, percent, span, summarise
 from palm_cache.report.render import as_markdown, as_page
@@ -63,7 +63,7 @@ class Report(NamedTuple):
     verdict: str
     """Which head is ahead, in one sentence."""
     notes: tuple[str, ...]
-    """Which scores are of an earlier state of their store."""
+    """Which scores are of an earlier state of their store, or may be."""
 
 
 def write_report(out: Path, *, against: str | None = None, heads: Path | None = None) -> Report:
@@ -108,11 +108,12 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
         made_with = command_line("evaluate", heads=heads, out=out)
         missing.append(f"predictions.h5 (make it with: {made_with})")
     reference = reference_head(kinds, against)
-    stale = stale_places(scores, heads or out)
-    first_of_all = (stale_section(stale), which_head(scores, kinds))
+    behind = look_behind(every, heads or out)
+    which = which_head(scores, kinds)
     sections = [
-        *(section for section in first_of_all if section),
-        _results(summary, kinds, bool(split.all()), stale),
+        *stale_sections(behind),
+        *([which] if which else []),
+        _results(summary, kinds, bool(split.all()), behind),
         *_beside_the_paper(scores),
     ]
     novel = base_novel_section(every)
@@ -133,14 +134,15 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     first = verdict(scores, kinds)
     _write(folder / "report.md", as_markdown(first, sections))
     _write(folder / "index.html", as_page(first, sections))
-    return Report(folder / "index.html", summary, first, tuple(stale.values()))
+    notes = tuple(one.note for one in behind.values() if one.note)
+    return Report(folder / "index.html", summary, first, notes)
 
 
 def _results(
     summary: pd.DataFrame,
     kinds: Mapping[Place, list[HeadRuns]],
     base_alone: bool,
-    stale: Collection[Place],
+    behind: Mapping[Place, Behind],
 ) -> Section:
     """Show a table per dataset and encoder: narrow enough for a phone, and never two encoders as one."""
     tables, marked = [], False
@@ -165,7 +167,8 @@ def _results(
             marked = marked or (kind is not None and kind.one_seed)
         interval = [f"{100 * LEVEL:.0f} % interval"] if of_place else []
         headings = ("head", "shots", "accuracy %", *interval, "macro F1 %", "folds", "seeds", "parameters")
-        caption = ", ".join(place) + " (out of date)" * (place in stale)
+        mark = behind[place].mark
+        caption = ", ".join(place) + (f" ({mark})" if mark else "")
         tables.append(Table(headings, tuple(cells), caption))
     notes = [*([_BASE_ALONE] if base_alone else []), _READING]
     notes += [*([HOW] if kinds else []), *([ONE_SEED] if marked else [])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +146,18 @@ def test_a_report_says_which_scores_are_out_of_date_and_what_to_do() -> None:
     succeed(*shlex.split(told[told.rindex("palm-cache ") :])[1:])
     assert "note: " not in succeed("report", "--out", OUT).stderr
     assert "out of date" not in Path(OUT, "report", "report.md").read_text()
+
+
+def test_a_report_says_where_a_store_is_gone_that_nothing_tells_whether_its_scores_are_current() -> None:
+    succeed(*FIT, "--store", STORE)
+    change_store()
+    shutil.rmtree(STORE)
+    told = succeed("report", "--out", OUT).stderr
+    assert "note: clusters, mini: nothing tells whether these scores are current" in told
+    assert f"{STORE}: no feature store here; make it with: palm-cache extract" in told
+    text = Path(OUT, "report", "report.md").read_text()
+    assert "## Scores that are perhaps out of date" in text
+    assert "clusters, mini (perhaps out of date)" in text
 
 
 def test_scores_of_joined_features_are_out_of_date_when_one_store_changed() -> None:
