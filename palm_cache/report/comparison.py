@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import cast
 
@@ -10,6 +11,7 @@ import pandas as pd
 from palm_cache.errors import counted
 from palm_cache.report import published
 from palm_cache.report.content import Section, Table
+from palm_cache.report.identity import paper_name
 from palm_cache.report.means import percent, span
 from palm_cache.store.atomic import parse_json
 from palm_cache.types.runs import Training
@@ -24,20 +26,33 @@ Match = tuple[pd.DataFrame, dict[tuple[str, str], str]]
 """Our runs of published folds and seeds, and what is missing by (dataset, head)."""
 
 
-def compare_with_paper(scores: pd.DataFrame, encoder: str) -> Section | None:
+def compare_with_paper(
+    scores: pd.DataFrame, encoder: str, unlike: Mapping[str, str] | None = None
+) -> Section | None:
     """Set the scores of one encoder at the paper's 16 shots beside the published ones.
 
     A difference is given where every published run has its counterpart: the same fold with as many test
     clips, the same seed, trained as in the paper. Our further seeds stay out; what is missing is said.
 
+    Parameters
+    ----------
+    unlike : mapping, optional
+        Datasets that are called like the paper's and are not known to be them, and why: they are left out.
+
     Returns
     -------
     Section or None
-        ``None`` where no dataset or no head is the paper's.
+        ``None`` where no dataset is called like one of the paper's.
     """
-    ours = _paper_runs(scores)
+    unlike = unlike or {}
+    title = f"Beside the paper: {encoder}"
+    left_out = [
+        f"{name} is called like a dataset of the paper and left out here: {why}."
+        for name, why in unlike.items()
+    ]
+    ours = _paper_runs(scores[~scores["dataset"].isin(unlike)])
     if ours.empty:
-        return None
+        return Section(title, tuple(left_out)) if left_out else None
     match = _matched(ours)
     blocks: list[str | Table] = [
         HONEST,
@@ -51,13 +66,12 @@ def compare_with_paper(scores: pd.DataFrame, encoder: str) -> Section | None:
     absent = [name for name in published.names() if name not in set(ours["dataset"])]
     if absent:
         blocks.append(f"Not among these scores: {', '.join(absent)}.")
-    return Section(f"Beside the paper: {encoder}", tuple(blocks))
+    return Section(title, (*blocks, *left_out))
 
 
 def _paper_runs(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the runs on the paper's datasets with its number of shots, under the paper's spelling."""
-    spelling = {name.lower(): name for name in published.names()}
-    spelled = scores.assign(dataset=scores["dataset"].str.lower().map(spelling)).dropna(subset=["dataset"])
+    spelled = scores.assign(dataset=scores["dataset"].map(paper_name)).dropna(subset=["dataset"])
     return spelled[spelled["shots"].isin([0, published.SHOTS])]
 
 

@@ -69,6 +69,7 @@ def _behind(place: Place, heads: Path) -> Behind:
 def stale_sections(behind: Mapping[Place, Behind]) -> list[Section]:
     """Return the sections of the report that say which scores are out of date, and which may be."""
     marked = {
-        mark: tuple(one.note for one in behind.values() if one.mark == mark) for mark in (OUT_OF_DATE, UNKNOWN)
+        mark: tuple(one.note for one in behind.values() if one.mark == mark)
+        for mark in (OUT_OF_DATE, UNKNOWN)
     }
     return [Section(f"Scores that are {mark}", notes) for mark, notes in marked.items() if notes]

@@ -27,6 +27,7 @@ from palm_cache.report.evidence import (
 )
 from palm_cache.report.figures import accuracy_by_head
 from palm_cache.report.freshness import Behind, look_behind, stale_sections
+from palm_cache.report.identity import paper_name, unlike_published
 from palm_cache.report.inside import inside
 from palm_cache.report.means import count_shots, percent, span, summarise
 from palm_cache.report.render import as_markdown, as_page
@@ -114,7 +115,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
         *stale_sections(behind),
         *([which] if which else []),
         _results(summary, kinds, bool(split.all()), behind),
-        *_beside_the_paper(scores),
+        *_beside_the_paper(scores, behind),
     ]
     novel = base_novel_section(every)
     sections += [novel] if novel else []
@@ -182,10 +183,15 @@ def _interval(kind: HeadRuns | None) -> str:
     return f"{percent(interval.low)} to {percent(interval.high)}" + "*" * kind.one_seed
 
 
-def _beside_the_paper(scores: pd.DataFrame) -> list[Section]:
+def _beside_the_paper(scores: pd.DataFrame, behind: Mapping[Place, Behind]) -> list[Section]:
     """One section per encoder: two encoders are never averaged."""
-    compared = [compare_with_paper(runs, str(encoder)) for encoder, runs in scores.groupby("encoder")]
-    return [section for section in compared if section is not None]
+    sections = []
+    for encoder, runs in scores.groupby("encoder"):
+        named = sorted(filter(paper_name, runs["dataset"].unique()))
+        whys = {name: unlike_published(name, behind[name, str(encoder)].store) for name in named}
+        unlike = {name: why for name, why in whys.items() if why}
+        sections.append(compare_with_paper(runs, str(encoder), unlike))
+    return [section for section in sections if section is not None]
 
 
 def _prompts(prompts: pd.DataFrame) -> Section:

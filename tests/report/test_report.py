@@ -17,6 +17,7 @@ from chromium import Browser
 from palm_cache.adaptation.heads import CLASSES
 from palm_cache.errors import DataError, StoreError, UnknownNameError
 from palm_cache.report import published
+from palm_cache.report.comparison import compare_with_paper
 from palm_cache.report.figures import (
     MOST_STYLED,
     STYLED,
@@ -26,7 +27,7 @@ from palm_cache.report.figures import (
     styles,
 )
 from palm_cache.report.means import below_zero_shot, format_rows, summarise
-from palm_cache.report.render import markdown_table
+from palm_cache.report.render import as_markdown, markdown_table
 from palm_cache.report.write import write_report
 from palm_cache.store.scores import COLUMNS, RunPrediction, write_predictions, write_scores
 from palm_cache.types.runs import ALL_SHOTS
@@ -175,15 +176,6 @@ def test_predictions_add_intervals_comparisons_recall_and_confusion(tmp_path: Pa
     assert "predictions.h5 (make" not in text
 
 
-def test_two_encoders_are_never_averaged(tmp_path: Path) -> None:
-    both = pd.concat([scores_table("ESC50"), scores_table("ESC50").assign(encoder="other", accuracy=0.1)])
-    write_scores(tmp_path / "scores.csv", both)
-    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
-    for encoder, ours in (("mini", "84.00"), ("other", "10.00")):
-        section = text.split(f"## Beside the paper: {encoder}")[1].split("\n## ")[0]
-        assert f"| ESC50 | palm | {ours} | 95.93 | - | folds 3, 4, 5 |" in section
-
-
 def published_as_scores() -> pd.DataFrame:
     """The paper's own logged results as if they were ours."""
     results = published.results()
@@ -201,9 +193,15 @@ def published_as_scores() -> pd.DataFrame:
     )
 
 
-def test_the_published_results_give_the_papers_averages(tmp_path: Path) -> None:
-    write_scores(tmp_path / "scores.csv", published_as_scores())
-    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+def beside(scores: pd.DataFrame) -> str:
+    """Return what a report says of scores beside the paper's, all datasets being the published ones."""
+    section = compare_with_paper(scores, "pengi-base")
+    assert section
+    return as_markdown("", [section])
+
+
+def test_the_published_results_give_the_papers_averages() -> None:
+    text = beside(published_as_scores())
     averages = (("zero-shot", "39.69"), ("coop", "71.14"), ("cocoop", "73.47"), ("palm", "76.58"))
     for head, average in averages:
         assert f"| average of 11 | {head} | {average} | {average} | +0.00 |  |" in text
@@ -214,17 +212,16 @@ def test_the_published_results_give_the_papers_averages(tmp_path: Path) -> None:
     assert "Not among these scores" not in text
 
 
-def test_only_datasets_that_both_have_are_averaged(tmp_path: Path) -> None:
+def test_only_datasets_that_both_have_are_averaged() -> None:
     scores = published_as_scores()
     some = scores[scores["dataset"].isin(["ESC50", "SESA"])]
-    write_scores(tmp_path / "scores.csv", pd.concat([some, scores_table()]))
-    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    text = beside(pd.concat([some, scores_table()]))
     mean = f"{(95.93333 + 89.52333) / 2:.2f}"
     assert f"| average of 2 | palm | {mean} | {mean} | +0.00 |  |" in text
     assert "Not among these scores: Beijing-Opera, CREMA-D" in text
 
 
-def test_only_published_folds_and_seeds_are_compared_and_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_only_published_folds_and_seeds_are_compared_and_what_is_missing_is_said() -> None:
     ours = published_as_scores()
     palm = ours[(ours["head"] == "palm") & ours["dataset"].isin(["ESC50", "SESA", "RAVDESS", "VocalSound"])]
     further = palm.assign(seed=palm["seed"] + 3, accuracy=0.0)  # seeds that the paper has not
@@ -233,8 +230,7 @@ def test_only_published_folds_and_seeds_are_compared_and_what_is_missing_is_said
     )
     lost |= (palm["dataset"] == "ESC50") & (palm["fold"] == 4) & (palm["seed"] == 1)
     fewer = palm["n_test"].where(palm["dataset"] != "RAVDESS", 490)
-    write_scores(tmp_path / "scores.csv", pd.concat([palm.assign(n_test=fewer)[~lost], further]))
-    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    text = beside(pd.concat([palm.assign(n_test=fewer)[~lost], further]))
     rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if " | palm | " in line}
     assert "| +0.00 |  |" in rows["VocalSound"]
     assert rows["SESA"].endswith("| - | seeds 1, 2 |")
@@ -244,23 +240,21 @@ def test_only_published_folds_and_seeds_are_compared_and_what_is_missing_is_said
     assert rows["average of 4"].endswith("| - | see its datasets |")
 
 
-def test_runs_that_were_trained_otherwise_are_not_held_against_the_paper(tmp_path: Path) -> None:
+def test_runs_that_were_trained_otherwise_are_not_held_against_the_paper() -> None:
     ours = published_as_scores()
     settings = {
         "palm": json.dumps({"epochs": 50, "lr": 0.01}),
         "coop": json.dumps({"epochs": 50, "lr": 0.05}),
     }
     ours = ours.assign(hyperparameters=ours["head"].map(settings).fillna("{}"))
-    write_scores(tmp_path / "scores.csv", ours[ours["dataset"] == "SESA"])
-    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    text = beside(ours[ours["dataset"] == "SESA"])
     assert "| SESA | palm | 89.52 | 89.52 | - | the paper's training: lr 0.01 instead of 0.05 |" in text
     assert re.search(r"\| SESA \| coop \| .* \| \+0.00 \|  \|", text)
 
 
-def test_what_later_papers_report_is_marked_by_its_source(tmp_path: Path) -> None:
+def test_what_later_papers_report_is_marked_by_its_source() -> None:
     ours = published_as_scores()
-    write_scores(tmp_path / "scores.csv", ours.assign(head=ours["head"].replace("coop", "proker")))
-    text = (write_report(tmp_path)[0].parent / "report.md").read_text(encoding="utf-8")
+    text = beside(ours.assign(head=ours["head"].replace("coop", "proker")))
     (muka,) = (line for line in text.splitlines() if line.startswith("| SESA | MUKA |"))
     assert "| 90.16 | - |" in muka
     assert muka.endswith("arXiv:2602.14127 (as reported by a digest, unverified) |")

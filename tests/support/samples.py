@@ -128,7 +128,7 @@ def write_palm_folder(
     return root
 
 
-def write_sample(path: Path, features: Features, hashes: Sequence[str] = ()) -> Path:
+def write_sample(path: Path, features: Features, hashes: Sequence[str] = (), source: str = "") -> Path:
     """Write features as a complete feature store; content hashes follow from the rows if none are given."""
     hashes = hashes or [f"{row + 1:064x}" for row in range(len(features.labels))]
     n_clips, n_views, dim = features.audio.shape
@@ -146,7 +146,7 @@ def write_sample(path: Path, features: Features, hashes: Sequence[str] = ()) -> 
         format_version=FORMAT_VERSION,
         id="",
         dataset=features.dataset,
-        source="",
+        source=source,
         encoder=features.encoder,
         recipe={"encoder": "mini", "precision": "fp32"},
         fingerprint=features.fingerprint,

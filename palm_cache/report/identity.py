@@ -1,0 +1,48 @@
+"""Whether a dataset that is called like one of the paper's is that dataset, by what its store says."""
+
+from __future__ import annotations
+
+from palm_cache.errors import StoreError, counted
+from palm_cache.extraction.datasets.registry import default_root, find_card, present_root, source_of
+from palm_cache.report import published
+from palm_cache.store.features import FeatureStore
+
+
+def paper_name(dataset: str) -> str | None:
+    """Return the paper's spelling of a dataset's name, ``None`` where it has none of that name."""
+    return {name.lower(): name for name in published.names()}.get(dataset.lower())
+
+
+def unlike_published(dataset: str, store: FeatureStore | None) -> str:
+    """Say why a dataset is not known to be the published one of its name; "" where it is.
+
+    Anybody's folder may bear the name, with the same classes and as many clips: so only what lies where the
+    published one is looked for is known to be it.
+
+    Parameters
+    ----------
+    store : FeatureStore or None
+        What its scores are of; ``None`` where that is not known.
+    """
+    card = find_card(dataset)
+    if card is None or paper_name(dataset) is None:
+        return "the paper has no dataset of this name"
+    if store is None:
+        return "the features that its scores are of are not there"
+    header, root = store.header, present_root(card) or default_root(card)
+    if header.source != source_of(root):
+        return f"it was read from {header.source or 'a place that is not known'}, not from {root}"
+    if header.class_names != card.class_names:
+        classes = counted(len(header.class_names), "class", "classes")
+        return f"its {classes} are not the {card.n_classes} published ones"
+    try:
+        tested = tuple(test for _, test in store.fold_sizes())
+    except StoreError as error:
+        return str(error)
+    if tested in (card.test_clips, card.published_test_clips):
+        return ""
+    return f"its folds test {_listed(tested)} clips, the published ones {_listed(card.test_clips)}"
+
+
+def _listed(counts: tuple[int, ...]) -> str:
+    return ", ".join(f"{count:,}" for count in counts) or "no"
