@@ -7,7 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from palm_cache.errors import StoreError, did_you_mean
-from palm_cache.extraction.datasets.registry import dataset_name, find_card, home_of, namesake, source_of
+from palm_cache.extraction.datasets.registry import (
+    dataset_name,
+    default_root,
+    find_card,
+    home_of,
+    namesake,
+    present_root,
+    source_of,
+)
 from palm_cache.params import Params
 from palm_cache.store.find import dataset_folder, source_of_stores
 from palm_cache.store.layout import command_line, extract_command, slug, store_path, stores_present
@@ -95,11 +103,14 @@ def _of_encoder(
 
 
 def _other_one(features: Place, name: str, dataset: str) -> str:
-    """Say which dataset a word does not mean, though it is called so; "" where there is none."""
-    plain = Path(dataset).name
-    if name == plain or not (other := source_of_stores(features, plain)):
-        return namesake(dataset)
-    return f"{dataset} has its stores in {features / name}; those in {features / plain} are of {other}"
+    """Say which dataset a word does not mean, or what it stands for here; "" where that is plain."""
+    plain, card = Path(dataset).name, find_card(dataset)
+    if name != plain and (other := source_of_stores(features, plain)):
+        return f"{dataset} has its stores in {features / name}; those in {features / plain} are of {other}"
+    source = source_of_stores(features, name) if card is not None else ""
+    if card is not None and source not in ("", source_of(present_root(card) or default_root(card))):
+        return f"{dataset} is the known dataset {card.name}; the stores in {features / name} are of {source}"
+    return namesake(dataset)
 
 
 def _of_other_encoders(store: Place) -> str:
@@ -118,13 +129,26 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
     ----------
     results : Path, optional
         Where heads lie; by default only stores count.
+
+    Raises
+    ------
+    StoreError
+        If it is a known one, and the stores of its name are of the folder here that is called so.
     """
     folder, card = Path(dataset), find_card(dataset)
     with reaching(features):
         folders = [features] if results is None else [features, results]
         if card is not None:  # its store may be of a copy elsewhere: extract --root
             home = dataset_folder(features, card.name, home_of(card))
-            return home if any((parent / home).is_dir() for parent in folders) else card.name
+            if any((parent / home).is_dir() for parent in folders):
+                return home
+            said = namesake(dataset)
+            if said and source_of_stores(features, card.name) == source_of(folder):
+                raise StoreError(
+                    f"{said}, and the stores in {features / card.name} are of it; those of the known one are "
+                    f"made with: {extract_command(card.name, None, features)}"
+                )
+            return card.name
         plain = folder.name == dataset and not folder.is_dir()
         if plain and any((parent / dataset).is_dir() for parent in folders):
             return dataset

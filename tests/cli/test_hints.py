@@ -238,6 +238,25 @@ def test_a_known_dataset_leaves_the_store_of_a_folder_of_its_name_alone(
     assert f"50 clips -> {store} (0 embedded now" in succeed("extract", "--dataset", "demo").stdout
 
 
+def test_the_store_of_a_folder_of_ones_own_never_stands_in_for_a_known_dataset(project: Path) -> None:
+    shutil.copytree("own/Tones", "demo")
+    succeed("extract", "--dataset", "./demo")
+    quick = ("--head", "prototype", "--shots", "1", "--seeds", "0")
+    succeed("fit", "--dataset", "./demo", *quick)
+    not_made = "the folder of that name here is ./demo, and the stores in data/features/demo are of it; those"
+    for words in (("fit", *quick), ("evaluate",), ("prompts",), ("heads",)):
+        told = fail(*words, "--dataset", "demo")
+        assert not_made in told
+        assert told.endswith("made with: palm-cache extract --dataset demo")
+    # A copy of a known dataset elsewhere is the known one, for all that is known: it is told where it was.
+    shutil.rmtree("demo")
+    succeed("synthesise", "--clips-per-class", "5")
+    Path("data/raw/demo").rename("copy")
+    succeed("extract", "--dataset", "demo", "--root", "copy")
+    told = succeed("fit", "--dataset", "demo", *quick).stderr
+    assert f"note: demo is the known dataset demo; the stores in data/features/demo are of {project}/copy" in told
+
+
 def test_a_table_with_its_audio_elsewhere_is_not_taken_for_the_folder_of_audio(project: Path) -> None:
     shutil.copy("own/Tones/train.csv", "labels.csv")
     succeed("extract", "--dataset", "labels.csv", "--root", "own/Tones/audios")
