@@ -44,7 +44,7 @@ class Kind:
             for depth in range(DEPTH)
             for pattern in self.patterns
             for path in folder.glob("*/" * depth + pattern)
-            if not path.name.startswith(".")
+            if not path.name.startswith(".") and self._is_one(path)
         }
         return sorted(found)
 
@@ -58,7 +58,9 @@ class Kind:
         return []
 
     def _is_one(self, path: Path) -> bool:
-        return any(path.match(pattern) for pattern in self.patterns)
+        """Tell whether a place is called like one and, if it is a folder, holds what a store does."""
+        named = any(path.match(pattern) for pattern in self.patterns)
+        return named and (not path.is_dir() or (path / STORE_ROOT).is_file())
 
 
 STORE = Kind("feature store", (f"*{STORE_ENDING}",), Path(FEATURES))
@@ -129,7 +131,8 @@ def _absence(path: Place, wanted: Kind, remedy: str) -> str:
     """Say that something is not there, what is instead, and what to do."""
     with suppress(OSError):  # a folder that may not be looked into
         if isinstance(path, Path):
-            hint = did_you_mean(wanted.meant(path))
+            meant = [other for other in wanted.meant(path) if other.absolute() != path.absolute()]
+            hint = did_you_mean(meant)
             if hint and path.name.endswith(STORE_ENDING) and not path.exists():
                 hint = f"{hint} If not, {remedy}"
             return f"{path}: {_instead(path, wanted)}; {hint or remedy}"

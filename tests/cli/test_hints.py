@@ -13,6 +13,7 @@ from command_line import all_commands, call, fail, misuse, run_and_name_heavy_mo
 from samples import make_features, write_palm_folder, write_sample
 
 import palm_cache
+from palm_cache.store.root import UNFINISHED_MARK
 
 STORE = "data/features/Tones/mini.zarr"
 OTHER = "data/features/Other/mini.zarr"
@@ -55,6 +56,20 @@ def test_a_store_that_is_none_is_told_with_those_that_are_meant(project: Path, g
     (project / "new").mkdir()
     for words in (("search", given, "--row", "0"), ("store", "info", given), ("fit", "--store", given)):
         assert told in fail(*words), words
+
+
+@pytest.mark.parametrize("given", ["data/features/x.zarr", "./data/features/x.zarr"])
+def test_nobody_is_asked_whether_what_was_given_was_meant(project: Path, given: str) -> None:
+    Path(given).mkdir()
+    told = fail("store", "info", given)
+    assert f"{Path(given)}: a folder, no feature store; make it with: palm-cache extract" in told
+    assert "x.zarr" not in fail("store", "info", "data")
+
+
+def test_a_store_that_was_never_finished_is_not_told_with_itself(project: Path) -> None:
+    root = Path(OTHER, "zarr.json")
+    root.write_text(json.dumps({**json.loads(root.read_text()), UNFINISHED_MARK: True}))
+    assert f"did you mean {OTHER}" not in fail("store", "info", OTHER)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +269,10 @@ def test_the_store_of_a_folder_of_ones_own_never_stands_in_for_a_known_dataset(p
     Path("data/raw/demo").rename("copy")
     succeed("extract", "--dataset", "demo", "--root", "copy")
     told = succeed("fit", "--dataset", "demo", *quick).stderr
-    assert f"note: demo is the known dataset demo; the stores in data/features/demo are of {project}/copy" in told
+    assert (
+        f"note: demo is the known dataset demo; the stores in data/features/demo are of {project}/copy"
+        in told
+    )
 
 
 def test_a_table_with_its_audio_elsewhere_is_not_taken_for_the_folder_of_audio(project: Path) -> None:
