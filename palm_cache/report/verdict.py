@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from palm_cache.report.evidence import HeadRuns, Place
@@ -14,9 +15,12 @@ from palm_cache.report.which_head import datasets_of_all_heads, of_all, on_all_d
 _MAX_NAMED = 3
 """Heads, or datasets, that a sentence can name."""
 
+_SAME = 1e-9
+"""Means of accuracies that differ by less are the same: what is between them is rounding."""
+
 
 def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
-    """Say which head is ahead at the largest number of shots, and how sure that is.
+    """Say which head is ahead at the largest number of shots, and how sure that is, or which are level.
 
     The head that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted
     as one of those between any two (Holm). Of several encoders the one speaks that has most datasets, then
@@ -43,8 +47,28 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     beyond = _beyond(others[others["mean"] > best["mean"]])
     if len(means) == 1:
         return f"{head} reaches {mean} {where}{beyond}."
+    level = means[np.isclose(means["mean"], best["mean"], rtol=0, atol=_SAME)]
+    if len(level) > 1:
+        return (
+            f"{_tie(level, len(means))} {where} with {100 * best['mean']:.1f} % each{_single(level)}{beyond}."
+        )
     sureness = _sureness(of_datasets, means, " there" if len(others) else "")
     return f"{head} is ahead {where} with {mean}, {sureness}{beyond}."
+
+
+def _tie(level: pd.DataFrame, n_heads: int) -> str:
+    """Name the heads that have the highest mean, which several have."""
+    heads = [str(head) for head in level.index.unique("head")]
+    if len(heads) == n_heads and n_heads > _MAX_NAMED:
+        return f"all {n_heads} heads are level"
+    return f"{_listed(heads)} are level{'' if len(heads) == n_heads else ' and ahead'}"
+
+
+def _single(level: pd.DataFrame) -> str:
+    """Say in brackets which of the heads with the highest mean have one draw and start alone."""
+    seeded = level[(level["seeds"] == 1) & (level.index.get_level_values("shots") > 0)]
+    heads = [str(head) for head in seeded.index.unique("head")]
+    return f" (a single seed of {_listed(heads)})" if heads else ""
 
 
 def _means(runs: pd.DataFrame) -> tuple[list[str], pd.DataFrame, pd.DataFrame]:

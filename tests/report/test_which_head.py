@@ -132,6 +132,17 @@ def test_the_verdict_is_one_sentence() -> None:
     )
 
 
+def test_heads_with_the_same_mean_are_level_and_none_is_ahead() -> None:
+    scores, predictions = study()
+    kinds = by_kind(predictions, scores)
+    where = "on birds and demo with mini at 4 shots with 100.0 % each"
+    level = scores.assign(accuracy=scores["accuracy"].where(scores["head"] == "zero-shot", 1.0))
+    assert verdict(level, kinds) == f"palm and proker are level and ahead {where}."
+    assert verdict(scores.assign(accuracy=1.0), kinds) == f"palm, proker and zero-shot are level {where}."
+    one = level[(level["head"] != "palm") | (level["seed"] == 0)]
+    assert verdict(one, {}) == f"palm and proker are level and ahead {where} (a single seed of palm)."
+
+
 def test_one_seed_makes_nothing_sure() -> None:
     scores, predictions = study(seeds=(7,))
     assert "only predictions of several seeds can tell" in verdict(scores, by_kind(predictions, scores))
