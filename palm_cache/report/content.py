@@ -22,6 +22,8 @@ class Figure:
     """File name without ending."""
     caption: str
     svg: str
+    lacking: frozenset[str] = frozenset()
+    """Letters in it that no font here has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from scipy.optimize import isotonic_regression
 
 from palm_cache.errors import visible
 from palm_cache.report.content import Figure
+from palm_cache.report.fonts import fonts_with
 from palm_cache.types.runs import ALL_SHOTS, spell_shots
 
 if TYPE_CHECKING:
@@ -276,14 +278,23 @@ def confusion_matrix(name: str, caption: str, counts: NDArray[np.int64], classes
 def _figure(
     name: str, caption: str, draw: Callable[[Axes], None], inches: float, height: float = 3.6
 ) -> Figure:
-    """Draw on axes of their own and return the graphic as SVG."""
+    """Draw on axes of their own and return the graphic as SVG, in fonts that have its letters."""
+    svg = _drawn(draw, inches, height, ())
+    families, lacking = fonts_with(frozenset(letter for letter in svg if not letter.isascii()))
+    if families:
+        svg = _drawn(draw, inches, height, families)
+    return Figure(name, caption, svg, lacking)
+
+
+def _drawn(draw: Callable[[Axes], None], inches: float, height: float, families: Sequence[str]) -> str:
     # A figure of its own and no pyplot: nothing global is opened that must be closed.
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({**_STYLE, "font.family": ["sans-serif", *families]}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # which letters those are, a note says
         figure = canvas.Figure(figsize=(inches, height), layout="constrained")
         draw(figure.subplots())
         svg = io.StringIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
-    return Figure(name, caption, svg.getvalue())
+    return svg.getvalue()
 
 
 def _short(name: str) -> str:

@@ -26,6 +26,7 @@ from palm_cache.report.evidence import (
     reference_head,
 )
 from palm_cache.report.figures import accuracy_by_head
+from palm_cache.report.fonts import lacking_note
 from palm_cache.report.freshness import Behind, look_behind, stale_sections
 from palm_cache.report.identity import paper_name, unlike_published
 from palm_cache.report.inside import inside
@@ -64,7 +65,7 @@ class Report(NamedTuple):
     verdict: str
     """Which head is ahead, in one sentence."""
     notes: tuple[str, ...]
-    """Which scores are of an earlier state of their store, or may be."""
+    """Which scores are of an earlier state of their store, or may be; letters that figures lack."""
 
 
 def write_report(out: Path, *, against: str | None = None, heads: Path | None = None) -> Report:
@@ -128,15 +129,16 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     sections += [section] if section else []
     sections.append(_provenance(scores, out / "scores.csv", missing, _short_draws(scores, kinds)))
     folder = out / "report"
-    for section in sections:
-        for block in section.blocks:
-            if isinstance(block, Figure):
-                _write(folder / f"{block.name}.svg", block.svg)
+    figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
+    for figure in figures:
+        _write(folder / f"{figure.name}.svg", figure.svg)
     first = verdict(scores, kinds)
     _write(folder / "report.md", as_markdown(first, sections))
     _write(folder / "index.html", as_page(first, sections))
-    notes = tuple(one.note for one in behind.values() if one.note)
-    return Report(folder / "index.html", summary, first, notes)
+    notes = [one.note for one in behind.values() if one.note]
+    if lacking := frozenset().union(*(figure.lacking for figure in figures)):
+        notes.append(lacking_note(lacking))
+    return Report(folder / "index.html", summary, first, tuple(notes))
 
 
 def _results(
