@@ -117,7 +117,8 @@ def fit_store(
         views=header.views,
         outdated=partial(is_outdated, dim=features.audio.shape[2]),
     )
-    return Fit(path, features, tuple(fitted), kept, (*notes, *opened.twins(), *dropped))
+    limited = [f"{store} {header.limited}"] if header.limited else []
+    return Fit(path, features, tuple(fitted), kept, (*limited, *notes, *opened.twins(), *dropped))
 
 
 def tower_to_score(

@@ -41,7 +41,8 @@ class FitResult:
     scores_with_earlier: pd.DataFrame
     """The same of this fit and of earlier ones on the same dataset and encoder."""
     notes: tuple[str, ...]
-    """Clips left out, classes with fewer clips than shots, heads that could not be calibrated."""
+    """Clips left out or not extracted, classes with fewer clips than shots, heads that could not be
+    calibrated."""
 
     def __repr__(self) -> str:
         """Return the means as a table, whole, and what should be known."""

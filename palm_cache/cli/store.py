@@ -53,7 +53,8 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
     )
     for key in shown:
         tell(f"  {key.replace('_', ' ')}: {header[key]}")
-    tell(f"  clips: {n_clips}")
+    limited = f" (it {opened.header.limited})" if opened.header.limited else ""
+    tell(f"  clips: {n_clips}{limited}")
     tell(f"  classes: {', '.join(header['class_names'])}")
     tell("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
     tell("  templates: " + ("; ".join(map(repr, header["templates"])) or "none; the encoder reads no text"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,13 +23,14 @@ from palm_cache.extraction.plan import Plan, StoreState, make_plan
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
 from palm_cache.extraction.run import ROUNDS, RunningExtraction
+from palm_cache.extraction.selection import first_clips, note_fewer
 from palm_cache.extraction.takeover import take_over
 from palm_cache.extraction.work import audio_cache
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.atomic import named
 from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.fingerprint import fingerprint, library_versions
-from palm_cache.store.header import FORMAT_VERSION, StoredRows, StoreHeader, twins
+from palm_cache.store.header import FORMAT_VERSION, LIMITS, StoredRows, StoreHeader, twins
 from palm_cache.store.places import folder
 from palm_cache.store.writing import claimed_files, write_store
 from palm_cache.types import ClipTable, Place, Progress, no_progress
@@ -108,7 +108,7 @@ class Extractor:
 
         Files that are not known by their state are read.
         """
-        table = self._limited(table)
+        table = first_clips(table, self.resources.limit)
         self.prompts.check_classes(table.dataset, table.class_names)
         present = StoreState.at(out)
         survey = self._survey(table, file_cache(cache))
@@ -151,7 +151,7 @@ class Extractor:
         OutputError
             If the store or the cache cannot be written.
         """
-        table = self._limited(table)
+        n_all, table = len(table.clips), first_clips(table, self.resources.limit)
         self.prompts.check_classes(table.dataset, table.class_names)
         present = StoreState.at(named(out))
         if present.store is None:
@@ -194,7 +194,8 @@ class Extractor:
             self._refuse_nothing(table, survey)
             rows = _rows(table, survey, errors)
             try:
-                notes += self._write(out, present, stale, table, rows, survey, audio, text)
+                header = self.header(table, rows, n_all)
+                notes += self._write(out, present, stale, table, header, rows, survey, audio, text)
                 break
             except UnknownContentError:  # what was damaged in the cache has been dropped: once more
                 if number == ROUNDS - 1:
@@ -218,19 +219,6 @@ class Extractor:
             f"{table.clips[row].file}: {reason}; is the disk there, and `root` right? Nothing was changed"
         )
 
-    def _limited(self, table: ClipTable) -> ClipTable:
-        """Take the first clips of every class only, for training and for testing, if asked to."""
-        if not self.resources.limit:
-            return table
-        test = set(table.folds[0].test.tolist()) if table.folds else set()
-        seen: Counter[object] = Counter()
-        rows = []
-        for row, label in enumerate(table.clips.labels):
-            seen[label, row in test] += 1
-            if seen[label, row in test] <= self.resources.limit:
-                rows.append(row)
-        return table.subset(rows)
-
     def _survey(self, table: ClipTable, files: Cache) -> KnownFiles:
         return KnownFiles.of(table.clips, files, self.resources.check == "stat")
 
@@ -247,16 +235,17 @@ class Extractor:
         present: StoreState,
         stale: str,
         table: ClipTable,
+        header: StoreHeader,
         rows: StoredRows,
         survey: KnownFiles,
         audio: Cache,
         text: NDArray[np.float32],
     ) -> list[str]:
         """Write the store, unless the one that is there is the same."""
-        header = self.header(table, rows)
+        fewer = note_fewer(present, header, table)
         why = self._why_write(present, header)
         if why is None:
-            return []
+            return fewer
 
         def embeddings(some: slice) -> NDArray[np.float32]:
             good = np.array([row for row in range(some.start, some.stop) if row not in rows.errors], np.int64)
@@ -273,14 +262,14 @@ class Extractor:
         why = why or (f"{other_text} than before: only text was embedded anew" if other_text else "")
         made_anew = [f"{out} was stale ({stale}) and has been made anew"] if stale else [why] if why else []
         alike = twins(survey.keys(), rows.labels, rows.folds, lambda: rows.names)
-        return [*made_anew, *alike, *(note for note in collapsed if note)]
+        return [*made_anew, *fewer, *alike, *(note for note in collapsed if note)]
 
     def _why_write(self, present: StoreState, header: StoreHeader) -> str | None:
         """Say why the store is to be written; ``None`` if the one that is there is the same."""
         if present.store is None or present.problem:
             return f"made anew: {present.problem}" if present.problem else ""
         old = present.store.header
-        same = ("dataset", "source", "encoder", "fingerprint", *TEXT_FIELDS, "rows_sha256")
+        same = ("dataset", "source", "encoder", "fingerprint", *TEXT_FIELDS, "rows_sha256", *LIMITS)
         if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
             return ""
         thorough = self.resources.check == "content" or present.store.folder.is_near
@@ -305,8 +294,9 @@ class Extractor:
             "class_names": table.class_names,
         }
 
-    def header(self, table: ClipTable, rows: StoredRows) -> StoreHeader:
-        """Return the header of the store of a dataset."""
+    def header(self, table: ClipTable, rows: StoredRows, n_all: int) -> StoreHeader:
+        """Return the header of the store of a dataset, which has ``n_all`` clips if none is left out."""
+        limit = self.resources.limit if len(table.clips) < n_all else 0
         encoder, tower = self.encoder, self.encoder.text_tower()
         return StoreHeader(
             format_version=FORMAT_VERSION,
@@ -324,6 +314,8 @@ class Extractor:
             **self._of_text(table),
             rows_sha256=rows.sha256(table.class_names),
             text_sha256="",
+            limit=limit,
+            limited_from=n_all if limit else 0,
             made_with={**library_versions(), **_machine(encoder), **encoder.made_with},
         )
 

@@ -16,7 +16,7 @@ from palm_cache.store.heads import opened_heads
 from palm_cache.store.join import joined_hash
 from palm_cache.store.layout import heads_path
 
-OUT_OF_DATE, UNKNOWN = "out of date", "perhaps out of date"
+OUT_OF_DATE, UNKNOWN, LIMITED = "out of date", "perhaps out of date", "of some clips alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Behind:
     store: FeatureStore | None = None
     """The store, of joined ones the first; ``None`` where the scores are not known to be of it."""
     mark: str = ""
-    """:data:`OUT_OF_DATE`, :data:`UNKNOWN`, or "" where nothing speaks against the scores."""
+    """:data:`OUT_OF_DATE`, :data:`UNKNOWN`, :data:`LIMITED`, or "" where nothing is to be said."""
     note: str = ""
     """What is the matter, and what to do; "" with no mark."""
 
@@ -58,7 +58,9 @@ def _behind(place: Place, heads: Path) -> Behind:
         said = f"{', '.join(place)}: nothing tells whether these scores are current: {error}"
         return Behind(mark=UNKNOWN, note=said)
     if digests == {joined_hash([store.header.digest for store in there])}:
-        return Behind(there[0])
+        limited = there[0].header.limited
+        note = f"{', '.join(place)}: {stores[0]} {limited}" if limited else ""
+        return Behind(there[0], LIMITED if limited else "", note)
     said = (
         f"{', '.join(place)}: {' and '.join(map(str, stores))} changed after these heads were "
         f"fitted: the scores are of what was there before. Fit and score again with: {again}"
@@ -66,10 +68,8 @@ def _behind(place: Place, heads: Path) -> Behind:
     return Behind(mark=OUT_OF_DATE, note=said)
 
 
-def stale_sections(behind: Mapping[Place, Behind]) -> list[Section]:
-    """Return the sections of the report that say which scores are out of date, and which may be."""
-    marked = {
-        mark: tuple(one.note for one in behind.values() if one.mark == mark)
-        for mark in (OUT_OF_DATE, UNKNOWN)
-    }
+def doubtful_sections(behind: Mapping[Place, Behind]) -> list[Section]:
+    """Return the sections that say which scores are out of date, may be, or are of some clips alone."""
+    marks = (OUT_OF_DATE, UNKNOWN, LIMITED)
+    marked = {mark: tuple(one.note for one in behind.values() if one.mark == mark) for mark in marks}
     return [Section(f"Scores that are {mark}", notes) for mark, notes in marked.items() if notes]

@@ -27,7 +27,7 @@ from palm_cache.report.evidence import (
 )
 from palm_cache.report.figures import accuracy_by_head
 from palm_cache.report.fonts import lacking_note
-from palm_cache.report.freshness import Behind, look_behind, stale_sections
+from palm_cache.report.freshness import Behind, doubtful_sections, look_behind
 from palm_cache.report.identity import paper_name, unlike_published
 from palm_cache.report.inside import inside
 from palm_cache.report.means import count_shots, percent, span, summarise
@@ -65,7 +65,8 @@ class Report(NamedTuple):
     verdict: str
     """Which head is ahead, in one sentence."""
     notes: tuple[str, ...]
-    """Which scores are of an earlier state of their store, or may be; letters that figures lack."""
+    """Which scores are, or may be, of an earlier state of their store, or of some clips alone; letters that
+    figures lack."""
 
 
 def write_report(out: Path, *, against: str | None = None, heads: Path | None = None) -> Report:
@@ -113,7 +114,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     behind = look_behind(every, heads or out)
     which = which_head(scores, kinds)
     sections = [
-        *stale_sections(behind),
+        *doubtful_sections(behind),
         *([which] if which else []),
         _results(summary, kinds, bool(split.all()), behind),
         *_beside_the_paper(scores, behind),

@@ -21,6 +21,9 @@ from palm_cache.types import Fold, Place
 
 FORMAT_VERSION = 2
 
+LIMITS = ("limit", "limited_from")
+"""Fields of a header that say that a store holds some clips of its dataset alone."""
+
 TEXTS_AT_ONCE = 1 << 14
 """Texts that are hashed at once."""
 
@@ -60,6 +63,20 @@ class StoreHeader:
     """Device, libraries, commit of the weights; provenance only."""
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By class name, where ``"descriptions"`` is among the templates."""
+    limit: int = 0
+    """Of every class the first so many clips for training and for testing are here alone; 0 if all are."""
+    limited_from: int = 0
+    """Clips that the dataset had, where there is a limit."""
+
+    @property
+    def limited(self) -> str:
+        """Say that the store holds some clips of its dataset alone, as what it does; "" where it has all."""
+        if not self.limit:
+            return ""
+        return (
+            f"holds of every class the first {self.limit} to train on and the first {self.limit} to test on "
+            f"alone, of {counted(self.limited_from, 'clip')} in all (limit {self.limit})"
+        )
 
     @property
     def digest(self) -> str:
@@ -213,14 +230,22 @@ def check_format(attributes: Mapping[str, Any], path: Place) -> None:
 
 def read_header(attributes: Mapping[str, Any]) -> StoreHeader:
     """Read a header from a store's attributes; what is missing or wrong is a key, type or value error."""
-    attributes = {"descriptions": {}, **attributes}  # the first stores of this format had none
+    # The first stores of this format had none of these.
+    attributes = {"descriptions": {}, **dict.fromkeys(LIMITS, 0), **attributes}
     values = {item.name: attributes[item.name] for item in fields(StoreHeader)}
     values["descriptions"] = {str(name): tuple(texts) for name, texts in values["descriptions"].items()}
     for name in ("templates", "class_names"):
         values[name] = tuple(values[name])
         if not all(isinstance(text, str) for text in values[name]):
             raise ValueError(f"{name} are not text")
-    for name, kind in (("dataset", str), ("encoder", str), ("recipe", dict), ("dim", int), ("views", int)):
+    for name, kind in (
+        ("dataset", str),
+        ("encoder", str),
+        ("recipe", dict),
+        ("dim", int),
+        ("views", int),
+        *((limit, int) for limit in LIMITS),
+    ):
         if not isinstance(values[name], kind):
             raise ValueError(f"{name} is {values[name]!r}")
     return StoreHeader(**values)

@@ -275,6 +275,34 @@ def test_the_store_of_a_folder_of_ones_own_never_stands_in_for_a_known_dataset(p
     )
 
 
+def test_a_store_of_some_clips_says_so_wherever_it_is_used(project: Path) -> None:
+    succeed("extract", "--dataset", "own/Tones", "--on-stale", "rebuild")
+    told = "holds of every class the first 1 to train on and the first 1 to test on alone, of 12 clips in all"
+    assert f"{told} (limit 1); it held 12 before" in (
+        succeed("extract", "--dataset", "own/Tones", "--limit", "1").stderr
+    )
+    assert f"  clips: 4 (it {told}" in succeed("store", "info", STORE).stdout
+    shutil.rmtree("runs")
+    fitted = succeed("fit", "--store", STORE, "--head", "prototype", "--shots", "1", "--seeds", "0")
+    assert f"note: {STORE} {told}" in fitted.stderr
+    assert f"note: Tones, mini: {STORE} {told}" in succeed("report").stderr
+    text = Path("runs/report/report.md").read_text(encoding="utf-8")
+    assert "## Scores that are of some clips alone" in text
+    assert "Tones, mini (of some clips alone)" in text
+
+
+def test_a_store_of_windows_is_not_replaced_without_a_word(project: Path) -> None:
+    succeed("extract", "--dataset", "own/Tones", "--window", "0.2", "--on-stale", "rebuild")
+    rows = json.loads(succeed("store", "info", STORE, "--json").stdout)["clips"]
+    assert rows > 12
+    whole = succeed("extract", "--dataset", "own/Tones")
+    assert (
+        f"note: this store held {rows} rows and holds 12 now, of the same files: they were cut"
+        in whole.stderr
+    )
+    assert "note: this store held" not in succeed("extract", "--dataset", "own/Tones").stderr
+
+
 def test_a_table_with_its_audio_elsewhere_is_not_taken_for_the_folder_of_audio(project: Path) -> None:
     shutil.copy("own/Tones/train.csv", "labels.csv")
     succeed("extract", "--dataset", "labels.csv", "--root", "own/Tones/audios")

@@ -36,6 +36,7 @@ from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.run import RunningExtraction
 from palm_cache.params import Resources
 from palm_cache.store.features import FeatureStore
+from palm_cache.store.header import LIMITS, read_header
 from palm_cache.store.places import local
 from palm_cache.types import Clip, Clips, ClipTable
 
@@ -715,6 +716,30 @@ def test_a_first_look_takes_a_few_clips_of_every_class(run: Run, out: Path) -> N
     assert (len(features.folds[0].train), len(features.folds[0].test)) == (4, 4)
     done = run()
     assert (done.n_clips, done.embedded) == (18, 10)
+    assert FeatureStore(out).header.limited == ""
+
+
+def test_a_store_of_some_clips_says_so_and_what_it_takes_the_place_of(run: Run, out: Path) -> None:
+    run()
+    assert FeatureStore(out).header.limited == ""
+    told = "holds of every class the first 1 to train on and the first 1 to test on alone, of 18 clips in all"
+    (note,) = run(limit=1).notes
+    assert note.startswith(f"this store {told} (limit 1); it held 18 before")
+    assert FeatureStore(out).header.limited.startswith(told)
+    (again,) = run(limit=1).notes
+    assert again == f"this store {told} (limit 1)"
+    assert run().notes == ()
+    assert run(limit=18).notes == ()  # which leaves nothing out
+
+
+def test_the_limit_decides_nothing_of_the_recipe_and_stores_without_it_are_read(run: Run, out: Path) -> None:
+    run()
+    whole = FeatureStore(out).header
+    attributes = json.loads((out / "zarr.json").read_text())["attributes"]
+    older = {name: value for name, value in attributes.items() if name not in LIMITS}
+    assert read_header(older).limited == ""
+    limited = replace(whole, limit=1, limited_from=18)
+    assert (limited.digest, limited.fingerprint) == (whole.digest, whole.fingerprint)
 
 
 def write_format1(out: Path, arrays: dict[str, np.ndarray], attributes: dict[str, object]) -> None:
