@@ -269,7 +269,16 @@ class Extractor:
         if present.store is None or present.problem:
             return f"made anew: {present.problem}" if present.problem else ""
         old = present.store.header
-        same = ("dataset", "source", "encoder", "fingerprint", *TEXT_FIELDS, "rows_sha256", *LIMITS)
+        same = (
+            "dataset",
+            "source",
+            "published",
+            "encoder",
+            "fingerprint",
+            *TEXT_FIELDS,
+            "rows_sha256",
+            *LIMITS,
+        )
         if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
             return ""
         thorough = self.resources.check == "content" or present.store.folder.is_near
@@ -303,6 +312,7 @@ class Extractor:
             id="",
             dataset=table.dataset,
             source=table.source,
+            published=table.published,
             encoder=encoder.spec,
             recipe=self.audio_recipe,
             fingerprint=fingerprint(self.audio_recipe),

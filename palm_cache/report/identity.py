@@ -16,8 +16,8 @@ def paper_name(dataset: str) -> str | None:
 def unlike_published(dataset: str, store: FeatureStore | None) -> str:
     """Say why a dataset is not known to be the published one of its name; "" where it is.
 
-    Anybody's folder may bear the name, with the same classes and as many clips: so only what lies where the
-    published one is looked for is known to be it.
+    Anybody's folder may bear the name, with the same classes and as many clips: so only what was read as the
+    published one is known to be it, or, of stores that do not say that, what lies where that is looked for.
 
     Parameters
     ----------
@@ -30,8 +30,9 @@ def unlike_published(dataset: str, store: FeatureStore | None) -> str:
     if store is None:
         return "the features that its scores are of are not there"
     header, root = store.header, present_root(card) or default_root(card)
-    if header.source != source_of(root):
-        return f"it was read from {header.source or 'a place that is not known'}, not from {root}"
+    if header.published != card.name and (header.published or header.source != source_of(root)):
+        read_from = header.source or "a place that is not known"
+        return f"it was read from {read_from}, not as the published one, which {root} or --root holds"
     if header.class_names != card.class_names:
         classes = counted(len(header.class_names), "class", "classes")
         return f"its {classes} are not the {card.n_classes} published ones"

@@ -67,6 +67,8 @@ class StoreHeader:
     """Of every class the first so many clips for training and for testing are here alone; 0 if all are."""
     limited_from: int = 0
     """Clips that the dataset had, where there is a limit."""
+    published: str = ""
+    """The known dataset as which it was read; "" is anybody's, or not known."""
 
     @property
     def limited(self) -> str:
@@ -231,7 +233,7 @@ def check_format(attributes: Mapping[str, Any], path: Place) -> None:
 def read_header(attributes: Mapping[str, Any]) -> StoreHeader:
     """Read a header from a store's attributes; what is missing or wrong is a key, type or value error."""
     # The first stores of this format had none of these.
-    attributes = {"descriptions": {}, **dict.fromkeys(LIMITS, 0), **attributes}
+    attributes = {"descriptions": {}, "published": "", **dict.fromkeys(LIMITS, 0), **attributes}
     values = {item.name: attributes[item.name] for item in fields(StoreHeader)}
     values["descriptions"] = {str(name): tuple(texts) for name, texts in values["descriptions"].items()}
     for name in ("templates", "class_names"):
@@ -241,6 +243,7 @@ def read_header(attributes: Mapping[str, Any]) -> StoreHeader:
     for name, kind in (
         ("dataset", str),
         ("encoder", str),
+        ("published", str),
         ("recipe", dict),
         ("dim", int),
         ("views", int),

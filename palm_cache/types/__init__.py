@@ -119,6 +119,8 @@ class ClipTable:
     Two datasets of one name are told apart by it."""
     groups: Sequence[str] | None = None
     """Per clip, what no split may tear apart, such as its recording or its speaker; ``None`` if not known."""
+    published: str = ""
+    """The known dataset as which it was read; "" is anybody's."""
 
     def __post_init__(self) -> None:
         labels = self.clips.labels

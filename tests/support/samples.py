@@ -128,7 +128,9 @@ def write_palm_folder(
     return root
 
 
-def write_sample(path: Path, features: Features, hashes: Sequence[str] = (), source: str = "") -> Path:
+def write_sample(
+    path: Path, features: Features, hashes: Sequence[str] = (), source: str = "", published: str = ""
+) -> Path:
     """Write features as a complete feature store; content hashes follow from the rows if none are given."""
     hashes = hashes or [f"{row + 1:064x}" for row in range(len(features.labels))]
     n_clips, n_views, dim = features.audio.shape
@@ -147,6 +149,7 @@ def write_sample(path: Path, features: Features, hashes: Sequence[str] = (), sou
         id="",
         dataset=features.dataset,
         source=source,
+        published=published,
         encoder=features.encoder,
         recipe={"encoder": "mini", "precision": "fp32"},
         fingerprint=features.fingerprint,

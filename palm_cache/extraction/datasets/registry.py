@@ -257,7 +257,8 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, featu
             f"{card.how_to_get}; or say where it is with `root`{said and f'; {said}'}"
         )
     table = _read_card(card, folder)
-    table = replace(table, source=source_of(folder), notes=(*filter(None, [said]), *table.notes))
+    notes = (*filter(None, [said]), *table.notes)
+    table = replace(table, source=source_of(folder), published=card.name, notes=notes)
     return Check(folder, table, differences(card, table), missing_files(table, folder))
 
 

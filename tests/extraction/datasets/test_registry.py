@@ -102,7 +102,9 @@ def test_datasets_of_one_name_differ_in_their_source(tmp_path: Path, monkeypatch
     one, other = (read_dataset(str(write_palm_folder(Path(site, "recordings")))) for site in ("a", "b"))
     assert one.dataset == other.dataset == "recordings"
     assert (one.source, other.source) == (f"{tmp_path}/a/recordings", f"{tmp_path}/b/recordings")
-    assert read_dataset("esc50", write_miniature("ESC50", Path("mine"))).source == f"{tmp_path}/mine"
+    published = read_dataset("esc50", write_miniature("ESC50", Path("mine")))
+    assert (published.source, published.published) == (f"{tmp_path}/mine", "ESC50")
+    assert read_dataset(f"./{write_palm_folder(Path('ESC50'))}").published == ""
 
 
 def test_credentials_are_no_part_of_a_source() -> None:
