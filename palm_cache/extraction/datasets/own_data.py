@@ -307,10 +307,8 @@ def _shards(listing: Listing) -> list[str]:
 
 def _datasets_below(root: Place, listing: Listing, columns: Mapping[str, str]) -> str:
     """Return the question whether datasets below are meant: the lowest folders with a table and sound."""
-    audio, tables = (
-        listing.audio,
-        chain(_tables(root, listing, columns), _deep_tables(root, listing, columns)),
-    )
+    audio = listing.audio
+    tables = chain(_tables(root, listing, columns), _deep_tables(root, listing, columns))
     around = ([str(folder) for folder in PurePosixPath(table).parents][:-1] for table in tables)
     holding = (
         next((folder for folder in folders if any(path.startswith(f"{folder}/") for path in audio)), "")

@@ -266,7 +266,8 @@ def _known_at(where: Place, table: ClipTable) -> Iterator[str]:
     """Say which folders, the one given or those with sounds below it, are called like a known dataset."""
     if own_data.is_file(where) or palm_layout.has_tables(cast("Path", where)):
         return
-    with_sounds = {PurePosixPath(name).parent for name in table.clips.names}
+    # As text first: there may be a million names, in a few folders.
+    with_sounds = set(map(PurePosixPath, {name.rpartition("/")[0] for name in table.clips.names}))
     above = {folder for inside in with_sounds for folder in inside.parents}
     for folder in sorted({PurePosixPath()} | with_sounds | above):
         card = find_card(folder.name or folder_name(where))

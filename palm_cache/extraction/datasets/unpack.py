@@ -61,6 +61,7 @@ def unpack(archive: Path, folder: Path, *, progress: Progress = no_progress) -> 
                     shutil.copyfileobj(source, file)
                 written += member.file_size
                 progress(f"unpacking {archive.name}", megabytes(written), megabytes(total))
+    # The last is zipfile's way of saying that it does not know a compression.
     except (zipfile.BadZipFile, zlib.error, LZMAError, OSError, EOFError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of bzip2
             raise
