@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from palm_cache.errors import StoreError, counted
-from palm_cache.extraction.datasets.registry import default_root, find_card, present_root, source_of
+from palm_cache.extraction.datasets.registry import default_root, present_root, require_card, source_of
 from palm_cache.report import published
 from palm_cache.store.features import FeatureStore
 
@@ -21,18 +21,17 @@ def unlike_published(dataset: str, store: FeatureStore | None) -> str:
 
     Parameters
     ----------
+    dataset : str
+        Called like one of the paper's.
     store : FeatureStore or None
         What its scores are of; ``None`` where that is not known.
     """
-    card = find_card(dataset)
-    if card is None or paper_name(dataset) is None:
-        return "the paper has no dataset of this name"
     if store is None:
         return "the features that its scores are of are not there"
-    header, root = store.header, present_root(card) or default_root(card)
-    if header.published != card.name and (header.published or header.source != source_of(root)):
-        read_from = header.source or "a place that is not known"
-        return f"it was read from {read_from}, not as the published one, which {root} or --root holds"
+    card, header = require_card(dataset), store.header
+    home = source_of(present_root(card) or default_root(card))
+    if header.published != card.name and (header.published or header.source != home):
+        return f"it was read from {header.source or 'a place that is not known'}, not as the published one"
     if header.class_names != card.class_names:
         classes = counted(len(header.class_names), "class", "classes")
         return f"its {classes} are not the {card.n_classes} published ones"
