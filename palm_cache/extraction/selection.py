@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 from palm_cache.errors import DamagedStoreError, counted
 from palm_cache.extraction.matching import gone_names
@@ -35,18 +36,17 @@ def note_fewer(present: StoreState, header: StoreHeader, table: ClipTable) -> li
     table : ClipTable
         What that store holds.
     """
-    before = present.store
-    try:
-        same = before is not None and not present.problem and before.header.source == header.source
-        held = before.n_clips if before is not None and same else 0
-        fewer = held > len(table.clips)
-        cut = fewer and not header.limit and before is not None and not gone_names(before, table)
-    except DamagedStoreError:  # is made anew
-        fewer = cut = False
+    held, same_files = 0, False
+    before = None if present.problem else present.store
+    with suppress(DamagedStoreError):  # is made anew
+        if before is not None and before.header.source == header.source:
+            held = before.n_clips
+            same_files = held > len(table.clips) and not header.limit and not gone_names(before, table)
     if header.limit:
+        fewer = held > len(table.clips)
         kept = f"; it held {held:,} before, of which the cache keeps what it knows" if fewer else ""
         return [f"this store {header.limited}{kept}"]
-    if cut:
+    if same_files:
         return [
             f"this store held {counted(held, 'row')} and holds {len(table.clips):,} now, of the same files: "
             "they were cut into other stretches before (window, hop, annotations)"

@@ -131,6 +131,8 @@ def write(
 ) -> bytes:
     """Write a segment, whose values are asked for block by block; return its head, all before its values.
 
+    safetensors' own writer would hold them all, and a copy: 150 MB where segments are merged.
+
     Parameters
     ----------
     recipe : str
