@@ -98,7 +98,7 @@ def store_verify(
     That is checksums, finite values and zero vectors. The exit code is 1 if anything is wrong.
 
     Where the audio is here, --dataset compares the store with it. --recompute embeds some clips again;
-    without --dataset their audio is that of the dataset whose name the store has.
+    without --dataset or --root their audio is where it was when the store was made.
 
     Example: palm-cache store verify data/features/demo/mini.zarr --dataset demo --recompute 32
     """
@@ -110,10 +110,9 @@ def store_verify(
     problems = opened.problems()
     if not problems and (dataset is not None or recompute):
         features = opened.path.parent.parent
-        table = read_tables((dataset or opened.header.dataset,), root, features=features)[0][0]
-        compare = dataset is not None
+        table = None if dataset is None else read_tables((dataset,), root, features=features)[0][0]
         loaded = override(LoadingParams(), **loading)
-        more, again = _hold_against(opened, table, compare, recompute, seed, loaded)
+        more, again = _hold_against(opened, table, root, recompute, seed, loaded)
         problems += more
     if as_json:
         document = {"store": str(store), "sound": not problems, "problems": problems}
@@ -133,13 +132,13 @@ def store_verify(
 
 def _hold_against(
     opened: FeatureStore,
-    table: ClipTable,
-    compare: bool,
+    table: ClipTable | None,
+    root: str | None,
     count: int,
     seed: int,
     loading: LoadingParams,
 ) -> tuple[list[str], Recomputation | None]:
-    """Compare a store with its dataset and its encoder."""
+    """Compare a store with its dataset, if that was named, and its encoder."""
     from palm_cache.extraction.embedding import Embedder
     from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
     from palm_cache.extraction.verify import dataset_problems, recompute
@@ -147,9 +146,10 @@ def _hold_against(
     encoder = load_encoder_of(opened.header, loading)
     problems: list[str] = []
     with Embedder(encoder, recipe_of(opened.header.recipe)) as embedder, progress_bar("clips") as progress:
-        if compare:
+        if table:
             problems += dataset_problems(opened, table, embedder, progress)
-        again = recompute(opened, table, embedder, count, seed, progress) if count else None
+        source = table.source if table else root or opened.header.source
+        again = recompute(opened, source, embedder, count, seed, progress) if count else None
     return [*problems, *(again.problems if again else ())], again
 
 

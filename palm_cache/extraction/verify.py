@@ -6,17 +6,19 @@ What the files of a store say of themselves is checked by ``FeatureStore.problem
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import counted
+from palm_cache.errors import DataError, counted
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.matching import row_of, stored_rows
+from palm_cache.extraction.whereabouts import locate
 from palm_cache.extraction.work import Numbered
 from palm_cache.store.features import FeatureStore
-from palm_cache.types import ClipTable, Progress, no_progress
+from palm_cache.types import Clip, ClipTable, Progress, no_progress
 
 TOLERANCE = 1e-5
 """Largest difference between two float32 embeddings of one clip; a share of its largest value, if that is
@@ -55,7 +57,7 @@ def dataset_problems(
     embedder : Embedder
         Of any encoder: only its readers work.
     """
-    rows, hashes = store.rows(), store.content_hashes()
+    rows = store.rows()
     known = {row: number for number, row in enumerate(stored_rows(store))}
     wanted = {row_of(clip): clip for clip in table.clips}
     in_both = [row for row in known if row in wanted]
@@ -64,7 +66,7 @@ def dataset_problems(
     for number, outcome in enumerate(
         embedder.embed(numbered, lambda _: False, n_clips=len(numbered)), start=1
     ):
-        if outcome.content.hex() != hashes[outcome.row]:
+        if outcome.content != rows.contents[outcome.row].tobytes():
             changed.append(rows.names[outcome.row])
         progress("comparing", number, len(numbered))
     classes = store.header.class_names
@@ -94,7 +96,7 @@ def _same_folds(store: FeatureStore, table: ClipTable) -> bool:
 
 def recompute(
     store: FeatureStore,
-    table: ClipTable,
+    source: str,
     embedder: Embedder,
     count: int,
     seed: int = 0,
@@ -104,30 +106,41 @@ def recompute(
 
     Parameters
     ----------
+    source : str
+        Where the dataset lies now.
     embedder : Embedder
         Of the encoder that made the store: see ``load_encoder_of``.
     count : int
         Clips to take, of those that have an embedding; all of them if there are fewer.
     seed : int
         Of the sample.
+
+    Raises
+    ------
+    DataError
+        If none of the files is there.
     """
-    wanted = {row_of(clip): clip for clip in table.clips}
-    rows, errors = list(stored_rows(store)), store.errors()
-    drawn = np.random.default_rng(seed).permutation([row for row in range(len(rows)) if row not in errors])
+    rows = store.rows()
+    drawn = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(store.n_clips), list(rows.errors)))
     chosen = drawn[:count].tolist()
-    problems = [
-        f"row {row}, {rows[row][0]}: cannot be embedded again: not in the dataset"
-        for row in chosen
-        if rows[row] not in wanted
-    ]
-    clips: list[Numbered] = [(row, wanted[rows[row]]) for row in chosen if rows[row] in wanted]
+    files = locate(replace(store.header, source=source), {rows.names[row] for row in chosen})
+    if chosen and not files:
+        absent = f"its files are not in {source}" if source else "it is not known where its files are"
+        raise DataError(f"{store.header.dataset}: {absent}; give the folder they are in now with `dataset`")
+    clips: list[Numbered] = []
+    problems = []
+    for row in chosen:
+        name, start, end = rows.names[row], float(rows.start[row]), float(rows.end[row])
+        if name in files:
+            clips.append((row, Clip(files[name], name, None, start, None if isnan(end) else end)))
+        else:
+            problems.append(f"row {row}, {name}: cannot be embedded again: no such file")
     exact = store.header.recipe.get("precision", "fp32") == "fp32"
-    hashes = store.content_hashes()
     difference, cosine, compared = 0.0, 1.0, 0
     for number, outcome in enumerate(embedder.embed(clips, n_clips=len(clips)), start=1):
         progress("embedding again", number, len(clips))
-        where = f"row {outcome.row}, {rows[outcome.row][0]}"
-        changed = outcome.content.hex() != hashes[outcome.row]
+        where = f"row {outcome.row}, {rows.names[outcome.row]}"
+        changed = outcome.content != rows.contents[outcome.row].tobytes()
         why = outcome.error or "the file has changed" * changed
         if why or outcome.vectors is None:
             problems.append(f"{where}: cannot be embedded again: {why}")

@@ -74,13 +74,30 @@ def test_verify_compares_with_the_dataset_and_with_the_encoder(workplace: Path) 
     assert "make it anew with the palm-cache extract command that made it" in result.stderr
 
 
-def test_verify_finds_the_audio_by_the_stores_own_name_or_says_that_it_is_not_here(workplace: Path) -> None:
-    assert "3 clips embedded again" in succeed("store", "verify", STORE, "--recompute", "3").stdout
+def test_verify_finds_the_audio_where_the_store_was_made_or_says_that_it_is_not_there(
+    workplace: Path,
+) -> None:
+    succeed("extract", "--dataset", "Tones")
+    words = ("store", "verify", STORE, "--recompute", "3")
+    assert "3 clips embedded again" in succeed(*words).stdout
     Path("Tones").rename("Elsewhere")
-    lost = fail("store", "verify", STORE, "--recompute", "3")
-    assert lost.startswith("error: Tones: its files have left /")
-    assert lost.endswith("/first/Tones; give the folder they are in now")
-    assert succeed("store", "verify", STORE, "--recompute", "3", "--dataset", "Elsewhere")
+    lost = fail(*words)
+    assert lost.startswith("error: Tones: its files are not in /")
+    assert lost.endswith("/Tones; give the folder they are in now with --dataset")
+    for given in (("--dataset", "Elsewhere"), ("--root", "Elsewhere")):
+        assert "3 clips embedded again" in succeed(*words, *given).stdout
+
+
+def test_verify_of_a_folder_called_like_a_known_dataset_reads_the_folder(workplace: Path) -> None:
+    """Beside the store of another folder of that name, and with the known dataset at its own place."""
+    write_palm_folder(Path("other/demo"), train=3)
+    Path("Tones").rename("demo")
+    for dataset in ("other/demo", "./demo"):
+        succeed("extract", "--dataset", dataset)
+    stores = sorted(map(str, Path("data/features").glob("demo*/mini.zarr")))
+    assert len(stores) == 2
+    for store in stores:
+        assert "OK" in succeed("store", "verify", store, "--recompute", "12").stdout
 
 
 def test_verify_refuses_to_recompute_with_another_encoder(workplace: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from samples import write_tone
 from spectrum import Run, SpectrumEncoder
 
-from palm_cache.errors import DamagedStoreError, StaleStoreError
+from palm_cache.errors import DamagedStoreError, DataError, StaleStoreError
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders import registry
@@ -30,10 +30,10 @@ def compared(out: Path, table: ClipTable) -> list[str]:
 
 
 def again(
-    out: Path, table: ClipTable, encoder: SpectrumEncoder, count: int, seed: int = 0, views: int = 1
+    out: Path, folder: Path, encoder: SpectrumEncoder, count: int, seed: int = 0, views: int = 1
 ) -> Recomputation:
     with Embedder(encoder, Recipe(views=views)) as embedder:
-        return recompute(FeatureStore(out), table, embedder, count, seed)
+        return recompute(FeatureStore(out), str(folder), embedder, count, seed)
 
 
 def test_rows_of_the_dataset_as_it_was_extracted_are_no_problem(run: Run, folder: Path, out: Path) -> None:
@@ -75,7 +75,7 @@ def test_embedding_again_agrees_whatever_batch_a_clip_was_in(
     write_tone(folder / "audios" / "train_0_0.wav", 200, seconds=3)
     (folder / "audios" / "train_0_1.wav").write_bytes(b"<html>")
     run(views=2, batch_size=3)
-    found = again(out, read(folder), encoder, 100, views=2)
+    found = again(out, folder, encoder, 100, views=2)
     assert (found.compared, found.problems) == (17, ())  # all but the one that failed
     assert found.difference < 1e-5
     assert found.cosine == pytest.approx(1)
@@ -85,15 +85,27 @@ def test_the_sample_follows_from_the_seed(
     run: Run, folder: Path, out: Path, encoder: SpectrumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
-    table = read(folder)
-    shutil.rmtree(folder / "audios")
-    samples = [
-        sorted(again(out, table, encoder, 5, seed).problems)  # every clip of the sample is gone
-        for seed in (0, 0, 1)
-    ]
+    for file in (folder / "audios").iterdir():
+        file.write_bytes(b"another file")
+    samples = [sorted(again(out, folder, encoder, 5, seed).problems) for seed in (0, 0, 1)]
     assert samples[0] == samples[1] != samples[2]
     assert [len(set(sample)) for sample in samples] == [5, 5, 5]
-    assert all("cannot be embedded again: no such file" in problem for problem in samples[0])
+    assert all("cannot be embedded again: " in problem for problem in samples[0])
+
+
+def test_a_file_that_is_gone_is_named_and_a_dataset_that_is_gone_is_asked_for(
+    run: Run, folder: Path, out: Path, encoder: SpectrumEncoder
+) -> None:
+    run()
+    (folder / "audios" / "train_0_0.wav").unlink()
+    found = again(out, folder, encoder, 18)
+    assert (found.compared, found.problems) == (
+        17,
+        ("row 0, audios/train_0_0.wav: cannot be embedded again: no such file",),
+    )
+    shutil.rmtree(folder / "audios")
+    with pytest.raises(DataError, match=r"its files are not in .*; give the folder they are in now"):
+        again(out, folder, encoder, 5)
 
 
 def test_an_embedding_that_is_not_its_clips_is_named(
@@ -106,7 +118,7 @@ def test_an_embedding_that_is_not_its_clips_is_named(
     audio[6, 0, 5] += 1e-3 * largest
     write_store(out, store.header, store.rows(), store.text(), audio.__getitem__)
     assert FeatureStore(out).problems() == []  # checksums and values are sound
-    found = again(out, read(folder), encoder, 18)
+    found = again(out, folder, encoder, 18)
     assert found.difference == pytest.approx(1e-3, rel=0.01)
     assert len(found.problems) == 1
     assert found.problems[0].startswith("row 6, audios/train_1_0.wav: the encoder gives another embedding")
@@ -125,7 +137,7 @@ def test_a_coarser_precision_is_held_to_its_cosine(
                 "embed_audio",
                 lambda self, waveforms, gain=gain: gain * embed(self, waveforms),
             )
-            assert (again(out, read(folder), encoder, 18).problems == ()) is sound
+            assert (again(out, folder, encoder, 18).problems == ()) is sound
 
 
 def test_a_store_with_a_damaged_or_missing_chunk_is_not_compared(
@@ -134,7 +146,7 @@ def test_a_store_with_a_damaged_or_missing_chunk_is_not_compared(
     run()
     (out / "audio" / "c" / "2" / "0" / "0").unlink()
     with pytest.raises(DamagedStoreError, match="audio/c/2/0/0 is missing"):
-        again(out, read(folder), encoder, 18)
+        again(out, folder, encoder, 18)
 
 
 def test_an_encoder_of_another_fingerprint_is_refused(
