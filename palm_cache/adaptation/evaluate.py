@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -37,17 +36,6 @@ from palm_cache.types import Features, Place, Progress, TextTower, no_progress
 from palm_cache.types.runs import FittedHead, spell_shots
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Where the results of an evaluation lie."""
-
-    out: Path
-    scores: pd.DataFrame
-    """Of every run below ``out``, also of those evaluated earlier."""
-    renewed: frozenset[tuple[str, str]]
-    """(dataset, encoder slug) of what was evaluated now."""
-
-
 def evaluate_files(
     out: Path,
     heads_files: Sequence[Path] | None = None,
@@ -57,7 +45,7 @@ def evaluate_files(
     features: Features | None = None,
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
-) -> Evaluation:
+) -> pd.DataFrame:
     """Score every head of some files; write ``scores.csv``, ``predictions.h5`` and ``metrics.json``.
 
     Rows of other datasets and encoders in ``out`` stay, as long as their heads are there.
@@ -77,6 +65,11 @@ def evaluate_files(
     load_tower : callable, optional
         For heads that look at every clip through the text tower.
 
+    Returns
+    -------
+    DataFrame
+        The rows of ``scores.csv``: of every run below ``out``, also of those evaluated earlier.
+
     Raises
     ------
     StoreError
@@ -90,7 +83,7 @@ def evaluate_files(
         raise no_heads(heads)
     rows: list[dict[str, object]] = []
     predictions: list[RunPrediction] = []
-    looked_at: set[tuple[str, str]] = set()
+    renewed: set[tuple[str, str]] = set()
     with alone_in(out):  # others read the same heads, and add to the same files
         for number, file in enumerate(files):
             progress("evaluating", number, len(files))
@@ -98,7 +91,7 @@ def evaluate_files(
             stores = (store,) if store else recorded
             scored_on = features or read_features(stores)
             check_fresh(fitted, scored_on, stores, file)
-            looked_at |= {(head.run.dataset, slug(head.run.encoder)) for head in fitted}
+            renewed |= {(head.run.dataset, slug(head.run.encoder)) for head in fitted}
             tested = [head for head in fitted if len(scored_on.folds[head.run.fold - 1].test)]
             tower = tower_to_score(tested, stores[0], load_tower)
             for head in tested:
@@ -106,13 +99,12 @@ def evaluate_files(
                 rows.append(row)
                 predictions.append(prediction)
             progress("evaluating", number + 1, len(files))
-        renewed = frozenset(looked_at)
         scores = pd.concat([_other_scores(out, heads, renewed), pd.DataFrame(rows, columns=list(COLUMNS))])
         scores = scores.sort_values(list(KEYS), ignore_index=True)
         write_scores(out / "scores.csv", scores)
         write_predictions(out / "predictions.h5", predictions)
         write_metrics(out / "metrics.json", mean_scores(scores))
-        return Evaluation(out, scores, renewed)
+    return scores
 
 
 def evaluate_head(
@@ -222,7 +214,7 @@ def check_fresh(heads: Sequence[FittedHead], features: Features, stores: Sequenc
     )
 
 
-def _other_scores(out: Path, heads: Path, renewed: frozenset[tuple[str, str]]) -> pd.DataFrame | None:
+def _other_scores(out: Path, heads: Path, renewed: set[tuple[str, str]]) -> pd.DataFrame | None:
     """Return the rows of an earlier ``scores.csv`` that this evaluation does not renew."""
     path = out / "scores.csv"
     if not path.exists():

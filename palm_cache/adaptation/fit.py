@@ -156,7 +156,6 @@ def fit_runs(
     if params.split == BASE_NOVEL:
         _need_prompts(features, heads.values())
     tasks = {run: draw(features, run) for run in runs}
-    _check_classes(features, tasks)
     words = Words(tower, features.class_names) if tower else None
     for head in heads.values():  # before anything is trained for nothing
         need_encoders(features.parts, type(head))
@@ -309,17 +308,6 @@ def _need_prompts(features: Features, heads: Iterable[Head]) -> None:
             f"head {blind[0]!r} reads no prompt, so it knows nothing of classes without clips: "
             f"leave it out of `split` {BASE_NOVEL}"
         )
-
-
-def _check_classes(features: Features, tasks: Mapping[Run, Task]) -> None:
-    for run, task in tasks.items():
-        labels = set(features.labels[task.train].tolist())
-        if len(labels) == 1:
-            only = features.class_names[labels.pop()]
-            raise DataError(
-                f"{features.dataset}, fold {run.fold}: all training clips are of class {only!r}, and a head "
-                "needs two classes to tell apart; choose others with `folds`"
-            )
 
 
 def _need_text(features: Features, head: type[Head]) -> None:

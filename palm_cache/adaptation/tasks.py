@@ -90,7 +90,7 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
     Raises
     ------
     DataError
-        If the fold does not exist, or has no usable test clip, or nothing can be drawn.
+        If the fold does not exist, has no usable test clip, or training clips of fewer than two classes.
 
     References
     ----------
@@ -100,7 +100,7 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
     rows = features.folds[fold - 1]
     test = rows.test[features.usable[rows.test]]
     if not len(test) and len(rows.test):
-        raise DataError(f"{features.dataset}, fold {fold}: no test clip has an embedding")
+        raise _unfit(features, fold, "no test clip has an embedding")
     if shots == 0:
         return Task(torch.empty(0, dtype=torch.int64), test)
     train = rows.train[features.usable[rows.train]]
@@ -120,5 +120,14 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
         drawn.append(candidates)
     chosen = train[torch.from_numpy(np.concatenate(drawn))]
     if not len(chosen):
-        raise DataError(f"{features.dataset}, fold {fold}: no training clip has an embedding")
+        raise _unfit(features, fold, "no training clip has an embedding")
+    if len(absent) == len(drawn) - 1:
+        only = features.class_names[int(features.labels[chosen[0]])]
+        raise _unfit(features, fold, f"all training clips are of class {only!r}, and a head needs two")
     return Task(chosen, test, tuple(short), tuple(absent))
+
+
+def _unfit(features: Features, fold: int, why: str) -> DataError:
+    """Return the error of a fold that nothing can be learned from or scored on."""
+    remedy = "choose others with `folds`" if len(features.folds) > 1 else "it is the only fold"
+    return DataError(f"{features.dataset}, fold {fold}: {why}; {remedy}")

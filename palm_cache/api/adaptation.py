@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from palm_cache.adaptation.calibration import Calibrated, calibrate_file, runs_to_calibrate
-from palm_cache.adaptation.evaluate import Evaluation, evaluate_files, no_heads
+from palm_cache.adaptation.evaluate import evaluate_files, no_heads
 from palm_cache.adaptation.fit import LoadTower, fit_store
 from palm_cache.adaptation.prompt_study import study_prompts
 from palm_cache.adaptation.transfer import transfer_heads
@@ -114,12 +114,13 @@ def fit(
     if calibrate:
         runs = runs_to_calibrate(result.heads_file)
         calibrated = calibrate_file(result.heads_file, runs, features=result.features, progress=progress)
-        notes += [f"not calibrated: {item.problem}" for item in calibrated if item.problem]
+        problems = dict.fromkeys(item.problem for item in calibrated if item.problem)
+        notes += [f"not calibrated: {problem}" for problem in problems]
     scores = of_store = pd.DataFrame(columns=list(COLUMNS))
     if evaluate:
         every = evaluate_files(
             Path(out), [result.heads_file], features=result.features, load_tower=tower, progress=progress
-        ).scores
+        )
         keys = [replace(head.run, encoder=slug(head.run.encoder)) for head in result.fitted]
         table = pd.DataFrame([asdict(run) for run in keys])
         of_store = every.merge(table[["dataset", "encoder"]].drop_duplicates(), on=["dataset", "encoder"])
@@ -178,7 +179,7 @@ def evaluate(
     if not files:
         of_them = {"dataset": list(datasets or ()), "encoder": list(encoders or ())}
         raise no_heads(folder, store=store, **of_them, features=features)
-    evaluation: Evaluation = evaluate_files(
+    return evaluate_files(
         Path(out),
         files,
         heads=folder,
@@ -186,7 +187,6 @@ def evaluate(
         load_tower=_tower_loader(encoders[0] if encoders else None, device, tokenizer),
         progress=progress,
     )
-    return evaluation.scores
 
 
 def calibrate(

@@ -237,9 +237,8 @@ def calibrate(
             tokenizer=loaded.tokenizer,
             progress=progress,
         )
-    for item in calibrated:
-        if item.problem:
-            say(f"note: not calibrated: {item.problem}")
+    for problem in dict.fromkeys(item.problem for item in calibrated if item.problem):
+        say(f"note: not calibrated: {problem}")
     calibrations = {run_name(item.run): item.calibration for item in calibrated if item.calibration}
     if as_json:
         print_json({name: asdict(calibration) for name, calibration in calibrations.items()})

@@ -14,6 +14,7 @@ from spectrum import LetterTower
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+import palm_cache
 from palm_cache.adaptation import calibration
 from palm_cache.adaptation.calibration import (
     calibrate,
@@ -327,10 +328,23 @@ def test_heads_that_learn_words_are_calibrated_through_their_tower(features: Fea
         calibrate(features, head)
 
 
-@pytest.mark.parametrize(("head", "shots"), [("zero-shot", 8), ("palm", 1)])
-def test_without_a_shot_to_spare_it_says_what_is_missing(features: Features, head: str, shots: int) -> None:
-    with pytest.raises(DataError, match=r"no shots to hold out: a class needs two .* fit with more shots"):
+@pytest.mark.parametrize(
+    ("head", "clips", "shots", "remedy"),
+    [("zero-shot", 30, 8, ""), ("palm", 30, 1, "; fit with more shots"), ("palm", 2, 4, "")],
+)
+def test_without_a_shot_to_spare_it_says_what_is_missing(
+    head: str, clips: int, shots: int, remedy: str
+) -> None:
+    features = make_features(clips_per_class=clips, n_folds=2)
+    with pytest.raises(DataError, match=rf"shots: none .* a class needs two, not of one recording{remedy}$"):
         calibrate(features, fit_one(features, shots, head))
+
+
+def test_what_keeps_all_heads_from_being_calibrated_is_one_note(tmp_path: Path) -> None:
+    store = write_sample(tmp_path / "features.zarr", make_features(clips_per_class=2, n_folds=2))
+    params = FitParams(heads=("palm", "prototype", "gda"), shots=(16,), folds=(1,), training=QUICK)
+    (said,) = [note for note in palm_cache.fit(store, params, out=tmp_path).notes if "calibrated" in note]
+    assert said.startswith("not calibrated: clusters, fold 1, 16 shots: none can be held out")
 
 
 def test_a_file_keeps_its_calibrations_when_other_heads_are_fitted(tmp_path: Path) -> None:

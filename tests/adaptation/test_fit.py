@@ -235,7 +235,7 @@ def test_joined_stores_are_fitted_and_evaluated_together(tmp_path: Path, feature
     heads, stores = read_heads(done.heads_file)
     assert stores == (one, two)
     assert {head.run.encoder for head in heads} == {"mini+clap:x/y"}
-    scores = evaluate_files(tmp_path / "runs").scores
+    scores = evaluate_files(tmp_path / "runs")
     assert set(scores["encoder"]) == {"mini+clap-y"}
     assert len(scores) == 9
     assert scores["accuracy"].min() > 0.5

@@ -107,10 +107,22 @@ def test_a_fold_that_does_not_exist_is_named(features: Features) -> None:
         few_shot(replace(features, folds=()), fold=1, shots=1, seed=0)
 
 
-def test_a_fold_without_a_usable_test_clip_is_refused() -> None:
-    features = make_features(failed=range(120))
-    with pytest.raises(DataError, match="no test clip has an embedding"):
-        few_shot(features, fold=1, shots=1, seed=0)
+@pytest.mark.parametrize(
+    ("lost", "why"),
+    [("test", "no test clip has an embedding"), ("train", "no training clip has an embedding")],
+)
+def test_a_fold_that_has_lost_its_clips_is_refused_and_the_way_to_others_told(
+    features: Features, lost: str, why: str
+) -> None:
+    rows = torch.arange(len(features.labels))
+    halves = tuple(Fold(rows[rows % 2 == part], rows[rows % 2 != part]) for part in (0, 1))
+    usable = features.usable.clone()
+    usable[halves[0].test if lost == "test" else halves[0].train] = False
+    halved = replace(features, usable=usable, folds=halves)
+    with pytest.raises(DataError, match=f"clusters, fold 1: {why}; choose others with folds"):
+        few_shot(halved, fold=1, shots=1, seed=0)
+    with pytest.raises(DataError, match=f"{why}; it is the only fold"):
+        few_shot(replace(halved, folds=halves[:1]), fold=1, shots=1, seed=0)
 
 
 def test_a_fold_that_tests_on_nothing_is_drawn_from_all_the_same(features: Features) -> None:
