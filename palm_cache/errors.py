@@ -22,7 +22,7 @@
     └── OutputError              a result cannot be written
 
 A message says what is wrong, where, and what to do next, in one or two lines. It holds names of parameters
-in backquotes: so a command says them as they are typed.
+in backquotes, as a note does: so a command says them as they are typed.
 Anything that is not a ``PalmCacheError`` is a defect of palm-cache and keeps its traceback.
 """
 
@@ -31,6 +31,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 _USER = re.compile(r"(?<=://)(?:[^\s/\"'<>]*|[^\s/@:\"'<>]+:(?!\d+/)[^\s@\"'<>]*)@")
@@ -70,6 +71,11 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def naming(message: str, options: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a message with parameters called as they are on a command line, else as in Python."""
+    return _PARAMETER.sub(lambda found: options.get(found[1], found[1]), message)
+
+
 def near(name: str, known: Iterable[str]) -> list[str]:
     """Return the names that may have been meant by one, in any case of letters, the likeliest first."""
     lowered = {candidate.lower(): candidate for candidate in known}
@@ -105,11 +111,12 @@ class PalmCacheError(Exception):
         super().__init__(without_credentials(message))
 
     def __str__(self) -> str:
-        return self.naming({})
+        return naming(self.message)
 
-    def naming(self, options: Mapping[str, str]) -> str:
-        """Return the message with parameters called as they are on a command line, else as in Python."""
-        return _PARAMETER.sub(lambda found: options.get(found[1], found[1]), self.args[0])
+    @property
+    def message(self) -> str:
+        """What is said, with parameters in backquotes: see :func:`naming`."""
+        return str(self.args[0])
 
 
 class DataError(PalmCacheError):

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from palm_cache.errors import StoreError, counted, did_you_mean, visible, without_credentials
+from palm_cache.errors import StoreError, counted, did_you_mean, naming, visible, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_credentials_of_urls_are_left_out(text: str, shown: str) -> None:
 def test_a_message_names_parameters_as_they_are_given() -> None:
     error = StoreError("`hop`: goes with `window`, not with `hop_size`; see HOP and `s")
     assert str(error) == "hop: goes with window, not with hop_size; see HOP and `s"
-    assert error.naming({"hop": "--hop", "window": "-w"}) == (
+    assert naming(error.message, {"hop": "--hop", "window": "-w"}) == (
         "--hop: goes with -w, not with hop_size; see HOP and `s"
     )
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

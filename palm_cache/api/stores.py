@@ -185,7 +185,7 @@ def _to_learn_from(stores: list[Place], notes: list[str]) -> list[Place]:
             opened = StoreRoot(store)
             header, reason = opened.header, _unfit(opened)
         except StoreError as error:
-            notes.append(f"skipped: {error}")
+            notes.append(f"skipped: {error.message}")
         else:
             keys[store] = (header.dataset, f"{slug(header.encoder)}.zarr")
             if reason:

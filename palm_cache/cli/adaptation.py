@@ -26,7 +26,7 @@ from palm_cache.cli.options import (
 )
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
+from palm_cache.cli.terminal import Json, note, print_json, print_table, tell
 from palm_cache.params import FitParams, Params
 from palm_cache.params.use import LoadingParams
 from palm_cache.store.layout import RUNS
@@ -151,8 +151,7 @@ def fit(
                 tokenizer=loaded.tokenizer,
                 progress=progress,
             )
-        for note in result.notes:
-            say(f"note: {note}")
+        note(*result.notes)
         fitted.append(result)
     if evaluate:
         import pandas as pd
@@ -237,8 +236,8 @@ def calibrate(
             tokenizer=loaded.tokenizer,
             progress=progress,
         )
-    for problem in dict.fromkeys(item.problem for item in calibrated if item.problem):
-        say(f"note: not calibrated: {problem}")
+    problems = dict.fromkeys(item.problem for item in calibrated if item.problem)
+    note(*(f"not calibrated: {problem}" for problem in problems))
     calibrations = {run_name(item.run): item.calibration for item in calibrated if item.calibration}
     if as_json:
         print_json({name: asdict(calibration) for name, calibration in calibrations.items()})
@@ -345,8 +344,7 @@ def _find_stores(
     settings: Params, datasets: list[str] | None, encoders: list[str] | None
 ) -> list[tuple[Place, ...]]:
     stores, notes = palm_cache.find_stores(datasets, encoders, features=settings.features)
-    for note in notes:
-        say(f"note: {note}")
+    note(*notes)
     return stores
 
 
@@ -381,5 +379,4 @@ def print_summary(summary: pd.DataFrame, as_json: bool) -> None:
         print_json(rows)
     else:
         print_table(HEADINGS, format_rows(summary), keep=NAMES_AND_ACCURACY)
-        for note in below_zero_shot(summary):
-            say(f"note: {note}")
+        note(*below_zero_shot(summary))

@@ -10,7 +10,7 @@ import typer
 
 from palm_cache.cli.options import override, takes
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
+from palm_cache.cli.terminal import Json, note, print_json, print_table, tell
 from palm_cache.params import BenchParams, Params, Recipe
 from palm_cache.params.use import LoadingParams
 
@@ -66,8 +66,7 @@ def extract(
             threads=settings.threads or None,
             progress=progress,
         )
-    for reason in benchmark.left_out:
-        say(f"note: left out: {reason}")
+    note(*(f"left out: {reason}" for reason in benchmark.left_out))
     if as_json:
         print_json(asdict(benchmark))
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from palm_cache.cli.terminal import say
+from palm_cache.cli.terminal import note
 
 if TYPE_CHECKING:
     from palm_cache.prediction.sources import HeadSource
@@ -26,4 +26,4 @@ def say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
     runs = len(runs_in(heads.file)) if run is None else 1
     why = f"the best of {runs} runs on held-out shots" if best else f"one of {runs} runs"
     chosen = f", {why} (another: --run)" if runs > 1 else ""
-    say(f"note: {name}{chosen}; probabilities are {worth}")
+    note(f"{name}{chosen}; probabilities are {worth}")

@@ -16,9 +16,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from palm_cache.cli.help import help_text, usage
-from palm_cache.cli.terminal import say, sigterm_as_ctrl_c
-from palm_cache.errors import PalmCacheError, ParameterError, did_you_mean, near, visible
+from palm_cache.cli.help import help_text, is_argument, usage
+from palm_cache.cli.terminal import TYPED, say, sigterm_as_ctrl_c
+from palm_cache.errors import PalmCacheError, ParameterError, did_you_mean, naming, near, visible
 from palm_cache.store.layout import STORE_ENDING
 
 _SURROUNDINGS = (
@@ -41,7 +41,7 @@ class Commands(TyperGroup):
                 raise PalmCacheError("standard output is closed; send it somewhere, if only to /dev/null")
             return super().main(*args, **kwargs)
         except PalmCacheError as error:
-            _fail(str(error))
+            _fail(error.message)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             if isinstance(error.filename, str | bytes) and error.errno in _SURROUNDINGS:
@@ -72,6 +72,9 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse; a word that belongs to no option is often the value of one."""
         words = list(args)
+        TYPED.clear()
+        for item in self.params:
+            TYPED[str(item.name)] = str(item.metavar) if is_argument(item) else item.opts[0]
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
@@ -81,26 +84,7 @@ class Command(TyperCommand):
             error.message = visible(error.message)
             raise
         except ParameterError as error:  # of a check: see checks.py
-            raise typer.BadParameter(self._as_typed(error), ctx) from None
-        except PalmCacheError as error:
-            error.args = (self._as_typed(error),)
-            raise
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run; what was typed is called in errors as it was typed."""
-        try:
-            return super().invoke(ctx)
-        except PalmCacheError as error:
-            error.args = (self._as_typed(error),)
-            raise
-
-    def _as_typed(self, error: PalmCacheError) -> str:
-        """Return the message of an error with what it names called as on the command line."""
-        typed: dict[str, Any] = {
-            item.name: item.metavar if item.param_type_name == "argument" else item.opts[0]
-            for item in self.params
-        }
-        return error.naming(typed)
+            raise typer.BadParameter(naming(error.message, TYPED), ctx) from None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what follows the command's name."""

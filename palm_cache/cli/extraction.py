@@ -14,8 +14,8 @@ from palm_cache.cli.loading import load
 from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, override, takes
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
-from palm_cache.errors import AbsentDatasetError, counted
+from palm_cache.cli.terminal import TYPED, Json, note, print_json, print_table, say, tell
+from palm_cache.errors import AbsentDatasetError, counted, naming
 from palm_cache.params import (
     Params,
     PromptFiles,
@@ -185,9 +185,8 @@ def _extract_all(
                 cache=settings.resources.cache,
             )
             if where.dataset != table.dataset:
-                say(f"note: another dataset is called {table.dataset}; this one is {where.dataset}")
-            for note in table.notes:
-                say(f"note: {note}")
+                note(f"another dataset is called {table.dataset}; this one is {where.dataset}")
+            note(*table.notes)
             act = _plan_table if dry_run else _extract_table
             lines, value = act(extractor, replace(table, dataset=where.dataset), where.store, where.cache)
             shown.append(value)
@@ -214,7 +213,7 @@ def read_tables(
         except AbsentDatasetError as error:
             if len(names) == 1:
                 raise
-            say(f"note: skipped: {error}")
+            note(f"skipped: {error.message}")
             absent.append(name)
     if not tables:
         raise AbsentDatasetError(f"none of the {counted(len(names), 'dataset')} is here: {', '.join(names)}")
@@ -227,8 +226,7 @@ def _extract_table(
     """Extract one dataset, tell what was skipped, and return the result as lines and as value."""
     with progress_bar("clips") as progress:
         extraction = extractor.extract(table, out, cache, progress)
-    for note in extraction.notes[len(table.notes) :]:  # those of the table were told before the work
-        say(f"note: {note}")
+    note(*extraction.notes[len(table.notes) :])  # those of the table were told before the work
     for name, reason in extraction.failures[:FAILURES_LISTED]:
         say(f"skipped {name}: {reason}")
     if len(extraction.failures) > FAILURES_LISTED:
@@ -240,6 +238,7 @@ def _extract_table(
     return [f"{counted(extraction.n_clips, 'clip')} -> {extraction.store} ({counts})"], {
         **asdict(extraction),
         "store": str(extraction.store),
+        "notes": [naming(text, TYPED) for text in extraction.notes],
     }
 
 

@@ -36,7 +36,7 @@ def usage(command: Any) -> str:
     """Return what follows the name of a command or a group: ``[OPTIONS] STORE...``."""
     if hasattr(command, "commands"):
         return "COMMAND [OPTIONS]"
-    arguments = [option for option in command.params if _is_argument(option)]
+    arguments = [option for option in command.params if is_argument(option)]
     names = (option.metavar if option.required else f"[{option.metavar}]" for option in arguments)
     return " ".join(["[OPTIONS]", *names])
 
@@ -54,8 +54,8 @@ def paragraphs(text: str) -> tuple[list[str], list[str]]:
 def option_panels(command: Any, context: typer.Context) -> Panels:
     """Return the arguments and options of a command."""
     panels: Panels = {}
-    for option in sorted(command.get_params(context), key=lambda option: not _is_argument(option)):
-        title = option.rich_help_panel or ("Arguments" if _is_argument(option) else "Options")
+    for option in sorted(command.get_params(context), key=lambda option: not is_argument(option)):
+        title = option.rich_help_panel or ("Arguments" if is_argument(option) else "Options")
         panels.setdefault(title, []).append((_names(option), _meaning(option)))
     return panels
 
@@ -105,12 +105,13 @@ def _bold(text: str) -> str:
     return typer.style(text, bold=True)
 
 
-def _is_argument(option: Any) -> bool:
+def is_argument(option: Any) -> bool:
+    """Tell whether it is an argument, which is given without a name."""
     return bool(option.param_type_name == "argument")
 
 
 def _names(option: Any) -> str:
-    if _is_argument(option):
+    if is_argument(option):
         return str(option.metavar)
     names = ", ".join(sorted(option.opts, key=len))
     if option.is_flag:
@@ -119,7 +120,7 @@ def _names(option: Any) -> str:
 
 
 def _meaning(option: Any) -> str:
-    if option.required and not _is_argument(option):
+    if option.required and not is_argument(option):
         return f"{option.help} [required]"
     default = option.show_default
     if default is True:

@@ -20,7 +20,8 @@ from palm_cache.cli.completion import (
     complete_run,
     complete_store,
 )
-from palm_cache.errors import ParameterError, UnknownNameError, did_you_mean, near
+from palm_cache.cli.terminal import TYPED
+from palm_cache.errors import ParameterError, UnknownNameError, did_you_mean, naming, near
 from palm_cache.params import BenchParams, FitParams, P, Params, PromptFiles, ReadingParams, Recipe, Resources
 from palm_cache.params.use import LoadingParams, PredictParams, RowFilter, SearchParams
 from palm_cache.types import Help
@@ -194,8 +195,7 @@ def override(params: P | type[P], **values: Any) -> P:
     try:
         return params(**given) if isinstance(params, type) else replace(params, **given)
     except (ParameterError, UnknownNameError) as error:
-        kind = params if isinstance(params, type) else type(params)
-        raise typer.BadParameter(error.naming({name: _option(kind, name) for name in values})) from None
+        raise typer.BadParameter(naming(error.message, TYPED)) from None
 
 
 def _optional(kind: type, only: tuple[str, ...]) -> list[str]:

@@ -18,7 +18,7 @@ from palm_cache.cli.loading import load
 from palm_cache.cli.options import RunOption, override, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.scored_rows import show_rows
-from palm_cache.cli.terminal import Json, say
+from palm_cache.cli.terminal import Json, note, say
 from palm_cache.errors import StoreError, counted
 from palm_cache.params.use import LoadingParams, PredictParams
 from palm_cache.store.layout import SHARED_ENDING
@@ -228,7 +228,7 @@ def _load(
         heads, run, classes=None if classes is None else classes.split(","), **asdict(loading)
     )
     if heads is None:
-        say(f"note: zero-shot with {classifier.encoder.spec}; probabilities are not calibrated")
+        note(f"zero-shot with {classifier.encoder.spec}; probabilities are not calibrated")
     else:
         say_which(heads, run, classifier.head)
     return classifier
@@ -286,11 +286,11 @@ def _show(
             cropped += result.unheard > UNHEARD_SECONDS
     for remark, paths in remarks.items():
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        say(f"note: {paths[0]}{more}: {remark}")
+        note(f"{paths[0]}{more}: {remark}")
     if cropped:
         seconds = classifier.seconds
-        say(
-            f"note: {counted(cropped, 'file lasts', 'files last')} longer than the {seconds:g} s that "
+        note(
+            f"{counted(cropped, 'file lasts', 'files last')} longer than the {seconds:g} s that "
             f"{classifier.head.run.encoder} "
             "reads at once: their centre was heard; --timeline hears everything"
         )

@@ -14,7 +14,7 @@ from palm_cache.cli.completion import complete_dataset, complete_store
 from palm_cache.cli.extraction import read_tables
 from palm_cache.cli.options import RootOption, StoreArgument, override, takes
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
+from palm_cache.cli.terminal import Json, note, print_json, print_table, say, tell
 from palm_cache.errors import counted
 from palm_cache.params import Params, Resources
 from palm_cache.params.use import LoadingParams
@@ -284,8 +284,8 @@ def cache_prune(
     idle = [recipe for recipe in known if recent or not recipe.may_be_in_work]
     waste = [*cache_waste(idle, folder), *members_waste(unpacked_of)]
     if in_work := len(known) - len(idle):
-        say(
-            f"note: {counted(in_work, 'recipe')} left out, written to in the last hour: an extraction may be "
+        note(
+            f"{counted(in_work, 'recipe')} left out, written to in the last hour: an extraction may be "
             "at it (--recent lists all)"
         )
     _clear_out(folder, waste, yes, as_json)

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.errors import visible, without_credentials
+from palm_cache.errors import naming, visible, without_credentials
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+TYPED: dict[str, str] = {}
+"""How the parameters of the command that runs are typed."""
 
 FOLDED_FROM = 28
 """Width in letters from which a column of a table may be folded."""
@@ -56,9 +59,16 @@ def put(text: str) -> None:
 
 
 def say(message: str, colour: str = "yellow") -> None:
-    """Tell the user something that is not a result."""
+    """Tell the user something that is not a result; parameters in backquotes are called as they are typed."""
+    shown = typer.style(_shown(naming(message, TYPED)), fg=colour)
     with suppress(OSError):  # where nobody can be told, the exit code says it
-        _write(typer.style(_shown(message), fg=colour) + "\n", is_error=True)
+        _write(f"{shown}\n", is_error=True)
+
+
+def note(*notes: str) -> None:
+    """Tell the user what should be known beside a result."""
+    for text in notes:
+        say(f"note: {text}")
 
 
 def _write(text: str, is_error: bool) -> None:
@@ -112,7 +122,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], keep: in
         table = _table(headings[:n_columns], [row[:n_columns] for row in rows], folded_from=8)
     console.print(table)
     if n_columns < len(headings):
-        say(f"note: no room for {', '.join(headings[n_columns:])}; a wider terminal or --json shows all")
+        note(f"no room for {', '.join(headings[n_columns:])}; a wider terminal or --json shows all")
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], folded_from: int = FOLDED_FROM) -> Table:

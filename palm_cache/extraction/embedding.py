@@ -318,7 +318,7 @@ class Embedder:
                 self._fitting = size // 2
                 self.notes.append(
                     f"out of memory on {device} with {size} clips at once; went on with {self._fitting} "
-                    f"(next time: --batch-size {self._fitting})"
+                    f"(next time: `batch_size` {self._fitting})"
                 )
         return None
 

@@ -114,5 +114,5 @@ def keep_unreadable(
         return []
     return [
         f"{counted(len(files), 'audio file')} cannot be read now; earlier embeddings are kept "
-        "(--prune drops them)"
+        "(`prune` drops them)"
     ]

@@ -173,7 +173,7 @@ class Work:
         what = f"{cut.views} crops are" if cut.views > 1 else "its centre is"
         cropped = (
             f"longer than the {cut.window.stretch / cut.sample_rate:.3g} s that {name} hears; of each {what} "
-            "embedded (--long mean hears all, --window cuts)"
+            "embedded (`long` mean hears all, `window` cuts)"
         )
         return *clip.heard.remarks, cropped
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import all_commands, call, fail, misuse, run_and_name_heavy_modules, succeed
-from samples import make_features, write_palm_folder, write_sample
+from samples import make_features, write_palm_folder, write_sample, write_tone
 
 import palm_cache
 from palm_cache.store.root import UNFINISHED_MARK
@@ -398,6 +398,18 @@ def test_errors_name_options_as_they_are_typed(project: Path, words: tuple[str, 
     result = call(*words)
     assert result.exit_code in (1, 2)
     assert told in " ".join(result.stderr.split())
+
+
+def test_notes_name_options_as_they_are_typed_and_parameters_elsewhere(project: Path) -> None:
+    write_tone(Path("own/Tones/audios/train_0_0.wav"), frequency=300, seconds=60)
+    told = "(--long mean hears all, --window cuts)"
+    extracted = succeed("extract", "--dataset", "own/Tones", "--on-stale", "rebuild", "--json")
+    assert told in extracted.stderr
+    assert any(told in note for note in json.loads(extracted.stdout)["notes"])
+    for file in Path(palm_cache.__file__).parent.glob("extraction/**/*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                assert not re.search(r"[(;] ?--[a-z]", ast.unparse(node)), (file, node.lineno)
 
 
 def test_errors_of_a_parameter_file_name_its_keys(project: Path) -> None:

@@ -344,8 +344,8 @@ def test_a_batch_that_memory_does_not_hold_is_halved(
     expected = run(SpectrumEncoder(), clips, batch_size=2)
     assert_same_bits(found, expected)
     assert embedder.notes == [
-        "out of memory on cpu with 8 clips at once; went on with 4 (next time: --batch-size 4)",
-        "out of memory on cpu with 4 clips at once; went on with 2 (next time: --batch-size 2)",
+        "out of memory on cpu with 8 clips at once; went on with 4 (next time: `batch_size` 4)",
+        "out of memory on cpu with 4 clips at once; went on with 2 (next time: `batch_size` 2)",
     ]
 
 

@@ -11,7 +11,7 @@ from spectrum import Run
 from palm_cache.extraction.encoders.base import Window
 from palm_cache.extraction.reading import CuttingRule
 
-LONG = "longer than the 1 s that spectrum hears; of each {} embedded (--long mean hears all, --window cuts)"
+LONG = "longer than the 1 s that spectrum hears; of each {} embedded (`long` mean hears all, `window` cuts)"
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple
         table = read_table(below(root, path))
         columns = understand(table.header, given, path)
         if "label" not in columns:
-            notes[f"no column of labels in {path}; --columns label=NAME says which it is"] = None
+            notes[f"no column of labels in {path}; `columns` label=NAME says which it is"] = None
         seen: set[tuple[str, float, float | None, str]] = set()
         for line, fields in table.records:
             told = dict(zip(table.header, fields, strict=True))

@@ -311,7 +311,7 @@ def test_a_folder_without_annotations_is_not_read_as_annotated(
 def test_a_selection_table_without_a_column_of_labels_is_said(tmp_path: Path) -> None:
     root = tones(tmp_path, "night.wav", seconds=4)
     (root / "night.txt").write_text(f"{RAVEN}\tWhat\n1\tS\t1\t0.5\t1.5\t0\t9\twren\n")
-    assert "no column of labels in night.txt; --columns label=NAME says which it is" in read(root).notes
+    assert "no column of labels in night.txt; `columns` label=NAME says which it is" in read(root).notes
     assert not any("no column" in note for note in read(root, columns=("label=What",)).notes)
 
 
