@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,14 @@ BEGINNING_BYTES = 1 << 16
 
 _PREDICTIONS = rb"path(,start,end)?,label,probability(,label_\d+,probability_\d+)*,error"
 """The columns of a table of predictions."""
+
+_FOUND = rb"score,dataset,row,path,start,end,label,note"
+"""Those of a table of a search."""
+
+
+def holds_answers(columns: Sequence[str]) -> bool:
+    """Tell whether a table of these columns is one of predictions or of a search."""
+    return re.fullmatch(_PREDICTIONS + b"|" + _FOUND, ",".join(columns).encode(errors="replace")) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ def _page(noun: str, command: str) -> OutputKind:
 
 PREDICTIONS = OutputKind("table of predictions", _begins(_PREDICTIONS + rb"\r?\n"))
 PARQUET = OutputKind("table of predictions in Parquet", _is_parquet_of_predictions)
-FOUND = OutputKind("table of a search", _begins(rb"score,dataset,row,path,start,end,label,note\r?\n"))
+FOUND = OutputKind("table of a search", _begins(_FOUND + rb"\r?\n"))
 MAP_PAGE, FOUND_PAGE = _page("map", "explore"), _page("page of a search", "search")
 # Audacity reads nothing behind a third tab and writes none: a track that it has saved is a user's.
 LABEL_TRACK = OutputKind("label track", _has_lines(rb"\d+\.\d{6}\t\d+\.\d{6}\t[^\t\n]+\t\n"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import cast
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import named
@@ -12,6 +13,7 @@ from palm_cache.extraction.datasets.columns import stretch, understand
 from palm_cache.extraction.datasets.listing import Listing, below, by_name, ending, folded
 from palm_cache.extraction.datasets.tables import TableRow
 from palm_cache.extraction.datasets.texts import decode, read_table
+from palm_cache.store.outputs import LABEL_TRACK
 from palm_cache.types import Place
 
 RAVEN_COLUMN = "Begin Time (s)"
@@ -24,9 +26,28 @@ RAVEN_TAIL = r"(?:\.Table\.\d+)?(?:\.BirdNET)?(?:\.selections?)?(?:\.table)?\.tx
 
 
 def is_audacity(file: Place) -> bool:
-    """Tell whether a text file is a label track: its first line is times, and perhaps a label, with tabs."""
+    """Tell whether a text file is a label track: its first line is times, and perhaps a label, with tabs.
+
+    One that ``predict`` wrote and nobody has exported since is none: no head learns from answers unasked.
+    """
+    return _is_track(file) and not _is_own(file)
+
+
+def _is_track(file: Place) -> bool:
     first = decode(file).lstrip("\r\n").partition("\n")[0]
     return re.match(r"\d+[.,]?\d*\t\d+[.,]?\d*(\t|\r?$)", first) is not None
+
+
+def _is_own(track: Place) -> bool:
+    return LABEL_TRACK.is_one(cast("Path", track))  # a remote one is opened alike
+
+
+def predicted(root: Place, paths: Iterable[str]) -> list[str]:
+    """Say which text files are label tracks of ``predict``."""
+    files = ((path, below(root, path)) for path in paths)
+    tracks = [path for path, file in files if _is_track(file) and _is_own(file)]
+    told = f"not read, as predict wrote it: {named(tracks)}; exported from Audacity it is yours"
+    return [told] if tracks else []
 
 
 def is_raven(file: Place) -> bool:
@@ -50,7 +71,7 @@ def read_audacity(root: Place, listing: Listing) -> tuple[list[TableRow], list[s
     """
     recordings = _Recordings(listing)
     rows: list[TableRow] = []
-    points = 0
+    points = further = 0
     for path in _annotations(root, listing, is_audacity, "Audacity label track", "start TAB end TAB label"):
         file = below(root, path)
         recording = recordings.of(path, AUDACITY_TAIL)
@@ -59,19 +80,21 @@ def read_audacity(root: Place, listing: Listing) -> tuple[list[TableRow], list[s
         for line, content in enumerate(decode(file).splitlines(), start=1):
             if not content.strip() or content.startswith("\\"):  # the latter: a range of frequencies
                 continue
-            begin, tab, rest = content.partition("\t")
-            finish, _, label = rest.partition("\t")
+            begin, finish, label, *more = (field.strip() for field in (*content.split("\t"), "", ""))
             where = f"{path}, row {line}"
-            if not tab:
+            if "\t" not in content:
                 raise DataError(
                     f"{where}: {content!r} is no label; Audacity writes start, end and name with tabs"
                 )
-            if begin.strip() == finish.strip():
+            further += any(more)
+            if begin == finish:
                 points += 1
                 continue
-            start, end = stretch({"start": begin.strip(), "end": finish.strip()}, where)
-            rows.append(TableRow(path, line, recording, label.strip() or None, start, end))
-    notes = recordings.notes
+            start, end = stretch({"start": begin, "end": finish}, where)
+            rows.append(TableRow(path, line, recording, label or None, start, end))
+    notes = [*recordings.notes, *predicted(root, texts(listing))]
+    if further:
+        notes.append(f"what stands behind the label is not used, on {counted(further, 'line')}")
     if points:
         notes.append(f"{counted(points, 'label')} at a point of time, not over a stretch, skipped")
     return rows + recordings.unlabelled(), notes
@@ -122,6 +145,7 @@ def _annotations(
     found = [path for path in looked_at if is_one(below(root, path))]
     if not found:
         others = f"; {named(looked_at)}: nothing of the kind" if looked_at else ""
+        others = "".join(f"; {note}" for note in predicted(root, looked_at)) or others
         raise DataError(f"{root}: no {kind} here or below: looked for *.txt with {content}{others}")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from palm_cache.errors import DataError, UnknownNameError
 from palm_cache.extraction.datasets.tables import TableRow
@@ -31,18 +32,23 @@ USUAL: Mapping[str, tuple[str, ...]] = {
         *("call type", "sound type", "emotion", "genre", "instrument", "keyword", "word", "target", "type"),
     ),
     "start": (
-        *("start", "start s", "start sec", "start seconds", "start time", "start time s", "begin"),
-        *("begin time", "begin time s", "begin s", "onset", "onset s", "onset time", "tmin", "start offset"),
+        *("start", "start time", "begin", "begin time", "onset", "onset time", "tmin", "start offset"),
         *("t0", "xmin"),
     ),
     "end": (
-        *("end", "end s", "end sec", "end seconds", "end time", "end time s", "stop", "stop s", "stop time"),
-        *("offset", "offset s", "offset time", "tmax", "end offset", "t1", "xmax"),
+        *("end", "end time", "stop", "stop time", "offset", "offset time", "tmax", "end offset"),
+        *("t1", "xmax"),
     ),
+    "duration": ("duration",),
     "fold": ("fold", "folds", "kfold", "cv fold", "fold id"),
     "split": ("split", "subset", "partition", "set", "usage", "dataset split", "data split"),
 }
 """Names that columns usually have, in lower case with plain spaces, the likeliest first."""
+
+TIMES = ("start", "end", "duration")
+
+UNIT = re.compile(r"(?: in)? (m|milli)?(?:s|secs?|seconds?)$")
+"""What may stand behind the usual name of a time."""
 
 SECONDS = r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:[.,]\d*)?|[.,]\d+)(?: ?s)?"
 
@@ -64,7 +70,8 @@ def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> d
     UnknownNameError
         If there is no column of a given name.
     """
-    spoken = {re.sub(r"[\s_().-]+", " ", name.casefold()).strip(): name for name in reversed(header) if name}
+    spoken = {_spoken(name): name for name in reversed(header) if name}
+    without_units = {UNIT.sub("", said): name for said, name in spoken.items()}
     columns_of: dict[str, str] = {}
     for field in COLUMN_FIELDS:
         if field in given:
@@ -72,12 +79,13 @@ def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> d
                 raise UnknownNameError.among(f"column in {table}:", given[field], header)
             columns_of[field] = given[field]
             continue
-        free = [name for name in USUAL.get(field, ()) if spoken.get(name) not in (None, *columns_of.values())]
+        named = without_units if field in TIMES else spoken
+        free = [name for name in USUAL[field] if named.get(name) not in (None, *columns_of.values())]
         if free:
-            columns_of[field] = spoken[free[0]]
+            columns_of[field] = named[free[0]]
     # A duration is the end of a stretch that has a start; else it is the file's, and says nothing new.
-    if "duration" not in given and "start" in columns_of and "end" not in columns_of and "duration" in spoken:
-        columns_of["duration"] = spoken["duration"]
+    if "duration" not in given and ("start" not in columns_of or "end" in columns_of):
+        columns_of.pop("duration", None)
     if "start" not in columns_of and "end" not in given:
         columns_of.pop("end", None)  # an "offset" or "stop" alone is something else
     slices = spoken.get("slice file name")
@@ -85,6 +93,16 @@ def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> d
         # UrbanSound8K: a file is a slice, and the times are those of the recording that it was cut from.
         columns_of = {field: name for field, name in columns_of.items() if field not in ("start", "end")}
     return {field: name for field, name in columns_of.items() if name}
+
+
+def _spoken(column: str) -> str:
+    return re.sub(r"[\s_().[\]-]+", " ", column.casefold()).strip()
+
+
+def units(columns: Mapping[str, str]) -> dict[str, int]:
+    """Return how many of its unit make a second, for every time that has a column: by the column's name."""
+    of_times = {field: UNIT.search(_spoken(columns[field])) for field in TIMES if field in columns}
+    return {field: 1000 if unit and unit[1] else 1 for field, unit in of_times.items()}
 
 
 def read_annotated(
@@ -107,7 +125,7 @@ def read_annotated(
         If a path, or a label that there must be, is empty, or times make no sense.
     """
     places = {field: table.place(name) for field, name in columns.items()}
-    group_place = table.place(group) if group else None
+    group_place, per_second = table.place(group) if group else None, units(columns)
     rows, words = [], dict[str, str]()
     for line, fields in table.records:
         told = {field: fields[place] for field, place in places.items()}
@@ -115,7 +133,7 @@ def read_annotated(
         for field, what in (("path", "path"), ("label", "class name")):
             if not told.get(field) and (field == "path" or labelled):
                 raise DataError(f"{where}: {what} is empty; every clip needs one (or remove the row)")
-        start, end = stretch(told, where)
+        start, end = stretch(told, where, per_second)
         part = told.get("fold") or told.get("split", "")
         together = "" if group_place is None else fields[group_place]
         # One text for all rows that have it.
@@ -126,18 +144,32 @@ def read_annotated(
     return rows
 
 
-def stretch(told: Mapping[str, str], where: str) -> tuple[float, float | None]:
+def stretch(
+    told: Mapping[str, str], where: str, per_second: Mapping[str, int] = MappingProxyType({})
+) -> tuple[float, float | None]:
     """Return start and end of a row in seconds.
+
+    Parameters
+    ----------
+    told : mapping
+        Its times; what is absent or empty is not told.
+    where : str
+        The row, for messages.
+    per_second : mapping
+        From :func:`units`; by default all are seconds.
 
     Raises
     ------
     DataError
         If one of them is no time, or the end is not after the start.
     """
-    start = seconds(told["start"], where, "start") if told.get("start") else 0.0
-    end = seconds(told["end"], where, "end") if told.get("end") else None
-    if told.get("duration") and end is None:
-        end = start + seconds(told["duration"], where, "duration")
+    start, end, duration = (
+        seconds(told[field], where, field) / per_second.get(field, 1) if told.get(field) else None
+        for field in TIMES
+    )
+    start = start or 0.0
+    if duration is not None and end is None:
+        end = start + duration
     if end is not None and end <= start:
         raise DataError(f"{where}: ends at {end:g} s, not after its start at {start:g} s; mend the row")
     return start, end

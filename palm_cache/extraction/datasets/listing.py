@@ -165,6 +165,8 @@ def _walk(root: Path) -> Iterable[str]:
             folders.clear()
             continue
         entered.add(real)
+        # Of a folder and links to it, the folder itself gives its name, whatever order a disk lists them in.
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # noqa: PTH114, PTH118
         inside = Path(folder).relative_to(root).as_posix()
         yield from (name if inside == "." else f"{inside}/{name}" for name in names)
     for problem in problems:

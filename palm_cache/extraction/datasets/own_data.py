@@ -40,6 +40,7 @@ from palm_cache.extraction.datasets.tables import TableRow, build_table, placed
 from palm_cache.extraction.datasets.texts import TextTable, read_header, read_table
 from palm_cache.extraction.streamed_headers import CONVERT
 from palm_cache.params import Layout, ReadingParams
+from palm_cache.store.outputs import holds_answers
 from palm_cache.types import ClipTable, Place
 from palm_cache.types.audio_names import OTHER_ENDINGS, READABLE_ENDINGS
 
@@ -109,6 +110,8 @@ def read(
     guessed = reading.layout == "auto" and layout in ("folders", "flat")
     if guessed and (meant := _datasets_below(root, listing, reading.named_columns)):
         notes.insert(1, f"a table below this folder lists sounds; {meant}")
+    if guessed:
+        notes += _passed_over(root, listing)
     return build_table(dataset, place, folds, notes, rows, files)
 
 
@@ -185,11 +188,13 @@ def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParam
 def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
     candidates = listing.files if len(listing.files) == 1 else _tables(root, listing, reading.named_columns)
     if len(candidates) != 1:
-        found = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
+        some = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
+        others = _near_tables(listing)
+        found = some if candidates else f"no table with a column of paths{': ' * bool(others)}{named(others)}"
         meant = _datasets_below(root, listing, reading.named_columns) or (
             "give the one that is meant, and `columns` path=NAME if need be"
         )
-        raise DataError(f"{root}: {found if candidates else 'no table'}; {meant}")
+        raise DataError(f"{root}: {found}; {meant}")
     file = below(root, candidates[0])
     table = shards.read_plain(file) if ending(file.name) in SHARD_ENDINGS else read_table(file)
     content = _of_table(table, reading, f"one table, {candidates[0]}")
@@ -207,12 +212,14 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Reading:
         raise DataError(f"{table.name}: the table is empty; its first row names the columns")
     if "path" not in columns:
         raise DataError(
-            f"{table.name}: which column holds the paths? `columns` path=NAME says so; it has "
-            f"{named(table.header)}"
+            f"{table.name}: which column holds the paths? `columns` path=NAME says so; its first row, which "
+            f"names them, has {named(table.header)}"
         )
     rows = read_annotated(table, columns, reading.group)
     kept = [row for row in rows if not is_junk(row.path.replace("\\", "/"))]
     notes = []
+    if holds_answers(table.header):
+        notes.append("its labels are those that predict gave or a search found, not a person's")
     if len(kept) < len(rows):
         notes.append(
             f"{counted(len(rows) - len(kept), 'row')} of files that the file system added, skipped (._* ...)"
@@ -318,9 +325,12 @@ def _datasets_below(root: Place, listing: Listing, columns: Mapping[str, str]) -
 
 
 def _tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> list[str]:
-    """Return the tables in a folder or one below it that have a column of paths."""
-    tables = [path for path in listing.files if path.count("/") <= 1 and ending(path) in TABLE_ENDINGS]
-    return [path for path in tables if _has_paths(root, path, columns)]
+    """Return the tables in a folder or one below it that have a column of paths, and labels of a person."""
+    return [path for path in _near_tables(listing) if _has_paths(_columns(root, path), columns, path)]
+
+
+def _near_tables(listing: Listing) -> list[str]:
+    return [path for path in listing.files if path.count("/") <= 1 and ending(path) in TABLE_ENDINGS]
 
 
 def _deep_tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> Iterator[str]:
@@ -328,14 +338,31 @@ def _deep_tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> I
     deep = [path for path in listing.files if path.count("/") > 1 and ending(path) in TABLE_ENDINGS]
     for path in deep[: annotated.FILES_TRIED]:
         with suppress(DataError):
-            if _has_paths(root, path, columns):
+            if _has_paths(_columns(root, path), columns, path):
                 yield path
 
 
-def _has_paths(root: Place, path: str, columns: Mapping[str, str]) -> bool:
+def _columns(root: Place, path: str) -> tuple[str, ...]:
     file = below(root, path)
-    header = shards.header(file) if ending(path) in SHARD_ENDINGS else read_header(file)
-    return columns.get("path") in header or "path" in understand(header, {}, path)
+    return shards.header(file) if ending(path) in SHARD_ENDINGS else read_header(file)
+
+
+def _has_paths(header: Sequence[str], columns: Mapping[str, str], path: str) -> bool:
+    named = columns.get("path") in header or "path" in understand(header, {}, path)
+    return named and not holds_answers(header)
+
+
+def _passed_over(root: Place, listing: Listing) -> list[str]:
+    """Say which tables and tracks beside the sounds were not read."""
+    notes = annotated.predicted(root, annotated.texts(listing)[: annotated.FILES_TRIED])
+    tables = {path: _columns(root, path) for path in _near_tables(listing)}
+    if answers := [path for path, header in tables.items() if holds_answers(header)]:
+        alone = below(root, answers[0])
+        notes.append(f"not read, as predict or search wrote it: {named(answers)}; `dataset` {alone} reads it")
+    if others := [path for path in tables if path not in answers]:
+        columns = "no column in its first row is known to hold paths; `columns` path=NAME says which does"
+        notes.append(f"not read: {named(others)}; {columns}")
+    return notes
 
 
 def _stripped(paths: Sequence[str]) -> dict[str, str]:

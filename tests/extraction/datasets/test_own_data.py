@@ -9,36 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from miniatures import write_miniature
-from samples import write_palm_folder, write_tone
+from birds import BIRDS, CLASSES, labels, read, stretches, tones
+from samples import write_tone
 
 from palm_cache.errors import DataError, PalmCacheError, UnknownNameError
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.params import ReadingParams
-from palm_cache.types import ClipTable
-
-CLASSES = ("blackbird", "wren")
-
-
-def tones(root: Path, *names: str, seconds: float = 0.25) -> Path:
-    for number, name in enumerate(names):
-        write_tone(root / name, 300 + 50 * number, seconds=seconds, seed=number)
-    return root
-
-
-def labels(table: ClipTable) -> dict[str, str | None]:
-    return {clip.name: table.class_of(clip) for clip in table.clips}
-
-
-def stretches(table: ClipTable) -> list[tuple[str, float, float | None, str | None]]:
-    return [(clip.name, clip.start, clip.end, table.class_of(clip)) for clip in table.clips]
-
-
-def read(root: Path, **reading: object) -> ClipTable:
-    return read_dataset(str(root), reading=ReadingParams(**reading))  # type: ignore[arg-type]
-
-
-BIRDS = {f"{name}/{number}.wav": name for name in CLASSES for number in range(3)}
 
 
 def in_folders(root: Path) -> None:
@@ -178,8 +154,12 @@ STRETCHES = [
         "filename\tonset\toffset\tevent_label\nlong.wav\t0\t1.5\twren\nlong.wav\t1.5\t2.25\tblackbird\n"
         "long.wav\t0:01:02.5\t63\twren\nlong.wav\t64\t\twren\n",
         "path,start,duration,class\nlong.wav,0,1.5,wren\nlong.wav,1.5,.75,blackbird\nlong.wav,62.5,0.5,wren\nlong.wav,64,,wren\n",
+        "path,start_ms,end_ms,class\nlong.wav,0,1500,wren\nlong.wav,1500,2250,blackbird\n"
+        "long.wav,62500,63000,wren\nlong.wav,64000,,wren\n",
+        "path;Onset [s];Duration (msec);class\nlong.wav;0;1500;wren\nlong.wav;1,5;750;blackbird\n"
+        "long.wav;62,5;500,0;wren\nlong.wav;64;;wren\n",
     ],
-    ids=["plain", "decimal commas", "onset and offset", "durations"],
+    ids=["plain", "decimal commas", "onset and offset", "durations", "milliseconds", "two units"],
 )
 def test_rows_may_be_stretches(table: str, tmp_path: Path) -> None:
     root = tones(tmp_path, "long.wav", seconds=65)
@@ -237,94 +217,6 @@ def test_of_a_table_that_labels_are_appended_to_the_last_row_of_a_stretch_holds(
         read(root / "labels.csv")
 
 
-def test_audacitys_labels_beside_recordings(tmp_path: Path) -> None:
-    root = tones(tmp_path, "night.wav", "sub/day.WAV", "more.wav", "none.wav", seconds=4)
-    (root / "night.txt").write_text(
-        "0.5\t1.25\twren\n\\\t200.0\t900.0\n2,5\t3,0\t blackbird \n3.5\t3.5\tclick\n3\t4\t\n"
-    )
-    (root / "sub" / "day.wav.txt").write_text("0.000000\t1.000000\twren\n")
-    (root / "more_labels.txt").write_text("1\t2\twren\n")
-    (root / "gone.txt").write_text("1\t2\twren\n")
-    (root / "README.txt").write_text("Recorded in May\n")
-    table = read(root)
-    assert set(stretches(table)) == {
-        ("night.wav", 0.5, 1.25, "wren"),
-        ("night.wav", 2.5, 3.0, "blackbird"),
-        ("night.wav", 3.0, None, None),
-        ("sub/day.WAV", 0.0, 1.0, "wren"),
-        ("more.wav", 1.0, 2.0, "wren"),
-        ("none.wav", 0.0, None, None),
-    }
-    assert table.notes[0] == "read as Audacity's labels: 5 stretches in 3 recordings, 1 recording without any"
-    assert "no recording, or several, for 1 annotation: gone.txt" in table.notes
-    assert "1 label at a point of time, not over a stretch, skipped" in table.notes
-    (root / "night.txt").write_text("0.5\t1.25\twren\nsoon\t2\twren\n")
-    with pytest.raises(DataError, match=r"night\.txt, row 2: start 'soon' is no time"):
-        read(root)
-
-
-RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
-
-
-def test_ravens_selection_tables_beside_recordings(tmp_path: Path) -> None:
-    root = tones(tmp_path, "night.wav", "day.wav", seconds=4)
-    (root / "night.Table.1.selections.txt").write_text(
-        f"{RAVEN}\tSpecies\n1\tWaveform 1\t1\t0.5\t1.5\t0\t9\twren\n"
-        "1\tSpectrogram 1\t1\t0.5\t1.5\t0\t9\twren\n2\tSpectrogram 1\t1\t2\t3\t0\t9\t\n"
-    )
-    table = read(root)
-    assert set(stretches(table)) == {
-        ("night.wav", 0.5, 1.5, "wren"),
-        ("night.wav", 2.0, 3.0, None),
-        ("day.wav", 0.0, None, None),
-    }
-    assert table.notes[0] == (
-        "read as Raven's selection tables: 2 stretches in 1 recording, 1 recording without any"
-    )
-
-
-@pytest.mark.parametrize(
-    ("layout", "kind"),
-    [
-        (
-            "audacity",
-            r"no Audacity label track here or below: looked for \*\.txt with start TAB end TAB label",
-        ),
-        (
-            "raven",
-            r"no Raven selection table here or below: looked for \*\.txt with a column 'Begin Time \(s\)'",
-        ),
-    ],
-)
-def test_a_folder_without_annotations_is_not_read_as_annotated(
-    layout: str, kind: str, tmp_path: Path
-) -> None:
-    root = tones(tmp_path, "night.wav")
-    with pytest.raises(DataError, match=rf"^{tmp_path}: {kind}$"):
-        read(root, layout=layout)
-    (root / "sub").mkdir()
-    (root / "sub" / "README.txt").write_text("Recorded in May\n")
-    with pytest.raises(DataError, match=f"{kind}; sub/README.txt: nothing of the kind"):
-        read(root, layout=layout)
-
-
-def test_a_selection_table_without_a_column_of_labels_is_said(tmp_path: Path) -> None:
-    root = tones(tmp_path, "night.wav", seconds=4)
-    (root / "night.txt").write_text(f"{RAVEN}\tWhat\n1\tS\t1\t0.5\t1.5\t0\t9\twren\n")
-    assert "no column of labels in night.txt; `columns` label=NAME says which it is" in read(root).notes
-    assert not any("no column" in note for note in read(root, columns=("label=What",)).notes)
-
-
-def test_a_selection_table_over_several_files_counts_in_each_of_them(tmp_path: Path) -> None:
-    root = tones(tmp_path, "a.wav", "b.wav", seconds=4)
-    (root / "all.txt").write_text(
-        f"{RAVEN}\tBegin File\tFile Offset (s)\tCall\n1\tS\t1\t0.5\t1.5\t0\t9\ta.wav\t0.5\twren\n"
-        "2\tS\t1\t5\t6.5\t0\t9\tB.WAV\t1\trobin\n"
-    )
-    table = read(root, columns=("label=Call",))
-    assert stretches(table) == [("a.wav", 0.5, 1.5, "wren"), ("b.wav", 1.0, 2.5, "robin")]
-
-
 def test_what_is_not_recognised_says_what_was_looked_for_and_what_lies_there(tmp_path: Path) -> None:
     (tmp_path / "a.m4a").write_bytes(b"x")
     (tmp_path / "b.xlsx").write_bytes(b"x")
@@ -362,78 +254,10 @@ def test_a_published_dataset_is_not_read_another_way(tmp_path: Path) -> None:
         read_dataset("esc50", tmp_path, reading=ReadingParams(layout="flat"))
 
 
-MEANT = "a table below this folder lists sounds; did you mean {}?"
-
-
-def test_the_folder_above_a_dataset_is_told_with_the_dataset(tmp_path: Path) -> None:
-    tones(tmp_path / "raw" / "birds" / "audio", *BIRDS)
-    table = tmp_path / "raw" / "birds" / "meta" / "birds.csv"
-    table.parent.mkdir()
-    table.write_text("\n".join(["path,label", *(f"{path},{name}" for path, name in BIRDS.items())]))
-    told = MEANT.format(tmp_path / "raw" / "birds")
-    assert told in read(tmp_path / "raw").notes
-    assert told in read(tmp_path).notes
-    assert not any("below this folder" in note for note in read(tmp_path / "raw" / "birds").notes)
-    assert not any("below this folder" in note for note in read(tmp_path, layout="folders").notes)
-    table.write_bytes(b"\xff\xfe\x00")  # no table after all
-    assert not any("below this folder" in note for note in read(tmp_path / "raw").notes)
-
-
-def test_the_folder_above_one_in_the_palm_layout_is_told_with_it(tmp_path: Path) -> None:
-    write_palm_folder(tmp_path / "Tones")
-    with pytest.raises(DataError, match=rf"2 tables have .*; did you mean {tmp_path}/Tones\?"):
-        read(tmp_path)
-
-
-def test_the_folder_above_two_in_the_palm_layout_is_told_with_both_however_deep_their_tables(
-    tmp_path: Path,
-) -> None:
-    write_palm_folder(tmp_path / "Tones")
-    folds = tmp_path / "Folds" / "csv_files"
-    write_palm_folder(folds.parent)
-    folds.mkdir()
-    for part in ("train", "test"):
-        (folds.parent / f"{part}.csv").rename(folds / f"{part}_1.csv")
-    with pytest.raises(DataError, match=rf"did you mean {tmp_path}/Tones or {tmp_path}/Folds\?"):
-        read(tmp_path)
-
-
-def test_the_folder_above_folders_of_classes_is_told_with_them(tmp_path: Path) -> None:
-    tones(tmp_path / "own", *(f"{site}/{path}" for site in ("here", "there") for path in BIRDS))
-    meant = f"did you mean {tmp_path}/own/here or {tmp_path}/own/there?"
-    told = f"folders below those of the classes say nothing here; if they are the classes, {meant}"
-    assert told in read(tmp_path / "own").notes
-    assert told in read(tmp_path).notes
-    assert told not in read(tmp_path, layout="folders").notes
-    assert not any("say nothing" in note for note in read(tmp_path / "own" / "here").notes)
-
-
-def test_sounds_beside_the_folder_of_the_only_table_are_told(tmp_path: Path) -> None:
-    tones(tmp_path, *(f"one/{path}" for path in BIRDS), "other/x.wav")
-    (tmp_path / "one" / "x.csv").write_text(
-        "\n".join(["path,label", *(f"{path},{name}" for path, name in BIRDS.items())])
-    )
-    assert f"sounds lie outside one, too; did you mean {tmp_path}/one?" in read(tmp_path).notes
-    assert not any("outside" in note for note in read(tmp_path / "one").notes)
-
-
 @pytest.mark.parametrize("layout", ["auto", "folders", "flat"])
 def test_columns_of_a_folder_without_tables_are_refused(layout: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="it has no columns; leave columns out"):
         read(tones(tmp_path, *BIRDS), layout=layout, columns=("path=x",))
-
-
-def test_a_folder_that_is_called_like_a_known_dataset_is_told_how_it_is_read_as_published(
-    tmp_path: Path,
-) -> None:
-    root = write_miniature("VocalSound", tmp_path / "raw" / "VocalSound", "published")
-    told = (
-        "a known dataset is called VocalSound: if this is it, "
-        f"--dataset VocalSound --root {root} reads it as published"
-    )
-    for given in (root, root.parent, tmp_path):
-        assert told in read(given).notes
-    assert told not in read_dataset("vocalsound", root).notes
 
 
 def test_one_file_that_is_missing_is_told_in_the_singular(tmp_path: Path) -> None:
@@ -468,3 +292,42 @@ def test_a_folder_whose_name_cannot_be_a_classs_is_named(tmp_path: Path, name: s
     with pytest.raises(DataError, match=rf"{told}; rename it") as caught:
         read_dataset(str(tmp_path / "birds"))
     assert "\n" not in str(caught.value)
+
+
+PREDICTED = "path,label,probability,error\n{}/0.wav,robin,0.9,\n{}/0.wav,robin,0.3,\n".format(*CLASSES)
+FOUND = f"score,dataset,row,path,start,end,label,note\n0.9,x,0,{CLASSES[0]}/0.wav,,,robin,\n"
+
+
+@pytest.mark.parametrize("answers", [PREDICTED, FOUND], ids=["predicted", "found"])
+def test_answers_of_palm_cache_become_labels_only_where_they_are_asked_for(
+    answers: str, tmp_path: Path
+) -> None:
+    file = tones(tmp_path, *BIRDS) / "answers.csv"
+    file.write_text(answers)
+    table = read(tmp_path)
+    assert table.class_names == CLASSES
+    assert f"not read, as predict or search wrote it: answers.csv; `dataset` {file} reads it" in table.notes
+    asked = read(file, test="none")
+    assert asked.class_names == ("robin",)
+    assert "its labels are those that predict gave or a search found, not a person's" in asked.notes
+
+
+@pytest.mark.parametrize("content", ["wren/0.wav,x\nwren/1.wav,y\n", "#mine,x\npath,label\nwren/0.wav,x\n"])
+def test_a_table_whose_columns_have_no_names_is_said_not_to_be_read(content: str, tmp_path: Path) -> None:
+    file = tones(tmp_path, *BIRDS) / "labels.csv"
+    file.write_text(content)
+    not_read = "no column in its first row is known to hold paths; `columns` path=NAME says which does"
+    assert f"not read: labels.csv; {not_read}" in read(tmp_path).notes
+    with pytest.raises(DataError, match=r"no table with a column of paths: labels\.csv; give the one"):
+        read(tmp_path, layout="table")
+    with pytest.raises(
+        DataError, match=r"which column holds the paths\? .* its first row, which names them, has"
+    ):
+        read(file)
+
+
+def test_a_folder_gives_its_name_before_links_to_it_do(tmp_path: Path) -> None:
+    tones(tmp_path, "m/1.wav", "wren/1.wav")
+    for letter in "abcdefghijklnopqrst":
+        (tmp_path / letter).symlink_to("m")
+    assert read(tmp_path).class_names == ("m", "wren")

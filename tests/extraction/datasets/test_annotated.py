@@ -1,0 +1,128 @@
+"""Label tracks of Audacity and selection tables of Raven beside recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from birds import read, stretches, tones
+
+from palm_cache.errors import DataError
+
+
+def test_audacitys_labels_beside_recordings(tmp_path: Path) -> None:
+    root = tones(tmp_path, "night.wav", "sub/day.WAV", "more.wav", "none.wav", seconds=4)
+    (root / "night.txt").write_text(
+        "0.5\t1.25\twren\n\\\t200.0\t900.0\n2,5\t3,0\t blackbird \n3.5\t3.5\tclick\n3\t4\t\n"
+    )
+    (root / "sub" / "day.wav.txt").write_text("0.000000\t1.000000\twren\n")
+    (root / "more_labels.txt").write_text("1\t2\twren\n")
+    (root / "gone.txt").write_text("1\t2\twren\n")
+    (root / "README.txt").write_text("Recorded in May\n")
+    table = read(root)
+    assert set(stretches(table)) == {
+        ("night.wav", 0.5, 1.25, "wren"),
+        ("night.wav", 2.5, 3.0, "blackbird"),
+        ("night.wav", 3.0, None, None),
+        ("sub/day.WAV", 0.0, 1.0, "wren"),
+        ("more.wav", 1.0, 2.0, "wren"),
+        ("none.wav", 0.0, None, None),
+    }
+    assert table.notes[0] == "read as Audacity's labels: 5 stretches in 3 recordings, 1 recording without any"
+    assert "no recording, or several, for 1 annotation: gone.txt" in table.notes
+    assert "1 label at a point of time, not over a stretch, skipped" in table.notes
+    (root / "night.txt").write_text("0.5\t1.25\twren\nsoon\t2\twren\n")
+    with pytest.raises(DataError, match=r"night\.txt, row 2: start 'soon' is no time"):
+        read(root)
+
+
+RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
+
+
+def test_ravens_selection_tables_beside_recordings(tmp_path: Path) -> None:
+    root = tones(tmp_path, "night.wav", "day.wav", seconds=4)
+    (root / "night.Table.1.selections.txt").write_text(
+        f"{RAVEN}\tSpecies\n1\tWaveform 1\t1\t0.5\t1.5\t0\t9\twren\n"
+        "1\tSpectrogram 1\t1\t0.5\t1.5\t0\t9\twren\n2\tSpectrogram 1\t1\t2\t3\t0\t9\t\n"
+    )
+    table = read(root)
+    assert set(stretches(table)) == {
+        ("night.wav", 0.5, 1.5, "wren"),
+        ("night.wav", 2.0, 3.0, None),
+        ("day.wav", 0.0, None, None),
+    }
+    assert table.notes[0] == (
+        "read as Raven's selection tables: 2 stretches in 1 recording, 1 recording without any"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        (
+            "audacity",
+            r"no Audacity label track here or below: looked for \*\.txt with start TAB end TAB label",
+        ),
+        (
+            "raven",
+            r"no Raven selection table here or below: looked for \*\.txt with a column 'Begin Time \(s\)'",
+        ),
+    ],
+)
+def test_a_folder_without_annotations_is_not_read_as_annotated(
+    layout: str, kind: str, tmp_path: Path
+) -> None:
+    root = tones(tmp_path, "night.wav")
+    with pytest.raises(DataError, match=rf"^{tmp_path}: {kind}$"):
+        read(root, layout=layout)
+    (root / "sub").mkdir()
+    (root / "sub" / "README.txt").write_text("Recorded in May\n")
+    with pytest.raises(DataError, match=f"{kind}; sub/README.txt: nothing of the kind"):
+        read(root, layout=layout)
+
+
+def test_a_selection_table_without_a_column_of_labels_is_said(tmp_path: Path) -> None:
+    root = tones(tmp_path, "night.wav", seconds=4)
+    (root / "night.txt").write_text(f"{RAVEN}\tWhat\n1\tS\t1\t0.5\t1.5\t0\t9\twren\n")
+    assert "no column of labels in night.txt; `columns` label=NAME says which it is" in read(root).notes
+    assert not any("no column" in note for note in read(root, columns=("label=What",)).notes)
+
+
+def test_a_selection_table_over_several_files_counts_in_each_of_them(tmp_path: Path) -> None:
+    root = tones(tmp_path, "a.wav", "b.wav", seconds=4)
+    (root / "all.txt").write_text(
+        f"{RAVEN}\tBegin File\tFile Offset (s)\tCall\n1\tS\t1\t0.5\t1.5\t0\t9\ta.wav\t0.5\twren\n"
+        "2\tS\t1\t5\t6.5\t0\t9\tB.WAV\t1\trobin\n"
+    )
+    table = read(root, columns=("label=Call",))
+    assert stretches(table) == [("a.wav", 0.5, 1.5, "wren"), ("b.wav", 1.0, 2.5, "robin")]
+
+
+@pytest.mark.parametrize("name", ["night.txt", "night.BirdNET.results.txt"])
+def test_what_stands_behind_a_label_is_not_part_of_it(name: str, tmp_path: Path) -> None:
+    root = tones(tmp_path, "night.wav", seconds=7)
+    (root / name).write_text("0.0\t3.0\tEurasian Wren\t0.8715\n3.0\t6.0\tRobin\t0.2\n6.0\t6.5\tRobin\n")
+    table = read(root)
+    assert stretches(table) == [
+        ("night.wav", 0.0, 3.0, "Eurasian Wren"),
+        ("night.wav", 3.0, 6.0, "Robin"),
+        ("night.wav", 6.0, 6.5, "Robin"),
+    ]
+    assert "what stands behind the label is not used, on 2 lines" in table.notes
+
+
+def test_a_track_that_predict_wrote_is_no_label(tmp_path: Path) -> None:
+    root = tones(tmp_path, "day.wav", "night.wav", seconds=4)
+    answers = "0.500000\t1.250000\twren\t\n2.000000\t3.000000\trobin\t\n"
+    (root / "night.wav.txt").write_text(answers)
+    told = "not read, as predict wrote it: night.wav.txt; exported from Audacity it is yours"
+    unlabelled = [("day.wav", 0.0, None, None), ("night.wav", 0.0, None, None)]
+    assert stretches(read(root)) == unlabelled
+    assert told in read(root).notes
+    with pytest.raises(DataError, match=f"no Audacity label track here or below: .*; {told}"):
+        read(root, layout="audacity")
+    (root / "day.txt").write_text("0.5\t1.25\twren\n")
+    assert stretches(read(root)) == [("day.wav", 0.5, 1.25, "wren"), unlabelled[1]]
+    assert told in read(root).notes
+    (root / "night.wav.txt").write_text(answers.replace("\t\n", "\n"))  # as Audacity exports it
+    assert len(stretches(read(root))) == 3
