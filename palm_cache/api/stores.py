@@ -104,7 +104,8 @@ def _of_encoder(
 
 def _other_one(features: Place, name: str, dataset: str) -> str:
     """Say which dataset a word does not mean, or what it stands for here; "" where that is plain."""
-    plain, card = Path(dataset).name, find_card(dataset)
+    given, card = Path(dataset), find_card(dataset)
+    plain = given.stem if given.is_file() else given.name
     if name != plain and (other := source_of_stores(features, plain)):
         return f"{dataset} has its stores in {features / name}; those in {features / plain} are of {other}"
     source = source_of_stores(features, name) if card is not None else ""
@@ -152,8 +153,10 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
         plain = folder.name == dataset and not folder.is_dir()
         if plain and any((parent / dataset).is_dir() for parent in folders):
             return dataset
-    source = source_of(folder) if folder.is_dir() else ""
-    return dataset_folder(features, dataset_name(dataset, features), source)
+    name = dataset_name(dataset, features)
+    if folder.is_file() and Path(source_of_stores(features, name)).is_dir():
+        return name  # of tables that were read with `root`, stores know the folder of the sounds alone
+    return dataset_folder(features, name, source_of(folder) if folder.exists() else "")
 
 
 def _unfit(store: StoreRoot) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ FAILURES_LISTED = 20
 """Failed clips that ``extract`` lists; ``store info`` lists all."""
 
 CLIPS_NAMED = 3
-"""Clips of a group that ``extract --dry-run`` names; with ``--json`` it names all."""
+"""Files of a group that ``extract --dry-run`` names; with ``--json`` it names all."""
 
 
 def encoders(
@@ -262,7 +263,8 @@ def _plan_table(
     if plan.gone:
         groups["in the store, no more in the dataset"] = plan.gone
     for why, names in groups.items():
-        more = f" and {len(names) - CLIPS_NAMED} more" if len(names) > CLIPS_NAMED else ""
-        lines.append(f"  {len(names)} {why}: {', '.join(names[:CLIPS_NAMED])}{more}")
+        files = [f"{name} ({n} rows)" if n > 1 else name for name, n in Counter(names).items()]
+        more = f" and {len(files) - CLIPS_NAMED} more" if len(files) > CLIPS_NAMED else ""
+        lines.append(f"  {len(names)} {why}: {', '.join(files[:CLIPS_NAMED])}{more}")
     value = {**asdict(plan), "store": str(plan.store), "to_embed": plan.to_embed, "kept": plan.kept}
     return lines, value

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hub_server import serve
 from miniatures import write_miniature
-from samples import upload
+from samples import upload, write_tone
 from typer.testing import CliRunner, Result
 
 from palm_cache.cli import app
@@ -127,6 +127,14 @@ def test_what_lies_in_the_files_is_told_before_anything_is_embedded() -> None:
     assert list(told["unreadable"]) == ["audios/casual_001.wav", "audios/siren_006.wav"]
     assert told["sound"] is False
     assert told["duplicates"] == [["audios/casual_000.wav", "audios/siren_007.wav"]]
+
+
+def test_rows_that_encoders_do_not_hear_whole_are_told() -> None:
+    for name in ("wren/1.wav", "robin/1.wav"):
+        write_tone(Path("birds", name), 300, seconds=12)
+    told = "  2 rows are longer than 10.5 s, up to 12 s: an encoder that hears less embeds their centre alone"
+    assert told in call("datasets", "--check", "birds").stdout
+    assert "an encoder that hears less" not in call("datasets", "--check", "birds", "--window", "5").stdout
 
 
 def test_the_root_may_be_a_url(bucket: str) -> None:

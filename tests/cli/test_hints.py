@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import all_commands, call, fail, misuse, run_and_name_heavy_modules, succeed
-from samples import make_features, write_palm_folder, write_sample, write_tone
+from samples import write_tone
 
 import palm_cache
 from palm_cache.store.root import UNFINISHED_MARK
@@ -18,18 +18,6 @@ from palm_cache.store.root import UNFINISHED_MARK
 STORE = "data/features/Tones/mini.zarr"
 OTHER = "data/features/Other/mini.zarr"
 HEADS = "runs/Tones/mini/heads.h5"
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a dataset, two stores and one place of heads, whose content no test reads."""
-    monkeypatch.chdir(tmp_path)
-    write_palm_folder(tmp_path / "own" / "Tones")
-    for store in (STORE, OTHER):
-        write_sample(Path(store), make_features())
-    Path(HEADS).parent.mkdir(parents=True)
-    Path(HEADS).touch()
-    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -173,108 +161,6 @@ def test_one_head_is_shown_by_its_name(project: Path) -> None:
     assert "did you mean palm?" in fail("heads", "plam")
 
 
-NAMES = ["Sounds", "own/Sounds", "own/Sounds/", "./own/Sounds", "own/../own/Sounds", "{here}/own/Sounds"]
-
-
-def test_every_command_takes_a_dataset_by_all_its_names(project: Path) -> None:
-    shutil.copytree("own/Tones", "own/Sounds")
-    shutil.copy("own/Sounds/train.csv", "own/table.csv")
-    succeed("extract", "--dataset", "own/Sounds")
-    quick = ("--head", "prototype", "--shots", "1", "--seeds", "0")
-    for name in (name.format(here=project) for name in NAMES):
-        for words in (
-            ("extract", "--dry-run", "--dataset", name),
-            ("extract", "--dataset", name),
-            ("heads", "prototype", "--dataset", name),
-            ("fit", *quick, "--dataset", name),
-            ("evaluate", "--dataset", name),
-            ("prompts", "--dataset", name),
-            ("datasets", "--check", name),
-            ("store", "verify", "data/features/Sounds/mini.zarr", "--dataset", name),
-        ):
-            assert call(*words).exit_code == 0, words
-    assert sorted(path.name for path in Path("data/features").iterdir() if path.name[0] != ".") == [
-        "Other",
-        "Sounds",
-        "Tones",
-    ]
-
-
-def test_a_name_of_stores_is_followed_to_the_files_or_told_where_they_were(project: Path) -> None:
-    shutil.copytree("own/Tones", "own/Sounds")
-    succeed("extract", "--dataset", "own/Sounds")
-    assert "did you mean Sounds?" in fail("extract", "--dataset", "Sonuds")
-    assert "--dataset is empty; give a name" in fail("extract", "--dataset", "")
-    assert "--dataset is empty; give a name" in fail("fit", "--dataset", "")
-    assert "did you mean own/Sounds?" in fail("extract", "--dataset", "own/Sonuds")
-    assert "which has no card; what is made of it: palm-cache datasets --check Sounds" in fail(
-        "datasets", "Sounds"
-    )
-    shutil.move("own/Sounds", "elsewhere")
-    assert f"its files have left {project / 'own' / 'Sounds'}" in fail("extract", "--dataset", "Sounds")
-
-
-def test_a_known_name_is_the_known_dataset_whatever_lies_here(project: Path) -> None:
-    succeed("synthesise", "--clips-per-class", "5")
-    shutil.copytree("own/Tones", "demo")
-    not_meant = "note: demo is the known dataset demo; the folder of that name here is ./demo"
-    quick = ("--head", "prototype", "--shots", "1", "--seeds", "0", "--json")
-    known = succeed("extract", "--dataset", "demo")
-    assert not_meant in known.stderr
-    assert "50 clips -> data/features/demo/mini.zarr" in known.stdout
-    fitted = succeed("fit", "--dataset", "demo", *quick)
-    assert {row["dataset"] for row in json.loads(fitted.stdout)} == {"demo"}
-    assert not_meant in fitted.stderr
-    own = succeed("extract", "--dataset", "./demo")
-    assert "note: another dataset is called demo; this one is demo-" in own.stderr
-    fitted = succeed("fit", "--dataset", "./demo", *quick)
-    assert f"those in data/features/demo are of {project}/data/raw/demo" in fitted.stderr
-    assert all(row["dataset"].startswith("demo-") for row in json.loads(fitted.stdout))
-    assert not_meant in call("datasets", "--check", "demo").stderr
-    assert "; esc50 is the known" not in fail("extract", "--dataset", "esc50")
-    Path("esc50").mkdir()
-    assert "the folder of that name here is ./esc50" in fail("extract", "--dataset", "esc50")
-
-
-def test_a_known_dataset_leaves_the_store_of_a_folder_of_its_name_alone(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree("own/Tones", "demo")
-    succeed("extract", "--dataset", "./demo")
-    succeed("synthesise", "--clips-per-class", "5")
-    known = succeed("extract", "--dataset", "demo")
-    assert "note: another dataset is called demo; this one is demo-" in known.stderr
-    assert "(0 embedded now, 12 known)" in succeed("extract", "--dataset", "./demo").stdout
-    (store,) = palm_cache.find_stores(["demo"])[0][0]
-    assert str(store) in known.stdout
-    # In a project that is copied it is the same one.
-    shutil.copytree(project, project.parent / "copy")
-    monkeypatch.chdir(project.parent / "copy")
-    assert f"50 clips -> {store} (0 embedded now" in succeed("extract", "--dataset", "demo").stdout
-
-
-def test_the_store_of_a_folder_of_ones_own_never_stands_in_for_a_known_dataset(project: Path) -> None:
-    shutil.copytree("own/Tones", "demo")
-    succeed("extract", "--dataset", "./demo")
-    quick = ("--head", "prototype", "--shots", "1", "--seeds", "0")
-    succeed("fit", "--dataset", "./demo", *quick)
-    not_made = "the folder of that name here is ./demo, and the stores in data/features/demo are of it; those"
-    for words in (("fit", *quick), ("evaluate",), ("prompts",), ("heads",)):
-        told = fail(*words, "--dataset", "demo")
-        assert not_made in told
-        assert told.endswith("made with: palm-cache extract --dataset demo")
-    # A copy of a known dataset elsewhere is the known one, for all that is known: it is told where it was.
-    shutil.rmtree("demo")
-    succeed("synthesise", "--clips-per-class", "5")
-    Path("data/raw/demo").rename("copy")
-    succeed("extract", "--dataset", "demo", "--root", "copy")
-    told = succeed("fit", "--dataset", "demo", *quick).stderr
-    assert (
-        f"note: demo is the known dataset demo; the stores in data/features/demo are of {project}/copy"
-        in told
-    )
-
-
 def test_a_store_of_some_clips_says_so_wherever_it_is_used(project: Path) -> None:
     succeed("extract", "--dataset", "own/Tones", "--on-stale", "rebuild")
     told = "holds of every class the first 1 to train on and the first 1 to test on alone, of 12 clips in all"
@@ -301,17 +187,6 @@ def test_a_store_of_windows_is_not_replaced_without_a_word(project: Path) -> Non
         in whole.stderr
     )
     assert "note: this store held" not in succeed("extract", "--dataset", "own/Tones").stderr
-
-
-def test_a_table_with_its_audio_elsewhere_is_not_taken_for_the_folder_of_audio(project: Path) -> None:
-    shutil.copy("own/Tones/train.csv", "labels.csv")
-    succeed("extract", "--dataset", "labels.csv", "--root", "own/Tones/audios")
-    assert "give table and --root again" in fail("extract", "--dataset", "labels")
-
-
-def test_stores_elsewhere_verify_against_the_dataset_that_they_name(project: Path) -> None:
-    succeed("extract", "--dataset", "own/Tones", "--features", "stores")
-    assert "OK" in succeed("store", "verify", "stores/Tones/mini.zarr", "--recompute", "1").stdout
 
 
 @pytest.mark.parametrize(

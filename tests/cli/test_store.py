@@ -40,6 +40,10 @@ def test_a_dry_run_says_what_and_why_and_makes_no_folder(workplace: Path) -> Non
         "  12 new: audios/train_0_0.wav, audios/train_0_1.wav, audios/train_0_2.wav and 9 more",
     ]
     assert "note: read as audio without labels: 12 files" in succeed(*words, "--as", "flat").stderr
+    assert succeed(*words, "--window", "0.1").stdout.splitlines()[1] == (
+        "  74 new: audios/train_0_0.wav (5 rows), audios/train_0_1.wav (6 rows), "
+        "audios/train_0_2.wav (7 rows) and 9 more"
+    )
     assert not Path("data").exists()
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 from palm_cache.errors import AudioError, counted
 from palm_cache.extraction.audio import open_regular
 from palm_cache.extraction.datasets.splits import twins
 from palm_cache.extraction.decoding import decoding
+from palm_cache.extraction.reading import CUSTOMARY_SECONDS
 from palm_cache.types import ClipTable, Progress, no_progress
 
 
@@ -30,7 +32,7 @@ class Survey:
     twins: tuple[tuple[str, ...], ...]
     """Names of files of equal content."""
     findings: tuple[str, ...]
-    """What twins do: those of two classes, those on both sides of a fold."""
+    """What twins do, those of two classes and those on both sides of a fold, and rows that are long."""
 
 
 def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress = no_progress) -> Survey:
@@ -41,7 +43,7 @@ def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress =
         for clip in table.clips
         if isinstance(clip.file, Path) and clip.name not in absent
     }
-    seconds, rates, channels = [], Counter[int](), Counter[int]()
+    seconds, rates, channels = dict[str, float](), Counter[int](), Counter[int]()
     unreadable = []
     pool = ThreadPoolExecutor()
     try:
@@ -50,7 +52,7 @@ def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress =
                 unreadable.append((name, found))
             else:
                 length, rate, n_channels = found
-                seconds.append(length)
+                seconds[name] = length
                 rates[rate] += 1
                 channels[n_channels] += 1
             progress("looking at files", number + 1, len(files))
@@ -62,12 +64,12 @@ def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress =
         if name in same:
             groups[same[name]].append(name)
     return Survey(
-        tuple(sorted(seconds)),
+        tuple(sorted(seconds.values())),
         dict(sorted(rates.items())),
         dict(sorted(channels.items())),
         tuple(unreadable),
         tuple(map(tuple, groups.values())),
-        _findings(table, same),
+        (*_twins_found(table, same), *_long(table, seconds)),
     )
 
 
@@ -81,7 +83,7 @@ def _open(file: Path) -> tuple[float, int, int] | str:
         return str(error)
 
 
-def _findings(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:
+def _twins_found(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:
     whole = [
         (same[clip.name], table.class_of(clip), row)
         for row, clip in enumerate(table.clips)
@@ -109,3 +111,19 @@ def _findings(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:
                 f"of a training clip, e.g. {other} of {one}; test scores will flatter"
             )
     return tuple(findings)
+
+
+def _long(table: ClipTable, seconds: Mapping[str, float]) -> Iterator[str]:
+    """Say how many rows are so long that encoders do not hear all of them."""
+    clips = table.clips
+    lengths = [
+        (seconds.get(name, 0.0) if isnan(end) else end) - start
+        for name, start, end in zip(clips.names, clips.starts, clips.ends, strict=True)
+    ]
+    long = [length for length in lengths if length > CUSTOMARY_SECONDS]
+    if long:
+        yield (
+            f"{counted(len(long), 'row is', 'rows are')} longer than {CUSTOMARY_SECONDS:g} s, up to "
+            f"{max(long):g} s: an encoder that hears less embeds their centre alone, unless extract has "
+            "--window, which cuts them, or --long mean, which hears all"
+        )
