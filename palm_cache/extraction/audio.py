@@ -45,7 +45,7 @@ BLOCK_SECONDS = 30
 HASHED_BYTES = 1 << 20
 """Bytes that are read at once to be hashed."""
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Raise this whole number with every change that reads what was refused before: failures that were recorded
 are then tried again. See also ``PREPROCESSING_VERSION`` in ``store/fingerprint.py``."""
 

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -31,9 +31,6 @@ BLOCK_FRAMES = 1 << 16
 SIXTEEN_BITS = np.float32(1 / (1 << 15))
 """A step of 16 bits, where full scale is 1."""
 
-PIPE_BYTES = 1 << 16
-"""Bytes that are written to a pipe at once."""
-
 MPEG_MEMORY = 32 * 1152
 """Frames that an MPEG decoder has to have read before its samples are right: a frame of sound may lean on
 bits of many frames before. libmpg123 itself goes back by a few only."""
@@ -42,8 +39,17 @@ OGG_LAST_PAGE = 1 << 19
 """Frames before the end of a Vorbis stream from which on libsndfile does not find its place: the last page,
 where samples are trimmed off, of at most 255 packets."""
 
+LAST_BLOCK = 64
+"""Frames: whoever begins in the last block of a PAF or SDS, which has fewer, gets nothing from libsndfile."""
+
 UNKNOWN_FRAMES = 1 << 62
 """Lengths from here on are libsndfile's way of saying that it does not know."""
+
+ENDLESS_BYTES = 1 << 40
+"""Size that libsndfile is told of a stream, so that its guess of the length is never too short."""
+
+ID3_BYTES = 128
+"""Where libmpg123 looks for a tag before the end of a file; it gives up where nothing can be read."""
 
 SF_ERR_SYSTEM = 2
 """libsndfile's number for a failed system call: the disk's fault, not the content's."""
@@ -59,14 +65,17 @@ class Sound:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._mended = mend(file)
-        self._source: _Pipe | _Mosaic | None = None
+        mended = mend(file)
+        if mended is None and sys.platform == "win32":  # whose runtimes do not share descriptors
+            mended = RepairedHeader(b"", 0)
+        self._mosaic = None if mended is None else _Mosaic(file, mended)
         self._decoder = self._open()
         self._at = 0
         self.rate, self.channels = int(self._decoder.samplerate), int(self._decoder.channels)
         # 16 bits read as they are and scaled here are the same numbers in a third of libsndfile's time.
         self._read_as = "int16" if self._decoder.subtype == "PCM_16" else "float32"
-        self._known = self._decoder.frames < UNKNOWN_FRAMES
+        endless = mended is not None and mended.endless
+        self._known = not endless and self._decoder.frames < UNKNOWN_FRAMES
         self.frames = int(self._decoder.frames)
         """How long the sound is."""
         try:
@@ -82,8 +91,6 @@ class Sound:
     def close(self) -> None:
         """Close everything but the file itself."""
         self._decoder.close()
-        if self._source is not None:
-            self._source.close()
 
     def blocks(self, first: int, last: int) -> Iterator[NDArray[np.float32]]:
         """Yield frames ``first`` to ``last`` as blocks (frames, channels).
@@ -98,18 +105,19 @@ class Sound:
             yield self._next(last)
 
     def check_end(self) -> None:
-        """Look whether the last frame that the header promises is there.
+        """Look whether the last frames that the header promises are there.
 
         Raises
         ------
         AudioError
-            If it is not.
+            If they are not.
         """
         if not (self._known and self._decoder.can_seek()):
             return
         try:
-            self._go_to(self.frames - 1)
-            self._next(self.frames)
+            self._go_to(max(0, self.frames - LAST_BLOCK))
+            while self._at < self.frames:
+                self._next(self.frames)
         except soundfile.SoundFileError as error:
             raise _fault(self._file, error, "cut off or damaged: its end cannot be decoded") from error
         except AudioError:
@@ -117,29 +125,14 @@ class Sound:
         self._reopen()
 
     def _open(self) -> _Decoder:
-        self._source = self._choose_source()
-        try:
-            with _without_stderr:
-                if isinstance(self._source, _Mosaic):
-                    return _Decoder(self._source)
-                if self._source is not None:
-                    return _Decoder(self._source.descriptor, closefd=False)
-                # By descriptor, not through Python's file object: an exception inside the callbacks that
-                # the latter takes would be dropped, and Ctrl-C with it.
-                os.lseek(self._file.fileno(), 0, os.SEEK_SET)
-                return _Decoder(_Descriptor(self._file.fileno()), closefd=False)
-        except BaseException:
-            if self._source is not None:
-                self._source.close()
-            raise
-
-    def _choose_source(self) -> _Pipe | _Mosaic | None:
-        # Windows' runtimes do not share descriptors.
-        if sys.platform == "win32":
-            return _Mosaic(self._file, self._mended or RepairedHeader(b"", 0, endless=False))
-        if self._mended is None:
-            return None
-        return (_Pipe if self._mended.endless else _Mosaic)(self._file, self._mended)
+        with _without_stderr:
+            if self._mosaic is not None:
+                self._mosaic.seek(0)
+                return _Decoder(self._mosaic)
+            # By descriptor, not through Python's file object: an exception inside the callbacks that
+            # the latter takes would be dropped, and Ctrl-C with it.
+            os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+            return _Decoder(_Descriptor(self._file.fileno()), closefd=False)
 
     def _reopen(self) -> None:
         self.close()
@@ -180,8 +173,8 @@ class Sound:
             with _without_stderr:
                 n_read = self._decoder.buffer_read_into(block, self._read_as)
         finally:
-            if self._source is not None and self._source.fault is not None:
-                raise self._source.fault
+            if self._mosaic is not None and self._mosaic.fault is not None:
+                raise self._mosaic.fault
         self._at += n_read
         block = block[:n_read]
         return np.multiply(block, SIXTEEN_BITS, dtype=np.float32) if self._read_as == "int16" else block
@@ -194,7 +187,7 @@ class Sound:
                 pass
         except soundfile.SoundFileError as error:
             damage = error
-        if damage is not None or (isinstance(self._source, _Pipe) and self._source.has_more()):
+        if damage is not None or (self._mosaic is not None and self._mosaic.has_more()):
             message = f"cut off or damaged: it can be decoded up to {self._at / self.rate:.1f} s"
             raise _fault(self._file, damage, message)
         return self._at
@@ -280,8 +273,8 @@ class _Decoder(soundfile.SoundFile):  # type: ignore[misc]
         """Write nothing: it is asked for when a file is closed."""
 
     def can_seek(self) -> bool:
-        """Tell whether libsndfile can seek."""
-        return bool(super().seekable())
+        """Tell whether libsndfile can seek; of DWVW it only says so."""
+        return bool(super().seekable()) and not self.subtype.startswith("DWVW")
 
 
 class _Descriptor(int):
@@ -290,49 +283,18 @@ class _Descriptor(int):
     name = ""
 
 
-class _Pipe:
-    """A file as a stream: its decoder does not see how long it is, and guesses nothing."""
-
-    def __init__(self, file: BinaryIO, mended: RepairedHeader) -> None:
-        self.descriptor, self._end = os.pipe()
-        self.fault: OSError | None = None
-        self._thread = Thread(target=self._feed, args=(file.fileno(), mended), daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop; at once, as the feeding end breaks."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-            self._thread.join()
-
-    def has_more(self) -> bool:
-        """Tell whether the decoder has left something."""
-        return bool(os.read(self.descriptor, 1))
-
-    def _feed(self, descriptor: int, mended: RepairedHeader) -> None:
-        block, position = mended.head, mended.rest
-        try:
-            with suppress(BrokenPipeError), os.fdopen(self._end, "wb") as pipe:
-                pipe.write(block)
-                while block := os.pread(descriptor, PIPE_BYTES, position):
-                    pipe.write(block)
-                    position += len(block)
-        except OSError as error:
-            self.fault = error
-
-
 class _Mosaic:
-    """A file with another head, for libsndfile."""
+    """A file with another head, and a stream without its end, for libsndfile."""
 
     def __init__(self, file: BinaryIO, mended: RepairedHeader) -> None:
         self.fault: BaseException | None = None
         self._file, self._mended, self._position = file, mended, 0
-        file.seek(0, os.SEEK_END)
-        self._size = len(mended.head) + file.tell() - mended.rest
+        self._end = len(mended.head) + os.fstat(file.fileno()).st_size - mended.rest
+        self._size = ENDLESS_BYTES if mended.endless else self._end
 
-    def close(self) -> None:
-        """Leave the file open."""
+    def has_more(self) -> bool:
+        """Tell whether the decoder has left something of a stream."""
+        return self._mended.endless and self._position < self._end
 
     def tell(self) -> int:
         """Return the position."""
@@ -346,10 +308,12 @@ class _Mosaic:
     def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer; what goes wrong is kept, as it would be lost in libsndfile."""
         try:
-            head = self._mended.head[self._position :][: len(buffer)]
-            if not head:
+            block = self._mended.head[self._position :][: len(buffer)]
+            if self._position >= ENDLESS_BYTES - ID3_BYTES:
+                block = bytes(len(buffer))
+            elif not block:
                 self._file.seek(self._position - len(self._mended.head) + self._mended.rest)
-            block = head or self._file.read(len(buffer))
+                block = self._file.read(len(buffer))
             buffer[: len(block)] = block
         except BaseException as error:  # also Ctrl-C
             self.fault = error

@@ -32,6 +32,9 @@ OGG_PAGE = 65_307
 
 _WRAP = 1 << 32
 
+_RIFF, _RIFX, _CAF = "<4sI", ">4sI", ">4sq"
+"""Layouts of a chunk's name and length."""
+
 _FOREIGN = (
     (4, b"ftyp", "MPEG-4 (m4a, mp4)"),
     (0, b"\x1aE\xdf\xa3", "Matroska or WebM"),
@@ -51,7 +54,7 @@ _FOREIGN = (
 )
 """How audio begins that libsndfile does not decode: position, bytes, name."""
 
-_OWN = (b"RIFF", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b".snd", b"ID3")
+_OWN = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b".snd", b"ID3")
 """How containers begin of which libsndfile decodes some contents."""
 
 CONVERT = "convert it, e.g. with: ffmpeg -i FILE NEW.flac"
@@ -65,7 +68,7 @@ class RepairedHeader:
     """What comes in place of the first bytes."""
     rest: int
     """Where the file goes on behind ``head``."""
-    endless: bool
+    endless: bool = False
     """It is read as a stream of unknown length: until the decoder finds no more."""
 
 
@@ -79,10 +82,12 @@ def mend(file: BinaryIO) -> RepairedHeader | None:
     """
     size = os.fstat(file.fileno()).st_size
     start = _at(file, 0, 12)
-    if start[:4] in (b"RIFF", b"RF64") and start[8:] == b"WAVE":
-        return _mend_wav(file, size)
+    if start[:4] in (b"RIFF", b"RF64", b"RIFX") and start[8:] == b"WAVE":
+        return _mend_wav(file, size, _RIFX if start[:4] == b"RIFX" else _RIFF)
     if start[:4] == b"caff":
         return _mend_caf(file, size)
+    if start[:4] in (b".snd", b"dns.") and start[8:] == bytes(4):  # of AU libsndfile knows the other sign
+        return RepairedHeader(start[:8] + b"\xff" * 4, 12)
     if start[:4] == b"OggS":
         _check_ogg(file, size)
         return None
@@ -100,7 +105,7 @@ def advice(file: BinaryIO) -> str:
 
 def is_unknown(size: int) -> bool:
     """Tell whether a size stands for a stream whose length was not known when its header was written."""
-    return any(abs(size - unknown) <= HEADER_BYTES for unknown in UNKNOWN_SIZES)
+    return size >= NO_LENGTH or any(abs(size - unknown) <= HEADER_BYTES for unknown in UNKNOWN_SIZES)
 
 
 def _at(file: BinaryIO, position: int, length: int) -> bytes:
@@ -108,38 +113,41 @@ def _at(file: BinaryIO, position: int, length: int) -> bytes:
     return file.read(length)
 
 
-def _chunks(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and length of the chunks of a WAV, at most :data:`MAX_CHUNKS`."""
+def _chunks(file: BinaryIO, position: int, size: int, layout: str) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and length of the chunks of a file, at most :data:`MAX_CHUNKS`."""
+    head, even = struct.calcsize(layout), layout != _CAF
     for _ in range(MAX_CHUNKS):
-        if position + 8 > size:
+        if position + head > size:
             return
-        name, length = struct.unpack("<4sI", _at(file, position, 8))
-        yield name, position + 8, length
-        position += 8 + length + length % 2
+        name, length = struct.unpack(layout, _at(file, position, head))
+        yield name, position + head, length
+        if length < 0:
+            return
+        position += head + length + (length % 2 if even else 0)
 
 
-def _mend_wav(file: BinaryIO, size: int) -> RepairedHeader | None:
+def _mend_wav(file: BinaryIO, size: int, layout: str) -> RepairedHeader | None:
     form, long = b"", None
-    for name, start, length in _chunks(file, 12, size):
+    for name, start, length in _chunks(file, 12, size, layout):
         if name == b"ds64":
             (long,) = struct.unpack("<8xQ", _at(file, start, 16).ljust(16, b"\0"))
         elif name == b"fmt ":
-            form = _at(file, start, min(length, HEADER_BYTES))
+            form = _at(file, start, 2)
         elif name == b"data":
-            if form[:2] in (b"\x50\0", b"\x55\0"):  # MPEG: its length is a guess
+            if form in (b"\x50\0", b"\x55\0"):  # MPEG: its length is a guess
                 return RepairedHeader(b"", 0, endless=True)
             declared = length if long is None or length != _WRAP - 1 else long
             if declared >= NO_LENGTH:
                 declared = 0
-            true = _sound_bytes(file, start, declared, size)
-            return None if true is None else RepairedHeader(_wav_head(form, true), start, endless=False)
+            true = _sound_bytes(file, start, declared, size, layout)
+            return None if true is None else _with_length(_at(file, 0, start), true, layout)
     return None
 
 
-def _sound_bytes(file: BinaryIO, start: int, declared: int, size: int) -> int | None:
+def _sound_bytes(file: BinaryIO, start: int, declared: int, size: int, layout: str) -> int | None:
     """Return how many bytes of sound a WAV holds; ``None`` if its header is right or libsndfile copes."""
     present = size - start
-    if declared > present or _chunks_follow(file, start + declared, size):
+    if declared > present or _chunks_follow(file, start + declared, size, layout):
         return None
     if declared == 0 or is_unknown(declared):
         return present
@@ -148,41 +156,40 @@ def _sound_bytes(file: BinaryIO, start: int, declared: int, size: int) -> int | 
     return declared + wraps * _WRAP if wraps else None
 
 
-def _chunks_follow(file: BinaryIO, position: int, size: int) -> bool:
+def _chunks_follow(file: BinaryIO, position: int, size: int, layout: str) -> bool:
     """Tell whether nothing but well-formed chunks lies between a position and the end of the file."""
     end = position
-    for name, start, length in _chunks(file, position, size):
+    for name, start, length in _chunks(file, position, size, layout):
         if not all(0x20 <= letter < 0x7F for letter in name):
             return False
         end = start + length + length % 2
     return end - 1 <= size <= end
 
 
-def _wav_head(form: bytes, sound_bytes: int) -> bytes:
-    form_chunk = b"fmt " + struct.pack("<I", len(form)) + form + bytes(len(form) % 2)
-    if sound_bytes + len(form_chunk) + 20 < _WRAP:
-        riff = struct.pack("<4sI4s", b"RIFF", 12 + len(form_chunk) + sound_bytes, b"WAVE")
-        return riff + form_chunk + struct.pack("<4sI", b"data", sound_bytes)
-    riff_bytes = 48 + len(form_chunk) + sound_bytes
-    ds64 = struct.pack("<4sIQQQI", b"ds64", 28, riff_bytes, sound_bytes, 0, 0)
-    return b"RF64\xff\xff\xff\xffWAVE" + ds64 + form_chunk + b"data\xff\xff\xff\xff"
+def _with_length(head: bytes, sound_bytes: int, layout: str) -> RepairedHeader:
+    """Write the true length into the head of a WAV: in 64 bits where 32 do not hold it."""
+    if head[:4] != b"RF64" and sound_bytes + len(head) < _WRAP:
+        mended = head[:-4] + struct.pack(layout[0] + "I", sound_bytes)
+    else:
+        ds64 = struct.pack("<4sIQQQI", b"ds64", 28, len(head) + 28 + sound_bytes, sound_bytes, 0, 0)
+        unknown = b"\xff" * 4
+        mended = b"RF64" + unknown + b"WAVE" + ds64 + head[12:-4].replace(b"ds64", b"JUNK", 1) + unknown
+    return RepairedHeader(mended, len(head))
 
 
 def _mend_caf(file: BinaryIO, size: int) -> RepairedHeader | None:
-    """The sound may say of its length -1: all that follows. libsndfile calls that malformed, and cuts too."""
-    position = 8
-    for _ in range(MAX_CHUNKS):
-        name, length = struct.unpack(">4sq", _at(file, position, 12).ljust(12, b"\0"))
-        position += 12
-        if name == b"data" and length == -1:
-            head = _at(file, 0, position - 8)
-            return RepairedHeader(head + struct.pack(">q", size - position), position, endless=False)
-        present = size - position
-        if name == b"data" and length > present:
-            raise AudioError(f"cut off: {present} of {length} bytes of audio are there")
-        if not 0 <= length < present or name == b"data":
-            return None
-        position += length
+    """The sound may say of its length -1: all that follows. libsndfile calls that malformed, and cuts too.
+
+    4 bytes stand before the sound; a length that leaves nothing else was never written.
+    """
+    for name, start, length in _chunks(file, 8, size, _CAF):
+        present = size - start
+        if name == b"data":
+            if length <= 4 and not _chunks_follow(file, start + max(length, 0), size, _CAF):
+                return RepairedHeader(_at(file, 0, start - 8) + struct.pack(">q", present), start)
+            if length > present:
+                raise AudioError(f"cut off: {present} of {length} bytes of audio are there")
+            break
     return None
 
 
