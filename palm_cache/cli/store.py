@@ -288,6 +288,12 @@ def cache_prune(
             f"{counted(in_work, 'recipe')} left out, written to in the last hour: an extraction may be "
             "at it (--recent lists all)"
         )
+    doubtful = [recipe for recipe in idle if recipe.is_in_doubt]
+    if doubtful:
+        say(
+            f"note: {counted(len(doubtful), 'recipe')} left out: {doubtful[0].unread[0]} cannot be read and "
+            "may be made of them; mend it, or remove it with: palm-cache store gc"
+        )
     _clear_out(folder, waste, yes, as_json)
 
 
@@ -301,6 +307,8 @@ def _features_and_cache(where: dict[str, object], resources: dict[str, object]) 
 
 def _describe(cached: CachedRecipe) -> str:
     recipe = cached.recipe
+    if not recipe:
+        return f"{cached.kind}; its recipe.json is damaged"
     options = [str(recipe[key]) for key in ("precision", "runtime") if key in recipe]
     usual = {"views": 1, "long": "crop"}
     more = [f"{key} {recipe[key]}" for key in usual if recipe.get(key, usual[key]) != usual[key]]

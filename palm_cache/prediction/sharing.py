@@ -6,7 +6,6 @@ What is pushed is the file that ``export --to safetensors`` writes, and a page o
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from palm_cache.prediction.model_card import readme
 from palm_cache.prediction.sources import find_heads
 from palm_cache.store.atomic import check_vacant, write_errors
 from palm_cache.store.layout import SHARED_FILE
+from palm_cache.store.places.local import LocalFolder
 from palm_cache.store.shared import open_head, read_shared
 from palm_cache.types import AnyPath
 
@@ -206,15 +206,13 @@ def pull(address: str, out: AnyPath | None = None, *, endpoint: str | None = Non
     check_vacant(folder, "out")
     file, pinned = fetch_head(parsed, endpoint, page=True)
     read_shared(file)  # what cannot be read is not kept
-    with write_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            made = Path(work, folder.name)
-            made.mkdir()
-            for fetched in filter(Path.is_file, (file, file.with_name(PAGE))):
-                shutil.copyfile(fetched, made / fetched.name)
-            (made / ADDRESS_FILE).write_text(f"{pinned}\n")
-            made.replace(folder)
+    with write_errors(folder), LocalFolder(folder).workspace() as work:
+        made = work / "head"
+        made.mkdir()
+        for fetched in filter(Path.is_file, (file, file.with_name(PAGE))):
+            shutil.copyfile(fetched, made / fetched.name)
+        (made / ADDRESS_FILE).write_text(f"{pinned}\n")
+        made.replace(folder)
     return folder, pinned
 
 

@@ -60,6 +60,11 @@ BLOCKS_HELD = 16
 """Blocks that are kept in memory after reading: values that were made together are read together."""
 
 
+def recipe_folder(kind: str, recipe: Mapping[str, object]) -> str:
+    """Return the name of a recipe's folder."""
+    return f"{kind}-{fingerprint(recipe)[:32]}"
+
+
 def is_cache_file(name: str) -> bool:
     """Tell whether a file of a recipe's folder is called as one that is written here."""
     return name == RECIPE or SEGMENT.fullmatch(name) is not None
@@ -123,7 +128,7 @@ class Cache:
 
     def __post_init__(self) -> None:
         self.hashed = fingerprint(self.recipe)
-        self.folder = folder(self.root / f"{self.kind}-{self.hashed[:32]}")
+        self.folder = folder(self.root / recipe_folder(self.kind, self.recipe))
         self.forget()
         self.refresh()
         self.retry = False
@@ -144,10 +149,10 @@ class Cache:
         return sum(len(segment.row) for segment in self._segments.values() if segment)
 
     @property
-    def n_contents(self) -> int:
-        """How many different ones there are, by 8 bytes of their hashes."""
-        prefixes = [segment.prefix for segment in self._segments.values() if segment]
-        return len(np.unique(np.concatenate([np.empty(0, np.uint64), *prefixes])))
+    def _words(self) -> bytes:
+        """What the folder says of itself."""
+        words = {"palm_cache": FORMAT, "kind": self.kind, "recipe": dict(self.recipe)}
+        return json.dumps(words, indent=2).encode()
 
     @property
     def small(self) -> list[str]:
@@ -265,16 +270,19 @@ class Cache:
             return
         with write_errors(self.folder.place, "cache"):
             if not self._segments:  # or none yet that is known of: the words are the same
-                words = {"palm_cache": FORMAT, "kind": self.kind, "recipe": dict(self.recipe)}
-                self.folder.write(RECIPE, json.dumps(words, indent=2).encode())
+                self.folder.write(RECIPE, self._words)
             self._keep(self._write(keys, np.asarray(values).__getitem__, failures or {}))
 
     def merge(self) -> None:
         """Make few large segments of many small ones, unless another process is at it.
 
-        What processes that were killed have left of files is removed. Nothing is lost by an ``OutputError``.
+        What processes that were killed have left of files is removed, and a damaged ``recipe.json`` mended.
+        Nothing is lost by an ``OutputError``.
         """
         clear_left_behind(self.folder, is_cache_file)
+        if self._segments:
+            with suppress(OSError):  # where nothing can be written
+                self._mend_words()
         if len(self.small) < 2:
             return
         with write_errors(self.folder.place, "cache"), self.folder.alone("merge") as alone:
@@ -289,6 +297,14 @@ class Cache:
                 self._merge(group)
         if self._segments:
             self.refresh()
+
+    def _mend_words(self) -> None:
+        try:
+            whole = self.folder.read(RECIPE) == self._words
+        except FileNotFoundError:
+            whole = False
+        if not whole:
+            self.folder.write(RECIPE, self._words)
 
     def _write(
         self, keys: Keys, values: Callable[[slice], NDArray[Any]], failures: Mapping[int, RecordedFailure]

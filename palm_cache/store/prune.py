@@ -1,31 +1,35 @@
 """What a folder of stores and its cache hold, and what of it is of no use.
 
-Only what carries our mark is ever listed: a feature store by its root, the cache of a recipe by its
-``recipe.json``. Files of others stay where they are, whatever they are called.
+Only what carries our mark is ever listed: a feature store by its root, the cache of a recipe by the names of
+its folder and its segments. Files of others stay where they are, whatever they are called.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
-from palm_cache.errors import DamagedStoreError, OutputError, StoreError, counted
+import numpy as np
+
+from palm_cache.errors import DamagedStoreError, OlderFormatError, OutputError, StoreError, counted
 from palm_cache.store.atomic import parse_json, write_errors
-from palm_cache.store.cache import RECIPE, Cache, is_cache_file
-from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.layout import STORE_ENDING
+from palm_cache.store.cache import RECIPE, is_cache_file, recipe_folder
+from palm_cache.store.layout import STORE_ENDING, STORE_ROOT
 from palm_cache.store.places import folder
 from palm_cache.store.root import StoreRoot
-from palm_cache.store.segments import FORMAT, SEGMENT
+from palm_cache.store.segments import FORMAT, SEGMENT, DamageError, parse
 from palm_cache.store.writing import claimed_files
 from palm_cache.types import Place
 
 SECONDS_IN_WORK = 3600
 """How long an extraction counts as going on after it has last written what it embedded: one that computes
 writes every few seconds."""
+
+_RECIPE_FOLDER = re.compile("(?:audio|text|files)-[0-9a-f]{32}")
 
 KILLED = "left by a process that was killed"
 
@@ -45,14 +49,21 @@ class CachedRecipe:
     files: tuple[str, ...]
     """Their paths below the cache."""
     damaged: tuple[str, ...]
-    """Segments that cannot be read."""
+    """Those of them that cannot be read; without its ``recipe.json`` what the recipe is is not known."""
     used_by: tuple[str, ...]
     """Stores made of it."""
+    unread: tuple[str, ...]
+    """Stores that cannot be read: they may be made of it, and are made anew of it then."""
 
     @property
     def is_used(self) -> bool:
         """Whether something is made of it: a store, or in the case of hashes of files every extraction."""
         return self.kind == "files" or bool(self.used_by)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a store that cannot be read may be made of it."""
+        return not self.is_used and bool(self.unread)
 
     @property
     def seconds_old(self) -> float:
@@ -87,40 +98,81 @@ def known_recipes(cache: Place, features: Place) -> list[CachedRecipe]:
     features : Place
         The folder of stores, to say which are made of it.
     """
-    names, used = sorted({name.partition("/")[0] for name in folder(cache).files()}), _users(features)
-    described = (_describe(cache, name, used) for name in names)
+    folders: dict[str, dict[str, int]] = {}
+    for path, size in folder(cache).files().items():
+        name, _, file = path.partition("/")
+        if _RECIPE_FOLDER.fullmatch(name) and is_cache_file(file):
+            folders.setdefault(name, {})[file] = size
+    used, unread = _users(features)
+    described = (
+        _describe(cache, name, folders[name], used.get(name, ()), unread) for name in sorted(folders)
+    )
     return [recipe for recipe in described if recipe is not None]
 
 
-def _describe(cache: Place, name: str, used: Mapping[str, list[str]]) -> CachedRecipe | None:
-    where = folder(cache / name)
-    try:
-        words = parse_json(where.read(RECIPE))
-        recipe, kind = words["recipe"], words["kind"]
-        hashed = fingerprint(recipe)
-        if words["palm_cache"] != FORMAT or name != f"{kind}-{hashed[:32]}":
-            return None
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+def _describe(
+    cache: Place, name: str, sizes: Mapping[str, int], used_by: Sequence[str], unread: Sequence[str]
+) -> CachedRecipe | None:
+    """Describe the folder of a recipe; ``None`` if it is not ours, or another version's."""
+    where, (kind, _, _) = folder(cache / name), name.partition("-")
+    segments = {file: size for file, size in sizes.items() if SEGMENT.fullmatch(file)}
+    recipe = _read_recipe(where.read(RECIPE) if RECIPE in sizes else b"", name)
+    if recipe is None or not (recipe or segments):
         return None
-    known = Cache(cache, kind, recipe, ())
-    segments = {file: size for file, size in where.files().items() if SEGMENT.fullmatch(file)}
-    own, damaged = (tuple(f"{name}/{file}" for file in some) for some in ([*segments, RECIPE], known.damaged))
-    used_by = tuple(used.get(hashed, ()))
-    return CachedRecipe(name, kind, recipe, known.n_contents, sum(segments.values()), own, damaged, used_by)
+    damaged, prefixes = [] if recipe else [RECIPE], [np.empty(0, np.uint64)]
+    for file, size in segments.items():
+        try:
+            prefixes.append(parse(file, size, partial(where.read, file))[0].prefix)
+        except DamageError:
+            damaged.append(file)
+        except FileNotFoundError:
+            continue  # merged by another process a moment ago
+    own, harmed = (tuple(f"{name}/{file}" for file in some) for some in ([*segments, RECIPE], damaged))
+    return CachedRecipe(
+        name=name,
+        kind=kind,
+        recipe=recipe,
+        contents=len(np.unique(np.concatenate(prefixes))),
+        bytes=sum(segments.values()),
+        files=own,
+        damaged=harmed,
+        used_by=tuple(used_by),
+        unread=tuple(unread),
+    )
 
 
-def _users(features: Place) -> dict[str, list[str]]:
-    """Return the stores made by every recipe, by its hash."""
+def _read_recipe(content: bytes, name: str) -> dict[str, object] | None:
+    """Read what a folder says of its recipe: empty if that is damaged, ``None`` if another version wrote it.
+
+    The next run that uses the recipe writes it anew.
+    """
+    try:
+        words = parse_json(content)
+        if words.get("palm_cache", FORMAT) != FORMAT:
+            return None
+        recipe = dict(words["recipe"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return recipe if name == recipe_folder(name.partition("-")[0], recipe) else {}
+
+
+def _users(features: Place) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the stores made by every recipe, by the name of its folder, and those that cannot be read."""
     users: dict[str, list[str]] = {}
+    unread = []
     for path in _stores(features):
         try:
             header = StoreRoot(path).header
-        except StoreError:
+        except OlderFormatError:  # from before there was a cache
             continue
-        for recipe in (header.recipe, header.text_recipe):
+        except StoreError:
+            if f"content_sha256/{STORE_ROOT}" in folder(path).files():  # not anybody's Zarr group
+                unread.append(str(path))
+            continue
+        for kind, recipe in (("audio", header.recipe), ("text", header.text_recipe)):
             if recipe is not None:
-                users.setdefault(fingerprint(recipe), []).append(str(path))
-    return users
+                users.setdefault(recipe_folder(kind, recipe), []).append(str(path))
+    return users, unread
 
 
 def _stores(features: Place) -> Iterator[Place]:
@@ -135,6 +187,8 @@ def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
     waste = []
     sizes = folder(cache).files()
     for recipe in known:
+        if recipe.is_in_doubt:
+            continue
         if not recipe.is_used:
             total = sum(sizes.get(name, 0) for name in recipe.files)
             why = f"{recipe.kind} of a recipe that no store here is made by{_unfinished(recipe)}"
@@ -189,4 +243,4 @@ def remove_waste(waste: Waste) -> None:
         If a file cannot be removed.
     """
     with write_errors(waste.place, ""):
-        folder(waste.place).remove(waste.files)
+        folder(waste.place).remove(waste.files, itself=True)

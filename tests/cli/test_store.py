@@ -154,6 +154,11 @@ def test_the_cache_is_shown_and_loses_what_no_store_is_made_of_only_when_told_to
     assert (counts["audio"], counts["text"]) == (12, 16)
     assert all(one["used_by"] == [STORE] for one in known["recipes"] if one["kind"] != "files")
     assert STORE in succeed("cache", "info", *where).stdout
+    (words,) = Path(where[1]).glob("audio-*/recipe.json")
+    words.write_bytes(b"{")
+    assert "audio; its recipe.json is damaged" in succeed("cache", "info", *where).stdout
+    succeed("extract", "--dataset", "Tones", *where)
+    assert "is damaged" not in succeed("cache", "info", *where).stdout
     assert succeed("cache", "prune", *where).stdout == f"{where[1]}: nothing to remove\n"
     succeed("extract", "--dataset", "Tones", "--views", "2", "--out", "two.zarr", *where)
     spared = succeed("cache", "prune", *where, "--yes")
@@ -165,6 +170,11 @@ def test_the_cache_is_shown_and_loses_what_no_store_is_made_of_only_when_told_to
     assert listed.endswith("nothing removed; --yes removes it\n")
     assert json.loads(succeed("cache", "prune", *where, "--yes", "--json").stdout)["removed"] == 1
     where = where[:2]
+    (root := Path(STORE, "zarr.json")).write_bytes((whole := root.read_bytes())[:-100])
+    spared = succeed("cache", "prune", *where, "--recent", "--yes")
+    assert spared.stdout == f"{where[1]}: nothing to remove\n"
+    assert f"note: 2 recipes left out: {STORE} cannot be read and may be made of them; mend" in spared.stderr
+    root.write_bytes(whole)
     kept = json.loads(succeed("cache", "info", *where, "--json").stdout)["recipes"]
     assert sorted(one["kind"] for one in kept) == sorted(one["kind"] for one in known["recipes"])
     assert "(0 embedded now, 12 known)" in succeed("extract", "--dataset", "Tones", *where).stdout

@@ -32,6 +32,7 @@ from palm_cache.prediction.sharing import pull, push
 from palm_cache.prediction.table import predict
 from palm_cache.store.head_writing import write_heads
 from palm_cache.store.heads import read_head, read_heads
+from palm_cache.store.places import local
 
 
 def files_of(hub: Hub, name: str = "me/tones") -> dict[str, bytes]:
@@ -194,6 +195,20 @@ def test_what_is_pulled_is_checked_and_replaces_nothing(model_hub: Hub, workshop
     with pytest.raises(StoreError, match=r"its checksum fails"):
         pull("hf://me/tones", "new")
     assert sorted(path.name for path in Path().iterdir()) == ["tones"]
+
+
+def test_what_a_killed_pull_left_goes_with_the_next(model_hub: Hub, workshop: Workshop) -> None:
+    push(workshop.heads, "hf://me/tones")
+    writer = f"{local.this_writer().partition('-')[0]}-{2**22 + 1}"  # more than any process's number
+    Path(f".tones.{writer}.{0:08x}.partial", "head").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:  # the kill, seen from inside: what is there then
+        made = []
+        patch.setattr(sharing.shutil, "copyfile", lambda *_: made.extend(Path().iterdir()) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pull("hf://me/tones")
+    assert all(local._PARTIAL.fullmatch(path.name) for path in made)
+    pull("hf://me/tones")
+    assert [path.name for path in Path().iterdir()] == ["tones"]
 
 
 def test_a_head_that_is_far_too_large_is_not_fetched(

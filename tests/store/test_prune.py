@@ -333,6 +333,55 @@ def test_what_no_store_is_made_of_goes_and_nothing_else(features: Path) -> None:
     assert cache_waste(known_recipes(cache, features), cache) == []
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b'{"recipe": {}}', b"[" * 9999])
+@pytest.mark.parametrize(("recipe", "stores"), [(USED, 1), (UNUSED, 0)])
+def test_a_recipe_whose_words_are_damaged_is_listed_and_told_anew_by_the_next_that_uses_it(
+    features: Path, content: bytes | None, recipe: dict[str, str], stores: int
+) -> None:
+    cache = features / ".cache"
+    made = fill(cache, recipe)
+    words = made.folder.place / "recipe.json"
+    whole = words.read_bytes()
+    words.unlink()
+    if content is not None:
+        words.write_bytes(content)
+    (known,) = known_recipes(cache, features)
+    assert (known.name, known.kind, known.recipe) == (made.folder.place.name, "audio", {})
+    assert (known.contents, len(known.used_by)) == (3, stores)
+    assert known.damaged == (f"{known.name}/recipe.json",)
+    (waste,) = cache_waste([known], cache)
+    assert waste.why.startswith("damaged: " if stores else "audio of a recipe that no store here is made by")
+    Cache(cache, "audio", recipe, (2,)).merge()
+    assert words.read_bytes() == whole
+    remove_waste(waste)
+    assert words.exists() is False
+
+
+@pytest.mark.parametrize(
+    "words", ['{"palm_cache": "palm-cache segment 2", "recipe": {}}', '{"palm_cache": 3}']
+)
+def test_the_cache_of_another_version_stays(features: Path, words: str) -> None:
+    cache = features / ".cache"
+    (fill(cache, UNUSED).folder.place / "recipe.json").write_text(words)
+    assert known_recipes(cache, features) == []
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_what_a_store_that_cannot_be_read_may_be_made_of_stays(features: Path, share: float) -> None:
+    """It is made anew of that."""
+    cache, store = features / ".cache", features / "clusters" / "mini.zarr"
+    fill(cache, USED)
+    root = (store / "zarr.json").read_bytes()
+    (store / "zarr.json").write_bytes(root[: int(share * len(root))])
+    (known,) = known_recipes(cache, features)
+    assert (known.used_by, known.unread) == ((), (str(store),))
+    assert cache_waste([known], cache) == []
+    (store / "zarr.json").write_bytes(root)
+    zarr.create_group(features / "mine.zarr", attributes={"dataset": "x"})
+    fill(cache, UNUSED)
+    assert [waste.why[:5] for waste in cache_waste(known_recipes(cache, features), cache)] == ["audio"]
+
+
 def test_a_segment_that_cannot_be_read_goes_and_the_others_stay(features: Path) -> None:
     cache = features / ".cache"
     used = fill(cache, USED)

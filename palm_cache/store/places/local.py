@@ -95,8 +95,11 @@ class LocalFolder:
         finally:
             partial.unlink(missing_ok=True)
 
-    def remove(self, names: Collection[str]) -> None:
-        """Remove files, as far as they are there, and the folders that are then empty; a folder whole."""
+    def remove(self, names: Collection[str], *, itself: bool = False) -> None:
+        """Remove files, as far as they are there, and folders in it that are then empty; a folder whole.
+
+        With ``itself`` this one goes too if it is empty.
+        """
         parents: set[Path] = set()
         for name in names:
             file = self.place / name
@@ -104,7 +107,8 @@ class LocalFolder:
                 shutil.rmtree(file, ignore_errors=True)
             else:
                 file.unlink(missing_ok=True)
-            parents.update(folder for folder in file.parents if folder.is_relative_to(self.place))
+            parents.update(folder for folder in file.parents if self.place in folder.parents)
+        parents |= {self.place} if itself else set()
         for folder in sorted(parents, key=lambda path: len(path.parts), reverse=True):
             with suppress(OSError):  # not empty, or gone
                 folder.rmdir()

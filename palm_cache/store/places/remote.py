@@ -87,8 +87,8 @@ class RemoteFolder:
 
     link = fetch
 
-    def remove(self, names: Collection[str]) -> None:
-        """Remove files, as far as they are there."""
+    def remove(self, names: Collection[str], *, itself: bool = False) -> None:
+        """Remove files, as far as they are there; a folder is nothing of its own."""
         if names:
             with reaching(self.place):
                 present = self._fs.find(self.place.path)
