@@ -16,10 +16,11 @@ from palm_cache.adaptation.scorer import Scorer
 from palm_cache.adaptation.tasks import draw, n_base_classes
 from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import StaleStoreError, StoreError
-from palm_cache.store.atomic import alone_in
+from palm_cache.store.atomic import alone_in, check_target
 from palm_cache.store.heads import read_heads
 from palm_cache.store.join import read_features
 from palm_cache.store.layout import command_line, heads_path, slug
+from palm_cache.store.outputs import METRICS
 from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import run_name
 from palm_cache.store.scores import (
@@ -81,6 +82,7 @@ def evaluate_files(
     files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(dict.fromkeys(heads_files))
     if not files:
         raise no_heads(heads)
+    check_target(out / "metrics.json", "out", METRICS)
     rows: list[dict[str, object]] = []
     predictions: list[RunPrediction] = []
     renewed: set[tuple[str, str]] = set()

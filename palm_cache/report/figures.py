@@ -293,7 +293,7 @@ def _drawn(draw: Callable[[Axes], None], inches: float, height: float, families:
         figure = canvas.Figure(figsize=(inches, height), layout="constrained")
         draw(figure.subplots())
         svg = io.StringIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.savefig(svg, format="svg", metadata={"Title": "palm-cache", "Date": None})
     return svg.getvalue()
 
 

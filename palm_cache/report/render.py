@@ -10,13 +10,14 @@ from markupsafe import Markup
 
 from palm_cache.errors import visible
 from palm_cache.report.content import Figure, Section, Table
+from palm_cache.store.outputs import REPORT_MARK
 
 TITLE = "palm-cache report"
 
 
 def as_markdown(verdict: str, sections: Sequence[Section]) -> str:
     """Lay verdict and sections out in Markdown; figures are links to SVG files in the same folder."""
-    lines = [f"# {_escape(verdict)}"]
+    lines = [f"# {_escape(verdict)}", REPORT_MARK]
     for section in sections:
         lines.append(f"## {_escape(section.title)}")
         for block in section.blocks:

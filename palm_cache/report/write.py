@@ -35,9 +35,10 @@ from palm_cache.report.render import as_markdown, as_page
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 from palm_cache.report.verdict import verdict
 from palm_cache.report.which_head import which_head
-from palm_cache.store.atomic import replacing
+from palm_cache.store.atomic import check_target, replacing
 from palm_cache.store.fingerprint import library_versions
 from palm_cache.store.layout import command_line
+from palm_cache.store.outputs import FIGURE, REPORT_PAGE, REPORT_TEXT
 from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
 from palm_cache.types import ALL_TEMPLATES
 from palm_cache.types.runs import ALL_SHOTS, BASE_NOVEL, Training, is_base_only, spell_shots
@@ -131,11 +132,15 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     sections.append(_provenance(scores, out / "scores.csv", missing, _short_draws(scores, kinds)))
     folder = out / "report"
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
-    for figure in figures:
-        _write(folder / f"{figure.name}.svg", figure.svg)
     first = verdict(scores, kinds)
-    _write(folder / "report.md", as_markdown(first, sections))
-    _write(folder / "index.html", as_page(first, sections))
+    files = {f"{figure.name}.svg": (FIGURE, figure.svg) for figure in figures}
+    files["report.md"] = REPORT_TEXT, as_markdown(first, sections)
+    files["index.html"] = REPORT_PAGE, as_page(first, sections)
+    for name, (kind, _) in files.items():
+        check_target(folder / name, "out", kind)
+    for name, (kind, text) in files.items():
+        with replacing(folder / name, kind=kind) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     notes = [one.note for one in behind.values() if one.note]
     if lacking := frozenset().union(*(figure.lacking for figure in figures)):
         notes.append(lacking_note(lacking))
@@ -270,8 +275,3 @@ def _deviations(scores: pd.DataFrame) -> str:
         f"{deviation} ({', '.join(sorted(heads))})" for deviation, heads in sorted(heads_of.items())
     )
     return f"Not trained as in the paper: {settings}."
-
-
-def _write(file: Path, text: str) -> None:
-    with replacing(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -88,7 +88,7 @@ def check_target(path: Place, parameter: str, kind: OutputKind | None = None) ->
     Of what is there an empty file and an earlier output of the kind may be replaced. Without a kind anything
     may: that is for names of ours, in folders of results.
     """
-    elsewhere = f"; name another file with `{parameter}`" if parameter else ""
+    elsewhere = f"; choose another place with `{parameter}`" if parameter else ""
     if is_audio_name(named(path).name):
         raise OutputError(f"{path}: is called like a recording, and none is written over{elsewhere}")
     if isinstance(path, Path) and path.is_dir():

@@ -1,4 +1,4 @@
-"""What commands write to files that users name, and how an earlier one is told from what must not be lost."""
+"""What commands write, and how an earlier output is told from what must not be lost."""
 
 from __future__ import annotations
 
@@ -70,6 +70,14 @@ PREDICTIONS = OutputKind("table of predictions", _begins(_PREDICTIONS + rb"\r?\n
 PARQUET = OutputKind("table of predictions in Parquet", _is_parquet_of_predictions)
 FOUND = OutputKind("table of a search", _begins(_FOUND + rb"\r?\n"))
 MAP_PAGE, FOUND_PAGE = _page("map", "explore"), _page("page of a search", "search")
+REPORT_PAGE = _page("page of a report", "report")
+REPORT_MARK = "<!-- palm-cache report -->"
+REPORT_TEXT = OutputKind("report", _begins(rb"# [^\n]*\n\n" + re.escape(REPORT_MARK.encode())))
+FIGURE = OutputKind("figure", _begins(rb"<\?xml .*<dc:title>palm-cache</dc:title>"))
+_NAME = rb'"(?:[^"\\]|\\.)*": '
+METRICS = OutputKind(
+    "file of metrics", _begins(rb"\{(?:\}|\s*" + rb"\{\s*".join([_NAME] * 3) + rb'\{\s*"accuracy": )')
+)
 # Audacity reads nothing behind a third tab and writes none: a track that it has saved is a user's.
 LABEL_TRACK = OutputKind("label track", _has_lines(rb"\d+\.\d{6}\t\d+\.\d{6}\t[^\t\n]+\t\n"))
 SHARED_HEAD = OutputKind("exported head", _begins(rb'.{8}\{"__metadata__":\{"card":"'))

@@ -20,6 +20,7 @@ from palm_cache.errors import DamagedStoreError, DataError, StoreError, reason_o
 from palm_cache.store.atomic import parse_json, replacing
 from palm_cache.store.hdf5 import DAMAGE, members, reading, tensor, writing
 from palm_cache.store.layout import check_name, command_line
+from palm_cache.store.outputs import METRICS
 from palm_cache.store.run_names import split_run_name
 from palm_cache.types.runs import ALL_SHOTS, method, spell_shots
 
@@ -299,5 +300,5 @@ def _read_prediction(dataset: str, encoder: str, run: str, group: h5py.Group) ->
 
 def write_metrics(path: Path, metrics: Mapping[str, object]) -> None:
     """Write ``metrics.json``, what ``dvc metrics`` compares."""
-    with replacing(path) as temporary:
+    with replacing(path, kind=METRICS) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")

@@ -75,7 +75,7 @@ def test_a_file_that_is_no_earlier_output_stays(
     before = Path(file).read_bytes()
     words = command(output, file, workshop)
     assert f"error: {file}: is there already and is no " in (message := fail(*words))
-    assert message.endswith(f"that palm-cache wrote; name another file with {words[-2]}, or remove it")
+    assert message.endswith(f"that palm-cache wrote; choose another place with {words[-2]}, or remove it")
     assert Path(file).read_bytes() == before
 
 
@@ -107,6 +107,28 @@ def test_an_earlier_output_and_an_empty_file_are_replaced(output: str, workshop:
         written.append(Path(output).read_bytes())
         Path(output).write_bytes(written[0])
     assert written[0] == written[1] != b""
+
+
+def test_results_of_a_users_own_stay_and_earlier_ones_are_replaced(workshop: Workshop) -> None:
+    shutil.copytree(workshop.heads.parents[2], "runs")
+    own = {"metrics.json": '{"accuracy": 0.5}', "report/report.md": "# Mine\n", "report/index.html": PAGE}
+    for name, content in own.items():
+        words = ("report" if "report" in name else "evaluate", "--out", "runs")
+        Path("runs", name).parent.mkdir(exist_ok=True)
+        Path("runs", name).write_text(content)
+        scores = Path("runs/scores.csv").stat().st_mtime_ns
+        message = fail(*words)
+        assert f"error: runs/{name}: is there already and is no " in message
+        assert message.endswith("that palm-cache wrote; choose another place with --out, or remove it")
+        assert Path("runs", name).read_text() == content
+        assert Path("runs/scores.csv").stat().st_mtime_ns == scores
+        Path("runs", name).unlink()
+        for _ in range(2):
+            succeed(*words)
+    figures = list(Path("runs/report").glob("*.svg"))
+    assert figures
+    figures[0].write_text("<svg/>")
+    assert f"error: {figures[0]}: is there already and is no figure" in fail("report", "--out", "runs")
 
 
 def test_outputs_of_two_kinds_do_not_replace_each_other(workshop: Workshop) -> None:

@@ -110,7 +110,7 @@ def test_no_recording_is_written_over(
 
 def test_a_folder_is_no_file_and_what_lies_beside_it_stays(tmp_path: Path) -> None:
     (tmp_path / "head").mkdir()
-    refused = pytest.raises(OutputError, match="head: is a folder; name another file with out")
+    refused = pytest.raises(OutputError, match="head: is a folder; choose another place with out")
     with refused, replacing(tmp_path / "head"), replacing(tmp_path / "head.json") as card:
         card.touch()
     assert [file.name for file in tmp_path.iterdir()] == ["head"]
