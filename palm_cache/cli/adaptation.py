@@ -30,7 +30,7 @@ from palm_cache.cli.terminal import Json, note, print_json, print_table, tell
 from palm_cache.params import FitParams, Params
 from palm_cache.params.use import LoadingParams
 from palm_cache.store.layout import RUNS
-from palm_cache.types.runs import ALL_SHOTS, Training, spell_shots
+from palm_cache.types.runs import ALL_SHOTS, spell_shots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,10 +42,10 @@ API = "palm_cache.api.adaptation"
 FIT_UNITS = {"training": "steps", "calibrating": "runs", "evaluating": "stores"}
 
 
-@takes(params=(Params, ("encoder", "features")), fit=(FitParams, ("shots",)))
+@takes(where=(Params, ("encoder", "features")), fit=(FitParams, ("shots",)))
 def heads(
-    params: dict[str, object],
-    fit: dict[str, object],
+    where: Params,
+    fit: FitParams,
     name: Annotated[
         str | None, typer.Argument(help="One of them.", metavar="NAME", autocompletion=complete_heads)
     ] = None,
@@ -70,7 +70,7 @@ def heads(
     if dataset is not None:
         from palm_cache.store.root import StoreRoot
 
-        where, (shots, *_) = override(Params(), **params), override(FitParams(), **fit).shots
+        shots, *_ = fit.shots
         if isinstance(shots, str):
             raise typer.BadParameter("say how many", param_hint="--shots")
         ((store,), *_), _ = palm_cache.find_stores([dataset], [where.encoder], features=where.features)
@@ -95,17 +95,10 @@ def heads(
     )
 
 
-@takes(
-    where=(Params, ("features",)),
-    fit=FitParams,
-    training=Training,
-    loading=(LoadingParams, ("device", "tokenizer")),
-)
+@takes(settings=(Params, ("features", "fit")), loading=(LoadingParams, ("device", "tokenizer")))
 def fit(
-    where: dict[str, object],
-    fit: dict[str, object],
-    training: dict[str, object],
-    loading: dict[str, object],
+    settings: Params,
+    loading: LoadingParams,
     dataset: DatasetsOption = None,
     encoder: EncodersOption = None,
     store: StoreOption = None,
@@ -129,9 +122,6 @@ def fit(
 
     Example: palm-cache fit --shots 8
     """
-    settings = override(read_params(params), **where)
-    how = override(settings.fit, **fit, training=override(settings.fit.training, **training))
-    loaded = loading_of(settings, loading)
     if params:
         dataset, encoder = dataset or list(settings.datasets), encoder or [settings.encoder]
 
@@ -142,13 +132,13 @@ def fit(
         with progress_bar("steps", FIT_UNITS) as progress:
             result = palm_cache.fit(
                 stores,
-                how,
+                settings.fit,
                 out=out,
                 calibrate=calibrate,
                 evaluate=evaluate,
                 encoder=encoder[0] if encoder and len(encoder) == 1 else None,
-                device=loaded.device,
-                tokenizer=loaded.tokenizer,
+                device=loading.device,
+                tokenizer=loading.tokenizer,
                 progress=progress,
             )
         note(*result.notes)
@@ -165,9 +155,10 @@ def fit(
         tell(*(f"heads -> {result.heads}" for result in fitted))
 
 
-@takes(loading=(LoadingParams, ("device", "tokenizer")))
+@takes(where=(Params, ("features",)), loading=(LoadingParams, ("device", "tokenizer")))
 def evaluate(
-    loading: dict[str, object],
+    where: Params,
+    loading: LoadingParams,
     out: OutOption = RUNS,
     heads: HeadsOption = None,
     dataset: DatasetsOption = None,
@@ -181,9 +172,6 @@ def evaluate(
     Without --dataset it takes every heads file below --heads.
     """
     require_results(heads or out, "heads" if heads else "out")
-    settings = read_params(params)
-    loaded = loading_of(settings, loading)
-
     load(API)
     with progress_bar("heads files") as progress:
         scores = palm_cache.evaluate(
@@ -192,9 +180,9 @@ def evaluate(
             datasets=dataset,
             encoders=encoder,
             store=store,
-            features=settings.features,
-            device=loaded.device,
-            tokenizer=loaded.tokenizer,
+            features=where.features,
+            device=loading.device,
+            tokenizer=loading.tokenizer,
             progress=progress,
         )
     print_scores(scores, as_json)
@@ -204,7 +192,7 @@ def evaluate(
 
 @takes(loading=(LoadingParams, ("encoder", "device", "tokenizer")))
 def calibrate(
-    loading: dict[str, object],
+    loading: LoadingParams,
     heads: HeadsArgument,
     run: RunOption = None,
     all_runs: Annotated[bool, typer.Option("--all", help="Every run of the file.")] = False,
@@ -225,15 +213,14 @@ def calibrate(
     with progress_bar("runs") as progress:
         from palm_cache.store.run_names import run_name
 
-        loaded = override(LoadingParams(), **loading)
         calibrated = palm_cache.calibrate(
             heads,
             run,
             all_runs=all_runs,
             store=store,
-            encoder=loaded.encoder,
-            device=loaded.device,
-            tokenizer=loaded.tokenizer,
+            encoder=loading.encoder,
+            device=loading.device,
+            tokenizer=loading.tokenizer,
             progress=progress,
         )
     problems = dict.fromkeys(item.problem for item in calibrated if item.problem)
@@ -260,7 +247,7 @@ def calibrate(
 @takes(where=(Params, ("encoder", "features")), fit=(FitParams, ("folds",)))
 def prompts(
     where: dict[str, object],
-    fit: dict[str, object],
+    fit: FitParams,
     dataset: DatasetsOption = None,
     store: StoreOption = None,
     out: OutOption = RUNS,
@@ -275,7 +262,6 @@ def prompts(
     Example: palm-cache prompts --dataset demo
     """
     settings = override(read_params(params), **where)
-    chosen = override(FitParams(), **fit).folds
     named = where["encoder"] is not None or params is not None
     if params:
         dataset = dataset or list(settings.datasets)
@@ -283,7 +269,7 @@ def prompts(
     groups = [(store,)] if store else _find_stores(settings, dataset, [settings.encoder] if named else None)
     stores = [place for (place,) in groups]
     with progress_bar("stores") as progress:
-        scores = palm_cache.prompts(stores, out=out, folds=chosen, progress=progress)
+        scores = palm_cache.prompts(stores, out=out, folds=fit.folds, progress=progress)
     means = scores.groupby(["dataset", "encoder", "template"], sort=False)["accuracy"].mean().reset_index()
     if as_json:
         print_json(means.to_dict("records"))
@@ -298,7 +284,7 @@ def prompts(
 
 @takes(loading=(LoadingParams, ("encoder", "device", "tokenizer")))
 def transfer(
-    loading: dict[str, object],
+    loading: LoadingParams,
     heads: HeadsArgument,
     store: StoreArgument,
     same: Annotated[
@@ -321,23 +307,16 @@ def transfer(
         raise typer.BadParameter("two names with = between are needed", param_hint="--same")
     load(API)
     with progress_bar("heads") as progress:
-        loaded = override(LoadingParams(), **loading)
         scores = palm_cache.transfer(
             heads,
             store,
             same=names,
-            encoder=loaded.encoder,
-            device=loaded.device,
-            tokenizer=loaded.tokenizer,
+            encoder=loading.encoder,
+            device=loading.device,
+            tokenizer=loading.tokenizer,
             progress=progress,
         )
     print_scores(scores, as_json)
-
-
-def loading_of(settings: Params, loading: dict[str, object]) -> LoadingParams:
-    """Return how an encoder is loaded: as the command line says, else as a parameter file does."""
-    of_file = LoadingParams(device=settings.resources.devices[0], tokenizer=settings.extract.tokenizer)
-    return override(of_file, **loading)
 
 
 def _find_stores(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.options import override, takes
+from palm_cache.cli.options import takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, note, print_json, print_table, tell
 from palm_cache.params import BenchParams, Params, Recipe
@@ -33,9 +33,9 @@ HEADINGS = (
 
 @takes(where=(Params, ("encoder",)), bench=BenchParams, loading=(LoadingParams, ("tokenizer",)))
 def extract(
-    where: dict[str, object],
-    bench: dict[str, object],
-    loading: dict[str, object],
+    where: Params,
+    bench: BenchParams,
+    loading: LoadingParams,
     files: Annotated[Path, typer.Option(help="Folder with audio, at any depth.", metavar="DIR")] = Path(
         "data/raw/demo"
     ),
@@ -51,19 +51,18 @@ def extract(
     Example: palm-cache bench extract --encoder clap:laion/clap-htsat-unfused --files recordings
     """
     with progress_bar("turns") as progress:
-        settings = override(BenchParams(), **bench)
         from palm_cache.bench.extraction import bench_extraction, contenders
         from palm_cache.bench.runners import ExtractionSetup
 
-        recipe = override(Recipe(compile=settings.compile), **loading)
-        how = ExtractionSetup(recipe, settings.device, settings.batch_size)
+        recipe = Recipe(compile=bench.compile, tokenizer=loading.tokenizer)
+        how = ExtractionSetup(recipe, bench.device, bench.batch_size)
         benchmark = bench_extraction(
-            override(Params(), **where).encoder,
+            where.encoder,
             files,
-            contenders(how, settings.precision, settings.runtime),
-            n_clips=settings.clips,
-            rounds=settings.rounds,
-            threads=settings.threads or None,
+            contenders(how, bench.precision, bench.runtime),
+            n_clips=bench.clips,
+            rounds=bench.rounds,
+            threads=bench.threads or None,
             progress=progress,
         )
     note(*(f"left out: {reason}" for reason in benchmark.left_out))

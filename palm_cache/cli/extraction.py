@@ -12,19 +12,11 @@ import typer
 
 from palm_cache.cli.completion import complete_encoder
 from palm_cache.cli.loading import load
-from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, override, takes
-from palm_cache.cli.parameter_file import read_params
+from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import TYPED, Json, note, print_json, print_table, say, tell
 from palm_cache.errors import AbsentDatasetError, counted, naming
-from palm_cache.params import (
-    Params,
-    PromptFiles,
-    ReadingParams,
-    Recipe,
-    Resources,
-    SynthesiseParams,
-)
+from palm_cache.params import Params, ReadingParams
 from palm_cache.store.layout import FEATURES
 
 if TYPE_CHECKING:
@@ -71,9 +63,9 @@ def encoders(
         )
 
 
-@takes(sounds=SynthesiseParams)
+@takes(settings=(Params, ("synthesise",)))
 def synthesise(
-    sounds: dict[str, object],
+    settings: Params,
     out: Annotated[Path, typer.Option(help="The folder to make.", metavar="DIR")] = Path("data/raw/demo"),
     params: ParamsOption = None,
 ) -> None:
@@ -84,29 +76,19 @@ def synthesise(
     from palm_cache.extraction.datasets.demo import synthesise as make
 
     with progress_bar("clips") as progress:
-        settings = override(read_params(params).synthesise, **sounds)
+        sounds = settings.synthesise
         new = make(
             out,
-            clips_per_class=settings.clips_per_class,
-            seed=settings.seed,
+            clips_per_class=sounds.clips_per_class,
+            seed=sounds.seed,
             progress=lambda done, total: progress("synthesising", done, total),
         )
-    tell(f"{counted(10 * settings.clips_per_class, 'clip')} {'->' if new else 'are already in'} {out}")
+    tell(f"{counted(10 * sounds.clips_per_class, 'clip')} {'->' if new else 'are already in'} {out}")
 
 
-@takes(
-    where=(Params, ("encoder", "features")),
-    reading=ReadingParams,
-    prompts=PromptFiles,
-    recipe=Recipe,
-    resources=Resources,
-)
+@takes(settings=(Params, ("encoder", "features", "reading", "prompts", "extract", "resources")))
 def extract(
-    where: dict[str, object],
-    reading: dict[str, object],
-    prompts: dict[str, object],
-    recipe: dict[str, object],
-    resources: dict[str, object],
+    settings: Params,
     dataset: DatasetsOption = None,
     root: RootOption = None,
     out: Annotated[
@@ -138,16 +120,7 @@ def extract(
     """
     if dataset is None and params is None:
         raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="--dataset")
-    settings = read_params(params)
-    settings = override(
-        settings,
-        datasets=tuple(dataset) if dataset else None,
-        reading=override(settings.reading, **reading),
-        prompts=override(settings.prompts, **prompts),
-        extract=override(settings.extract, **recipe),
-        resources=override(settings.resources, **resources),
-        **where,
-    )
+    settings = replace(settings, datasets=tuple(dataset or settings.datasets))
     several = len(settings.datasets) > 1
     of_one = {"--root": root, "--out": out, "--descriptions": settings.prompts.descriptions}
     for option, value in of_one.items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -20,6 +20,7 @@ from palm_cache.cli.completion import (
     complete_run,
     complete_store,
 )
+from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.terminal import TYPED
 from palm_cache.errors import ParameterError, UnknownNameError, did_you_mean, naming, near
 from palm_cache.params import BenchParams, FitParams, P, Params, PromptFiles, ReadingParams, Recipe, Resources
@@ -145,12 +146,16 @@ RunOption = Annotated[
 Fields = tuple[type, tuple[str, ...]]
 """A dataclass and those of its fields that a command takes."""
 
+Given = Mapping[tuple[type, str], Any]
+"""What was given on the command line by dataclass and field, ``None`` where nothing was."""
+
 
 def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for every field of some dataclasses that is annotated with its help.
 
-    The command has a parameter for each dataclass; it is handed the given values by name, ``None`` for those
-    that were not given, as :func:`override` takes them.
+    A field that holds such a dataclass stands for the fields of that one. The command is handed each
+    dataclass with what was given in its place: in what the file of ``--params`` says, where it takes one,
+    else in the defaults. A parameter that is annotated as a ``dict`` is handed what was given alone, by name.
 
     Parameters
     ----------
@@ -158,19 +163,26 @@ def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[.
         Dataclass by the name of the command's parameter.
     """
     kinds = {name: group if isinstance(group, tuple) else (group, ()) for name, group in groups.items()}
-    taken = {name: dict.fromkeys(_optional(kind, only), kind) for name, (kind, only) in kinds.items()}
+    taken = {name: list(_optional(kind, only)) for name, (kind, only) in kinds.items()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
-        made = [_parameter(kind, name) for group in taken.values() for name, kind in group.items()]
+        made = [_parameter(*option) for options in taken.values() for option in options]
 
         @wraps(command)
         def run(**values: Any) -> None:
-            picked = {
-                group: {name: _listed(kind, name, values.pop(name)) for name, kind in members.items()}
-                for group, members in taken.items()
+            given = {
+                (kind, name): _listed(kind, name, values.pop(name))
+                for options in taken.values()
+                for kind, name in options
             }
-            command(**values, **picked)
+            bases = _bases(values.get("params"))
+            for group, (kind, _) in kinds.items():
+                if own.parameters[group].annotation is kind:
+                    values[group] = _with(bases.get(kind, kind), given)
+                else:
+                    values[group] = {name: given[kind, name] for kind, name in taken[group]}
+            command(**values)
 
         kept = [
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
@@ -183,6 +195,23 @@ def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[.
         return run
 
     return decorate
+
+
+def _bases(file: Path | None) -> dict[type, Any]:
+    """Return what the command line changes, as a parameter file says it or as it is by default."""
+    params = read_params(file)
+    loading = LoadingParams(device=params.resources.devices[0], tokenizer=params.extract.tokenizer)
+    return {Params: params, LoadingParams: loading}
+
+
+def _with(params: P | type[P], given: Given) -> P:
+    """Return a dataclass, and those in it, with those values in place that were given."""
+    kind = params if isinstance(params, type) else type(params)
+    values = {name: value for (owner, name), value in given.items() if owner is kind}
+    if not isinstance(params, type):
+        held = {field.name: getattr(params, field.name) for field in fields(params)}
+        values |= {name: _with(part, given) for name, part in held.items() if is_dataclass(part)}
+    return override(params, **values)
 
 
 def override(params: P | type[P], **values: Any) -> P:
@@ -198,10 +227,16 @@ def override(params: P | type[P], **values: Any) -> P:
         raise typer.BadParameter(naming(error.message, TYPED)) from None
 
 
-def _optional(kind: type, only: tuple[str, ...]) -> list[str]:
-    """Return the fields that are options: those with help."""
-    names = [field.name for field in fields(kind) if _help(kind, field.name)]
-    return [name for name in names if name in only] if only else names
+def _optional(kind: type, only: tuple[str, ...]) -> Iterator[tuple[type, str]]:
+    """Yield the fields that are options: those with help, and those of dataclasses in others."""
+    for field in fields(kind):
+        inner = _annotations(kind)[field.name]
+        if only and field.name not in only:
+            continue
+        if _help(kind, field.name):
+            yield kind, field.name
+        elif is_dataclass(inner):
+            yield from _optional(cast("type", inner), ())
 
 
 @cache

@@ -15,7 +15,7 @@ from palm_cache.cli.checks import check_stores, replaces, require_heads
 from palm_cache.cli.chosen_run import say_which
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
-from palm_cache.cli.options import RunOption, override, takes
+from palm_cache.cli.options import RunOption, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.scored_rows import show_rows
 from palm_cache.cli.terminal import Json, note, say
@@ -39,10 +39,10 @@ UNHEARD_SECONDS = 0.1
 """What the crop may leave out of a file before the user is told."""
 
 
-@takes(params=PredictParams, loading=LoadingParams)
+@takes(settings=PredictParams, loading=LoadingParams)
 def predict(
-    params: dict[str, object],
-    loading: dict[str, object],
+    settings: PredictParams,
+    loading: LoadingParams,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -118,8 +118,6 @@ def predict(
 
     palm-cache predict runs/demo/mini --store data/features/demo/mini.zarr --csv answers.csv
     """
-    settings = override(PredictParams, **params)
-    loaded = override(LoadingParams(), **loading)
     if audacity is not None and not settings.timeline:
         raise typer.BadParameter("goes with --timeline", param_hint="--audacity")
     if csv is not None and audacity is not None and csv.resolve() == audacity.resolve():
@@ -130,13 +128,13 @@ def predict(
         if len(inputs) != 1 or classes is not None or settings.timeline:
             message = "goes with a heads file alone: no audio, no --classes, no --timeline"
             raise typer.BadParameter(message, param_hint="--store")
-        failed = show_rows(inputs[0], store, run, loaded, settings.threshold, top, csv, parquet, as_json)
+        failed = show_rows(inputs[0], store, run, loading, settings.threshold, top, csv, parquet, as_json)
     elif parquet is not None:
         raise typer.BadParameter("goes with --store", param_hint="--parquet")
     else:
         heads, audio = _heads_and_audio(inputs, classes, run)
         failed = _show_recordings(
-            heads, audio, run, classes, loaded, settings, top, merge, audacity, csv, as_json
+            heads, audio, run, classes, loading, settings, top, merge, audacity, csv, as_json
         )
     if failed:
         say(failed)

@@ -12,7 +12,7 @@ import typer
 from palm_cache.cli.checks import check_stores
 from palm_cache.cli.completion import complete_dataset, complete_store
 from palm_cache.cli.extraction import read_tables
-from palm_cache.cli.options import RootOption, StoreArgument, override, takes
+from palm_cache.cli.options import RootOption, StoreArgument, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, note, print_json, print_table, say, tell
 from palm_cache.errors import counted
@@ -71,7 +71,7 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
 
 @takes(loading=LoadingParams)
 def store_verify(
-    loading: dict[str, object],
+    loading: LoadingParams,
     store: StoreArgument,
     dataset: Annotated[
         str | None,
@@ -111,8 +111,7 @@ def store_verify(
     if not problems and (dataset is not None or recompute):
         features = opened.path.parent.parent
         table = None if dataset is None else read_tables((dataset,), root, features=features)[0][0]
-        loaded = override(LoadingParams(), **loading)
-        more, again = _hold_against(opened, table, root, recompute, seed, loaded)
+        more, again = _hold_against(opened, table, root, recompute, seed, loading)
         problems += more
     if as_json:
         document = {"store": str(store), "sound": not problems, "problems": problems}
@@ -194,7 +193,7 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Remove without asking.")
 
 
 @takes(where=(Params, ("features",)))
-def store_gc(where: dict[str, object], yes: YesOption = False, as_json: Json = False) -> None:
+def store_gc(where: Params, yes: YesOption = False, as_json: Json = False) -> None:
     """List stores that cannot be read and leftovers; remove them if told to.
 
     Leftovers are of processes that were killed. Only what palm-cache wrote is ever removed, file by file. A
@@ -205,12 +204,12 @@ def store_gc(where: dict[str, object], yes: YesOption = False, as_json: Json = F
     from palm_cache.store.nearby import folder_given
     from palm_cache.store.prune import store_waste
 
-    stores = folder_given(override(Params(), **where).features, "features")
+    stores = folder_given(where.features, "features")
     _clear_out(stores, store_waste(stores), yes, as_json)
 
 
 @takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))
-def cache_info(where: dict[str, object], resources: dict[str, object], as_json: Json = False) -> None:
+def cache_info(where: Params, resources: Resources, as_json: Json = False) -> None:
     """Show what is cached for every recipe.
 
     That is the number of contents, their size, and the stores made of them. A recipe is an encoder with its
@@ -245,8 +244,8 @@ def cache_info(where: dict[str, object], resources: dict[str, object], as_json: 
 
 @takes(where=(Params, ("features",)), resources=(Resources, ("cache",)))
 def cache_prune(
-    where: dict[str, object],
-    resources: dict[str, object],
+    where: Params,
+    resources: Resources,
     recent: Annotated[
         bool,
         typer.Option(
@@ -297,12 +296,12 @@ def cache_prune(
     _clear_out(folder, waste, yes, as_json)
 
 
-def _features_and_cache(where: dict[str, object], resources: dict[str, object]) -> tuple[Place, Place]:
+def _features_and_cache(where: Params, resources: Resources) -> tuple[Place, Place]:
     from palm_cache.store.layout import CACHE
     from palm_cache.store.nearby import folder_given
 
-    stores, cache = folder_given(override(Params(), **where).features, "features"), resources["cache"]
-    return stores, folder_given(str(cache), "cache") if cache else stores / CACHE
+    stores = folder_given(where.features, "features")
+    return stores, folder_given(resources.cache, "cache") if resources.cache else stores / CACHE
 
 
 def _describe(cached: CachedRecipe) -> str:

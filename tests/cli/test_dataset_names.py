@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import call, fail, succeed
+from samples import write_palm_folder
 
 import palm_cache
 
@@ -117,6 +118,17 @@ def test_a_table_with_its_audio_elsewhere_is_not_taken_for_the_folder_of_audio(p
     shutil.copy("own/Tones/train.csv", "labels.csv")
     succeed("extract", "--dataset", "labels.csv", "--root", "own/Tones/audios")
     assert "give table and --root again" in fail("extract", "--dataset", "labels")
+
+
+def test_heads_on_stores_elsewhere_are_evaluated_by_the_dataset_s_name_there(project: Path) -> None:
+    for folder in ("runs", "data"):
+        shutil.rmtree(folder)
+    succeed("extract", "--dataset", str(write_palm_folder(Path("other/Tones"), classes=("a", "b"))))
+    elsewhere = ("--dataset", "own/Tones", "--features", "stores")
+    succeed("extract", *elsewhere)
+    succeed("fit", *elsewhere, "--head", "prototype", "--shots", "1", "--seeds", "0", "--no-evaluate")
+    assert json.loads(succeed("evaluate", *elsewhere, "--json").stdout)[0]["dataset"] == "Tones"
+    assert "no heads below this folder" in fail("evaluate", "--dataset", "own/Tones")
 
 
 def test_stores_elsewhere_verify_against_the_dataset_that_they_name(project: Path) -> None:

@@ -119,6 +119,7 @@ def test_the_folder_of_stores_is_found_at_another_level(project: Path, features:
         ("--cache", ("extract", "--dataset", "own/Tones")),
         ("--features", ("fit",)),
         ("--features", ("fit", "--dataset", "own/Tones")),
+        ("--features", ("evaluate",)),
         ("--features", ("prompts",)),
         ("--features", ("store", "gc")),
         ("--features", ("cache", "info")),
