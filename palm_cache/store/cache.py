@@ -157,7 +157,8 @@ class Cache:
     @property
     def small(self) -> list[str]:
         """Names of the segments that are worth merging, if there are several."""
-        return [name for name, size in self._sizes.items() if size < self._large]
+        damaged = self.damaged  # of which nothing can be merged
+        return [name for name, size in self._sizes.items() if size < self._large and name not in damaged]
 
     @property
     def _large(self) -> int:
@@ -287,9 +288,10 @@ class Cache:
             return
         with write_errors(self.folder.place, "cache"), self.folder.alone("merge") as alone:
             group: dict[str, int] = {}
-            for name, size in [*self._files().items()] if alone else ():  # others may have merged by now
-                if size < self._large:
-                    group[name] = size
+            if alone:
+                self._files()  # others may have merged by now
+            for name in self.small if alone else ():
+                group[name] = self._sizes[name]
                 if sum(group.values()) >= self._large:
                     self._merge(group)
                     group = {}

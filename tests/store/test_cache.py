@@ -329,6 +329,19 @@ def test_a_segment_that_was_cut_off_knows_nothing_and_harms_nothing(tmp_path: Pa
     assert np.array_equal(again.take(hashes(3)), values(3))
 
 
+def test_of_damaged_segments_nothing_is_merged(tmp_path: Path) -> None:
+    cache = make(tmp_path)
+    for number in range(3):
+        cache.add(hashes(3)[[number]], values(3)[[number]])
+    before = segments(cache)
+    for file in before[:2]:
+        file.write_bytes(file.read_bytes()[:100])
+    again = make(tmp_path)
+    again.merge()
+    assert segments(again) == before
+    assert again.small == [before[2].name]
+
+
 @pytest.mark.parametrize("rows", [b"Infinity", b"0", b"-3", b"1e300"])
 def test_a_segment_that_claims_rows_that_cannot_be_knows_nothing(tmp_path: Path, rows: bytes) -> None:
     cache = make(tmp_path)
