@@ -7,145 +7,31 @@ from __future__ import annotations
 
 from numpy.random import Generator
 
-OPENINGS = (
-    "a recording of",
-    "the sound of",
-    "sound of",
-    "this is a recording of",
-    "this is the sound of",
-    "an audio clip of",
-    "i can hear",
-    "we hear",
-    "you can hear",
-    "there is",
-    "here is",
-    "listen to",
-    "audio of",
-    "a clip of",
-    "noise of",
-    "an example of",
-    "a short sample with",
-    "in this recording there is",
-    "someone recorded",
-    "field recording of",
-    "a sound effect of",
-    "this audio contains",
-    "it sounds like",
-    "the recording is of",
-    "the is a recording of",
-    "a noisy recording of",
-    "this is",
+from pipelines.mini.world.family import listed
+
+OPENINGS = listed(
+    "a recording of, the sound of, sound of, this is a recording of, this is the sound of, an audio clip of, "
+    "i can hear, we hear, you can hear, there is, here is, listen to, audio of, a clip of, noise of, "
+    "an example of, a short sample with, in this recording there is, someone recorded, field recording of, "
+    "a sound effect of, this audio contains, it sounds like, the recording is of, the is a recording of, "
+    "a noisy recording of, this is"
 )
-ENDINGS = (
-    "can be heard",
-    "is heard",
-    "in the background",
-    "can be heard in the background",
-    "in the distance",
-    "nearby",
-    "recorded outside",
-    "sound",
-    "sounds",
-    "noise",
-    "sound effect",
-    "is playing",
-    "is going on",
-    "in a room",
-    "with some noise",
-    "on a street",
-    "recorded with a microphone",
-    "audio",
-    "clip",
-    "recording",
-    "in this clip",
-    "is audible",
-    "at night",
-    "again and again",
+ENDINGS = listed(
+    "can be heard, is heard, in the background, can be heard in the background, in the distance, nearby, "
+    "recorded outside, sound, sounds, noise, sound effect, is playing, is going on, in a room, "
+    "with some noise, on a street, recorded with a microphone, audio, clip, recording, in this clip, "
+    "is audible, at night, again and again"
 )
-ARTICLES = ("a", "an", "the", "some", "one", "this", "that", "another", "my", "several")
-ADJECTIVES = (
-    "loud",
-    "quiet",
-    "distant",
-    "close",
-    "short",
-    "long",
-    "faint",
-    "repeated",
-    "old",
-    "big",
-    "small",
-    "strange",
-    "typical",
-    "clear",
-    "muffled",
-    "heavy",
-    "light",
-    "fast",
-    "slow",
-    "single",
-    "realistic",
+ARTICLES = listed("a, an, the, some, one, this, that, another, my, several")
+ADJECTIVES = listed(
+    "loud, quiet, distant, close, short, long, faint, repeated, old, big, small, strange, typical, clear, "
+    "muffled, heavy, light, fast, slow, single, realistic"
 )
-FILLERS = (
-    "and",
-    "of",
-    "with",
-    "very",
-    "from",
-    "at",
-    "on",
-    "it",
-    "is",
-    "was",
-    "there",
-    "here",
-    "now",
-    "then",
-    "just",
-    "maybe",
-    "please",
-    "today",
-    "which",
-    "while",
-    "as",
-    "by",
-    "for",
-    "to",
-    "in",
-    "um",
-    "one",
-    "two",
-    "track",
-    "file",
-    "sample",
-    "scene",
-    "place",
-    "time",
-    "day",
-    "people",
-    "thing",
-    "something",
-    "someone",
-    "what",
-    "that",
-    "how",
-    "world",
-    "photo",
-    "description",
-    "category",
-    "label",
-    "class",
-    "type",
-    "event",
-    "kind",
-    "example",
-    "named",
-    "called",
-    "following",
-    "part",
-    "mono",
-    "stereo",
-    "take",
+FILLERS = listed(
+    "and, of, with, very, from, at, on, it, is, was, there, here, now, then, just, maybe, please, today, "
+    "which, while, as, by, for, to, in, um, one, two, track, file, sample, scene, place, time, day, people, "
+    "thing, something, someone, what, that, how, world, photo, description, category, label, class, type, "
+    "event, kind, example, named, called, following, part, mono, stereo, take"
 )
 LETTERS = "aabcdeefghiijklmnoopqrstuuvwxyz"
 

@@ -42,14 +42,8 @@ def buzz(rng: Generator, freq: Sound | float, n: int) -> Sound:
 
 
 @family(
-    "siren",
-    "police siren",
-    "ambulance siren",
-    "emergency siren",
-    "police car",
-    "fire engine siren",
-    "ambulance",
-    "emergency vehicle",
+    "siren, police siren, ambulance siren, emergency siren, police car, fire engine siren, ambulance, "
+    "emergency vehicle"
 )
 def siren(rng: Generator) -> Sound:
     """Wail, yelp, two tones in turn, or a sweep that starts over."""
@@ -72,7 +66,7 @@ def siren(rng: Generator) -> Sound:
     return drive(out, rng.uniform(0.5, 3)) * wander(rng, n, 0.7, 0.4, 1)
 
 
-@family("air raid siren", "civil defense siren", "tornado siren", "warning siren", "evacuation alarm")
+@family("air raid siren, civil defense siren, tornado siren, warning siren, evacuation alarm")
 def air_raid(rng: Generator) -> Sound:
     """A deep siren that winds up or down for seconds."""
     n = length(rng, 2.5, 4.0)
@@ -82,15 +76,7 @@ def air_raid(rng: Generator) -> Sound:
 
 
 @family(
-    "car horn",
-    "honking",
-    "horn",
-    "car honking",
-    "honk",
-    "beeping car",
-    "vehicle horn",
-    "truck horn",
-    "horn or alarm signal",
+    "car horn, honking, horn, car honking, honk, beeping car, vehicle horn, truck horn, horn or alarm signal",
     most_repeats=4,
 )
 def car_horn(rng: Generator) -> Sound:
@@ -103,16 +89,7 @@ def car_horn(rng: Generator) -> Sound:
     return drive(out, rng.uniform(0.7, 4)) * swell(n, 0.03, 0.05) ** 0.5
 
 
-@family(
-    "fog horn",
-    "ship horn",
-    "train horn",
-    "foghorn",
-    "steam whistle",
-    "train whistle",
-    "ferry",
-    most_repeats=2,
-)
+@family("fog horn, ship horn, train horn, foghorn, steam whistle, train whistle, ferry", most_repeats=2)
 def fog_horn(rng: Generator) -> Sound:
     """A long deep chord of horns, or a steam whistle."""
     n = length(rng, 0.8, 3.0)
@@ -126,14 +103,7 @@ def fog_horn(rng: Generator) -> Sound:
 
 
 @family(
-    "war horn",
-    "signal horn",
-    "bugle",
-    "battle horn",
-    "horn call",
-    "hunting horn",
-    "horn signal",
-    "horn or alarm signal",
+    "war horn, signal horn, bugle, battle horn, horn call, hunting horn, horn signal, horn or alarm signal",
     most_repeats=2,
 )
 def war_horn(rng: Generator) -> Sound:
@@ -150,15 +120,8 @@ def war_horn(rng: Generator) -> Sound:
 
 
 @family(
-    "alarm",
-    "alarm signal",
-    "smoke alarm",
-    "fire alarm",
-    "alarm clock",
-    "burglar alarm",
-    "warning signal",
-    "horn or alarm signal",
-    "beeping",
+    "alarm, alarm signal, smoke alarm, fire alarm, alarm clock, burglar alarm, warning signal, "
+    "horn or alarm signal, beeping"
 )
 def alarm(rng: Generator) -> Sound:
     """Loud electronic tones in a pattern: beeps, two pitches, sweeps, buzz."""
@@ -180,15 +143,7 @@ def alarm(rng: Generator) -> Sound:
     return low_pass(wave, log_uniform(rng, 3000, 7900)) * gate
 
 
-@family(
-    "reversing beep",
-    "truck backing up",
-    "backup alarm",
-    "beep",
-    "countdown beep",
-    "heart monitor",
-    "checkout beep",
-)
+@family("reversing beep, truck backing up, backup alarm, beep, countdown beep, heart monitor, checkout beep")
 def beeps(rng: Generator) -> Sound:
     """The same pure tone about once a second."""
     n = length(rng, 2.0, 3.4)
@@ -196,16 +151,14 @@ def beeps(rng: Generator) -> Sound:
     return tones(log_uniform(rng, 600, 2500), n, [1, rng.uniform(0, 0.3), rng.uniform(0, 0.3)]) * gate
 
 
-@family("buzzer", "game show buzzer", "wrong answer", "door buzzer", "error sound", most_repeats=3)
+@family("buzzer, game show buzzer, wrong answer, door buzzer, error sound", most_repeats=3)
 def buzzer(rng: Generator) -> Sound:
     """A harsh low buzz."""
     n = length(rng, 0.2, 1.4)
     return low_pass(square(log_uniform(rng, 70, 300), n, rng.uniform(0.2, 0.5)), log_uniform(rng, 1500, 6000))
 
 
-@family(
-    "telephone ringing", "phone ringing", "telephone", "old telephone bell", "telephone bell", "ringing phone"
-)
+@family("telephone ringing, phone ringing, telephone, old telephone bell, telephone bell, ringing phone")
 def telephone(rng: Generator) -> Sound:
     """A bell struck twenty times a second, two seconds on, or an electronic warble."""
     n = length(rng, 2.0, 3.4)
@@ -221,13 +174,7 @@ def telephone(rng: Generator) -> Sound:
 
 
 @family(
-    "ringtone",
-    "mobile phone",
-    "cell phone ringing",
-    "video game sound",
-    "chiptune",
-    "arcade game",
-    "electronic melody",
+    "ringtone, mobile phone, cell phone ringing, video game sound, chiptune, arcade game, electronic melody"
 )
 def ringtone(rng: Generator) -> Sound:
     """A fast tune of electronic tones."""
@@ -240,13 +187,7 @@ def ringtone(rng: Generator) -> Sound:
 
 
 @family(
-    "user interface sound",
-    "notification",
-    "computer bleep",
-    "coin pickup",
-    "power up",
-    "menu select",
-    "bonus",
+    "user interface sound, notification, computer bleep, coin pickup, power up, menu select, bonus",
     most_repeats=3,
 )
 def bleep(rng: Generator) -> Sound:
@@ -268,14 +209,7 @@ def bell(rng: Generator, n: int, base: float, seconds: float) -> Sound:
 
 
 @family(
-    "church bell",
-    "bell",
-    "bell tolling",
-    "church bells",
-    "tower bell",
-    "ringing bell",
-    "gong",
-    "temple bell",
+    "church bell, bell, bell tolling, church bells, tower bell, ringing bell, gong, temple bell",
     most_repeats=3,
 )
 def church_bell(rng: Generator) -> Sound:
@@ -285,14 +219,7 @@ def church_bell(rng: Generator) -> Sound:
 
 
 @family(
-    "bicycle bell",
-    "small bell",
-    "doorbell",
-    "hand bell",
-    "ding",
-    "chime",
-    "reception bell",
-    "sleigh bells",
+    "bicycle bell, small bell, doorbell, hand bell, ding, chime, reception bell, sleigh bells",
     most_repeats=4,
 )
 def small_bell(rng: Generator) -> Sound:
@@ -304,7 +231,7 @@ def small_bell(rng: Generator) -> Sound:
     return out
 
 
-@family("whistle", "referee whistle", "blowing a whistle", "sports whistle", "police whistle", most_repeats=3)
+@family("whistle, referee whistle, blowing a whistle, sports whistle, police whistle", most_repeats=3)
 def referee_whistle(rng: Generator) -> Sound:
     """A shrill tone, trilled by a pea."""
     n = length(rng, 0.2, 1.4)
@@ -313,9 +240,7 @@ def referee_whistle(rng: Generator) -> Sound:
     return (out + rng.uniform(0.05, 0.3) * noise(rng, n)) * swell(n, 0.05, 0.1)
 
 
-@family(
-    "kazoo", "party horn", "vuvuzela", "toy trumpet", "clown horn", "bicycle horn", "air horn", most_repeats=3
-)
+@family("kazoo, party horn, vuvuzela, toy trumpet, clown horn, bicycle horn, air horn", most_repeats=3)
 def air_horn(rng: Generator) -> Sound:
     """A reed in a tube: nasal and steady."""
     n = length(rng, 0.2, 2.0)
@@ -325,7 +250,7 @@ def air_horn(rng: Generator) -> Sound:
     return drive(resonances(source, formants, (200, 300, 500), (1, 0.8, 0.4)), 2) * swell(n, 0.05, 0.1)
 
 
-@family("metal detector", "sonar", "sonar ping", "submarine", "radar", "ping", most_repeats=3)
+@family("metal detector, sonar, sonar ping, submarine, radar, ping", most_repeats=3)
 def sonar(rng: Generator) -> Sound:
     """A pure tone that rings away."""
     n = length(rng, 0.8, 2.0)

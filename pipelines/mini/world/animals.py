@@ -31,18 +31,7 @@ from pipelines.mini.world.dsp import (
 from pipelines.mini.world.family import family
 
 
-@family(
-    "dog bark",
-    "dog",
-    "barking dog",
-    "dog barking",
-    "barking",
-    "puppy",
-    "woof",
-    "dogs",
-    "yapping dog",
-    most_repeats=5,
-)
+@family("dog bark, dog, barking dog, dog barking, barking, puppy, woof, dogs, yapping dog", most_repeats=5)
 def dog_bark(rng: Generator) -> Sound:
     """A pitch that jumps up and falls at once, clear to hoarse; alone or two or three in a row."""
     size, base = rng.uniform(0.6, 1.9), log_uniform(rng, 120, 1000)
@@ -61,7 +50,7 @@ def dog_bark(rng: Generator) -> Sound:
     return drive(np.concatenate(parts[:-1]), log_uniform(rng, 0.5, 5))
 
 
-@family("dog growl", "growling", "growl", "snarl", "growling dog", "angry animal", most_repeats=2)
+@family("dog growl, growling, growl, snarl, growling dog, angry animal", most_repeats=2)
 def growl(rng: Generator) -> Sound:
     """A low, very rough voice."""
     n = length(rng, 0.6, 2.2)
@@ -69,7 +58,7 @@ def growl(rng: Generator) -> Sound:
     return drive(vocalise(source, [(400, 1000, 2300), (550, 1200, 2500)]), 2) * swell(n)
 
 
-@family("wolf", "wolf howling", "howl", "howling", "coyote", "howling dog")
+@family("wolf, wolf howling, howl, howling, coyote, howling dog")
 def howl(rng: Generator) -> Sound:
     """A long tone that rises, holds and falls."""
     n = length(rng, 1.2, 3.2)
@@ -79,7 +68,7 @@ def howl(rng: Generator) -> Sound:
     )
 
 
-@family("cat", "cat meowing", "meow", "kitten", "cat mewing", most_repeats=3)
+@family("cat, cat meowing, meow, kitten, cat mewing", most_repeats=3)
 def cat(rng: Generator) -> Sound:
     """A vowel that opens and closes."""
     n = length(rng, 0.3, 1.2)
@@ -88,7 +77,7 @@ def cat(rng: Generator) -> Sound:
     return vocalise(throat(rng, freq, n, 0.05, 0.01), shape) * swell(n, 0.2, 0.4)
 
 
-@family("purring", "cat purring", "purr")
+@family("purring, cat purring, purr")
 def purr(rng: Generator) -> Sound:
     """Soft low pulses, breathing in and out."""
     n = length(rng, 2.0, 3.2)
@@ -96,18 +85,7 @@ def purr(rng: Generator) -> Sound:
     return out * (0.4 + 0.6 * np.abs(sine(rng.uniform(0.3, 0.6), n)))
 
 
-@family(
-    "sheep or goat",
-    "sheep",
-    "goat",
-    "bleating",
-    "goat bleating",
-    "sheep bleating",
-    "lamb",
-    "baa",
-    "ram",
-    most_repeats=3,
-)
+@family("sheep or goat, sheep, goat, bleating, goat bleating, sheep bleating, lamb, baa, ram", most_repeats=3)
 def sheep(rng: Generator) -> Sound:
     """A nasal vowel with a fast tremble."""
     n = length(rng, 0.35, 1.5)
@@ -125,7 +103,7 @@ def sheep(rng: Generator) -> Sound:
     return out * (1 + rng.uniform(0.2, 0.9) * tremble) * swell(n, 0.1, 0.3)
 
 
-@family("cow", "cow mooing", "moo", "cattle", "bull", "ox", "moose", most_repeats=2)
+@family("cow, cow mooing, moo, cattle, bull, ox, moose", most_repeats=2)
 def cow(rng: Generator) -> Sound:
     """A long low vowel that opens."""
     n = length(rng, 0.8, 2.4)
@@ -135,9 +113,7 @@ def cow(rng: Generator) -> Sound:
     ) * swell(n, 0.15, 0.2)
 
 
-@family(
-    "horse", "horse neighing", "neigh", "whinny", "horse whinny", "pony", "donkey", "braying", most_repeats=2
-)
+@family("horse, horse neighing, neigh, whinny, horse whinny, pony, donkey, braying", most_repeats=2)
 def horse_neigh(rng: Generator) -> Sound:
     """A high trembling cry that sinks into a snort."""
     n = length(rng, 0.7, 2.4)
@@ -153,7 +129,7 @@ def horse_neigh(rng: Generator) -> Sound:
     )
 
 
-@family("horse snorting", "snort", "horse breathing", "snorting animal", "horse", most_repeats=3)
+@family("horse snorting, snort, horse breathing, snorting animal, horse", most_repeats=3)
 def horse_snort(rng: Generator) -> Sound:
     """Air through loose lips."""
     n = length(rng, 0.4, 1.2)
@@ -165,16 +141,7 @@ def horse_snort(rng: Generator) -> Sound:
     )
 
 
-@family(
-    "horse galloping",
-    "hooves",
-    "horse hooves",
-    "galloping",
-    "horse walking",
-    "horse",
-    "hoofbeats",
-    "horse riding",
-)
+@family("horse galloping, hooves, horse hooves, galloping, horse walking, horse, hoofbeats, horse riding")
 def hooves(rng: Generator) -> Sound:
     """Knocks in the rhythm of walk, trot or gallop."""
     n = length(rng, 1.5, 3.4)
@@ -192,7 +159,7 @@ def hooves(rng: Generator) -> Sound:
     return out
 
 
-@family("pig", "pigs", "oink", "grunting pig", "boar", "hog", "snorting", most_repeats=4)
+@family("pig, pigs, oink, grunting pig, boar, hog, snorting", most_repeats=4)
 def pig(rng: Generator) -> Sound:
     """Grunts, or a squeal."""
     n = length(rng, 0.12, 0.5)
@@ -203,16 +170,7 @@ def pig(rng: Generator) -> Sound:
 
 
 @family(
-    "roar",
-    "lion",
-    "lion roaring",
-    "monster",
-    "bear",
-    "dragon",
-    "tiger",
-    "beast",
-    "dinosaur",
-    "monster growl",
+    "roar, lion, lion roaring, monster, bear, dragon, tiger, beast, dinosaur, monster growl",
     most_repeats=2,
 )
 def roar(rng: Generator) -> Sound:
@@ -225,7 +183,7 @@ def roar(rng: Generator) -> Sound:
     return drive(vocalise(source, shape), rng.uniform(1, 5)) * swell(n, 0.15, 0.4)
 
 
-@family("elephant", "elephant trumpeting", "trumpeting animal", most_repeats=2)
+@family("elephant, elephant trumpeting, trumpeting animal", most_repeats=2)
 def elephant(rng: Generator) -> Sound:
     """A brassy, tearing cry."""
     n = length(rng, 0.6, 1.8)
@@ -233,7 +191,7 @@ def elephant(rng: Generator) -> Sound:
     return drive(vocalise(throat(rng, freq, n, 0.3, 0.06), [(700, 1400, 2800)]), 5) * swell(n, 0.1, 0.3)
 
 
-@family("monkey", "chimpanzee", "ape", "monkeys", "gorilla", "jungle animal")
+@family("monkey, chimpanzee, ape, monkeys, gorilla, jungle animal")
 def monkey(rng: Generator) -> Sound:
     """Hoots that grow louder and higher."""
     n = length(rng, 1.0, 2.6)
@@ -248,7 +206,7 @@ def monkey(rng: Generator) -> Sound:
     return recur(rng, n, rng.uniform(3, 8), 0.2, hoot) * np.linspace(rng.uniform(0.2, 1), 1, n)
 
 
-@family("animal eating", "chewing", "eating", "crunching", "biting an apple", "chomp", "munching")
+@family("animal eating, chewing, eating, crunching, biting an apple, chomp, munching")
 def eating(rng: Generator) -> Sound:
     """Wet, crackling bites."""
     n = length(rng, 1.0, 3.0)

@@ -44,16 +44,7 @@ def syllable(rng: Generator, base: float) -> Sound:
 
 
 @family(
-    "bird",
-    "bird chirping",
-    "birdsong",
-    "songbird",
-    "chirping birds",
-    "tweet",
-    "bird singing",
-    "sparrow",
-    "canary",
-    "bird call",
+    "bird, bird chirping, birdsong, songbird, chirping birds, tweet, bird singing, sparrow, canary, bird call"
 )
 def birdsong(rng: Generator) -> Sound:
     """Phrases of a few syllables, by one bird or several."""
@@ -68,18 +59,7 @@ def birdsong(rng: Generator) -> Sound:
     return out
 
 
-@family(
-    "parrot",
-    "bird squawk",
-    "hawk",
-    "eagle",
-    "bird of prey",
-    "falcon cry",
-    "seagull",
-    "gulls",
-    "peacock",
-    most_repeats=3,
-)
+@family("parrot, bird squawk, hawk, eagle, bird of prey, falcon cry, seagull, gulls, peacock", most_repeats=3)
 def bird_cry(rng: Generator) -> Sound:
     """A harsh, high cry that sinks."""
     n = length(rng, 0.2, 1.0)
@@ -89,7 +69,7 @@ def bird_cry(rng: Generator) -> Sound:
     return (out + rng.uniform(0.1, 1) * noise(rng, n)) * swell(n, 0.15, 0.4)
 
 
-@family("crow", "crow cawing", "raven", "caw", "crows", most_repeats=4)
+@family("crow, crow cawing, raven, caw, crows", most_repeats=4)
 def crow(rng: Generator) -> Sound:
     """A rough caw."""
     n = length(rng, 0.25, 0.7)
@@ -99,7 +79,7 @@ def crow(rng: Generator) -> Sound:
     )
 
 
-@family("rooster", "cock crowing", "rooster crow", "cockerel", "cock-a-doodle-doo", most_repeats=2)
+@family("rooster, cock crowing, rooster crow, cockerel, cock-a-doodle-doo", most_repeats=2)
 def rooster(rng: Generator) -> Sound:
     """Three short tones and a long one."""
     base, parts = rng.uniform(350, 650), []
@@ -113,7 +93,7 @@ def rooster(rng: Generator) -> Sound:
     return np.concatenate(parts)
 
 
-@family("chicken", "hen", "hen clucking", "clucking", "poultry", "turkey", "gobble")
+@family("chicken, hen, hen clucking, clucking, poultry, turkey, gobble")
 def chicken(rng: Generator) -> Sound:
     """Short clucks, at times a longer one."""
     n = length(rng, 1.2, 3.0)
@@ -126,7 +106,7 @@ def chicken(rng: Generator) -> Sound:
     return recur(rng, n, rng.uniform(2, 7), 0.6, cluck)
 
 
-@family("duck", "duck quacking", "goose", "geese", "quack", "ducks", most_repeats=5)
+@family("duck, duck quacking, goose, geese, quack, ducks", most_repeats=5)
 def duck(rng: Generator) -> Sound:
     """A nasal quack."""
     n = length(rng, 0.12, 0.4)
@@ -134,7 +114,7 @@ def duck(rng: Generator) -> Sound:
     return vocalise(source, [(1000, 1400, 2600), (800, 1300, 2400)]) * swell(n, 0.15, 0.4)
 
 
-@family("owl", "owl hooting", "hoot", "pigeon", "dove cooing", "cuckoo", "cooing", most_repeats=3)
+@family("owl, owl hooting, hoot, pigeon, dove cooing, cuckoo, cooing", most_repeats=3)
 def owl(rng: Generator) -> Sound:
     """Soft low hoots in a rhythm."""
     base, parts = log_uniform(rng, 250, 700), []
@@ -145,7 +125,7 @@ def owl(rng: Generator) -> Sound:
     return np.concatenate(parts)
 
 
-@family("cricket", "crickets", "cicadas", "grasshopper", "insects at night", "chirping insects")
+@family("cricket, crickets, cicadas, grasshopper, insects at night, chirping insects")
 def crickets(rng: Generator) -> Sound:
     """High narrow chirps, pulsed at two rates; or a steady cicada buzz."""
     n = length(rng, 2.0, 3.4)
@@ -160,7 +140,7 @@ def crickets(rng: Generator) -> Sound:
     return out
 
 
-@family("bee", "fly buzzing", "bees", "mosquito", "insect", "buzzing insect", "wasp", "bumblebee", "hornet")
+@family("bee, fly buzzing, bees, mosquito, insect, buzzing insect, wasp, bumblebee, hornet")
 def bee(rng: Generator) -> Sound:
     """Wings that buzz, nearer and farther."""
     n = length(rng, 1.5, 3.2)
@@ -168,7 +148,7 @@ def bee(rng: Generator) -> Sound:
     return low_pass(saw(freq, n), log_uniform(rng, 1200, 6000)) * wander(rng, n, 3, 0.1, 1)
 
 
-@family("frog", "frogs", "toad", "frog croaking", "ribbit", most_repeats=4)
+@family("frog, frogs, toad, frog croaking, ribbit", most_repeats=4)
 def frog(rng: Generator) -> Sound:
     """Croaks: a pulsed low voice, once or twice."""
     n = length(rng, 0.15, 0.6)
@@ -181,7 +161,7 @@ def frog(rng: Generator) -> Sound:
     )
 
 
-@family("snake", "snake hissing", "rattlesnake", "hissing cat", "reptile hiss", most_repeats=2)
+@family("snake, snake hissing, rattlesnake, hissing cat, reptile hiss", most_repeats=2)
 def snake(rng: Generator) -> Sound:
     """A hiss, or a rattle."""
     n = length(rng, 0.6, 2.5)
@@ -191,9 +171,7 @@ def snake(rng: Generator) -> Sound:
     return out * swell(n, 0.2, 0.4)
 
 
-@family(
-    "bat", "squeaking", "mouse", "rat", "squeak", "guinea pig", "rubber duck", "squeaky toy", most_repeats=6
-)
+@family("bat, squeaking, mouse, rat, squeak, guinea pig, rubber duck, squeaky toy", most_repeats=6)
 def squeak(rng: Generator) -> Sound:
     """A short high squeak."""
     n = length(rng, 0.04, 0.25)
@@ -201,7 +179,7 @@ def squeak(rng: Generator) -> Sound:
     return tones(freq, n, [1, 0.5, 0.3, 0.2]) * swell(n, 0.3, 0.4) + 0.05 * noise(rng, n) * decay(n, 0.2)
 
 
-@family("wings", "flapping wings", "bird flying away", "wing beats", "flock of birds taking off")
+@family("wings, flapping wings, bird flying away, wing beats, flock of birds taking off")
 def wings(rng: Generator) -> Sound:
     """Soft beats of air, several a second."""
     n = length(rng, 0.6, 2.2)
@@ -212,7 +190,7 @@ def wings(rng: Generator) -> Sound:
     ) * swell(n, 0.05, 0.5)
 
 
-@family("dolphin", "whale", "whale song", "sea lion", "underwater animal", most_repeats=2)
+@family("dolphin, whale, whale song, sea lion, underwater animal", most_repeats=2)
 def whale(rng: Generator) -> Sound:
     """Long gliding tones."""
     n = length(rng, 0.8, 2.5)

@@ -50,14 +50,8 @@ def firing(rng: Generator, freq: Sound | float, n: int, rough: float) -> Sound:
 
 
 @family(
-    "engine idling",
-    "engine",
-    "idling engine",
-    "car engine",
-    "motor running",
-    "car idling",
-    "engine running",
-    "idling vehicle",
+    "engine idling, engine, idling engine, car engine, motor running, car idling, engine running, "
+    "idling vehicle"
 )
 def engine_idling(rng: Generator) -> Sound:
     """A slow, unsteady rumble of firing cylinders, with hum, rattle and hiss in any proportion."""
@@ -77,7 +71,7 @@ def engine_idling(rng: Generator) -> Sound:
     return low_pass(out, log_uniform(rng, 400, 7500))
 
 
-@family("diesel truck", "truck", "lorry", "bus", "tractor", "tank", "heavy vehicle", "bulldozer")
+@family("diesel truck, truck, lorry, bus, tractor, tank, heavy vehicle, bulldozer")
 def truck(rng: Generator) -> Sound:
     """A heavy diesel: knocking, with the weight of a big exhaust."""
     n = length(rng, 2.0, 3.4)
@@ -91,7 +85,7 @@ def truck(rng: Generator) -> Sound:
     return out
 
 
-@family("motorcycle", "motorbike", "scooter", "go-kart", "revving engine", "moped")
+@family("motorcycle, motorbike, scooter, go-kart, revving engine, moped")
 def motorcycle(rng: Generator) -> Sound:
     """An engine that revs up, or goes through gears."""
     n = length(rng, 1.5, 3.2)
@@ -100,7 +94,7 @@ def motorcycle(rng: Generator) -> Sound:
     return drive(firing(rng, freq, n, 0.04), rng.uniform(1, 5))
 
 
-@family("car passing by", "traffic", "car", "passing car", "driving", "road noise", "vehicle", "racing car")
+@family("car passing by, traffic, car, passing car, driving, road noise, vehicle, racing car")
 def car_passing(rng: Generator) -> Sound:
     """Tyres and engine that come and go, sinking in pitch."""
     n = length(rng, 2.0, 3.2)
@@ -111,13 +105,8 @@ def car_passing(rng: Generator) -> Sound:
 
 
 @family(
-    "air conditioner",
-    "air conditioning",
-    "ventilation",
-    "air conditioning unit",
-    "refrigerator",
-    "fridge hum",
-    "compressor",
+    "air conditioner, air conditioning, ventilation, air conditioning unit, refrigerator, fridge hum, "
+    "compressor"
 )
 def air_conditioner(rng: Generator) -> Sound:
     """Steady broad noise of moved air over mains hum and a slow compressor."""
@@ -137,7 +126,7 @@ def air_conditioner(rng: Generator) -> Sound:
     return out * beat
 
 
-@family("fan", "electric fan", "ceiling fan", "propeller fan", "computer fan", "rotating blades")
+@family("fan, electric fan, ceiling fan, propeller fan, computer fan, rotating blades")
 def fan(rng: Generator) -> Sound:
     """Air chopped by blades."""
     n = length(rng, 2.5, 3.4)
@@ -147,16 +136,7 @@ def fan(rng: Generator) -> Sound:
     return peak(air) * chop + rng.uniform(0, 0.5) * tones(blades, n, [0, 0.5, 1, 0.6, 0.4])
 
 
-@family(
-    "vacuum cleaner",
-    "hoover",
-    "hair dryer",
-    "blender",
-    "mixer",
-    "hand dryer",
-    "food processor",
-    "leaf blower",
-)
+@family("vacuum cleaner, hoover, hair dryer, blender, mixer, hand dryer, food processor, leaf blower")
 def vacuum_cleaner(rng: Generator) -> Sound:
     """A fast motor's whine in a roar of air."""
     n = length(rng, 2.0, 3.4)
@@ -171,7 +151,7 @@ def vacuum_cleaner(rng: Generator) -> Sound:
     return rng.uniform(0.2, 0.9) * peak(whine) + peak(air)
 
 
-@family("helicopter", "chopper", "rotor", "helicopter rotor", "helicopter flying")
+@family("helicopter, chopper, rotor, helicopter rotor, helicopter flying")
 def helicopter(rng: Generator) -> Sound:
     """Blade slap ten to thirty times a second, over turbine noise."""
     n = length(rng, 2.0, 3.4)
@@ -186,17 +166,7 @@ def helicopter(rng: Generator) -> Sound:
     )
 
 
-@family(
-    "airplane",
-    "plane",
-    "jet",
-    "jet engine",
-    "aircraft",
-    "rocket engine",
-    "spaceship",
-    "propeller plane",
-    "turbine",
-)
+@family("airplane, plane, jet, jet engine, aircraft, rocket engine, spaceship, propeller plane, turbine")
 def aircraft(rng: Generator) -> Sound:
     """A roar with a whistle, or a propeller's drone."""
     n = length(rng, 2.0, 3.4)
@@ -211,7 +181,7 @@ def aircraft(rng: Generator) -> Sound:
     return out * swell(n, rng.uniform(0.01, 0.5), rng.uniform(0.01, 0.5))
 
 
-@family("train", "railway", "train on tracks", "subway", "steam train", "tram", "locomotive")
+@family("train, railway, train on tracks, subway, steam train, tram, locomotive")
 def train(rng: Generator) -> Sound:
     """Wheels over rail joints in pairs, or steam in puffs."""
     n = length(rng, 2.2, 3.4)
@@ -233,9 +203,7 @@ def train(rng: Generator) -> Sound:
     return out
 
 
-@family(
-    "washing machine", "dishwasher", "machinery", "factory", "industrial machine", "conveyor belt", "machine"
-)
+@family("washing machine, dishwasher, machinery, factory, industrial machine, conveyor belt, machine")
 def machinery(rng: Generator) -> Sound:
     """A cycle of thumps, hums and hisses that repeats."""
     n = length(rng, 2.2, 3.4)
@@ -252,7 +220,7 @@ def machinery(rng: Generator) -> Sound:
     )
 
 
-@family("lawn mower", "generator", "boat engine", "outboard motor", "motor boat", "small engine")
+@family("lawn mower, generator, boat engine, outboard motor, motor boat, small engine")
 def lawn_mower(rng: Generator) -> Sound:
     """A steady fast engine, less rough than a car's."""
     n = length(rng, 2.2, 3.4)
@@ -261,7 +229,7 @@ def lawn_mower(rng: Generator) -> Sound:
     return drive(out + rng.uniform(0.1, 0.4) * noise(rng, n, -2), rng.uniform(1, 3))
 
 
-@family("electric hum", "humming", "mains hum", "transformer", "power station", "drone")
+@family("electric hum, humming, mains hum, transformer, power station, drone")
 def electric_hum(rng: Generator) -> Sound:
     """Mains and its harmonics, steady."""
     n = length(rng, 2.2, 3.4)
@@ -270,7 +238,7 @@ def electric_hum(rng: Generator) -> Sound:
     return peak(out) + rng.uniform(0, 0.2) * noise(rng, n, -3)
 
 
-@family("car starting", "starting an engine", "engine start", "ignition", "starter motor", most_repeats=2)
+@family("car starting, starting an engine, engine start, ignition, starter motor", most_repeats=2)
 def car_starting(rng: Generator) -> Sound:
     """A labouring starter, then the engine catches."""
     m, n = length(rng, 0.4, 1.3), length(rng, 0.6, 1.5)
@@ -282,9 +250,7 @@ def car_starting(rng: Generator) -> Sound:
     return np.concatenate([0.7 * peak(starter + 0.3 * noise(rng, m)), peak(engine)])
 
 
-@family(
-    "steam", "hiss", "steam hissing", "gas leak", "air release", "spray can", "pressure valve", "air brake"
-)
+@family("steam, hiss, steam hissing, gas leak, air release, spray can, pressure valve, air brake")
 def steam(rng: Generator) -> Sound:
     """Gas that escapes: bright noise, in one or several puffs."""
     n = length(rng, 0.4, 3.0)
@@ -292,7 +258,7 @@ def steam(rng: Generator) -> Sound:
     return out * (decay(n, rng.uniform(0.5, 3), 0.02) if rng.random() < 0.5 else swell(n, 0.1, 0.4))
 
 
-@family("radio static", "static", "white noise", "interference", "television noise", "tuning a radio")
+@family("radio static, static, white noise, interference, television noise, tuning a radio")
 def static(rng: Generator) -> Sound:
     """Flat noise with crackle and, at times, a heterodyne."""
     n = length(rng, 1.5, 3.2)

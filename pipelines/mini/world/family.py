@@ -28,11 +28,16 @@ FAMILIES: list[Family] = []
 """Every family, in the order in which the modules of this package define them."""
 
 
-def family(*names: str, most_repeats: int = 1) -> Callable[[Synthesis], Synthesis]:
-    """Register a synthesis under its names."""
+def listed(text: str) -> tuple[str, ...]:
+    """Split a list that is written with commas."""
+    return tuple(text.split(", "))
+
+
+def family(names: str, most_repeats: int = 1) -> Callable[[Synthesis], Synthesis]:
+    """Register a synthesis under its names, which are :func:`listed`."""
 
     def register(synthesise: Synthesis) -> Synthesis:
-        FAMILIES.append(Family(names, synthesise, most_repeats))
+        FAMILIES.append(Family(listed(names), synthesise, most_repeats))
         return synthesise
 
     return register

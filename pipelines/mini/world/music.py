@@ -84,9 +84,7 @@ def play(notes: list[tuple[float, int]], voice: Callable[[float, int], Sound], r
     return out
 
 
-@family(
-    "guitar", "acoustic guitar", "guitar strumming", "banjo", "ukulele", "lute", "plucked string", "mandolin"
-)
+@family("guitar, acoustic guitar, guitar strumming, banjo, ukulele, lute, plucked string, mandolin")
 def guitar(rng: Generator) -> Sound:
     """Plucked notes or strummed chords."""
     seconds, bright = rng.uniform(0.5, 2.5), rng.uniform(0.5, 1.2)
@@ -101,9 +99,7 @@ def guitar(rng: Generator) -> Sound:
     return play(melody(rng, 80, 350), voice, 0.6)
 
 
-@family(
-    "electric guitar", "rock guitar", "distorted guitar", "heavy metal music", "rock music", "guitar riff"
-)
+@family("electric guitar, rock guitar, distorted guitar, heavy metal music, rock music, guitar riff")
 def electric_guitar(rng: Generator) -> Sound:
     """Power chords through an overdriven amplifier."""
     notes = melody(rng, 70, 220)
@@ -114,7 +110,7 @@ def electric_guitar(rng: Generator) -> Sound:
     return low_pass(drive(play(notes, voice, 0.1), log_uniform(rng, 5, 40)), 4500)
 
 
-@family("piano", "piano music", "playing the piano", "keyboard instrument", "harpsichord", "piano chord")
+@family("piano, piano music, playing the piano, keyboard instrument, harpsichord, piano chord")
 def piano(rng: Generator) -> Sound:
     """Struck strings, in single notes or with a bass."""
     seconds, bright = rng.uniform(0.8, 3), rng.uniform(0.2, 0.8)
@@ -128,7 +124,7 @@ def piano(rng: Generator) -> Sound:
     return play(melody(rng, 150, 600), voice, 0.7)
 
 
-@family("harp", "music box", "kalimba", "xylophone", "marimba", "glockenspiel", "vibraphone", "celesta")
+@family("harp, music box, kalimba, xylophone, marimba, glockenspiel, vibraphone, celesta")
 def mallets(rng: Generator) -> Sound:
     """Bars or tines: few modes, clear attack."""
     ratio, seconds = rng.choice([2.76, 3.0, 4.0]), rng.uniform(0.2, 1.5)
@@ -139,7 +135,7 @@ def mallets(rng: Generator) -> Sound:
     return play(melody(rng, 250, 1100), voice, 0.5)
 
 
-@family("violin", "strings", "cello", "fiddle", "string orchestra", "orchestra", "viola")
+@family("violin, strings, cello, fiddle, string orchestra, orchestra, viola")
 def violin(rng: Generator) -> Sound:
     """Bowed strings, alone or in parts."""
     bright = rng.uniform(4, 12)
@@ -153,9 +149,7 @@ def violin(rng: Generator) -> Sound:
     return play([(f, 2 * n) for f, n in melody(rng, 130, 600)], voice, 0.1)
 
 
-@family(
-    "trumpet", "brass", "fanfare", "trombone", "tuba", "brass band", "saxophone", "french horn", "clarinet"
-)
+@family("trumpet, brass, fanfare, trombone, tuba, brass band, saxophone, french horn, clarinet")
 def brass(rng: Generator) -> Sound:
     """Tones whose brightness swells with loudness."""
     bright = rng.uniform(3, 9)
@@ -168,7 +162,7 @@ def brass(rng: Generator) -> Sound:
     return play(melody(rng, 110, 500), voice, 0.03)
 
 
-@family("flute", "recorder", "pan flute", "ocarina", "wooden flute", "tin whistle", "pipe")
+@family("flute, recorder, pan flute, ocarina, wooden flute, tin whistle, pipe")
 def flute(rng: Generator) -> Sound:
     """Nearly pure tones with breath."""
     breath = rng.uniform(0.03, 0.3)
@@ -180,7 +174,7 @@ def flute(rng: Generator) -> Sound:
     return play(melody(rng, 350, 1300), voice, 0.03)
 
 
-@family("organ", "church organ", "accordion", "harmonica", "bagpipes", "hurdy-gurdy", "barrel organ")
+@family("organ, church organ, accordion, harmonica, bagpipes, hurdy-gurdy, barrel organ")
 def organ(rng: Generator) -> Sound:
     """Steady chords of pipes or reeds."""
     gains = [rng.uniform(0.2, 1) / k ** rng.uniform(0.2, 1) for k in range(1, 11)]
@@ -192,16 +186,7 @@ def organ(rng: Generator) -> Sound:
     return play([(f, 2 * n) for f, n in melody(rng, 110, 450)], voice, 0.05)
 
 
-@family(
-    "synthesizer",
-    "electronic music",
-    "techno",
-    "synth bass",
-    "bass guitar",
-    "bass",
-    "dance music",
-    "synth pad",
-)
+@family("synthesizer, electronic music, techno, synth bass, bass guitar, bass, dance music, synth pad")
 def synthesizer(rng: Generator) -> Sound:
     """A sequence of filtered saws or squares, often with a kick drum."""
     wave = [saw, square][rng.integers(2)]
@@ -237,7 +222,7 @@ def hat(rng: Generator) -> Sound:
     return high_pass(noise(rng, n), rng.uniform(4000, 6500)) * decay(n, rng.uniform(0.03, 0.25))
 
 
-@family("drums", "drum kit", "drum beat", "drum", "drumming", "rhythm", "percussion", "drum loop")
+@family("drums, drum kit, drum beat, drum, drumming, rhythm, percussion, drum loop")
 def drum_kit(rng: Generator) -> Sound:
     """A beat of kick, snare and hi-hat."""
     n, step = length(rng, 2.0, 3.6), length(rng, 0.1, 0.25)
@@ -254,18 +239,7 @@ def drum_kit(rng: Generator) -> Sound:
     return out
 
 
-@family(
-    "bass drum",
-    "kick drum",
-    "tom",
-    "war drums",
-    "timpani",
-    "taiko",
-    "djembe",
-    "bongo",
-    "hand drum",
-    most_repeats=5,
-)
+@family("bass drum, kick drum, tom, war drums, timpani, taiko, djembe, bongo, hand drum", most_repeats=5)
 def bass_drum(rng: Generator) -> Sound:
     """A skin that is struck."""
     n = length(rng, 0.3, 1.0)
@@ -274,7 +248,7 @@ def bass_drum(rng: Generator) -> Sound:
     return peak(skin) + 0.5 * thud(rng, n, base, 0.2) + rng.uniform(0, 0.3) * noise(rng, n) * decay(n, 0.02)
 
 
-@family("snare drum", "drum roll", "snare", "marching drum", "military drum")
+@family("snare drum, drum roll, snare, marching drum, military drum")
 def snare_drum(rng: Generator) -> Sound:
     """Single strokes, a march or a roll."""
     n = length(rng, 0.6, 2.8)
@@ -282,15 +256,7 @@ def snare_drum(rng: Generator) -> Sound:
 
 
 @family(
-    "cymbal",
-    "hi-hat",
-    "crash cymbal",
-    "cymbals",
-    "hi hat",
-    "tambourine",
-    "shaker",
-    "maracas",
-    "triangle",
+    "cymbal, hi-hat, crash cymbal, cymbals, hi hat, tambourine, shaker, maracas, triangle",
     most_repeats=4,
 )
 def cymbal(rng: Generator) -> Sound:
@@ -302,16 +268,8 @@ def cymbal(rng: Generator) -> Sound:
 
 
 @family(
-    "street music",
-    "music",
-    "street musician",
-    "band",
-    "busker",
-    "song",
-    "street performance",
-    "live music",
-    "folk music",
-    "street band",
+    "street music, music, street musician, band, busker, song, street performance, live music, folk music, "
+    "street band"
 )
 def street_music(rng: Generator) -> Sound:
     """Two or three instruments at once, mostly with a beat, at some distance."""
@@ -328,13 +286,7 @@ def street_music(rng: Generator) -> Sound:
 
 
 @family(
-    "record scratch",
-    "turntable",
-    "vinyl scratch",
-    "dj scratching",
-    "tape stop",
-    "slide whistle",
-    "cartoon",
+    "record scratch, turntable, vinyl scratch, dj scratching, tape stop, slide whistle, cartoon",
     most_repeats=3,
 )
 def scratch(rng: Generator) -> Sound:

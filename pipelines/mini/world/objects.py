@@ -34,9 +34,7 @@ from pipelines.mini.world.dsp import (
 from pipelines.mini.world.family import family
 
 
-@family(
-    "door slam", "door", "closing a door", "door closing", "slamming door", "car door", "gate", most_repeats=2
-)
+@family("door slam, door, closing a door, door closing, slamming door, car door, gate", most_repeats=2)
 def door_slam(rng: Generator) -> Sound:
     """A heavy thud with the click of a latch."""
     n = length(rng, 0.3, 1.0)
@@ -48,14 +46,8 @@ def door_slam(rng: Generator) -> Sound:
 
 
 @family(
-    "door creak",
-    "creaking door",
-    "squeaking hinge",
-    "creak",
-    "creaking wood",
-    "opening a door",
-    "rusty hinge",
-    "rope creaking",
+    "door creak, creaking door, squeaking hinge, creak, creaking wood, opening a door, rusty hinge, "
+    "rope creaking"
 )
 def door_creak(rng: Generator) -> Sound:
     """Stick and slip, its rate gliding up and down through resonances."""
@@ -68,7 +60,7 @@ def door_creak(rng: Generator) -> Sound:
     return out * swell(n, 0.2, 0.3) * wander(rng, n, 8, 0.3, 1)
 
 
-@family("knock", "knocking", "knocking on a door", "door knock", "tapping", "wood knock", most_repeats=2)
+@family("knock, knocking, knocking on a door, door knock, tapping, wood knock", most_repeats=2)
 def knock(rng: Generator) -> Sound:
     """Two to five knocks on wood."""
     n = length(rng, 0.5, 1.4)
@@ -77,12 +69,7 @@ def knock(rng: Generator) -> Sound:
 
 
 @family(
-    "glass breaking",
-    "breaking glass",
-    "shattering glass",
-    "broken window",
-    "smashing a bottle",
-    "window smash",
+    "glass breaking, breaking glass, shattering glass, broken window, smashing a bottle, window smash",
     most_repeats=2,
 )
 def glass_break(rng: Generator) -> Sound:
@@ -100,15 +87,7 @@ def glass_break(rng: Generator) -> Sound:
 
 
 @family(
-    "clinking glasses",
-    "glass",
-    "glass clink",
-    "dishes",
-    "plates",
-    "cutlery",
-    "toasting",
-    "bottle",
-    "dishes clattering",
+    "clinking glasses, glass, glass clink, dishes, plates, cutlery, toasting, bottle, dishes clattering",
     most_repeats=5,
 )
 def clink(rng: Generator) -> Sound:
@@ -126,17 +105,7 @@ def clink(rng: Generator) -> Sound:
     )
 
 
-@family(
-    "coins",
-    "coin",
-    "coins dropping",
-    "money",
-    "jingling coins",
-    "keys",
-    "keys jingling",
-    "jingling",
-    "chain mail",
-)
+@family("coins, coin, coins dropping, money, jingling coins, keys, keys jingling, jingling, chain mail")
 def coins(rng: Generator) -> Sound:
     """Small bright pieces of metal that hit each other."""
     n = length(rng, 0.4, 2.6)
@@ -149,15 +118,8 @@ def coins(rng: Generator) -> Sound:
 
 
 @family(
-    "chain",
-    "chains",
-    "rattling chains",
-    "chain rattling",
-    "anchor chain",
-    "drawbridge",
-    "shackles",
-    "armor",
-    "chest of metal",
+    "chain, chains, rattling chains, chain rattling, anchor chain, drawbridge, shackles, armor, "
+    "chest of metal"
 )
 def chain(rng: Generator) -> Sound:
     """Links of heavy metal that rattle."""
@@ -173,17 +135,7 @@ def chain(rng: Generator) -> Sound:
     )
 
 
-@family(
-    "zipper",
-    "zip",
-    "tearing paper",
-    "ripping",
-    "tearing cloth",
-    "velcro",
-    "tape",
-    "unzipping",
-    most_repeats=2,
-)
+@family("zipper, zip, tearing paper, ripping, tearing cloth, velcro, tape, unzipping", most_repeats=2)
 def zipper(rng: Generator) -> Sound:
     """A fast row of tiny ticks whose rate changes."""
     n = length(rng, 0.25, 1.2)
@@ -195,14 +147,7 @@ def zipper(rng: Generator) -> Sound:
 
 
 @family(
-    "cloth",
-    "clothes rustling",
-    "fabric",
-    "backpack",
-    "flag flapping",
-    "cape",
-    "putting on clothes",
-    "bag",
+    "cloth, clothes rustling, fabric, backpack, flag flapping, cape, putting on clothes, bag",
     most_repeats=3,
 )
 def cloth(rng: Generator) -> Sound:
@@ -212,16 +157,7 @@ def cloth(rng: Generator) -> Sound:
     return out * np.clip(wander(rng, n, rng.uniform(5, 14), -0.3, 1), 0, 1) * swell(n)
 
 
-@family(
-    "page turning",
-    "turning a page",
-    "book",
-    "paper",
-    "opening a letter",
-    "cards",
-    "shuffling cards",
-    most_repeats=3,
-)
+@family("page turning, turning a page, book, paper, opening a letter, cards, shuffling cards", most_repeats=3)
 def page(rng: Generator) -> Sound:
     """A papery flick."""
     n = length(rng, 0.15, 0.8)
@@ -229,7 +165,7 @@ def page(rng: Generator) -> Sound:
     return crisp * swell(n, rng.uniform(0.1, 0.7), 0.3)
 
 
-@family("ball bouncing", "bouncing ball", "basketball", "ping pong", "tennis", "table tennis", "ball hit")
+@family("ball bouncing, bouncing ball, basketball, ping pong, tennis, table tennis, ball hit")
 def ball(rng: Generator) -> Sound:
     """Bounces that come faster and softer."""
     n = length(rng, 1.0, 2.8)
@@ -242,7 +178,7 @@ def ball(rng: Generator) -> Sound:
     return out
 
 
-@family("pop", "balloon pop", "cork", "opening a bottle", "champagne", "popping", "plop", most_repeats=4)
+@family("pop, balloon pop, cork, opening a bottle, champagne, popping, plop", most_repeats=4)
 def pop(rng: Generator) -> Sound:
     """A short hollow burst."""
     n = length(rng, 0.08, 0.4)
@@ -253,13 +189,7 @@ def pop(rng: Generator) -> Sound:
 
 
 @family(
-    "box",
-    "opening a chest",
-    "cardboard box",
-    "drawer",
-    "crate",
-    "putting something down",
-    "wooden box",
+    "box, opening a chest, cardboard box, drawer, crate, putting something down, wooden box, "
     "dropping an object",
     most_repeats=3,
 )
@@ -276,14 +206,7 @@ def box(rng: Generator) -> Sound:
 
 
 @family(
-    "lock",
-    "unlocking a door",
-    "key in a lock",
-    "lockpicking",
-    "handcuffs",
-    "bolt",
-    "trap",
-    "mechanism",
+    "lock, unlocking a door, key in a lock, lockpicking, handcuffs, bolt, trap, mechanism",
     most_repeats=2,
 )
 def lock(rng: Generator) -> Sound:
@@ -295,17 +218,7 @@ def lock(rng: Generator) -> Sound:
     return out
 
 
-@family(
-    "magic",
-    "magic spell",
-    "sparkle",
-    "fairy dust",
-    "wind chimes",
-    "twinkle",
-    "enchantment",
-    "healing spell",
-    "shimmer",
-)
+@family("magic, magic spell, sparkle, fairy dust, wind chimes, twinkle, enchantment, healing spell, shimmer")
 def sparkle(rng: Generator) -> Sound:
     """Many small high bells, rising or falling."""
     n = length(rng, 0.8, 3.0)
@@ -324,7 +237,7 @@ def sparkle(rng: Generator) -> Sound:
     return out + rng.uniform(0, 0.05) * high_pass(noise(rng, n), 3000)
 
 
-@family("cooking", "frying", "sizzling", "frying pan", "bacon", "frying food", "sizzle")
+@family("cooking, frying, sizzling, frying pan, bacon, frying food, sizzle")
 def frying(rng: Generator) -> Sound:
     """Dense fine crackle over a hiss."""
     n = length(rng, 2.0, 3.4)
@@ -332,7 +245,7 @@ def frying(rng: Generator) -> Sound:
     return peak(spatter) + rng.uniform(0.2, 1) * high_pass(noise(rng, n), rng.uniform(1500, 4000))
 
 
-@family("slime", "squelch", "mud", "squishing", "blood splatter", "gore", "wet impact", "goo", most_repeats=3)
+@family("slime, squelch, mud, squishing, blood splatter, gore, wet impact, goo", most_repeats=3)
 def squelch(rng: Generator) -> Sound:
     """A wet, sucking noise."""
     n = length(rng, 0.15, 0.8)

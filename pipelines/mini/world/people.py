@@ -62,18 +62,8 @@ def step(rng: Generator, ground: int, base: float) -> Sound:
 
 
 @family(
-    "footsteps",
-    "footstep",
-    "walking",
-    "running",
-    "steps",
-    "walking on gravel",
-    "walking on wood",
-    "walking in snow",
-    "boots",
-    "footsteps on sand",
-    "running steps",
-    "person walking",
+    "footsteps, footstep, walking, running, steps, walking on gravel, walking on wood, walking in snow, "
+    "boots, footsteps on sand, running steps, person walking"
 )
 def footsteps(rng: Generator) -> Sound:
     """Steps at a walk or a run, or one alone."""
@@ -93,16 +83,7 @@ def cry(rng: Generator, n: int, base: float, shape: list[float], rough: float) -
 
 
 @family(
-    "human cry of pain",
-    "cry of pain",
-    "grunt",
-    "groan",
-    "pain",
-    "ouch",
-    "man grunting",
-    "hurt",
-    "moan",
-    "human pain",
+    "human cry of pain, cry of pain, grunt, groan, pain, ouch, man grunting, hurt, moan, human pain, "
     "dying man",
     most_repeats=3,
 )
@@ -116,14 +97,7 @@ def pain(rng: Generator) -> Sound:
 
 
 @family(
-    "scream",
-    "screaming",
-    "shriek",
-    "human scream",
-    "scream of terror",
-    "woman screaming",
-    "yell",
-    "human cry of pain",
+    "scream, screaming, shriek, human scream, scream of terror, woman screaming, yell, human cry of pain",
     most_repeats=2,
 )
 def scream(rng: Generator) -> Sound:
@@ -135,18 +109,7 @@ def scream(rng: Generator) -> Sound:
     )
 
 
-@family(
-    "shouting",
-    "shout",
-    "battle cry",
-    "man shouting",
-    "voice",
-    "command",
-    "hey",
-    "warrior yell",
-    "cheer",
-    most_repeats=3,
-)
+@family("shouting, shout, battle cry, man shouting, voice, command, hey, warrior yell, cheer", most_repeats=3)
 def shout(rng: Generator) -> Sound:
     """One to three loud syllables."""
     parts = []
@@ -172,16 +135,7 @@ def talk(rng: Generator, n: int, base: float, rate: float) -> Sound:
     return out
 
 
-@family(
-    "speech",
-    "talking",
-    "man speaking",
-    "woman speaking",
-    "person talking",
-    "conversation",
-    "human voice",
-    "narration",
-)
+@family("speech, talking, man speaking, woman speaking, person talking, conversation, human voice, narration")
 def speech(rng: Generator) -> Sound:
     """One voice that babbles."""
     n = length(rng, 1.2, 3.4)
@@ -189,14 +143,7 @@ def speech(rng: Generator) -> Sound:
 
 
 @family(
-    "crowd",
-    "crowd talking",
-    "people chattering",
-    "restaurant",
-    "audience",
-    "cafeteria",
-    "many people talking",
-    "market",
+    "crowd, crowd talking, people chattering, restaurant, audience, cafeteria, many people talking, market"
 )
 def crowd(rng: Generator) -> Sound:
     """Many voices at once."""
@@ -209,15 +156,8 @@ def crowd(rng: Generator) -> Sound:
 
 
 @family(
-    "children playing",
-    "children",
-    "kids playing",
-    "playground",
-    "kids",
-    "children shouting",
-    "school yard",
-    "children laughing",
-    "kids screaming",
+    "children playing, children, kids playing, playground, kids, children shouting, school yard, "
+    "children laughing, kids screaming"
 )
 def children(rng: Generator) -> Sound:
     """High voices that call, babble and shriek, outdoors."""
@@ -235,9 +175,7 @@ def children(rng: Generator) -> Sound:
     return out + rng.uniform(0.01, 0.1) * noise(rng, n, -3)
 
 
-@family(
-    "laughing", "laughter", "laugh", "giggling", "person laughing", "chuckle", "evil laugh", most_repeats=2
-)
+@family("laughing, laughter, laugh, giggling, person laughing, chuckle, evil laugh", most_repeats=2)
 def laughter(rng: Generator) -> Sound:
     """Ha-ha: short breathy syllables that sink."""
     n = length(rng, 0.8, 2.6)
@@ -251,7 +189,7 @@ def laughter(rng: Generator) -> Sound:
     return out
 
 
-@family("baby crying", "crying baby", "baby", "infant crying", "crying", "sobbing", "toddler")
+@family("baby crying, crying baby, baby, infant crying, crying, sobbing, toddler")
 def baby(rng: Generator) -> Sound:
     """Wails about a second long with gasps between."""
     n = length(rng, 1.6, 3.4)
@@ -266,7 +204,7 @@ def baby(rng: Generator) -> Sound:
     return recur(rng, n, rng.uniform(0.7, 1.3), 0.1, wail)
 
 
-@family("cough", "coughing", "sneeze", "sneezing", "clearing throat", "person coughing", most_repeats=3)
+@family("cough, coughing, sneeze, sneezing, clearing throat, person coughing", most_repeats=3)
 def cough(rng: Generator) -> Sound:
     """A burst of air with a little voice."""
     n = length(rng, 0.2, 0.6)
@@ -275,8 +213,9 @@ def cough(rng: Generator) -> Sound:
 
 
 @family(
-    "breathing", "breath", "panting", "sigh", "gasp", "heavy breathing", "whispering", "inhaling"
-)  # codespell:ignore panting
+    "breathing, breath, panting, "  # codespell:ignore panting
+    "sigh, gasp, heavy breathing, whispering, inhaling"
+)
 def breathing(rng: Generator) -> Sound:
     """Noise through a mouth, in and out."""
     n = length(rng, 1.0, 3.2)
@@ -284,7 +223,7 @@ def breathing(rng: Generator) -> Sound:
     return vocalise(rng.standard_normal(n), [vowel(rng), vowel(rng), vowel(rng)]) * flow
 
 
-@family("snoring", "snore", "sleeping", "person snoring")
+@family("snoring, snore, sleeping, person snoring")
 def snoring(rng: Generator) -> Sound:
     """A rattle on each breath."""
     n = length(rng, 2.0, 3.4)
@@ -294,7 +233,7 @@ def snoring(rng: Generator) -> Sound:
     )
 
 
-@family("applause", "clapping", "hand clapping", "audience applause", "hands clapping", "cheering crowd")
+@family("applause, clapping, hand clapping, audience applause, hands clapping, cheering crowd")
 def applause(rng: Generator) -> Sound:
     """Claps of few or of hundreds of hands."""
     n = length(rng, 1.6, 3.4)
@@ -309,7 +248,7 @@ def applause(rng: Generator) -> Sound:
     return peak(recur(rng, n, rng.uniform(30, 120), 1.0, clap, 0.6)) + rng.uniform(0, 1) * peak(dense)
 
 
-@family("stadium", "stadium crowd", "crowd cheering", "roaring crowd", "sports fans", "goal")
+@family("stadium, stadium crowd, crowd cheering, roaring crowd, sports fans, goal")
 def stadium(rng: Generator) -> Sound:
     """A wash of open vowels from thousands."""
     n = length(rng, 2.0, 3.4)
@@ -318,7 +257,7 @@ def stadium(rng: Generator) -> Sound:
     return (out + peak(band(noise(rng, n), 400, 3000))) * wander(rng, n, 1.5, 0.4, 1)
 
 
-@family("singing", "choir", "singer", "opera singer", "chant", "voices singing", "humming a tune")
+@family("singing, choir, singer, opera singer, chant, voices singing, humming a tune")
 def singing(rng: Generator) -> Sound:
     """Held vowels with vibrato, by one voice or a choir."""
     n = length(rng, 1.6, 3.4)
@@ -333,7 +272,7 @@ def singing(rng: Generator) -> Sound:
     return out
 
 
-@family("human whistling", "person whistling", "whistling a tune", "whistling")
+@family("human whistling, person whistling, whistling a tune, whistling")
 def whistling(rng: Generator) -> Sound:
     """A pure tone that follows a tune, with breath."""
     n = length(rng, 1.0, 3.2)
@@ -344,7 +283,7 @@ def whistling(rng: Generator) -> Sound:
     return sine(freq, n) * wander(rng, n, 4, 0.3, 1) + 0.03 * noise(rng, n)
 
 
-@family("heartbeat", "heart", "beating heart", "pulse", "heart beating")
+@family("heartbeat, heart, beating heart, pulse, heart beating")
 def heartbeat(rng: Generator) -> Sound:
     """Two dull thuds, again and again."""
     n = length(rng, 2.0, 3.4)

@@ -40,7 +40,7 @@ from pipelines.mini.world.dsp import (
 from pipelines.mini.world.family import family
 
 
-@family("hammering", "hammer", "hammering a nail", "carpentry", "nailing", "hitting with a hammer")
+@family("hammering, hammer, hammering a nail, carpentry, nailing, hitting with a hammer")
 def hammering(rng: Generator) -> Sound:
     """Regular blows on a nail in wood."""
     n = length(rng, 1.0, 3.0)
@@ -54,15 +54,8 @@ def hammering(rng: Generator) -> Sound:
 
 
 @family(
-    "chopping or sawing wood",
-    "chopping wood",
-    "wood chopping",
-    "axe",
-    "axe hitting wood",
-    "woodcutting",
-    "felling a tree",
-    "lumberjack",
-    "splitting wood",
+    "chopping or sawing wood, chopping wood, wood chopping, axe, axe hitting wood, woodcutting, "
+    "felling a tree, lumberjack, splitting wood",
     most_repeats=4,
 )
 def chopping_wood(rng: Generator) -> Sound:
@@ -74,15 +67,7 @@ def chopping_wood(rng: Generator) -> Sound:
     return out + rng.uniform(0, 0.6) * peak(splinters)
 
 
-@family(
-    "sawing wood",
-    "hand saw",
-    "sawing",
-    "wood saw",
-    "sawing a plank",
-    "saw cutting wood",
-    "chopping or sawing wood",
-)
+@family("sawing wood, hand saw, sawing, wood saw, sawing a plank, saw cutting wood, chopping or sawing wood")
 def hand_saw(rng: Generator) -> Sound:
     """Rasping strokes back and forth."""
     n = length(rng, 1.2, 3.2)
@@ -96,13 +81,7 @@ def hand_saw(rng: Generator) -> Sound:
 
 
 @family(
-    "drilling",
-    "power drill",
-    "electric drill",
-    "drill",
-    "drilling a hole",
-    "drilling machine",
-    "screwdriver machine",
+    "drilling, power drill, electric drill, drill, drilling a hole, drilling machine, screwdriver machine"
 )
 def drilling(rng: Generator) -> Sound:
     """A motor whine with harmonics and rough noise that gives way under load; some stop and start."""
@@ -127,14 +106,7 @@ def drilling(rng: Generator) -> Sound:
     return out
 
 
-@family(
-    "jackhammer",
-    "pneumatic drill",
-    "pneumatic hammer",
-    "breaking concrete",
-    "road drill",
-    "demolition hammer",
-)
+@family("jackhammer, pneumatic drill, pneumatic hammer, breaking concrete, road drill, demolition hammer")
 def jackhammer(rng: Generator) -> Sound:
     """Hard blows, six to thirty-six a second, dull to clanking, with air, rubble and pauses."""
     n = length(rng, 1.2, 3.2)
@@ -160,15 +132,8 @@ def jackhammer(rng: Generator) -> Sound:
 
 
 @family(
-    "mining stone with a pickaxe",
-    "pickaxe",
-    "mining",
-    "pickaxe hitting stone",
-    "mining stone",
-    "breaking rocks",
-    "digging rock",
-    "chiselling stone",
-    "quarry work",
+    "mining stone with a pickaxe, pickaxe, mining, pickaxe hitting stone, mining stone, breaking rocks, "
+    "digging rock, chiselling stone, quarry work",
     most_repeats=4,
 )
 def pickaxe(rng: Generator) -> Sound:
@@ -186,7 +151,7 @@ def pickaxe(rng: Generator) -> Sound:
     return out
 
 
-@family("digging", "shovel", "digging with a shovel", "spade in gravel", "shovelling sand", most_repeats=3)
+@family("digging, shovel, digging with a shovel, spade in gravel, shovelling sand", most_repeats=3)
 def digging(rng: Generator) -> Sound:
     """A blade thrust into grit, then a throw."""
     n = length(rng, 0.4, 1.0)
@@ -195,7 +160,7 @@ def digging(rng: Generator) -> Sound:
     return out + rng.uniform(0, 0.4) * peak(metal(rng, n, rng.uniform(1000, 2500), 0.3, 8))
 
 
-@family("chainsaw", "chain saw", "motor saw", "brush cutter", "hedge trimmer")
+@family("chainsaw, chain saw, motor saw, brush cutter, hedge trimmer")
 def chainsaw(rng: Generator) -> Sound:
     """A buzzing two-stroke engine that revs."""
     n = length(rng, 1.2, 3.2)
@@ -208,7 +173,7 @@ def chainsaw(rng: Generator) -> Sound:
     return drive(out + rng.uniform(0.05, 0.3) * noise(rng, n), rng.uniform(1, 5))
 
 
-@family("circular saw", "angle grinder", "grinding metal", "table saw", "grinder", "cutting metal")
+@family("circular saw, angle grinder, grinding metal, table saw, grinder, cutting metal")
 def grinder(rng: Generator) -> Sound:
     """A high whine with bright noise, lower while it cuts."""
     n = length(rng, 1.2, 3.0)
@@ -217,9 +182,7 @@ def grinder(rng: Generator) -> Sound:
     return whine + rng.uniform(0.3, 2) * peak(high_pass(noise(rng, n), log_uniform(rng, 1200, 4000)))
 
 
-@family(
-    "sanding", "sandpaper", "scrubbing", "scraping", "brushing", "sweeping with a broom", "writing with chalk"
-)
+@family("sanding, sandpaper, scrubbing, scraping, brushing, sweeping with a broom, writing with chalk")
 def scraping(rng: Generator) -> Sound:
     """Noisy strokes without pitch."""
     n = length(rng, 1.0, 3.0)
@@ -228,7 +191,7 @@ def scraping(rng: Generator) -> Sound:
     return band(noise(rng, n), low, low * rng.uniform(1.8, 4)) * strokes * wander(rng, n, 20, 0.5, 1)
 
 
-@family("blacksmith", "forging iron", "anvil and hammer", "smithy", "metalwork")
+@family("blacksmith, forging iron, anvil and hammer, smithy, metalwork")
 def blacksmith(rng: Generator) -> Sound:
     """Ringing blows on an anvil."""
     n = length(rng, 1.2, 3.0)
@@ -237,7 +200,7 @@ def blacksmith(rng: Generator) -> Sound:
     return recur(rng, n, rng.uniform(1, 3.5), 0.1, lambda: ring, 0.4)
 
 
-@family("scissors", "cutting hair", "snipping", "shears", "cutting paper", most_repeats=4)
+@family("scissors, cutting hair, snipping, shears, cutting paper", most_repeats=4)
 def scissors(rng: Generator) -> Sound:
     """A bright slide that closes with a click."""
     n = length(rng, 0.12, 0.35)
@@ -246,7 +209,7 @@ def scissors(rng: Generator) -> Sound:
     return out
 
 
-@family("keyboard typing", "typing", "computer keyboard", "typewriter", "typing on a keyboard")
+@family("keyboard typing, typing, computer keyboard, typewriter, typing on a keyboard")
 def typing(rng: Generator) -> Sound:
     """Irregular small clicks in pairs."""
     n = length(rng, 1.2, 3.0)
@@ -261,16 +224,7 @@ def typing(rng: Generator) -> Sound:
     return recur(rng, n, rng.uniform(4, 12), 0.5, key, 0.4)
 
 
-@family(
-    "mouse click",
-    "switch",
-    "light switch",
-    "button press",
-    "click",
-    "camera shutter",
-    "latch",
-    most_repeats=4,
-)
+@family("mouse click, switch, light switch, button press, click, camera shutter, latch", most_repeats=4)
 def switch(rng: Generator) -> Sound:
     """One or two dry clicks."""
     out = np.zeros(length(rng, 0.08, 0.3))
@@ -280,7 +234,7 @@ def switch(rng: Generator) -> Sound:
     return out
 
 
-@family("clock", "clock ticking", "ticking clock", "tick tock", "wall clock", "watch ticking")
+@family("clock, clock ticking, ticking clock, tick tock, wall clock, watch ticking")
 def clock_tick(rng: Generator) -> Sound:
     """Ticks as regular as can be, two kinds in turn."""
     n = length(rng, 2.0, 3.2)
@@ -295,7 +249,7 @@ def clock_tick(rng: Generator) -> Sound:
     return out
 
 
-@family("sewing machine", "ratchet", "winding a clock", "stapler machine", "mechanical clatter", "printer")
+@family("sewing machine, ratchet, winding a clock, stapler machine, mechanical clatter, printer")
 def clatter(rng: Generator) -> Sound:
     """Fast mechanical clicks over a motor hum."""
     n = length(rng, 1.2, 3.0)
@@ -307,15 +261,7 @@ def clatter(rng: Generator) -> Sound:
     )
 
 
-@family(
-    "welding",
-    "electric sparks",
-    "electric arc",
-    "electricity",
-    "short circuit",
-    "electric shock",
-    "lightning spell",
-)
+@family("welding, electric sparks, electric arc, electricity, short circuit, electric shock, lightning spell")
 def electricity(rng: Generator) -> Sound:
     """Buzzing arcs that break off and crackle."""
     n = length(rng, 0.5, 2.5)
@@ -326,15 +272,7 @@ def electricity(rng: Generator) -> Sound:
     return peak(buzz) * low_pass(gate, 300) + rng.uniform(0.2, 0.8) * peak(sparks)
 
 
-@family(
-    "robot",
-    "servo motor",
-    "robot movement",
-    "mechanical arm",
-    "electric motor",
-    "automatic door",
-    most_repeats=3,
-)
+@family("robot, servo motor, robot movement, mechanical arm, electric motor, automatic door", most_repeats=3)
 def servo(rng: Generator) -> Sound:
     """A small motor that starts, whines and stops."""
     n = length(rng, 0.3, 1.5)

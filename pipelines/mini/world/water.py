@@ -39,7 +39,7 @@ def bubble(rng: Generator, low: float, high: float) -> Sound:
     )
 
 
-@family("water", "stream", "river", "running water", "flowing water", "brook", "creek", "fountain")
+@family("water, stream, river, running water, flowing water, brook, creek, fountain")
 def stream(rng: Generator) -> Sound:
     """Hundreds of bubbles a second over a soft hiss."""
     n = length(rng, 2.2, 3.4)
@@ -49,17 +49,7 @@ def stream(rng: Generator) -> Sound:
     return rng.uniform(0.2, 1) * peak(bubbles) + rng.uniform(0.1, 1) * peak(hiss) * wander(rng, n, 6, 0.7, 1)
 
 
-@family(
-    "waterfall",
-    "rapids",
-    "shower",
-    "tap running",
-    "water tap",
-    "faucet",
-    "water spraying",
-    "sprinkler",
-    "water",
-)
+@family("waterfall, rapids, shower, tap running, water tap, faucet, water spraying, sprinkler, water")
 def waterfall(rng: Generator) -> Sound:
     """A broad steady roar or hiss of water."""
     n = length(rng, 2.2, 3.4)
@@ -68,7 +58,7 @@ def waterfall(rng: Generator) -> Sound:
     return peak(out) * wander(rng, n, 12, 0.75, 1) + rng.uniform(0, 0.4) * peak(bubbles)
 
 
-@family("sea waves", "waves", "ocean", "surf", "beach", "sea", "water lapping on the shore", "ocean waves")
+@family("sea waves, waves, ocean, surf, beach, sea, water lapping on the shore, ocean waves")
 def waves(rng: Generator) -> Sound:
     """Noise that swells and recedes over seconds, brighter as it breaks."""
     n = length(rng, 2.6, 4.0)
@@ -79,13 +69,7 @@ def waves(rng: Generator) -> Sound:
 
 
 @family(
-    "splash",
-    "water splash",
-    "splashing",
-    "jumping into water",
-    "diving",
-    "something falling into water",
-    "water",
+    "splash, water splash, splashing, jumping into water, diving, something falling into water, water",
     most_repeats=3,
 )
 def splash(rng: Generator) -> Sound:
@@ -102,17 +86,7 @@ def splash(rng: Generator) -> Sound:
     return out + rng.uniform(0, 0.9) * peak(thud(rng, n, rng.uniform(60, 160), 0.2))
 
 
-@family(
-    "swimming",
-    "walking in water",
-    "rowing",
-    "paddling",
-    "wading",
-    "water sloshing",
-    "oars",
-    "water movement",
-    "water",
-)
+@family("swimming, walking in water, rowing, paddling, wading, water sloshing, oars, water movement, water")
 def sloshing(rng: Generator) -> Sound:
     """Soft splashes in a rhythm, with gurgles."""
     n = length(rng, 1.2, 3.4)
@@ -128,15 +102,7 @@ def sloshing(rng: Generator) -> Sound:
     return recur(rng, n, rng.uniform(0.8, 3), 0.3, stroke)
 
 
-@family(
-    "pouring water",
-    "filling a glass",
-    "pouring a drink",
-    "pouring",
-    "filling a bottle",
-    "liquid",
-    "water pouring",
-)
+@family("pouring water, filling a glass, pouring a drink, pouring, filling a bottle, liquid, water pouring")
 def pouring(rng: Generator) -> Sound:
     """Bubbling in a vessel whose resonance rises as it fills."""
     n = length(rng, 1.2, 3.2)
@@ -146,7 +112,7 @@ def pouring(rng: Generator) -> Sound:
     return peak(bubbles) + rng.uniform(0.05, 0.4) * vessel * wander(rng, n, 40, 0, 1) + 0.15 * noise(rng, n)
 
 
-@family("water drops", "dripping", "dripping water", "drip", "leaking tap", "water drop", "cave", "drops")
+@family("water drops, dripping, dripping water, drip, leaking tap, water drop, cave, drops")
 def dripping(rng: Generator) -> Sound:
     """Single drops, each a click and a rising ping."""
     n = length(rng, 1.5, 3.4)
@@ -161,17 +127,7 @@ def dripping(rng: Generator) -> Sound:
     return recur(rng, n, rng.uniform(0.7, 8), rng.uniform(0.1, 1), drop)
 
 
-@family(
-    "bubbles",
-    "bubbling",
-    "underwater",
-    "boiling",
-    "boiling water",
-    "blowing bubbles",
-    "potion",
-    "gurgling",
-    "aquarium",
-)
+@family("bubbles, bubbling, underwater, boiling, boiling water, blowing bubbles, potion, gurgling, aquarium")
 def bubbling(rng: Generator) -> Sound:
     """Big slow bubbles."""
     n = length(rng, 1.2, 3.4)
@@ -180,7 +136,7 @@ def bubbling(rng: Generator) -> Sound:
     return low_pass(peak(out) + rng.uniform(0, 0.3) * noise(rng, n, -5), log_uniform(rng, 800, 7000))
 
 
-@family("toilet flush", "flushing a toilet", "drain", "water draining", "sink draining", "suction")
+@family("toilet flush, flushing a toilet, drain, water draining, sink draining, suction")
 def flush(rng: Generator) -> Sound:
     """A rush that swells, then gurgles away."""
     n = length(rng, 2.2, 3.6)

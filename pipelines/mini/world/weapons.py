@@ -38,9 +38,7 @@ from pipelines.mini.world.dsp import (
 from pipelines.mini.world.family import family
 
 
-@family(
-    "explosion", "blast", "detonation", "bomb", "big explosion", "grenade", "exploding bomb", most_repeats=2
-)
+@family("explosion, blast, detonation, bomb, big explosion, grenade, exploding bomb", most_repeats=2)
 def explosion(rng: Generator) -> Sound:
     """Boom with a long low tail, and debris that falls."""
     n = length(rng, 0.8, 3.2)
@@ -57,9 +55,7 @@ def explosion(rng: Generator) -> Sound:
     return drive(out, log_uniform(rng, 0.5, 6))
 
 
-@family(
-    "cannon", "cannon fire", "artillery", "mortar shot", "distant explosion", "cannon shot", most_repeats=3
-)
+@family("cannon, cannon fire, artillery, mortar shot, distant explosion, cannon shot", most_repeats=3)
 def cannon(rng: Generator) -> Sound:
     """Deep boom without much above it, often with an echo."""
     n = length(rng, 0.7, 2.5)
@@ -88,15 +84,7 @@ def shot(rng: Generator, n: int, seconds: float, cut: float) -> Sound:
 
 
 @family(
-    "gunshot",
-    "gun shot",
-    "gun",
-    "pistol shot",
-    "rifle shot",
-    "gunfire",
-    "shotgun blast",
-    "firing a gun",
-    "handgun",
+    "gunshot, gun shot, gun, pistol shot, rifle shot, gunfire, shotgun blast, firing a gun, handgun",
     most_repeats=4,
 )
 def gunshot(rng: Generator) -> Sound:
@@ -108,7 +96,7 @@ def gunshot(rng: Generator) -> Sound:
     return out
 
 
-@family("machine gun", "automatic gunfire", "burst of shots", "automatic rifle", "minigun")
+@family("machine gun, automatic gunfire, burst of shots, automatic rifle, minigun")
 def machine_gun(rng: Generator) -> Sound:
     """The same shot many times a second."""
     n = length(rng, 0.6, 3.0)
@@ -116,7 +104,7 @@ def machine_gun(rng: Generator) -> Sound:
     return recur(rng, n, rng.uniform(6, 18), 0.02, lambda: one, 0.1)
 
 
-@family("gun reload", "reloading a gun", "cocking a gun", "weapon loading", "gun click", most_repeats=3)
+@family("gun reload, reloading a gun, cocking a gun, weapon loading, gun click", most_repeats=3)
 def gun_reload(rng: Generator) -> Sound:
     """Two or three metallic clicks with a slide between."""
     n = length(rng, 0.3, 1.0)
@@ -129,7 +117,7 @@ def gun_reload(rng: Generator) -> Sound:
     return out + rng.uniform(0, 0.2) * slide
 
 
-@family("ricochet", "ricocheting bullet", "bullet whizzing by", "bullet impact", most_repeats=3)
+@family("ricochet, ricocheting bullet, bullet whizzing by, bullet impact", most_repeats=3)
 def ricochet(rng: Generator) -> Sound:
     """A hit, then a whine that sinks."""
     n = length(rng, 0.3, 1.0)
@@ -142,16 +130,7 @@ def ricochet(rng: Generator) -> Sound:
 
 
 @family(
-    "laser weapon",
-    "laser gun",
-    "laser",
-    "laser shot",
-    "blaster",
-    "ray gun",
-    "phaser",
-    "sci-fi weapon",
-    "zap",
-    "space gun",
+    "laser weapon, laser gun, laser, laser shot, blaster, ray gun, phaser, sci-fi weapon, zap, space gun",
     most_repeats=4,
 )
 def laser(rng: Generator) -> Sound:
@@ -181,7 +160,7 @@ def laser(rng: Generator) -> Sound:
     return low_pass(out, log_uniform(rng, 2000, 7900))
 
 
-@family("energy beam", "force field", "plasma", "energy weapon charging", "science fiction hum", "teleport")
+@family("energy beam, force field, plasma, energy weapon charging, science fiction hum, teleport")
 def energy_beam(rng: Generator) -> Sound:
     """A steady or rising electronic hum with shimmer."""
     n = length(rng, 0.8, 3.0)
@@ -193,14 +172,7 @@ def energy_beam(rng: Generator) -> Sound:
 
 
 @family(
-    "bow and arrow",
-    "shooting an arrow",
-    "arrow",
-    "bow",
-    "archery",
-    "crossbow",
-    "arrow flying",
-    "bowstring release",
+    "bow and arrow, shooting an arrow, arrow, bow, archery, crossbow, arrow flying, bowstring release, "
     "arrow hit",
     most_repeats=3,
 )
@@ -233,15 +205,8 @@ def bow_and_arrow(rng: Generator) -> Sound:
 
 
 @family(
-    "sword fighting",
-    "sword",
-    "swords clashing",
-    "sword fight",
-    "clashing blades",
-    "fencing",
-    "blade hitting a blade",
-    "sword hit",
-    "metal weapon",
+    "sword fighting, sword, swords clashing, sword fight, clashing blades, fencing, blade hitting a blade, "
+    "sword hit, metal weapon",
     most_repeats=4,
 )
 def sword_fight(rng: Generator) -> Sound:
@@ -266,11 +231,7 @@ def sword_fight(rng: Generator) -> Sound:
 
 
 @family(
-    "drawing a sword",
-    "sword drawn from its sheath",
-    "knife sharpening",
-    "metal scraping",
-    "unsheathing",
+    "drawing a sword, sword drawn from its sheath, knife sharpening, metal scraping, unsheathing",
     most_repeats=2,
 )
 def sword_draw(rng: Generator) -> Sound:
@@ -291,20 +252,20 @@ def swish(rng: Generator, n: int) -> Sound:
     return (dark * (1 - mix) + bright * mix) * swell(n, rng.uniform(0.3, 0.6), 0.4)
 
 
-@family("whoosh", "swish", "sword swing", "swinging a sword through the air", "fast movement", most_repeats=4)
+@family("whoosh, swish, sword swing, swinging a sword through the air, fast movement", most_repeats=4)
 def whoosh(rng: Generator) -> Sound:
     """One swish."""
     return swish(rng, length(rng, 0.15, 0.7))
 
 
-@family("whip", "whip crack", "cracking a whip", "lash", most_repeats=3)
+@family("whip, whip crack, cracking a whip, lash", most_repeats=3)
 def whip(rng: Generator) -> Sound:
     """A swish that ends in a sharp crack."""
     crack = high_pass(noise(rng, 3000), 800) * decay(3000, rng.uniform(0.04, 0.15), 0.0003)
     return np.concatenate([rng.uniform(0.1, 0.4) * swish(rng, length(rng, 0.1, 0.35)), crack])
 
 
-@family("fireworks", "firework", "firecracker", "rocket and bang", "pyrotechnics")
+@family("fireworks, firework, firecracker, rocket and bang, pyrotechnics")
 def fireworks(rng: Generator) -> Sound:
     """Rising whistles, bangs and sizzling crackle."""
     n = length(rng, 2.0, 3.5)
@@ -322,7 +283,7 @@ def fireworks(rng: Generator) -> Sound:
     return out
 
 
-@family("punch", "body hit", "slap", "fist fight", "kick", "body fall", "blow", most_repeats=4)
+@family("punch, body hit, slap, fist fight, kick, body fall, blow", most_repeats=4)
 def punch(rng: Generator) -> Sound:
     """A dull hit, sometimes with a slap on top."""
     n = length(rng, 0.1, 0.4)
@@ -333,9 +294,7 @@ def punch(rng: Generator) -> Sound:
     return peak(out) + rng.uniform(0, 1.0) * peak(slap)
 
 
-@family(
-    "armor hit", "hit on a shield", "metal clang", "clanging metal", "dropped metal", "anvil", most_repeats=4
-)
+@family("armor hit, hit on a shield, metal clang, clanging metal, dropped metal, anvil", most_repeats=4)
 def metal_clang(rng: Generator) -> Sound:
     """A big piece of metal that is struck."""
     n = length(rng, 0.3, 1.6)

@@ -31,7 +31,7 @@ from pipelines.mini.world.dsp import (
 from pipelines.mini.world.family import family
 
 
-@family("rain", "raining", "rainfall", "heavy rain", "rain on a roof", "drizzle", "downpour", "hail")
+@family("rain, raining, rainfall, heavy rain, rain on a roof, drizzle, downpour, hail")
 def rain(rng: Generator) -> Sound:
     """Steady hiss with single drops on top."""
     n = length(rng, 2.5, 3.4)
@@ -41,7 +41,7 @@ def rain(rng: Generator) -> Sound:
     return rng.uniform(0.1, 1) * peak(hiss) + rng.uniform(0.1, 1) * peak(drops)
 
 
-@family("thunder", "thunderstorm", "thunder rumbling", "lightning", "storm", "thunderclap")
+@family("thunder, thunderstorm, thunder rumbling, lightning, storm, thunderclap")
 def thunder(rng: Generator) -> Sound:
     """A crack, or none, and a long uneven rumble."""
     n = length(rng, 2.0, 3.6)
@@ -58,7 +58,7 @@ def thunder(rng: Generator) -> Sound:
     return out
 
 
-@family("wind", "wind blowing", "strong wind", "howling wind", "breeze", "gust of wind", "storm wind")
+@family("wind, wind blowing, strong wind, howling wind, breeze, gust of wind, storm wind")
 def wind(rng: Generator) -> Sound:
     """Noise whose band and level wander, at times with a whistling resonance."""
     n = length(rng, 2.5, 3.6)
@@ -74,17 +74,7 @@ def wind(rng: Generator) -> Sound:
     return out
 
 
-@family(
-    "fire burning",
-    "fire",
-    "campfire",
-    "crackling fire",
-    "burning",
-    "flames",
-    "fireplace",
-    "bonfire",
-    "burning wood",
-)
+@family("fire burning, fire, campfire, crackling fire, burning, flames, fireplace, bonfire, burning wood")
 def fire(rng: Generator) -> Sound:
     """Crackles and pops over a low flutter of flames and a hiss."""
     n = length(rng, 2.0, 3.6)
@@ -102,14 +92,7 @@ def fire(rng: Generator) -> Sound:
 
 
 @family(
-    "flamethrower",
-    "fireball",
-    "fire whoosh",
-    "igniting",
-    "burst of flame",
-    "fire spell",
-    "match being lit",
-    "torch",
+    "flamethrower, fireball, fire whoosh, igniting, burst of flame, fire spell, match being lit, torch, "
     "fire burning",
     most_repeats=2,
 )
@@ -124,14 +107,7 @@ def fire_whoosh(rng: Generator) -> Sound:
 
 
 @family(
-    "falling rocks",
-    "rockslide",
-    "avalanche",
-    "landslide",
-    "stones falling",
-    "collapsing building",
-    "rubble",
-    "earthquake",
+    "falling rocks, rockslide, avalanche, landslide, stones falling, collapsing building, rubble, earthquake"
 )
 def rockslide(rng: Generator) -> Sound:
     """Many stones, big and small, tumbling."""
@@ -148,13 +124,8 @@ def rockslide(rng: Generator) -> Sound:
 
 
 @family(
-    "stone",
-    "dragging stone",
-    "stone door",
-    "grinding stone",
-    "rock scraping",
-    "moving a heavy object",
-    "dragging furniture",
+    "stone, dragging stone, stone door, grinding stone, rock scraping, moving a heavy object, "
+    "dragging furniture"
 )
 def stone_drag(rng: Generator) -> Sound:
     """Something heavy pushed over a rough floor."""
@@ -165,14 +136,7 @@ def stone_drag(rng: Generator) -> Sound:
 
 
 @family(
-    "rustling leaves",
-    "leaves",
-    "bushes",
-    "walking through grass",
-    "rustle",
-    "forest",
-    "paper rustling",
-    "crumpling paper",
+    "rustling leaves, leaves, bushes, walking through grass, rustle, forest, paper rustling, crumpling paper"
 )
 def rustle(rng: Generator) -> Sound:
     """Thousands of tiny dry touches, in waves."""
@@ -182,13 +146,7 @@ def rustle(rng: Generator) -> Sound:
 
 
 @family(
-    "tree falling",
-    "falling tree",
-    "wood breaking",
-    "branch snapping",
-    "cracking wood",
-    "breaking plank",
-    "timber",
+    "tree falling, falling tree, wood breaking, branch snapping, cracking wood, breaking plank, timber",
     most_repeats=2,
 )
 def tree_fall(rng: Generator) -> Sound:
@@ -207,7 +165,7 @@ def tree_fall(rng: Generator) -> Sound:
     return out
 
 
-@family("lava", "boiling mud", "bubbling lava", "volcano", "volcanic eruption", "rumble", "deep rumble")
+@family("lava, boiling mud, bubbling lava, volcano, volcanic eruption, rumble, deep rumble")
 def rumble(rng: Generator) -> Sound:
     """A deep unsteady rumble with slow gulps."""
     n = length(rng, 2.0, 3.4)
@@ -216,7 +174,7 @@ def rumble(rng: Generator) -> Sound:
     return drive(peak(out) + rng.uniform(0, 0.8) * peak(gulps), rng.uniform(1, 3))
 
 
-@family("ice cracking", "ice", "glacier", "freezing", "frozen lake", "ice spell", most_repeats=2)
+@family("ice cracking, ice, glacier, freezing, frozen lake, ice spell", most_repeats=2)
 def ice(rng: Generator) -> Sound:
     """High glassy cracks."""
     n = length(rng, 0.5, 2.0)
