@@ -19,7 +19,6 @@ from palm_cache.adaptation.heads.base import (
     Shots,
     Tick,
     Words,
-    need_encoders,
     need_finite,
     need_words,
     unit,
@@ -158,7 +157,10 @@ def fit_runs(
     tasks = {run: draw(features, run) for run in runs}
     words = Words(tower, features.class_names) if tower else None
     for head in heads.values():  # before anything is trained for nothing
-        need_encoders(features.parts, type(head))
+        if max(1, len(features.parts)) < head.n_encoders:
+            raise ParameterError(
+                f"head {head.name!r} needs the features of {head.n_encoders} encoders: name all of them"
+            )
         _need_text(features, type(head))
         if head.needs_text_tower:
             need_words(words, type(head))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from palm_cache.adaptation.heads.base import present_classes
 from palm_cache.types.runs import Training
 
 MIN_SHARE = 1e-8
@@ -127,11 +128,6 @@ def sgd(
             losses.append(loss)
             tick(n_runs)
     return {name: value.detach() for name, value in learned.items()}, torch.stack(losses, dim=1)
-
-
-def present_classes(labels: Tensor, n_classes: int) -> Tensor:
-    """Say which classes are among labels (..., n), (..., n_classes) bool."""
-    return torch.nn.functional.one_hot(labels, n_classes).any(dim=-2)
 
 
 def clip_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,17 +43,17 @@ class Auto(Head):
     Statistical Science 1986.
     """
 
-    name: ClassVar[str] = "auto"
-    learns: ClassVar[str] = (
+    name = "auto"
+    learns = (
         f"{', '.join(kind.name for kind in CANDIDATES)} together, each as loud as its shots find it right"
     )
-    chooses: ClassVar[tuple[str, ...]] = (
+    chooses = (
         "factors",
         "losses",
         "held_out",
         *(f"{kind.name}_{name}" for kind in CANDIDATES for name in kind.chooses),
     )
-    source: ClassVar[str] = "after Genest and Zidek, Statistical Science 1986"
+    source = "after Genest and Zidek, Statistical Science 1986"
 
     @property
     def hyperparameters(self) -> dict[str, object]:

@@ -221,58 +221,29 @@ class CosineHead(Head):
 
 
 def cosine_logits(class_embeddings: Tensor, audio: Tensor) -> Tensor:
-    """Return ``100 unit(audio) . class_embeddings``.
+    """Return ``100 unit(audio) . class_embeddings``, (..., n_clips, n_classes).
 
-    Parameters
-    ----------
-    class_embeddings : Tensor, shape (..., n_classes, dim)
-        Unit length per row.
-    audio : Tensor, shape (..., n_clips, dim)
-
-    Returns
-    -------
-    Tensor, shape (..., n_clips, n_classes)
+    ``class_embeddings`` (..., n_classes, dim) have unit length, ``audio`` (..., n_clips, dim) any.
     """
     return SCALE * unit(audio) @ class_embeddings.transpose(-1, -2)
 
 
-def need_words(words: Words | None, head: type[Head]) -> Words:
-    """Return what a head needs that learns words.
+def in_parts(fit: Callable[[Shots], dict[str, Tensor]], shots: Shots, together: int) -> dict[str, Tensor]:
+    """Fit all runs, at most so many together, where memory bears no more."""
+    parts = torch.split(torch.arange(len(shots.seeds)), max(1, together))
+    states = [fit(shots.of_runs(runs)) for runs in parts]
+    return {name: torch.cat([state[name] for state in states]) for name in states[0]}
 
-    Raises
-    ------
-    ParameterError
-        If it is not there.
-    """
+
+def need_words(words: Words | None, head: type[Head]) -> Words:
+    """Return what a head needs that learns words; raise ParameterError where it is not there."""
     if words is None:
         raise ParameterError(f"head {head.name!r} learns words: it needs the encoder's text tower")
     return words
 
 
-def need_encoders(parts: tuple[int, ...], head: type[Head]) -> None:
-    """Check that features were joined from as many encoders as a head needs.
-
-    Raises
-    ------
-    ParameterError
-        If they were not.
-    """
-    if max(1, len(parts)) < head.n_encoders:
-        raise ParameterError(
-            f"head {head.name!r} needs the features of {head.n_encoders} encoders: name all of them"
-        )
-
-
 def need_finite(state: Mapping[str, Tensor], head: Head, where: str) -> None:
-    """Check that what a run learned can be computed with: neither it nor its length overflows.
-
-    Parameters
-    ----------
-    state : mapping of Tensor
-        Of one run.
-    head : Head
-    where : str
-        Which run it is.
+    """Check that what one run learned can be computed with: neither it nor its length overflows.
 
     Raises
     ------
@@ -293,15 +264,11 @@ def one_hot(labels: Tensor, n_classes: int) -> Tensor:
 
 
 def class_weights(labels: Tensor, n_classes: int) -> Tensor:
-    """Weigh examples so that every class counts the same, however few clips it has.
-
-    Parameters
-    ----------
-    labels : Tensor, shape (..., n_examples)
+    """Weigh labels (..., n) so that every class counts the same, however few clips it has.
 
     Returns
     -------
-    Tensor, shape (..., n_examples)
+    Tensor, shape (..., n)
         float64, with mean 1; all 1 where classes have equally many examples.
     """
     counts = one_hot(labels, n_classes).sum(dim=-2)
@@ -309,9 +276,14 @@ def class_weights(labels: Tensor, n_classes: int) -> Tensor:
     return labels.shape[-1] / (present * counts.gather(-1, labels))
 
 
+def present_classes(labels: Tensor, n_classes: int) -> Tensor:
+    """Say which classes are among labels (..., n), (..., n_classes) bool."""
+    return torch.nn.functional.one_hot(labels, n_classes).any(dim=-2)
+
+
 def unseen_bias(labels: Tensor, n_classes: int) -> Tensor:
     """Return 0 for every class among labels (..., n) and :data:`UNSEEN` for the rest, (..., n_classes)."""
-    return torch.where(one_hot(labels, n_classes).sum(dim=-2) > 0, 0.0, UNSEEN)
+    return torch.where(present_classes(labels, n_classes), 0.0, UNSEEN)
 
 
 def unit(vectors: Tensor) -> Tensor:

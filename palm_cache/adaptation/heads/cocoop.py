@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -66,12 +65,10 @@ class Cocoop(PromptLearner):
     COCOOP in Hanif et al., EMNLP 2024.
     """
 
-    name: ClassVar[str] = "cocoop"
-    learns: ClassVar[str] = (
-        "COOP's context and a network dim -> dim / 16 -> token width that shifts it per clip"
-    )
-    scores_through_tower: ClassVar[bool] = True
-    source: ClassVar[str] = "Zhou et al., CVPR 2022, arXiv:2203.05557"
+    name = "cocoop"
+    learns = "COOP's context and a network dim -> dim / 16 -> token width that shifts it per clip"
+    scores_through_tower = True
+    source = "Zhou et al., CVPR 2022, arXiv:2203.05557"
     learned_logits = staticmethod(conditional_logits)
 
     @staticmethod
@@ -110,8 +107,8 @@ class Cocoop(PromptLearner):
 class CocoopZebra(Zebra, Cocoop):
     """COCOOP with ZEBRA."""
 
-    name: ClassVar[str] = "cocoop-zebra"
-    learns: ClassVar[str] = "as cocoop, averaged with zero-shot and kept from being too sure"
+    name = "cocoop-zebra"
+    learns = "as cocoop, averaged with zero-shot and kept from being too sure"
 
     def state(
         self, parameters: dict[str, Tensor], text: Tensor, tokens: PromptTokens, words: Words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from palm_cache.adaptation.heads.base import (
     Tick,
     Words,
     cosine_logits,
+    in_parts,
     need_words,
     no_tick,
     unit,
@@ -42,10 +43,10 @@ def prompt_tokens(words: Words) -> PromptTokens:
 class PromptLearner(DescentHead):
     """A head that learns words of its prompts, by PALM's protocol; what COOP and COCOOP share."""
 
-    needs_text_tower: ClassVar[bool] = True
-    zero_shot_share: ClassVar[float] = 0.0
+    needs_text_tower = True
+    zero_shot_share = 0.0
     """How much the logits of zero-shot count beside those that are learned."""
-    entropy_weight: ClassVar[float] = 0.0
+    entropy_weight = 0.0
     """How much of the answers' entropy is taken from the loss."""
 
     def __init__(self, template: str, training: Training) -> None:
@@ -83,38 +84,38 @@ class PromptLearner(DescentHead):
         """Train all runs, as many together, and of their clips, as the text tower bears."""
         words = need_words(shots.words, type(self))
         tokens = prompt_tokens(words)
-        n_classes, (_, n_train, dim) = len(tokens.mask), shots.audio.shape
+        clips = min(self.training.batch_size, shots.labels.shape[1]) if self.scores_through_tower else 1
+        together = words.tower.max_prompts // (len(tokens.mask) * clips)
+        return in_parts(partial(self._fit, tokens=tokens, words=words, tick=tick), shots, together)
+
+    def _fit(self, shots: Shots, tokens: PromptTokens, words: Words, tick: Tick) -> dict[str, Tensor]:
+        runs, n_train, dim = shots.audio.shape
+        text = shots.text.to(shots.audio)
         start, orders = draw_runs(
             shots.seeds,
             n_train,
             self.training.epochs,
             lambda run, generator: self.start(dim, tokens.embeddings.shape[-1], generator),
         )
-        per_run = min(self.training.batch_size, n_train) if self.scores_through_tower else 1
-        together = max(1, words.tower.max_prompts // (n_classes * per_run))
-        states = []
-        for runs in torch.split(torch.arange(len(shots.seeds)), together):
-            text = shots.text[runs].to(shots.audio)
 
-            def logits(parameters: Mapping[str, Tensor], audio: Tensor, text: Tensor = text) -> Tensor:
-                learned = self.learned_logits(parameters, audio, tokens, words)
-                share = self.zero_shot_share
-                return torch.lerp(learned, cosine_logits(text, audio), share) if share else learned
+        def logits(parameters: Mapping[str, Tensor], audio: Tensor) -> Tensor:
+            learned = self.learned_logits(parameters, audio, tokens, words)
+            share = self.zero_shot_share
+            return torch.lerp(learned, cosine_logits(text, audio), share) if share else learned
 
-            of_slice = max(1, words.tower.max_prompts // (n_classes * len(runs)))
-            learned, _ = sgd(
-                {name: value[runs].to(shots.audio) for name, value in start.items()},
-                logits,
-                shots.audio[runs],
-                shots.labels[runs],
-                orders[runs],
-                self.training,
-                max_clips=of_slice if self.scores_through_tower else None,
-                entropy_weight=self.entropy_weight,
-                tick=tick,
-            )
-            states.append(self.state(learned, text, tokens, words))
-        return {name: torch.cat([part[name] for part in states]) for name in states[0]}
+        of_slice = max(1, words.tower.max_prompts // (len(tokens.mask) * runs))
+        learned, _ = sgd(
+            {name: value.to(shots.audio) for name, value in start.items()},
+            logits,
+            shots.audio,
+            shots.labels,
+            orders,
+            self.training,
+            max_clips=of_slice if self.scores_through_tower else None,
+            entropy_weight=self.entropy_weight,
+            tick=tick,
+        )
+        return self.state(learned, text, tokens, words)
 
 
 class Coop(PromptLearner, CosineHead):
@@ -126,9 +127,9 @@ class Coop(PromptLearner, CosineHead):
     Hanif et al., EMNLP 2024.
     """
 
-    name: ClassVar[str] = "coop"
-    learns: ClassVar[str] = f"{N_CONTEXT} context words for all classes: {N_CONTEXT} x token width"
-    source: ClassVar[str] = "Zhou et al., IJCV 2022, arXiv:2109.01134"
+    name = "coop"
+    learns = f"{N_CONTEXT} context words for all classes: {N_CONTEXT} x token width"
+    source = "Zhou et al., IJCV 2022, arXiv:2109.01134"
 
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
@@ -173,9 +174,9 @@ class Zebra(PromptLearner):
     utils/utils.py.
     """
 
-    source: ClassVar[str] = "Hanif and Yaqub, Interspeech 2026, arXiv:2606.31587"
-    zero_shot_share: ClassVar[float] = 0.5
-    entropy_weight: ClassVar[float] = 0.05
+    source = "Hanif and Yaqub, Interspeech 2026, arXiv:2606.31587"
+    zero_shot_share = 0.5
+    entropy_weight = 0.05
 
     def __init__(self, template: str, training: Training) -> None:
         Head.__init__(self, template, training)
@@ -189,5 +190,5 @@ class Zebra(PromptLearner):
 class CoopZebra(Zebra, Coop):
     """COOP with ZEBRA."""
 
-    name: ClassVar[str] = "coop-zebra"
-    learns: ClassVar[str] = "as coop, averaged with zero-shot and kept from being too sure"
+    name = "coop-zebra"
+    learns = "as coop, averaged with zero-shot and kept from being too sure"

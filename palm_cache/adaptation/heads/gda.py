@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -77,10 +76,10 @@ class Gda(Head):
     :math:`\alpha` on validation clips.
     """
 
-    name: ClassVar[str] = "gda"
-    learns: ClassVar[str] = "class means and one covariance, in closed form, beside zero-shot"
-    chooses: ClassVar[tuple[str, ...]] = ("alpha", "scale", "held_out")
-    source: ClassVar[str] = "Wang et al., ICLR 2024, arXiv:2402.04087"
+    name = "gda"
+    learns = "class means and one covariance, in closed form, beside zero-shot"
+    chooses = ("alpha", "scale", "held_out")
+    source = "Wang et al., ICLR 2024, arXiv:2402.04087"
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Choose how much the discriminant counts, and solve with all shots."""

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import one_hot
-from palm_cache.adaptation.train import present_classes
+from palm_cache.adaptation.heads.base import one_hot, present_classes
 
 FOLDS = 5
 """Folds of cross-validation, fewer where a class has fewer clips. Four fifths of the clips train, which
@@ -49,18 +48,9 @@ class Grid:
 
 
 def can_be_held_out(labels: Tensor, n_classes: int, groups: Tensor) -> Tensor:
-    """Say which examples have one of their class beside those that are held out with them.
+    """Say which examples (runs, n_examples) have one of their class beside those that are held out with them.
 
-    Parameters
-    ----------
-    labels : Tensor, shape (runs, n_examples)
-    groups : Tensor, shape (runs, n_examples)
-        Equal for what is held out together: the views of a clip, the clips of a recording.
-
-    Returns
-    -------
-    Tensor, shape (runs, n_examples)
-        bool. None of a run where fewer than two classes could be told apart.
+    None of a run have where fewer than two classes could be told apart.
     """
     kinds = first_of_group(groups) * n_classes + labels
     of_kind = torch.zeros(len(labels), labels.shape[1] * n_classes, dtype=torch.int64)
@@ -87,8 +77,8 @@ def first_of_group(groups: Tensor) -> Tensor:
 
 
 def same_group(groups: Tensor) -> Tensor:
-    """Say which examples are held out together, (runs, n_examples, n_examples) bool."""
-    return groups[:, :, None] == groups[:, None, :]
+    """Say which of groups (..., n_examples) are held out together, (..., n_examples, n_examples) bool."""
+    return groups[..., :, None] == groups[..., None, :]
 
 
 def cross_validation_folds(labels: Tensor, n_classes: int, groups: Tensor, n_folds: int = FOLDS) -> Tensor:
@@ -163,7 +153,7 @@ def held_out_weights(labels: Tensor, held_out: Tensor, n_classes: int) -> Tensor
     return each / (counts > 0).sum(dim=-1).clamp(min=1)
 
 
-def clearly_worse(losses: Tensor, weights: Tensor, doubt: float = 1.0) -> Tensor:
+def clearly_worse(losses: Tensor, weights: Tensor) -> Tensor:
     """Say which candidates are worse than the best by more than chance among few clips may make them.
 
     The rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984), on the
@@ -175,20 +165,17 @@ def clearly_worse(losses: Tensor, weights: Tensor, doubt: float = 1.0) -> Tensor
         Of clips that were held out.
     weights : Tensor, shape (runs, n_examples)
         Their shares of the mean; 0 for those never held out.
-    doubt : float
-        How many standard errors of the difference are no proof.
 
     Returns
     -------
     Tensor, shape (runs, candidates)
-        bool
     """
     share = weights[:, None]
     best = (losses * share).sum(dim=2).argmin(dim=1)
     difference = losses - losses[torch.arange(len(losses)), best][:, None]
     mean = (difference * share).sum(dim=2, keepdim=True)
     error = (share * (difference - mean)).square().sum(dim=2).sqrt()
-    return mean[..., 0] > doubt * error + 1e-9
+    return mean[..., 0] > error + 1e-9
 
 
 def first_of_best(losses: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,7 +30,9 @@ from palm_cache.adaptation.heads.base import (
     Head,
     Shots,
     class_weights,
+    in_parts,
     one_hot,
+    present_classes,
     unit,
 )
 from palm_cache.adaptation.heads.hyperparameters import (
@@ -40,8 +41,8 @@ from palm_cache.adaptation.heads.hyperparameters import (
     choose,
     first_of_best,
     held_out_loss,
+    same_group,
 )
-from palm_cache.adaptation.train import present_classes
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Kernel widths: the kernel's exponent at the mean squared distance of the shots. Relative to it, because
@@ -95,20 +96,11 @@ def held_out_residuals(inverse: Tensor, targets: Tensor, groups: Tensor) -> Tens
 
     .. math:: (G_{BB})^{-1} (G\,Y)_B \quad\text{for the examples } B \text{ of every group}
 
-    Parameters
-    ----------
-    inverse : Tensor, shape (..., n_examples, n_examples)
-        :math:`G = (K + \lambda I)^{-1}`.
-    targets : Tensor, shape (..., n_examples, n_targets)
-    groups : Tensor, shape (..., n_examples)
-        Equal for what is held out together.
-
-    Returns
-    -------
-    Tensor, shape (..., n_examples, n_targets)
+    with the inverse :math:`G` (..., n_examples, n_examples) and the targets :math:`Y` (..., n_examples,
+    n_targets).
     """
     weights = inverse @ targets
-    same = groups[..., :, None] == groups[..., None, :]
+    same = same_group(groups)
     if same.sum() == groups.numel():  # each by itself
         return weights / inverse.diagonal(dim1=-2, dim2=-1)[..., None]
     # The blocks of all groups lie apart from one another, so that one solution is that of each.
@@ -137,11 +129,11 @@ class _Problem:
 class KernelMachine(Head):
     """What kernel ridge regression and its relatives share: choose by leave-one-out, then solve."""
 
-    widths: ClassVar[Grid] = Grid(WIDTHS, default=1.0)
-    ridges: ClassVar[Grid] = Grid(RIDGES, default=0.1)
-    blends: ClassVar[Grid] = Grid((0.0,), default=0.0)
-    prior_scales: ClassVar[Grid] = Grid((0.0,), default=0.0)
-    scales: ClassVar[Grid] = Grid(SCALES, default=10.0)
+    widths = Grid(WIDTHS, default=1.0)
+    ridges = Grid(RIDGES, default=0.1)
+    blends = Grid((0.0,), default=0.0)
+    prior_scales = Grid((0.0,), default=0.0)
+    scales = Grid(SCALES, default=10.0)
 
     @staticmethod
     def distances(left: Tensor, right: Tensor, parts: tuple[int, ...]) -> Tensor:
@@ -181,13 +173,9 @@ class KernelMachine(Head):
         return self.widths.candidates[best], tables
 
     def solve(self, shots: Shots) -> dict[str, Tensor]:
-        """Choose and solve in double precision, as many runs together as memory bears."""
-        runs, n_examples = shots.labels.shape
-        together = max(1, MAX_NUMBERS // (n_examples**2 * max(1, len(shots.parts))))
-        solved = []
-        for batch in torch.split(torch.arange(runs), together):
-            solved.append(self._solve(shots.of_runs(batch)))
-        return {name: torch.cat([part[name] for part in solved]) for name in solved[0]}
+        """Choose and solve in double precision."""
+        of_run = shots.labels.shape[1] ** 2 * max(1, len(shots.parts))
+        return in_parts(self._solve, shots, MAX_NUMBERS // of_run)
 
     def _solve(self, shots: Shots) -> dict[str, Tensor]:
         problem = self._pose(shots)

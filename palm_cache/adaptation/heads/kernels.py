@@ -34,11 +34,11 @@ class KernelRidge(KernelMachine):
     Saunders, Gammerman and Vovk, "Ridge Regression Learning Algorithm in Dual Variables", ICML 1998.
     """
 
-    name: ClassVar[str] = "kernel-ridge"
-    learns: ClassVar[str] = "weights of the shots in a radial kernel, in closed form"
-    reads_text: ClassVar[bool] = False
-    chooses: ClassVar[tuple[str, ...]] = ("gamma", "ridge", "scale", "balance", "held_out")
-    source: ClassVar[str] = "Saunders et al., ICML 1998"
+    name = "kernel-ridge"
+    learns = "weights of the shots in a radial kernel, in closed form"
+    reads_text = False
+    chooses = ("gamma", "ridge", "scale", "balance", "held_out")
+    source = "Saunders et al., ICML 1998"
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the shots and their weights."""
@@ -70,12 +70,12 @@ class Proker(KernelMachine):
     is ours: it keeps the prior between 0 and 1, where the labels are.
     """
 
-    name: ClassVar[str] = "proker"
-    learns: ClassVar[str] = "weights of the shots, in closed form, on top of zero-shot"
+    name = "proker"
+    learns = "weights of the shots, in closed form, on top of zero-shot"
     chooses: ClassVar[tuple[str, ...]] = ("gamma", "ridge", "prior_scale", "scale", "balance", "held_out")
-    source: ClassVar[str] = "Bendou et al., CVPR 2025, arXiv:2501.11175"
+    source = "Bendou et al., CVPR 2025, arXiv:2501.11175"
 
-    prior_scales: ClassVar[Grid] = Grid(PRIOR_SCALES, default=10.0)
+    prior_scales = Grid(PRIOR_SCALES, default=10.0)
 
     @staticmethod
     def prior(cosines: Tensor, scale: Tensor) -> Tensor:
@@ -114,21 +114,13 @@ class ProkerHybrid(Proker):
     After ReHARK, arXiv:2603.11542; how :math:`r` and the widths are chosen is ours.
     """
 
-    name: ClassVar[str] = "proker-hybrid"
-    learns: ClassVar[str] = "as proker, with prompts that lean to the shots and two kernel widths"
-    chooses: ClassVar[tuple[str, ...]] = (
-        "gamma",
-        "ridge",
-        "blend",
-        "prior_scale",
-        "scale",
-        "balance",
-        "held_out",
-    )
-    source: ClassVar[str] = "after ReHARK, arXiv:2603.11542, and Bendou et al., CVPR 2025"
+    name = "proker-hybrid"
+    learns = "as proker, with prompts that lean to the shots and two kernel widths"
+    chooses = ("blend", *Proker.chooses)
+    source = "after ReHARK, arXiv:2603.11542, and Bendou et al., CVPR 2025"
 
-    widths: ClassVar[Grid] = Grid(WIDTH_PAIRS, default=(1.0, 1.0))
-    blends: ClassVar[Grid] = Grid(BLENDS, default=0.5)
+    widths = Grid(WIDTH_PAIRS, default=(1.0, 1.0))
+    blends = Grid(BLENDS, default=0.5)
 
     @staticmethod
     def distances(left: Tensor, right: Tensor, parts: tuple[int, ...]) -> Tensor:

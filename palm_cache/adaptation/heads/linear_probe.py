@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -50,11 +50,11 @@ class LinearProbe(Head):
     linear probes of frozen encoders.
     """
 
-    name: ClassVar[str] = "linear-probe"
-    learns: ClassVar[str] = "logistic regression: classes x (dim + 1)"
-    reads_text: ClassVar[bool] = False
-    chooses: ClassVar[tuple[str, ...]] = ("C", "held_out")
-    source: ClassVar[str] = "Radford et al., ICML 2021, arXiv:2103.00020"
+    name = "linear-probe"
+    learns = "logistic regression: classes x (dim + 1)"
+    reads_text = False
+    chooses = ("C", "held_out")
+    source = "Radford et al., ICML 2021, arXiv:2103.00020"
 
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:

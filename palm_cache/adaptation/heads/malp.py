@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,9 +33,9 @@ class Malp(Palm):
     vector is added: :math:`a + l p` is taken here, one of them has :math:`(1 - l)\,a + l\,p`.
     """
 
-    name: ClassVar[str] = "malp"
-    learns: ClassVar[str] = "as palm, and a vector each for audio, text and both: classes x (dim + 1) + 3 dim"
-    source: ClassVar[str] = "MALP, Interspeech 2026, doi:10.21437/Interspeech.2026-1173"
+    name = "malp"
+    learns = "as palm, and a vector each for audio, text and both: classes x (dim + 1) + 3 dim"
+    source = "MALP, Interspeech 2026, doi:10.21437/Interspeech.2026-1173"
 
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
@@ -52,7 +51,7 @@ class Malp(Palm):
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train all runs together."""
-        start, orders = self.draw(shots)
+        start, orders = self.draw(shots, self.training.epochs)
 
         def embedded(learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
             mixed = mix_context(shots.text, learned["context"], learned["gate"])

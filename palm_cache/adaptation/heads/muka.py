@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,12 +37,12 @@ class Muka(Proker):
     kernels of PENGI and CLAP. How widths and prior are chosen is ours.
     """
 
-    name: ClassVar[str] = "muka"
-    learns: ClassVar[str] = "as proker, with a product of all encoders' kernels: --encoder A --encoder B"
-    n_encoders: ClassVar[int] = 2
-    source: ClassVar[str] = "Ouasfi et al., 2026, arXiv:2602.14127"
+    name = "muka"
+    learns = "as proker, with a product of all encoders' kernels: --encoder A --encoder B"
+    n_encoders = 2
+    source = "Ouasfi et al., 2026, arXiv:2602.14127"
 
-    widths: ClassVar[Grid] = Grid(WIDTHS, default=1.0)
+    widths = Grid(WIDTHS, default=1.0)
 
     def default_widths(self, spread: Tensor) -> Tensor:
         """Return the same share for every encoder."""
@@ -92,8 +91,8 @@ class Muka(Proker):
 class MukaFirst(Muka):
     """MUKA whose zero-shot prediction is that of the first encoder alone, as the authors' is."""
 
-    name: ClassVar[str] = "muka-first"
-    learns: ClassVar[str] = "as muka, with the first encoder's zero-shot prediction alone"
+    name = "muka-first"
+    learns = "as muka, with the first encoder's zero-shot prediction alone"
 
     @staticmethod
     def cosines(audio: Tensor, text: Tensor, parts: tuple[int, ...]) -> Tensor:
@@ -104,9 +103,9 @@ class MukaFirst(Muka):
 class MukaCosine(Muka):
     """MUKA that starts from bare cosines, as the authors do, and not from their softmax."""
 
-    name: ClassVar[str] = "muka-cosine"
-    learns: ClassVar[str] = "as muka, on top of bare cosines"
-    prior_scales: ClassVar[Grid] = Grid(COSINE_SCALES, default=1.0)
+    name = "muka-cosine"
+    learns = "as muka, on top of bare cosines"
+    prior_scales = Grid(COSINE_SCALES, default=1.0)
 
     @staticmethod
     def prior(cosines: Tensor, scale: Tensor) -> Tensor:
@@ -117,5 +116,5 @@ class MukaCosine(Muka):
 class MukaFirstCosine(MukaCosine, MukaFirst):
     """MUKA that starts from the bare cosines of the first encoder alone: the authors' prior."""
 
-    name: ClassVar[str] = "muka-first-cosine"
-    learns: ClassVar[str] = "as muka, on top of the first encoder's bare cosines"
+    name = "muka-first-cosine"
+    learns = "as muka, on top of the first encoder's bare cosines"

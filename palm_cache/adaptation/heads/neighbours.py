@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,10 +35,6 @@ def votes(similarities: Tensor, targets: Tensor, k: Tensor) -> Tensor:
         One-hot labels, weighted.
     k : Tensor, shape (...)
         How many vote.
-
-    Returns
-    -------
-    Tensor, shape (..., n_clips, n_classes)
     """
     # Stable: of equally near examples the first one votes, everywhere.
     ordered, who = similarities.sort(dim=-1, descending=True, stable=True)
@@ -70,11 +65,11 @@ class Neighbours(Head):
     Cover and Hart, "Nearest Neighbor Pattern Classification", IEEE Transactions on Information Theory, 1967.
     """
 
-    name: ClassVar[str] = "knn"
-    learns: ClassVar[str] = "nothing: the nearest shots vote"
-    reads_text: ClassVar[bool] = False
-    chooses: ClassVar[tuple[str, ...]] = ("k", "held_out")
-    source: ClassVar[str] = "Cover and Hart, 1967"
+    name = "knn"
+    learns = "nothing: the nearest shots vote"
+    reads_text = False
+    chooses = ("k", "held_out")
+    source = "Cover and Hart, 1967"
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how many vote."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import CosineHead, DescentHead, Shots, Tick, no_tick, unit
+from palm_cache.adaptation.heads.base import (
+    CosineHead,
+    DescentHead,
+    Shots,
+    Tick,
+    no_tick,
+    present_classes,
+    unit,
+)
 from palm_cache.adaptation.heads.palm_descent import descend
-from palm_cache.adaptation.train import draw_runs, present_classes
+from palm_cache.adaptation.train import draw_runs
 from palm_cache.errors import DataError
 from palm_cache.types import BARE_TEMPLATE
 
@@ -63,11 +70,11 @@ class Palm(DescentHead, CosineHead):
     Hanif et al., "PALM: Few-Shot Prompt Learning for Audio Language Models", EMNLP 2024.
     """
 
-    name: ClassVar[str] = "palm"
-    learns: ClassVar[str] = "a context vector and a gate per class: classes x (dim + 1)"
-    can_start_from_shots: ClassVar[bool] = True
-    published_template: ClassVar[str] = BARE_TEMPLATE
-    source: ClassVar[str] = "Hanif et al., EMNLP 2024, arXiv:2409.19806"
+    name = "palm"
+    learns = "a context vector and a gate per class: classes x (dim + 1)"
+    can_start_from_shots = True
+    published_template = BARE_TEMPLATE
+    source = "Hanif et al., EMNLP 2024, arXiv:2409.19806"
 
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
@@ -81,15 +88,14 @@ class Palm(DescentHead, CosineHead):
         context *= present_classes(shots.labels[run], shots.n_classes)[:, None]
         return {"context": context, "gate": torch.rand(shots.n_classes, generator=generator)}
 
-    def draw(self, shots: Shots) -> tuple[dict[str, Tensor], Tensor]:
+    def draw(self, shots: Shots, epochs: int) -> tuple[dict[str, Tensor], Tensor]:
         """Draw where all runs start and the orders of their clips; see :func:`draw_runs`."""
-        epochs, n_clips = self.training.epochs, shots.labels.shape[1]
-        start, orders = draw_runs(shots.seeds, n_clips, epochs, partial(self.start, shots))
+        start, orders = draw_runs(shots.seeds, shots.labels.shape[1], epochs, partial(self.start, shots))
         return {name: value.to(shots.audio) for name, value in start.items()}, orders
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Train all runs together."""
-        start, orders = self.draw(shots)
+        start, orders = self.draw(shots, self.training.epochs)
         learned, likelihoods = descend(
             start, shots.text, shots.audio, shots.labels, orders, self.training, tick=tick
         )

@@ -30,8 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick, unit
-from palm_cache.adaptation.train import present_classes
+from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick, present_classes, unit
 from palm_cache.types.runs import Training
 
 SHORTEST = 1e-24

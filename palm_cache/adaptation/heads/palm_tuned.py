@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -15,6 +13,7 @@ from palm_cache.adaptation.heads.base import (
     Tick,
     Words,
     class_weights,
+    in_parts,
     no_tick,
     unit,
 )
@@ -29,7 +28,6 @@ from palm_cache.adaptation.heads.hyperparameters import (
 )
 from palm_cache.adaptation.heads.palm import Palm, mix_context
 from palm_cache.adaptation.heads.palm_descent import Variants, descend
-from palm_cache.adaptation.train import draw_runs
 
 FOLDS = 4
 """Parts of the shots that are held out in turn."""
@@ -43,10 +41,6 @@ EPOCHS = Grid((0, 2, 5, 12, 30), default=5)
 """After how many passes over the shots learning may stop. The default is for one shot, where nothing can be
 held out: a few slow steps from the prompts."""
 
-DOUBT = 1.0
-"""Of all candidates that held-out shots do not clearly prove worse than the best, the one that moves least is
-taken: few clips prove little, and prompts are worth a lot. So many standard errors prove it."""
-
 MAX_NUMBERS = 2**25
 """Numbers of one batch of contexts, 128 MiB."""
 
@@ -55,8 +49,9 @@ class PalmTuned(Palm):
     r"""PALM that starts from the prompts and goes as far as its own held-out shots allow.
 
     The context starts at zero, where the gate cancels and every class embedding is its prompt. Learning rate,
-    logit scale and epochs are chosen by stratified cross-validation; all candidates of all runs are trained
-    in one tensor program. Then every class embedding goes half of the way back to its prompt,
+    logit scale and epochs are chosen by stratified cross-validation: of all candidates that held-out shots do
+    not clearly prove worse than the best, the one that moves least. Few clips prove little, and prompts are
+    worth a lot. Then every class embedding goes half of the way back to its prompt,
 
     .. math:: w_c = \mathrm{unit}(t_c + t'_c),
 
@@ -71,14 +66,12 @@ class PalmTuned(Palm):
     Fine-tuning of Zero-Shot Models", CVPR 2022, recommend where nothing is known of the clips to come.
     """
 
-    name: ClassVar[str] = "palm-tuned"
-    learns: ClassVar[str] = (
-        "as palm, from the prompts, as far and as fast as held-out shots allow, and half back"
-    )
+    name = "palm-tuned"
+    learns = "as palm, from the prompts, as far and as fast as held-out shots allow, and half back"
     # It starts from the prompts, and class means would betray the clips that it holds out to choose.
-    can_start_from_shots: ClassVar[bool] = False
-    chooses: ClassVar[tuple[str, ...]] = ("learning_rate", "scale", "passes", "held_out")
-    source: ClassVar[str] = "ours, after Hanif et al., EMNLP 2024, arXiv:2409.19806"
+    can_start_from_shots = False
+    chooses = ("learning_rate", "scale", "passes", "held_out")
+    source = "ours, after Hanif et al., EMNLP 2024, arXiv:2409.19806"
 
     @property
     def hyperparameters(self) -> dict[str, object]:
@@ -89,17 +82,22 @@ class PalmTuned(Palm):
         """Return 1: runs choose for themselves how long they train."""
         return 1
 
+    def start(self, shots: Shots, run: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return no context and the gate that PALM draws."""
+        gate = torch.rand(shots.n_classes, generator=generator)
+        return {"context": torch.zeros_like(shots.text[run]), "gate": gate}
+
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Choose, then train every run as was chosen for it."""
-        drawn, orders = draw_runs(
-            shots.seeds,
-            shots.labels.shape[1],
-            int(EPOCHS.candidates.max()),
-            lambda run, generator: {"gate": torch.rand(shots.n_classes, generator=generator)},
-        )
-        start = {"gate": drawn["gate"].to(shots.audio), "context": torch.zeros_like(shots.text)}
+        together = MAX_NUMBERS // (FOLDS * len(RECIPES.values) * shots.text[0].numel())
+        state = in_parts(self._fit, shots, together)
+        tick(len(shots.seeds))
+        return state
+
+    def _fit(self, shots: Shots) -> dict[str, Tensor]:
+        start, orders = self.draw(shots, int(EPOCHS.candidates.max()))
         chosen = shots.chosen or self._choose(shots, start, orders)
-        learned = self._train(shots, start, orders, chosen, tick)
+        learned = self._train(shots, start, orders, chosen)
         tuned = mix_context(shots.text, learned["context"], learned["gate"])
         return {**learned, **chosen, "class_embeddings": unit(shots.text + tuned)}
 
@@ -109,7 +107,7 @@ class PalmTuned(Palm):
         shares = held_out_weights(shots.labels, dealt >= 0, shots.n_classes)
         rates, scales = RECIPES.candidates.unbind(dim=1)
         paces = (rates * scales.square())[:, None] * EPOCHS.candidates
-        worse = clearly_worse(losses.flatten(1, 2), shares, DOUBT).view(losses.shape[:3])
+        worse = clearly_worse(losses.flatten(1, 2), shares).view(losses.shape[:3])
         table = paces.expand_as(worse).masked_fill(worse, torch.inf)
         chosen = choose(table, {"recipe": RECIPES, "passes": EPOCHS}, dealt >= 0, shots.views)
         rate, scale = chosen.pop("recipe").unbind(dim=1)
@@ -119,53 +117,29 @@ class PalmTuned(Palm):
         """Return held-out losses by recipe and epochs, (runs, recipes, epochs, n_examples)."""
         n_classes, (runs, n_examples) = shots.n_classes, shots.labels.shape
         rates, scales = RECIPES.candidates.to(shots.audio).unbind(dim=1)
-        n_variants = FOLDS * len(rates)
         kept = torch.stack([dealt != fold for fold in range(FOLDS)], dim=1)  # (runs, folds, n_examples)
         weights = class_weights(shots.labels, n_classes)[:, None] * kept
         weights = weights / weights.mean(dim=2, keepdim=True)
         weights = weights.to(shots.audio).repeat_interleave(len(rates), dim=1)
         own = dealt.clamp(min=0)[:, None, None, :, None].expand(-1, 1, len(rates), -1, n_classes)
+        share = held_out_weights(shots.labels, dealt >= 0, n_classes)[:, None]
         tables: list[Tensor] = []
 
-        def judge(batch: Tensor, epoch: int, cosines: Tensor) -> None:
+        def judge(epoch: int, cosines: Tensor) -> None:
             if epoch not in EPOCHS.values:
                 return
-            by_fold = cosines.view(len(batch), FOLDS, len(rates), n_examples, n_classes)
-            scores = SCALE * by_fold.gather(1, own[batch])[:, 0]
-            labels, held_out = shots.labels[batch], dealt[batch] >= 0
-            each = torch.stack([example_losses(factor * scores, labels) for factor in TEMPERATURES])
-            share = held_out_weights(labels, held_out, n_classes)[:, None]
+            by_fold = cosines.view(runs, FOLDS, len(rates), n_examples, n_classes)
+            scores = SCALE * by_fold.gather(1, own)[:, 0]
+            each = torch.stack([example_losses(factor * scores, shots.labels) for factor in TEMPERATURES])
             best = (each * share).sum(dim=3).argmin(dim=0)  # (runs, recipes)
             tables.append(each.gather(0, best[None, ..., None].expand(1, *each.shape[1:]))[0])
 
-        losses = []
-        together = max(1, MAX_NUMBERS // (n_variants * shots.text[0].numel()))
-        for batch in torch.split(torch.arange(runs), together):
-            tables.clear()
-            descend(
-                {name: value[batch] for name, value in start.items()},
-                shots.text[batch],
-                shots.audio[batch],
-                shots.labels[batch],
-                orders[batch],
-                self.training,
-                variants=Variants(
-                    rates.repeat(len(batch) * FOLDS),
-                    scales.repeat(len(batch) * FOLDS),
-                    weights[batch].flatten(0, 1),
-                ),
-                watch=partial(judge, batch),
-            )
-            losses.append(torch.stack(tables, dim=2))
-        return torch.cat(losses)
+        variants = Variants(rates.repeat(runs * FOLDS), scales.repeat(runs * FOLDS), weights.flatten(0, 1))
+        self._descend(shots, start, orders, variants, judge)
+        return torch.stack(tables, dim=2)
 
     def _train(
-        self,
-        shots: Shots,
-        start: Mapping[str, Tensor],
-        orders: Tensor,
-        chosen: Mapping[str, Tensor],
-        tick: Tick,
+        self, shots: Shots, start: Mapping[str, Tensor], orders: Tensor, chosen: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Train every run as was chosen for it, those of equally many epochs together."""
         learned = {name: value.clone() for name, value in start.items()}
@@ -173,19 +147,23 @@ class PalmTuned(Palm):
         for epochs in sorted({*chosen["passes"].tolist()} - {0}):
             batch = (chosen["passes"] == epochs).nonzero()[:, 0]
             rates, scales = (chosen[name][batch].to(shots.audio) for name in ("learning_rate", "scale"))
-            moved, _ = descend(
-                {name: value[batch] for name, value in start.items()},
-                shots.text[batch],
-                shots.audio[batch],
-                shots.labels[batch],
-                orders[batch, :epochs],
-                self.training,
-                variants=Variants(rates, scales, weights[batch]),
-            )
+            begun = {name: value[batch] for name, value in start.items()}
+            variants = Variants(rates, scales, weights[batch])
+            moved = self._descend(shots.of_runs(batch), begun, orders[batch, :epochs], variants)
             for name, value in moved.items():
                 learned[name][batch] = value
-        tick(len(shots.seeds))
         return learned
+
+    def _descend(
+        self,
+        shots: Shots,
+        start: Mapping[str, Tensor],
+        orders: Tensor,
+        variants: Variants,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> dict[str, Tensor]:
+        of_shots = (shots.text, shots.audio, shots.labels)
+        return descend(start, *of_shots, orders, self.training, variants=variants, watch=watch)[0]
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, no_tick, one_hot
+from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, no_tick, one_hot, present_classes
 from palm_cache.adaptation.heads.kernel_machine import parts_of, split_encoders
-from palm_cache.adaptation.train import present_classes
 
 CONSTANTS = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16: (1.7, 0.1)}
 """The authors' beta and lambda by shots; between them, those of fewer shots are taken."""
@@ -31,11 +29,11 @@ class ProkerPublished(Head):
     :math:`\lambda` times what ridge regression with :math:`K + \lambda I` gives.
     """
 
-    name: ClassVar[str] = "proker-published"
-    learns: ClassVar[str] = "as proker, with its authors' prior and constants"
-    chooses: ClassVar[tuple[str, ...]] = ("beta", "ridge")
-    source: ClassVar[str] = "Bendou et al., CVPR 2025, arXiv:2501.11175"
-    kernels: ClassVar[slice] = slice(None)
+    name = "proker-published"
+    learns = "as proker, with its authors' prior and constants"
+    chooses = ("beta", "ridge")
+    source = "Bendou et al., CVPR 2025, arXiv:2501.11175"
+    kernels = slice(None)
     """Of which encoders the kernels are multiplied."""
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
@@ -83,15 +81,15 @@ class MukaPublished(ProkerPublished):
     Ouasfi et al., 2026, arXiv:2602.14127, which gives no constants of its own; these are ProKeR's.
     """
 
-    name: ClassVar[str] = "muka-published"
-    learns: ClassVar[str] = "as muka, with the published prior and ProKeR's constants"
-    n_encoders: ClassVar[int] = 2
-    source: ClassVar[str] = "Ouasfi et al., 2026, arXiv:2602.14127"
+    name = "muka-published"
+    learns = "as muka, with the published prior and ProKeR's constants"
+    n_encoders = 2
+    source = "Ouasfi et al., 2026, arXiv:2602.14127"
 
 
 class MukaCrossed(MukaPublished):
     """MUKA's ablation: the first encoder's prior with the kernels of the others."""
 
-    name: ClassVar[str] = "muka-crossed"
-    learns: ClassVar[str] = "as muka-published, without the first encoder's kernel"
-    kernels: ClassVar[slice] = slice(1, None)
+    name = "muka-crossed"
+    learns = "as muka-published, without the first encoder's kernel"
+    kernels = slice(1, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,20 +22,9 @@ from palm_cache.adaptation.heads.palm import Palm
 
 
 def class_means(audio: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    r"""Return the direction of the mean of every class's clips.
+    """Return the directions (..., n_classes, dim) of the means of every class's unit clips (..., n, dim).
 
-    .. math:: m_c = \mathrm{unit}\Big(\sum_{i : y_i = c} x_i\Big)
-
-    Parameters
-    ----------
-    audio : Tensor, shape (..., n_examples, dim)
-        Unit length per row.
-    labels : Tensor, shape (..., n_examples)
-
-    Returns
-    -------
-    Tensor, shape (..., n_classes, dim)
-        Unit length per row; zero for a class without a clip.
+    Zero for a class without a clip.
     """
     return unit(one_hot(labels, n_classes).to(audio).transpose(-1, -2) @ audio)
 
@@ -52,10 +40,10 @@ class Prototype(Head):
     and with the cosine for the distance.
     """
 
-    name: ClassVar[str] = "prototype"
-    learns: ClassVar[str] = "nothing step by step: the mean of every class's clips"
-    reads_text: ClassVar[bool] = False
-    source: ClassVar[str] = "Snell et al., NeurIPS 2017, arXiv:1703.05175"
+    name = "prototype"
+    learns = "nothing step by step: the mean of every class's clips"
+    reads_text = False
+    source = "Snell et al., NeurIPS 2017, arXiv:1703.05175"
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return every run's class means."""
@@ -79,9 +67,9 @@ class PalmPrototype(Palm):
     Ours; PALM is Hanif et al., EMNLP 2024.
     """
 
-    name: ClassVar[str] = "palm-prototype"
-    learns: ClassVar[str] = "as palm, the context starting at the class means: classes x (dim + 1)"
-    source: ClassVar[str] = "ours, after Hanif et al., EMNLP 2024, arXiv:2409.19806"
+    name = "palm-prototype"
+    learns = "as palm, the context starting at the class means: classes x (dim + 1)"
+    source = "ours, after Hanif et al., EMNLP 2024, arXiv:2409.19806"
 
     def start(self, shots: Shots, run: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return a run's class means and the gate that PALM draws."""

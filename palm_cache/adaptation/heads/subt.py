@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,9 +15,10 @@ from palm_cache.adaptation.heads.base import (
     Tick,
     cosine_logits,
     no_tick,
+    present_classes,
     unit,
 )
-from palm_cache.adaptation.train import draw_runs, present_classes, sgd
+from palm_cache.adaptation.train import draw_runs, sgd
 
 LEARNING_RATE = 0.0125
 
@@ -69,9 +69,9 @@ class SubT(DescentHead, CosineHead):
     arXiv:2606.18560; official code jhyukjang/SubT. Read in a digest.
     """
 
-    name: ClassVar[str] = "subt"
-    learns: ClassVar[str] = "the directions that all prompts span together: rank x dim"
-    source: ClassVar[str] = "SubT, arXiv:2606.18560"
+    name = "subt"
+    learns = "the directions that all prompts span together: rank x dim"
+    source = "SubT, arXiv:2606.18560"
 
     @property
     def hyperparameters(self) -> dict[str, object]:

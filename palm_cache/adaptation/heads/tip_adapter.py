@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from palm_cache.adaptation.heads.base import (
     cosine_logits,
     no_tick,
     one_hot,
+    present_classes,
     unit,
 )
 from palm_cache.adaptation.heads.hyperparameters import (
@@ -27,7 +27,7 @@ from palm_cache.adaptation.heads.hyperparameters import (
     held_out_loss,
     same_group,
 )
-from palm_cache.adaptation.train import clip_losses, draw_runs, present_classes
+from palm_cache.adaptation.train import clip_losses, draw_runs
 
 BETAS = (1.0, 2.0, 5.5, 10.0, 20.0, 50.0)
 """Sharpness: 5.5 is the authors' first guess; they search up to 50 where classes are fine-grained."""
@@ -49,21 +49,10 @@ BATCH_SIZE = 256
 
 
 def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor) -> Tensor:
-    r"""Look clips up in the cache.
+    r"""Look clips up in the cache: :math:`\exp(-\beta\,(1 - x F^T))\,L`, (..., n_clips, n_classes).
 
-    .. math:: \exp(-\beta\,(1 - x F^T))\,L
-
-    Parameters
-    ----------
-    affinity : Tensor, shape (..., n_clips, n_keys)
-        Products of clips and keys, :math:`x F^T`.
-    values : Tensor, shape (..., n_keys, n_classes)
-        One-hot labels of the keys, weighted, :math:`L`.
-    beta : Tensor, shape (...)
-
-    Returns
-    -------
-    Tensor, shape (..., n_clips, n_classes)
+    ``affinity`` (..., n_clips, n_keys) are the products :math:`x F^T` of clips and keys, ``values`` (...,
+    n_keys, n_classes) the keys' one-hot labels, weighted.
     """
     return torch.exp(-beta[..., None, None] * (1 - affinity)) @ values
 
@@ -84,10 +73,10 @@ class TipAdapter(Head):
     authors search both numbers on validation clips.
     """
 
-    name: ClassVar[str] = "tip-adapter"
-    learns: ClassVar[str] = "nothing: the shots are a cache beside zero-shot"
-    chooses: ClassVar[tuple[str, ...]] = ("alpha", "beta", "held_out")
-    source: ClassVar[str] = "Zhang et al., ECCV 2022, arXiv:2111.03930"
+    name = "tip-adapter"
+    learns = "nothing: the shots are a cache beside zero-shot"
+    chooses = ("alpha", "beta", "held_out")
+    source = "Zhang et al., ECCV 2022, arXiv:2111.03930"
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Keep the shots and choose how much and how sharply they count."""
@@ -131,8 +120,8 @@ class TipAdapterF(TipAdapter):
     Zhang et al., ECCV 2022, Tip-Adapter-F; official main.py.
     """
 
-    name: ClassVar[str] = "tip-adapter-f"
-    learns: ClassVar[str] = "the keys of the cache: shots x dim"
+    name = "tip-adapter-f"
+    learns = "the keys of the cache: shots x dim"
 
     @property
     def hyperparameters(self) -> dict[str, object]:
@@ -161,10 +150,6 @@ def fine_tune(state: Mapping[str, Tensor], shots: Shots, tick: Tick = no_tick) -
 
     AdamW adjusts every number by its own gradients alone, so one optimiser over all runs does what one per
     run would.
-
-    Returns
-    -------
-    Tensor, shape (runs, n_examples, dim)
     """
     runs, n_examples = shots.labels.shape
     keys = state["keys"].clone().requires_grad_()

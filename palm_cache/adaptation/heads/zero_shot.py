@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import CosineHead, Shots, Tick, no_tick
@@ -19,10 +17,10 @@ class ZeroShot(CosineHead):
     Hanif et al., EMNLP 2024, the baseline ZERO-SHOT; official palm/zeroshot.py.
     """
 
-    name: ClassVar[str] = "zero-shot"
-    learns: ClassVar[str] = "nothing"
-    trained: ClassVar[bool] = False
-    source: ClassVar[str] = "Deshmukh et al., NeurIPS 2023 (PENGI); Hanif et al., EMNLP 2024"
+    name = "zero-shot"
+    learns = "nothing"
+    trained = False
+    source = "Deshmukh et al., NeurIPS 2023 (PENGI); Hanif et al., EMNLP 2024"
 
     def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
         """Return the prompts' embeddings, the same for every run."""
@@ -39,8 +37,8 @@ class PalmDagger(ZeroShot):
     Hanif et al., EMNLP 2024, Figure 4 (the dagger marks the ablation).
     """
 
-    name: ClassVar[str] = "palm-dagger"
-    source: ClassVar[str] = "Hanif et al., EMNLP 2024, Figure 4"
+    name = "palm-dagger"
+    source = "Hanif et al., EMNLP 2024, Figure 4"
 
     def __init__(self, template: str, training: Training) -> None:
         super().__init__(BARE_TEMPLATE, training)
