@@ -19,7 +19,7 @@ from palm_cache.errors import DamagedStoreError, OlderFormatError, OutputError, 
 from palm_cache.store.atomic import parse_json, write_errors
 from palm_cache.store.cache import RECIPE, is_cache_file, recipe_folder
 from palm_cache.store.layout import STORE_ENDING, STORE_ROOT
-from palm_cache.store.places import folder
+from palm_cache.store.places import Folder, folder
 from palm_cache.store.root import StoreRoot
 from palm_cache.store.segments import FORMAT, SEGMENT, DamageError, parse
 from palm_cache.store.writing import claimed_files
@@ -116,7 +116,7 @@ def _describe(
     """Describe the folder of a recipe; ``None`` if it is not ours, or another version's."""
     where, (kind, _, _) = folder(cache / name), name.partition("-")
     segments = {file: size for file, size in sizes.items() if SEGMENT.fullmatch(file)}
-    recipe = _read_recipe(where.read(RECIPE) if RECIPE in sizes else b"", name)
+    recipe = _read_recipe(where)
     if recipe is None or not (recipe or segments):
         return None
     damaged, prefixes = [] if recipe else [RECIPE], [np.empty(0, np.uint64)]
@@ -141,18 +141,19 @@ def _describe(
     )
 
 
-def _read_recipe(content: bytes, name: str) -> dict[str, object] | None:
+def _read_recipe(where: Folder) -> dict[str, object] | None:
     """Read what a folder says of its recipe: empty if that is damaged, ``None`` if another version wrote it.
 
     The next run that uses the recipe writes it anew.
     """
     try:
-        words = parse_json(content)
+        words = parse_json(where.read(RECIPE))
         if words.get("palm_cache", FORMAT) != FORMAT:
             return None
         recipe = dict(words["recipe"])
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return {}
+    name = where.place.name
     return recipe if name == recipe_folder(name.partition("-")[0], recipe) else {}
 
 
