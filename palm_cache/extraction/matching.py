@@ -61,27 +61,33 @@ def _names(store: FeatureStore) -> Iterator[tuple[slice, list[str]]]:
 
 
 def note_gone(present: StoreState, table: ClipTable, resources: Resources) -> list[str]:
-    """Say which clips of the store are no more in the dataset; refuse where a disk seems to be away."""
+    """Say which rows of the store are not in the dataset any more; refuse where a disk seems to be away."""
     store = None if resources.limit or present.problem else present.store
     if store is None or not table.source or store.header.source != table.source:
         return []
     try:
-        gone = gone_names(store, table) if store.n_clips > len(table.clips) else []
+        held = store.n_clips
+        gone = gone_names(store, table) if held > len(table.clips) else []
     except DamagedStoreError:  # is made anew
         return []
     source = place(table.source)
     away = [name for name in gone if not (source / name).exists()]
-    if len(away) >= MANY_MISSING * store.n_clips and not resources.prune:
+    if len(away) >= MANY_MISSING * held and not resources.prune:
         raise DataError(
-            f"{store.path}: of its {counted(store.n_clips, 'clip')} the files of {len(away)} are gone, "
+            f"{store.path}: of its {counted(held, 'clip')} the files of {len(away)} are gone, "
             f"e.g. {away[0]}; is a disk not mounted? `prune` makes the store anew without them"
         )
-    if not gone:
-        return []
-    return [
-        f"no more in the dataset: {counted(len(gone), 'clip')} that the store held, e.g. {gone[0]}; the "
-        "cache keeps what it knows of them"
-    ]
+    if gone:
+        return [
+            f"no more in the dataset: {counted(len(gone), 'clip')} that the store held, e.g. {gone[0]}; the "
+            "cache keeps what it knows of them"
+        ]
+    if held > len(table.clips):
+        return [
+            f"this store held {counted(held, 'row')} and holds {len(table.clips):,} now, of the same files: "
+            "they were cut into other stretches before (window, hop, annotations)"
+        ]
+    return []
 
 
 def keep_unreadable(

@@ -1,12 +1,11 @@
-"""Which clips of a dataset an extraction takes, and what a store loses where these are fewer than before."""
+"""The first clips of every class, where an extraction takes no more."""
 
 from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
 
-from palm_cache.errors import DamagedStoreError, counted
-from palm_cache.extraction.matching import gone_names
+from palm_cache.errors import DamagedStoreError
 from palm_cache.extraction.plan import StoreState
 from palm_cache.store.header import StoreHeader
 from palm_cache.types import ClipTable
@@ -27,28 +26,13 @@ def first_clips(table: ClipTable, limit: int) -> ClipTable:
 
 
 def note_fewer(present: StoreState, header: StoreHeader, table: ClipTable) -> list[str]:
-    """Say that a store is to hold some clips of its dataset alone, or fewer rows of the same files.
-
-    Parameters
-    ----------
-    header : StoreHeader
-        Of the store that takes the place of the present one.
-    table : ClipTable
-        What that store holds.
-    """
-    held, same_files = 0, False
-    before = None if present.problem else present.store
+    """Say that a store, of this header and table, is to hold some clips of its dataset alone."""
+    if not header.limit:
+        return []
+    held = 0
     with suppress(DamagedStoreError):  # is made anew
-        if before is not None and before.header.source == header.source:
-            held = before.n_clips
-            same_files = held > len(table.clips) and not header.limit and not gone_names(before, table)
-    if header.limit:
-        fewer = held > len(table.clips)
-        kept = f"; it held {held:,} before, of which the cache keeps what it knows" if fewer else ""
-        return [f"this store {header.limited}{kept}"]
-    if same_files:
-        return [
-            f"this store held {counted(held, 'row')} and holds {len(table.clips):,} now, of the same files: "
-            "they were cut into other stretches before (window, hop, annotations)"
-        ]
-    return []
+        if present.store and not present.problem and present.store.header.source == header.source:
+            held = present.store.n_clips
+    fewer = held > len(table.clips)
+    kept = f"; it held {held:,} before, of which the cache keeps what it knows" if fewer else ""
+    return [f"this store {header.limited}{kept}"]

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,10 +33,6 @@ def _name(text: str) -> str:
     return check_name(text, "name")
 
 
-def _variant(text: str) -> str:
-    return text and _name(text)
-
-
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise ValueError("not a whole number from 0")
@@ -46,20 +43,14 @@ def _shots(text: str) -> int:
     return ALL_SHOTS if text == spell_shots(ALL_SHOTS) else _count(text)
 
 
-def _number(text: str) -> float:
-    if not 0 <= (value := float(text)) < math.inf:
-        raise ValueError("not a number from 0")
+def _number(text: str, most: float = sys.float_info.max) -> float:
+    if not 0 <= (value := float(text)) <= most:
+        raise ValueError(f"not a number from 0{' to 1' * (most == 1)}")
     return value
 
 
 def _share(text: str) -> float:
-    if not 0 <= (value := float(text)) <= 1:
-        raise ValueError("not a number from 0 to 1")
-    return value
-
-
-def _share_or_none(text: str) -> float:
-    return _share(text) if text else math.nan
+    return _number(text, most=1)
 
 
 def _settings(text: str) -> str:
@@ -75,7 +66,7 @@ _SCORES: Mapping[str, Cell] = {
     "shots": _shots,
     "fold": _count,
     "seed": _count,
-    "variant": _variant,
+    "variant": lambda text: text and _name(text),
     "n_train": _count,
     "n_test": _count,
     "n_params": _count,
@@ -84,8 +75,8 @@ _SCORES: Mapping[str, Cell] = {
     "macro_precision": _share,
     "macro_recall": _share,
     "loss": _number,
-    "base_accuracy": _share_or_none,
-    "novel_accuracy": _share_or_none,
+    "base_accuracy": lambda text: _share(text) if text else math.nan,
+    "novel_accuracy": lambda text: _share(text) if text else math.nan,
     "fit_seconds": _number,
     "template": str,
     "hyperparameters": _settings,

@@ -10,9 +10,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,7 @@ from palm_cache.errors import DamagedStoreError, DataError, StoreError, reason_o
 from palm_cache.store.hdf5 import DAMAGE
 from palm_cache.store.heads import PLAIN, Origin, plain, read_head, read_runs
 from palm_cache.store.layout import SHARED_ENDING, check_name, slug
-from palm_cache.store.run_names import choose_run, run_name, split_run_name
+from palm_cache.store.run_names import choose_run, run_name, run_named
 from palm_cache.types.runs import Calibration, FittedHead, Run
 
 FORMAT_VERSION = 1
@@ -33,8 +33,7 @@ MAX_NAME = 1000
 """Characters of a class name or of any other text that a card has one of."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedHead:
+class OpenedHead(NamedTuple):
     """A head that was read."""
 
     head: FittedHead
@@ -93,7 +92,7 @@ def pack(card: Mapping[str, object], tensors: Mapping[str, Tensor]) -> tuple[byt
     return save(dict(tensors), metadata={"card": json.dumps(sealed, ensure_ascii=False)}), sealed
 
 
-def read_shared(path: Path) -> tuple[FittedHead, Origin, dict[str, Any]]:
+def read_shared(path: Path) -> OpenedHead:
     """Read a file with one head, where its features came from, and its card.
 
     Raises
@@ -117,7 +116,7 @@ def read_shared(path: Path) -> tuple[FittedHead, Origin, dict[str, Any]]:
             raise ValueError("its checksum fails")
         json.dumps(card, ensure_ascii=False).encode()  # half a character could be written nowhere
         origin = Origin(path, dict(card["encoder"]["identity"]), card["encoder"]["views"])
-        return _head(card, tensors), origin, card
+        return OpenedHead(_head(card, tensors), origin, card)
     except (SafetensorError, DataError, *DAMAGE) as error:
         raise DamagedStoreError(
             f"{path}: not a readable head ({reason_of(error)}); get it again where it came from"
@@ -126,7 +125,7 @@ def read_shared(path: Path) -> tuple[FittedHead, Origin, dict[str, Any]]:
 
 def runs_in(file: Path) -> tuple[Run, ...]:
     """Return which runs a file holds; raises as :func:`open_head`."""
-    return (read_shared(file)[0].run,) if file.suffix == SHARED_ENDING else tuple(read_runs(file))
+    return (read_shared(file).head.run,) if file.suffix == SHARED_ENDING else tuple(read_runs(file))
 
 
 def open_head(file: Path, run: str | None = None) -> OpenedHead:
@@ -145,9 +144,9 @@ def open_head(file: Path, run: str | None = None) -> OpenedHead:
         If there is no such head, or it cannot be read.
     """
     if file.suffix == SHARED_ENDING:
-        head, origin, card = read_shared(file)
-        choose_run([head.run], run)
-        return OpenedHead(head, origin, card)
+        opened = read_shared(file)
+        choose_run([opened.head.run], run)
+        return opened
     return OpenedHead(*read_head(file, run), None)
 
 
@@ -169,8 +168,6 @@ def _head(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedHead:
 
 
 def _run(card: Mapping[str, Any]) -> Run:
-    method, shots, fold, seed = split_run_name(_text(card["run"], "run"))
-    head, _, variant = method.partition("@")
     spec = _text(card["encoder"]["spec"], "encoder")
     if portable(spec) != spec or ".." in re.split(r"[/\\]", spec):
         raise ValueError(f"encoder {spec!r} is a path of another machine")
@@ -178,7 +175,7 @@ def _run(card: Mapping[str, Any]) -> Run:
         raise ValueError(f"encoder {spec!r} is not the name of one")
     check_name(slug(spec), "encoder")
     dataset = check_name(_text(card["dataset"], "dataset"), "dataset")
-    return Run(dataset, spec, head, shots, fold, seed, variant)
+    return run_named(_text(card["run"], "run"), dataset, spec)
 
 
 def _class_names(listed: object) -> tuple[str, ...]:
