@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from palm_cache.cli.terminal import note
@@ -27,3 +28,17 @@ def say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
     why = f"the best of {runs} runs on held-out shots" if best else f"one of {runs} runs"
     chosen = f", {why} (another: --run)" if runs > 1 else ""
     note(f"{name}{chosen}; probabilities are {worth}")
+
+
+def about(heads: HeadSource | None, head: FittedHead, threshold: float, **more: object) -> dict[str, object]:
+    """Return what a JSON document says before results; without fitted heads it names no run of a file."""
+    from palm_cache.store.run_names import run_name
+
+    return {
+        "heads": heads.name if heads else None,
+        "run": run_name(head.run) if heads else head.run.head,
+        **more,
+        "classes": list(head.class_names),
+        "calibration": asdict(head.calibration) if head.calibration else None,
+        "threshold": threshold,
+    }

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from palm_cache.cli.checks import check_stores, replaces, require_heads
-from palm_cache.cli.chosen_run import say_which
+from palm_cache.cli.chosen_run import about, say_which
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import RunOption, takes
@@ -26,7 +25,7 @@ from palm_cache.store.nearby import heads_file
 from palm_cache.store.outputs import PREDICTIONS
 
 if TYPE_CHECKING:
-    from palm_cache.cli.results import ResultFormat, ResultWriter
+    from palm_cache.cli.results import ResultFormat
     from palm_cache.prediction.answers import Failure, Prediction, Stretch
     from palm_cache.prediction.classifier import Classifier
     from palm_cache.prediction.label_tracks import LabelTracks
@@ -197,14 +196,15 @@ def _show_recordings(
     classifier = _load(source, run, classes, loading)
     names = classifier.class_names
     shape = ResultFormat(names, min(top, len(names)), settings.threshold, over_time=settings.timeline)
-    about = _about(source, classifier, shape) if as_json else None
+    encoder = classifier.head.run.encoder
+    said = about(source, classifier.head, shape.threshold, encoder=encoder) if as_json else None
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar("seconds" if settings.timeline else "files"))
         results = classify(classifier, entries, settings, merge=merge, progress=progress)
         if tracks is not None:
             results = _with_labels(results, shape, stack.enter_context(tracks))
-        writer = stack.enter_context(result_writer(shape, list(map(printable, recordings)), csv, about))
-        failed = _show(results, shape, writer, classifier)
+        write = stack.enter_context(result_writer(shape, list(map(printable, recordings)), csv, said))
+        failed = _show(results, write, classifier)
     return _unheard(failed, len(entries))
 
 
@@ -222,29 +222,12 @@ def _load(
     """Load head and encoder, and say which run it is and what its probabilities are worth."""
     from palm_cache.prediction.table import load_classifier
 
-    classifier = load_classifier(
-        heads, run, classes=None if classes is None else classes.split(","), **asdict(loading)
-    )
+    classifier = load_classifier(heads, run, None if classes is None else classes.split(","), loading)
     if heads is None:
         note(f"zero-shot with {classifier.encoder.spec}; probabilities are not calibrated")
     else:
         say_which(heads, run, classifier.head)
     return classifier
-
-
-def _about(heads: HeadSource | None, classifier: Classifier, shape: ResultFormat) -> dict[str, object]:
-    """Return what a JSON document says before its results."""
-    from palm_cache.store.run_names import run_name
-
-    head = classifier.head
-    return {
-        "heads": heads.name if heads else None,
-        "run": run_name(head.run) if heads else head.run.head,
-        "encoder": classifier.head.run.encoder if heads else classifier.encoder.spec,
-        "classes": list(head.class_names),
-        "calibration": asdict(head.calibration) if head.calibration else None,
-        "threshold": shape.threshold,
-    }
 
 
 def _with_labels(
@@ -263,8 +246,7 @@ def _with_labels(
 
 def _show(
     results: Iterator[Prediction | Stretch | Failure],
-    shape: ResultFormat,
-    writer: ResultWriter,
+    write: Callable[[Prediction | Stretch | Failure], None],
     classifier: Classifier,
 ) -> int:
     """Show results as they come; return how many inputs failed."""
@@ -273,7 +255,7 @@ def _show(
     failed = cropped = 0
     remarks: dict[str, list[str]] = {}
     for result in results:
-        writer.write(shape.row(result))
+        write(result)
         if isinstance(result, Failure):
             failed += 1
             _say_failed(result)

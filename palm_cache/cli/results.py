@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, repeat, zip_longest
 from math import isnan
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from palm_cache.cli.terminal import as_json, put, tell
 from palm_cache.errors import visible
@@ -20,6 +21,8 @@ from palm_cache.store.outputs import PREDICTIONS
 
 LEAST_WIDTH = 16
 """Letters of a name, at least, that stay on one line of a table on a narrow terminal."""
+
+Result = Prediction | Stretch | Failure
 
 ResultRow = Mapping[str, Any]
 """A result as JSON tells it."""
@@ -44,7 +47,7 @@ class ResultFormat:
         further = (f"{what}_{rank}" for rank in range(2, self.top + 1) for what in ("label", "probability"))
         return ("path", *times, "label", "probability", *further, "error")
 
-    def row(self, result: Prediction | Stretch | Failure) -> ResultRow:
+    def row(self, result: Result) -> ResultRow:
         """Return a result as JSON tells it."""
         if isinstance(result, Failure):
             return {"path": result.path, "error": result.reason}
@@ -69,14 +72,6 @@ class ResultFormat:
         for rank, other in enumerate(others, start=2):
             values |= {f"{key}_{rank}": value for key, value in other.items()}
         return [values.get(column, "") for column in self.columns]
-
-
-class ResultWriter(Protocol):
-    """Takes results one by one and shows each at once."""
-
-    def write(self, row: ResultRow) -> None:
-        """Show one result."""
-        ...
 
 
 class TableWriter:
@@ -113,15 +108,15 @@ class TableWriter:
             )
         self._begun = False
 
-    def write(self, row: ResultRow) -> None:
+    def write(self, result: Result) -> None:
         """Print the lines of one result."""
-        if "error" in row:
+        if isinstance(result, Failure):
             return
         if not self._begun:
             self._begun = True
             self._line(list(self._widths))
             self._line(["─" * width for width in self._widths.values()])
-        texts = list(map(_text, self._format.columns, self._format.cells(row)[:-1]))
+        texts = list(map(_text, self._format.columns, self._format.cells(self._format.row(result))[:-1]))
         first, others = texts[: len(self._widths)], texts[len(self._widths) :]
         self._line(first)
         for label, probability in zip(others[::2], others[1::2], strict=True):
@@ -147,81 +142,40 @@ def _text(column: str, cell: object) -> str:
     return f"{100 * cell:.1f} %"
 
 
-class Writable(Protocol):
-    """Takes text and writes it through at once."""
-
-    def write(self, text: str, /) -> None:
-        """Write."""
-        ...
-
-
-class CsvWriter:
-    """Comma-separated values with a heading, each row written through at once.
-
-    Text is shown, not obeyed: control characters are written out, and what a spreadsheet would take for a
-    formula begins with an apostrophe.
-
-    Parameters
-    ----------
-    result_format : ResultFormat
-    target : Writable
-    """
-
-    def __init__(self, result_format: ResultFormat, target: Writable) -> None:
-        self._format = result_format
-        self._writer = csv.writer(target, lineterminator="\n")
-        self._writer.writerow(result_format.columns)
-
-    def write(self, row: ResultRow) -> None:
-        """Write one row."""
-        cells = self._format.cells(row)
-        self._writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in cells])
-
-
 def harmless(text: str) -> str:
     """Return text that a spreadsheet shows and does not obey."""
     text = visible(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-class Stdout:
-    """Standard output as something to write to."""
+def _csv(shape: ResultFormat, put_text: Callable[[str], None]) -> Callable[[Result], None]:
+    """Write a heading; return what writes a row through at once.
 
-    def write(self, text: str, /) -> None:
-        """Print text as it is."""
-        put(text)
+    Text is shown, not obeyed: control characters are written out, and what a spreadsheet would take for a
+    formula begins with an apostrophe.
+    """
 
+    def write(cells: Iterable[object]) -> None:
+        line = io.StringIO()
+        shown = [harmless(cell) if isinstance(cell, str) else cell for cell in cells]
+        csv.writer(line, lineterminator="\n").writerow(shown)
+        put_text(line.getvalue())
 
-class JsonWriter:
-    """One JSON document on stdout: what was known beforehand, then a list that grows."""
-
-    def __init__(self, about: Mapping[str, object]) -> None:
-        opening = as_json(dict(about), indent=2).removesuffix("\n}")
-        put(f'{opening},\n  "results": [')
-        self._separator = "\n    "
-
-    def write(self, row: ResultRow) -> None:
-        """Print one element."""
-        put(self._separator + as_json(row))
-        self._separator = ",\n    "
-
-    def close(self) -> None:
-        """Print the end of the document."""
-        put("\n  ]\n}\n")
+    write(shape.columns)
+    return lambda result: write(shape.cells(shape.row(result)))
 
 
 @contextmanager
 def result_writer(
-    result_format: ResultFormat,
-    paths: Sequence[str],
-    csv_file: Path | None,
-    about: Mapping[str, object] | None,
-) -> Iterator[ResultWriter]:
-    """Return where results go: a JSON document, CSV or a table; each is whole where work is interrupted.
+    shape: ResultFormat, paths: Sequence[str], csv_file: Path | None, about: Mapping[str, object] | None
+) -> Iterator[Callable[[Result], None]]:
+    """Return what shows results one by one, each at once: as a JSON document, as CSV or in a table.
+
+    Each is whole where work is interrupted.
 
     Parameters
     ----------
-    result_format : ResultFormat
+    shape : ResultFormat
     paths : sequence of str
         All that will come.
     csv_file : path, optional
@@ -235,12 +189,17 @@ def result_writer(
         If the file cannot be written, or another is there.
     """
     if about is not None:
-        with closing(JsonWriter(about)) as document:
-            yield document
+        opening = as_json(dict(about), indent=2).removesuffix("\n}")
+        put(f'{opening},\n  "results": [')
+        separators = chain(["\n    "], repeat(",\n    "))
+        try:
+            yield lambda result: put(next(separators) + as_json(shape.row(result)))
+        finally:
+            put("\n  ]\n}\n")
     elif csv_file is None:
-        yield TableWriter(result_format, paths)
+        yield TableWriter(shape, paths).write
     elif str(csv_file) == "-":
-        yield CsvWriter(result_format, Stdout())
+        yield _csv(shape, put)
     else:
         with closing(GrowingFile(csv_file, "csv", PREDICTIONS)) as target:
-            yield CsvWriter(result_format, target)
+            yield _csv(shape, target.write)

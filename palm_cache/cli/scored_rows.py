@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from palm_cache.cli.checks import require_heads
-from palm_cache.cli.chosen_run import say_which
+from palm_cache.cli.chosen_run import about, say_which
 from palm_cache.cli.loading import load
 from palm_cache.cli.terminal import say, tell
 from palm_cache.errors import counted
@@ -32,7 +31,6 @@ def show_rows(
     from palm_cache.prediction.rows import score_rows, write_parquet
     from palm_cache.prediction.sources import find_heads
     from palm_cache.store.places import place
-    from palm_cache.store.run_names import run_name
 
     source = find_heads(heads)
     rows = score_rows(source.file, [place(address) for address in stores], run, loading)
@@ -44,17 +42,10 @@ def show_rows(
     if parquet is None or csv is not None or as_json:
         top = min(top, len(head.class_names))
         shape = ResultFormat(head.class_names, top, threshold, over_time=rows.over_time)
-        about = {
-            "heads": source.name,
-            "run": run_name(head.run),
-            "stores": list(stores),
-            "classes": list(head.class_names),
-            "calibration": asdict(head.calibration) if head.calibration else None,
-            "threshold": threshold,
-        }
-        with result_writer(shape, rows.paths, csv, about if as_json else None) as writer:
+        said = about(source, head, threshold, stores=list(stores)) if as_json else None
+        with result_writer(shape, rows.paths, csv, said) as write:
             for result in rows.results():
-                writer.write(shape.row(result))
+                write(result)
     for row, reason in rows.errors.items():
         say(f"failed {rows.paths[row]}: {reason}")
     if not rows.errors:

@@ -15,7 +15,7 @@ from palm_cache.errors import EncoderError, ParameterError
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder, recipe_of
 from palm_cache.extraction.recipe import audio_recipe
-from palm_cache.params import CLIP_TOKENIZER, Recipe
+from palm_cache.params import Params, Recipe
 from palm_cache.params.use import LoadingParams
 from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.store.fingerprint import fingerprint
@@ -72,11 +72,7 @@ class Classifier:
         cls,
         heads: AnyPath | HeadSource,
         run: str | None = None,
-        *,
-        encoder: str | None = None,
-        device: str = "auto",
-        tokenizer: str = CLIP_TOKENIZER,
-        trust_remote_code: bool = False,
+        loading: LoadingParams = LoadingParams(),  # noqa: B008  # frozen
     ) -> Self:
         """Load a head and its encoder.
 
@@ -86,12 +82,8 @@ class Classifier:
             See :func:`~palm_cache.prediction.sources.find_heads`.
         run : str, optional
             See :func:`~palm_cache.store.run_names.choose_run`; by default the best on its held-out shots.
-        encoder : str, optional
-            Spec of where the encoder's weights lie now, if not where they lay; of joined ones ``A+B``.
-        device, tokenizer : str
-            See :func:`~palm_cache.extraction.encoders.registry.load_encoder`.
-        trust_remote_code : bool
-            See :func:`~palm_cache.extraction.encoders.registry.load_same_encoder`.
+        loading : LoadingParams
+            See :func:`~palm_cache.extraction.encoders.registry.load_same_encoder`; joined ones are ``A+B``.
 
         Raises
         ------
@@ -113,11 +105,11 @@ class Classifier:
         else:
             recorded = recipes_of_joined(head, origin)
             wanted = [fingerprint(recipe) for recipe in recorded]
-        named = encoder.split("+") if encoder else [None] * len(specs)
+        named = loading.encoder.split("+") if loading.encoder else [None] * len(specs)
         if len(named) != len(specs):
             raise EncoderError(
-                f"`encoder` {encoder}: run {run_name(head.run)} reads the features of {len(specs)} encoders; "
-                f"name them all, as {head.run.encoder}"
+                f"`encoder` {loading.encoder}: run {run_name(head.run)} reads the features of {len(specs)} "
+                f"encoders; name them all, as {head.run.encoder}"
             )
         advice = "give the ones it was fitted on with `encoder` or `tokenizer`, or extract and fit again"
         ears = [
@@ -125,7 +117,7 @@ class Classifier:
                 spec,
                 recipe,
                 of_recipe,
-                LoadingParams(name, device, tokenizer, trust_remote_code),
+                replace(loading, encoder=name),
                 purpose=f"{source.name} was fitted on",
                 advice=advice,
             )
@@ -135,27 +127,15 @@ class Classifier:
         return cls(head, *pairs[0], others=pairs[1:])
 
     @classmethod
-    def zero_shot(
-        cls,
-        class_names: Sequence[str],
-        encoder: str,
-        *,
-        template: str = ZERO_SHOT_TEMPLATE,
-        device: str = "auto",
-        tokenizer: str = CLIP_TOKENIZER,
-    ) -> Self:
+    def zero_shot(cls, class_names: Sequence[str], loading: LoadingParams) -> Self:
         """Load an encoder that tells classes apart by their prompts alone; nothing is fitted.
 
         Parameters
         ----------
         class_names : sequence of str
             Two or more, each once.
-        encoder : str
-            Spec of an encoder that reads text.
-        template : str
-            Prompt, with ``{c}`` for the class.
-        device, tokenizer : str
-            See :func:`~palm_cache.extraction.encoders.registry.load_encoder`.
+        loading : LoadingParams
+            Of an encoder that reads text; ``mini`` by default.
 
         Raises
         ------
@@ -167,14 +147,15 @@ class Classifier:
         names = tuple(name.strip() for name in class_names)
         if len(names) < 2 or "" in names or len(set(names)) < len(names):
             raise ParameterError(f"classes: give two or more, each once, not {', '.join(names)!r}")
-        recipe = Recipe(tokenizer=tokenizer)
-        loaded = load_encoder(encoder, recipe, device=device)
-        embeddings = unit(loaded.embed_text([template.replace("{c}", name) for name in names]))
+        recipe = Recipe(tokenizer=loading.tokenizer)
+        loaded = load_encoder(loading.encoder or Params().encoder, recipe, device=loading.device)
+        prompts = [ZERO_SHOT_TEMPLATE.replace("{c}", name) for name in names]
+        embeddings = unit(loaded.embed_text(prompts))
         head = FittedHead(
-            run=Run("", encoder, ZeroShot.name, shots=0, fold=1, seed=0),
+            run=Run("", loaded.spec, ZeroShot.name, shots=0, fold=1, seed=0),
             state={"class_embeddings": embeddings},
             class_names=names,
-            template=template,
+            template=ZERO_SHOT_TEMPLATE,
             hyperparameters={},
             test_views="first",
             fingerprint=fingerprint(audio_recipe(loaded, recipe)),

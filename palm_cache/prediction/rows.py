@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,23 +30,20 @@ from palm_cache.types.runs import FittedHead
 
 @dataclass(frozen=True, slots=True)
 class ScoredRows:
-    """What a head says about every row of some stores, in their order."""
+    """What a head says about every row of some stores, or about recordings, in their order."""
 
     head: FittedHead
     paths: Sequence[str]
-    """Inside the dataset; of several datasets with its name before it."""
+    """Of rows inside the dataset; of several datasets with its name before it."""
     start: NDArray[np.float64]
     end: NDArray[np.float64]
     """(rows,) seconds; NaN is the end of the file."""
     probabilities: NDArray[np.float64]
-    """(rows, n_classes); NaN for rows without an embedding."""
-    errors: dict[int, str]
-    """Why a row has no embedding."""
-
-    @property
-    def over_time(self) -> bool:
-        """Whether rows are stretches of files."""
-        return bool((self.start > 0).any() or not np.isnan(self.end).all())
+    """(rows, n_classes); NaN for silence and for rows without an embedding."""
+    errors: Mapping[int, str]
+    """Why nothing can be said about a row."""
+    over_time: bool
+    """Whether rows are stretches of files."""
 
     def results(self) -> Iterator[Prediction | Stretch | Failure]:
         """Yield the rows as results of a prediction."""
@@ -132,15 +129,17 @@ def _described(head: FittedHead, store: FeatureStore, shares: NDArray[np.float64
     unknown = np.flatnonzero(np.isnan(shares).any(axis=1)).tolist()
     errors |= {row: "no embedding of it in the other encoder's store" for row in unknown if row not in errors}
     names, dataset = store.clip_names(), store.header.dataset
-    return ScoredRows(head, [f"{dataset}/{name}" for name in names], *store.stretches(), shares, errors)
+    start, end = store.stretches()
+    over_time = bool((start > 0).any() or not np.isnan(end).all())
+    return ScoredRows(
+        head, [f"{dataset}/{name}" for name in names], start, end, shares, errors, over_time=over_time
+    )
 
 
 def _together(scored: Sequence[ScoredRows]) -> ScoredRows:
     """Put the rows of several stores one behind the other; of one alone, paths do without the dataset."""
     if len(scored) == 1:
-        (alone,) = scored
-        paths = [path.partition("/")[2] for path in alone.paths]
-        return ScoredRows(alone.head, paths, alone.start, alone.end, alone.probabilities, alone.errors)
+        return replace(scored[0], paths=[path.partition("/")[2] for path in scored[0].paths])
     errors: dict[int, str] = {}
     before = 0
     for part in scored:
@@ -153,6 +152,7 @@ def _together(scored: Sequence[ScoredRows]) -> ScoredRows:
         np.concatenate([part.end for part in scored]),
         np.concatenate([part.probabilities for part in scored]),
         errors,
+        over_time=any(part.over_time for part in scored),
     )
 
 

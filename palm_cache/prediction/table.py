@@ -7,16 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from palm_cache.errors import ParameterError
-from palm_cache.params import CLIP_TOKENIZER, Params
+from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.params.use import LoadingParams, PredictParams
-from palm_cache.prediction.answers import Failure, Prediction, Stretch, answer, label_of
+from palm_cache.prediction.answers import Failure, Prediction, Stretch, label_of
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.inputs import find_recordings
@@ -122,45 +121,31 @@ def predict(
     ['path', 'label', 'probability', 'error']
     """
     params = PredictParams(threshold, timeline, window, hop, batch_size)
-    if store is not None:
-        if heads is None or audio != ():
-            raise ParameterError("store: goes with heads, and without audio and classes")
-        loading = LoadingParams(encoder, device, tokenizer, trust_remote_code)
-        return _of_rows(score_rows(find_heads(heads).file, as_places(store), run, loading), threshold)
-    paths = [audio] if isinstance(audio, str | PathLike) else audio
-    recordings = find_recordings([os.fspath(path) for path in paths], _no_list)
-    classifier = load_classifier(
-        heads,
-        run,
-        classes=classes,
-        encoder=encoder,
-        device=device,
-        tokenizer=tokenizer,
-        trust_remote_code=trust_remote_code,
-    )
-    results = classify(classifier, recordings, params, progress=progress)
-    return _collect(results, classifier, threshold, over_time=timeline)
-
-
-def _of_rows(rows: ScoredRows, threshold: float) -> PredictResult:
+    loading = LoadingParams(encoder, device, tokenizer, trust_remote_code)
+    if store is None:
+        paths = [audio] if isinstance(audio, str | PathLike) else audio
+        recordings = find_recordings([os.fspath(path) for path in paths], _no_list)
+        classifier = load_classifier(heads, run, classes, loading)
+        scored = _scored(classify(classifier, recordings, params, progress=progress), classifier, timeline)
+    elif heads is None or classes is not None or audio != ():
+        raise ParameterError("store: goes with heads, and without audio and classes")
+    else:
+        scored = score_rows(find_heads(heads).file, as_places(store), run, loading)
+    head = scored.head
     return PredictResult(
-        table=rows.table(threshold),
-        probabilities=rows.probabilities,
-        class_names=rows.head.class_names,
-        run=run_name(rows.head.run),
-        calibrated=rows.head.calibration is not None,
+        table=scored.table(threshold),
+        probabilities=scored.probabilities,
+        class_names=head.class_names,
+        run=run_name(head.run),
+        calibrated=head.calibration is not None,
     )
 
 
 def load_classifier(
     heads: AnyPath | HeadSource | None,
-    run: str | None = None,
-    *,
-    classes: Sequence[str] | None = None,
-    encoder: str | None = None,
-    device: str = "auto",
-    tokenizer: str = CLIP_TOKENIZER,
-    trust_remote_code: bool = False,
+    run: str | None,
+    classes: Sequence[str] | None,
+    loading: LoadingParams,
 ) -> Classifier:
     """Load a fitted head with its encoder, or an encoder that tells classes apart by their names.
 
@@ -171,20 +156,11 @@ def load_classifier(
     PalmCacheError
         If either cannot be loaded.
     """
-    if (heads is None) == (classes is None):
-        raise ParameterError("heads and classes: give one of them")
-    if heads is None:
-        classes = cast("Sequence[str]", classes)
-        spec = encoder or Params().encoder
-        return Classifier.zero_shot(classes, spec, device=device, tokenizer=tokenizer)
-    return Classifier.load(
-        heads,
-        run,
-        encoder=encoder,
-        device=device,
-        tokenizer=tokenizer,
-        trust_remote_code=trust_remote_code,
-    )
+    if heads is not None and classes is None:
+        return Classifier.load(heads, run, loading)
+    if heads is None and classes is not None:
+        return Classifier.zero_shot(classes, loading)
+    raise ParameterError("heads and classes: give one of them")
 
 
 def classify(
@@ -222,40 +198,22 @@ def _no_list() -> bytes:
     return b""
 
 
-def _collect(
-    results: Iterable[Prediction | Stretch | Failure],
-    classifier: Classifier,
-    threshold: float,
-    *,
-    over_time: bool,
-) -> PredictResult:
-    rows, probabilities = [], []
+def _scored(
+    results: Iterable[Prediction | Stretch | Failure], classifier: Classifier, over_time: bool
+) -> ScoredRows:
+    """Put what comes one by one into arrays, as of rows."""
+    told = list(results)
     unknown = np.full(len(classifier.class_names), np.nan)
-    for result in results:
-        rows.append(_row(result, classifier, threshold))
-        heard = None if isinstance(result, Failure) else result.probabilities
-        probabilities.append(unknown if heard is None else heard.numpy())
-    head, times = classifier.head, ("start", "end") if over_time else ()
-    return PredictResult(
-        table=pd.DataFrame(rows, columns=["path", *times, "label", "probability", "error"]),
-        probabilities=np.stack(probabilities) if probabilities else np.empty((0, len(unknown))),
-        class_names=classifier.class_names,
-        run=run_name(head.run),
-        calibrated=head.calibration is not None,
+    heard = [None if isinstance(one, Failure) else one.probabilities for one in told]
+    shares = [unknown if one is None else one.numpy() for one in heard]
+    spans = [(one.start, one.end) if isinstance(one, Stretch) else (np.nan, np.nan) for one in told]
+    start, end = np.array(spans, np.float64).reshape(-1, 2).T
+    return ScoredRows(
+        classifier.head,
+        [one.path for one in told],
+        start,
+        end,
+        np.array(shares).reshape(-1, len(unknown)),
+        {row: one.reason for row, one in enumerate(told) if isinstance(one, Failure)},
+        over_time=over_time,
     )
-
-
-def _row(
-    result: Prediction | Stretch | Failure, classifier: Classifier, threshold: float
-) -> dict[str, object]:
-    row: dict[str, object] = {"path": result.path, "label": None, "probability": np.nan, "error": ""}
-    if isinstance(result, Failure):
-        return {**row, "error": result.reason}
-    if isinstance(result, Stretch):
-        row |= {"start": result.start, "end": result.end}
-    if result.probabilities is None:
-        return row
-    named = answer(result.probabilities, classifier.class_names, threshold=threshold)
-    if named.label is None:
-        return row
-    return {**row, "label": named.label, "probability": named.probability}

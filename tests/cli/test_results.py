@@ -21,9 +21,9 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def show(top: int) -> None:
     shape = ResultFormat(CLASSES, top, 0.0, over_time=True)
-    with result_writer(shape, PATHS, None, None) as writer:
+    with result_writer(shape, PATHS, None, None) as write:
         for path in PATHS:
-            writer.write(shape.row(Stretch(path, 0.0, 1.0, torch.tensor([0.1, 0.6, 0.3]))))
+            write(Stretch(path, 0.0, 1.0, torch.tensor([0.1, 0.6, 0.3])))
 
 
 def test_a_narrow_terminal_shows_every_class_that_is_asked_for_with_its_probability(
@@ -61,6 +61,6 @@ def test_what_is_no_terminal_gets_a_line_for_every_class(capsys: pytest.CaptureF
 
 def test_a_table_without_rows_has_no_heading(capsys: pytest.CaptureFixture[str]) -> None:
     shape = ResultFormat(CLASSES, 1, 0.0, over_time=False)
-    with result_writer(shape, PATHS, None, None) as writer:
-        writer.write(shape.row(Failure(PATHS[0], "no such file")))
+    with result_writer(shape, PATHS, None, None) as write:
+        write(Failure(PATHS[0], "no such file"))
     assert capsys.readouterr().out == ""

@@ -38,15 +38,15 @@ def test_an_encoder_with_other_weights_is_refused_and_one_that_moved_is_found(tm
     moved = shutil.move(first, tmp_path / "elsewhere")
     with pytest.raises(EncoderError):
         Classifier.load(heads)
-    (after,) = predict_files(Classifier.load(heads, encoder=f"clap:{moved}"), [clip])
+    (after,) = predict_files(Classifier.load(heads, loading=LoadingParams(f"clap:{moved}")), [clip])
     assert torch.equal(before.logits, after.logits)
     other = save_tiny_clap(tmp_path / "other", seed=1)
     with pytest.raises(StaleStoreError) as caught:
-        Classifier.load(heads, encoder=f"clap:{other}")
+        Classifier.load(heads, loading=LoadingParams(f"clap:{other}"))
     assert f"encoder clap:{other}: other weights than those that {heads} was fitted on" in str(caught.value)
     assert "with encoder or tokenizer, or extract and fit again" in str(caught.value)
     with pytest.raises(StaleStoreError, match="encoder mini: other encoder, weights"):
-        Classifier.load(heads, encoder="mini")
+        Classifier.load(heads, loading=LoadingParams("mini"))
 
 
 def test_the_encoder_runs_in_the_precision_of_the_features() -> None:
