@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from palm_cache.errors import AudioError
-from palm_cache.explore.rendering import render
 from palm_cache.extraction.snippets import playable, read_snippet, spectrogram
+from palm_cache.pages.rendering import render
 from palm_cache.retrieval.find import SearchResult
 from palm_cache.store.atomic import replacing
 from palm_cache.store.outputs import FOUND_PAGE
@@ -28,8 +28,10 @@ def write_found(result: SearchResult, out: Path, progress: Progress = no_progres
         rows.append({**row, **_heard(row, file)})
         progress("drawing", len(rows), len(result.files))
     page = render(
+        Path(__file__).with_name("template"),
         "found.html.j2",
-        styles=("page.css", "found.css"),
+        styles=("found.css",),
+        command="search",
         query=result.query,
         measure=result.measure,
         rows=rows,

@@ -14,10 +14,10 @@ import numpy as np
 from palm_cache.errors import DataError, counted
 from palm_cache.explore.groups import Grouping, group, with_unlabelled
 from palm_cache.explore.projection import check_count, project
-from palm_cache.explore.rendering import render
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
 from palm_cache.extraction.datasets.texts import as_written
 from palm_cache.extraction.whereabouts import locate
+from palm_cache.pages.rendering import render
 from palm_cache.params.use import MapMethod
 from palm_cache.store.atomic import check_target, replacing
 from palm_cache.store.features import FeatureStore
@@ -124,9 +124,12 @@ def _render(
     labels, predicted = features.labels.numpy(), verdicts.said
     place_of = np.cumsum(features.usable.numpy()) - 1  # of a row among the clips on the map
     return render(
-        "page.html.j2",
-        styles=("page.css",),
+        Path(__file__).with_name("template"),
+        "map.html.j2",
+        styles=("map.css",),
         scripts=("map.js", "page.js"),
+        command="explore",
+        media="'self' file:",
         features=features,
         verdicts=verdicts,
         confusions=confusions(verdicts, features),

@@ -17,7 +17,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -29,6 +28,7 @@ from palm_cache.errors import AudioError, DataError, PalmCacheError, ParameterEr
 from palm_cache.extraction.snippets import LONGEST, playable, read_snippet, spectrogram
 from palm_cache.label.rounds import PROPOSALS
 from palm_cache.label.session import Session, Shown
+from palm_cache.pages.rendering import render, stylesheet
 from palm_cache.store.atomic import parse_json
 
 TEMPLATE = Path(__file__).with_name("template")
@@ -182,14 +182,10 @@ class Pages:
     def page(self, _: Request) -> Response:
         """Return the page."""
         session = self._session
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATE),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        page = environment.get_template("page.html.j2").render(
+        page = render(
+            TEMPLATE,
+            "page.html.j2",
+            command="label",
             header=session.header,
             n_rows=len(session.stretches),
             file=session.file.name,
@@ -199,7 +195,7 @@ class Pages:
 
     def style(self, _: Request) -> Response:
         """Return the page's style sheet."""
-        return FileResponse(TEMPLATE / "page.css")
+        return Response(stylesheet(TEMPLATE, "page.css"), media_type="text/css")
 
     def script(self, _: Request) -> Response:
         """Return the page's program."""

@@ -283,7 +283,7 @@ def _figure(
     families, lacking = fonts_with(frozenset(letter for letter in svg if not letter.isascii()))
     if families:
         svg = _drawn(draw, inches, height, families)
-    return Figure(name, caption, svg, lacking)
+    return Figure(name, caption, svg, inches, lacking)
 
 
 def _drawn(draw: Callable[[Axes], None], inches: float, height: float, families: Sequence[str]) -> str:

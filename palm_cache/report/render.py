@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from pathlib import Path
 
 from palm_cache.errors import visible
+from palm_cache.pages.rendering import render
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.store.outputs import REPORT_MARK
-
-TITLE = "palm-cache report"
 
 
 def as_markdown(verdict: str, sections: Sequence[Section]) -> str:
@@ -33,26 +29,20 @@ def as_markdown(verdict: str, sections: Sequence[Section]) -> str:
 
 def as_page(verdict: str, sections: Sequence[Section]) -> str:
     """Lay verdict and sections out as one HTML page; what comes from data is escaped by the template."""
-    environment = Environment(
-        loader=PackageLoader("palm_cache.report", "."), autoescape=True, undefined=StrictUndefined
+    return render(
+        Path(__file__).with_name("template"),
+        "report.html.j2",
+        styles=("report.css",),
+        command="report",
+        verdict=verdict,
+        sections=sections,
     )
-    environment.tests |= {
-        "table": lambda block: isinstance(block, Table),
-        "figure": lambda block: isinstance(block, Figure),
-    }
-    environment.filters["data_uri"] = _data_uri
-    return environment.get_template("page.html.jinja").render(title=TITLE, verdict=verdict, sections=sections)
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table in Markdown; what is special to Markdown or HTML in a cell is escaped."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
-
-
-def _data_uri(svg: str) -> Markup:
-    """Return a graphic as the address of an image: inside one, its names cannot clash with another's."""
-    return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg.encode()).decode()
 
 
 def _escape(text: str) -> str:

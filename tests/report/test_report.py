@@ -8,85 +8,18 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from chromium import Browser
+from scored import predictions, scores_table
 
-from palm_cache.adaptation.heads import CLASSES
 from palm_cache.errors import DataError, StoreError, UnknownNameError
-from palm_cache.report import published
-from palm_cache.report.comparison import compare_with_paper
-from palm_cache.report.figures import (
-    MOST_STYLED,
-    STYLED,
-    accuracy_by_head,
-    accuracy_by_shots,
-    losses_by_epoch,
-    styles,
-)
 from palm_cache.report.means import below_zero_shot, format_rows, summarise
-from palm_cache.report.render import as_markdown, markdown_table
+from palm_cache.report.render import markdown_table
 from palm_cache.report.write import write_report
-from palm_cache.store.scores import COLUMNS, RunPrediction, write_predictions, write_scores
+from palm_cache.store.scores import COLUMNS, write_predictions, write_scores
 from palm_cache.types.runs import ALL_SHOTS
-
-
-def scores_table(dataset: str = "demo") -> pd.DataFrame:
-    rows = []
-    for head, shots, seeds in (("zero-shot", 0, (0,)), ("palm", 4, (0, 1, 2)), ("palm", 16, (0, 1, 2))):
-        for fold in (1, 2):
-            for seed in seeds:
-                accuracy = 0.5 + 0.01 * shots + 0.1 * fold + 0.03 * seed
-                rows.append(
-                    {
-                        **dict.fromkeys(COLUMNS, 0),
-                        "dataset": dataset,
-                        "encoder": "mini",
-                        "head": head,
-                        "shots": shots,
-                        "fold": fold,
-                        "seed": seed,
-                        "n_test": 80,
-                        "accuracy": accuracy,
-                        "macro_f1": accuracy - 0.05,
-                        "hyperparameters": "{}",
-                        "fingerprint": "f" * 64,
-                    }
-                )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def test_a_head_has_one_colour_and_one_marker_in_all_figures() -> None:
-    assert set(STYLED) == set(CLASSES)
-    assert len(STYLED) == len(set(STYLED)) < MOST_STYLED
-    together = styles({head: head for head in STYLED})
-    assert len({(style["color"], style["marker"]) for style in together.values()}) == len(STYLED)
-    assert len({style["color"] for style in styles({head: head for head in STYLED[:8]}).values()}) == 8
-    for head in (*STYLED, "my-own"):
-        with_others = styles({name: name for name in ("another", "knn", head)})[head]
-        assert styles({head: head}) == {head: with_others}
-        if head in STYLED:
-            assert with_others == together[head]
-
-
-def test_lines_of_one_head_share_its_colour_and_nothing_else() -> None:
-    names = {"palm": "palm", "palm@lr=0.005": "palm@lr=0.005", "palm, mini": "palm", "palm, clap-x": "palm"}
-    drawn = list(styles(names).values())
-    assert {style["color"] for style in drawn} == {styles({"palm": "palm"})["palm"]["color"]}
-    assert len({style["marker"] for style in drawn}) == len({str(style["linestyle"]) for style in drawn}) == 4
-
-
-def test_a_head_alone_in_a_figure_has_the_colour_that_it_has_beside_others() -> None:
-    alone = summarise(scores_table().query("shots > 0").assign(head="proker"))
-    colour = styles({"proker": "proker"})["proker"]["color"].lower()
-    for figure in (
-        accuracy_by_head(alone),
-        accuracy_by_shots(alone),
-        losses_by_epoch({"demo, mini, proker": np.ones(3, np.float32)}),
-    ):
-        assert colour in figure.svg
 
 
 def test_folds_are_averaged_before_seeds() -> None:
@@ -146,20 +79,6 @@ def test_names_that_are_markup_stay_text(tmp_path: Path) -> None:
     assert markdown_table(["a"], [["x|y"]]).endswith("| x\\|y |")
 
 
-def predictions(dataset: str = "demo", class_names: tuple[str, ...] = ("dog", "cat")) -> list[RunPrediction]:
-    """Make predictions for every run of :func:`scores_table`; PALM is mostly right, zero-shot a coin."""
-    made = []
-    for run in scores_table(dataset).itertuples():
-        generator = torch.Generator().manual_seed(1000 * run.fold + run.seed)
-        labels = torch.arange(80) % len(class_names)
-        logits = torch.randn(80, len(class_names), generator=generator)
-        if run.head == "palm":
-            logits += torch.nn.functional.one_hot(labels, len(class_names)) * run.shots / 4
-        name = f"{run.head}-{run.shots}shots-fold{run.fold}-seed{run.seed}"
-        made.append(RunPrediction(dataset, run.encoder, name, torch.arange(80), labels, logits, class_names))
-    return made
-
-
 def test_predictions_add_intervals_comparisons_recall_and_confusion(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.csv", scores_table())
     alone = write_report(tmp_path)[0].read_text(encoding="utf-8")
@@ -174,104 +93,6 @@ def test_predictions_add_intervals_comparisons_recall_and_confusion(tmp_path: Pa
     assert "recall per class" in text
     assert (page.parent / "confusion_1.svg").is_file()
     assert "predictions.h5 (make" not in text
-
-
-def published_as_scores() -> pd.DataFrame:
-    """The paper's own logged results as if they were ours."""
-    results = published.results()
-    counts = published.datasets().set_index(["dataset", "fold"])
-    of_run = counts.loc[list(zip(results["dataset"], results["fold"], strict=True))].reset_index(drop=True)
-    return results.assign(
-        **of_run[["n_train", "n_test"]],
-        encoder="pengi-base",
-        shots=np.where(results["head"] == "zero-shot", 0, 16),
-        n_params=np.where(results["head"] == "palm", of_run["n_classes"] * 1025, 0),
-        fit_seconds=0,
-        template="",
-        hyperparameters="{}",
-        fingerprint="f" * 64,
-    )
-
-
-def beside(scores: pd.DataFrame) -> str:
-    """Return what a report says of scores beside the paper's, all datasets being the published ones."""
-    section = compare_with_paper(scores, "pengi-base")
-    assert section
-    return as_markdown("", [section])
-
-
-def test_the_published_results_give_the_papers_averages() -> None:
-    text = beside(published_as_scores())
-    averages = (("zero-shot", "39.69"), ("coop", "71.14"), ("cocoop", "73.47"), ("palm", "76.58"))
-    for head, average in averages:
-        assert f"| average of 11 | {head} | {average} | {average} | +0.00 |  |" in text
-    for seed, average in enumerate(("77.59", "76.21", "75.95")):
-        assert f"| palm | {seed} | 11 | {average} | {average} | +0.00 |" in text
-    assert "| palm | 12,393 | 12,393 |" in text
-    assert "| UrbanSound8K | 10 | 10 / 10 | 160 / 160 | 8,732 / 8,732 |" in text
-    assert "Not among these scores" not in text
-
-
-def test_only_datasets_that_both_have_are_averaged() -> None:
-    scores = published_as_scores()
-    some = scores[scores["dataset"].isin(["ESC50", "SESA"])]
-    text = beside(pd.concat([some, scores_table()]))
-    mean = f"{(95.93333 + 89.52333) / 2:.2f}"
-    assert f"| average of 2 | palm | {mean} | {mean} | +0.00 |  |" in text
-    assert "Not among these scores: Beijing-Opera, CREMA-D" in text
-
-
-def test_only_published_folds_and_seeds_are_compared_and_what_is_missing_is_said() -> None:
-    ours = published_as_scores()
-    palm = ours[(ours["head"] == "palm") & ours["dataset"].isin(["ESC50", "SESA", "RAVDESS", "VocalSound"])]
-    further = palm.assign(seed=palm["seed"] + 3, accuracy=0.0)  # seeds that the paper has not
-    lost = ((palm["dataset"] == "SESA") & (palm["seed"] > 0)) | (
-        (palm["dataset"] == "ESC50") & (palm["fold"] == 2)
-    )
-    lost |= (palm["dataset"] == "ESC50") & (palm["fold"] == 4) & (palm["seed"] == 1)
-    fewer = palm["n_test"].where(palm["dataset"] != "RAVDESS", 490)
-    text = beside(pd.concat([palm.assign(n_test=fewer)[~lost], further]))
-    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if " | palm | " in line}
-    assert "| +0.00 |  |" in rows["VocalSound"]
-    assert rows["SESA"].endswith("| - | seeds 1, 2 |")
-    assert rows["ESC50"].endswith("| - | fold 2 |")
-    assert rows["RAVDESS"].endswith("| - | other test clips |")
-    assert rows["average of 1"].endswith("| +0.00 |  |")
-    assert rows["average of 4"].endswith("| - | see its datasets |")
-
-
-def test_runs_that_were_trained_otherwise_are_not_held_against_the_paper() -> None:
-    ours = published_as_scores()
-    settings = {
-        "palm": json.dumps({"epochs": 50, "lr": 0.01}),
-        "coop": json.dumps({"epochs": 50, "lr": 0.05}),
-    }
-    ours = ours.assign(hyperparameters=ours["head"].map(settings).fillna("{}"))
-    text = beside(ours[ours["dataset"] == "SESA"])
-    assert "| SESA | palm | 89.52 | 89.52 | - | the paper's training: lr 0.01 instead of 0.05 |" in text
-    assert re.search(r"\| SESA \| coop \| .* \| \+0.00 \|  \|", text)
-
-
-def test_what_later_papers_report_is_marked_by_its_source() -> None:
-    ours = published_as_scores()
-    text = beside(ours.assign(head=ours["head"].replace("coop", "proker")))
-    (muka,) = (line for line in text.splitlines() if line.startswith("| SESA | MUKA |"))
-    assert "| 90.16 | - |" in muka
-    assert muka.endswith("arXiv:2602.14127 (as reported by a digest, unverified) |")
-    assert "| average of 11 | ProKeR | PENGI | 79.48 | 71.14 |" in text
-    claims = published.claims()
-    of_muka = claims[(claims["method"] == "MUKA") & (claims["dataset"] != "")]
-    assert sorted(of_muka["dataset"]) == sorted(published.names())
-    assert of_muka["accuracy"].mean() == pytest.approx(80.90)
-
-
-def test_published_numbers_are_the_shared_ones(golden: Path) -> None:
-    paper = golden.parent / "paper"
-    theirs = pd.read_csv(paper / "results.csv")
-    assert theirs["accuracy"].tolist() == published.results()["accuracy"].tolist()
-    assert theirs["dataset"].tolist() == published.results()["dataset"].tolist()
-    assert pd.read_csv(paper / "datasets.csv")["test"].tolist() == published.datasets()["n_test"].tolist()
-    assert pd.read_csv(paper / "figures.csv")["accuracy"].tolist() == published.figures()["accuracy"].tolist()
 
 
 def test_settings_that_are_not_the_papers_are_named(tmp_path: Path) -> None:
@@ -305,7 +126,24 @@ CUT_OFF = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1280])
+def test_a_wide_window_is_filled_and_notes_stand_beside_what_they_are_of(
+    tmp_path: Path, browser: Browser
+) -> None:
+    opened = browser.open(study_page(tmp_path).as_uri(), 1440, 900)
+    notes, table = opened.run("""
+        return ["section p", "section table"].map((which) => {
+            const { left, top, right } = document.querySelector(which).getBoundingClientRect();
+            return { left, top, right };
+        });
+    """)
+    assert notes["left"] < 60
+    assert notes["right"] < table["left"]
+    assert table["right"] > 1380
+    assert abs(notes["top"] - table["top"]) < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280, 1440])
 def test_nothing_is_cut_off(tmp_path: Path, browser: Browser, width: int) -> None:
     opened = browser.open(study_page(tmp_path).as_uri(), width, 900)
     assert opened.run("return document.documentElement.scrollWidth") <= width
@@ -337,12 +175,6 @@ def test_palm_below_zero_shot_is_explained(tmp_path: Path) -> None:
     (note,) = below_zero_shot(summarise(pd.concat([scores, weak.assign(shots=ALL_SHOTS)])))
     assert "at all shots" in note
     assert "more shots" not in note
-
-
-def test_the_axis_of_losses_bears_plain_numbers() -> None:
-    svg = losses_by_epoch({"palm": np.array([3.0, 0.2, 0.01], np.float32)}).svg
-    assert "0.1" in svg
-    assert "mathdefault" not in svg
 
 
 def svg_words(figure: Path) -> list[str]:
