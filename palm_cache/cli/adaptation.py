@@ -13,7 +13,6 @@ from palm_cache.cli.completion import complete_dataset, complete_heads
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import (
     DatasetsOption,
-    EncodersOption,
     HeadsArgument,
     HeadsOption,
     OutOption,
@@ -21,6 +20,7 @@ from palm_cache.cli.options import (
     RunOption,
     StoreArgument,
     StoreOption,
+    encoders_option,
     override,
     takes,
 )
@@ -63,6 +63,8 @@ def heads(
     """List the heads, or one: what each learns, and from which paper.
 
     With --dataset also how many parameters each has.
+
+    Example: palm-cache heads palm
     """
     from palm_cache.adaptation.heads import HEADS, find_head
 
@@ -100,7 +102,7 @@ def fit(
     settings: Params,
     loading: LoadingParams,
     dataset: DatasetsOption = None,
-    encoder: EncodersOption = None,
+    encoder: Annotated[list[str] | None, encoders_option("mini with --dataset, else all")] = None,
     store: StoreOption = None,
     out: OutOption = RUNS,
     evaluate: Annotated[bool, typer.Option(help="Score the heads on their test clips and print it.")] = True,
@@ -162,7 +164,7 @@ def evaluate(
     out: OutOption = RUNS,
     heads: HeadsOption = None,
     dataset: DatasetsOption = None,
-    encoder: EncodersOption = None,
+    encoder: Annotated[list[str] | None, encoders_option("all")] = None,
     store: StoreOption = None,
     params: ParamsOption = None,
     as_json: Json = False,
@@ -170,6 +172,8 @@ def evaluate(
     """Score fitted heads on the test clips of their folds.
 
     Without --dataset it takes every heads file below --heads.
+
+    Example: palm-cache evaluate --dataset demo
     """
     require_results(heads or out, "heads" if heads else "out")
     load(API)

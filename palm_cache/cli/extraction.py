@@ -40,6 +40,8 @@ def encoders(
     """List the encoders, or show one's card.
 
     Those that installed packages bring are among them.
+
+    Example: palm-cache encoders clap
     """
     from palm_cache.extraction.encoders.registry import card_named, cards
 
@@ -72,6 +74,8 @@ def synthesise(
     """Make the demo dataset: synthetic city sounds.
 
     The folder has UrbanSound8K's own layout.
+
+    Example: palm-cache synthesise
     """
     from palm_cache.extraction.datasets.demo import synthesise as make
 

@@ -46,8 +46,9 @@ def paragraphs(text: str) -> tuple[list[str], list[str]]:
     prose: list[str] = []
     examples: list[str] = []
     for paragraph in inspect.cleandoc(text).split("\n\n"):
-        line = re.sub(r"^Examples?: ", "", " ".join(paragraph.split()))
-        (examples if line.startswith("palm-cache ") else prose).append(line)
+        line = " ".join(paragraph.split())
+        example = re.sub(r"^Examples?: ", "", line)
+        (examples if examples or example != line else prose).append(example)
     return prose, examples
 
 

@@ -79,17 +79,20 @@ RootOption = Annotated[
         show_default="data/raw/<Name>, or the table's folder",
     ),
 ]
-EncodersOption = Annotated[
-    list[str] | None,
-    typer.Option(
+
+
+def encoders_option(default: str) -> Any:
+    """Return the option of encoders whose features are taken, joined if there are several."""
+    return typer.Option(
         "--encoder",
         help="The encoder of extract; give it twice to join the features of two, e.g. for muka.",
         metavar="SPEC",
-        show_default=Params().encoder,
+        show_default=default,
         autocompletion=complete_encoder,
         callback=check_encoders,
-    ),
-]
+    )
+
+
 ParamsOption = Annotated[
     Path | None,
     typer.Option("--params", help="Take options from this YAML file; the command line wins.", metavar="FILE"),

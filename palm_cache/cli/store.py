@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 
 def store_info(store: StoreArgument, as_json: Json = False) -> None:
-    """Show what a feature store holds and how it was made."""
+    """Show what a feature store holds and how it was made.
+
+    Example: palm-cache store info data/features/demo/mini.zarr
+    """
     from palm_cache.store.features import FeatureStore
     from palm_cache.store.places import place
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from itertools import pairwise
@@ -75,6 +76,16 @@ def test_a_command_is_told_from_others_in_one_line(monkeypatch: pytest.MonkeyPat
 def test_examples_stand_on_a_line_each_and_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = help_of("predict", 60, monkeypatch)
     assert "  palm-cache predict runs/demo/mini/heads.h5 recordings/ --top 3 --threshold 0.5" in lines
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands(), ids=lambda value: str(value)[:20])
+def test_every_command_has_an_example_and_its_options_exist(name: str, command: Any) -> None:
+    _, examples = paragraphs(command.help)
+    assert examples
+    known = {spelling for option in command.params for spelling in (*option.opts, *option.secondary_opts)}
+    for example in examples:
+        assert example.startswith(f"palm-cache {name}")
+        assert {word for word in shlex.split(example) if word.startswith("--")} <= known
 
 
 def test_help_loads_nothing_heavy() -> None:
