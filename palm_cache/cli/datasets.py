@@ -162,6 +162,7 @@ def _show_card(name: str, root: str | None, as_json: bool) -> None:
                 "published_test_clips": card.published_test_clips or card.test_clips,
                 "few_shot_clips": card.few_shot_clips,
                 "split": card.split,
+                "note": card.note,
                 "tree": card.tree,
                 "how_to_get": card.how_to_get,
                 "hub": card.hub,
@@ -182,6 +183,7 @@ def _show_card(name: str, root: str | None, as_json: bool) -> None:
         f"  clips: {clips}; per fold {card.few_shot_clips:,} for training at 16 shots, "
         f"for test {', '.join(f'{count:,}' for count in card.test_clips)}",
         f"  split: {card.split}",
+        *([f"  note: {card.note}"] if card.note else []),
         "  published layout (the PALM layout is read too):",
         indent(card.tree, "    ").rstrip(),
     ]

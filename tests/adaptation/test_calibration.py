@@ -31,7 +31,8 @@ from palm_cache.adaptation.heads.base import Shots, no_tick, unit
 from palm_cache.adaptation.heads.palm import Palm
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError
-from palm_cache.extraction.datasets.demo import CARD, synthesise
+from palm_cache.extraction.datasets.demo import synthesise
+from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
@@ -48,7 +49,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Features:
     """Real embeddings of a small demo: three training clips a class in each of two folds."""
     root = tmp_path_factory.mktemp("demo")
     synthesise(root / "raw", clips_per_class=6, folds=2)
-    extract(CARD.read(root / "raw", "demo"), "mini", root / "mini.zarr")
+    extract(read_dataset("demo", root / "raw"), "mini", root / "mini.zarr")
     return FeatureStore(root / "mini.zarr").read()
 
 

@@ -21,7 +21,8 @@ from tiny_clap import save_tiny_clap
 from typer.testing import CliRunner
 
 from palm_cache.cli import app
-from palm_cache.extraction.datasets.demo import CARD, synthesise
+from palm_cache.extraction.datasets.demo import synthesise
+from palm_cache.extraction.datasets.registry import require_card
 from pipelines.benchmarks.random_pengi import save_small_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory, pengi_checkpoint: Path) 
     write_example(folder)
     write_recordings(folder / "recordings")
     (folder / "prompts.txt").write_text("{c} in the street\n{c}, far away\n")
-    described = [f"{name},the sound of a {name}" for name in CARD.class_names]
+    described = [f"{name},the sound of a {name}" for name in require_card("demo").class_names]
     (folder / "descriptions.csv").write_text("\n".join(["classname,text", *described]) + "\n")
     write_tone(folder / "night.flac", 440, seconds=20)
     with contextlib.chdir(folder):  # what the quickstart leaves behind

@@ -11,9 +11,10 @@ import torch
 from command_line import succeed
 from samples import make_features, write_sample
 
-from palm_cache.extraction.datasets.beijing_opera import CARD
+from palm_cache.extraction.datasets.registry import require_card
 from palm_cache.types import Features, Fold
 
+CARD = require_card("Beijing-Opera")
 HOME = f"data/raw/{CARD.name}"
 
 

@@ -11,7 +11,8 @@ from sklearn.metrics import recall_score
 
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
-from palm_cache.extraction.datasets.demo import CARD, synthesise
+from palm_cache.extraction.datasets.demo import synthesise
+from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams
 from palm_cache.report.statistics import (
@@ -68,7 +69,7 @@ def test_intervals_hold_the_truth_and_a_head_differs_from_itself_as_rarely_as_pr
 def palm_on_demo(root: Path, n_seeds: int) -> dict[tuple[int, int | None], Answers]:
     """What PALM says of real embeddings after one shot, under many seeds."""
     synthesise(root / "raw", clips_per_class=10, folds=2)
-    extract(CARD.read(root / "raw", "demo"), "mini", root / "mini.zarr")
+    extract(read_dataset("demo", root / "raw"), "mini", root / "mini.zarr")
     features = FeatureStore(root / "mini.zarr").read()
     heads, _ = fit_runs(features, FitParams(heads=("palm",), shots=(1,), seeds=tuple(range(n_seeds))))
     told = {(head.run.fold, head.run.seed): evaluate_head(features, head)[1] for head in heads}

@@ -1,18 +1,15 @@
-"""The data card: what a dataset is, where it comes from, what it should hold, how its folder is read."""
+"""The data cards: what a dataset is, where it comes from, what it should hold, how its folder is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from palm_cache.types import ClipTable
+from typing import Any
 
 SHOTS = 16
 """Training clips per class in the paper's experiments."""
-
-Adapter = Callable[[Path, str], ClipTable]
-"""(a dataset's folder, its name) -> its table of clips"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +18,6 @@ class DatasetCard:
 
     name: str
     """As the paper names it; also its folder below ``data/raw`` and ``data/features``."""
-    aliases: tuple[str, ...]
-    """Other spellings, lower case; the name itself is matched whatever its case."""
     description: str
     source: str
     """URL, or the command that makes it."""
@@ -39,11 +34,23 @@ class DatasetCard:
     """As the paper feeds them to the text encoder, sorted by code point."""
     test_clips: tuple[int, ...]
     """Clips that each fold is tested on, in the tables that the paper was made with."""
-    n_clips: int | None
+    aliases: tuple[str, ...] = ()
+    """Other spellings, lower case; the name itself is matched whatever its case."""
+    n_clips: int | None = None
     """In all folds of those tables together; ``None`` where that is not known."""
-    read: Adapter
     published_test_clips: tuple[int, ...] = ()
     """Clips that each published fold is tested on, where these are others than the paper's."""
+    note: str = ""
+    """One sentence: how what is published differs from what the paper was made with."""
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    """How it is read as published: which of ``published.LAYOUTS`` (``kind``), and what that is told; nothing
+    where only the PALM tables hold the paper's split."""
+    class_in_name: str = ""
+    """Pattern whose group is, in the stem of a file's name, the class or its code."""
+    codes: Mapping[str, str] = field(default_factory=dict)
+    """Classes by their codes."""
+    subset: bool = False
+    """Whether the tables or lists that it is read from may hold classes that the paper leaves out."""
     bibtex: str = ""
     """The dataset's own paper."""
     hub: str | None = None
@@ -65,3 +72,17 @@ class DatasetCard:
     def few_shot_clips(self) -> int:
         """Training clips of one 16-shot draw: every class has enough of them in every fold."""
         return SHOTS * self.n_classes
+
+
+def _read_cards() -> tuple[DatasetCard, ...]:
+    sections = tomllib.loads(Path(__file__).with_name("cards.toml").read_text(encoding="utf-8"))
+
+    def card(name: str, section: dict[str, Any]) -> DatasetCard:
+        told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
+        return DatasetCard(name, **told)
+
+    return tuple(card(name, section) for name, section in sections.items())
+
+
+CARDS = _read_cards()
+"""Every dataset that is known by name: the demo, and the eleven of the paper."""

@@ -1,6 +1,6 @@
 """The demo dataset: a synthetic stand-in in UrbanSound8K's own layout, made on the spot.
 
-It lets the whole pipeline run without any download, through the very adapter that reads the real
+It lets the whole pipeline run without any download, through the very reader of the real
 dataset. Ten classes, five folds, clips of 2 to 4 s of varied level, in noise of 0 to 15 dB and with
 reverberation, some of them stereo, at two sample rates: no harder than real recordings, but not trivial.
 """
@@ -17,7 +17,6 @@ import soundfile
 from numpy.random import Generator
 
 from palm_cache.errors import ParameterError
-from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.demo_sounds import (
     RATE,
     SOUNDS,
@@ -26,10 +25,10 @@ from palm_cache.extraction.datasets.demo_sounds import (
     reverberate,
     street_noise,
 )
-from palm_cache.extraction.datasets.urbansound8k import METADATA, read_published
 from palm_cache.store.atomic import check_vacant, write_errors
 from palm_cache.store.places.local import LocalFolder
 
+METADATA = Path("metadata", "UrbanSound8K.csv")
 N_FOLDS = 5
 SLICES_PER_RECORDING = 2
 """Clips that share an ``fsID``, and therefore a fold."""
@@ -167,23 +166,3 @@ def make_clip(rng: Generator, class_name: str) -> Waveform:
     noise *= loud / np.std(noise) * 10 ** (-rng.uniform(0, 15) / 20)
     mixed = sound + noise
     return np.asarray(mixed / np.max(np.abs(mixed)) * 10 ** (-rng.uniform(1, 26) / 20))
-
-
-CARD = DatasetCard(
-    name="demo",
-    aliases=(),
-    description="synthetic city sounds in UrbanSound8K's layout, made by palm-cache",
-    source="palm-cache synthesise",
-    licence="MIT, like palm-cache",
-    size="about 90 MB",
-    how_to_get="make it with: palm-cache synthesise",
-    split="five folds; slices of one recording share a fold",
-    tree="""\
-metadata/UrbanSound8K.csv
-audio/fold1 ... fold5/*.wav
-""",
-    class_names=tuple(sorted(name.replace("_", " ") for name in SOUNDS)),
-    test_clips=(80,) * N_FOLDS,
-    n_clips=400,
-    read=read_published,
-)

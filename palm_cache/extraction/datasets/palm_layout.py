@@ -82,11 +82,21 @@ def read_folds(
 
 def _fold_tables(folder: Path) -> list[tuple[Path, Path]]:
     """Return the train and test table of every fold, fold 1 first."""
-    matches = (re.fullmatch(r"(?:train|test)_(\d{1,9})\.csv", file.name) for file in folder.iterdir())
+    numbers = fold_numbers(folder, r"(?:train|test)_(\d{1,9})\.csv")
+    return [(folder / f"train_{number}.csv", folder / f"test_{number}.csv") for number in numbers]
+
+
+def fold_numbers(folder: Path, pattern: str) -> range:
+    """Return the numbers of folds that a folder has files of: up to the last, or to the first that is absent.
+
+    Parameters
+    ----------
+    pattern : str
+        Of the files' names, with the number as its group.
+    """
+    matches = (re.fullmatch(pattern, file.name) for file in folder.iterdir()) if is_folder(folder) else ()
     numbers = {int(match[1]) for match in matches if match}
-    # Of numbers that skip some, no more than the first that is absent.
-    last = min(max(numbers, default=0), len(numbers) + 1)
-    return [(folder / f"train_{number}.csv", folder / f"test_{number}.csv") for number in range(1, last + 1)]
+    return range(1, min(max(numbers, default=0), len(numbers) + 1) + 1)
 
 
 def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, None]) -> list[TableRow]:

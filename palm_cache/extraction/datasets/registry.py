@@ -17,22 +17,8 @@ from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
 from palm_cache.errors import AbsentDatasetError, DataError, UnknownNameError, counted, did_you_mean
-from palm_cache.extraction.datasets import (
-    beijing_opera,
-    crema_d,
-    demo,
-    esc50,
-    esc50_actions,
-    gt_music_genre,
-    ns_instruments,
-    own_data,
-    palm_layout,
-    ravdess,
-    sesa,
-    tut2017,
-    urbansound8k,
-    vocalsound,
-)
+from palm_cache.extraction.datasets import own_data, palm_layout, published
+from palm_cache.extraction.datasets.card import CARDS as CARDS
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.check import Check, absence, differences, missing_files
 from palm_cache.extraction.datasets.listing import folder_name, is_folder, is_junk
@@ -42,22 +28,6 @@ from palm_cache.store.layout import FEATURES, RAW, stores_present
 from palm_cache.store.nearby import respelt
 from palm_cache.store.places import place, reaching
 from palm_cache.types import AnyPlace, ClipTable, Fold, Place
-
-CARDS: tuple[DatasetCard, ...] = (
-    demo.CARD,
-    beijing_opera.CARD,
-    crema_d.CARD,
-    esc50.CARD,
-    esc50_actions.CARD,
-    gt_music_genre.CARD,
-    ns_instruments.CARD,
-    ravdess.CARD,
-    sesa.CARD,
-    tut2017.CARD,
-    urbansound8k.CARD,
-    vocalsound.CARD,
-)
-"""Every dataset that is known by name: the demo, and the eleven of the paper."""
 
 
 def find_card(name: str) -> DatasetCard | None:
@@ -249,7 +219,7 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, featu
             f"{card.name} is read as published: `layout`, `columns` and `group` go with a folder"
             f"{said and f'; {said}'}"
         )
-    # A remote folder has all of a path's methods that adapters use: joining, listing, opening.
+    # A remote folder has all of a path's methods that readers use: joining, listing, opening.
     folder = cast("Path", root) or present_root(card) or default_root(card)
     if not folder.is_dir():
         raise AbsentDatasetError(
@@ -279,7 +249,7 @@ def _known_at(where: Place, table: ClipTable) -> Iterator[str]:
 def _read_card(card: DatasetCard, folder: Path) -> ClipTable:
     """Read a known dataset from its folder, or from the only one in it, as archives often unpack."""
     try:
-        return card.read(folder, card.name)
+        return published.read(card, folder)
     except DataError as error:
         visible = [path for path in folder.iterdir() if path.name[0] != "." and not is_junk(path.name)]
         if len(visible) == 1 and visible[0].is_dir():

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import nan
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
 from palm_cache.extraction.datasets.listing import find_files
 from palm_cache.extraction.datasets.texts import on_disk
-from palm_cache.store.atomic import parse_json
 from palm_cache.types import Clips, ClipTable, Fold, Place, Texts
 
 Folds = Sequence[tuple[Sequence["TableRow"], Sequence["TableRow"]]]
@@ -50,22 +49,6 @@ class TableRow:
 
     def __str__(self) -> str:
         return f"{self.table}, row {self.line}"
-
-
-def read_json(file: Path) -> object:
-    """Read a JSON file.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read.
-    """
-    try:
-        return parse_json(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: cannot read the list: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{file}: not JSON: {error}; get the file again") from error
 
 
 def build_table(

@@ -15,7 +15,9 @@ import soundfile
 
 from palm_cache.errors import OutputError, ParameterError
 from palm_cache.extraction.datasets import demo
-from palm_cache.extraction.datasets.demo import CARD, synthesise
+from palm_cache.extraction.datasets.demo import synthesise
+from palm_cache.extraction.datasets.published import read
+from palm_cache.extraction.datasets.registry import require_card
 
 CLASSES = (
     "air_conditioner",
@@ -70,7 +72,7 @@ def test_the_layout_is_the_published_one(made: Path) -> None:
 
 
 def test_the_adapter_reads_it(made: Path) -> None:
-    table = CARD.read(made, "demo")
+    table = read(require_card("demo"), made)
     assert table.dataset == "demo"
     assert table.class_names == tuple(name.replace("_", " ") for name in CLASSES)
     assert len(table.clips) == CLIPS * len(CLASSES)

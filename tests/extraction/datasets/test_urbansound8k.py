@@ -8,10 +8,11 @@ from miniatures import write_miniature
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.columns import understand
-from palm_cache.extraction.datasets.registry import read_dataset
-from palm_cache.extraction.datasets.urbansound8k import CARD
+from palm_cache.extraction.datasets.published import read
+from palm_cache.extraction.datasets.registry import read_dataset, require_card
 from palm_cache.types import ClipTable
 
+CARD = require_card("UrbanSound8K")
 HEADER = "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
 
 
@@ -30,7 +31,7 @@ def test_every_fold_is_tested_once_and_trained_on_otherwise(tmp_path: Path) -> N
         ("c.wav", 3, "dog_bark"),
         ("d.wav", 1, "dog_bark"),
     ]
-    table = CARD.read(write_metadata(tmp_path, *rows), CARD.name)
+    table = read(CARD, write_metadata(tmp_path, *rows))
     assert table.dataset == "UrbanSound8K"
     assert table.class_names == ("dog bark", "siren")
     names = [clip.name for clip in table.clips]
@@ -52,7 +53,7 @@ def test_every_fold_is_tested_once_and_trained_on_otherwise(tmp_path: Path) -> N
 def test_the_palm_authors_copy_is_read_too(tmp_path: Path) -> None:
     for part in ("train", "test"):
         (tmp_path / f"{part}.csv").write_text(f"path,classname\naudios/{part}.wav,siren\n")
-    assert CARD.read(tmp_path, CARD.name).dataset == "UrbanSound8K"
+    assert read(CARD, tmp_path).dataset == "UrbanSound8K"
 
 
 def write_miniature_audio(root: Path) -> Path:
@@ -117,7 +118,7 @@ def test_bad_metadata_is_refused(
     tmp_path: Path, rows: list[tuple[str, int | str, str]], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        CARD.read(write_metadata(tmp_path, *rows), CARD.name)
+        read(CARD, write_metadata(tmp_path, *rows))
 
 
 def test_a_copy_under_another_name_is_read_as_slices(tmp_path: Path) -> None:
