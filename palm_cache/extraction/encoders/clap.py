@@ -75,13 +75,12 @@ class ClapTextTower(TokenTower):
         self, spec: str, model: Any, tokenizer: Any, engine: Engine, limit: int | None = None
     ) -> None:
         config = model.config
-        self._tower = nn.ModuleDict({"text": model.text_model, "projection": model.text_projection})
         # RoBERTa counts positions from its padding index on.
         positions = config.text_config.max_position_embeddings - config.text_config.pad_token_id - 1
         super().__init__(
             spec,
             engine,
-            self._tower,
+            nn.ModuleDict({"text": model.text_model, "projection": model.text_projection}),
             model.text_model.get_input_embeddings(),
             tokenizer,
             dim=int(config.projection_dim),

@@ -47,7 +47,7 @@ from palm_cache.extraction.encoders.pengi_towers import (
     official_audio,
 )
 from palm_cache.extraction.encoders.pretrained import load_tokenizer
-from palm_cache.extraction.encoders.tokens import TokenTable, TokenTower, lay_out
+from palm_cache.extraction.encoders.tokens import TokenTable, TokenTower
 
 GET_IT = "get one from https://huggingface.co/microsoft/msclap"
 
@@ -85,6 +85,8 @@ class Cnn14Tower(PengiAudioTower):
     Q. Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020.
     """
 
+    seconds = 5
+
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.make_front_end()
@@ -114,7 +116,7 @@ class MsClapTextTower(TokenTower):
 
     def __init__(self, spec: str, tower: nn.ModuleDict, tokenizer: Any, engine: Engine) -> None:
         base: Any = tower["base"]
-        self._tower, self._gpt = tower, isinstance(base, GPT2Model)
+        self._gpt = isinstance(base, GPT2Model)
         super().__init__(
             spec,
             engine,
@@ -123,19 +125,16 @@ class MsClapTextTower(TokenTower):
             tokenizer,
             dim=DIM,
             limit=77 if self._gpt else 100,
+            starts=not self._gpt,
         )
 
     def token_table(self, texts: Sequence[str], n_context: int) -> TokenTable:
         """Tokenise texts, with open places before each, for BERT behind its start token."""
         if not self._gpt:
             return super().token_table(texts, n_context)
-        ends = [f"{text} <|endoftext|>" for text in texts]
-        rows: list[list[int]] = self._tokenizer(ends)["input_ids"] if texts else []
-        how = {"padding": 0, "limit": self._limit, "before": 0}
-        table = lay_out(texts, rows, n_context, reader=self._reader, **how)
-        for mask, tokens in zip(table.mask, rows, strict=True):
-            # The pooled place is the last that counts.
-            mask[n_context + len(tokens) - tokens.count(0) :] = False
+        table = super().token_table([f"{text} <|endoftext|>" for text in texts], n_context)
+        for mask, ids in zip(table.mask, table.ids, strict=True):
+            mask[n_context + int(ids.count_nonzero()) :] = False  # the pooled place is the last that counts
         return table
 
     def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
@@ -152,34 +151,17 @@ class MsClapTextTower(TokenTower):
 
 
 class MsClapEncoder(MicrosoftEncoder):
-    """Microsoft's CLAP.
-
-    Parameters
-    ----------
-    request : Request
-    state : mapping of str to Tensor
-        Weights of both encoders under their official names.
-    tokenizer : PreTrainedTokenizerFast
-
-    Raises
-    ------
-    EncoderError
-        If weights are missing, surplus or misshaped.
-    """
+    """Microsoft's CLAP."""
 
     card = CARDS["msclap"]
-
-    def __init__(self, request: Request, state: Mapping[str, Tensor], tokenizer: Any) -> None:
-        audio, text = build_towers(request.spec, state)
-        reader = MsClapTextTower(request.spec, text, tokenizer, request.engine)
-        super().__init__(request, audio, reader, seconds=5 if isinstance(audio, Cnn14Tower) else 7)
 
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load the authors' checkpoint, and GPT-2's or BERT's tokenizer, which the recipe may name."""
         state = read_state(request.spec, request.source)
+        audio, text = build_towers(request.spec, state)
         tokenizer = load_text_tokenizer(request.recipe.tokenizer, is_2022(state))
-        return cls(request, state, tokenizer)
+        return cls(request, audio, MsClapTextTower(request.spec, text, tokenizer, request.engine))
 
 
 def is_2022(state: Mapping[str, Tensor]) -> bool:

@@ -50,11 +50,10 @@ class PeAudioTextTower(TokenTower):
 
     def __init__(self, spec: str, parts: Parts, engine: Engine) -> None:
         model, config = parts.model, parts.model.config.text_config
-        self._tower = nn.ModuleDict({"text": model.text_model, "head": model.text_audio_head})
         super().__init__(
             spec,
             engine,
-            self._tower,
+            nn.ModuleDict({"text": model.text_model, "head": model.text_audio_head}),
             model.text_model.get_input_embeddings(),
             parts.tokenizer,
             dim=int(config.hidden_size),

@@ -14,8 +14,7 @@ NeurIPS 2023; checkpoint: https://zenodo.org/records/8387083.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTokenizer
@@ -28,7 +27,6 @@ from palm_cache.extraction.encoders.pengi_towers import (
     AUDIO,
     DIM,
     HOP_SAMPLES,
-    SECONDS,
     TEXT,
     CaptionTower,
     MicrosoftEncoder,
@@ -47,17 +45,9 @@ _UNUSED = re.compile(r"\.htsat\.(tscam_conv|head)\.|\.attn_mask$|\.position_ids$
 
 
 class PengiTextTower(TokenTower):
-    """PENGI's caption encoder.
-
-    Parameters
-    ----------
-    tower : CaptionTower
-    tokenizer : PreTrainedTokenizerFast
-        CLIP's.
-    """
+    """PENGI's caption encoder, with CLIP's tokenizer."""
 
     def __init__(self, tower: CaptionTower, tokenizer: Any, engine: Engine) -> None:
-        self._tower = tower
         super().__init__(
             "PENGI",
             engine,
@@ -71,36 +61,21 @@ class PengiTextTower(TokenTower):
 
     def encode_rows(self, embeddings: Tensor, mask: Tensor, context: slice) -> Tensor:
         """Encode, (rows, length, token_dim) -> (rows, dim)."""
-        return cast(Tensor, self._tower(embeddings, mask.sum(dim=1) - 1))
+        features: Tensor = self._tower(embeddings, mask.sum(dim=1) - 1)
+        return features
 
 
 class PengiEncoder(MicrosoftEncoder):
-    """PENGI.
-
-    Parameters
-    ----------
-    request : Request
-    state : mapping of str to Tensor
-        Weights of both encoders under their official names.
-    tokenizer : PreTrainedTokenizerFast
-
-    Raises
-    ------
-    EncoderError
-        If weights are missing, surplus or misshaped.
-    """
+    """PENGI."""
 
     card = CARDS["pengi"]
-
-    def __init__(self, request: Request, state: Mapping[str, Tensor], tokenizer: Any) -> None:
-        audio, text = build_towers(request.spec, state)
-        super().__init__(request, audio, PengiTextTower(text, tokenizer, request.engine), seconds=SECONDS)
 
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load the authors' checkpoint, e.g. ``"base.pth"``, and CLIP's tokenizer, which the recipe names."""
-        state = read_checkpoint(request.source)
-        return cls(request, state, load_clip_tokenizer(request.recipe.tokenizer))
+        audio, text = build_towers(request.spec, read_checkpoint(request.source))
+        tokenizer = load_clip_tokenizer(request.recipe.tokenizer)
+        return cls(request, audio, PengiTextTower(text, tokenizer, request.engine))
 
     def format1_identity(self) -> dict[str, object]:
         """Return it; the checkpoint is read again."""

@@ -17,7 +17,6 @@ from palm_cache.extraction.encoders.pretrained import TRANSFORMERS
 from palm_cache.extraction.encoders.text import PromptTower
 
 SAMPLE_RATE = 44_100  # Hz
-SECONDS = 7  # of a window
 FFT_SAMPLES = 1024
 HOP_SAMPLES = 320
 N_MELS = 64
@@ -46,6 +45,7 @@ class Projection(nn.Module):
 class PengiAudioTower(nn.Module):
     """Waveforms of 7 s to the shared space."""
 
+    seconds = 7
     kernel_real: Tensor
     kernel_imag: Tensor
     mel: Tensor
@@ -112,24 +112,15 @@ class CaptionTower(nn.Module):
 
 
 class MicrosoftEncoder(Encoder):
-    """An encoder whose audio tower holds its own log-mel, as PENGI's makers have it.
+    """An encoder whose audio tower holds its own log-mel, as PENGI's makers have it."""
 
-    Parameters
-    ----------
-    request : Request
-    audio : PengiAudioTower
-    text : PromptTower
-    seconds : int
-        Of a window.
-    """
-
-    def __init__(self, request: Request, audio: PengiAudioTower, text: PromptTower, *, seconds: int) -> None:
+    def __init__(self, request: Request, audio: PengiAudioTower, text: PromptTower) -> None:
         super().__init__(
             request,
             audio,
             dim=DIM,
             sample_rate=SAMPLE_RATE,
-            window=Window(seconds * SAMPLE_RATE, padding="tile"),
+            window=Window(audio.seconds * SAMPLE_RATE, padding="tile"),
             constants={"front_end": {"hop": HOP_SAMPLES}, **TRANSFORMERS},
             text=text,
         )

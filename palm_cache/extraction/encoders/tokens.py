@@ -29,54 +29,6 @@ class TokenTable:
     """The open places, right behind the start token, where there is one."""
 
 
-def lay_out(
-    texts: Sequence[str],
-    rows: Sequence[Sequence[int]],
-    n_context: int,
-    *,
-    padding: int,
-    limit: int,
-    reader: str,
-    before: int = 1,
-) -> TokenTable:
-    """Put tokenised texts into a table, with ``n_context`` open places behind the first tokens of each.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        For messages.
-    rows : sequence of sequences of int
-        Token ids of every text, start and end included, padding not.
-    padding : int
-        Id that fills up.
-    limit : int
-        Tokens that the text tower reads.
-    reader : str
-        What reads them, for messages.
-    before : int
-        Tokens before the open places: the start token, or none.
-
-    Raises
-    ------
-    EncoderError
-        If a text and its context are longer than ``limit``.
-    """
-    for text, row in zip(texts, rows, strict=True):
-        if len(row) + n_context > limit:
-            behind = f" behind {n_context} of context" if n_context else ""
-            raise EncoderError(
-                f"prompt {text[:40]!r}... has {len(row)} tokens{behind}, {reader} reads {limit}; shorten it"
-            )
-    length = n_context + max(map(len, rows), default=0)
-    ids = torch.full((len(rows), length), padding)
-    mask = torch.zeros(len(rows), length, dtype=torch.bool)
-    for number, row in enumerate(rows):
-        ids[number, :before] = torch.tensor(row[:before])
-        ids[number, before + n_context : n_context + len(row)] = torch.tensor(row[before:])
-        mask[number, : n_context + len(row)] = True
-    return TokenTable(ids, mask, slice(before, before + n_context))
-
-
 class TokenTower(PromptTower):
     """A text model of transformers that reads embeddings of tokens.
 
@@ -90,11 +42,12 @@ class TokenTower(PromptTower):
     words : nn.Embedding
         Its part that embeds tokens.
     tokenizer : PreTrainedTokenizerFast
-        Begins every text with a start token.
     dim : int
         Length of a feature.
     limit : int
         Tokens that it reads.
+    starts : bool
+        Whether every text begins with a start token.
     **decisive
         What else decides the vector of a prompt.
 
@@ -114,6 +67,7 @@ class TokenTower(PromptTower):
         *,
         dim: int,
         limit: int,
+        starts: bool = True,
         **decisive: object,
     ) -> None:
         if tokenizer.pad_token_id is None or len(tokenizer) > words.num_embeddings:
@@ -121,6 +75,11 @@ class TokenTower(PromptTower):
                 f"{reader}: another model's tokenizer: {len(tokenizer)} tokens, the padding's id "
                 f"{tokenizer.pad_token_id}; the text tower knows {words.num_embeddings}"
             )
+        first, bare = (
+            tokenizer("a", add_special_tokens=special)["input_ids"][:1] for special in (True, False)
+        )
+        if starts and first == bare:
+            raise EncoderError(f"{reader}: another model's tokenizer: it puts no start token before a text")
         freeze(tower, engine.device)
         super().__init__(
             engine,
@@ -134,16 +93,36 @@ class TokenTower(PromptTower):
                 **decisive,
             },
         )
-        self._reader, self._words, self._tokenizer, self._limit = reader, words, tokenizer, limit
+        self._reader, self._tokenizer, self._limit, self._before = reader, tokenizer, limit, int(starts)
+        self._tower: Any = tower
+        self._words = words
 
     def token_table(self, texts: Sequence[str], n_context: int) -> TokenTable:
-        """Tokenise texts, each with open places behind its start token; raise as :func:`lay_out`."""
-        rows = self._tokenizer(list(texts))["input_ids"] if texts else []
-        padding = self._tokenizer.pad_token_id
-        return lay_out(texts, rows, n_context, padding=padding, limit=self._limit, reader=self._reader)
+        """Tokenise texts, each with open places behind its start token.
+
+        Raises
+        ------
+        EncoderError
+            If a text and its context are longer than the tower reads.
+        """
+        rows: list[list[int]] = self._tokenizer(list(texts))["input_ids"] if texts else []
+        before, length = self._before, n_context + max(map(len, rows), default=0)
+        ids = torch.full((len(rows), length), self._tokenizer.pad_token_id)
+        mask = torch.zeros(len(rows), length, dtype=torch.bool)
+        for number, (text, row) in enumerate(zip(texts, rows, strict=True)):
+            if len(row) + n_context > self._limit:
+                behind = f" behind {n_context} of context" if n_context else ""
+                raise EncoderError(
+                    f"prompt {text[:40]!r}... has {len(row)} tokens{behind}, {self._reader} reads "
+                    f"{self._limit}; shorten it"
+                )
+            ids[number, :before] = torch.tensor(row[:before])
+            ids[number, before + n_context : n_context + len(row)] = torch.tensor(row[before:])
+            mask[number, : n_context + len(row)] = True
+        return TokenTable(ids, mask, slice(before, before + n_context))
 
     def tokens(self, texts: Sequence[str], n_context: int) -> PromptTokens:
-        """Embed the tokens of texts, each with open places before it; raise as :func:`lay_out`."""
+        """Embed the tokens of texts, each with open places before it; raise as :meth:`token_table`."""
         table = self.token_table(texts, n_context)
         embeddings = self._words(table.ids.to(self.engine.device))
         return PromptTokens(embeddings.float().cpu(), table.mask, table.context)

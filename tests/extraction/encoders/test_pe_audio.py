@@ -102,6 +102,17 @@ def test_vectors_are_transformers_own(made: tuple[Any, Path]) -> None:
     torch.testing.assert_close(encoder.embed_text(PROMPTS), output.text_audio_embeds, atol=1e-5, rtol=0)
 
 
+def test_a_tokenizer_without_a_start_token_is_refused(made: tuple[Any, Path], tmp_path: Path) -> None:
+    """Open places stand behind it, and the text model pools there."""
+    place = Path(shutil.copytree(made[1], tmp_path / "copy"))
+    changes = {"tokenizer": {"post_processor": None}, "tokenizer_config": {"tokenizer_class": None}}
+    for name, change in changes.items():
+        file = place / f"{name}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(EncoderError, match="another model's tokenizer: it puts no start token before a text"):
+        load(place)
+
+
 def test_what_it_is_not_is_named(made: tuple[Any, Path], tmp_path: Path) -> None:
     place = Path(shutil.copytree(made[1], tmp_path / "copy"))
     file = place / "preprocessor_config.json"

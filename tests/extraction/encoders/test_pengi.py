@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import cut_windows
-from palm_cache.extraction.encoders.base import Request
-from palm_cache.extraction.encoders.engine import CPU, Engine
 from palm_cache.extraction.encoders.pengi import PengiEncoder, load_clip_tokenizer, read_checkpoint
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, text_recipe
@@ -159,17 +157,10 @@ def test_the_fingerprint_follows_weights_tokenizer_and_precision(
     tensors = {
         name: value for name, value in other.items() if name.startswith(("audio_", "caption_encoder."))
     }
-    used = read_checkpoint(str(save_checkpoint(tmp_path / "other.pth", tensors)))
-    tokenizer = load_clip_tokenizer(str(words))
+    used = save_checkpoint(tmp_path / "other.pth", tensors)
     letters = tmp_path / "letters"
     save_small_tokenizer(letters, merges=())
-    half = Engine(CPU.device, "bf16")
-    encoders = [
-        encoder,
-        PengiEncoder(Request("x", "x", CPU), used, tokenizer),
-        PengiEncoder(Request("x", "x", half), used, tokenizer),
-        PengiEncoder(Request("x", "x", CPU), used, load_clip_tokenizer(str(letters))),
-    ]
+    encoders = [encoder, load(used, words), load(used, words, "bf16"), load(used, letters)]
     assert len({fingerprint(text_recipe(one)) for one in encoders}) == 4
     # Neither tokenizer nor text weights decide a sound.
     assert len({fingerprint(audio_recipe(one, Recipe())) for one in encoders}) == 2
