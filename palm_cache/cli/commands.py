@@ -76,7 +76,12 @@ class Command(TyperCommand):
         for item in self.params:
             TYPED[str(item.name)] = str(item.metavar) if is_argument(item) else item.opts[0]
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
+            for value in ctx.params.values():
+                if isinstance(value, Path) and (url := re.fullmatch(r"([a-z][a-z\d+.-]+):/(.*)", str(value))):
+                    told = f"{url[1]}://{url[2]} is a URL; give a file or folder of this machine"
+                    raise ParameterError(told)
+            return rest
         except UsageError as error:
             error.message = _why_refused(error)
             if "unexpected extra argument" in error.message and (meant := self._meant(words)):

@@ -96,7 +96,7 @@ def _clusters(
     """Return the cluster of every usable clip, the largest first."""
     if not 0 < count <= len(usable):
         raise ParameterError(
-            f"clusters: {count} of {counted(len(usable), 'clip')}; choose from 1 to their number"
+            f"`clusters`: {count} of {counted(len(usable), 'clip')}; choose from 1 to their number"
         )
     directions = normalize(features.audio[usable, 0].numpy())
     with threadpool_limits(1):  # sums depend on the number of threads in the last bit

@@ -48,10 +48,7 @@ class SynthesiseParams:
     seed: Annotated[int, Help("Another seed makes other sounds.")] = 0
 
     def __post_init__(self) -> None:
-        if self.clips_per_class < 5:
-            raise ParameterError(f"`clips_per_class`: {self.clips_per_class} is below 5, one for each fold")
-        if self.seed < 0:
-            raise ParameterError(f"`seed`: {self.seed} is not a whole number from 0")
+        check_bounds(self, clips_per_class=(5, 2**31), seed=(0, 2**63))
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,8 +370,8 @@ class Params:
     fit: FitParams = field(default_factory=FitParams)
 
     def __post_init__(self) -> None:
-        if not self.datasets:
-            raise ParameterError("`datasets`: give at least one")
+        if not (self.datasets and self.features):
+            raise ParameterError("`datasets` and `features`: give at least one of each")
 
 
 P = TypeVar("P", bound="DataclassInstance")

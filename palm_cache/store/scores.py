@@ -255,7 +255,7 @@ def read_predictions(path: Path) -> list[RunPrediction]:
     DamagedStoreError
         If it cannot be read, its seal does not hold, or a run's arrays do not fit together.
     """
-    if not path.exists():
+    if not path.is_file():
         remedy = command_line("evaluate", out=path.parent)
         raise StoreError(f"{path}: no predictions here; make them with: {remedy}")
     try:

@@ -125,7 +125,7 @@ def check_regular(file: Place) -> None:
         If it is.
     """
     if isinstance(file, Path) and file.exists() and not file.is_file():
-        raise DataError(f"{file}: not a regular file; remove it")
+        raise DataError(f"{file}: not a regular file; name another, or put one there")
 
 
 def read_header(file: Place) -> tuple[str, ...]:
