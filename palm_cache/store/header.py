@@ -7,10 +7,10 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,27 +231,39 @@ def check_format(attributes: Mapping[str, Any], path: Place) -> None:
 
 
 def read_header(attributes: Mapping[str, Any]) -> StoreHeader:
-    """Read a header from a store's attributes; what is missing or wrong is a key, type or value error."""
-    # The first stores of this format had none of these.
-    attributes = {"descriptions": {}, "published": "", **dict.fromkeys(LIMITS, 0), **attributes}
-    values = {item.name: attributes[item.name] for item in fields(StoreHeader)}
-    values["descriptions"] = {str(name): tuple(texts) for name, texts in values["descriptions"].items()}
-    for name in ("templates", "class_names"):
-        values[name] = tuple(values[name])
-        if not all(isinstance(text, str) for text in values[name]):
-            raise ValueError(f"{name} are not text")
-    for name, kind in (
-        ("dataset", str),
-        ("encoder", str),
-        ("published", str),
-        ("recipe", dict),
-        ("dim", int),
-        ("views", int),
-        *((limit, int) for limit in LIMITS),
-    ):
-        if not isinstance(values[name], kind):
-            raise ValueError(f"{name} is {values[name]!r}")
-    return StoreHeader(**values)
+    """Read a header from a store's attributes; what is missing or wrong is a key or value error."""
+    # The first stores of this format had none of what has a default.
+    names = [item.name for item in fields(StoreHeader) if item.name in attributes or _is_required(item)]
+    values = {name: attributes[name] for name in names}
+    kinds = get_type_hints(StoreHeader)
+    for name, value in values.items():
+        if not _fits(value, kinds[name]):
+            raise ValueError(f"{name} is {value!r:.50}")
+    header = StoreHeader(**values)
+    return replace(
+        header,
+        templates=tuple(header.templates),
+        class_names=tuple(header.class_names),
+        descriptions={name: tuple(texts) for name, texts in header.descriptions.items()},
+    )
+
+
+def _is_required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Tell whether a value that was read from JSON is of the kind of a header's field."""
+    parts = get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_fits(item, parts[0]) for item in value)
+    if get_origin(kind) is Mapping:
+        return isinstance(value, Mapping) and all(_fits(item, parts[1]) for item in value.values())
+    if parts:
+        return any(_fits(value, part) for part in parts)
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def twins(

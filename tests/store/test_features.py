@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,7 @@ from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import row_keys
 from palm_cache.store.places import folder, place
 from palm_cache.store.places.local import LocalFolder, this_writer
+from palm_cache.store.root import root_hash
 from palm_cache.store.writing import claimed_files
 from palm_cache.types import Features
 
@@ -168,6 +170,25 @@ def test_a_folder_that_is_no_store_is_named(tmp_path: Path, content: str) -> Non
     (tmp_path / "zarr.json").write_text(content)
     with pytest.raises(DamagedStoreError, match="not a readable feature store"):
         FeatureStore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("made_with", value) for value in (None, ["torch"], {"torch": 2})],
+        *[("descriptions", value) for value in ([], {"a": [1]}, {"a": "text"})],
+        *[("templates", value) for value in ("{c}", [1], None)],
+        *[("text_recipe", []), ("recipe", None), ("dim", True), ("views", "1"), ("seconds", "2"), ("id", 3)],
+    ],
+)
+def test_a_header_that_cannot_be_is_damage_and_named(store: FeatureStore, field: str, value: object) -> None:
+    file = store.path / "zarr.json"
+    root = json.loads(file.read_bytes())
+    root["attributes"][field] = value
+    root["attributes"]["sha256"] = root_hash(root)
+    file.write_text(json.dumps(root))
+    with pytest.raises(DamagedStoreError, match=rf"not a readable feature store \({field} is "):
+        FeatureStore(store.path)
 
 
 def test_another_format_is_refused_by_its_number(store: FeatureStore) -> None:
