@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -11,8 +11,9 @@ from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import stretch, understand
 from palm_cache.extraction.datasets.listing import Listing, below, by_name, ending, folded
-from palm_cache.extraction.datasets.tables import TableRow
+from palm_cache.extraction.datasets.tables import Content, TableRow
 from palm_cache.extraction.datasets.texts import decode, read_table
+from palm_cache.params import ReadingParams
 from palm_cache.store.outputs import LABEL_TRACK
 from palm_cache.types import Place
 
@@ -61,7 +62,7 @@ def texts(listing: Listing) -> list[str]:
     return [path for path in listing.files if ending(path) == ".txt"]
 
 
-def read_audacity(root: Place, listing: Listing) -> tuple[list[TableRow], list[str]]:
+def read_audacity(root: Place, listing: Listing, reading: ReadingParams) -> Content:
     """Read a label track per recording; recordings without one are unlabelled rows, whole.
 
     Raises
@@ -97,10 +98,10 @@ def read_audacity(root: Place, listing: Listing) -> tuple[list[TableRow], list[s
         notes.append(f"what stands behind the label is not used, on {counted(further, 'line')}")
     if points:
         notes.append(f"{counted(points, 'label')} at a point of time, not over a stretch, skipped")
-    return rows + recordings.unlabelled(), notes
+    return _content("Audacity's labels", rows, recordings, notes)
 
 
-def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple[list[TableRow], list[str]]:
+def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content:
     """Read a selection table per recording, or tables that name their recordings.
 
     A selection has a row per view; one of them is read. Recordings without a selection are unlabelled rows.
@@ -115,7 +116,7 @@ def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple
     notes: dict[str, None] = {}
     for path in _annotations(root, listing, is_raven, "Raven selection table", f"a column {RAVEN_COLUMN!r}"):
         table = read_table(below(root, path))
-        columns = understand(table.header, given, path)
+        columns = understand(table.header, reading.named_columns, path)
         if "label" not in columns:
             notes[f"no column of labels in {path}; `columns` label=NAME says which it is"] = None
         seen: set[tuple[str, float, float | None, str]] = set()
@@ -134,7 +135,15 @@ def read_raven(root: Place, listing: Listing, given: Mapping[str, str]) -> tuple
                 continue
             seen.add((recording, start, end, label))
             rows[TableRow(path, line, recording, label or None, start, end)] = None
-    return [*rows, *recordings.unlabelled()], [*recordings.notes, *notes]
+    return _content("Raven's selection tables", rows, recordings, [*recordings.notes, *notes])
+
+
+def _content(kind: str, rows: Iterable[TableRow], recordings: _Recordings, notes: Sequence[str]) -> Content:
+    annotated, whole = list(rows), recordings.unlabelled()
+    stretches = counted(sum(row.end is not None for row in annotated), "stretch", "stretches")
+    files = counted(len({row.path for row in annotated if row.end is not None}), "recording")
+    more = f", {counted(len(whole), 'recording')} without any" if whole else ""
+    return Content([*annotated, *whole], f"{kind}: {stretches} in {files}{more}", notes)
 
 
 def _annotations(

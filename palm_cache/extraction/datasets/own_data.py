@@ -16,27 +16,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
-from pathlib import Path, PurePosixPath
-from typing import cast
+from pathlib import PurePosixPath
 
 from palm_cache.errors import DataError, counted, did_you_mean
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
 from palm_cache.extraction.datasets.class_names import clean, named, unstorable
+from palm_cache.extraction.datasets.clip_tables import build_table
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
 from palm_cache.extraction.datasets.listing import (
     Listing,
     below,
     ending,
-    find_files,
     is_folder,
     is_junk,
     list_files,
 )
 from palm_cache.extraction.datasets.members import Member, members_root, unpacked
-from palm_cache.extraction.datasets.splits import WORDS, is_part, split
-from palm_cache.extraction.datasets.tables import TableRow, build_table, placed
+from palm_cache.extraction.datasets.splits import WORDS, is_part
+from palm_cache.extraction.datasets.tables import Content, TableRow
 from palm_cache.extraction.datasets.texts import TextTable, read_header, read_table
 from palm_cache.extraction.streamed_headers import CONVERT
 from palm_cache.params import Layout, ReadingParams
@@ -47,18 +46,6 @@ from palm_cache.types.audio_names import OTHER_ENDINGS, READABLE_ENDINGS
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".arrow")
 SHARD_ENDINGS = (".parquet", ".arrow")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read of a folder."""
-
-    rows: Sequence[TableRow]
-    told: str
-    """How it was understood, on one line."""
-    notes: Sequence[str] = ()
-    root: Place | None = None
-    """Where the files lie, if not in the dataset's own folder."""
 
 
 def read(
@@ -84,9 +71,9 @@ def read(
     """
     alone = is_file(where)
     root = where.parent if alone else where
-    tables = not alone and palm_layout.has_tables(cast("Path", root))
+    tables = not alone and palm_layout.has_tables(root)
     if reading.layout == "palm" or (reading.layout == "auto" and tables):
-        return palm_layout.read(cast("Path", root), dataset, reading.named_columns, reading.group)
+        return palm_layout.read(root, dataset, reading)
     listing = Listing((where.name,), 0) if alone else list_files(root)
     layout = (
         _recognise(where, root, listing, reading.named_columns)
@@ -102,22 +89,17 @@ def read(
         )
     if reading.group and not any(row.group for row in content.rows):
         raise DataError(f"{where}: read as {content.told}, it has no column {reading.group!r} to group by")
-    place = content.root or audio or root
-    rows = list(map(placed, content.rows))
-    files = find_files(place, dict.fromkeys(row.path for row in rows))
-    folds, split_notes = split(rows, reading, lambda path: place / files[0].get(path, path))
-    notes = [f"read as {content.told}", *content.notes, *split_notes, *listing.notes]
-    guessed = reading.layout == "auto" and layout in ("folders", "flat")
-    if guessed and (meant := _datasets_below(root, listing, reading.named_columns)):
-        notes.insert(1, f"a table below this folder lists sounds; {meant}")
-    if guessed:
+    notes = [f"read as {content.told}", *content.notes, *listing.notes]
+    if reading.layout == "auto" and layout in ("folders", "flat"):
+        if meant := _datasets_below(root, listing, reading.named_columns):
+            notes.insert(1, f"a table below this folder lists sounds; {meant}")
         notes += _passed_over(root, listing)
-    return build_table(dataset, place, folds, notes, rows, files)
+    return build_table(dataset, content.root or audio or root, replace(content, notes=notes), reading)
 
 
 def is_file(where: Place) -> bool:
     """Tell whether a dataset is a single table or container, not a folder."""
-    return not is_folder(where) and not palm_layout.has_tables(cast("Path", where)) and where.is_file()
+    return not is_folder(where) and not palm_layout.has_tables(where) and where.is_file()
 
 
 def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str, str]) -> Layout:
@@ -144,7 +126,7 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
     return "folders" if any("/" in path for path in _stripped(listing.audio).values()) else "flat"
 
 
-def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
     short = _stripped(listing.audio)
     if not any("/" in path for path in short.values()):  # one class, and told to take it for one
         short = {path: path for path in listing.audio}
@@ -167,7 +149,7 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
     if reading.layout == "auto" and not parted and (inner := _nested(short)):
         meant = did_you_mean([below(root, folder) for folder in inner])
         notes.append(f"folders below those of the classes say nothing here; if they are the classes, {meant}")
-    return Reading(rows, f"a folder per class{parts}: {told}", notes)
+    return Content(rows, f"a folder per class{parts}: {told}", notes)
 
 
 def _nested(short: Mapping[str, str]) -> list[str]:
@@ -180,12 +162,12 @@ def _nested(short: Mapping[str, str]) -> list[str]:
     return list(inner) if nested and any(len(folders) > 1 for folders in inner.values()) else []
 
 
-def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
     rows = [TableRow("the folder", number, path, None) for number, path in enumerate(listing.audio, start=1)]
-    return Reading(rows, f"audio without labels: {counted(len(rows), 'file')}")
+    return Content(rows, f"audio without labels: {counted(len(rows), 'file')}")
 
 
-def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
     candidates = listing.files if len(listing.files) == 1 else _tables(root, listing, reading.named_columns)
     if len(candidates) != 1:
         some = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
@@ -205,7 +187,7 @@ def _read_table(root: Place, listing: Listing, source: str, reading: ReadingPara
     return content
 
 
-def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Reading:
+def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
     """Read a table with a column of paths, whatever its columns are called."""
     columns = understand(table.header, reading.named_columns, table.name)
     if not table.header:
@@ -234,7 +216,7 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Reading:
     idle = [name for name in table.header if name and name not in used]
     if idle:
         notes.append(f"columns not used: {named(idle)}")
-    return Reading(kept, f"{told} ({in_words(columns)})", notes)
+    return Content(kept, f"{told} ({in_words(columns)})", notes)
 
 
 def _latest(rows: Sequence[TableRow]) -> tuple[list[TableRow], int]:
@@ -243,29 +225,11 @@ def _latest(rows: Sequence[TableRow]) -> tuple[list[TableRow], int]:
     return list(last.values()), len(rows) - len(last)
 
 
-def _read_audacity(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
-    rows, notes = annotated.read_audacity(root, listing)
-    return Reading(rows, f"Audacity's labels: {_annotated(rows)}", notes)
-
-
-def _read_raven(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
-    rows, notes = annotated.read_raven(root, listing, reading.named_columns)
-    return Reading(rows, f"Raven's selection tables: {_annotated(rows)}", notes)
-
-
-def _annotated(rows: Sequence[TableRow]) -> str:
-    stretches = [row for row in rows if row.end is not None]
-    files = len({row.path for row in stretches})
-    whole = len(rows) - len(stretches)
-    more = f", {counted(whole, 'recording')} without any" if whole else ""
-    return f"{counted(len(stretches), 'stretch', 'stretches')} in {counted(files, 'recording')}{more}"
-
-
-def _read_shards(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+def _read_shards(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
     return _unpack(root, _shards(listing), shards.read_shard, source, reading)
 
 
-def _read_tars(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Reading:
+def _read_tars(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
     archives = [path for path in listing.files if path.lower().endswith(TAR_ENDINGS)]
     return _unpack(root, archives, shards.read_tar, source, reading)
 
@@ -276,7 +240,7 @@ def _unpack(
     members: Callable[[Place], Iterator[Member]],
     source: str,
     reading: ReadingParams,
-) -> Reading:
+) -> Content:
     """Read containers as one table: unpacked members and what their containers say of them."""
     if not containers:
         raise DataError(f"{root}: no file here ends with {', '.join((*SHARD_ENDINGS, *TAR_ENDINGS))}")
@@ -296,7 +260,9 @@ def _unpack(
         told = found.told
     if fresh:
         notes[f"{fresh} of {counted(len(containers), 'shard')} unpacked into {cache}"] = None
-    return Reading(rows, f"{counted(len(containers), 'shard')} with audio inside{told}", list(notes), cache)
+    return Content(
+        rows, f"{counted(len(containers), 'shard')} with audio inside{told}", list(notes), root=cache
+    )
 
 
 def _part_of(path: str) -> str:
@@ -377,12 +343,12 @@ def _stripped(paths: Sequence[str]) -> dict[str, str]:
 
 WITHOUT_COLUMNS: tuple[Layout, ...] = ("folders", "flat", "audacity")
 
-READERS: dict[Layout, Callable[[Place, Listing, str, ReadingParams], Reading]] = {
+READERS: dict[Layout, Callable[[Place, Listing, str, ReadingParams], Content]] = {
     "folders": _read_folders,
     "flat": _read_flat,
     "table": _read_table,
-    "audacity": _read_audacity,
-    "raven": _read_raven,
+    "audacity": lambda root, listing, source, reading: annotated.read_audacity(root, listing, reading),
+    "raven": lambda root, listing, source, reading: annotated.read_raven(root, listing, reading),
     "parquet": _read_shards,
     "webdataset": _read_tars,
 }

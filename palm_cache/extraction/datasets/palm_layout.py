@@ -13,57 +13,53 @@ A clip whose path is not there is found by its file name, so that tables may lie
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.class_names import named
+from palm_cache.extraction.datasets.clip_tables import build_table
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
 from palm_cache.extraction.datasets.listing import folder_name, is_folder
-from palm_cache.extraction.datasets.splits import Split
-from palm_cache.extraction.datasets.tables import TableRow, build_table
+from palm_cache.extraction.datasets.tables import Content, TableRow
 from palm_cache.extraction.datasets.texts import read_table
-from palm_cache.types import ClipTable
+from palm_cache.params import ReadingParams
+from palm_cache.types import ClipTable, Place
 
 COLUMNS = {"path": "path", "label": "classname"}
 
 
-def has_tables(root: Path) -> bool:
+def has_tables(root: Place) -> bool:
     """Tell whether the folder holds tables of this layout."""
     return (root / "train.csv").is_file() or is_folder(root / "csv_files")
 
 
 def read(
-    root: Path, dataset: str | None = None, given: Mapping[str, str] | None = None, group: str = ""
+    root: Place,
+    dataset: str | None = None,
+    reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
 ) -> ClipTable:
     """Read a folder in the PALM layout.
 
     Parameters
     ----------
-    root : Path
+    root : Place
         The dataset's folder.
     dataset : str, optional
         Its name; the folder's own by default.
-    given : mapping, optional
-        Columns by field, as ``--columns`` names them.
-    group : str
-        The column that says what no split may tear apart.
+    reading : ReadingParams
+        What the columns are called, and whether there is to be a test.
 
     Raises
     ------
     DataError
         If the tables are missing, incomplete or malformed.
     """
-    folds, notes = read_folds(root, given, group)
-    return build_table(dataset or folder_name(root), root, folds, notes)
+    return build_table(dataset or folder_name(root), root, read_folds(root, reading), reading)
 
 
-def read_folds(
-    root: Path, given: Mapping[str, str] | None = None, group: str = ""
-) -> tuple[Split, list[str]]:
+def read_folds(root: Place, reading: ReadingParams) -> Content:
     """Return the train and test rows of every fold, and which columns were read; see :func:`read`."""
     # The authors switch folds by copying csv_files/train_K.csv over train.csv: the folder wins.
-    pairs = _fold_tables(root / "csv_files") if is_folder(root / "csv_files") else []
+    pairs = _fold_tables(root / "csv_files")
     if not pairs:
         pairs = [(root / "train.csv", root / "test.csv")]
     for table in (table for pair in pairs for table in pair):
@@ -73,20 +69,17 @@ def read_folds(
                 "path,classname (or csv_files/train_K.csv and test_K.csv)"
             )
     notes: dict[str, None] = {}
-    folds = [
-        (_rows(train, given or {}, group, notes), _rows(test, given or {}, group, notes))
-        for train, test in pairs
-    ]
-    return folds, list(notes)
+    folds = [(_rows(train, reading, notes), _rows(test, reading, notes)) for train, test in pairs]
+    return Content(folds=folds, notes=list(notes))
 
 
-def _fold_tables(folder: Path) -> list[tuple[Path, Path]]:
+def _fold_tables(folder: Place) -> list[tuple[Place, Place]]:
     """Return the train and test table of every fold, fold 1 first."""
     numbers = fold_numbers(folder, r"(?:train|test)_(\d{1,9})\.csv")
     return [(folder / f"train_{number}.csv", folder / f"test_{number}.csv") for number in numbers]
 
 
-def fold_numbers(folder: Path, pattern: str) -> range:
+def fold_numbers(folder: Place, pattern: str) -> range:
     """Return the numbers of folds that a folder has files of: up to the last, or to the first that is absent.
 
     Parameters
@@ -99,9 +92,9 @@ def fold_numbers(folder: Path, pattern: str) -> range:
     return range(1, min(max(numbers, default=0), len(numbers) + 1) + 1)
 
 
-def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, None]) -> list[TableRow]:
+def _rows(file: Place, reading: ReadingParams, notes: dict[str, None]) -> list[TableRow]:
     table = read_table(file)
-    columns = understand(table.header, given, table.name)
+    columns = understand(table.header, reading.named_columns, table.name)
     absent = [COLUMNS[field] for field in COLUMNS if field not in columns]
     if absent:
         raise DataError(
@@ -111,12 +104,12 @@ def _rows(file: Path, given: Mapping[str, str], group: str, notes: dict[str, Non
     idle = [columns.pop(field) for field in ("fold", "split") if field in columns]
     if idle:
         notes[f"columns {', '.join(idle)} not used: the layout's own tables are the split"] = None
-    more = [name for name in table.header if name and name not in (*columns.values(), *idle, group)]
+    more = [name for name in table.header if name and name not in (*columns.values(), *idle, reading.group)]
     if more:
         notes[f"columns not used: {named(more)}"] = None
     if columns != COLUMNS:
         notes[f"columns read as {in_words(columns)}"] = None
-    rows = read_annotated(table, columns, group, labelled=True)
+    rows = read_annotated(table, columns, reading.group, labelled=True)
     if not rows:
         raise DataError(f"{file}: the table has no rows")
     return rows

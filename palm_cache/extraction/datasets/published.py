@@ -7,19 +7,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets import palm_layout
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.class_names import named
+from palm_cache.extraction.datasets.clip_tables import build_table
 from palm_cache.extraction.datasets.columns import read_annotated
 from palm_cache.extraction.datasets.listing import list_files
-from palm_cache.extraction.datasets.splits import Split, held_out
-from palm_cache.extraction.datasets.tables import TableRow, build_table
+from palm_cache.extraction.datasets.splits import held_out
+from palm_cache.extraction.datasets.tables import Content, Split, TableRow
 from palm_cache.extraction.datasets.texts import decode, read_table
+from palm_cache.params import ReadingParams
 from palm_cache.store.atomic import parse_json
-from palm_cache.types import ClipTable
+from palm_cache.types import ClipTable, Place
 
 ORDER_NOTE = (
     "read as published: its rows come in another order than in the PALM authors' tables, "
@@ -30,7 +32,7 @@ VOCALSOUND_FOLDERS = ("audio_44k", "data_44k", "audio_16k")
 """As the two releases name them; the first that is there is read."""
 
 
-def read(card: DatasetCard, root: Path) -> ClipTable:
+def read(card: DatasetCard, root: Place, reading: ReadingParams = ReadingParams()) -> ClipTable:  # noqa: B008
     """Read a known dataset by its PALM tables if its folder has any, else in its published layout.
 
     The tables may lie beside a published tree: a clip is then found by its file name.
@@ -41,17 +43,16 @@ def read(card: DatasetCard, root: Path) -> ClipTable:
         If tables or lists are missing or malformed, or only PALM tables would hold the paper's split.
     """
     if palm_layout.has_tables(root):
-        folds, notes = palm_layout.read_folds(root)
+        content = palm_layout.read_folds(root, reading)
     elif card.layout:
         told = dict(card.layout)
         folds = LAYOUTS[told.pop("kind")](card, root, **told)
-        notes = [*filter(None, [card.hub and ORDER_NOTE, card.note])]
+        content = Content(folds=folds, notes=[*filter(None, [card.hub and ORDER_NOTE, card.note])])
     else:
         raise _unsplit(card, root)
     if card.subset:
-        folds, left_out = _of_its_classes(card, folds)
-        notes += left_out
-    table = build_table(card.name, root, folds, notes)
+        content = _of_its_classes(card, content)
+    table = build_table(card.name, root, content, reading)
     return replace(table, notes=(*table.notes, *_contradictions(card, table)))
 
 
@@ -61,7 +62,7 @@ def _class_of(card: DatasetCard, path: PurePosixPath) -> str | None:
     return told and (card.codes.get(told[1]) if card.codes else told[1])
 
 
-def _unsplit(card: DatasetCard, root: Path) -> DataError:
+def _unsplit(card: DatasetCard, root: Place) -> DataError:
     found = (_class_of(card, PurePosixPath(path)) for path in list_files(root).audio)
     classes = Counter(filter(None, found))
     return DataError(
@@ -72,20 +73,22 @@ def _unsplit(card: DatasetCard, root: Path) -> DataError:
     )
 
 
-def _of_its_classes(card: DatasetCard, folds: Split) -> tuple[Split, list[str]]:
-    """Return the rows of the card's classes only, and which others there are."""
+def _of_its_classes(card: DatasetCard, content: Content) -> Content:
+    """Return the rows of the card's classes only, and a note where there are others."""
 
     def kept(rows: Sequence[TableRow]) -> list[TableRow]:
         return [row for row in rows if row.class_name in card.class_names]
 
+    folds = content.folds or []
     left_out = {str(row.class_name) for row in chain(*folds[0])}.difference(card.class_names)
     if not left_out:
-        return folds, []
+        return content
     note = (
         f"classes that {card.name} leaves out are not read: {named(sorted(left_out))}; the order of its "
         "clips may not be that of the PALM authors' tables"
     )
-    return [(kept(train), kept(test)) for train, test in folds], [note]
+    of_classes = [(kept(train), kept(test)) for train, test in folds]
+    return replace(content, folds=of_classes, notes=[*content.notes, note])
 
 
 def _contradictions(card: DatasetCard, table: ClipTable) -> list[str]:
@@ -102,7 +105,7 @@ def _contradictions(card: DatasetCard, table: ClipTable) -> list[str]:
 
 
 def _cross_validation(
-    card: DatasetCard, root: Path, metadata: str, columns: Mapping[str, str], clips: str
+    card: DatasetCard, root: Place, metadata: str, columns: Mapping[str, str], clips: str
 ) -> Split:
     """Read metadata that gives every clip a fold; fold K tests on the clips of fold K.
 
@@ -147,7 +150,7 @@ def _cross_validation(
     return [held_out(rows, folds, number) for number in numbers]
 
 
-def _part_folders(card: DatasetCard, root: Path) -> Split:
+def _part_folders(card: DatasetCard, root: Place) -> Split:
     """Read the folders ``train`` and ``test``, in which file names tell the class."""
 
     def rows(part: str) -> list[TableRow]:
@@ -163,7 +166,7 @@ def _part_folders(card: DatasetCard, root: Path) -> Split:
     return [(rows("train"), rows("test"))]
 
 
-def _nsynth(card: DatasetCard, root: Path) -> Split:
+def _nsynth(card: DatasetCard, root: Place) -> Split:
     """Read ``nsynth-train`` and ``nsynth-test``: notes by name, with their family."""
 
     def rows(part: str) -> list[TableRow]:
@@ -182,7 +185,7 @@ def _nsynth(card: DatasetCard, root: Path) -> Split:
     return [(rows("nsynth-train"), rows("nsynth-test"))]
 
 
-def _vocalsound(card: DatasetCard, root: Path) -> Split:
+def _vocalsound(card: DatasetCard, root: Place) -> Split:
     """Read the training and test list of ``datafiles``, in which file names tell the class."""
     folder = next((name for name in VOCALSOUND_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
@@ -210,7 +213,7 @@ def _vocalsound(card: DatasetCard, root: Path) -> Split:
     return [(rows("tr"), rows("te"))]
 
 
-def _tut(card: DatasetCard, root: Path) -> Split:
+def _tut(card: DatasetCard, root: Place) -> Split:
     """Read ``meta.txt`` and the train and evaluation list of every fold in ``evaluation_setup``."""
     scenes = {values[0]: values[1] for _, values in _lines(root / "meta.txt", fields=2)}
     lists = root / "evaluation_setup"
@@ -218,7 +221,7 @@ def _tut(card: DatasetCard, root: Path) -> Split:
     if not numbers:
         raise DataError(f"{lists}: no fold1_train.txt; {card.name} as published has a list per fold here")
 
-    def rows(file: Path) -> list[TableRow]:
+    def rows(file: Place) -> list[TableRow]:
         found = []
         for line, (path, *more) in _lines(file, fields=1):
             scene = scenes.get(path)
@@ -237,7 +240,7 @@ def _tut(card: DatasetCard, root: Path) -> Split:
     ]
 
 
-def _lines(file: Path, fields: int) -> list[tuple[int, list[str]]]:
+def _lines(file: Place, fields: int) -> list[tuple[int, list[str]]]:
     """Read the tab-separated fields of every line that is not empty, with its number."""
     split = (line.split("\t") for line in decode(file).splitlines())
     lines = [(number, [value.strip() for value in values]) for number, values in enumerate(split, start=1)]
@@ -249,7 +252,7 @@ def _lines(file: Path, fields: int) -> list[tuple[int, list[str]]]:
     return lines
 
 
-def _read_json(file: Path) -> object:
+def _read_json(file: Place) -> object:
     try:
         return parse_json(decode(file))
     except ValueError as error:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
 from palm_cache.errors import AbsentDatasetError, DataError, UnknownNameError, counted, did_you_mean
@@ -27,7 +26,7 @@ from palm_cache.store.find import dataset_folder, source_of_stores
 from palm_cache.store.layout import FEATURES, RAW, stores_present
 from palm_cache.store.nearby import respelt
 from palm_cache.store.places import place, reaching
-from palm_cache.types import AnyPlace, ClipTable, Fold, Place
+from palm_cache.types import AnyPlace, ClipTable, Place
 
 
 def find_card(name: str) -> DatasetCard | None:
@@ -190,10 +189,7 @@ def check_dataset(
             # It imports torch, which takes a second: what is not here is said without.
             from palm_cache.extraction.datasets.windows import check_stretches, cut_rows
 
-            table = check_stretches(check.table)
-            if reading.test == "none":
-                table = _all_for_training(table)
-            return replace(check, table=cut_rows(table, reading))
+            return replace(check, table=cut_rows(check_stretches(check.table), reading))
     except OSError as error:
         raise DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}") from error
 
@@ -219,14 +215,13 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, featu
             f"{card.name} is read as published: `layout`, `columns` and `group` go with a folder"
             f"{said and f'; {said}'}"
         )
-    # A remote folder has all of a path's methods that readers use: joining, listing, opening.
-    folder = cast("Path", root) or present_root(card) or default_root(card)
+    folder = root or present_root(card) or default_root(card)
     if not folder.is_dir():
         raise AbsentDatasetError(
             f"{card.name} is not in {folder} ({card.size}, {card.licence}; {card.source}): "
             f"{card.how_to_get}; or say where it is with `root`{said and f'; {said}'}"
         )
-    table = _read_card(card, folder)
+    table = _read_card(card, folder, reading)
     notes = (*filter(None, [said]), *table.notes)
     table = replace(table, source=source_of(folder), published=card.name, notes=notes)
     return Check(folder, table, differences(card, table), missing_files(table, folder))
@@ -234,7 +229,7 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, featu
 
 def _known_at(where: Place, table: ClipTable) -> Iterator[str]:
     """Say which folders, the one given or those with sounds below it, are called like a known dataset."""
-    if own_data.is_file(where) or palm_layout.has_tables(cast("Path", where)):
+    if own_data.is_file(where) or palm_layout.has_tables(where):
         return
     # As text first: there may be a million names, in a few folders.
     with_sounds = set(map(PurePosixPath, {name.rpartition("/")[0] for name in table.clips.names}))
@@ -246,29 +241,20 @@ def _known_at(where: Place, table: ClipTable) -> Iterator[str]:
             yield f"a known dataset is called {card.name}: if this is it, {words} reads it as published"
 
 
-def _read_card(card: DatasetCard, folder: Path) -> ClipTable:
+def _read_card(card: DatasetCard, folder: Place, reading: ReadingParams) -> ClipTable:
     """Read a known dataset from its folder, or from the only one in it, as archives often unpack."""
     try:
-        return published.read(card, folder)
+        return published.read(card, folder, reading)
     except DataError as error:
         visible = [path for path in folder.iterdir() if path.name[0] != "." and not is_junk(path.name)]
         if len(visible) == 1 and visible[0].is_dir():
             with suppress(DataError):
-                table = _read_card(card, visible[0])
+                table = _read_card(card, visible[0], reading)
                 return replace(table, notes=(f"read from {visible[0]}", *table.notes))
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
         tree = "; ".join(re.split(r"\s{2,}", line)[0] for line in card.tree.splitlines())
         raise DataError(f"{error}; {folder} should hold {tree} (or the PALM authors' tables)") from error
-
-
-def _all_for_training(table: ClipTable) -> ClipTable:
-    """Return a dataset with one fold that trains on all that is labelled and tests on nothing."""
-    import torch
-
-    labelled = [row for row, label in enumerate(table.clips.labels) if label >= 0]
-    fold = Fold(torch.tensor(labelled, dtype=torch.int64), torch.tensor([], dtype=torch.int64))
-    return replace(table, folds=(fold,) if labelled else ())
 
 
 def source_of(where: Place) -> str:
@@ -317,4 +303,4 @@ def _of_stores(name: str, source: str, features: Place) -> Place:
 
 
 def _is_there(where: Place) -> bool:
-    return is_folder(where) or palm_layout.has_tables(cast("Path", where)) or where.is_file()
+    return is_folder(where) or palm_layout.has_tables(where) or where.is_file()

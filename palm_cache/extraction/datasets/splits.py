@@ -14,12 +14,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from palm_cache.errors import DataError, counted
-from palm_cache.extraction.datasets.tables import TableRow
+from palm_cache.extraction.datasets.tables import Split, TableRow
 from palm_cache.params import ReadingParams
 from palm_cache.types import Place
-
-Split = list[tuple[list[TableRow], list[TableRow]]]
-"""The train and test rows of every fold."""
 
 WORDS = {
     **dict.fromkeys(("train", "training", "tr", "trn"), "train"),
@@ -38,7 +35,7 @@ def is_part(name: str) -> bool:
 
 
 def split(
-    rows: Sequence[TableRow], reading: ReadingParams, file_of: Callable[[str], Place]
+    rows: Sequence[TableRow], given: Split | None, reading: ReadingParams, file_of: Callable[[str], Place]
 ) -> tuple[Split, list[str]]:
     """Split labelled rows into folds.
 
@@ -46,6 +43,8 @@ def split(
     ----------
     rows : sequence of TableRow
         Those without a label are in no fold.
+    given : list of (train rows, test rows), optional
+        Where the layout itself is the split.
     file_of : callable
         From a path to its file.
 
@@ -70,7 +69,9 @@ def split(
         told = counted(unlabelled, f"{of_all} has no label, and is", f"{of_all} have no label, and are")
         notes.append(f"{told} in no fold")
     if reading.test == "none":
-        return [(labelled, [])], notes
+        return [(list({row.stretch: row for row in labelled}.values()), [])], notes
+    if given is not None:
+        return given, notes
     if any(row.part for row in labelled):
         folds, labelled, said = _given(labelled)
         notes += said

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from miniatures import write_miniature
 from samples import write_tone
 
 from palm_cache.errors import DataError
@@ -25,7 +26,7 @@ def row(
 
 
 def folds_of(rows: list[TableRow], **reading: int) -> list[tuple[list[TableRow], list[TableRow]]]:
-    return split(rows, ReadingParams(**reading), Path)[0]  # type: ignore[arg-type]
+    return split(rows, None, ReadingParams(**reading), Path)[0]  # type: ignore[arg-type]
 
 
 @given(
@@ -143,3 +144,21 @@ def test_the_tables_own_split_is_used_as_far_as_it_is_one(parts: str, tested: li
 def test_a_split_that_makes_no_sense_is_named(parts: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         folds_of([row(number, part=part) for number, part in enumerate(parts.split())])
+
+
+@pytest.mark.parametrize("layout", ["palm", "published", "table"])
+def test_without_a_test_all_that_is_labelled_trains_once_whatever_the_split(
+    layout: str, tmp_path: Path
+) -> None:
+    if layout == "table":  # of a split that makes no sense
+        for number in range(4):
+            write_tone(tmp_path / f"{number}.wav", 300 + number, seconds=0.1)
+        rows = ["0.wav,a,often", "1.wav,b,1", "1.wav,b,1", "2.wav,,1", "3.wav,a,"]
+        (tmp_path / "x.csv").write_text("\n".join(["path,label,split", *rows]))
+        name, root, wanted = str(tmp_path), None, [0, 1, 3]
+    else:
+        name, root = "ESC50", write_miniature("ESC50", tmp_path, layout)  # type: ignore[arg-type]
+        wanted = list(range(20))
+    table = read_dataset(name, root, reading=ReadingParams(test="none"))
+    assert [(fold.train.tolist(), fold.test.tolist()) for fold in table.folds] == [(wanted, [])]
+    assert any("on more than one row" in note for note in table.notes) == (layout == "table")
