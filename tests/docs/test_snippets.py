@@ -23,6 +23,8 @@ from typer.testing import CliRunner
 from palm_cache.cli import app
 from palm_cache.extraction.datasets.demo import synthesise
 from palm_cache.extraction.datasets.registry import require_card
+from palm_cache.report.freshness import OUT_OF_DATE, look_behind
+from palm_cache.store.scores import read_scores
 from pipelines.benchmarks.random_pengi import save_small_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +114,9 @@ def test_every_snippet_of_the_page_runs(page: Path, workplace: Path) -> None:
             continue
         for line in snippet.text.replace("\\\n", " ").splitlines():
             run_line(line, where)
+    for scores in Path().glob("*/scores.csv"):  # whoever follows the page has no scores that are out of date
+        behind = look_behind(read_scores(scores), scores.parent)
+        assert [one.note for one in behind.values() if one.mark == OUT_OF_DATE] == []
 
 
 def run_line(line: str, where: str) -> None:
