@@ -23,7 +23,7 @@ from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
 from palm_cache.params.use import LoadingParams
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
 from palm_cache.store.heads import opened_heads
-from palm_cache.store.layout import RUNS, joined_spec, slug
+from palm_cache.store.layout import RUNS, slug
 from palm_cache.store.nearby import folder_given, heads_file
 from palm_cache.store.places import place
 from palm_cache.store.scores import COLUMNS, KEYS, tell_apart
@@ -174,7 +174,7 @@ def evaluate(
     stores = folder_given(features or Params().features, "features")
     # A name is no pattern: a folder may be called "birds[1]".
     names = [glob.escape(stored_name(stores, name, folder)) for name in datasets] if datasets else ["*"]
-    spec = glob.escape(slug(joined_spec(encoders))) if encoders else "*"
+    spec = glob.escape(slug("+".join(encoders))) if encoders else "*"
     files = sorted({file for name in names for file in folder.glob(f"{name}/{spec}/heads.h5")})
     if not files:
         of_them = {"dataset": list(datasets or ()), "encoder": list(encoders or ())}

@@ -290,7 +290,7 @@ def cache_prune(
             f"{counted(in_work, 'recipe')} left out, written to in the last hour: an extraction may be "
             "at it (--recent lists all)"
         )
-    doubtful = [recipe for recipe in idle if recipe.is_in_doubt]
+    doubtful = [recipe for recipe in idle if recipe.unread and not recipe.is_used]
     if doubtful:
         say(
             f"note: {counted(len(doubtful), 'recipe')} left out: {doubtful[0].unread[0]} cannot be read and "

@@ -29,9 +29,10 @@ Row = tuple[str, float, float]
 
 def stored_rows(store: FeatureStore) -> Iterator[Row]:
     """Return the rows of a store, one after the other."""
-    for rows, names in _names(store):
+    for rows in store.spans(SMALL_ROWS):
         start, end = store.stretches(rows)
-        yield from zip(names, start.tolist(), np.nan_to_num(end, nan=-1.0).tolist(), strict=True)
+        until = np.nan_to_num(end, nan=-1.0)
+        yield from zip(store.clip_names(rows), start.tolist(), until.tolist(), strict=True)
 
 
 def row_of(clip: Clip) -> Row:
@@ -43,7 +44,8 @@ def gone_names(store: FeatureStore, table: ClipTable) -> list[str]:
     """Return the name of every row of a store that a dataset has no more."""
     here = np.unique(_hashes(table.clips.names))  # a set of a million names would take 0.1 GB
     gone: list[str] = []
-    for _, names in _names(store):
+    for rows in store.spans(SMALL_ROWS):
+        names = store.clip_names(rows)
         theirs = _hashes(names)
         at = np.minimum(np.searchsorted(here, theirs), len(here) - 1)
         gone += [names[row] for row in np.flatnonzero(here[at] != theirs).tolist()]
@@ -52,12 +54,6 @@ def gone_names(store: FeatureStore, table: ClipTable) -> list[str]:
 
 def _hashes(names: Sequence[str]) -> NDArray[np.int64]:
     return np.fromiter(map(hash, names), np.int64, len(names))
-
-
-def _names(store: FeatureStore) -> Iterator[tuple[slice, list[str]]]:
-    for start in range(0, store.n_clips, SMALL_ROWS):
-        rows = slice(start, min(start + SMALL_ROWS, store.n_clips))
-        yield rows, store.clip_names(rows)
 
 
 def note_gone(present: StoreState, table: ClipTable, resources: Resources) -> list[str]:

@@ -173,10 +173,9 @@ class FeatureStore(StoreRoot):
                 raise ValueError(f"the checksum of {name} fails")
             return np.frombuffer(content, "<f4")[:-1].reshape(shape)
 
-    def spans(self) -> list[slice]:
-        """Return the rows that lie in one file each."""
-        starts = range(0, self.n_clips, CHUNK_ROWS)
-        return [slice(start, min(start + CHUNK_ROWS, self.n_clips)) for start in starts]
+    def spans(self, size: int = CHUNK_ROWS) -> list[slice]:
+        """Return all rows in parts of so many, by default those that lie in one file of embeddings."""
+        return [slice(at, min(at + size, self.n_clips)) for at in range(0, self.n_clips, size)]
 
     def read(self) -> Features:
         """Read the whole store.

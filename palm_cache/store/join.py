@@ -13,7 +13,6 @@ from torch.nn.functional import normalize
 
 from palm_cache.errors import StoreError, counted
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.layout import joined_spec
 from palm_cache.types import Features, Place
 
 
@@ -85,7 +84,7 @@ def _side_by_side(features: Sequence[Features]) -> Features:
     """Concatenate embeddings, each scaled to unit length first, so that every encoder counts the same."""
     return replace(
         features[0],
-        encoder=joined_spec([part.encoder for part in features]),
+        encoder="+".join(part.encoder for part in features),
         fingerprint=joined_hash([part.fingerprint for part in features]),
         digest=joined_hash([part.digest for part in features]),
         audio=concatenate([part.audio for part in features]),

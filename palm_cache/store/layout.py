@@ -15,7 +15,7 @@ import glob
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from palm_cache.errors import DataError, without_credentials
@@ -67,11 +67,6 @@ def slug(spec: str) -> str:
     if name == "pengi":
         last = Path(last).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{last}" if last else name)
-
-
-def joined_spec(encoders: Iterable[str]) -> str:
-    """Return the spec of joined encoders, in their order: ``mini+clap:laion/x``."""
-    return "+".join(encoders)
 
 
 def store_path(features: Place, dataset: str, encoder: str) -> Place:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -59,11 +60,6 @@ class CachedRecipe:
     def is_used(self) -> bool:
         """Whether something is made of it: a store, or in the case of hashes of files every extraction."""
         return self.kind == "files" or bool(self.used_by)
-
-    @property
-    def is_in_doubt(self) -> bool:
-        """Whether a store that cannot be read may be made of it."""
-        return not self.is_used and bool(self.unread)
 
     @property
     def seconds_old(self) -> float:
@@ -176,11 +172,9 @@ def _users(features: Place) -> tuple[dict[str, list[str]], list[str]]:
     return users, unread
 
 
-def _stores(features: Place) -> Iterator[Place]:
-    for name in sorted(folder(features).files()):
-        match = re.fullmatch(r"([^.].*?\.zarr)/zarr\.json", name)
-        if match:
-            yield features / match[1]
+def _stores(features: Place) -> list[Place]:
+    matches = (re.fullmatch(r"([^.].*?\.zarr)/zarr\.json", name) for name in folder(features).files())
+    return sorted((features / match[1] for match in matches if match), key=str)
 
 
 def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
@@ -188,19 +182,17 @@ def cache_waste(known: list[CachedRecipe], cache: Place) -> list[Waste]:
     waste = []
     sizes = folder(cache).files()
     for recipe in known:
-        if recipe.is_in_doubt:
-            continue
+        files, why = recipe.damaged, "damaged: nothing can be read of it"
         if not recipe.is_used:
-            total = sum(sizes.get(name, 0) for name in recipe.files)
+            files = () if recipe.unread else recipe.files
             why = f"{recipe.kind} of a recipe that no store here is made by{_unfinished(recipe)}"
-            waste.append(Waste(cache, recipe.files, total, why))
-        elif recipe.damaged:
-            total = sum(sizes.get(name, 0) for name in recipe.damaged)
-            waste.append(Waste(cache, recipe.damaged, total, "damaged: nothing can be read of it"))
         left = [f"{recipe.name}/{name}" for name in folder(cache / recipe.name).left_behind(is_cache_file)]
-        if left:
-            waste.append(Waste(cache, tuple(left), sum(sizes.get(name, 0) for name in left), KILLED))
+        waste += [_waste(cache, some, sizes, why) for some, why in ((files, why), (left, KILLED)) if some]
     return waste
+
+
+def _waste(place: Place, files: Collection[str], sizes: Mapping[str, int], why: str) -> Waste:
+    return Waste(place, tuple(sorted(files)), sum(sizes.get(name, 0) for name in files), why)
 
 
 def _unfinished(recipe: CachedRecipe) -> str:
@@ -220,16 +212,16 @@ def store_waste(features: Place) -> list[Waste]:
         try:
             StoreRoot(path)
         except DamagedStoreError as error:
-            try:
+            with suppress(OutputError):
                 where = folder(path)
-                ours, sizes = claimed_files(where), where.files()
-            except OutputError:
-                continue
-            why = str(error).removeprefix(f"{path}: ").partition(";")[0]
-            waste.append(Waste(path, tuple(sorted(ours)), sum(sizes[name] for name in ours), why))
+                why = str(error).removeprefix(f"{path}: ").partition(";")[0]
+                waste.append(_waste(path, claimed_files(where), where.files(), why))
         except StoreError:
             continue  # of another format, or not to be read now: no damage
-    for beside in {path.parent for path in _stores(features)}:
+    # Beside a first store that was half written there is none.
+    half = re.compile(r"(?:(.*?)/)?\.[^/]+\.partial/.*")
+    halves = {features / (match[1] or "") for match in map(half.fullmatch, folder(features).files()) if match}
+    for beside in halves | {path.parent for path in _stores(features)}:
         for name in folder(beside).left_behind(lambda name: name.endswith(STORE_ENDING)):
             waste.append(Waste(beside, (name,), sum(folder(beside / name).files().values()), KILLED))
     return waste

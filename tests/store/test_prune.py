@@ -18,7 +18,7 @@ from palm_cache.store.atomic import replacing
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import FORMAT_VERSION
-from palm_cache.store.places import folder, local
+from palm_cache.store.places import local
 from palm_cache.store.prune import cache_waste, known_recipes, remove_waste, store_waste
 from palm_cache.store.segments import new_name
 
@@ -116,6 +116,14 @@ def test_what_a_killed_process_left_goes_but_not_what_a_running_one_has(features
     assert waste.why == "left by a process that was killed"
     remove_waste(waste)
     assert not works["dead"].exists()
+    assert store_waste(features) == []
+    first = features / "new" / works["dead"].name / "store" / "zarr.json"  # beside no store yet
+    first.parent.mkdir(parents=True)
+    first.write_text("{}")
+    (waste,) = store_waste(features)
+    assert (waste.place, waste.files) == (features / "new", (works["dead"].name,))
+    remove_waste(waste)
+    assert not (features / "new").exists()
     for work in (works["alive"], works["away"], mine):
         assert (work / "store" / "audio" / "zarr.json").is_file()
     assert FeatureStore(features / "clusters" / "mini.zarr").problems() == []
@@ -180,81 +188,6 @@ def test_a_file_that_is_written_again_loses_what_a_killed_writer_left_of_it(tmp_
         with replacing(tmp_path / "heads.h5") as file:
             file.write_text("b")
     assert {file.name for file in tmp_path.iterdir()} == {"heads.h5", "scores.csv"}
-
-
-def partial_of(where: Path, writer: str, seconds_ago: float = 0) -> str:
-    """Write what a writer would leave of ``x``; return its name."""
-    file = where / f".x.{writer}.{0:08x}.partial"
-    file.write_text("?")
-    os.utime(file, (time.time() - seconds_ago,) * 2)
-    return file.name
-
-
-DEAD = 2**22 + 1
-"""More than any process's number."""
-
-
-def left_in(where: Path) -> list[str]:
-    return folder(where).left_behind("x".__eq__)
-
-
-@pytest.mark.parametrize("fact", [0, 1])
-def test_a_process_of_another_container_or_boot_is_not_taken_for_dead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fact: int
-) -> None:
-    """A container on its host's network bears its host's name, and numbers processes from 1."""
-    facts = [tmp_path / "boot", tmp_path / "namespace"]
-    for file in facts:
-        file.write_text("here")
-    monkeypatch.setattr(local, "MACHINE_FACTS", tuple(map(str, facts)))
-    local._machine.cache_clear()
-    writer = f"{local.this_writer().partition('-')[0]}-{DEAD}"
-    name = partial_of(tmp_path, writer)
-    assert left_in(tmp_path) == [name]
-    facts[fact].write_text("there")
-    local._machine.cache_clear()
-    assert left_in(tmp_path) == []
-    local._machine.cache_clear()
-
-
-def test_what_nobody_has_written_to_for_a_day_is_left_whoever_bears_its_writers_number_now(
-    tmp_path: Path,
-) -> None:
-    partial_of(tmp_path, local.this_writer())
-    assert left_in(tmp_path) == []
-    old = partial_of(tmp_path, local.this_writer(), seconds_ago=90_000)
-    assert left_in(tmp_path) == [old]
-    (tmp_path / old).unlink()
-    work = tmp_path / f".x.{1:08x}-1.{0:08x}.partial"
-    (work / "store").mkdir(parents=True)
-    os.utime(work, (0, 0))
-    assert left_in(tmp_path) == []  # something is being written in it
-    os.utime(work / "store", (0, 0))
-    assert left_in(tmp_path) == [work.name]
-
-
-def test_a_number_that_no_process_can_have_stops_nobody(tmp_path: Path) -> None:
-    machine, _, _ = local.this_writer().partition("-")
-    name = partial_of(tmp_path, f"{machine}-{10**30}")
-    assert left_in(tmp_path) == [name]
-
-
-@pytest.mark.parametrize("what", ["left_behind", "remove"])
-def test_what_may_not_be_looked_for_or_removed_stops_no_writing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    """In a folder that several users share, one may not list it, or not remove another's files."""
-
-    def refuse(*_: object) -> list[str]:
-        raise PermissionError(13, "Permission denied")
-
-    machine, _, _ = local.this_writer().partition("-")
-    partial_of(tmp_path, f"{machine}-{DEAD}")
-    monkeypatch.setattr(local.LocalFolder, what, refuse)
-    with replacing(tmp_path / "x") as file:
-        file.write_text("whole")
-    assert (tmp_path / "x").read_text() == "whole"
-    Cache(tmp_path / "cache", "audio", USED, (2,)).merge()
 
 
 def test_a_content_that_lies_in_two_segments_counts_once(features: Path) -> None:
