@@ -268,6 +268,12 @@ def test_a_store_without_its_option_is_told_as_a_store(project: Path) -> None:
         (("search", STORE, "--text", "a", "--class", "b"), "--class, --uncertain and --run: go with --head"),
         (("search", STORE, "--text", "a", "-k", "0"), "--top: 0 is less than one row"),
         (("store", "export", STORE, "own/Tones/train.csv/x.h5"), "choose another folder with TARGET"),
+        (("explore", STORE, "--method", "pca", "--clusters", "9999"), "--clusters: 9999 of"),
+        (("explore", STORE, "--predictions", "own"), "own: no predictions here; make them with: palm-cache"),
+        (
+            ("extract", "--dataset", "own/Tones", "--templates", "own"),
+            "own: not a regular file; name another",
+        ),
     ],
 )
 def test_errors_name_options_as_they_are_typed(project: Path, words: tuple[str, ...], told: str) -> None:
