@@ -33,8 +33,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 """Collections within each other in a parameter file, at most."""
 
-MAX_VALUES = 100_000
-"""Values in a parameter file, at most, those that aliases repeat included."""
+MAX_ALIASES = 20
+"""Aliases in a parameter file, at most: some dozens, each of several others, make more than memory holds."""
 
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -75,27 +75,14 @@ def read_params(file: Path | None) -> Params:
 
 
 def _check_size(text: bytes) -> None:
-    """Refuse what no parameter file needs, before anything is made of it: depth, and aliases of aliases."""
+    """Refuse what no parameter file needs before anything is made of it: depth, and aliases of aliases."""
     import yaml
 
-    sizes: dict[str, int] = {}
-    opened: list[list[Any]] = []
+    depth = aliases = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            opened.append([event.anchor, 1])
-            anchor, size = None, 0
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = opened.pop()
-        elif isinstance(event, yaml.AliasEvent):
-            # What it stands for is not whole yet where it lies in itself.
-            anchor, size = None, sizes.get(str(event.anchor), MAX_VALUES + 1)
-        else:
-            anchor, size = getattr(event, "anchor", None), 1
-        if anchor:
-            sizes[anchor] = size
-        if opened:
-            opened[-1][1] += size
-        if len(opened) > MAX_DEPTH or size > MAX_VALUES:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > MAX_DEPTH or aliases > MAX_ALIASES:
             raise ValueError("it is nested too deeply, or repeats itself too often")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -25,8 +26,8 @@ from palm_cache.store.nearby import heads_file
 from palm_cache.store.outputs import PREDICTIONS
 
 if TYPE_CHECKING:
-    from palm_cache.cli.results import ResultFormat
-    from palm_cache.prediction.answers import Failure, Prediction, Stretch
+    from palm_cache.cli.results import Result, ResultFormat
+    from palm_cache.prediction.answers import Failure
     from palm_cache.prediction.classifier import Classifier
     from palm_cache.prediction.label_tracks import LabelTracks
     from palm_cache.prediction.sources import HeadSource
@@ -201,10 +202,10 @@ def _show_recordings(
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar("seconds" if settings.timeline else "files"))
         results = classify(classifier, entries, settings, merge=merge, progress=progress)
+        writers = [stack.enter_context(result_writer(shape, list(map(printable, recordings)), csv, said))]
         if tracks is not None:
-            results = _with_labels(results, shape, stack.enter_context(tracks))
-        write = stack.enter_context(result_writer(shape, list(map(printable, recordings)), csv, said))
-        failed = _show(results, write, classifier)
+            writers.append(partial(_write_label, stack.enter_context(closing(tracks)), shape))
+        failed = _show(results, writers, classifier)
     return _unheard(failed, len(entries))
 
 
@@ -230,24 +231,17 @@ def _load(
     return classifier
 
 
-def _with_labels(
-    results: Iterator[Prediction | Stretch | Failure], shape: ResultFormat, tracks: LabelTracks
-) -> Iterator[Prediction | Stretch | Failure]:
-    """Write label tracks while results pass."""
+def _write_label(tracks: LabelTracks, shape: ResultFormat, result: Result) -> None:
     from palm_cache.prediction.answers import Stretch, label_of
 
-    for result in results:
-        if isinstance(result, Stretch):
-            label = label_of(result.probabilities, shape.class_names, shape.threshold)
-            named = label if label in shape.class_names else None
-            tracks.write(result.path, result.start, result.end, named)
-        yield result
+    if isinstance(result, Stretch):
+        label = label_of(result.probabilities, shape.class_names, shape.threshold)
+        named = label if label in shape.class_names else None
+        tracks.write(result.path, result.start, result.end, named)
 
 
 def _show(
-    results: Iterator[Prediction | Stretch | Failure],
-    write: Callable[[Prediction | Stretch | Failure], None],
-    classifier: Classifier,
+    results: Iterator[Result], writers: Sequence[Callable[[Result], None]], classifier: Classifier
 ) -> int:
     """Show results as they come; return how many inputs failed."""
     from palm_cache.prediction.answers import Failure, Prediction
@@ -255,7 +249,8 @@ def _show(
     failed = cropped = 0
     remarks: dict[str, list[str]] = {}
     for result in results:
-        write(result)
+        for write in writers:
+            write(result)
         if isinstance(result, Failure):
             failed += 1
             _say_failed(result)

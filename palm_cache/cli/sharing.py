@@ -9,7 +9,7 @@ import typer
 
 from palm_cache.cli.checks import check_hub_address
 from palm_cache.cli.options import RunOption, SourceArgument, choices
-from palm_cache.cli.terminal import Json, print_json, say, tell
+from palm_cache.cli.terminal import Json, agreed, print_result, say
 from palm_cache.errors import OutputError, counted
 from palm_cache.params.use import ExportFormat
 
@@ -41,10 +41,11 @@ def export(
     from palm_cache.prediction.export import export_head
 
     written = export_head(heads, to, run, out)
-    if as_json:
-        print_json({"file": str(written.file), "card_file": str(written.card_file), "card": written.card})
-        return
-    tell(f"{written.card['run']} -> {written.file}, {written.card_file}")
+    print_result(
+        {"file": str(written.file), "card_file": str(written.card_file), "card": written.card},
+        f"{written.card['run']} -> {written.file}, {written.card_file}",
+        as_json=as_json,
+    )
 
 
 def push(
@@ -73,13 +74,11 @@ def push(
     parcel = prepare_push(heads, to, run, private=private)
     for line in _contents(parcel):
         say(line)
-    if not yes:
-        _ask()
+    if not (yes or agreed("Upload?")):
+        raise OutputError("nothing was uploaded; give --yes where nobody can be asked")
     address = send(parcel)
-    if as_json:
-        print_json({"address": str(address), "commit": address.revision, "card": parcel.card})
-        return
-    tell(f"{parcel.card['run']} -> {address}")
+    document = {"address": str(address), "commit": address.revision, "card": parcel.card}
+    print_result(document, f"{parcel.card['run']} -> {address}", as_json=as_json)
 
 
 def pull(
@@ -107,10 +106,8 @@ def pull(
     from palm_cache.prediction.sharing import pull as pull_head
 
     folder, pinned = pull_head(address, out)
-    if as_json:
-        print_json({"folder": str(folder), "address": str(pinned), "commit": pinned.revision})
-        return
-    tell(f"{pinned} -> {folder}")
+    document = {"folder": str(folder), "address": str(pinned), "commit": pinned.revision}
+    print_result(document, f"{pinned} -> {folder}", as_json=as_json)
 
 
 def _contents(parcel: Parcel) -> list[str]:
@@ -125,19 +122,3 @@ def _contents(parcel: Parcel) -> list[str]:
         f"{parcel.address} ({state}): {sizes}",
         f"{parcel.card['run']}, {counted(len(classes), 'class', 'classes')}: {shown}",
     ]
-
-
-def _ask() -> None:
-    """Ask whether to go on.
-
-    Raises
-    ------
-    OutputError
-        If the answer is no, or there is nobody to ask.
-    """
-    try:
-        agreed = typer.confirm("Upload?", err=True)
-    except typer.Abort:
-        agreed = False
-    if not agreed:
-        raise OutputError("nothing was uploaded; give --yes where nobody can be asked")

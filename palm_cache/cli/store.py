@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from palm_cache.cli.completion import complete_dataset, complete_store
 from palm_cache.cli.extraction import read_tables
 from palm_cache.cli.options import RootOption, StoreArgument, takes
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, note, print_json, print_table, say, tell
+from palm_cache.cli.terminal import Json, agreed, note, print_json, print_result, print_table, say, tell
 from palm_cache.errors import counted
 from palm_cache.params import Params, Resources
 from palm_cache.params.use import LoadingParams
@@ -186,10 +185,8 @@ def store_export(
 
     with progress_bar("clips") as progress:
         count = export(place(store), place(target), progress)
-    if as_json:
-        print_json({"store": store, "target": target, "n_clips": count})
-    else:
-        tell(f"{counted(count, 'clip')} -> {target}")
+    document = {"store": store, "target": target, "n_clips": count}
+    print_result(document, f"{counted(count, 'clip')} -> {target}", as_json=as_json)
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Remove without asking.")]
@@ -326,28 +323,18 @@ def _clear_out(where: Place, waste: list[Waste], yes: bool, as_json: bool) -> No
             ("place", "files", "size", "why"),
             [[str(item.place), f"{len(item.files):,}", megabytes(item.bytes), item.why] for item in waste],
         )
-    removed = waste if waste and (yes or _agreed(waste, as_json)) else []
+    total = megabytes(sum(item.bytes for item in waste))
+    asked = f"Remove these {len(waste)} ({total})?"
+    removed = waste if waste and (yes or (not as_json and agreed(asked))) else []
     for item in removed:
         remove_waste(item)
     if as_json:
         rows = [{**asdict(item), "place": str(item.place)} for item in waste]
         print_json({"waste": rows, "removed": len(removed)})
     elif removed:
-        tell(f"{len(removed)} removed, {megabytes(sum(item.bytes for item in removed))}")
+        tell(f"{len(removed)} removed, {total}")
     else:
         tell("nothing removed; --yes removes it" if waste else f"{where}: nothing to remove")
-
-
-def _agreed(waste: list[Waste], as_json: bool) -> bool:
-    """Ask whether to remove what was shown, if there is somebody to ask."""
-    if as_json or not _somebody_is_there():
-        return False
-    total = megabytes(sum(item.bytes for item in waste))
-    return typer.confirm(f"Remove these {len(waste)} ({total})?", err=True)
-
-
-def _somebody_is_there() -> bool:
-    return sys.stdin.isatty()
 
 
 def megabytes(count: int) -> str:

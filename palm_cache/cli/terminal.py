@@ -83,6 +83,22 @@ def _shown(text: str) -> str:
     return visible(without_credentials(text))
 
 
+def print_result(document: object, *lines: str, as_json: bool) -> None:
+    """Print a result: as one JSON document, or in lines."""
+    if as_json:
+        print_json(document)
+    else:
+        tell(*lines)
+
+
+def agreed(question: str) -> bool:
+    """Ask whether to go on; nobody to ask is no."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        return False
+
+
 def print_json(value: object) -> None:
     """Print one JSON document."""
     typer.echo(as_json(value, indent=2))

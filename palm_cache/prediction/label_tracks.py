@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from palm_cache.errors import ParameterError, visible
 from palm_cache.prediction.answers import printable
@@ -58,12 +56,8 @@ class LabelTracks:
         self._path: str | None = None
         self._file: GrowingFile | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Write no more."""
         if self._file is not None:
             self._file.close()
 
@@ -76,8 +70,7 @@ class LabelTracks:
             If the file cannot be written.
         """
         if path != self._path or self._file is None:
-            if self._file is not None:
-                self._file.close()
+            self.close()
             self._file, self._path = GrowingFile(self._files[path], "audacity", LABEL_TRACK), path
         if label is not None:
             self._file.write(f"{start:.6f}\t{end:.6f}\t{visible(label)}\t\n")

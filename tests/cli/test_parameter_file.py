@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,13 +107,13 @@ def test_unknown_names_are_refused_with_near_matches(tmp_path: Path, text: str, 
         ("resources: {jobs: 100000}", "jobs: 100000 is not a whole number from 0 to 1024"),
         ("extract: {views: " + 5000 * "9" + "}", "cannot read the parameters: Exceeds the limit"),
         ("encoder: 2001-99-99", "cannot read the parameters: month must be in 1..12"),
-        ("a: &a [*a]", "it is nested too deeply, or repeats itself too often"),
+        ("datasets: &a [*a]", "...]]]]]]], expected text"),
         ("a: " + 5000 * "[" + 5000 * "]", "it is nested too deeply, or repeats itself too often"),
         ("#" * 2_000_000, "cannot read the parameters: more than 1,000,000 bytes"),
     ],
 )
 def test_values_that_make_no_sense_are_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ParameterError, match=message.replace(".", r"\.")):
+    with pytest.raises(ParameterError, match=re.escape(message)):
         read_params(write(tmp_path, text))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -258,7 +259,7 @@ def test_joining_loses_no_time_and_keeps_every_label(probabilities: list[list[fl
 
 
 def test_label_tracks_are_what_audacity_reads(tmp_path: Path) -> None:
-    with LabelTracks(tmp_path / "night.txt", [Path("night.wav")]) as tracks:
+    with closing(LabelTracks(tmp_path / "night.txt", [Path("night.wav")])) as tracks:
         tracks.write("night.wav", 0, 1.5, "dog bark")
         tracks.write("night.wav", 1.5, 3, None)
         assert (tmp_path / "night.txt").read_text() == "0.000000\t1.500000\tdog bark\t\n"  # written through
@@ -268,7 +269,7 @@ def test_label_tracks_are_what_audacity_reads(tmp_path: Path) -> None:
 
 
 def test_several_recordings_have_a_track_each_also_an_empty_one(tmp_path: Path) -> None:
-    with LabelTracks(tmp_path / "tracks", [Path("x/one.wav"), Path("y/two.wav")]) as tracks:
+    with closing(LabelTracks(tmp_path / "tracks", [Path("x/one.wav"), Path("y/two.wav")])) as tracks:
         tracks.write("x/one.wav", 0, 1, "rain")
         tracks.write("y/two.wav", 0, 1, None)
     assert (tmp_path / "tracks" / "one.wav.txt").read_text() == "0.000000\t1.000000\train\t\n"
