@@ -130,25 +130,22 @@ class Embedder:
 
     def embed(
         self,
-        clips: Iterable[tuple[int, Clip]],
+        clips: Sequence[tuple[int, Clip]],
         wanted: IsWanted | None = None,
         *,
         still_wanted: IsWanted | None = None,
-        n_clips: int | None = None,
     ) -> Iterator[Outcome]:
         """Read and embed clips.
 
         Parameters
         ----------
-        clips : iterable of (row, Clip)
+        clips : sequence of (row, Clip)
             Numbers are given back with the outcomes.
         wanted : callable, optional
             Told the key of a clip whose content has just been hashed, in a reader's thread, says whether it
             is to be embedded; all are by default.
         still_wanted : callable, optional
             Is asked again, in the caller's thread, right before what was read goes into a batch.
-        n_clips : int, optional
-            How many there are.
 
         Yields
         ------
@@ -170,7 +167,6 @@ class Embedder:
             readers=self._readers,
             n_readers=self._n_readers,
             ahead=2 * self.batch_size // views,
-            n_clips=n_clips,
         )
 
         def stretches() -> Iterator[tuple[tuple[_Open, int], Tensor | None]]:

@@ -113,7 +113,7 @@ class Extractor:
         present = StoreState.at(out)
         survey = self._survey(table, file_cache(cache))
         unseen = table.clips.numbered(np.flatnonzero(~survey.seen).data)
-        hashed = self.embedder.embed(unseen, lambda _: False, n_clips=len(unseen))
+        hashed = self.embedder.embed(unseen, lambda _: False)
         for number, outcome in enumerate(hashed, start=1):
             survey.learn(outcome.row, outcome.content, None, outcome.error)
             progress("checking", number, len(unseen))

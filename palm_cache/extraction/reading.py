@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -89,14 +89,13 @@ class Piece:
 
 
 def read_clips(
-    clips: Iterable[tuple[int, Clip]],
+    clips: Sequence[tuple[int, Clip]],
     cut: CuttingRule,
     wanted: IsWanted | None = None,
     *,
     readers: ThreadPoolExecutor,
     n_readers: int,
     ahead: int,
-    n_clips: int | None = None,
 ) -> Iterator[Piece]:
     """Read clips in threads, ahead of whoever takes them, and yield their pieces in order.
 
@@ -104,11 +103,10 @@ def read_clips(
 
     Parameters
     ----------
-    clips : iterable of (row, Clip)
+    clips : sequence of (row, Clip)
+        A few are spread among all readers.
     ahead : int
         Clips that are read before they are asked for, at least.
-    n_clips : int, optional
-        How many there are: a few are spread among all readers.
 
     Raises
     ------
@@ -117,8 +115,7 @@ def read_clips(
     """
     # As text, which is needed anyway: to compare paths takes them apart first.
     by_file = (list(own) for _, own in groupby(clips, key=lambda numbered: str(numbered[1].file)))
-    step = STEP_FILES if n_clips is None else max(1, min(STEP_FILES, n_clips // (4 * n_readers)))
-
+    step = max(1, min(STEP_FILES, len(clips) // (4 * n_readers)))
     turns = _Turns()
 
     def begin() -> Iterator[tuple[Iterator[Piece], Future[tuple[list[Piece], bool]]]]:

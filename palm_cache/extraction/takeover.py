@@ -40,7 +40,7 @@ def take_over(store: Place, clips: Clips, embedder: Embedder, cache: Cache) -> i
     """
     rows: dict[bytes, int] = {}
     everything = clips.numbered(range(len(clips)))
-    for outcome in embedder.embed(everything, lambda _: False, n_clips=len(clips)):
+    for outcome in embedder.embed(everything, lambda _: False):
         if outcome.content:
             rows[outcome.content] = outcome.row
     taken = 0

@@ -63,9 +63,7 @@ def dataset_problems(
     in_both = [row for row in known if row in wanted]
     changed = []
     numbered = [(known[row], wanted[row]) for row in in_both]
-    for number, outcome in enumerate(
-        embedder.embed(numbered, lambda _: False, n_clips=len(numbered)), start=1
-    ):
+    for number, outcome in enumerate(embedder.embed(numbered, lambda _: False), start=1):
         if outcome.content != rows.contents[outcome.row].tobytes():
             changed.append(rows.names[outcome.row])
         progress("comparing", number, len(numbered))
@@ -137,7 +135,7 @@ def recompute(
             problems.append(f"row {row}, {name}: cannot be embedded again: no such file")
     exact = store.header.recipe.get("precision", "fp32") == "fp32"
     difference, cosine, compared = 0.0, 1.0, 0
-    for number, outcome in enumerate(embedder.embed(clips, n_clips=len(clips)), start=1):
+    for number, outcome in enumerate(embedder.embed(clips), start=1):
         progress("embedding again", number, len(clips))
         where = f"row {outcome.row}, {rows.names[outcome.row]}"
         changed = outcome.content != rows.contents[outcome.row].tobytes()

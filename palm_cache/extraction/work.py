@@ -123,7 +123,7 @@ class Work:
         waiting: list[Outcome] = []
         begun, bytes_waiting = time.monotonic(), 0
         try:
-            for outcome in self.embedder.embed(clips, wanted, still_wanted=still_wanted, n_clips=len(clips)):
+            for outcome in self.embedder.embed(clips, wanted, still_wanted=still_wanted):
                 waiting.append(outcome)
                 bytes_waiting += 0 if outcome.vectors is None else outcome.vectors.nbytes
                 if bytes_waiting > SEGMENT_BYTES or time.monotonic() - begun > SEGMENT_SECONDS:

@@ -73,9 +73,7 @@ def _heard(classifier: Classifier, clips: Sequence[tuple[int, Clip]], batch_size
         ]
         # Each gives an outcome for every clip, in about their order: only few wait for the others.
         waiting: dict[int, dict[int, Outcome]] = {}
-        for outcomes in zip(
-            *(embedder.embed(clips, n_clips=len(clips)) for embedder in embedders), strict=True
-        ):
+        for outcomes in zip(*(embedder.embed(clips) for embedder in embedders), strict=True):
             for ear, outcome in enumerate(outcomes):
                 of_clip = waiting.setdefault(outcome.row, {})
                 of_clip[ear] = outcome

@@ -97,7 +97,7 @@ def file_query(stores: Stores, like: str, loading: LoadingParams) -> tuple[Vecto
         raise ParameterError(f"{like}: the file ends at {length:.2f} s; choose a stretch that lies in it")
     recipe = recipe_of({**stores.header.recipe, "views": 1}, loading.tokenizer)
     with Embedder(load_encoder(stores, loading), recipe, 1) as embedder:
-        (outcome,) = embedder.embed([(0, Clip(path, str(path), None, start, end))], n_clips=1)
+        (outcome,) = embedder.embed([(0, Clip(path, str(path), None, start, end))])
     if outcome.vectors is None or outcome.heard.silence:
         raise AudioError(f"{like}: {outcome.error or outcome.heard.silence}")
     return outcome.vectors[0], outcome.heard.remarks

@@ -64,7 +64,7 @@ def run(
     """Embed clips one time each and return their outcomes by row."""
     found: dict[int, Outcome] = {}
     with Embedder(encoder, Recipe(), batch_size) as embedder:
-        for outcome in embedder.embed(enumerate(clips), n_clips=len(clips)):
+        for outcome in embedder.embed(list(enumerate(clips))):
             assert outcome.row not in found
             found[outcome.row] = outcome
             take(outcome)
@@ -110,7 +110,7 @@ def test_overlapped_work_gives_the_bits_of_work_in_turn_whatever_is_in_a_batch(
     encoder = load_encoder("mini", device="cpu")
     assert isinstance(encoder, MiniEncoder)
     with Embedder(encoder, Recipe(views=views), batch) as embedder:
-        found = {one.row: one for one in embedder.embed(enumerate(clips), n_clips=len(clips))}
+        found = {one.row: one for one in embedder.embed(list(enumerate(clips)))}
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
     expected = one_after_the_other(encoder, clips, views, batch or 4)
@@ -138,7 +138,7 @@ def test_every_batch_has_the_same_shape_and_companions_change_nothing(
 def test_what_is_known_is_hashed_only(clips: list[Clip], one_thread: None) -> None:
     encoder, known = SpectrumEncoder(), {bytes.fromhex(hash_of(clips[row])) for row in range(20)}
     with Embedder(encoder) as embedder:
-        found = {one.row: one for one in embedder.embed(enumerate(clips), lambda key: key not in known)}
+        found = {one.row: one for one in embedder.embed(list(enumerate(clips)), lambda key: key not in known)}
     assert sorted(vectors(found)) == list(range(20, 30))
     assert all(found[row].content in known and not found[row].error for row in range(20))
 
@@ -250,7 +250,7 @@ def test_nothing_is_read_while_nobody_takes_what_is_done(tmp_path: Path, one_thr
         clips.append(Clip(tmp_path / f"{number}.wav", f"{number}.wav", 0))
     encoder = SpectrumEncoder()
     with Embedder(encoder, batch_size=4) as embedder:
-        outcomes = embedder.embed(enumerate(clips), n_clips=len(clips))
+        outcomes = embedder.embed(list(enumerate(clips)))
         next(outcomes)
         threading.Event().wait(0.5)  # time to embed more, if anything would
         assert encoder.embedded <= 4 * 4
@@ -339,7 +339,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved(
 ) -> None:
     small = Small(3, failure)
     with Embedder(small, batch_size=8) as embedder:
-        found = {one.row: one for one in embedder.embed(enumerate(clips), n_clips=len(clips))}
+        found = {one.row: one for one in embedder.embed(list(enumerate(clips)))}
     assert set(small.batches) == {2}  # 8 and 4 were too many
     expected = run(SpectrumEncoder(), clips, batch_size=2)
     assert_same_bits(found, expected)
@@ -369,7 +369,7 @@ def test_a_clip_of_many_stretches_is_embedded_piece_by_piece(
 
     monkeypatch.setattr(reading, "slide", counted)
     with Embedder(encoder, Recipe(long="mean"), 4) as embedder:
-        (found,) = embedder.embed([(0, Clip(tmp_path / "long.wav", "long.wav", 0))], n_clips=1)
+        (found,) = embedder.embed([(0, Clip(tmp_path / "long.wav", "long.wav", 0))])
     assert found.vectors is not None
     assert found.vectors.shape == (1, 12)
     assert cut_out == [120]
@@ -427,7 +427,7 @@ def test_a_batch_waits_for_memory_that_another_holds(clips: list[Clip]) -> None:
     try:
         crowded = Crowded()
         with Embedder(crowded, Recipe(), 4) as embedder:
-            found = {one.row: one for one in embedder.embed(enumerate(clips), n_clips=len(clips))}
+            found = {one.row: one for one in embedder.embed(list(enumerate(clips)))}
             assert embedder.notes == []
     finally:
         torch.set_num_threads(before)
