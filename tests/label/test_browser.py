@@ -261,9 +261,14 @@ def test_what_goes_wrong_is_told_on_the_page(
         file.rename(tmp_path / "moved.csv")
         page.press("1")
         assert page.text("#notice").startswith(f"Not kept: {file}: is gone or empty now")
+        page.press("+")
+        page.type("a name that is long to type")
+        page.press("Enter")
+        assert page.see("byId('name').value") == "a name that is long to type"
         (tmp_path / "moved.csv").rename(file)
-        page.press("1")
-        assert page.see("byId('notice').hidden") is True
+        page.press("+", "Enter")
+        assert page.see("[byId('name').value, byId('notice').hidden]") == ["", True]
+        assert classes_of(file)[-1][1] == "a name that is long to type"
         assert len(classes_of(file)) == 5
 
 

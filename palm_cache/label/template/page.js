@@ -314,6 +314,7 @@ function label(name) {
     if (seen === undefined) return;
     const { state: after, row } = await post("label", { row: seen, class: name });
     notify("");
+    if (byId("name").value.trim() === name) byId("name").value = "";
     const number = placeOf(seen);
     if (number >= 0) queue[number] = row;
     takeState(after);
@@ -446,8 +447,7 @@ byId("find").addEventListener("submit", (event) => {
 
 byId("new").addEventListener("submit", (event) => {
   event.preventDefault();
-  const name = byId("name").value.trim();
-  byId("name").value = "";
+  const name = byId("name").value.trim(); // it stays there until it is kept
   byId("name").blur();
   if (name) label(name);
 });
