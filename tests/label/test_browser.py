@@ -12,15 +12,12 @@ import pytest
 from chromium import Browser
 from chromium import Page as Tab
 from drive import KINDS, Drive, kind_of
+from label_client import open_session
 from label_page import LabelPage
 
-from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.label import fitting
 from palm_cache.label.labels import Labelled, read_labels
 from palm_cache.label.server import HOST, listen, make_app, make_server
-from palm_cache.label.session import Session
-from palm_cache.params.use import LoadingParams
-from palm_cache.store.features import FeatureStore
 
 pytestmark = pytest.mark.slow
 
@@ -33,16 +30,7 @@ KEYS = {
 @contextmanager
 def serving(drive: Drive, file: Path, **options: Any) -> Iterator[str]:
     """Serve the page from a thread of this process; give its address."""
-    store = FeatureStore(drive.store)
-    with (
-        listen(0) as listener,
-        Session(
-            store,
-            file,
-            load_tower=lambda: load_text_tower(store.header, LoadingParams(device="cpu", tokenizer="")),
-            **options,
-        ) as session,
-    ):
+    with listen(0) as listener, open_session(drive, file, **options) as session:
         port = listener.getsockname()[1]
         server = make_server(make_app(session, "token", port))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
