@@ -37,17 +37,15 @@ class Snippet:
     """How long the whole row is."""
 
 
-def read_snippet(
-    file: Place, start: float = 0.0, end: float | None = None, longest: float = LONGEST
-) -> Snippet:
+def read_snippet(file: Place, start: float = 0.0, end: float | None = None) -> Snippet:
     """Read a row, or its middle where it is long; of the rest of its file only what the decoder needs.
 
-    ``start`` and ``end`` are seconds of the file, ``None`` its end; at most ``longest`` seconds are read.
+    ``start`` and ``end`` are seconds of the file, ``None`` its end.
     Raises ``AudioError`` if the file cannot be read, or ends before the row begins.
     """
     with open_regular(file) as opened, decoding(opened) as sound:
         row = Excerpt.of(sound, (start, end))
-        frames = min(row.frames, round(longest * sound.rate))
+        frames = min(row.frames, round(LONGEST * sound.rate))
         begin = (row.frames - frames) // 2
         samples = row.mono(begin, begin + frames).numpy()
         return Snippet(samples, sound.rate, (row.first + begin) / sound.rate, row.heard.seconds)

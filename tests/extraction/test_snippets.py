@@ -10,6 +10,7 @@ from matplotlib import image
 from samples import write_tone
 
 from palm_cache.errors import AudioError, ReadingError
+from palm_cache.extraction import snippets
 from palm_cache.extraction.snippets import playable, read_snippet, spectrogram
 
 
@@ -25,10 +26,11 @@ def test_a_stretch_is_read_as_it_lies_in_the_file_and_goes_into_flac_as_it_is(tm
     np.testing.assert_allclose(played, snippet.samples, atol=2**-15)
 
 
-def test_of_a_long_row_the_middle_is_played(tmp_path: Path):
+def test_of_a_long_row_the_middle_is_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(snippets, "LONGEST", 2.0)
     write_tone(tmp_path / "tone.wav", 440, seconds=5)
     whole, rate = soundfile.read(tmp_path / "tone.wav", dtype="float32")
-    snippet = read_snippet(tmp_path / "tone.wav", 1.0, None, longest=2.0)
+    snippet = read_snippet(tmp_path / "tone.wav", 1.0, None)
     assert (snippet.start, snippet.seconds) == (2.0, 4.0)
     np.testing.assert_array_equal(snippet.samples, whole[2 * rate : 4 * rate])
 

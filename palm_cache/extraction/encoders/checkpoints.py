@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -40,66 +41,102 @@ _KINDS: tuple[tuple[str, Sequence[str], str], ...] = (
 """What a file is, how some of its weights begin, and the spec for it."""
 
 
-def read_tensors(
-    subject: str,
-    source: str,
-    key: str,
-    model: str,
-    get_it: str,
-    *,
-    unused: re.Pattern[str],
-    begin: tuple[str, ...] = ("",),
-) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint by name, without the ``module.`` that parallel training puts before.
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """How a model's authors publish its weights."""
 
-    Numbers of any precision are given in float32.
+    model: str
+    """For messages."""
+    key: str
+    """Under which a file holds the tensors."""
+    get_it: str
+    """Where the right file lies, for messages."""
+    begin: tuple[str, ...]
+    """How the names of tensors begin."""
+    unused: re.Pattern[str]
+    """Found in the names of those that are of no use."""
 
-    Objects of any kind are not unpickled. A file in torch's present format is mapped into memory: only what
-    is copied leaves the disk.
+    def read(self, subject: str, source: str) -> dict[str, Tensor]:
+        """Read a file's tensors by name, without the ``module.`` that parallel training puts before.
 
-    Parameters
-    ----------
-    subject : str
-        The spec, for messages; it begins with the encoder's name.
-    source : str
-        The file.
-    key : str
-        Under which the file holds the tensors.
-    model : str
-        The model's name, for messages.
-    get_it : str
-        Where the right file lies, for messages.
-    unused : Pattern
-        Found in the names of tensors that are of no use.
-    begin : tuple of str
-        How the names of the others begin.
+        Numbers of any precision are given in float32. Objects of any kind are not unpickled. A file in
+        torch's present format is mapped into memory: only what is copied leaves the disk.
 
-    Raises
-    ------
-    EncoderError
-        If it is missing, damaged or another model's; what it is is said as far as it can be known.
-    """
-    file = Path(source).expanduser()
-    if not file.is_file():
-        reason = "not a file" if file.exists() else "no such file"
-        raise EncoderError(f"{subject}: {reason}; {get_it}")
-    try:
-        content = load_plain(file)
-    except Exception as error:  # torch raises nearly anything for a file that is no checkpoint
-        raise EncoderError(f"{subject}: {_what_it_is(file)}; {get_it}") from error
-    refuse_others(subject, source, content)
-    if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
-        raise EncoderError(f"{subject}: a checkpoint without {key!r}, so not {model}'s; {get_it}")
-    tensors = _named(content[key])
-    state = {
-        # A copy: a view would keep all of the file mapped.
-        name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-        for name, value in tensors.items()
-        if name.startswith(begin) and not unused.search(name)
-    }
-    if not state:
-        raise other_model(subject, tensors, get_it)
-    return state
+        Parameters
+        ----------
+        subject : str
+            The spec, for messages; it begins with the encoder's name.
+
+        Raises
+        ------
+        EncoderError
+            If it is missing, damaged or another model's; what it is is said as far as it can be known.
+        """
+        file = Path(source).expanduser()
+        if not file.is_file():
+            reason = "not a file" if file.exists() else "no such file"
+            raise EncoderError(f"{subject}: {reason}; {self.get_it}")
+        try:
+            content = load_plain(file)
+        except Exception as error:  # torch raises nearly anything for a file that is no checkpoint
+            raise EncoderError(f"{subject}: {_what_it_is(file)}; {self.get_it}") from error
+        refuse_others(subject, source, content)
+        if not isinstance(content, Mapping) or not isinstance(content.get(self.key), Mapping):
+            raise EncoderError(
+                f"{subject}: a checkpoint without {self.key!r}, so not {self.model}'s; {self.get_it}"
+            )
+        tensors = _named(content[self.key])
+        state = {
+            # A copy: a view would keep all of the file mapped.
+            name: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+            for name, value in tensors.items()
+            if name.startswith(self.begin) and not self.unused.search(name)
+        }
+        if not state:
+            first = ", ".join(list(tensors)[:3]) or "none"
+            raise EncoderError(
+                f"{subject}: another model's checkpoint (its first weights: {first}); {self.get_it}"
+            )
+        return state
+
+    def fill(
+        self,
+        subject: str,
+        towers: Mapping[str, nn.Module],
+        state: Mapping[str, Tensor],
+        official: Callable[[str], str],
+    ) -> None:
+        """Put weights under official names into towers that were made on torch's device ``meta``.
+
+        Parameters
+        ----------
+        towers : mapping of str to nn.Module
+            By the prefix of their names.
+        official : callable
+            From a prefixed name in a tower to the official one. Where three names become one with ``.qkv.``
+            in it, query, key and value are one matrix there.
+
+        Raises
+        ------
+        EncoderError
+            Naming everything that is missing, surplus or misshaped.
+        """
+        shapes = official_shapes(towers, official)
+        problems = {
+            "missing": sorted(shapes.keys() - state.keys()),
+            "surplus": sorted(state.keys() - shapes.keys()),
+            "misshaped": [
+                f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
+                for name, shape in sorted(shapes.items())
+                if name in state and state[name].shape != shape
+            ],
+        }
+        complaints = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
+        if complaints:
+            raise EncoderError(f"{subject}: not {self.model}'s weights; {'; '.join(complaints)}")
+        for prefix, tower in towers.items():
+            own = {name: _part(name, state[official(prefix + name)]) for name in tower.state_dict()}
+            tower.load_state_dict(own, assign=True)
 
 
 def load_plain(file: Path | BinaryIO) -> Any:
@@ -149,12 +186,6 @@ def misplaced(subject: str, source: str, otherwise: str) -> EncoderError:
     return EncoderError(f"{subject}: {otherwise}")
 
 
-def other_model(subject: str, tensors: Mapping[str, Tensor], get_it: str) -> EncoderError:
-    """Return the error for a checkpoint of a model that nobody here knows."""
-    first = ", ".join(list(tensors)[:3]) or "none"
-    return EncoderError(f"{subject}: another model's checkpoint (its first weights: {first}); {get_it}")
-
-
 _HTSAT = (
     (".batch_norm.", ".bn0."),
     (".layernorm_before.", ".norm1."),
@@ -177,7 +208,7 @@ def official_htsat(name: str) -> str:
 
 
 def shape_of(state: Mapping[str, Tensor], name: str) -> tuple[int, int]:
-    """Return the shape of a matrix; a small one where it is missing: :func:`fill_towers` says so."""
+    """Return the shape of a matrix; a small one where it is missing: :meth:`Publication.fill` says so."""
     tensor = state.get(name)
     return (1, 64) if tensor is None or tensor.ndim != 2 else (tensor.shape[0], tensor.shape[1])
 
@@ -208,38 +239,8 @@ def number_places(embeddings: nn.Module) -> None:
     embeddings.register_buffer("token_type_ids", torch.zeros_like(places), persistent=False)
 
 
-def fill_towers(
-    subject: str,
-    model: str,
-    towers: Mapping[str, nn.Module],
-    state: Mapping[str, Tensor],
-    official: Callable[[str], str],
-) -> None:
-    """Put weights under official names into towers that were made on torch's device ``meta``.
-
-    Parameters
-    ----------
-    subject, model : str
-        For messages.
-    towers : mapping of str to nn.Module
-        By the prefix of their names.
-    official : callable
-        From a prefixed name in a tower to the official one. Where three names become one with ``.qkv.`` in
-        it, query, key and value are one matrix there.
-
-    Raises
-    ------
-    EncoderError
-        Naming everything that is missing, surplus or misshaped.
-    """
-    _check_weights(subject, model, official_shapes(towers, official), state)
-    for prefix, tower in towers.items():
-        own = {name: _part(name, state[official(prefix + name)]) for name in tower.state_dict()}
-        tower.load_state_dict(own, assign=True)
-
-
 def official_shapes(towers: Mapping[str, nn.Module], official: Callable[[str], str]) -> dict[str, torch.Size]:
-    """Return the shapes of the weights that :func:`fill_towers` wants, under their official names."""
+    """Return the shapes of the weights that :meth:`Publication.fill` wants, under their official names."""
     shapes: dict[str, torch.Size] = {}
     for prefix, tower in towers.items():
         for name, tensor in tower.state_dict().items():
@@ -254,24 +255,6 @@ def _part(name: str, tensor: Tensor) -> Tensor:
         if f".attention.self.{kind}." in name and ".blocks." in name:
             return tensor.chunk(3)[part].clone()
     return tensor
-
-
-def _check_weights(
-    subject: str, model: str, shapes: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]
-) -> None:
-    misshaped = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(shape)}"
-        for name, shape in sorted(shapes.items())
-        if name in tensors and tensors[name].shape != shape
-    ]
-    problems = {
-        "missing": sorted(shapes.keys() - tensors.keys()),
-        "surplus": sorted(tensors.keys() - shapes.keys()),
-        "misshaped": misshaped,
-    }
-    complaints = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
-    if complaints:
-        raise EncoderError(f"{subject}: not {model}'s weights; {'; '.join(complaints)}")
 
 
 def _what_it_is(file: Path) -> str:

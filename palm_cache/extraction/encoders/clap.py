@@ -95,18 +95,7 @@ class ClapTextTower(TokenTower):
 
 
 class ClapEncoder(Encoder):
-    """CLAP.
-
-    Parameters
-    ----------
-    request : Request
-    parts : Parts
-
-    Raises
-    ------
-    EncoderError
-        If model and processor do not go together, or the processor does what is not known here.
-    """
+    """CLAP; raises as :func:`check_processor`."""
 
     card = CARDS["clap"]
 

@@ -78,8 +78,6 @@ class HfEncoder(Encoder):
 
     Parameters
     ----------
-    request : Request
-    parts : Parts
     layer : int, optional
         Hidden layer whose mean over time is taken.
     code : str, optional

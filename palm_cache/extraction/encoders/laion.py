@@ -19,28 +19,30 @@ from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Request
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import (
+    Publication,
     bert_sizes,
-    fill_towers,
     number_places,
     official_htsat,
-    other_model,
-    read_tensors,
     shape_of,
 )
 from palm_cache.extraction.encoders.clap import ClapEncoder
 from palm_cache.extraction.encoders.pretrained import Parts, load_tokenizer
 
-GET_IT = "get one from https://huggingface.co/lukewys/laion_clap"
-
 ROBERTA_TOKENIZER = "FacebookAI/roberta-base"
 
 FULL_SCALE = 32767.0
 
-_UNUSED = re.compile(
-    r"\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\.|\.attn_mask$|\.(position|token_type)_ids$"
-    r"|^(audio|text)_transform\."
+PUBLICATION = Publication(
+    "LAION's CLAP",
+    "state_dict",
+    "get one from https://huggingface.co/lukewys/laion_clap",
+    ("audio_", "text_", "logit_scale_"),
+    # AudioSet's classifiers, the training's projections, and tables that are computed.
+    re.compile(
+        r"\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\.|\.attn_mask$"
+        r"|\.(position|token_type)_ids$|^(audio|text)_transform\."
+    ),
 )
-"""AudioSet's classifiers, the training's projections, and tables that are computed."""
 
 
 class LaionEncoder(ClapEncoder):
@@ -56,7 +58,7 @@ class LaionEncoder(ClapEncoder):
 
         The recipe's ``tokenizer``, where it is given, says where that lies.
         """
-        model = build_model(request.spec, read_state(request.spec, request.source))
+        model = build_model(request.spec, PUBLICATION.read(request.spec, request.source))
         text = model.config.text_config
         ids = {name: getattr(text, f"{name}_token_id") for name in ("bos", "pad", "eos")}
         source = request.recipe.tokenizer
@@ -76,14 +78,6 @@ class LaionEncoder(ClapEncoder):
         return super().log_mel((waveforms.clamp(-1, 1) * FULL_SCALE).trunc() / FULL_SCALE)
 
 
-def read_state(subject: str, source: str) -> dict[str, Tensor]:
-    """Read the weights of both branches under LAION's names; raise as :func:`.read_tensors`."""
-    state = read_tensors(subject, source, "state_dict", "LAION's CLAP", GET_IT, unused=_UNUSED)
-    if not any(name.startswith("audio_branch.") for name in state):
-        raise other_model(subject, state, GET_IT)
-    return state
-
-
 def build_model(subject: str, state: Mapping[str, Tensor]) -> Any:
     """Make transformers' model from weights under LAION's names.
 
@@ -95,7 +89,7 @@ def build_model(subject: str, state: Mapping[str, Tensor]) -> Any:
     with torch.device("meta"):
         model: Any = ClapModel(_config(subject, state))
     number_places(model.text_model.embeddings)
-    fill_towers(subject, "LAION's CLAP", {"": model}, state, _official)
+    PUBLICATION.fill(subject, {"": model}, state, _official)
     return model
 
 

@@ -102,15 +102,7 @@ class MiniTextTower(PromptTower):
 
 
 class MiniEncoder(Encoder):
-    """The embedded encoder.
-
-    Parameters
-    ----------
-    request : Request
-    towers : MiniTowers
-    file_sha256 : str
-        Hash of the weight file, for stores of format 1.
-    """
+    """The embedded encoder; the hash of its weight file is for stores of format 1."""
 
     card = CARDS["mini"]
 

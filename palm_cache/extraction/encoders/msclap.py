@@ -29,11 +29,10 @@ from transformers import (
 from palm_cache.extraction.encoders.base import Request
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import (
+    Publication,
     bert_sizes,
     count_layers,
-    fill_towers,
     number_places,
-    read_tensors,
     shape_of,
 )
 from palm_cache.extraction.encoders.engine import Engine
@@ -41,6 +40,7 @@ from palm_cache.extraction.encoders.pengi_towers import (
     AUDIO,
     DIM,
     TEXT,
+    MelTower,
     MicrosoftEncoder,
     PengiAudioTower,
     Projection,
@@ -49,17 +49,21 @@ from palm_cache.extraction.encoders.pengi_towers import (
 from palm_cache.extraction.encoders.pretrained import load_tokenizer
 from palm_cache.extraction.encoders.tokens import TokenTable, TokenTower
 
-GET_IT = "get one from https://huggingface.co/microsoft/msclap"
-
 BASE = f"{TEXT}base."
 
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
 """Of Cnn14's blocks."""
 
-_UNUSED = re.compile(
-    r"\.htsat\.(tscam_conv|head)\.|\.fc_audioset\.|\.attn_mask$|\.position_ids$|\.masked_bias$|\.attn\.bias$"
+PUBLICATION = Publication(
+    "Microsoft's CLAP",
+    "model",
+    "get one from https://huggingface.co/microsoft/msclap",
+    (AUDIO, TEXT),
+    # AudioSet's classifiers, and tables that are computed.
+    re.compile(
+        r"\.htsat\.(tscam_conv|head)\.|\.fc_audioset\.|\.attn_mask$|\.position_ids$|\.masked_bias$|\.attn\.bias$"
+    ),
 )
-"""AudioSet's classifiers, and tables that are computed."""
 
 
 class Cnn14Block(nn.Module):
@@ -79,8 +83,8 @@ class Cnn14Block(nn.Module):
         return functional.avg_pool2d(x, self.pool)
 
 
-class Cnn14Tower(PengiAudioTower):
-    """PANNs' Cnn14 behind its own log-mel, and the projection into the shared space.
+class Cnn14Tower(MelTower):
+    """PANNs' Cnn14 and the projection into the shared space.
 
     Q. Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020.
     """
@@ -88,8 +92,7 @@ class Cnn14Tower(PengiAudioTower):
     seconds = 5
 
     def __init__(self) -> None:
-        nn.Module.__init__(self)
-        self.make_front_end()
+        super().__init__()
         self.bn0 = nn.BatchNorm2d(64)
         for number, (n_in, n_out) in enumerate(zip((1, *CHANNELS), CHANNELS, strict=False), start=1):
             self.add_module(f"conv_block{number}", Cnn14Block(n_in, n_out, pool=2 if number < 6 else 1))
@@ -158,7 +161,7 @@ class MsClapEncoder(MicrosoftEncoder):
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load the authors' checkpoint, and GPT-2's or BERT's tokenizer, which the recipe may name."""
-        state = read_state(request.spec, request.source)
+        state = PUBLICATION.read(request.spec, request.source)
         audio, text = build_towers(request.spec, state)
         tokenizer = load_text_tokenizer(request.recipe.tokenizer, is_2022(state))
         return cls(request, audio, MsClapTextTower(request.spec, text, tokenizer, request.engine))
@@ -169,23 +172,14 @@ def is_2022(state: Mapping[str, Tensor]) -> bool:
     return f"{AUDIO}base.conv_block1.conv1.weight" in state
 
 
-def read_state(subject: str, source: str) -> dict[str, Tensor]:
-    """Read the weights of audio and text encoder by their official names; raise as :func:`.read_tensors`."""
-    return read_tensors(
-        subject, source, "model", "Microsoft's CLAP", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT)
-    )
-
-
-def build_towers(subject: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, nn.ModuleDict]:
-    """Make both towers from weights under official names; raise as :func:`.fill_towers`."""
+def build_towers(subject: str, state: Mapping[str, Tensor]) -> tuple[MelTower, nn.ModuleDict]:
+    """Make both towers from weights under official names; raise as :meth:`.Publication.fill`."""
     old = is_2022(state)
     with torch.device("meta"):
         audio = Cnn14Tower() if old else PengiAudioTower()
         base: Any = BertModel(BertConfig(**bert_sizes(state, BASE))) if old else GPT2Model(_gpt2(state))
         text = nn.ModuleDict({"base": base, "projection": Projection(base.config.hidden_size, DIM)})
-    fill_towers(
-        subject, "Microsoft's CLAP", {AUDIO: audio, TEXT: text}, state, _official_2022 if old else _official
-    )
+    PUBLICATION.fill(subject, {AUDIO: audio, TEXT: text}, state, _official_2022 if old else _official)
     if old:
         number_places(base.embeddings)
     else:

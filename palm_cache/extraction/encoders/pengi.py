@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 
 from palm_cache.extraction.encoders.base import Request
 from palm_cache.extraction.encoders.cards import CARDS
-from palm_cache.extraction.encoders.checkpoints import read_tensors
+from palm_cache.extraction.encoders.checkpoints import Publication
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pengi_towers import (
     AUDIO,
@@ -30,7 +30,8 @@ from palm_cache.extraction.encoders.pengi_towers import (
     TEXT,
     CaptionTower,
     MicrosoftEncoder,
-    build_towers,
+    empty_towers,
+    official,
 )
 from palm_cache.extraction.encoders.pretrained import load_tokenizer
 from palm_cache.extraction.encoders.tokens import TokenTower
@@ -38,10 +39,14 @@ from palm_cache.extraction.encoders.tokens import TokenTower
 TEXT_LENGTH = 40
 """Tokens of a prompt, start and end included. The original pads to it; attention never sees the padding."""
 
-GET_IT = "get base.pth from https://zenodo.org/records/8387083"
-
-_UNUSED = re.compile(r"\.htsat\.(tscam_conv|head)\.|\.attn_mask$|\.position_ids$")
-"""AudioSet's classifiers, and tables that are computed."""
+PUBLICATION = Publication(
+    "PENGI",
+    "model",
+    "get base.pth from https://zenodo.org/records/8387083",
+    (AUDIO, TEXT),
+    # AudioSet's classifiers, and tables that are computed.
+    re.compile(r"\.htsat\.(tscam_conv|head)\.|\.attn_mask$|\.position_ids$"),
+)
 
 
 class PengiTextTower(TokenTower):
@@ -73,14 +78,16 @@ class PengiEncoder(MicrosoftEncoder):
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load the authors' checkpoint, e.g. ``"base.pth"``, and CLIP's tokenizer, which the recipe names."""
-        audio, text = build_towers(request.spec, read_checkpoint(request.source))
+        audio, text = empty_towers()
+        state = PUBLICATION.read(request.spec, request.source)
+        PUBLICATION.fill(request.spec, {AUDIO: audio, TEXT: text}, state, official)
         tokenizer = load_clip_tokenizer(request.recipe.tokenizer)
         return cls(request, audio, PengiTextTower(text, tokenizer, request.engine))
 
     def format1_identity(self) -> dict[str, object]:
         """Return it; the checkpoint is read again."""
         front_end = {"hop": HOP_SAMPLES, "text_length": TEXT_LENGTH}
-        return self.format1_by(read_checkpoint(self.source), front_end)
+        return self.format1_by(PUBLICATION.read(self.spec, self.source), front_end)
 
 
 def load_clip_tokenizer(source: str) -> Any:
@@ -88,13 +95,3 @@ def load_clip_tokenizer(source: str) -> Any:
     config = CLIPTextConfig()
     ids = {"bos": config.bos_token_id, "eos": config.eos_token_id}
     return load_tokenizer(CLIPTokenizer, source, "CLIP", ids)
-
-
-def read_checkpoint(source: str) -> dict[str, Tensor]:
-    """Read the weights of audio and caption encoder from a checkpoint, under their official names.
-
-    Nothing but tensors is unpickled, and of them only what is wanted leaves the disk; see
-    :func:`.read_tensors`.
-    """
-    subject = f"pengi:{source}"
-    return read_tensors(subject, source, "model", "PENGI", GET_IT, unused=_UNUSED, begin=(AUDIO, TEXT))

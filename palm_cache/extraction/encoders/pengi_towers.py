@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional
 from transformers import ClapAudioConfig, ClapAudioModel, CLIPTextConfig, CLIPTextModel
 
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, decibels
-from palm_cache.extraction.encoders.checkpoints import fill_towers, official_htsat
+from palm_cache.extraction.encoders.checkpoints import official_htsat
 from palm_cache.extraction.encoders.pretrained import TRANSFORMERS
 from palm_cache.extraction.encoders.text import PromptTower
 
@@ -42,22 +41,17 @@ class Projection(nn.Module):
         return normed
 
 
-class PengiAudioTower(nn.Module):
-    """Waveforms of 7 s to the shared space."""
+class MelTower(nn.Module):
+    """An audio tower with room for the checkpoint's STFT kernels and mel bank."""
 
-    seconds = 7
+    seconds: int
+    """Of a window."""
     kernel_real: Tensor
     kernel_imag: Tensor
     mel: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.make_front_end()
-        self.htsat: Any = ClapAudioModel(ClapAudioConfig())
-        self.projection = Projection(self.htsat.config.hidden_size, DIM)
-
-    def make_front_end(self) -> None:
-        """Make room for the checkpoint's STFT kernels and mel bank."""
         n_bins = FFT_SAMPLES // 2 + 1
         self.register_buffer("kernel_real", torch.zeros(n_bins, 1, FFT_SAMPLES))
         self.register_buffer("kernel_imag", torch.zeros(n_bins, 1, FFT_SAMPLES))
@@ -72,6 +66,17 @@ class PengiAudioTower(nn.Module):
         imag = functional.conv1d(padded, self.kernel_imag, stride=HOP_SAMPLES)
         mel = (real.square() + imag.square()).transpose(1, 2) @ self.mel
         return decibels(mel)
+
+
+class PengiAudioTower(MelTower):
+    """HTSAT and the projection into the shared space."""
+
+    seconds = 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.htsat: Any = ClapAudioModel(ClapAudioConfig())
+        self.projection = Projection(self.htsat.config.hidden_size, DIM)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Embed, (batch, frames, N_MELS) -> (batch, DIM)."""
@@ -114,7 +119,7 @@ class CaptionTower(nn.Module):
 class MicrosoftEncoder(Encoder):
     """An encoder whose audio tower holds its own log-mel, as PENGI's makers have it."""
 
-    def __init__(self, request: Request, audio: PengiAudioTower, text: PromptTower) -> None:
+    def __init__(self, request: Request, audio: MelTower, text: PromptTower) -> None:
         super().__init__(
             request,
             audio,
@@ -129,13 +134,6 @@ class MicrosoftEncoder(Encoder):
     def front_end(self, waveforms: Tensor) -> Tensor:
         """Return log-mel power in dB, (batch, 1, samples) -> (batch, frames, N_MELS)."""
         return self._audio.log_mel(waveforms[:, 0])
-
-
-def build_towers(spec: str, state: Mapping[str, Tensor]) -> tuple[PengiAudioTower, CaptionTower]:
-    """Make both towers from weights under official names; raise as :func:`.fill_towers`."""
-    audio, text = empty_towers()
-    fill_towers(spec, "PENGI", {AUDIO: audio, TEXT: text}, state, official)
-    return audio, text
 
 
 def empty_towers() -> tuple[PengiAudioTower, CaptionTower]:

@@ -66,7 +66,8 @@ def encoder_class(name: str) -> type[Encoder]:
     places = {**_foreign(), **{card.name: card.place for card in CARDS.values()}}
     if name not in places:
         raise UnknownNameError.among("encoder", name, encoder_names())
-    return _import(name, places[name].partition(":"))
+    module, _, attribute = places[name].partition(":")
+    return _import(name, module, attribute)
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -129,14 +130,13 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
     from palm_cache.extraction.encoders.engine import Engine
 
     recipe = recipe or Recipe()
-    if recipe.trust_remote_code and split_spec(spec)[0] != "hf":
-        raise EncoderError(f"encoder {spec!r}: `trust_remote_code` is for hf: alone; leave it out")
     check_spec(spec)
     name, source = split_spec(spec)
+    if recipe.trust_remote_code and name != "hf":
+        raise EncoderError(f"encoder {spec!r}: `trust_remote_code` is for hf: alone; leave it out")
     if name == OWN.name:
-        module, _, rest = source.partition(":")
-        attribute, _, source = rest.partition(":")
-        kind = _import(spec, (module, ":", attribute))
+        module, attribute, source = (*source.split(":", 2), "")[:3]
+        kind = _import(spec, module, attribute)
     else:
         kind = encoder_class(name)
         _need_source(spec, source, kind.card)
@@ -155,11 +155,10 @@ def _need_source(spec: str, source: str, card: EncoderCard) -> None:
         raise EncoderError(f"encoder {spec!r}: say which weights: {card.spec}, e.g. {card.example}")
 
 
-def _import(subject: str, place: tuple[str, str, str]) -> type[Encoder]:
+def _import(subject: str, module: str, attribute: str) -> type[Encoder]:
     """Import a class; the folder that palm-cache runs in counts, as with ``python -m``."""
     from palm_cache.extraction.encoders.base import Encoder
 
-    module, _, attribute = place
     sys.path.append(str(Path.cwd()))
     try:
         kind = getattr(importlib.import_module(module), attribute)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import cut_windows
-from palm_cache.extraction.encoders.pengi import PengiEncoder, load_clip_tokenizer, read_checkpoint
+from palm_cache.extraction.encoders.pengi import PUBLICATION, PengiEncoder, load_clip_tokenizer
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, text_recipe
 from palm_cache.params import Precision, Recipe
@@ -146,7 +146,7 @@ def test_prefixed_keys_and_old_files_give_the_same(
 
 
 def test_what_palm_does_not_use_is_not_read(pengi_checkpoint: Path) -> None:
-    names = read_checkpoint(str(pengi_checkpoint))
+    names = PUBLICATION.read("pengi:base.pth", str(pengi_checkpoint))
     assert not [name for name in names if "decoder" in name or "attn_mask" in name or "tscam" in name]
 
 
@@ -262,14 +262,14 @@ def test_a_wrong_file_says_what_it_is_and_where_the_right_one_lies(
     file = tmp_path / "base.pth"
     make_file(kind, pengi_checkpoint, file)
     with pytest.raises(EncoderError, match=message) as caught:
-        read_checkpoint(str(file))
+        PUBLICATION.read("pengi:base.pth", str(file))
     assert "zenodo.org/records/8387083" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"not a file; get base\.pth"):
-        read_checkpoint(str(tmp_path))
+        PUBLICATION.read("pengi:base.pth", str(tmp_path))
 
 
 def test_wrong_tokenizers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
