@@ -281,7 +281,7 @@ class Cache:
         Nothing is lost by an ``OutputError``.
         """
         clear_left_behind(self.folder, is_cache_file)
-        if self._segments:
+        if self._segments and self.folder.is_near:  # far away it would be one more request
             with suppress(OSError):  # where nothing can be written
                 self._mend_words()
         if len(self.small) < 2:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,9 @@ UNSEALED_VERSION = 1
 """An earlier format without checksums, which is read as it is."""
 
 PLAIN = {
-    "template": str,
-    "test_views": str,
-    "fingerprint": str,
-    "digest": str,
-    "n_train": int,
-    "n_params": int,
-    "fit_seconds": float,
+    item.name: kind for item in fields(FittedHead) for kind in (str, int, float) if item.type == kind.__name__
 }
-"""Attributes of a run's group that are a head's fields, and their types."""
+"""Fields of a head that are a text or a number, and their types: attributes of a run's group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,13 +280,7 @@ def _read_head(name: str, group: h5py.Group, values: Mapping[str, Any]) -> Fitte
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those fields of a head that are a text or a number.
-
-    Raises
-    ------
-    ValueError
-        If one is something else, or no number that we write.
-    """
+    """Return the fields of :data:`PLAIN`; raises ``ValueError`` if one is no such text or number."""
     for key, kind in PLAIN.items():
         value = values[key]
         number = 0 if isinstance(value, str) else value
