@@ -177,8 +177,8 @@ def evaluate(
     spec = glob.escape(slug("+".join(encoders))) if encoders else "*"
     files = sorted({file for name in names for file in folder.glob(f"{name}/{spec}/heads.h5")})
     if not files:
-        of_them = {"dataset": list(datasets or ()), "encoder": list(encoders or ())}
-        raise no_heads(folder, store=store, **of_them, features=features)
+        of_them = {"store": store} if store else {"dataset": list(datasets or ()), "features": features}
+        raise no_heads(folder, **of_them, encoder=list(encoders or ()))
     return evaluate_files(
         Path(out),
         files,

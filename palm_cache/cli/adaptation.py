@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import palm_cache
-from palm_cache.cli.checks import require_results
+from palm_cache.cli.checks import not_both, require_results
 from palm_cache.cli.completion import complete_dataset, complete_heads
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import (
@@ -80,13 +80,11 @@ def heads(
         n_classes = len(header.class_names)
         sizes = n_classes, header.dim, header.token_dim, n_classes * shots * header.views
     shown = [find_head(name)] if name else list(HEADS.values())
-    rows: list[dict[str, object]] = [
+    rows = [
         {"name": head.name, "learns": head.learns, "trained": head.trained, "source": head.source}
+        | ({"parameters": head.n_params(*sizes)} if sizes else {})
         for head in shown
     ]
-    if sizes is not None:
-        for row, head in zip(rows, shown, strict=True):
-            row["parameters"] = head.n_params(*sizes)
     if as_json:
         print_json(rows[0] if name else rows)
         return
@@ -124,6 +122,7 @@ def fit(
 
     Example: palm-cache fit --shots 8
     """
+    not_both(store=store, dataset=dataset)
     if params:
         dataset, encoder = dataset or list(settings.datasets), encoder or [settings.encoder]
 
@@ -211,8 +210,7 @@ def calibrate(
 
     Example: palm-cache calibrate runs/demo/mini/heads.h5 --run coop
     """
-    if all_runs and run is not None:
-        raise typer.BadParameter("give --run or --all, not both", param_hint="--all")
+    not_both(all_runs=all_runs, run=run)
     load(API)
     with progress_bar("runs") as progress:
         from palm_cache.store.run_names import run_name
@@ -265,6 +263,7 @@ def prompts(
 
     Example: palm-cache prompts --dataset demo
     """
+    not_both(store=store, dataset=dataset)
     settings = override(read_params(params), **where)
     named = where["encoder"] is not None or params is not None
     if params:

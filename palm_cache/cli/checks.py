@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import typer
 
+from palm_cache.cli.terminal import TYPED
 from palm_cache.errors import ParameterError, StoreError, did_you_mean
 from palm_cache.store.atomic import check_target
 from palm_cache.store.layout import HEADS_FILE, STORE_ENDING, STORE_ROOT, command_line
@@ -92,6 +93,13 @@ def require_results(folder: Path, parameter: str = "out") -> None:
     if not folder.exists():
         remedy = f"make them with: {command_line('fit', out=folder)}"
         raise StoreError(f"{folder}: no results here; {did_you_mean(respelt(folder)) or remedy}")
+
+
+def not_both(**given: object) -> None:
+    """Refuse two options, by their parameters, of which one makes the other senseless."""
+    first, second = (TYPED[name] for name in given)
+    if all(value not in (None, False) for value in given.values()):
+        raise typer.BadParameter(f"give {first} or {second}, not both", param_hint=first)
 
 
 def check_hub_address(address: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from palm_cache.cli.checks import check_stores, replaces, require_heads
+from palm_cache.cli.checks import check_stores, not_both, replaces, require_heads
 from palm_cache.cli.chosen_run import about, say_which
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
@@ -122,8 +122,8 @@ def predict(
         raise typer.BadParameter("goes with --timeline", param_hint="--audacity")
     if csv is not None and audacity is not None and csv.resolve() == audacity.resolve():
         raise typer.BadParameter("give --csv another file than --audacity", param_hint="--csv")
-    if csv is not None and as_json:
-        raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")
+    not_both(csv=csv, as_json=as_json)
+    not_both(run=run, classes=classes)
     if store:
         if len(inputs) != 1 or classes is not None or settings.timeline:
             message = "goes with a heads file alone: no audio, no --classes, no --timeline"
@@ -146,8 +146,6 @@ def _heads_and_audio(
 ) -> tuple[str | None, Sequence[str]]:
     """Part what was given into the heads, which --classes needs none of, and what to listen to."""
     if classes is not None:
-        if run is not None:
-            raise typer.BadParameter("give --run or --classes, not both", param_hint="--run")
         with suppress(StoreError):
             if inputs[0].startswith("hf:") or heads_file(inputs[0]).suffix in (".h5", SHARED_ENDING):
                 message = f"goes without heads, and {inputs[0]} holds some; give one of them"

@@ -359,6 +359,8 @@ def test_every_parameter_that_an_error_names_is_one_of_a_command() -> None:
         (("fit", "--out", "s3://bucket/runs"), "s3://bucket/runs is a URL; give a file or folder of this"),
         (("search", STORE, "--row", "0", "--csv", "s3://bucket/x.csv"), "s3://bucket/x.csv is a URL"),
         (("calibrate", "hf://me/sounds"), "hf://me/sounds is a URL; give a file or folder of this machine"),
+        (("fit", "--store", STORE, "--dataset", "Tones"), "for --store: give --store or --dataset, not both"),
+        (("prompts", "--store", STORE, "--dataset", "x"), "give --store or --dataset, not both"),
         (("pull", "x"), "x: write hf://user/name"),
     ],
 )
