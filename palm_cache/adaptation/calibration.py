@@ -85,23 +85,8 @@ def calibrate_file(
 ) -> list[Calibrated]:
     """Fit the temperature of some runs of a heads file and keep it there.
 
-    Parameters
-    ----------
-    path : Path
-        The heads file.
-    store : Place, optional
-        The feature store; by default the one that the heads were fitted on, or those that were joined.
-    features : Features, optional
-        What it holds, if that has been read.
-    load_tower : callable, optional
-        For heads that learn words.
-
-    Raises
-    ------
-    StoreError
-        If heads or store cannot be read.
-    OutputError
-        If the heads file cannot be written.
+    ``store`` is by default the one that the heads were fitted on, or those that were joined; ``features`` are
+    what it holds, if that has been read. Raises as :func:`palm_cache.calibrate`.
     """
     if not runs:
         return []
@@ -138,15 +123,7 @@ def runs_to_calibrate(path: Path) -> list[Run]:
 
 
 def calibrate(features: Features, head: FittedHead, tower: TextTower | None = None) -> Calibration:
-    """Fit the temperature of one run on its own shots, held out.
-
-    Parameters
-    ----------
-    features : Features
-        Those that the head was fitted on.
-    head : FittedHead
-    tower : TextTower, optional
-        For heads that learn words.
+    """Fit the temperature of one run on its own shots, held out, of the features that it was fitted on.
 
     Raises
     ------
@@ -191,12 +168,7 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
 def held_out_logits(
     head: FittedHead, features: Features, split: Fold, tower: TextTower | None, as_loud_as: float
 ) -> Tensor:
-    """Score clips with a head that was fitted on others, brought to the :func:`loudness` of another head.
-
-    Returns
-    -------
-    Tensor, shape (n_test, n_classes)
-    """
+    """Score clips with a head that was fitted on others, brought to the :func:`loudness` of another head."""
     logits = Scorer(head, features.audio.shape[2], tower).clip_logits(features.audio[split.test])
     return logits * (as_loud_as / max(loudness(head, features, split.train, tower), QUIETEST))
 
@@ -297,20 +269,14 @@ def fit_temperature(logits: Tensor, labels: Tensor, coldest: float = COLDEST) ->
 
 
 def _minimum(function: Callable[[float], float], lowest: float, highest: float) -> float:
-    """Return where a function with one valley is least, by golden sections to a millionth."""
+    """Return where a function with one valley is least, by thirds to a millionth."""
     # By hand: scipy.optimize takes longer to import than all calibrations of a fit.
-    golden = (math.sqrt(5) - 1) / 2
-    left, right = highest - golden * (highest - lowest), lowest + golden * (highest - lowest)
-    at_left, at_right = function(left), function(right)
     while highest - lowest > 1e-6:
-        if at_left < at_right:
-            highest, right, at_right = right, left, at_left
-            left = highest - golden * (highest - lowest)
-            at_left = function(left)
+        third = (highest - lowest) / 3
+        if function(lowest + third) < function(highest - third):
+            highest -= third
         else:
-            lowest, left, at_left = left, right, at_right
-            right = lowest + golden * (highest - lowest)
-            at_right = function(right)
+            lowest += third
     return (lowest + highest) / 2
 
 

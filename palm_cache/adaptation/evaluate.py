@@ -49,34 +49,18 @@ def evaluate_files(
 ) -> pd.DataFrame:
     """Score every head of some files; write ``scores.csv``, ``predictions.h5`` and ``metrics.json``.
 
-    Rows of other datasets and encoders in ``out`` stay, as long as their heads are there.
+    Rows of other datasets and encoders in ``out`` stay, as long as their heads are there. Returns and raises
+    as :func:`palm_cache.evaluate`.
 
     Parameters
     ----------
-    out : Path
-        Where results lie.
     heads_files : sequence of Path, optional
         Every ``heads.h5`` below ``heads`` by default.
     heads : Path, optional
         The folder below which heads lie; ``out`` by default.
-    store : Place, optional
-        The feature store; by default the one that the heads were fitted on.
-    features : Features, optional
-        What it holds, if that has been read.
-    load_tower : callable, optional
-        For heads that look at every clip through the text tower.
-
-    Returns
-    -------
-    DataFrame
-        The rows of ``scores.csv``: of every run below ``out``, also of those evaluated earlier.
-
-    Raises
-    ------
-    StoreError
-        If there are no heads, or a store is missing.
-    StaleStoreError
-        If a store has changed since the heads were fitted.
+    store, features : optional
+        The feature store, by default the one that the heads were fitted on; and what it holds, if that has
+        been read.
     """
     heads = heads or out
     files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(dict.fromkeys(heads_files))
@@ -112,14 +96,9 @@ def evaluate_files(
 def evaluate_head(
     features: Features, head: FittedHead, tower: TextTower | None = None
 ) -> tuple[dict[str, object], RunPrediction]:
-    """Score one head: its row of ``scores.csv`` and its predictions.
+    """Score one head: its row of ``scores.csv`` and its predictions. Raises as :class:`.Scorer`.
 
     Clips are scored by their view 0, the centre crop, or by the mean of all views' logits.
-
-    Raises
-    ------
-    StaleStoreError, DamagedStoreError, EncoderError
-        As :class:`~palm_cache.adaptation.scorer.Scorer`.
     """
     run = head.run
     test = draw(features, run).test
@@ -195,13 +174,7 @@ def no_heads(folder: Path, **options: object) -> StoreError:
 
 
 def check_fresh(heads: Sequence[FittedHead], features: Features, stores: Sequence[Place], file: Path) -> None:
-    """Make sure that the heads of a file were fitted on just these features, which lie in ``stores``.
-
-    Raises
-    ------
-    StaleStoreError
-        If one was not.
-    """
+    """Make sure that the heads of a file were fitted on just these features, or raise StaleStoreError."""
     head = next((head for head in heads if head.digest != features.digest), None)
     if head is None:
         return

@@ -56,8 +56,6 @@ class Fit:
     features: Features
     fitted: tuple[FittedHead, ...]
     """The runs of this fit."""
-    kept: int
-    """Runs of earlier fits on the same features that stay in the file."""
     notes: tuple[str, ...]
 
 
@@ -72,14 +70,8 @@ def fit_store(
 ) -> Fit:
     """Fit the heads that are asked for on a feature store and keep them in ``heads.h5``.
 
-    Heads of earlier fits stay in the file as long as they were fitted on the same features.
-
-    Parameters
-    ----------
-    partners : sequence of Place
-        Stores of the same clips from further encoders; their features are joined.
-    load_tower : callable, optional
-        For heads that learn words.
+    Heads of earlier fits stay in the file as long as they were fitted on the same features. ``partners`` are
+    stores of the same clips from further encoders; their features are joined.
 
     Raises
     ------
@@ -107,7 +99,7 @@ def fit_store(
     header = opened.header
     recipes = [header.recipe, *(FeatureStore(partner).header.recipe for partner in partners)]
     identity = {"joined": recipes} if partners else header.recipe
-    kept, dropped = add_heads(
+    _, dropped = add_heads(
         path,
         fitted,
         store,
@@ -117,7 +109,7 @@ def fit_store(
         outdated=partial(is_outdated, dim=features.audio.shape[2]),
     )
     limited = [f"{store} {header.limited}"] if header.limited else []
-    return Fit(path, features, tuple(fitted), kept, (*limited, *notes, *opened.twins(), *dropped))
+    return Fit(path, features, tuple(fitted), (*limited, *notes, *opened.twins(), *dropped))
 
 
 def tower_to_score(
@@ -172,7 +164,6 @@ def fit_runs(
     for run in runs:
         total[run.head] += heads[run.head].n_steps(n_views * len(tasks[run].train))
     fitted: dict[Run, FittedHead] = {}
-
     for batch in batches.values():
         name = batch[0].head
         head = heads[name]
@@ -182,10 +173,13 @@ def fit_runs(
             steps[name] += number
             progress(f"training {name}", steps[name], total[name])
 
-        of_batch = [tasks[run] for run in batch]
-        of_runs = {name: value.expand(len(batch), *value.shape) for name, value in (chosen or {}).items()}
-        for result in _fit_batch(features, head, batch, of_batch, params.test_views, words, tick, of_runs):
-            fitted[result.run] = result
+        rows = torch.stack([tasks[run].train for run in batch])
+        # Learning words goes through a text tower, whose tensors are large whatever the shots are.
+        numbers = LARGE if head.needs_text_tower else rows.numel() * features.audio[0].numel()
+        with threads_for(numbers):
+            shots = _gather(features, head, batch, rows, words, chosen or {})
+            for result in _fit_batch(features, head, batch, shots, params.test_views, tick):
+                fitted[result.run] = result
     notes = _notes(features, tasks)
     from_shots = [name for name, head in heads.items() if _starts_from_shots(features, head)]
     if from_shots:
@@ -225,45 +219,35 @@ def _fit_batch(
     features: Features,
     head: Head,
     runs: Sequence[Run],
-    tasks: Sequence[Task],
+    shots: Shots,
     test_views: TestViews,
-    words: Words | None,
     tick: Tick,
-    chosen: Mapping[str, Tensor],
 ) -> list[FittedHead]:
     """Fit runs whose draws have one size."""
-    rows = torch.stack([task.train for task in tasks])
-    numbers = rows.numel() * features.audio[0].numel()
-    # Learning words goes through a text tower, whose tensors are large whatever the shots are.
-    with threads_for(LARGE if head.needs_text_tower else numbers):
-        shots = _gather(features, head, runs, rows, words, chosen)
-        started = time.perf_counter()
-        states = head.fit(shots, tick)
-        seconds = (time.perf_counter() - started) / len(runs)
-        for number, run in enumerate(runs):
-            state = {name: value[number] for name, value in states.items()}
-            need_finite(state, head, f"{run.dataset}, {run_name(run)}")
-    _, n_classes, dim = shots.text.shape
-    token_dim = words.tower.token_dim if words else 0  # no other head's count depends on it
-    return [
-        FittedHead(
+    started = time.perf_counter()
+    states = head.fit(shots, tick)
+    seconds = (time.perf_counter() - started) / len(runs)
+    n_examples, (_, n_classes, dim) = shots.labels.shape[1], shots.text.shape
+    token_dim = shots.words.tower.token_dim if shots.words else 0  # no other head's count depends on it
+    fitted = []
+    for number, run in enumerate(runs):
+        state = {name: value[number].clone() for name, value in states.items()}
+        need_finite(state, head, f"{run.dataset}, {run_name(run)}")
+        one = FittedHead(
             run=run,
-            state={name: value[number].clone() for name, value in states.items()},
+            state=state,
             class_names=features.class_names,
             template=FROM_SHOTS if _starts_from_shots(features, head) else head.template,
-            hyperparameters={
-                **head.hyperparameters,
-                **{name: states[name][number].tolist() for name in head.chooses},
-            },
+            hyperparameters={**head.hyperparameters, **{name: state[name].tolist() for name in head.chooses}},
             test_views=test_views,
             fingerprint=features.fingerprint,
             digest=features.digest,
-            n_train=rows.shape[1],
-            n_params=head.n_params(n_classes, dim, token_dim, shots.labels.shape[1]),
+            n_train=n_examples // shots.views,
+            n_params=head.n_params(n_classes, dim, token_dim, n_examples),
             fit_seconds=seconds,
         )
-        for number, run in enumerate(runs)
-    ]
+        fitted.append(one)
+    return fitted
 
 
 def _gather(
@@ -294,7 +278,7 @@ def _gather(
         views=n_views,
         parts=features.parts,
         groups=None if features.groups is None else features.groups[rows].repeat_interleave(n_views, dim=1),
-        chosen=chosen,
+        chosen={name: value.expand(len(runs), *value.shape) for name, value in chosen.items()},
     )
 
 

@@ -27,24 +27,7 @@ def study_prompts(
 ) -> pd.DataFrame:
     """Score zero-shot under every prompt template of some stores and write ``OUT/prompts.csv``.
 
-    Rows of other datasets and encoders in the file stay.
-
-    Parameters
-    ----------
-    folds : sequence of int, optional
-        Counted from 1; all by default.
-
-    Returns
-    -------
-    DataFrame
-        The rows of these stores: see :data:`~palm_cache.store.scores.PROMPT_COLUMNS`.
-
-    Raises
-    ------
-    StoreError
-        If a store is missing, unfinished or damaged.
-    DataError
-        If a fold does not exist, or there is none.
+    Rows of other datasets and encoders in the file stay. Returns and raises as :func:`palm_cache.prompts`.
     """
     rows: list[dict[str, object]] = []
     for number, store in enumerate(stores):

@@ -34,11 +34,6 @@ def transfer_heads(
     The logits of classes that only one of the datasets has are left out, as if the head had been asked only
     about those that both have. A clip that a run learned from is not asked about, whichever dataset it is in:
     clips are known by their content.
-
-    Parameters
-    ----------
-    load_tower : callable, optional
-        For heads that look at every clip through the text tower.
     """
     heads, origin = read_heads(heads_file)
     if len(origin) > 1:
@@ -76,12 +71,7 @@ def transfer_heads(
 def shared_classes(
     ours: tuple[str, ...], theirs: tuple[str, ...], same: Mapping[str, str]
 ) -> tuple[list[int], list[int]]:
-    """Find the classes that two datasets have in common, by name.
-
-    Returns
-    -------
-    ours, theirs : list of int
-        Labels of the same class at the same place, two or more.
+    """Find the labels of two or more classes that two datasets have in common, at the same places.
 
     Raises
     ------

@@ -70,8 +70,9 @@ def test_metrics_are_means_over_folds_then_seeds(store: Path, tmp_path: Path) ->
 def test_earlier_heads_of_the_same_features_stay(store: Path, tmp_path: Path) -> None:
     fit_store(store, tmp_path / "runs", FitParams(heads=("zero-shot",)))
     second = fit_store(store, tmp_path / "runs", replace(QUICK, heads=("palm",)))
-    assert second.kept == 3
-    assert {head.run.head for head in read_heads(second.heads_file)[0]} == {"zero-shot", "palm"}
+    heads = [head.run.head for head in read_heads(second.heads_file)[0]]
+    assert heads.count("zero-shot") == 3
+    assert set(heads) == {"zero-shot", "palm"}
 
 
 def test_heads_of_an_earlier_state_of_the_store_are_put_aside_and_never_scored(tmp_path: Path) -> None:

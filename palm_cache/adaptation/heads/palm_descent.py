@@ -117,22 +117,14 @@ def descend(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Train PALM's context and gate in all runs at once.
 
-    Equal, up to rounding, to :func:`palm_cache.adaptation.train.sgd` on the logits of ``mix_context``. A
-    class without a clip stays as it starts.
+    Equal, up to rounding, to :func:`palm_cache.adaptation.train.sgd` on the logits of ``mix_context``, whose
+    parameters are not told again here. A class without a clip stays as it starts.
 
     Parameters
     ----------
     parameters : mapping of Tensor
         Where learning starts: ``context`` (runs, n_classes, dim) and ``gate`` (runs, n_classes); not changed.
     text : Tensor, shape (runs, n_classes, dim)
-    audio : Tensor, shape (runs, n_clips, dim)
-        Training clips of every run, unit length.
-    labels : Tensor, shape (runs, n_clips)
-        int64.
-    orders : Tensor, shape (runs, epochs, n_clips)
-        In which order a run sees its clips.
-    training : Training
-        Learning rate, momentum and batch size; the epochs are those of ``orders``.
     coordinates : callable
         Chooses the basis to compute in.
     variants : Variants, optional
@@ -140,8 +132,6 @@ def descend(
     watch : callable
         Told before the first epoch, 0, and after every one, from 1, the cosines of all clips with the class
         embeddings, (runs, variants, n_clips, n_classes).
-    tick : callable
-        Told after every step how many runs made it.
 
     Returns
     -------
@@ -253,17 +243,8 @@ class _Descent:
     def step(self, batch: Tensor, targets: Tensor) -> Tensor:
         """Take one step of SGD with momentum.
 
-        Parameters
-        ----------
-        batch : Tensor, shape (runs, batch)
-            Numbers of the clips.
-        targets : Tensor, shape (runs, 1, batch)
-            Their labels.
-
-        Returns
-        -------
-        Tensor, shape (runs, 1, batch)
-            Their probabilities before the step.
+        ``batch`` (runs, batch) are numbers of clips, ``targets`` (runs, 1, batch) their labels; returned are
+        their probabilities (runs, 1, batch) before the step.
         """
         rows = (batch + self.first_row).flatten()
         clips = self.clips.index_select(0, rows).view(*batch.shape, self.width)

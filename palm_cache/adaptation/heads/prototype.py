@@ -60,12 +60,7 @@ class Prototype(Head):
 
 
 class PalmPrototype(Palm):
-    """PALM whose context starts at the class means instead of noise.
-
-    References
-    ----------
-    Ours; PALM is Hanif et al., EMNLP 2024.
-    """
+    """PALM whose context starts at the class means instead of noise."""
 
     name = "palm-prototype"
     learns = "as palm, the context starting at the class means: classes x (dim + 1)"
