@@ -126,7 +126,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             check_classification_targets(classes)
         present = np.unique(classes)
         if len(present) < 2:
-            raise ArrayError(f"y holds one class only, {present[0]!r}; a classifier needs two or more")
+            raise ArrayError(f"y holds one class only, {present.tolist()[0]!r}; a classifier needs two")
         self.classes_ = self._known_classes(present)
         labels = np.searchsorted(self.classes_, classes)
         head = self._make_head()
@@ -191,7 +191,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ArrayError("classes must be sorted, each named once: the order of the rows of text")
         strange = np.setdiff1d(present, known)
         if len(strange):
-            raise ArrayError(f"y holds {strange[0]!r}, which is not among classes")
+            raise ArrayError(f"y holds {strange.tolist()[0]!r}, which is not among classes")
         return known
 
     def _prompts(self, text: ArrayLike) -> Tensor:
@@ -211,7 +211,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = validate_data(self, X, dtype=_FLOATS, ensure_all_finite=False, reset=False)
         _check_finite(rows, "X")
         # In double precision a clip's score does not depend on its companions in the batch.
-        state = {name: _double(_tensor(value)) for name, value in self.state_.items()}
+        state = {name: _tensor(value) for name, value in self.state_.items()}
+        state |= {name: value.double() for name, value in state.items() if value.is_floating_point()}
         return self.head_.logits(state, _tensor(rows).double()).double()
 
 
@@ -299,10 +300,6 @@ def _seed(random_state: int | RandomState | None) -> int:
 def _tensor(array: NDArray[Any]) -> Tensor:
     """Copy an array, which may be read-only or mapped from a file, into a tensor."""
     return torch.from_numpy(np.array(array))
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _check_finite(rows: NDArray[np.floating[Any]], name: str) -> None:

@@ -113,7 +113,7 @@ def test_a_class_that_a_fold_lacks_keeps_its_row_of_text(features: Features) -> 
     assert np.isfinite(scores).all()
     with pytest.raises(ArrayError, match=r"text has shape \(4, 24\), expected \(3, 24\).* classes=\["):
         PalmClassifier(text).fit(audio[labels != "dog"], labels[labels != "dog"])
-    with pytest.raises(ArrayError, match=r"y holds .*siren.*, which is not among classes"):
+    with pytest.raises(ArrayError, match="y holds 'siren', which is not among classes"):
         PalmClassifier(text[:3], classes=names[:3]).fit(audio, labels)
     with pytest.raises(ArrayError, match="classes must be sorted"):
         PalmClassifier(text, classes=names[::-1]).fit(audio, labels)
@@ -188,7 +188,7 @@ def test_bad_input_is_refused_with_the_place() -> None:
         palm.fit(audio, labels, text=np.array([[0.0] * 5, [np.inf] * 5, [0.0] * 5]))
     with pytest.raises(ArrayError, match=r"text has shape \(2, 5\), expected \(3, 5\)"):
         palm.fit(audio, labels, text=np.ones((2, 5)))
-    with pytest.raises(ArrayError, match="y holds one class only"):
+    with pytest.raises(ArrayError, match=r"y holds one class only, 0\.0;"):
         palm.fit(audio, np.zeros(30))
     with pytest.raises(ParameterError, match=r"PalmClassifier: palm's context is not finite: .* lr 1e\+30"):
         PalmClassifier(lr=1e30).fit(audio, labels)

@@ -25,7 +25,7 @@ from palm_cache.adaptation.heads.base import (
 )
 from palm_cache.adaptation.heads.prototype import class_means
 from palm_cache.adaptation.scorer import is_outdated
-from palm_cache.adaptation.tasks import draw, n_base_classes
+from palm_cache.adaptation.tasks import draw
 from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, ParameterError, UnknownNameError, counted
 from palm_cache.params import FitParams, TestViews
@@ -318,32 +318,25 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
         notes.append(
             f"{features.dataset}: {counted(failed, 'clip has', 'clips have')} no embedding and are left out"
         )
-    short: dict[int, dict[int, set[str]]] = {}
-    absent: dict[int, set[str]] = {}
-    some_left: set[int] = set()  # shots of which a class has as many
-    for run, task in tasks.items():
-        n_classes = n_base_classes(features) if run.base_only else len(features.class_names)
-        if len(task.short_classes) + len(task.absent_classes) < n_classes:
-            some_left.add(run.shots)
-        if task.short_classes:
-            short.setdefault(run.shots, {}).setdefault(run.fold, set()).update(task.short_classes)
-        if task.absent_classes:
-            absent.setdefault(run.fold, set()).update(task.absent_classes)
-    for shots, by_fold in sorted(short.items()):
-        all_there_is = "" if shots in some_left else ": these runs learn from all clips, as with all shots"
-        fewer = f"fewer than {counted(shots, 'clip')} of {_classes(by_fold)}"
-        notes.append(f"{features.dataset}: {fewer}; taken whole{all_there_is}")
-    if absent:
+    for shots in sorted({run.shots for run in tasks}):
+        of_shots = {run: task for run, task in tasks.items() if run.shots == shots}
+        if short := {(run.fold, name) for run, task in of_shots.items() for name in task.short_classes}:
+            drawn = ((task, torch.unique(features.labels[task.train])) for task in of_shots.values())
+            whole = all(len(task.short_classes) == len(classes) for task, classes in drawn)
+            all_there_is = ": these runs learn from all clips, as with all shots" if whole else ""
+            fewer = f"fewer than {counted(shots, 'clip')} of {_classes(short)}"
+            notes.append(f"{features.dataset}: {fewer}; taken whole{all_there_is}")
+    if absent := {(run.fold, name) for run, task in tasks.items() for name in task.absent_classes}:
         notes.append(
-            f"{features.dataset}: no clip to learn from of {_classes(absent)}; only the prompt speaks for it"
+            f"{features.dataset}: no clip to learn from of {_classes(absent)}; only a prompt can speak for it"
         )
     return notes
 
 
-def _classes(by_fold: Mapping[int, set[str]]) -> str:
-    """Name the first few classes of folds: there may be hundreds."""
-    names = sorted(set().union(*by_fold.values()))
+def _classes(of_folds: Iterable[tuple[int, str]]) -> str:
+    """Name folds and the first few of their classes: there may be hundreds."""
+    numbers, names = (sorted(set(part)) for part in zip(*of_folds, strict=True))
     more = f" and {len(names) - CLASSES_NAMED:,} more" if len(names) > CLASSES_NAMED else ""
     listed = ", ".join(map(repr, names[:CLASSES_NAMED]))
-    folds = f"{'fold' if len(by_fold) == 1 else 'folds'} {', '.join(map(str, sorted(by_fold)))}"
+    folds = f"{'fold' if len(numbers) == 1 else 'folds'} {', '.join(map(str, numbers))}"
     return f"{counted(len(names), 'class', 'classes')} in {folds}: {listed}{more}"

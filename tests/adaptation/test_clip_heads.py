@@ -20,7 +20,7 @@ from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.heads import find_head, linear_probe, tip_adapter
 from palm_cache.adaptation.heads.base import Head, Shots, unit
-from palm_cache.adaptation.heads.hyperparameters import FOLDS, TEMPERATURES
+from palm_cache.adaptation.heads.hyperparameters import FOLDS, TEMPERATURES, Grid
 from palm_cache.adaptation.heads.linear_probe import LinearProbe
 from palm_cache.adaptation.heads.neighbours import NEIGHBOURS, Neighbours
 from palm_cache.adaptation.heads.palm import Palm
@@ -183,13 +183,13 @@ def test_tip_adapter_is_the_naive_loop(shots: Shots, clips: Tensor) -> None:
 
 
 def test_tip_adapters_numbers_are_the_best_of_leaving_every_key_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tip_adapter, "ALPHAS", (1.0, 20.0, 500.0))
-    monkeypatch.setattr(tip_adapter, "BETAS", (2.0, 20.0))
+    monkeypatch.setattr(tip_adapter, "ALPHAS", Grid((1.0, 20.0, 500.0), default=20.0))
+    monkeypatch.setattr(tip_adapter, "BETAS", Grid((2.0, 20.0), default=2.0))
     shots = make_shots(runs=2, clips_per_class=4, noise=2.0)
     state = make_head(TipAdapter).fit(shots)
     for run in range(2):
         losses = {}
-        for beta, alpha in itertools.product(tip_adapter.BETAS, tip_adapter.ALPHAS):
+        for beta, alpha in itertools.product(tip_adapter.BETAS.values, tip_adapter.ALPHAS.values):
             rows = []
             for clip in range(16):
                 rest = torch.arange(16) != clip

@@ -89,7 +89,7 @@ def test_a_class_without_a_clip_is_not_said_to_be_taken_whole(features: Features
     assert few_shot(lacking, fold=1, shots=2, seed=0).absent_classes == ("class 1",)
     _, notes = fit_runs(lacking, FitParams(heads=("palm",), shots=(2,), seeds=(0,), training=QUICK))
     assert notes == [
-        "clusters: no clip to learn from of 1 class in fold 1: 'class 1'; only the prompt speaks for it"
+        "clusters: no clip to learn from of 1 class in fold 1: 'class 1'; only a prompt can speak for it"
     ]
 
 

@@ -29,17 +29,14 @@ from palm_cache.adaptation.heads.hyperparameters import (
 )
 from palm_cache.adaptation.train import clip_losses, draw_runs
 
-BETAS = (1.0, 2.0, 5.5, 10.0, 20.0, 50.0)
+BETAS = Grid((1.0, 2.0, 5.5, 10.0, 20.0, 50.0), default=5.5)
 """Sharpness: 5.5 is the authors' first guess; they search up to 50 where classes are fine-grained."""
 
-ALPHAS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+ALPHAS = Grid((1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0), default=20.0)
 """Weight of the cache: 1 is the authors' first guess, for a zero-shot prediction that is nearly right. Where
-that is wrong, 1 says nothing beside 100 times a cosine, so the grid goes on until the cache alone counts."""
-
-DEFAULT_BETA = 5.5
-DEFAULT_ALPHA = 20.0
-"""With one clip per class nothing can be chosen: the authors' sharpness, and the weight of the grid at which
-a key pulls a clip beside it as hard as a prompt does: its slope is alpha times beta, the prompt's 100."""
+that is wrong, 1 says nothing beside 100 times a cosine, so the grid goes on until the cache alone counts. At
+the default a key pulls a clip beside it as hard as a prompt does: its slope is alpha times beta, the prompt's
+100."""
 
 EPOCHS = 20
 LEARNING_RATE = 1e-3
@@ -92,14 +89,12 @@ class TipAdapter(Head):
         affinity = audio @ audio.transpose(-1, -2)
         others = affinity.masked_fill(same_group(shots.together), -torch.inf)
         zero_shot = cosine_logits(shots.text.double(), audio)[:, None]
-        alphas = torch.tensor(ALPHAS, dtype=torch.float64)[:, None, None]
-        losses = []
-        for beta in BETAS:
-            scores = zero_shot + alphas * cache_logits(others, values, torch.tensor(beta))[:, None]
+        alphas, losses = ALPHAS.candidates[:, None, None], []
+        for beta in BETAS.candidates:
+            scores = zero_shot + alphas * cache_logits(others, values, beta)[:, None]
             each = [held_out_loss(factor * scores, shots.labels, held_out) for factor in TEMPERATURES]
             losses.append(torch.stack(each).amin(dim=0))  # (runs, alphas)
-        grids = {"beta": Grid(BETAS, DEFAULT_BETA), "alpha": Grid(ALPHAS, DEFAULT_ALPHA)}
-        return choose(torch.stack(losses, dim=1), grids, held_out, shots.views)
+        return choose(torch.stack(losses, dim=1), {"beta": BETAS, "alpha": ALPHAS}, held_out, shots.views)
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

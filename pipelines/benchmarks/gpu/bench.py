@@ -133,5 +133,5 @@ def write_sounds(folder: Path, kind: Kind, numbers: range, seconds: float) -> li
         file = folder / f"{number}.{kind.ending}"
         noise[:100] = number  # several, so that Vorbis keeps it
         soundfile.write(file, np.roll(noise, number), kind.rate)
-        clips.append(Clip(file, file.name, 0))
+        clips.append(Clip(file, file.name, -1))
     return clips

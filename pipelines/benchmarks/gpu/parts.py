@@ -22,7 +22,7 @@ from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import Extractor
 from palm_cache.extraction.reading import CuttingRule, read_clips
 from palm_cache.params import Recipe, Resources
-from palm_cache.types import Clip, Clips, ClipTable, Fold
+from palm_cache.types import Clip, Clips, ClipTable
 from pipelines.benchmarks.gpu.bench import OGG, WAV, WAV_48, WAYS, Bench, Kind
 from pipelines.benchmarks.random_pengi import random_state, save_checkpoint, save_small_tokenizer
 from pipelines.benchmarks.watch import Row, watching
@@ -174,7 +174,7 @@ def pengi(bench: Bench) -> list[Step]:
 def extract_once(bench: Bench, name: str, spec: str, recipe: Recipe, kind: Kind) -> Row:
     """Extract the clips of a kind and say how fast it was."""
     clips, jobs = bench.sounds(kind), bench.processes
-    table = ClipTable("Sounds", ("sound",), Clips.of(clips), (everything(len(clips)),), ())
+    table = ClipTable("Sounds", (), Clips.of(clips), ())
     resources = Resources(device=bench.sizes.device, batch_size=bench.sizes.batch, jobs=jobs)
     with (
         tempfile.TemporaryDirectory(dir=bench.folder) as folder,
@@ -198,12 +198,6 @@ def extract_once(bench: Bench, name: str, spec: str, recipe: Recipe, kind: Kind)
     if extraction.notes:
         row["notes"] = "; ".join(extraction.notes)
     return row
-
-
-def everything(count: int) -> Fold:
-    """Return a fold of so many rows; nobody scores it."""
-    rows = torch.arange(count)
-    return Fold(rows[:-1], rows[-1:])
 
 
 def tests(bench: Bench) -> list[Step]:
