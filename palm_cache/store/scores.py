@@ -141,7 +141,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     StoreError
         If it is not there.
     DataError
-        If columns are missing, or a cell is not what its column holds: row and column are named.
+        If it is no table of these, or a cell is not what its column holds: row and column are named.
     """
     return _read_table(path, _SCORES, "scores", command_line("fit", out=path.parent))
 
@@ -201,13 +201,11 @@ def _read_table(path: Path, kinds: Mapping[str, Cell], what: str, command: str) 
             columns, *rows = csv.reader(file, strict=True)
             absent = [column for column in kinds if column not in (*columns, *_ADDED)]
             if absent:
-                raise DataError(
-                    f"{path}: no column {', '.join(absent)}; it is of another format: run {command}"
-                )
+                raise ValueError(f"no column {', '.join(absent)}")
             records = [_typed(row, columns, kinds, number) for number, row in enumerate(rows, start=1) if row]
     except (ValueError, OSError, csv.Error) as error:
         raise DataError(
-            f"{path}: not a readable table ({reason_of(error)}); remove it and run {command}"
+            f"{path}: not a readable table ({reason_of(error)}); move it away and run {command}"
         ) from error
     return pd.DataFrame(records, columns=list(kinds))
 
@@ -255,7 +253,7 @@ def read_predictions(path: Path) -> list[RunPrediction]:
     DamagedStoreError
         If it cannot be read, its seal does not hold, or a run's arrays do not fit together.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         remedy = command_line("evaluate", out=path.parent)
         raise StoreError(f"{path}: no predictions here; make them with: {remedy}")
     try:
