@@ -28,7 +28,19 @@ _SURROUNDINGS = (
 """Errors of a file that say something of the machine and its owner, never of us."""
 
 
-class Commands(TyperGroup):
+class _OwnHelp:
+    """What says of a command or a group what :mod:`palm_cache.cli.help` does."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what follows its name."""
+        return [usage(self)]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write what ``--help`` prints."""
+        formatter.write(help_text(self, ctx))
+
+
+class Commands(_OwnHelp, TyperGroup):
     """A group of commands, and what ends any of them with one line.
 
     A defect keeps its traceback; what the machine refuses, and an output that takes nothing more, are none.
@@ -57,16 +69,8 @@ class Commands(TyperGroup):
             option.default = bool(option.default)  # typer would load pydantic to make sense of None
         return options
 
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return what follows the group's name."""
-        return [usage(self)]
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write what ``--help`` prints."""
-        formatter.write(help_text(self, ctx))
-
-
-class Command(TyperCommand):
+class Command(_OwnHelp, TyperCommand):
     """A command that says what was meant by a word too many."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -90,14 +94,6 @@ class Command(TyperCommand):
             raise
         except ParameterError as error:  # of a check: see checks.py
             raise typer.BadParameter(naming(error.message, TYPED), ctx) from None
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return what follows the command's name."""
-        return [usage(self)]
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write what ``--help`` prints."""
-        formatter.write(help_text(self, ctx))
 
     def _meant(self, words: Sequence[str]) -> str:
         """Return the option that a word too many belongs to, with its value."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def predict_files(
     Yields
     ------
     Prediction or Failure
-        One for every entry of ``found``.
+        One for every entry of ``recordings``.
     """
     clips = [
         (row, Clip(entry, printable(entry), None))
@@ -52,20 +52,16 @@ def predict_files(
     known: dict[int, Prediction | Failure] = {
         row: entry for row, entry in enumerate(recordings) if isinstance(entry, Failure)
     }
-    told = 0
-    for outcome in _heard(classifier, clips, batch_size):
-        known[outcome.row] = _result(classifier, recordings[outcome.row], outcome)
-        while told in known:
-            yield known.pop(told)
-            told += 1
-            progress("predicting", told, len(recordings))
-    while told in known:
-        yield known.pop(told)
-        told += 1
-        progress("predicting", told, len(recordings))
+    with closing(_heard(classifier, clips, batch_size)) as outcomes:
+        for row in range(len(recordings)):
+            while row not in known:
+                outcome = next(outcomes)
+                known[outcome.row] = _result(classifier, recordings[outcome.row], outcome)
+            yield known.pop(row)
+            progress("predicting", row + 1, len(recordings))
 
 
-def _heard(classifier: Classifier, clips: Sequence[tuple[int, Clip]], batch_size: int) -> Iterator[Outcome]:
+def _heard(classifier: Classifier, clips: Sequence[tuple[int, Clip]], batch_size: int) -> Generator[Outcome]:
     """Embed clips by every encoder of a classifier; those of several stand side by side, as in stores."""
     with ExitStack() as opened:
         embedders = [

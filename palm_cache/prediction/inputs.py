@@ -27,7 +27,8 @@ def find_recordings(inputs: Iterable[str], read_stdin: Callable[[], bytes]) -> l
         :func:`~palm_cache.extraction.audio_files.audio_below` does; patterns with ``*``, ``?``, ``[...]``
         and ``**``; ``-`` for paths on standard input.
     read_stdin : callable
-        Returns what is on standard input: paths, one a line, or each ended by a NUL (``find -print0``).
+        Returns what is on standard input: paths, one a line, or each ended by a NUL (``find -print0``);
+        ``bytes`` returns none.
 
     Raises
     ------

@@ -112,16 +112,8 @@ def score_rows(
     scorer = ask_head(opened, head, loading or LoadingParams()).scorer
     shares = np.concatenate([probabilities(scorer, opened.audio(span)) for span in opened.spans()])
     shares[~opened.usable] = np.nan
-    return _together([_described(head, store, shares) for store, shares in _parted(opened, shares)])
-
-
-def _parted(
-    stores: Stores, shares: NDArray[np.float64]
-) -> Iterator[tuple[FeatureStore, NDArray[np.float64]]]:
-    start = 0
-    for store in stores.stores:
-        yield store, shares[start : start + store.n_clips]
-        start += store.n_clips
+    parts = np.split(shares, np.cumsum([store.n_clips for store in opened.stores])[:-1])
+    return _together([_described(head, *part) for part in zip(opened.stores, parts, strict=True)])
 
 
 def _described(head: FittedHead, store: FeatureStore, shares: NDArray[np.float64]) -> ScoredRows:

@@ -124,7 +124,7 @@ def predict(
     loading = LoadingParams(encoder, device, tokenizer, trust_remote_code)
     if store is None:
         paths = [audio] if isinstance(audio, str | PathLike) else audio
-        recordings = find_recordings([os.fspath(path) for path in paths], _no_list)
+        recordings = find_recordings([os.fspath(path) for path in paths], read_stdin=bytes)
         classifier = load_classifier(heads, run, classes, loading)
         scored = _scored(classify(classifier, recordings, params, progress=progress), classifier, timeline)
     elif heads is None or classes is not None or audio != ():
@@ -191,11 +191,6 @@ def classify(
         stretches,
         lambda stretch: label_of(stretch.probabilities, classifier.class_names, params.threshold),
     )
-
-
-def _no_list() -> bytes:
-    """Return what stands for the command line's list of paths on standard input: nothing."""
-    return b""
 
 
 def _scored(
