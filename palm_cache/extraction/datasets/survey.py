@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,14 @@ from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
+import numpy as np
+
 from palm_cache.errors import AudioError, counted
 from palm_cache.extraction.audio import open_regular
 from palm_cache.extraction.datasets.splits import twins
 from palm_cache.extraction.decoding import decoding
 from palm_cache.extraction.reading import CUSTOMARY_SECONDS
+from palm_cache.store import header
 from palm_cache.types import ClipTable, Progress, no_progress
 
 
@@ -32,7 +36,7 @@ class Survey:
     twins: tuple[tuple[str, ...], ...]
     """Names of files of equal content."""
     findings: tuple[str, ...]
-    """What twins do, those of two classes and those on both sides of a fold, and rows that are long."""
+    """Twins of two classes and those on both sides of a fold; rows that are long."""
 
 
 def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress = no_progress) -> Survey:
@@ -69,7 +73,7 @@ def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress =
         dict(sorted(channels.items())),
         tuple(unreadable),
         tuple(map(tuple, groups.values())),
-        (*_twins_found(table, same), *_long(table, seconds)),
+        (*_alike(table, same), *_long(table, seconds)),
     )
 
 
@@ -83,34 +87,20 @@ def _open(file: Path) -> tuple[float, int, int] | str:
         return str(error)
 
 
-def _twins_found(table: ClipTable, same: Mapping[str, str]) -> tuple[str, ...]:
-    whole = [
-        (same[clip.name], table.class_of(clip), row)
-        for row, clip in enumerate(table.clips)
-        if clip.name in same and clip.label is not None and not clip.start and clip.end is None
-    ]
-    classes: dict[str, set[str | None]] = defaultdict(set)
-    for content, name, _ in whole:
-        classes[content].add(name)
-    torn = [content for content, names in classes.items() if len(names) > 1]
-    findings = []
-    if torn:
-        names = " and ".join(sorted(str(name) for name in classes[torn[0]]))
-        findings.append(f"{counted(len(torn), 'content')} under several classes, e.g. {torn[0]}: {names}")
-    content_of = {row: content for content, _, row in whole}
-    for number, fold in enumerate(table.folds, start=1):
-        train, test = (
-            {content_of[row]: row for row in rows.tolist() if row in content_of}
-            for rows in (fold.train, fold.test)
-        )
-        both = sorted(content for content in train.keys() & test.keys() if train[content] != test[content])
-        if both:
-            one, other = table.clips[train[both[0]]].name, table.clips[test[both[0]]].name
-            findings.append(
-                f"fold {number}: {counted(len(both), 'test clip has', 'test clips have')} the content "
-                f"of a training clip, e.g. {other} of {one}; test scores will flatter"
-            )
-    return tuple(findings)
+def _alike(table: ClipTable, same: Mapping[str, str]) -> list[str]:
+    """Say what twins do, in the words of who extracts and fits."""
+    clips = table.clips
+    rows = (
+        (same.get(name, name), *ends)
+        for name, *ends in zip(clips.names, clips.starts, clips.ends, strict=True)
+    )
+    keys = b"".join(hashlib.sha256(repr(row).encode()).digest() for row in rows)
+    return header.twins(
+        np.frombuffer(keys, np.uint8).reshape(len(clips), -1),
+        np.array(clips.labels, np.int64),
+        table.folds,
+        lambda: clips.names,
+    )
 
 
 def _long(table: ClipTable, seconds: Mapping[str, float]) -> Iterator[str]:
