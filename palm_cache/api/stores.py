@@ -9,11 +9,10 @@ from pathlib import Path
 from palm_cache.errors import StoreError, did_you_mean
 from palm_cache.extraction.datasets.registry import (
     dataset_name,
-    default_root,
     find_card,
     home_of,
     namesake,
-    present_root,
+    root_of,
     source_of,
 )
 from palm_cache.params import Params
@@ -109,7 +108,7 @@ def _other_one(features: Place, name: str, dataset: str) -> str:
     if name != plain and (other := source_of_stores(features, plain)):
         return f"{dataset} has its stores in {features / name}; those in {features / plain} are of {other}"
     source = source_of_stores(features, name) if card is not None else ""
-    if card is not None and source not in ("", source_of(present_root(card) or default_root(card))):
+    if card is not None and source not in ("", source_of(root_of(card))):
         return f"{dataset} is the known dataset {card.name}; the stores in {features / name} are of {source}"
     return namesake(dataset)
 

@@ -103,14 +103,11 @@ def download(
 
 
 def _list_all(as_json: bool) -> None:
-    from palm_cache.extraction.datasets.registry import CARDS, default_root, present_root
+    from palm_cache.extraction.datasets.registry import CARDS, root_of
 
-    rows = []
-    for card in CARDS:
-        folder = present_root(card)
-        rows.append(
-            {**_facts(card), "here": folder is not None, "looked_for": str(folder or default_root(card))}
-        )
+    rows = [
+        {**_facts(card), "here": root_of(card).is_dir(), "looked_for": str(root_of(card))} for card in CARDS
+    ]
     if as_json:
         print_json(rows)
         return
@@ -145,11 +142,11 @@ def _facts(card: DatasetCard) -> dict[str, Any]:
 
 
 def _show_card(name: str, root: str | None, as_json: bool) -> None:
-    from palm_cache.extraction.datasets.registry import default_root, present_root, require_card
+    from palm_cache.extraction.datasets.registry import require_card, root_of
     from palm_cache.store.places import place
 
     card = require_card(name)
-    folder = (place(root) if root else None) or present_root(card) or default_root(card)
+    folder = place(root) if root else root_of(card)
     if as_json:
         print_json(
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from palm_cache.errors import StoreError, counted
-from palm_cache.extraction.datasets.registry import default_root, present_root, require_card, source_of
+from palm_cache.extraction.datasets.registry import require_card, root_of, source_of
 from palm_cache.report import published
 from palm_cache.store.features import FeatureStore
 
@@ -29,7 +29,7 @@ def unlike_published(dataset: str, store: FeatureStore | None) -> str:
     if store is None:
         return "the features that its scores are of are not there"
     card, header = require_card(dataset), store.header
-    home = source_of(present_root(card) or default_root(card))
+    home = source_of(root_of(card))
     if header.published != card.name and (header.published or header.source != home):
         return f"it was read from {header.source or 'a place that is not known'}, not as the published one"
     if header.class_names != card.class_names:

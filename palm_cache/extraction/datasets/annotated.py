@@ -112,30 +112,28 @@ def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content
         If there is no table, one is malformed, or it has no column of labels where one is named.
     """
     recordings = _Recordings(listing)
-    rows: dict[TableRow, None] = {}
+    rows: dict[tuple[object, ...], TableRow] = {}
     notes: dict[str, None] = {}
     for path in _annotations(root, listing, is_raven, "Raven selection table", f"a column {RAVEN_COLUMN!r}"):
         table = read_table(below(root, path))
         columns = understand(table.header, reading.named_columns, path)
         if "label" not in columns:
             notes[f"no column of labels in {path}; `columns` label=NAME says which it is"] = None
-        seen: set[tuple[str, float, float | None, str]] = set()
         for line, fields in table.records:
+            where = f"{path}, row {line}"
             told = dict(zip(table.header, fields, strict=True))
-            start, end = stretch(
-                {key: told[columns[key]] for key in ("start", "end") if key in columns}, f"{path}, row {line}"
-            )
+            by_field = {field: told[column] for field, column in columns.items()}
+            start, end = stretch(by_field, where)
             if told.get("File Offset (s)"):  # times count over several files; this one counts in its own
-                offset = stretch({"start": told["File Offset (s)"]}, f"{path}, row {line}")[0]
+                offset = stretch({"start": told["File Offset (s)"]}, where)[0]
                 start, end = offset, None if end is None else offset + end - start
             name = told.get("Begin File") or told.get("Begin Path") or ""
             recording = recordings.called(name) if name else recordings.of(path, RAVEN_TAIL)
-            label = told[columns["label"]] if "label" in columns else ""
-            if recording is None or (recording, start, end, label) in seen:
-                continue
-            seen.add((recording, start, end, label))
-            rows[TableRow(path, line, recording, label or None, start, end)] = None
-    return _content("Raven's selection tables", rows, recordings, [*recordings.notes, *notes])
+            if recording is not None:
+                label = by_field.get("label") or None
+                row = TableRow(path, line, recording, label, start, end)
+                rows.setdefault((path, recording, start, end, label), row)
+    return _content("Raven's selection tables", rows.values(), recordings, [*recordings.notes, *notes])
 
 
 def _content(kind: str, rows: Iterable[TableRow], recordings: _Recordings, notes: Sequence[str]) -> Content:

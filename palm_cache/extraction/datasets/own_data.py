@@ -14,6 +14,7 @@ flat         audio, unlabelled
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -333,12 +334,8 @@ def _passed_over(root: Place, listing: Listing) -> list[str]:
 
 def _stripped(paths: Sequence[str]) -> dict[str, str]:
     """Return paths without the folders that all of them share, by the whole ones."""
-    tops = {path.split("/")[0] for path in paths}
-    short = {path: path for path in paths}
-    while len(tops) == 1 and all("/" in rest for rest in short.values()):
-        short = {path: rest.partition("/")[2] for path, rest in short.items()}
-        tops = {rest.split("/")[0] for rest in short.values()}
-    return short
+    shared = posixpath.commonpath([posixpath.dirname(path) for path in paths]) if paths else ""
+    return {path: path[len(shared) + bool(shared) :] for path in paths}
 
 
 WITHOUT_COLUMNS: tuple[Layout, ...] = ("folders", "flat", "audacity")

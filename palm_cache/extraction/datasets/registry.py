@@ -103,13 +103,10 @@ def home_of(card: DatasetCard) -> str:
     return default_root(card).as_posix()
 
 
-def present_root(card: DatasetCard) -> Path | None:
-    """Return the folder in which a known dataset lies, its own or one whose audio it shares, if any."""
-    own = default_root(card)
-    if own.is_dir() or card.shares_audio_with is None:
-        return own if own.is_dir() else None
-    shared = RAW / card.shares_audio_with
-    return shared if shared.is_dir() else None
+def root_of(card: DatasetCard) -> Path:
+    """Return the folder in which a known dataset lies or would: its own, or one whose audio it shares."""
+    own, shared = default_root(card), RAW / (card.shares_audio_with or card.name)
+    return shared if shared.is_dir() and not own.is_dir() else own
 
 
 def read_dataset(
@@ -197,25 +194,14 @@ def check_dataset(
 def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, features: Place) -> Check:
     card = find_card(name_or_folder)
     if card is None:
-        where = _existing(name_or_folder, features)
-        alone = own_data.is_file(where)
-        if root is not None and not alone:
-            raise DataError(
-                f"`root` goes with a dataset known by name, or with a table; {name_or_folder} is a folder "
-                "itself"
-            )
-        table = own_data.read(where, _name_of(where), source_of(where), reading, root)
-        table = replace(table, notes=(*table.notes, *_known_at(where, table)))
-        folder = root or (where.parent if alone else where)
-        source = source_of(where if root is None else root)  # where its sound is looked for later on
-        return Check(folder, replace(table, source=source), (), missing_files(table, folder))
+        return _read_own(name_or_folder, root, reading, features)
     said = namesake(name_or_folder)
     if reading.columns or reading.group or reading.layout != "auto":
         raise DataError(
             f"{card.name} is read as published: `layout`, `columns` and `group` go with a folder"
             f"{said and f'; {said}'}"
         )
-    folder = root or present_root(card) or default_root(card)
+    folder = root or root_of(card)
     if not folder.is_dir():
         raise AbsentDatasetError(
             f"{card.name} is not in {folder} ({card.size}, {card.licence}; {card.source}): "
@@ -225,6 +211,21 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, featu
     notes = (*filter(None, [said]), *table.notes)
     table = replace(table, source=source_of(folder), published=card.name, notes=notes)
     return Check(folder, table, differences(card, table), missing_files(table, folder))
+
+
+def _read_own(name: str, root: Place | None, reading: ReadingParams, features: Place) -> Check:
+    where = _existing(name, features)
+    alone = own_data.is_file(where)
+    if root is not None and not alone:
+        raise DataError(
+            f"`root` goes with a dataset known by name, or with a table; {name} is a folder itself"
+        )
+    table = own_data.read(where, _name_of(where), source_of(where), reading, root)
+    notes = (*table.notes, *_known_at(where, table))
+    folder = root or (where.parent if alone else where)
+    # Its source is where its sound is looked for later on.
+    table = replace(table, notes=notes, source=source_of(root or where))
+    return Check(folder, table, (), missing_files(table, folder))
 
 
 def _known_at(where: Place, table: ClipTable) -> Iterator[str]:
