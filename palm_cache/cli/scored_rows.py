@@ -36,10 +36,11 @@ def show_rows(
     rows = score_rows(source.file, [place(address) for address in stores], run, loading)
     head = rows.head
     say_which(source, run, head)
+    shown = parquet is None or csv is not None or as_json
     if parquet is not None:
         write_parquet(rows.table(threshold), parquet)
-        tell(f"{counted(len(rows.paths), 'row')} -> {parquet}")
-    if parquet is None or csv is not None or as_json:
+        (say if shown else tell)(f"{counted(len(rows.paths), 'row')} -> {parquet}")
+    if shown:
         top = min(top, len(head.class_names))
         shape = ResultFormat(head.class_names, top, threshold, over_time=rows.over_time)
         said = about(source, head, threshold, stores=list(stores)) if as_json else None

@@ -76,6 +76,9 @@ def test_rows_are_told_as_files_are(workshop: Workshop, tmp_path: Path) -> None:
     assert stored["path"].tolist() == table["path"].tolist()
     sure = table["probability"] >= 0.9
     assert stored["label"].notna().tolist() == sure.tolist()
+    told = succeed(*words, "--parquet", str(tmp_path / "again.parquet"), "--json")
+    assert len(json.loads(told.stdout)["results"]) == len(stored)
+    assert f"{len(stored)} rows -> " in told.stderr
 
 
 def test_rows_that_are_windows_are_a_timeline(workshop: Workshop, tmp_path: Path) -> None:
