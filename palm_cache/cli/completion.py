@@ -12,12 +12,12 @@ PREDICTIONS = RUNS / "predictions.h5"
 
 
 def complete_dataset(incomplete: str) -> list[str]:
-    """Return the datasets that are known by name, or have a store, and begin like this."""
+    """Return the datasets that are known by name, or have a store, and begin like this in any case."""
     from palm_cache.extraction.datasets.registry import CARDS
 
     stored = (store.parent.name for store in stores_present(Path(FEATURES)))
     names = dict.fromkeys([*(card.name for card in CARDS), *stored])
-    return [name for name in names if name.startswith(incomplete)]
+    return [name for name in names if name.lower().startswith(incomplete.lower())]
 
 
 def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
