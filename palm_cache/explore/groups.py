@@ -18,6 +18,7 @@ from palm_cache.params.use import LoadingParams
 from palm_cache.retrieval.queries import ask_head, probabilities, text_query
 from palm_cache.retrieval.ranking import nearest
 from palm_cache.retrieval.stores import Stores
+from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import Features, Place
 
@@ -65,9 +66,10 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
         raise ParameterError("colour by one of clusters, head and text")
     usable = np.flatnonzero(features.usable.numpy())
     if by.head is not None:
-        head = ask_head(Stores([store]), open_head(by.head, by.run).head, by.loading)
-        likeliest = probabilities(head.scorer, features.audio[usable].numpy()).argmax(axis=1)
-        return _regrouped(features, usable, likeliest, head.scorer.head.class_names), f"what {head.run} says"
+        head = open_head(by.head, by.run).head
+        scorer = ask_head(Stores([store]), head, by.loading)
+        likeliest = probabilities(scorer, features.audio[usable].numpy()).argmax(axis=1)
+        return _regrouped(features, usable, likeliest, head.class_names), f"what {run_name(head.run)} says"
     if by.text is not None:
         query = text_query(Stores([store]), by.text, by.loading)
         nearby = nearest(features.audio.numpy(), query, FOUND, among=features.usable.numpy()).rows

@@ -109,7 +109,7 @@ def score_rows(
     if "+" in head.run.encoder:
         return _together([_score_joined(head, group) for group in _of_encoders(head, stores)])
     opened = Stores(stores)
-    scorer = ask_head(opened, head, loading or LoadingParams()).scorer
+    scorer = ask_head(opened, head, loading or LoadingParams())
     shares = np.concatenate([probabilities(scorer, opened.audio(span)) for span in opened.spans()])
     shares[~opened.usable] = np.nan
     parts = np.split(shares, np.cumsum([store.n_clips for store in opened.stores])[:-1])

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from upath import UPath
 
-from palm_cache.errors import ParameterError
+from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.extraction.whereabouts import locate
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.params.use import ROWS_FOUND, LoadingParams, RowFilter, SearchParams, Uncertainty
-from palm_cache.retrieval.queries import ask_head, file_query, row_query, text_query
+from palm_cache.retrieval.queries import ask_head, file_query, probabilities, row_query, text_query
 from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.nearby import heads_file
 from palm_cache.store.places import place
+from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import AnyPath, AnyPlace, Place
 
@@ -174,15 +175,21 @@ def _like_an_example(
 def _by_head(
     stores: Stores, rows: RowFilter, params: SearchParams, heads: str, loading: LoadingParams
 ) -> tuple[Ranking, str, str]:
-    head = ask_head(stores, open_head(heads_file(Path(heads)), params.run).head, loading)
+    head = open_head(heads_file(Path(heads)), params.run).head
+    scorer, name = ask_head(stores, head, loading), run_name(head.run)
     if params.class_name is not None:
-        label = head.label(params.class_name)
-        score, measure = head.score(lambda shares: shares[:, label]), "probability"
-        query = f"{params.class_name}, says {head.run}"
+        if params.class_name not in head.class_names:
+            raise UnknownNameError.among("class", params.class_name, head.class_names)
+        label = head.class_names.index(params.class_name)
+        measure, query = "probability", f"{params.class_name}, says {name}"
     else:
-        measured_by = params.by or "margin"
-        score, measure = head.score(partial(uncertainty, by=measured_by)), "doubt"
-        query = f"{head.run} is in doubt ({measured_by})"
+        by = params.by or "margin"
+        measure, query = "doubt", f"{name} is in doubt ({by})"
+
+    def score(block: NDArray[np.float32]) -> NDArray[np.float64]:
+        shares = probabilities(scorer, block)
+        return (shares[:, label] if params.class_name is not None else uncertainty(shares, by))[None]
+
     ranking = highest(stores, score, params.k, among=stores.among(rows))
     return Ranking(ranking.rows[0], ranking.scores[0]), query, measure
 

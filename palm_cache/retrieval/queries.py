@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,10 +16,8 @@ from palm_cache.errors import AudioError, EncoderError, ParameterError, StaleSto
 from palm_cache.extraction.audio import duration, open_regular
 from palm_cache.extraction.datasets.columns import seconds
 from palm_cache.extraction.embedding import Embedder
-from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
 from palm_cache.params.use import LoadingParams
-from palm_cache.retrieval.ranking import Score
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.header import StoreHeader
 from palm_cache.store.run_names import run_name
@@ -33,11 +28,6 @@ PAST_THE_END = 0.01
 """Seconds by which a stretch may overshoot its file: times are rounded."""
 
 Vector: TypeAlias = NDArray[np.float32]
-
-
-def load_encoder(stores: Stores, loading: LoadingParams) -> Encoder:
-    """Load the encoder that made the stores; raises as ``load_encoder_of``."""
-    return load_encoder_of(stores.header, loading)
 
 
 def text_query(stores: Stores, text: str, loading: LoadingParams) -> Vector:
@@ -57,7 +47,7 @@ def text_query(stores: Stores, text: str, loading: LoadingParams) -> Vector:
             f"{stores.stores[0].path}: {stores.header.encoder} embeds sound only, no text; search "
             "by example, with a file (`like`) or a row (`row`)"
         )
-    return mean_direction(load_encoder(stores, loading).embed_text(prompts_of(stores.header, text)))
+    return mean_direction(load_encoder_of(stores.header, loading).embed_text(prompts_of(stores.header, text)))
 
 
 def prompts_of(header: StoreHeader, text: str) -> list[str]:
@@ -96,7 +86,7 @@ def file_query(stores: Stores, like: str, loading: LoadingParams) -> tuple[Vecto
     if start >= length or (end is not None and end > length + PAST_THE_END):
         raise ParameterError(f"{like}: the file ends at {length:.2f} s; choose a stretch that lies in it")
     recipe = recipe_of({**stores.header.recipe, "views": 1}, loading.tokenizer)
-    with Embedder(load_encoder(stores, loading), recipe, 1) as embedder:
+    with Embedder(load_encoder_of(stores.header, loading), recipe, 1) as embedder:
         (outcome,) = embedder.embed([(0, Clip(path, str(path), None, start, end))])
     if outcome.vectors is None or outcome.heard.silence:
         raise AudioError(f"{like}: {outcome.error or outcome.heard.silence}")
@@ -152,44 +142,14 @@ def row_query(stores: Stores, row: int | str) -> tuple[Vector, int]:
     return of_row, stores.number(store, int(number))
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A fitted head that rows are scored by."""
-
-    scorer: Scorer
-    run: str
-
-    def score(self, of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Score:
-        """Return what scores a block by its probabilities (rows, n_classes) -> (rows,)."""
-        return partial(_by_probabilities, self.scorer, of)
-
-    def label(self, class_name: str) -> int:
-        """Return the number of a class.
-
-        Raises
-        ------
-        UnknownNameError
-            If the head does not know it.
-        """
-        if class_name not in self.scorer.head.class_names:
-            raise UnknownNameError.among("class", class_name, self.scorer.head.class_names)
-        return self.scorer.head.class_names.index(class_name)
-
-
-def _by_probabilities(
-    scorer: Scorer, of: Callable[[NDArray[np.float64]], NDArray[np.float64]], block: Vector
-) -> NDArray[np.float64]:
-    return of(probabilities(scorer, block))[None]
-
-
 def probabilities(scorer: Scorer, block: Vector) -> NDArray[np.float64]:
     """Return the probabilities of the clips of a block (rows, views, dim), (rows, n_classes)."""
     clips = torch.from_numpy(np.require(block, requirements="W"))
     return np.asarray(scorer.probabilities(scorer.clip_logits(clips)).numpy())
 
 
-def ask_head(stores: Stores, head: FittedHead, loading: LoadingParams) -> Asked:
-    """Make a head ready that was fitted on embeddings like those of the stores.
+def ask_head(stores: Stores, head: FittedHead, loading: LoadingParams) -> Scorer:
+    """Make a head ready to score rows that was fitted on embeddings like those of the stores.
 
     Raises
     ------
@@ -210,5 +170,5 @@ def ask_head(stores: Stores, head: FittedHead, loading: LoadingParams) -> Asked:
             f"those of {stores.header.encoder} or of other options; give a store that was made alike"
         )
     needs_tower = find_head(head.run.head).scores_through_tower
-    tower = load_encoder(stores, loading).text_tower() if needs_tower else None
-    return Asked(Scorer(head, stores.header.dim, tower), name)
+    tower = load_encoder_of(stores.header, loading).text_tower() if needs_tower else None
+    return Scorer(head, stores.header.dim, tower)
