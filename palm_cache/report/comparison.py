@@ -79,21 +79,15 @@ def _matched(ours: pd.DataFrame) -> Match:
     """Find the counterpart of every published run."""
     keys = ["dataset", "head", "fold", "seed"]
     n_test = published.datasets()[["dataset", "fold", "n_test"]]
-    runs_of_paper = published.results()[keys].merge(n_test, on=["dataset", "fold"])
-    matched = runs_of_paper.merge(ours, on=[*keys, "n_test"], how="left", indicator="there")
-    matched["there"] = matched["there"] == "both"
-    same_runs = runs_of_paper.merge(ours[keys], on=keys)
+    of_paper = published.results()[keys].merge(n_test, on=["dataset", "fold"])
+    runs = of_paper.merge(ours, on=keys, how="left", suffixes=("_published", ""))
+    runs["same"] = runs["n_test"] == runs["n_test_published"]
     missing: dict[tuple[str, str], str] = {}
-    for key, runs in matched.groupby(["dataset", "head"]):
-        dataset, head = cast("tuple[str, str]", key)
-        lacking = runs[~runs["there"]]
-        if lacking.empty:
-            continue
-        of_head = same_runs[(same_runs["dataset"] == dataset) & (same_runs["head"] == head)]
-        absent = lacking.merge(of_head[keys], on=keys, how="left", indicator="mine")
-        absent = absent[absent["mine"] == "left_only"]
-        missing[dataset, head] = _lacking(absent, runs) or "other test clips"
-    matched = matched[matched["there"]]
+    for key, of_key in runs.groupby(["dataset", "head"]):
+        if not of_key["same"].all():
+            absent = of_key[of_key["n_test"].isna()]
+            missing[cast("tuple[str, str]", key)] = _lacking(absent, of_key) or "other test clips"
+    matched = runs[runs["same"]]
     for dataset, head, text in zip(
         matched["dataset"], matched["head"], matched["hyperparameters"], strict=True
     ):
@@ -135,20 +129,19 @@ def _by_dataset(ours: pd.DataFrame, match: Match) -> Table:
     """Table 2's means and Figure 1's averages, over the datasets that both have whole and over all."""
     matched, missing = match
     every, means, paper_means = _means(ours), _means(matched), _means(published.results())
-    rows = []
-    for key in every.index.intersection(paper_means.index):
-        lacking = missing.get(key)
-        cells = _beside(means[key], paper_means[key]) if not lacking else _apart(every[key], paper_means[key])
-        rows.append((*key, *cells, lacking or ""))
     shared = every.index.intersection(paper_means.index)
-    for head in dict.fromkeys(head for _, head in shared):
+    rows = []
+    for key in shared:
+        ours_there = (every if key in missing else means)[key]
+        rows.append((*key, *_beside(ours_there, paper_means[key], key not in missing), missing.get(key, "")))
+    for head in shared.unique("head"):
         keys = [key for key in shared if key[1] == head]
         whole = [key for key in keys if key not in missing]
         if whole:
-            cells = _beside(float(means[whole].mean()), float(paper_means[whole].mean()))
+            cells = _beside(means[whole].mean(), paper_means[whole].mean())
             rows.append((f"average of {len(whole)}", head, *cells, ""))
         if len(whole) < len(keys):
-            cells = _apart(float(every[keys].mean()), float(paper_means[keys].mean()))
+            cells = _beside(every[keys].mean(), paper_means[keys].mean(), False)
             rows.append((f"average of {len(keys)}", head, *cells, "see its datasets"))
     caption = (
         "Accuracy at 16 shots, mean over folds and seeds (paper, Table 2 and Figure 1); the difference of "
@@ -169,11 +162,10 @@ def _by_seed(match: Match) -> list[Table]:
     )
     shared = means.index.intersection(paper_means.index)
     rows = []
-    for head in dict.fromkeys(key[0] for key in shared):
-        for seed in sorted({key[2] for key in shared if key[0] == head}):
-            keys = [key for key in shared if key[0] == head and key[2] == seed]
-            cells = _beside(float(means[keys].mean()), float(paper_means[keys].mean()))
-            rows.append((str(head), str(seed), str(len(keys)), *cells))
+    for head, seed in sorted({(key[0], key[2]) for key in shared}):
+        keys = [key for key in shared if (key[0], key[2]) == (head, seed)]
+        cells = _beside(means[keys].mean(), paper_means[keys].mean())
+        rows.append((str(head), str(seed), str(len(keys)), *cells))
     headings = ("head", "seed", "datasets", "ours %", "published %", "difference")
     return [Table(headings, tuple(rows), "Average over datasets by seed (paper, Table 2)")] if rows else []
 
@@ -272,9 +264,5 @@ def _gain(full: float | None, bare: float) -> str:
     return "-" if full is None else f"{100 * (full - bare):+.2f}"
 
 
-def _beside(ours: float, theirs: float) -> tuple[str, str, str]:
-    return percent(ours), percent(theirs), _gain(ours, theirs)
-
-
-def _apart(ours: float, theirs: float) -> tuple[str, str, str]:
-    return percent(ours), percent(theirs), "-"
+def _beside(ours: float, theirs: float, comparable: bool = True) -> tuple[str, str, str]:
+    return percent(ours), percent(theirs), _gain(ours, theirs) if comparable else "-"

@@ -30,7 +30,15 @@ from palm_cache.report.fonts import lacking_note
 from palm_cache.report.freshness import Behind, doubtful_sections, look_behind
 from palm_cache.report.identity import paper_name, unlike_published
 from palm_cache.report.inside import inside
-from palm_cache.report.means import count_shots, percent, span, summarise
+from palm_cache.report.means import (
+    HEADINGS,
+    NAMES_AND_ACCURACY,
+    count_shots,
+    format_rows,
+    percent,
+    span,
+    summarise,
+)
 from palm_cache.report.render import as_markdown, as_page
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 from palm_cache.report.verdict import verdict
@@ -41,7 +49,7 @@ from palm_cache.store.layout import command_line
 from palm_cache.store.outputs import FIGURE, REPORT_PAGE, REPORT_TEXT
 from palm_cache.store.scores import read_predictions, read_prompts, read_scores, tell_apart
 from palm_cache.types import ALL_TEMPLATES
-from palm_cache.types.runs import ALL_SHOTS, BASE_NOVEL, Training, is_base_only, spell_shots
+from palm_cache.types.runs import ALL_SHOTS, BASE_NOVEL, Training, is_base_only
 
 _READING = (
     "Accuracy and macro F1 on each fold's test clips, scored once after training: mean over folds, then "
@@ -95,7 +103,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     OutputError
         If the report cannot be written.
     """
-    stored = out / "predictions.h5"
+    stored, prompts = out / "predictions.h5", out / "prompts.csv"
     every = read_scores(out / "scores.csv")
     if every.empty:
         raise DataError(f"{out / 'scores.csv'}: nothing is scored there; fit on a dataset with test clips")
@@ -103,33 +111,26 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     # What learned from some classes alone is no rival of what learned from all; alone it has them to itself.
     rivals = every if split.all() else every[~split]
     scores, predictions = tell_apart(rivals, read_predictions(stored) if stored.exists() else ())
-    summary = summarise(scores)
-    missing = []
-    kinds: dict[Place, list[HeadRuns]] = {}
-    if stored.exists():
-        kinds = by_kind(predictions, scores)
-    else:
-        made_with = command_line("evaluate", heads=heads, out=out)
-        missing.append(f"predictions.h5 (make it with: {made_with})")
+    summary, kinds = summarise(scores), by_kind(predictions, scores)
     reference = reference_head(kinds, against)
     behind = look_behind(every, heads or out)
-    which = which_head(scores, kinds)
-    sections = [
+    makers = {
+        stored: command_line("evaluate", heads=heads, out=out),
+        prompts: command_line("prompts", out=out),
+    }
+    missing = [f"{file.name} (make it with: {maker})" for file, maker in makers.items() if not file.exists()]
+    parts = (
         *doubtful_sections(behind),
-        *([which] if which else []),
+        which_head(scores, kinds),
         _results(summary, kinds, bool(split.all()), behind),
         *_beside_the_paper(scores, behind),
-    ]
-    novel = base_novel_section(every)
-    sections += [novel] if novel else []
-    if (out / "prompts.csv").exists():
-        sections.append(_prompts(read_prompts(out / "prompts.csv")))
-    else:
-        missing.append(f"prompts.csv (make it with: {command_line('prompts', out=out)})")
-    sections += [certainty(kinds, reference), errors(kinds, reference)] if kinds else []
-    section = inside(kinds, heads or out)
-    sections += [section] if section else []
-    sections.append(_provenance(scores, out / "scores.csv", missing, _short_draws(scores, kinds)))
+        base_novel_section(every),
+        _prompts(read_prompts(prompts)) if prompts.exists() else None,
+        *([certainty(kinds, reference), errors(kinds, reference)] if kinds else []),
+        inside(kinds, heads or out),
+        _provenance(scores, out / "scores.csv", missing, _short_draws(scores, kinds)),
+    )
+    sections = [section for section in parts if section is not None]
     folder = out / "report"
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
     first = verdict(scores, kinds)
@@ -159,23 +160,13 @@ def _results(
         place = cast("Place", key)
         of_place = {(kind.head, kind.shots): kind for kind in kinds.get(place, [])}
         cells = []
-        for row in rows.to_dict("records"):
-            kind = of_place.get((row["head"], row["shots"]))
-            accuracy = percent(row["accuracy"], row["accuracy_sd"])
-            cells.append(
-                (
-                    str(row["head"]),
-                    spell_shots(row["shots"]) if row["shots"] else "-",
-                    *([accuracy, _interval(kind)] if of_place else [accuracy]),
-                    percent(row["macro_f1"], row["macro_f1_sd"]),
-                    str(row["folds"]),
-                    str(row["seeds"]),
-                    f"{row['n_params']:,}",
-                )
-            )
+        for head, shots, row in zip(rows["head"], rows["shots"], format_rows(rows), strict=True):
+            kind = of_place.get((str(head), int(shots)))
+            interval = [_interval(kind)] if of_place else []
+            cells.append((*row[2:NAMES_AND_ACCURACY], *interval, *row[NAMES_AND_ACCURACY:]))
             marked = marked or (kind is not None and kind.one_seed)
-        interval = [f"{100 * LEVEL:.0f} % interval"] if of_place else []
-        headings = ("head", "shots", "accuracy %", *interval, "macro F1 %", "folds", "seeds", "parameters")
+        heading = [f"{100 * LEVEL:.0f} % interval"] if of_place else []
+        headings = (*HEADINGS[2:NAMES_AND_ACCURACY], *heading, *HEADINGS[NAMES_AND_ACCURACY:])
         mark = behind[place].mark
         caption = ", ".join(place) + (f" ({mark})" if mark else "")
         tables.append(Table(headings, tuple(cells), caption))
@@ -191,15 +182,15 @@ def _interval(kind: HeadRuns | None) -> str:
     return f"{percent(interval.low)} to {percent(interval.high)}" + "*" * kind.one_seed
 
 
-def _beside_the_paper(scores: pd.DataFrame, behind: Mapping[Place, Behind]) -> list[Section]:
-    """One section per encoder: two encoders are never averaged."""
+def _beside_the_paper(scores: pd.DataFrame, behind: Mapping[Place, Behind]) -> list[Section | None]:
+    """One section per encoder with datasets of the paper: two encoders are never averaged."""
     sections = []
     for encoder, runs in scores.groupby("encoder"):
         named = sorted(filter(paper_name, runs["dataset"].unique()))
         whys = {name: unlike_published(name, behind[name, str(encoder)].store) for name in named}
         unlike = {name: why for name, why in whys.items() if why}
         sections.append(compare_with_paper(runs, str(encoder), unlike))
-    return [section for section in sections if section is not None]
+    return sections
 
 
 def _prompts(prompts: pd.DataFrame) -> Section:
