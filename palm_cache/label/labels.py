@@ -44,7 +44,6 @@ class Label:
     stretch: Stretch
     class_name: str | None
     """``None``: the label was taken back."""
-    time: str
 
 
 class Labelled:
@@ -184,7 +183,7 @@ def append_label(file: Path, stretch: Stretch, class_name: str | None) -> Label:
             os.close(descriptor)
         if not size:
             _sync_folder(file.parent)
-    return Label(stretch, class_name, time)
+    return Label(stretch, class_name)
 
 
 def _read_label(line: str, where: str) -> Label:
@@ -202,7 +201,7 @@ def _read_label(line: str, where: str) -> Label:
     name = clean(entry["classname"])
     if fault := unstorable(name):
         raise DataError(f"{where}: class name {name!r} {fault}; mend it")
-    return Label((on_disk(entry["path"]), start, end), name or None, entry["time"])
+    return Label((on_disk(entry["path"]), start, end), name or None)
 
 
 def _is_utf8(file: Path) -> bool:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from palm_cache.errors import ParameterError
 from palm_cache.estimators import HeadClassifier, ZeroShotClassifier
 from palm_cache.retrieval.ranking import diverse, uncertainty
 
@@ -75,18 +74,10 @@ class Classifier:
     Parameters
     ----------
     examples : Examples
-
-    Raises
-    ------
-    ParameterError
-        If nothing can be told apart: see :func:`can_fit`.
+        Among which there is something to tell apart: see :func:`can_fit`.
     """
 
     def __init__(self, examples: Examples) -> None:
-        if not can_fit(examples):
-            raise ParameterError(
-                "a classifier needs labels of two classes, or two class names that it can read"
-            )
         self.n_classes = examples.n_classes
         audio, labels, groups = examples.audio, examples.labels, examples.groups
         present = np.unique(labels)
@@ -204,8 +195,6 @@ def propose(
     array, shape (at most count,)
         Row numbers, the best first.
     """
-    if by not in PROPOSALS:
-        raise ParameterError(f"rows proposed by {by!r}; choose {', '.join(PROPOSALS)}")
     open_to = open_to.copy()
     open_to[labelled] = False
     if by == "random":

@@ -21,7 +21,7 @@ from palm_cache.errors import AudioError, DataError, UnknownNameError, counted
 from palm_cache.extraction.datasets.class_names import suspicious
 from palm_cache.extraction.datasets.listing import is_folder
 from palm_cache.extraction.whereabouts import locate, roots_of
-from palm_cache.label.fitting import Fit, Fitter
+from palm_cache.label.fitting import Fitter
 from palm_cache.label.labels import (
     Labelled,
     Stretch,
@@ -110,18 +110,18 @@ class Session:
         """Names of classes that are there before anything is labelled."""
         recordings = np.unique(np.array(names, dtype=object), return_inverse=True)[1]
         self._words = Words(self.header, load_tower)
-        self._fitter = Fitter(self.embeddings, self.usable, recordings, self._words)
+        self.fitter = Fitter(self.embeddings, self.usable, recordings, self._words)
         self._lock = threading.RLock()
         self._read()
 
     def __enter__(self) -> Self:
         """Begin to fit in the background."""
-        self._fitter.__enter__()
+        self.fitter.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """End the background's work."""
-        self._fitter.__exit__(*exception)
+        self.fitter.__exit__(*exception)
 
     # ---- labels ----
 
@@ -152,7 +152,7 @@ class Session:
         self._read()
 
     def _fit_again(self) -> None:
-        self._fitter.take(self.labelled(), tuple(self.classes))
+        self.fitter.take(self.labelled(), tuple(self.classes))
 
     @property
     def classes(self) -> list[str]:
@@ -265,8 +265,8 @@ class Session:
             If there is no such class, or it came after the last fit.
         """
         if by not in BY_SOUND_ALONE:
-            self._fitter.wait(PATIENCE if self.fit.classes else FIRST_PATIENCE, scored=True)
-        fit, labelled = self.fit, np.array(list(self.labelled()), np.int64)
+            self.fitter.wait(PATIENCE if self.fitter.fit.classes else FIRST_PATIENCE, scored=True)
+        fit, labelled = self.fitter.fit, np.array(list(self.labelled()), np.int64)
         if by == "likely" and of_class not in fit.classes:
             raise UnknownNameError.among("class", of_class, fit.classes or self.classes)
         rows = propose(
@@ -312,7 +312,7 @@ class Session:
 
     def shown(self, rows: Sequence[int]) -> list[Shown]:
         """Return rows as the page shows them."""
-        fit, labelled = self.fit, self.labelled()
+        fit, labelled = self.fitter.fit, self.labelled()
         entries = []
         for row in rows:
             path, start, end = self.stretches[self.check_row(row)]
@@ -323,15 +323,6 @@ class Session:
                 guesses = tuple((fit.classes[place], float(shares[place])) for place in best)
             entries.append(Shown(row, path, start, end, labelled.get(row), guesses))
         return entries
-
-    @property
-    def fit(self) -> Fit:
-        """What the labels gave when a head was last fitted on them."""
-        return self._fitter.fit
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all labels have been fitted on; tell whether they have."""
-        return self._fitter.wait(timeout)
 
     def state(self) -> dict[str, Any]:
         """Return what the page shows beside rows, as JSON takes it.
@@ -345,13 +336,13 @@ class Session:
             self._follow()
             labelled, classes, problems = self.labelled(), self.classes, self.problems
             can_undo = self._labelled.undo is not None
-        counts, fit = Counter(labelled.values()), self.fit
+        counts, fit = Counter(labelled.values()), self.fitter.fit
         return {
             "rows": int(self.usable.sum()),
             "labelled": len(labelled),
             "classes": [{"name": name, "count": counts[name]} for name in classes],
             "guessed": list(fit.classes) if fit.probabilities is not None else [],
-            "fitting": self._fitter.busy,
+            "fitting": self.fitter.busy,
             "fitted_on": fit.n_labels,
             "growth": [_point(point) for point in fit.growth],
             "sample": _point(fit.sample) if fit.sample else None,

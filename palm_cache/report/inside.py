@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -37,13 +37,8 @@ _HOW = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """The text embeddings of a store."""
-
-    vectors: NDArray[np.float32]
-    """(n_classes, n_templates, dim), unit length."""
-    templates: tuple[str, ...]
+Texts: TypeAlias = tuple[NDArray[np.float32], tuple[str, ...]]
+"""The text embeddings of a store, (n_classes, n_templates, dim) of unit length, and its templates."""
 
 
 def inside(kinds: Mapping[Place, list[HeadRuns]], heads: Path) -> Section | None:
@@ -94,7 +89,7 @@ def _read_texts(stores: Sequence[StorePlace]) -> Texts | None:
     try:
         store = FeatureStore(stores[0])
         vectors = normalize(torch.from_numpy(store.text()), dim=-1).numpy()
-        return Texts(vectors, store.header.templates) if store.header.templates else None
+        return (vectors, store.header.templates) if store.header.templates else None
     except PalmCacheError:
         return None
 
@@ -133,7 +128,7 @@ def _tell(
             rank = float(np.corrcoef(ranks["gate"], ranks["recall"])[0, 1])
             correlations.append(f"{where}: rank correlation of gate and zero-shot recall {rank:+.2f}.")
     columns["recall %"] = [percent(float(recall)) for recall in recalls(confusion(list(kind.runs.values())))]
-    if texts is not None and texts.vectors.shape[::2] == members[0].state["context"].shape:
+    if texts is not None and texts[0].shape[::2] == members[0].state["context"].shape:
         columns |= _near(members, names, texts)
     rows = tuple(zip(*columns.values(), strict=True))
     return [*correlations, Table(tuple(columns), rows, f"{where}, gates and contexts by class")]
@@ -141,9 +136,10 @@ def _tell(
 
 def _near(members: Sequence[FittedHead], names: Sequence[str], texts: Texts) -> dict[str, list[str]]:
     """Return the class names and the prompts that every context is nearest to."""
-    n_classes, n_templates, dim = texts.vectors.shape
+    vectors, templates = texts
+    n_classes, n_templates, dim = vectors.shape
     contexts = [normalize(head.state["context"], dim=-1).numpy() for head in members]
-    cosines = np.mean([context @ texts.vectors.reshape(-1, dim).T for context in contexts], axis=0)
+    cosines = np.mean([context @ vectors.reshape(-1, dim).T for context in contexts], axis=0)
     cosines = cosines.reshape(n_classes, n_classes, n_templates)
     of_names = cosines.mean(axis=2)
     columns: dict[str, list[str]] = {"nearest names": [], "nearest prompt": []}
@@ -153,7 +149,7 @@ def _near(members: Sequence[FittedHead], names: Sequence[str], texts: Texts) -> 
             ", ".join(f"{names[neighbour]} {of_names[label, neighbour]:.2f}" for neighbour in best)
         )
         named, template = np.unravel_index(cosines[label].argmax(), cosines[label].shape)
-        prompt = _prompt(texts.templates[template], names[named])
+        prompt = _prompt(templates[template], names[named])
         columns["nearest prompt"].append(f"{prompt} {cosines[label].max():.2f}")
     return columns
 

@@ -20,6 +20,7 @@ from palm_cache.params.use import ROWS_FOUND, LoadingParams, RowFilter, SearchPa
 from palm_cache.retrieval.queries import ask_head, file_query, probabilities, row_query, text_query
 from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
 from palm_cache.retrieval.stores import Stores
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.nearby import heads_file
 from palm_cache.store.places import place
 from palm_cache.store.run_names import run_name
@@ -214,13 +215,12 @@ def describe(
     """
     origins = [stores.origin(row) for row in ranking.rows.tolist()]
     records = [_record(stores, row, score) for row, score in zip(ranking.rows, ranking.scores, strict=True)]
-    places: dict[int, dict[str, Place]] = {}
-    for store in {id(store): store for store, _ in origins}.values():
-        names = {record["path"] for record, (of, _) in zip(records, origins, strict=True) if of is store}
-        places[id(store)] = locate(store.header, map(str, names), root)
+    names: dict[FeatureStore, list[str]] = {}
+    for record, (store, _) in zip(records, origins, strict=True):
+        names.setdefault(store, []).append(str(record["path"]))
+    places = {store: locate(store.header, of_store, root) for store, of_store in names.items()}
     files = tuple(
-        places[id(store)].get(str(record["path"]))
-        for record, (store, _) in zip(records, origins, strict=True)
+        places[store].get(str(record["path"])) for record, (store, _) in zip(records, origins, strict=True)
     )
     for record, file in zip(records, files, strict=True):
         record["note"] = "" if file is not None else GONE

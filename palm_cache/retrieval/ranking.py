@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Protocol, TypeAlias, TypeVar, get_args
+from typing import TypeAlias, TypeVar, get_args
 
 import joblib
 import numpy as np
@@ -19,6 +19,8 @@ from threadpoolctl import ThreadpoolController
 
 from palm_cache.errors import ParameterError
 from palm_cache.params.use import Uncertainty
+from palm_cache.retrieval.stores import Stores
+from palm_cache.store.features import FeatureStore
 
 BLOCK_ROWS = 1024
 """Rows of an array that are looked at together."""
@@ -26,31 +28,13 @@ BLOCK_ROWS = 1024
 PIECE_ROWS = 256
 """Rows whose length is measured while they are still in a core's own memory."""
 
-
 _TINY = np.float32(np.finfo(np.float32).tiny)
 
 T = TypeVar("T")
 
 
-class Rows(Protocol):
-    """Embeddings that can be read in parts; a :class:`~palm_cache.store.features.FeatureStore` is one."""
-
-    @property
-    def n_clips(self) -> int:
-        """How many rows there are."""
-        ...
-
-    def audio(self, rows: slice) -> NDArray[np.float32]:
-        """Return the embeddings of some rows, (rows, views, dim)."""
-        ...
-
-    def spans(self) -> list[slice]:
-        """Return rows that are read together at least cost, all of them in their order."""
-        ...
-
-
-Embeddings: TypeAlias = Rows | NDArray[np.float32]
-"""Rows that can be read in parts, or an array of (n, dim) or (n, views, dim)."""
+Embeddings: TypeAlias = FeatureStore | Stores | NDArray[np.float32]
+"""Rows of stores, which are read in parts, or an array of (n, dim) or (n, views, dim)."""
 
 Score = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 """From the embeddings of a block, (rows, views, dim), to scores (n_queries, rows); the larger, the sooner."""
@@ -77,7 +61,7 @@ def nearest(
 
     Parameters
     ----------
-    embeddings : Rows or array, shape (n, dim) or (n, views, dim)
+    embeddings : FeatureStore, Stores or array, shape (n, dim) or (n, views, dim)
         Of any length.
     queries : array, shape (dim,) or (n_queries, dim)
         Of any length.

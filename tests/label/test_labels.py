@@ -134,11 +134,11 @@ def test_a_path_with_a_line_break_cannot_be_a_row(tmp_path: Path) -> None:
 
 
 def test_undo_goes_back_step_by_step_and_so_it_does_after_a_restart() -> None:
-    given = [Label(A, "dog", ""), Label(B, "cat", ""), Label(A, "cow", "")]
+    given = [Label(A, "dog"), Label(B, "cat"), Label(A, "cow")]
     labelled = Labelled(given)
     states = []
     while labelled.undo:
-        label = Label(*labelled.undo, "")
+        label = Label(*labelled.undo)
         given.append(label)
         labelled.take(label)
         states.append(dict(labelled.classes))

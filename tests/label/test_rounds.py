@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from palm_cache.errors import ParameterError
 from palm_cache.label.rounds import (
     PROPOSALS,
     Classifier,
@@ -75,8 +74,6 @@ def test_where_nothing_can_be_told_apart_there_is_no_classifier(n_labels: int, n
     alone = some(audio[:1], labels[:1], 1, text[:1])
     for examples in (blind, alone):
         assert not can_fit(examples)
-        with pytest.raises(ParameterError):
-            Classifier(examples)
 
 
 def test_many_classes_with_one_label_each_are_fitted_without_a_warning() -> None:
@@ -164,8 +161,6 @@ def test_proposals_are_what_they_are_called() -> None:
     shares[:10] = 1 / 3
     audio[8] = audio[0] + np.eye(DIM)[0].astype(np.float32) * 5
     assert propose("both", audio, np.array([0]), every, shares, 1).tolist() == [8]
-    with pytest.raises(ParameterError, match="proposed by 'luck'; choose both, uncertain"):
-        propose("luck", audio, none, every, shares)  # type: ignore[arg-type]
 
 
 def test_rows_proposed_at_random_make_up_a_random_sample_whatever_else_is_labelled() -> None:

@@ -52,6 +52,6 @@ class Page:
         return told
 
     def state(self) -> dict[str, Any]:
-        assert self.session.wait(60)
+        assert self.session.fitter.wait(60)
         told: dict[str, Any] = self.get("state").json()
         return told
