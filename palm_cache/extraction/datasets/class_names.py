@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 
+from palm_cache.errors import counted
 from palm_cache.extraction.datasets.texts import is_legible, legible
 
 EMPTY_LOOKING = {"nan", "none", "null", "n/a", "na", "<na>"}
@@ -52,7 +54,7 @@ def unified(spellings: Mapping[str, str]) -> list[str]:
 
 
 def suspicious(counts: Mapping[str, int]) -> list[str]:
-    """Say which classes look like one another, or like nothing.
+    """Say which classes look like one another, like several, or like nothing.
 
     Parameters
     ----------
@@ -78,6 +80,14 @@ def suspicious(counts: Mapping[str, int]) -> list[str]:
         for name in counts
         if any(len(_alphabets(word)) > 1 for word in name.split())
     ]
+    parts = {name: set(map(str.strip, re.split("[,;|]", name))) for name in counts}
+    known = Counter(part for of_name in parts.values() for part in of_name)
+    lists = [name for name, some in parts.items() if len(some) > 1 and all(known[part] > 1 for part in some)]
+    if lists:
+        told = counted(len(lists), "class seems to be a list", "classes seem to be lists")
+        notes.append(
+            f"{told} of others, e.g. {lists[0]!r}: a clip has one class, and a list is one of its own"
+        )
     return notes
 
 

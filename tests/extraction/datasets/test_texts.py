@@ -119,6 +119,13 @@ def test_names_that_differ_by_case_or_dashes_only_are_said(tmp_path: Path) -> No
     )
 
 
+def test_lists_of_classes_are_said_and_names_with_commas_are_not(tmp_path: Path) -> None:
+    lists = (b'"Guitar,Music"', b'"Piano,Music"', b'"Piano;Guitar"')
+    _, notes = names_read(tmp_path, *lists, b'"Male speech, man speaking"', b"Music")
+    told = "3 classes seem to be lists of others, e.g. 'Guitar,Music': a clip has one class"
+    assert any(note.startswith(told) for note in notes)
+
+
 def test_a_class_may_be_called_nan_but_is_asked_about(tmp_path: Path) -> None:
     names, notes = names_read(tmp_path, b"nan", b"None")
     assert names == ("None", "nan")
