@@ -12,12 +12,14 @@ PREDICTIONS = RUNS / "predictions.h5"
 
 
 def complete_dataset(incomplete: str) -> list[str]:
-    """Return the datasets that are known by name, or have a store, and begin like this in any case."""
+    """Return the datasets that have a store, or are known by name, in any case, and begin like this."""
     from palm_cache.extraction.datasets.registry import CARDS
 
+    begun = len(incomplete)
+    known = [card.name for card in CARDS if card.name[:begun].lower() == incomplete.lower()]
     stored = (store.parent.name for store in stores_present(Path(FEATURES)))
-    names = dict.fromkeys([*(card.name for card in CARDS), *stored])
-    return [name for name in names if name.lower().startswith(incomplete.lower())]
+    names = [incomplete + name[begun:] for name in known]
+    return list(dict.fromkeys([*names, *(name for name in stored if name.startswith(incomplete))]))
 
 
 def complete_encoder(incomplete: str) -> list[tuple[str, str]]:

@@ -56,5 +56,5 @@ def test_choices_encoders_and_datasets_are_offered() -> None:
     assert complete("extract", "--on-stale", "re") == ["refuse", "rebuild"]
     assert complete("extract", "--on-stale", "reb") == ["rebuild"]
     assert complete("extract", "--encoder", "c") == [name for name in encoder_names() if name[0] == "c"]
-    for begun in ("ESC", "esc"):  # names are known in any case
-        assert complete("extract", "--dataset", begun) == ["ESC50", "ESC50-Actions"]
+    assert complete("extract", "--dataset", "ESC") == ["ESC50", "ESC50-Actions"]
+    assert complete("download", "urb") == ["urbanSound8K"]  # known in any case
