@@ -24,7 +24,7 @@ from palm_cache.store.places import folder
 from palm_cache.types import Clip, Clips, Place
 
 CHUNK_CLIPS = 64
-"""Rows of a chunk, whose file of ``audio`` was written last: where it is, the chunk is complete."""
+"""Rows of a chunk."""
 
 
 def format1_header(path: Place) -> dict[str, object]:
@@ -77,24 +77,20 @@ def _embeddings(path: Place) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.flo
 
     What is missing, damaged, or had no embedding is left out.
     """
-    where = folder(path)
-    files = where.files()
     try:
-        group = zarr.open_group(where.zarr(), mode="r", zarr_format=3)
+        group = zarr.open_group(folder(path).zarr(), mode="r", zarr_format=3)
         audio, hashes, errors = (cast(Any, group[name]) for name in ("audio", "content_sha256", "error"))
         n_rows = audio.shape[0]
     except (ValueError, KeyError, TypeError, OSError):
         return
     for start in range(0, n_rows, CHUNK_CLIPS):
-        number, rows = start // CHUNK_CLIPS, slice(start, start + CHUNK_CLIPS)
-        if f"audio/c/{number}/0/0" not in files:
-            continue
+        rows = slice(start, start + CHUNK_CLIPS)
         try:
             embeddings = np.asarray(audio[rows], np.float32)
             known = [(str(sha), str(error)) for sha, error in zip(hashes[rows], errors[rows], strict=True)]
         except (ValueError, KeyError, TypeError, RuntimeError, OSError):
             continue
-        # Where a file was lost in copying zeros are read, which no encoder gives.
+        # Where there is no file, as it was not written or is lost, zeros are read, which no encoder gives.
         sound = np.isfinite(embeddings).all(axis=(1, 2)) & (np.abs(embeddings).max(axis=2) > 0).all(axis=1)
         good = [row for row, (sha, error) in enumerate(known) if len(sha) == 64 and not error and sound[row]]
         keys = np.frombuffer(b"".join(bytes.fromhex(known[row][0]) for row in good), np.uint8)

@@ -100,7 +100,7 @@ def add_heads(
         If it cannot be written.
     """
     with alone_in(path.parent):
-        earlier, damaged = _read_sound(path) if path.exists() else ([], {})
+        earlier, damaged = _read_sound(path) if path.exists() else ([], [])
         renewed, digest = {head.run for head in fitted}, fitted[0].digest
         foreign, kept = [], []
         for head in earlier:
@@ -111,7 +111,7 @@ def add_heads(
         aside = _copy_aside(path, foreign[0].digest) if foreign else None
         write_heads(path, [*kept, *fitted], *stores, identity=identity, views=views)
     notes = []
-    if lost := sorted(damaged.keys() - set(map(run_name, renewed))):
+    if lost := sorted(set(damaged) - set(map(run_name, renewed))):
         notes.append(f"{path}: damaged and dropped, fit again what you need: {', '.join(lost)}")
     if aside is not None:
         notes.append(
@@ -152,7 +152,7 @@ def write_calibrations(path: Path, calibrations: Mapping[Run, Calibration]) -> N
             group.attrs[DIGEST] = digest(group)
 
 
-def _read_sound(path: Path) -> tuple[list[FittedHead], dict[str, DamagedStoreError]]:
-    """Read every head that can be read, and why the others, by name, cannot."""
+def _read_sound(path: Path) -> tuple[list[FittedHead], list[str]]:
+    """Read every head that can be read; also return the names of the others."""
     with opened_heads(path) as opened:
         return opened.heads(opened.names)

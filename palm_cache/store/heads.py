@@ -204,14 +204,14 @@ class HeadsFile:
                     calibrated[_read_run(name, values)] = calibration
         return calibrated
 
-    def heads(self, names: Iterable[str]) -> tuple[list[FittedHead], dict[str, DamagedStoreError]]:
-        """Read the heads of some names, and say why those that cannot be read cannot."""
-        heads, damaged = [], {}
+    def heads(self, names: Iterable[str]) -> tuple[list[FittedHead], list[str]]:
+        """Read the heads of some names; also return which of them cannot be read."""
+        heads, damaged = [], []
         for name in names:
             try:
                 heads.append(self.head(name))
-            except DamagedStoreError as error:
-                damaged[name] = error
+            except DamagedStoreError:
+                damaged.append(name)
         return heads, damaged
 
     def _attributes(self, name: str) -> Mapping[str, Any]:

@@ -188,9 +188,8 @@ def read_prompts(path: Path) -> pd.DataFrame:
 
 
 def _write_table(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    added = {name: value for name, value in _ADDED.items() if name not in table}
     with replacing(path) as temporary:
-        table.assign(**added).to_csv(temporary, index=False, columns=list(columns))
+        table.reindex(columns=list(columns)).to_csv(temporary, index=False)
 
 
 def _read_table(path: Path, kinds: Mapping[str, Cell], what: str, command: str) -> pd.DataFrame:
