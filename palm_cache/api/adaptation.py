@@ -312,9 +312,7 @@ def transfer(
     )
 
 
-def _places(
-    stores: AnyPlace | OpenFeatures | Iterable[AnyPlace | OpenFeatures],
-) -> tuple[Place, ...]:
+def _places(stores: AnyPlace | OpenFeatures | Iterable[AnyPlace | OpenFeatures]) -> tuple[Place, ...]:
     if isinstance(stores, OpenFeatures):
         return (stores.store,)
     if isinstance(stores, str) or not isinstance(stores, Iterable):

@@ -15,7 +15,7 @@ from typing import Any
 
 from palm_cache.cli.terminal import as_json, put, tell
 from palm_cache.errors import visible
-from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, answer
+from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, likeliest
 from palm_cache.store.atomic import GrowingFile
 from palm_cache.store.outputs import PREDICTIONS
 
@@ -57,9 +57,10 @@ class ResultFormat:
             source |= {"start": result.start, "end": end}
         if result.probabilities is None:
             return {**source, "label": None, "silent": True}
-        named = answer(result.probabilities, self.class_names, top=self.top, threshold=self.threshold)
-        likeliest = [{"label": name, "probability": value} for name, value in named.top]
-        return {**source, "label": named.label, "probability": named.probability, "top": likeliest}
+        ranked = likeliest(result.probabilities, self.class_names, self.top)
+        label, probability = ranked[0] if ranked[0][1] >= self.threshold else (None, None)
+        top = [{"label": name, "probability": value} for name, value in ranked]
+        return {**source, "label": label, "probability": probability, "top": top}
 
     def cells(self, row: ResultRow) -> list[object]:
         """Return a result in the columns of CSV."""

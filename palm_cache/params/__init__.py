@@ -83,8 +83,7 @@ class ReadingParams:
         ),
     ] = ""
     test: Annotated[
-        TestRows,
-        Help("folds: as the dataset is split, or folds made where it is not; none: train on all."),
+        TestRows, Help("folds: as the dataset is split, or folds made where it is not; none: train on all.")
     ] = "folds"
     folds: Annotated[int, Help("How many folds are made where there is no split.", option="--make-folds")] = 5
     seed: Annotated[int, Help("Another seed makes other folds.", option="--fold-seed")] = 0
@@ -167,8 +166,7 @@ class Recipe:
         ),
     ] = "torch"
     compile: Annotated[
-        bool,
-        Help("Have torch compile the audio tower first: pays for a minute or two where hours follow."),
+        bool, Help("Have torch compile the audio tower first: pays for a minute or two where hours follow.")
     ] = False
     tokenizer: Tokenizer = CLIP_TOKENIZER
     trust_remote_code: Annotated[
@@ -355,8 +353,7 @@ class Params:
 
     datasets: tuple[str, ...] = ("demo",)
     encoder: Annotated[
-        str,
-        Help("mini, clap:ID_OR_DIR, pengi:FILE or another (see: palm-cache encoders).", "SPEC"),
+        str, Help("mini, clap:ID_OR_DIR, pengi:FILE or another (see: palm-cache encoders).", "SPEC")
     ] = "mini"
     features: Annotated[
         str, Help("The folder of feature stores, or a URL such as s3://bucket/features.", metavar="PLACE")

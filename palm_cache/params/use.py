@@ -98,10 +98,7 @@ class SearchParams:
         str | None, Help("With --head: a class that it knows.", metavar="NAME", option="--class")
     ] = None
     uncertain: Annotated[bool, Help("With --head: rows that it is most in doubt about.")] = False
-    by: Annotated[
-        Uncertainty | None,
-        Help("With --uncertain: how doubt is measured.", shown="margin"),
-    ] = None
+    by: Annotated[Uncertainty | None, Help("With --uncertain: how doubt is measured.", shown="margin")] = None
     run: Annotated[
         str | None,
         Help(

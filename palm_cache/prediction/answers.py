@@ -58,46 +58,19 @@ class Stretch:
     """What should be known about the recording; with the last of its stretches."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Probabilities in words."""
-
-    label: str | None
-    """The likeliest class; ``None`` where even that is less probable than the threshold."""
-    probability: float | None
-    """Of that class; ``None`` where none is named."""
-    top: tuple[tuple[str, float], ...]
-    """The likeliest classes and their probabilities, best first."""
-
-
-def answer(
-    probabilities: Tensor, class_names: Sequence[str], *, top: int = 1, threshold: float = 0.0
-) -> Answer:
-    """Put probabilities (n_classes,) into words.
-
-    Parameters
-    ----------
-    top : int
-        How many classes to name, at most all.
-    threshold : float
-        Below it no class is named.
-    """
+def likeliest(probabilities: Tensor, class_names: Sequence[str], top: int = 1) -> list[tuple[str, float]]:
+    """Return so many classes, at most all, and their probabilities (n_classes,), the likeliest first."""
     values, order = probabilities.sort(descending=True, stable=True)
-    best = [
-        (class_names[number], value)
-        for number, value in zip(order[:top].tolist(), values[:top].tolist(), strict=True)
-    ]
-    label, probability = best[0]
-    if probability < threshold:
-        return Answer(None, None, tuple(best))
-    return Answer(label, probability, tuple(best))
+    pairs = zip(order[:top].tolist(), values[:top].tolist(), strict=True)
+    return [(class_names[number], value) for number, value in pairs]
 
 
 def label_of(probabilities: Tensor | None, class_names: Sequence[str], threshold: float = 0.0) -> str:
     """Return what a result is called: a class, none of them, or, without probabilities, silence."""
     if probabilities is None:
         return SILENCE
-    return answer(probabilities, class_names, threshold=threshold).label or NONE_OF_THESE
+    ((label, probability),) = likeliest(probabilities, class_names)
+    return label if probability >= threshold else NONE_OF_THESE
 
 
 def printable(path: Path | str) -> str:

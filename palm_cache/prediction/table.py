@@ -142,10 +142,7 @@ def predict(
 
 
 def load_classifier(
-    heads: AnyPath | HeadSource | None,
-    run: str | None,
-    classes: Sequence[str] | None,
-    loading: LoadingParams,
+    heads: AnyPath | HeadSource | None, run: str | None, classes: Sequence[str] | None, loading: LoadingParams
 ) -> Classifier:
     """Load a fitted head with its encoder, or an encoder that tells classes apart by their names.
 
@@ -188,8 +185,7 @@ def classify(
     if not merge:
         return stretches
     return join(
-        stretches,
-        lambda stretch: label_of(stretch.probabilities, classifier.class_names, params.threshold),
+        stretches, lambda stretch: label_of(stretch.probabilities, classifier.class_names, params.threshold)
     )
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -112,25 +115,9 @@ def join(
     results: Iterator[Stretch | Failure], name: Callable[[Stretch], object]
 ) -> Iterator[Stretch | Failure]:
     """Join neighbouring stretches of one name; their probabilities are averaged over time."""
-    waiting: Stretch | None = None
-    for result in results:
-        if (
-            waiting is not None
-            and isinstance(result, Stretch)
-            and result.path == waiting.path
-            and name(result) == name(waiting)
-        ):
-            waiting = _joined(waiting, result)
-            continue
-        if waiting is not None:
-            yield waiting
-        waiting = None
-        if isinstance(result, Stretch):
-            waiting = result
-        else:
-            yield result
-    if waiting is not None:
-        yield waiting
+    groups = groupby(results, lambda one: (one.path, name(one)) if isinstance(one, Stretch) else object())
+    for _, alike in groups:  # a failure is alone in its own
+        yield reduce(_joined, cast("Iterator[Stretch]", alike))
 
 
 def _joined(first: Stretch, second: Stretch) -> Stretch:

@@ -14,12 +14,13 @@ from workshop import Workshop
 
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_store
+from palm_cache.cli.results import ResultFormat
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams, Recipe
 from palm_cache.params.use import LoadingParams
-from palm_cache.prediction.answers import Failure, Prediction, answer, printable
+from palm_cache.prediction.answers import NONE_OF_THESE, Failure, Prediction, label_of, likeliest, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.store.features import FeatureStore
@@ -191,13 +192,14 @@ def test_progress_counts_inputs(workshop: Workshop) -> None:
 def test_an_answer_names_the_likeliest_and_nothing_below_the_threshold() -> None:
     probabilities = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
     names = ("dog", "siren", "rain")
-    told = answer(probabilities, names, top=2)
-    assert (told.label, told.probability) == ("siren", 0.5)
-    assert told.top == (("siren", 0.5), ("rain", 0.3))
-    assert answer(probabilities, names, threshold=0.5).label == "siren"
-    assert answer(probabilities, names, threshold=0.51).label is None
-    assert answer(probabilities, names, threshold=0.51).probability is None
-    assert len(answer(probabilities, names, top=9).top) == 3
+    assert likeliest(probabilities, names, top=2) == [("siren", 0.5), ("rain", 0.3)]
+    assert label_of(probabilities, names, threshold=0.5) == "siren"
+    assert label_of(probabilities, names, threshold=0.51) == NONE_OF_THESE
+    unsure = ResultFormat(names, 1, 0.51, over_time=False).row(
+        Prediction("a.wav", probabilities, probabilities, 0)
+    )
+    assert (unsure["label"], unsure["probability"]) == (None, None)
+    assert len(likeliest(probabilities, names, top=9)) == 3
 
 
 def test_a_path_is_printed_on_one_line_and_as_utf_8() -> None:
