@@ -85,7 +85,6 @@ def write_page(
             "the map"
         )
     start, end = opened.stretches()
-    names = [_name(*row) for row in zip(paths, start, end, strict=True)]
     # First what may be refused, then what takes long.
     if predictions:
         verdicts, caption = read_run(predictions, run, features, store), ""
@@ -99,7 +98,7 @@ def write_page(
         **sounds,
         "start": start[usable].tolist(),
         "end": [None if isnan(second) else second for second in end[usable].tolist()],
-        "path": [names[row] for row in usable],
+        "path": [_name(paths[row], start[row], end[row]) for row in usable],
         "label": features.labels.numpy()[usable].tolist(),
         "x": np.rint(10_000 * places[:, 0]).astype(int).tolist(),
         "y": np.rint(10_000 * places[:, 1]).astype(int).tolist(),
@@ -109,7 +108,7 @@ def write_page(
         "verdicts": _words(of_run=bool(verdicts.run), of_classes=not caption),
     }
     with replacing(out, kind=MAP_PAGE) as temporary:
-        temporary.write_text(_render(features, verdicts, method, names, data, caption), encoding="utf-8")
+        temporary.write_text(_render(features, verdicts, method, data, caption), encoding="utf-8")
     return Page(out, len(usable), tuple(notes))
 
 
@@ -117,7 +116,6 @@ def _render(
     features: Features,
     verdicts: Verdicts,
     method: MapMethod,
-    names: Sequence[str],
     data: dict[str, object],
     caption: str,
 ) -> str:
@@ -137,7 +135,6 @@ def _render(
         judged=int((predicted >= 0).sum()),
         right=int((predicted == labels).sum()),
         method=METHOD_NAMES[method],
-        names=names,
         place_of=place_of.tolist(),
         data=data,
         caption=caption,

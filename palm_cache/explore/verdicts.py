@@ -112,7 +112,8 @@ def read_run(file: Path, run: str | None, features: Features, store: Place) -> V
                 f"{file}: {member} was made on another state of the {features.dataset} store (its clips, "
                 f"labels or classes have changed); fit again with: {fit_command(runs, [store], heads)}"
             )
-        _fill(classes, share, predictions[member])
+        rows, surest = predictions[member].rows.numpy(), predictions[member].logits.softmax(dim=1).max(dim=1)
+        classes[rows], share[rows] = surest.indices.numpy(), surest.values.numpy()
     return Verdicts(name, classes, share)
 
 
@@ -187,9 +188,3 @@ def _fits(prediction: RunPrediction, features: Features) -> bool:
         and np.array_equal(of_store[rows], prediction.labels.numpy())
         and bool(features.usable.numpy()[rows].all())
     )
-
-
-def _fill(classes: NDArray[np.int64], share: NDArray[np.float64], prediction: RunPrediction) -> None:
-    """Enter a run's predictions at the rows of its test clips."""
-    rows, surest = prediction.rows.numpy(), prediction.logits.softmax(dim=1).max(dim=1)
-    classes[rows], share[rows] = surest.indices.numpy(), surest.values.numpy()

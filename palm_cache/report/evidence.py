@@ -89,16 +89,6 @@ def by_kind(predictions: list[RunPrediction], scores: pd.DataFrame) -> dict[Plac
     return {place: [kinds[key] for key in sorted(kinds)] for place, kinds in sorted(kinds_of.items())}
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two heads on one dataset, compared."""
-
-    place: Place
-    reference: HeadRuns
-    rival: HeadRuns
-    result: Comparison
-
-
 def reference_head(kinds: Mapping[Place, list[HeadRuns]], against: str | None) -> str:
     """Return the head that the others are compared with.
 
@@ -113,7 +103,9 @@ def reference_head(kinds: Mapping[Place, list[HeadRuns]], against: str | None) -
     return against or REFERENCE
 
 
-def pairs(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> list[Pair]:
+def pairs(
+    kinds: Mapping[Place, list[HeadRuns]], reference: str
+) -> list[tuple[Place, HeadRuns, HeadRuns, Comparison]]:
     """Compare every head with the reference on every dataset, at the reference's largest number of shots.
 
     Where the reference learns nothing, every other head takes part at its own largest number.
@@ -123,40 +115,35 @@ def pairs(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> list[Pair]:
         largest = {kind.head: kind for kind in largest_of(of_place)}
         if reference not in largest:
             continue
-        reference_runs = largest.pop(reference)
-        at = {kind.head: kind for kind in of_place if kind.shots in (0, reference_runs.shots)}
-        for rival in (largest if reference_runs.shots == 0 else at).values():
-            estimate = difference(reference_runs.outcomes, rival.outcomes)
+        ours = largest.pop(reference)
+        at = {kind.head: kind for kind in of_place if kind.shots in (0, ours.shots)}
+        for rival in (largest if ours.shots == 0 else at).values():
+            estimate = difference(ours.outcomes, rival.outcomes)
             if rival.head != reference and estimate:
-                compared.append(Pair(place, reference_runs, rival, compare([estimate])))
+                compared.append((place, ours, rival, compare([estimate])))
     return compared
 
 
 def certainty(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
     """Show every head beside the reference, compared on the same clips and draws."""
     compared = pairs(kinds, reference)
-    tested = [pair.result.p for pair in compared if pair.result.n_seeds != 1]
+    tested = [result.p for *_, result in compared if result.n_seeds != 1]
     adjusted = iter(holm(tested))
-    tables: dict[tuple[Place, str], list[tuple[str, ...]]] = {}
-    for pair in compared:
-        is_tested = pair.result.n_seeds != 1
-        cells = _cells(pair.result, next(adjusted) if is_tested else None)
-        name = str(pair.rival) if pair.rival.shots != pair.reference.shots else pair.rival.head
-        tables.setdefault((pair.place, str(pair.reference)), []).append(
-            (name + "*" * (not is_tested), *cells)
-        )
-    blocks: list[str | Table | Figure] = []
-    if compared:
-        blocks.append(_PAIRS.format(count=counted(len(tested), "comparison")))
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for place, ours, rival, result in compared:
+        is_tested = result.n_seeds != 1
+        caption = f"{', '.join(place)}: {ours}, less each of the others, in points of accuracy"
+        name = str(rival) if rival.shots != ours.shots else rival.head
+        cells = _cells(result, next(adjusted) if is_tested else None)
+        tables.setdefault(caption, []).append((name + "*" * (not is_tested), *cells))
+    if not compared:
+        first = f"Nothing is compared with {reference}: no other head ran with its shots and seeds."
     else:
-        blocks.append(f"Nothing is compared with {reference}: no other head ran with its shots and seeds.")
+        first = _PAIRS.format(count=counted(len(tested), "comparison"))
     headings = ("", "difference", f"{100 * LEVEL:.0f} % interval", "p", "p, Holm")
-    for ((dataset, encoder), of_reference), rows in tables.items():
-        caption = f"{dataset}, {encoder}: {of_reference}, less each of the others, in points of accuracy"
-        blocks.append(Table(headings, tuple(rows), caption))
-    if len(tested) < len(compared):
-        blocks.append(ONE_SEED)
-    return Section("How sure the differences are", tuple(blocks))
+    shown = [Table(headings, tuple(rows), caption) for caption, rows in tables.items()]
+    marked = [ONE_SEED] if len(tested) < len(compared) else []
+    return Section("How sure the differences are", (first, *shown, *marked))
 
 
 def errors(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
