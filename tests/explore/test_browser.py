@@ -126,7 +126,7 @@ def test_hovering_tells_and_clicking_plays(visit: Callable[..., Visit]) -> None:
     assert page.console == []
     assert len(page.report["seen"]) > 90  # of 120: the rest lie below others
     name, label, said = page.report["tip"]
-    assert (name, label) == ("17.wav", f"label: class {FEATURES.labels[17]}")
+    assert (name, label) == ("17.wav", f"class {FEATURES.labels[17]}")
     assert re.fullmatch(r"palm@epochs=3-2shots-seed0 says: class \d, \d+ % \((correct|wrong)\)", said)
     assert page.report["path"] == "17.wav"
     assert page.report["seconds"] == pytest.approx(1, abs=0.01)

@@ -72,6 +72,7 @@ def test_the_page_of_a_store_without_labels_says_what_its_colours_are(naked: Pat
     assert "Colours show 12 clusters of embeddings." in page
     assert "cluster 12" in page
     assert FeatureStore(naked).labels().max() == -1
+    assert 'value="class" checked> group</label>' in page
 
 
 def test_a_text_colours_what_is_nearest_to_it(workshop: Workshop, tmp_path: Path) -> None:

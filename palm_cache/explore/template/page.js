@@ -76,7 +76,7 @@ function point(clip, x, y) {
   tip.hidden = clip < 0;
   map.canvas.style.cursor = clip < 0 ? "crosshair" : "pointer";
   if (clip < 0) return;
-  const lines = [["b", data.path[clip]], ["span", `label: ${data.classes[data.label[clip]]}`],
+  const lines = [["b", data.path[clip]], ["span", data.classes[data.label[clip]]],
     ["span", `${data.verdict}: ${said(clip)}`]];
   tip.replaceChildren(...lines.map(([tag, text]) => Object.assign(document.createElement(tag), { textContent: text })));
   const left = x + 14 + tip.offsetWidth > map.width ? x - 14 - tip.offsetWidth : x + 14;
