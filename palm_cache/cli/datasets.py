@@ -13,7 +13,7 @@ import typer
 from palm_cache.cli.completion import complete_dataset
 from palm_cache.cli.options import RootOption, override, takes
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, print_json, print_table, say, tell
+from palm_cache.cli.terminal import Json, note, print_json, print_table, say, tell
 from palm_cache.errors import counted
 from palm_cache.params import ReadingParams
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # imported inside commands, so that --help is instant
     from palm_cache.extraction.datasets.card import DatasetCard
     from palm_cache.extraction.datasets.check import Check
     from palm_cache.extraction.datasets.survey import Survey
+    from palm_cache.types import Place
 
 FILES_LISTED = 20
 """Missing files that ``datasets --check`` lists; ``--json`` lists all."""
@@ -90,8 +91,7 @@ def download(
     with progress_bar("MB") as progress:
         copy = run(card, folder, announce=say, progress=progress)
     table = read_dataset(card.name, folder)
-    for note in table.notes:
-        say(f"note: {note}")
+    note(*table.notes)
     if as_json:
         clips = {"clips": len(table.clips), "notes": table.notes}
         source = {"dataset": card.name, "folder": str(folder), "repository": copy.repository}
@@ -105,9 +105,7 @@ def download(
 def _list_all(as_json: bool) -> None:
     from palm_cache.extraction.datasets.registry import CARDS, root_of
 
-    rows = [
-        {**_facts(card), "here": root_of(card).is_dir(), "looked_for": str(root_of(card))} for card in CARDS
-    ]
+    rows = [_facts(card, root_of(card)) for card in CARDS]
     if as_json:
         print_json(rows)
         return
@@ -127,8 +125,8 @@ def _list_all(as_json: bool) -> None:
     tell("Your own data works too; what is made of it: palm-cache datasets --check PATH.")
 
 
-def _facts(card: DatasetCard) -> dict[str, Any]:
-    """Return what the list shows of a card."""
+def _facts(card: DatasetCard, folder: Place) -> dict[str, Any]:
+    """Return what the list shows of a card, and of its dataset in a folder."""
     return {
         "name": card.name,
         "classes": card.n_classes,
@@ -138,6 +136,8 @@ def _facts(card: DatasetCard) -> dict[str, Any]:
         "licence": card.licence,
         "source": card.source,
         "description": card.description,
+        "here": folder.is_dir(),
+        "looked_for": str(folder),
     }
 
 
@@ -150,9 +150,7 @@ def _show_card(name: str, root: str | None, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                **_facts(card),
-                "here": folder.is_dir(),
-                "looked_for": str(folder),
+                **_facts(card, folder),
                 "aliases": card.aliases,
                 "class_names": card.class_names,
                 "test_clips": card.test_clips,
@@ -202,8 +200,7 @@ def _check(name: str, root: str | None, reading: ReadingParams, as_json: bool) -
         print_json(_check_facts(check, facts, sound))
     else:
         tell(*_check_lines(check, facts, sound))
-        for note in check.table.notes:
-            say(f"note: {note}")
+        note(*check.table.notes)
     if not sound:
         raise typer.Exit(1)
 
