@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from samples import make_features, write_sample
 
 from palm_cache.store.atomic import replacing
 from palm_cache.store.cache import Cache
@@ -86,3 +87,18 @@ def test_what_may_not_be_looked_for_or_removed_stops_no_writing(
         file.write_text("whole")
     assert (tmp_path / "x").read_text() == "whole"
     Cache(tmp_path / "cache", "audio", {}, (2,)).merge()
+
+
+def test_of_an_old_store_what_is_not_removed_yet_is_called_as_what_is_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_sample(tmp_path / "s.zarr", make_features())
+    (store / "notes.txt").write_text("mine")
+    with monkeypatch.context() as killed:
+        for what in (local.shutil, "rmtree"), (local.LocalFolder, "remove"):
+            killed.setattr(*what, lambda *_, **__: None)
+        write_sample(store, make_features(seed=1))
+    left = {path.name for path in tmp_path.iterdir()} - {"s.zarr"}
+    assert any((tmp_path / name / "zarr.json").is_file() for name in left)
+    assert all(local._PARTIAL.fullmatch(name) for name in left)
+    assert (store / "notes.txt").read_text() == "mine"

@@ -203,20 +203,19 @@ class LocalFolder:
 
 
 def _keep_others(retired: Path, tree: Path, ours: Ours) -> None:
-    """Take over what lies in a retired tree and is not ours."""
+    """Take over what lies in a retired tree and is not ours, and remove the tree."""
     if not retired.exists():
         return
     old = LocalFolder(retired)
-    mine = set(ours(old))
-    for name in old.files().keys() - mine:
-        target = tree / name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (retired / name).rename(target)
-    old.remove(mine)
-    for folder in sorted([retired, *retired.rglob("*")], reverse=True):
-        with suppress(OSError):  # not empty
-            folder.rmdir()
+    others = old.files().keys() - set(ours(old))
+    taken = {name for name in others if (tree / name).exists()}
+    for name in others - taken:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (retired / name).rename(tree / name)
+    if taken:
+        old.remove(old.files().keys() - taken)
+    else:  # nothing but ours: of a process that is killed meanwhile anybody may clear what is left
+        shutil.rmtree(retired.rename(_partial(tree)), ignore_errors=True)
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
