@@ -12,6 +12,8 @@ from palm_cache.errors import DataError, counted
 from palm_cache.types import Features
 from palm_cache.types.runs import ALL_SHOTS, Run, Task
 
+LOOK = "see which failed, and why, with: palm-cache store info STORE"
+
 
 def draw(features: Features, run: Run) -> Task:
     """Draw the clips that a run learns from and is scored on: see :func:`few_shot`."""
@@ -100,7 +102,7 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
     rows = features.folds[fold - 1]
     test = rows.test[features.usable[rows.test]]
     if not len(test) and len(rows.test):
-        raise _unfit(features, fold, "no test clip has an embedding")
+        raise _unfit(features, fold, "no test clip has an embedding", LOOK)
     if shots == 0:
         return Task(torch.empty(0, dtype=torch.int64), test)
     train = rows.train[features.usable[rows.train]]
@@ -120,14 +122,15 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
         drawn.append(candidates)
     chosen = train[torch.from_numpy(np.concatenate(drawn))]
     if not len(chosen):
-        raise _unfit(features, fold, "no training clip has an embedding")
+        raise _unfit(features, fold, "no training clip has an embedding", LOOK)
     if len(absent) == len(drawn) - 1:
         only = features.class_names[int(features.labels[chosen[0]])]
-        raise _unfit(features, fold, f"all training clips are of class {only!r}, and a head needs two")
+        why = f"all training clips are of class {only!r}, and a head needs two"
+        raise _unfit(features, fold, why, "add clips of another and extract again")
     return Task(chosen, test, tuple(short), tuple(absent))
 
 
-def _unfit(features: Features, fold: int, why: str) -> DataError:
-    """Return the error of a fold that nothing can be learned from or scored on."""
-    remedy = "choose others with `folds`" if len(features.folds) > 1 else "it is the only fold"
-    return DataError(f"{features.dataset}, fold {fold}: {why}; {remedy}")
+def _unfit(features: Features, fold: int, why: str, remedy: str) -> DataError:
+    """Return the error of a fold that nothing can be learned from or scored on; ``remedy`` if it is alone."""
+    others = "choose others with `folds`" if len(features.folds) > 1 else remedy
+    return DataError(f"{features.dataset}, fold {fold}: {why}; {others}")
