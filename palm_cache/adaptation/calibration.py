@@ -43,7 +43,7 @@ from palm_cache.store.heads import opened_heads, read_heads
 from palm_cache.store.join import read_features
 from palm_cache.store.run_names import choose_run
 from palm_cache.types import Features, Fold, Place, Progress, TextTower, no_progress
-from palm_cache.types.runs import Calibration, FittedHead, Run, Training, spell_shots
+from palm_cache.types.runs import Calibration, FittedHead, Run, Training
 
 N_SPLITS = 4
 """Parts that shots are held out in; fewer where a class has fewer shots."""
@@ -138,8 +138,8 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
         # Without its name: what is true of one head's shots is true of every head's.
         remedy = "; fit with more `shots`" if run.shots == 1 else ""
         raise DataError(
-            f"{features.dataset}, fold {run.fold}, {spell_shots(run.shots)} shots: none can be held out: "
-            f"a class needs two, not of one recording{remedy}"
+            f"{features.dataset}, fold {run.fold}: no shots to hold out: a class needs two, "
+            f"not of one recording{remedy}"
         )
     of_shots = replace(features, folds=splits)
     absent = [name for name in kind.chooses if name not in head.state]
