@@ -27,7 +27,7 @@ from starlette.routing import Route
 from palm_cache.errors import AudioError, DataError, PalmCacheError, ParameterError, reason_of
 from palm_cache.extraction.snippets import LONGEST, playable, read_snippet, spectrogram
 from palm_cache.label.rounds import PROPOSALS
-from palm_cache.label.session import Session, Shown
+from palm_cache.label.session import Session
 from palm_cache.pages.rendering import render, stylesheet
 from palm_cache.store.atomic import parse_json
 
@@ -251,8 +251,8 @@ class Pages:
         return self._after(await run_in_threadpool(self._session.undo))
 
     def _after(self, row: int | None) -> Response:
-        rows: list[Shown] = self._session.shown([row]) if row is not None and row >= 0 else []
-        return JSONResponse({"state": self._session.state(), "row": asdict(rows[0]) if rows else None})
+        shown = None if row is None else asdict(self._session.shown([row])[0])
+        return JSONResponse({"state": self._session.state(), "row": shown})
 
     def _hear(self, row: int) -> tuple[dict[str, float], tuple[bytes, str], bytes]:
         snippet = read_snippet(*self._session.sound_of(row))
@@ -289,7 +289,7 @@ async def _body(request: Request) -> dict[str, Any]:
     try:
         body = parse_json(await request.body())
     except ValueError:
-        raise DataError("a label is one JSON object") from None
+        body = None
     if not isinstance(body, dict):
         raise DataError("a label is one JSON object")
     return body

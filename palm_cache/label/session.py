@@ -182,7 +182,7 @@ class Session:
             self._append(self.stretches[self.check_row(row)], name)
 
     def undo(self) -> int | None:
-        """Take the last label back, and return its row; ``None`` if there is nothing to take back.
+        """Take the last label back, and return its row; ``None`` if there is none, or not here.
 
         Raises
         ------
@@ -195,7 +195,7 @@ class Session:
             if last is None:
                 return None
             self._append(*last)
-            return self._row_of.get(last[0], -1)
+            return self._row_of.get(last[0])
 
     def _append(self, stretch: Stretch, name: str | None) -> None:
         if self._labelled.classes.get(stretch) == name:
