@@ -132,7 +132,7 @@ class Sound:
             # By descriptor, not through Python's file object: an exception inside the callbacks that
             # the latter takes would be dropped, and Ctrl-C with it.
             os.lseek(self._file.fileno(), 0, os.SEEK_SET)
-            return _Decoder(_Descriptor(self._file.fileno()), closefd=False)
+            return _Decoder(self._file.fileno(), closefd=False)
 
     def _reopen(self) -> None:
         self.close()
@@ -275,12 +275,6 @@ class _Decoder(soundfile.SoundFile):  # type: ignore[misc]
     def can_seek(self) -> bool:
         """Tell whether libsndfile can seek; of DWVW it only says so."""
         return bool(super().seekable()) and not self.subtype.startswith("DWVW")
-
-
-class _Descriptor(int):
-    """A descriptor in which soundfile does not look for a name's ending in vain."""
-
-    name = ""
 
 
 class _Mosaic:

@@ -24,6 +24,9 @@ NO_LENGTH = 1 << 62
 HEADER_BYTES = 4096
 """No header in front of sound is counted in by more than this."""
 
+LARGEST_HEAD = 1 << 24
+"""Bytes in front of sound up to which a length is mended: they are held in memory."""
+
 MAX_CHUNKS = 1_000
 """Chunks that are looked at before a file is left to libsndfile."""
 
@@ -140,7 +143,9 @@ def _mend_wav(file: BinaryIO, size: int, layout: str) -> RepairedHeader | None:
             if declared >= NO_LENGTH:
                 declared = 0
             true = _sound_bytes(file, start, declared, size, layout)
-            return None if true is None else _with_length(_at(file, 0, start), true, layout)
+            if true is not None and start <= LARGEST_HEAD:
+                return _with_length(_at(file, 0, start), true, layout)
+            break
     return None
 
 
@@ -185,7 +190,8 @@ def _mend_caf(file: BinaryIO, size: int) -> RepairedHeader | None:
     for name, start, length in _chunks(file, 8, size, _CAF):
         present = size - start
         if name == b"data":
-            if length <= 4 and not _chunks_follow(file, start + max(length, 0), size, _CAF):
+            unknown = length <= 4 and not _chunks_follow(file, start + max(length, 0), size, _CAF)
+            if unknown and start <= LARGEST_HEAD:
                 return RepairedHeader(_at(file, 0, start - 8) + struct.pack(">q", present), start)
             if length > present:
                 raise AudioError(f"cut off: {present} of {length} bytes of audio are there")

@@ -100,6 +100,15 @@ def test_a_wav_of_a_stream_is_read_whole(
     assert len(whole) - len(expected) < 600  # less than a block of ADPCM
 
 
+def test_a_wav_of_a_stream_is_read_behind_whatever_lies_before_its_sound(tmp_path: Path) -> None:
+    content = encoded("wav", SWEEP[: 2 * RATE])
+    (tmp_path / "whole.wav").write_bytes(content)
+    at = content.index(b"data")
+    picture = b"id3 " + struct.pack("<I", 70_001) + bytes(70_002)
+    (tmp_path / "clip.wav").write_bytes(wav_with(0, 0, content[:at] + picture + content[at:]))
+    assert torch.equal(all_of(tmp_path / "clip.wav"), all_of(tmp_path / "whole.wav"))
+
+
 def test_a_recording_of_nothing_has_nothing_whatever_comes_behind(tmp_path: Path) -> None:
     for ending, notes in (("wav", struct.pack("<I", 5_000)), ("caf", struct.pack(">q", 5_000)), ("au", b"")):
         content = encoded(ending, SWEEP[:0])

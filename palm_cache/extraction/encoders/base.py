@@ -275,7 +275,9 @@ class Encoder(ABC):
             "window (samples)": window.samples,
             "windows": window.max_windows,
         }
-        faults = [f"{name} {value!r}" for name, value in positive.items() if not _is_positive(value)]
+        faults = [
+            f"{name} {value!r}" for name, value in positive.items() if type(value) is not int or value <= 0
+        ]
         if window.padding not in Padding.__args__:  # type: ignore[attr-defined]
             faults.append(f"padding {window.padding!r}")
         if faults:
@@ -288,10 +290,6 @@ class Encoder(ABC):
             raise EncoderError(
                 f"{self.spec}: {special} needs clips of one length, this reads any; leave it out"
             )
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def format1_identity(encoder: Encoder) -> dict[str, object] | None:

@@ -187,11 +187,11 @@ def read_description(spec: str, file: Path) -> Description:
     entries = {field.name: field for field in fields(Description)}
     try:
         content = parse_json(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        fault = error.strerror if isinstance(error, OSError) else "not JSON"
+        if not isinstance(content, dict):
+            raise ValueError
+    except (OSError, ValueError) as error:
+        fault = error.strerror if isinstance(error, OSError) else "no object of JSON"
         raise EncoderError(f"{spec}: {file}: {fault}; write what the graph hears: {example}") from error
-    if not isinstance(content, dict):
-        raise EncoderError(f"{spec}: {file}: write what the graph hears: {example}")
     for name in content:
         if name not in entries:
             raise UnknownNameError.among(f"key in {file}:", name, entries)

@@ -138,7 +138,7 @@ def test_missing_damaged_and_foreign_files_are_said(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r'without sample_rate; e\.g\. \{"sample_rate"'):
         load(file)
     file.with_suffix(".json").write_text("[")
-    with pytest.raises(EncoderError, match="not JSON; write what the graph hears"):
+    with pytest.raises(EncoderError, match="no object of JSON; write what the graph hears"):
         load(file)
     file.with_suffix(".json").unlink()
     with pytest.raises(EncoderError, match="No such file or directory; write what the graph hears"):
