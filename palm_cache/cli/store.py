@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from palm_cache.types import ClipTable, Place
 
 
+FACTS = ["dataset", "source", "encoder", "fingerprint", "dim", "token_dim", "sample_rate", "seconds", "views"]
+"""What ``store info`` shows of a header as it is."""
+
+
 def store_info(store: StoreArgument, as_json: Json = False) -> None:
     """Show what a feature store holds and how it was made.
 
@@ -38,37 +42,26 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
     failures = opened.failures()
     folds = [{"train": train, "test": test} for train, test in opened.fold_sizes()]
     n_clips = opened.n_clips
-    if as_json:
-        print_json({"store": str(store), **header, "clips": n_clips, "failures": failures, "folds": folds})
-        return
-    tell(f"{store}")
-    shown = (
-        "dataset",
-        "source",
-        "encoder",
-        "fingerprint",
-        "dim",
-        "token_dim",
-        "sample_rate",
-        "seconds",
-        "views",
-    )
-    for key in shown:
-        tell(f"  {key.replace('_', ' ')}: {header[key]}")
+    document = {"store": store, **header, "clips": n_clips, "failures": failures, "folds": folds}
+    recipe, made_with = header["recipe"].items(), header["made_with"].items()
     limited = f" (it {opened.header.limited})" if opened.header.limited else ""
-    tell(f"  clips: {n_clips}{limited}")
-    tell(f"  classes: {', '.join(header['class_names'])}")
-    tell("  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds))
-    tell("  templates: " + ("; ".join(map(repr, header["templates"])) or "none; the encoder reads no text"))
-    for name, texts in header["descriptions"].items():
-        tell(f"  description of {name}: {'; '.join(texts)}")
-    tell("  recipe:")
-    for key, value in header["recipe"].items():
-        tell(f"    {key.replace('_', ' ')}: {value}")
-    tell("  made with: " + ", ".join(f"{name} {what}" for name, what in header["made_with"].items()))
-    tell(f"  clips without an embedding: {len(failures)}")
-    for name, reason in failures:
-        tell(f"    {name}: {reason}")
+    templates = "; ".join(map(repr, header["templates"])) or "none; the encoder reads no text"
+    print_result(
+        document,
+        store,
+        *(f"  {key.replace('_', ' ')}: {header[key]}" for key in FACTS),
+        f"  clips: {n_clips}{limited}",
+        f"  classes: {', '.join(header['class_names'])}",
+        "  folds: " + ", ".join(f"{fold['train']} train / {fold['test']} test" for fold in folds),
+        f"  templates: {templates}",
+        *(f"  description of {name}: {'; '.join(texts)}" for name, texts in header["descriptions"].items()),
+        "  recipe:",
+        *(f"    {key.replace('_', ' ')}: {value}" for key, value in recipe),
+        "  made with: " + ", ".join(f"{name} {what}" for name, what in made_with),
+        f"  clips without an embedding: {len(failures)}",
+        *(f"    {name}: {reason}" for name, reason in failures),
+        as_json=as_json,
+    )
 
 
 @takes(loading=LoadingParams)
@@ -104,6 +97,8 @@ def store_verify(
 
     Example: palm-cache store verify data/features/demo/mini.zarr --dataset demo --recompute 32
     """
+    if root is not None and dataset is None and not recompute:
+        raise typer.BadParameter("goes with --dataset or --recompute", param_hint="--root")
     from palm_cache.store.features import FeatureStore
     from palm_cache.store.places import place
 
@@ -289,8 +284,8 @@ def cache_prune(
         )
     doubtful = [recipe for recipe in idle if recipe.unread and not recipe.is_used]
     if doubtful:
-        say(
-            f"note: {counted(len(doubtful), 'recipe')} left out: {doubtful[0].unread[0]} cannot be read and "
+        note(
+            f"{counted(len(doubtful), 'recipe')} left out: {doubtful[0].unread[0]} cannot be read and "
             "may be made of them; mend it, or remove it with: palm-cache store gc"
         )
     _clear_out(folder, waste, yes, as_json)

@@ -361,6 +361,7 @@ def test_every_parameter_that_an_error_names_is_one_of_a_command() -> None:
         (("calibrate", "hf://me/sounds"), "hf://me/sounds is a URL; give a file or folder of this machine"),
         (("fit", "--store", STORE, "--dataset", "Tones"), "for --store: give --store or --dataset, not both"),
         (("prompts", "--store", STORE, "--dataset", "x"), "give --store or --dataset, not both"),
+        (("store", "verify", STORE, "--root", "own"), "for --root: goes with --dataset or --recompute"),
         (("pull", "x"), "x: write hf://user/name"),
     ],
 )
