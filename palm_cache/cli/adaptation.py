@@ -20,11 +20,9 @@ from palm_cache.cli.options import (
     RunOption,
     StoreArgument,
     StoreOption,
-    encoders_option,
-    override,
+    encoder_option,
     takes,
 )
-from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, note, print_json, print_table, tell
 from palm_cache.params import FitParams, Params
@@ -100,7 +98,7 @@ def fit(
     settings: Params,
     loading: LoadingParams,
     dataset: DatasetsOption = None,
-    encoder: Annotated[list[str] | None, encoders_option("mini with --dataset, else all")] = None,
+    encoder: Annotated[list[str] | None, encoder_option("mini with --dataset, else all")] = None,
     store: StoreOption = None,
     out: OutOption = RUNS,
     evaluate: Annotated[bool, typer.Option(help="Score the heads on their test clips and print it.")] = True,
@@ -163,7 +161,7 @@ def evaluate(
     out: OutOption = RUNS,
     heads: HeadsOption = None,
     dataset: DatasetsOption = None,
-    encoder: Annotated[list[str] | None, encoders_option("all")] = None,
+    encoder: Annotated[list[str] | None, encoder_option("all")] = None,
     store: StoreOption = None,
     params: ParamsOption = None,
     as_json: Json = False,
@@ -246,11 +244,12 @@ def calibrate(
     )
 
 
-@takes(where=(Params, ("encoder", "features")), fit=(FitParams, ("folds",)))
+@takes(settings=(Params, ("features",)), fit=(FitParams, ("folds",)))
 def prompts(
-    where: dict[str, object],
+    settings: Params,
     fit: FitParams,
     dataset: DatasetsOption = None,
+    encoder: Annotated[str | None, encoder_option("mini with --dataset, else all", more="")] = None,
     store: StoreOption = None,
     out: OutOption = RUNS,
     params: ParamsOption = None,
@@ -264,12 +263,10 @@ def prompts(
     Example: palm-cache prompts --dataset demo
     """
     not_both(store=store, dataset=dataset)
-    settings = override(read_params(params), **where)
-    named = where["encoder"] is not None or params is not None
     if params:
-        dataset = dataset or list(settings.datasets)
+        dataset, encoder = dataset or list(settings.datasets), encoder or settings.encoder
 
-    groups = [(store,)] if store else _find_stores(settings, dataset, [settings.encoder] if named else None)
+    groups = [(store,)] if store else _find_stores(settings, dataset, [encoder] if encoder else None)
     stores = [place for (place,) in groups]
     with progress_bar("stores") as progress:
         scores = palm_cache.prompts(stores, out=out, folds=fit.folds, progress=progress)

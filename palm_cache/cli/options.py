@@ -81,11 +81,13 @@ RootOption = Annotated[
 ]
 
 
-def encoders_option(default: str) -> Any:
-    """Return the option of encoders whose features are taken, joined if there are several."""
+def encoder_option(
+    default: str, more: str = "; give it twice to join the features of two, e.g. for muka"
+) -> Any:
+    """Return the option of the encoder whose features are taken, or of several whose are joined."""
     return typer.Option(
         "--encoder",
-        help="The encoder of extract; give it twice to join the features of two, e.g. for muka.",
+        help=f"The encoder of extract{more}.",
         metavar="SPEC",
         show_default=default,
         autocompletion=complete_encoder,
