@@ -376,9 +376,9 @@ function playOrStop() {
   else player.pause();
 }
 
-function startNaming(event) {
-  event?.preventDefault();
+function startNaming() {
   byId("name").focus();
+  byId("name").select(); // a name that was not kept is there again, to be sent or typed over
 }
 
 const COMMANDS = {
