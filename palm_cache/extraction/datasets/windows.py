@@ -6,7 +6,8 @@ from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from math import isnan, nan
+from math import inf, isnan, nan
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from palm_cache.errors import AudioError, DataError, counted
 from palm_cache.extraction.audio import duration, open_regular
 from palm_cache.params import ReadingParams
-from palm_cache.types import Clip, ClipTable, Fold, Place, Texts
+from palm_cache.types import ClipTable, Fold, Place, Texts
 
 ROUNDING = 0.05
 """Seconds by which an annotation may end after its recording without a word."""
@@ -33,22 +34,21 @@ def check_stretches(table: ClipTable) -> ClipTable:
     DataError
         If one begins after its file's end.
     """
-    lasts = _lengths()
-    ends, cut = table.clips.ends[:], []
-    for row in _stretches(table):
-        clip = table.clips[row]
-        length = lasts(clip.file)
+    clips, lasts = table.clips, _lengths(table.clips.root)
+    ends, cut = clips.ends[:], []
+    for row, (start, end) in enumerate(zip(clips.starts, clips.ends, strict=True)):
+        length = lasts(clips.paths[row]) if start or not isnan(end) else None
         if length is None:
             continue
-        if clip.start >= length:
+        if start >= length:
             raise DataError(
-                f"{table.dataset}: {clip.name} lasts {length:.2f} s, but a row begins at {clip.start:g} s; "
+                f"{table.dataset}: {clips.names[row]} lasts {length:.2f} s, but a row begins at {start:g} s; "
                 "mend it, or, if the columns are about something else: `columns` start=,end="
             )
-        if clip.end is not None and clip.end > length - SAME_END:
+        if end > length - SAME_END:
             ends[row] = nan
-            if clip.end > length + ROUNDING:
-                cut.append(f"{clip.name}, {clip.end:g} s of {length:.2f}")
+            if end > length + ROUNDING:
+                cut.append(f"{clips.names[row]}, {end:g} s of {length:.2f}")
     notes = [*table.notes]
     if cut:
         notes.append(
@@ -56,7 +56,7 @@ def check_stretches(table: ClipTable) -> ClipTable:
         )
     if overlap := _overlapping(table):
         notes.append(overlap)
-    return replace(table, clips=replace(table.clips, ends=ends), notes=tuple(notes))
+    return replace(table, clips=replace(clips, ends=ends), notes=tuple(notes))
 
 
 def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
@@ -67,27 +67,27 @@ def cut_rows(table: ClipTable, reading: ReadingParams) -> ClipTable:
     """
     if not reading.window:
         return table
-    lasts = _lengths()
+    clips, lasts = table.clips, _lengths(table.clips.root)
     starts, ends = array("d"), array("d")
     pieces: list[range] = []
-    for clip in table.clips:
-        end = lasts(clip.file) if clip.end is None else clip.end
-        cuts = [] if end is None else _starts(clip.start, end, reading.window, reading.hop or reading.window)
+    for row, (start, end) in enumerate(zip(clips.starts, clips.ends, strict=True)):
+        until = lasts(clips.paths[row]) if isnan(end) else end
+        cuts = [] if until is None else _starts(start, until, reading.window, reading.hop or reading.window)
         pieces.append(range(len(starts), len(starts) + max(len(cuts), 1)))
-        starts.extend(cuts or [clip.start])
-        ends.extend(min(round(start + reading.window, 6), end or start) for start in cuts[:-1])
-        ends.append(nan if clip.end is None else clip.end)
+        starts.extend(cuts or [start])
+        ends.extend(min(round(begin + reading.window, 6), until or begin) for begin in cuts[:-1])
+        ends.append(end)
     row_of = [row for row, cuts in enumerate(pieces) for _ in cuts]
 
     def pieces_of(rows: Tensor) -> Tensor:
         return torch.tensor([piece for row in rows.tolist() for piece in pieces[row]], dtype=torch.int64)
 
     folds = tuple(Fold(pieces_of(fold.train), pieces_of(fold.test)) for fold in table.folds)
-    groups = table.groups or table.clips.names
-    cut = f"{counted(len(table.clips), 'row')} cut into {counted(len(starts), 'window')}"
+    groups = table.groups or clips.names
+    cut = f"{counted(len(clips), 'row')} cut into {counted(len(starts), 'window')}"
     return replace(
         table,
-        clips=replace(table.clips.take(row_of), starts=starts, ends=ends),
+        clips=replace(clips.take(row_of), starts=starts, ends=ends),
         folds=folds,
         notes=(*table.notes, f"{cut} of {reading.window:g} s"),
         groups=Texts(groups[row] for row in row_of),
@@ -103,13 +103,13 @@ def _starts(start: float, end: float, window: float, hop: float) -> list[float]:
     return starts if end - starts[-1] - window <= SAME_END else [*starts, round(end - window, 6)]
 
 
-def _lengths() -> Callable[[Place], float | None]:
+def _lengths(root: Place) -> Callable[[str], float | None]:
     """Return what tells a file's length in seconds, ``None`` where it cannot be read: extraction says why."""
 
     @cache
-    def length(file: Place) -> float | None:
+    def length(path: str) -> float | None:
         try:
-            with open_regular(file) as opened:
+            with open_regular(root / path) as opened:
                 return duration(opened)
         except AudioError:
             return None
@@ -117,29 +117,23 @@ def _lengths() -> Callable[[Place], float | None]:
     return length
 
 
-def _stretches(table: ClipTable) -> list[int]:
-    """Return the rows that are not whole files."""
-    borders = zip(table.clips.starts, table.clips.ends, strict=True)
-    return [row for row, (start, end) in enumerate(borders) if start or not isnan(end)]
-
-
 def _overlapping(table: ClipTable) -> str | None:
     """Say how many stretches overlap one of another class."""
-    if not _stretches(table):
+    clips = table.clips
+    if not any(clips.starts) and all(map(isnan, clips.ends)):  # whole files, perhaps a million
         return None
-    by_file: dict[str, list[Clip]] = {}
-    for clip in table.clips:
-        if clip.label is not None:
-            by_file.setdefault(clip.name, []).append(clip)
+    by_file: dict[str, list[tuple[float, float, int]]] = {}
+    for name, start, end, label in zip(clips.names, clips.starts, clips.ends, clips.labels, strict=True):
+        if label >= 0:
+            by_file.setdefault(name, []).append((start, inf if isnan(end) else end, label))
     count, example = 0, ""
-    for name, clips in by_file.items():
-        furthest: dict[int | None, float] = {}
-        for clip in sorted(clips, key=lambda clip: clip.start):
-            end = float("inf") if clip.end is None else clip.end
-            if any(label != clip.label and reach > clip.start for label, reach in furthest.items()):
+    for name, stretches in by_file.items():
+        furthest: dict[int, float] = {}
+        for start, end, label in sorted(stretches, key=itemgetter(0)):
+            if any(label != other and reach > start for other, reach in furthest.items()):
                 count += 1
-                example = example or f"{name} at {clip.start:g} s ({table.class_of(clip)})"
-            furthest[clip.label] = max(end, furthest.get(clip.label, 0.0))
+                example = example or f"{name} at {start:g} s ({table.class_names[label]})"
+            furthest[label] = max(end, furthest.get(label, 0.0))
     if not count:
         return None
     overlapping = counted(count, "row overlaps", "rows overlap")
