@@ -203,16 +203,10 @@ def _as_fitted(head: FittedHead, shots: int) -> FitParams:
 def hold_out(
     shots: Tensor, labels: Tensor, n_splits: int = N_SPLITS, groups: Tensor | None = None
 ) -> tuple[Fold, ...]:
-    """Split shots so that every class is held out in equal parts, and groups whole.
+    """Split shots (n_train,) so that every class is held out in equal parts, and groups (n_train,) whole.
 
-    Parameters
-    ----------
-    shots, labels : Tensor, shape (n_train,)
-        int64 rows and their classes.
-    n_splits : int
-        At most; never more than the groups of the smallest class that has two.
-    groups : Tensor, shape (n_train,)
-        Equal for shots of one recording; by default each is a group of its own.
+    There are never more splits than groups of the smallest class that has two; by default every shot is a
+    group of its own.
 
     Returns
     -------

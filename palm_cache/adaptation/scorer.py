@@ -15,15 +15,7 @@ from palm_cache.types.runs import FittedHead, Run
 
 
 class Scorer:
-    """Says what is in clips by their embeddings.
-
-    Parameters
-    ----------
-    head : FittedHead
-    dim : int
-        Length of the embeddings.
-    tower : TextTower, optional
-        For heads that look at every clip through the text tower.
+    """Says what is in clips by their embeddings (dim,); ``tower`` is for heads that look at them through it.
 
     Raises
     ------

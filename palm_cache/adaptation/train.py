@@ -22,13 +22,7 @@ Logits = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 
 def draw_orders(n_clips: int, epochs: int, generator: torch.Generator) -> Tensor:
-    """Shuffle a run's clips anew for every epoch.
-
-    Returns
-    -------
-    Tensor, shape (epochs, n_clips)
-        int64 permutations.
-    """
+    """Shuffle a run's clips anew for every epoch, (epochs, n_clips) int64."""
     return torch.stack([torch.randperm(n_clips, generator=generator) for _ in range(epochs)])
 
 
@@ -38,17 +32,9 @@ def draw_runs(
     epochs: int,
     start: Callable[[int, torch.Generator], dict[str, Tensor]] = lambda run, generator: {},
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Draw where runs start, and then the orders of their clips, each run's from its own seed alone.
+    """Draw where runs start, (runs, ...), then the orders of their clips, (runs, epochs, n_clips).
 
-    Parameters
-    ----------
-    start : callable
-        (number of a run, its generator) -> where it starts.
-
-    Returns
-    -------
-    start : dict of Tensor, shape (runs, ...)
-    orders : Tensor, shape (runs, epochs, n_clips)
+    Each run's are drawn from its own seed alone; ``start`` takes the number of a run and its generator.
     """
     starts, orders = [], []
     for run, seed in enumerate(seeds):

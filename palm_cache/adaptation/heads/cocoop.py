@@ -27,16 +27,8 @@ def conditional_logits(
 
     .. math:: v_i(x) = v_i + h(\mathrm{unit}(a(x))), \qquad h(a) = W_2\,\mathrm{relu}(W_1 a + b_1) + b_2
 
-    Parameters
-    ----------
-    state : mapping of Tensor, shape (..., ...)
-        ``context`` (..., N_CONTEXT, token_dim) and the network's ``meta_*``, all with the same leading axes.
-    audio : Tensor, shape (..., n_clips, dim)
-
-    Returns
-    -------
-    Tensor, shape (..., n_clips, n_classes)
-        All clips times classes go through the tower in one pass.
+    The state holds ``context`` (..., N_CONTEXT, token_dim) and the network's ``meta_*``, all with the same
+    leading axes as clips (..., n_clips, dim). All clips times classes go through the tower in one pass.
     """
     clips = unit(audio)
     hidden = torch.relu(_affine(clips, state["meta_weight1"], state["meta_bias1"]))

@@ -41,13 +41,8 @@ def discriminant(audio: Tensor, labels: Tensor, kept: Tensor, n_classes: int) ->
 
     with class means :math:`\mu_c` and the pooled covariance :math:`\Sigma` of the clips about them, inverted
     in their span (Woodbury's identity). The authors have the dimension for the first factor; with the trace
-    :math:`P` lies between 0 and the identity, which it is where every class has one clip.
-
-    Parameters
-    ----------
-    audio : Tensor, shape (runs, n_examples, dim)
-    labels, kept : Tensor, shape (runs, n_examples)
-        Which examples take part.
+    :math:`P` lies between 0 and the identity, which it is where every class has one clip. Examples that are
+    ``kept`` (runs, n_examples) take part.
     """
     members = one_hot(labels, n_classes) * kept[..., None]
     means = members.transpose(-1, -2) @ audio / members.sum(dim=1)[..., None].clamp(min=1)

@@ -175,17 +175,8 @@ class _Descent:
 
     .. math:: r' = (1 + m + \eta s^2 \pi)\,r - m\,r_{\mathrm{before}} - \eta s \sum_b \rho_b a_b
 
-    with learning rate :math:`\eta` and momentum :math:`m`.
-
-    Parameters
-    ----------
-    space : Coordinates
-        Its context is moved in place.
-    gate : Tensor, shape (runs, n_classes)
-    absent : Tensor, shape (runs, n_classes)
-        bool, the classes that take no part.
-    training : Training
-    variants : Variants, optional
+    with learning rate :math:`\eta` and momentum :math:`m`. The context of ``space`` is moved in place.
+    Classes that are ``absent`` (runs, n_classes) take no part.
     """
 
     def __init__(

@@ -38,16 +38,8 @@ def new_class_embeddings(text: Tensor, before: Tensor, after: Tensor) -> Tensor:
     .. math:: w = \mathrm{unit}\big(t + b\,\mathrm{unit}(t R)\big), \qquad
               R = V_0 V^T, \qquad b = \lVert V_0^T t \rVert
 
-    Parameters
-    ----------
-    text : Tensor, shape (n_new, dim)
-        Unit length per row.
-    before, after : Tensor, shape (..., dim, rank)
-        :math:`V_0`, orthonormal columns, and :math:`V`.
-
-    Returns
-    -------
-    Tensor, shape (..., n_new, dim)
+    ``text`` (n_new, dim) has unit rows; ``before`` :math:`V_0`, with orthonormal columns, and ``after``
+    :math:`V` are (..., dim, rank).
     """
     inside = text @ before  # (..., n_new, rank)
     share = torch.linalg.vector_norm(inside, dim=-1, keepdim=True)
