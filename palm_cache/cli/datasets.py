@@ -207,7 +207,7 @@ def _check(name: str, root: str | None, reading: ReadingParams, as_json: bool) -
 
 def _check_facts(check: Check, facts: Survey, sound: bool) -> dict[str, Any]:
     table = check.table
-    counts = Counter(table.class_of(clip) for clip in table.clips)
+    counts = Counter(table.clips.labels)
     return {
         "dataset": table.dataset,
         "source": table.source,
@@ -216,8 +216,8 @@ def _check_facts(check: Check, facts: Survey, sound: bool) -> dict[str, Any]:
         "clips": len(table.clips),
         "files": len(set(table.clips.names)),
         "classes": table.class_names,
-        "clips_per_class": {name: counts[name] for name in table.class_names},
-        "unlabelled": counts[None],
+        "clips_per_class": {name: counts[label] for label, name in enumerate(table.class_names)},
+        "unlabelled": counts[-1],
         "folds": [{"train": len(fold.train), "test": len(fold.test)} for fold in table.folds],
         "seconds": {
             "total": sum(facts.seconds),
@@ -246,11 +246,12 @@ def _check_lines(check: Check, facts: Survey, sound: bool) -> Iterator[str]:
     yield from (f"  {difference}" for difference in check.differences)
     yield from _some([f"missing or empty: {file}" for file in check.missing])
     yield from _some([f"cannot be read: {file}: {why}" for file, why in facts.unreadable])
-    clips = Counter(table.class_of(clip) for clip in table.clips)
+    counts = Counter(table.clips.labels)
     if table.class_names:
-        yield f"  classes: {', '.join(f'{name} ({clips[name]:,})' for name in table.class_names)}"
-    if clips[None]:
-        yield f"  unlabelled: {clips[None]:,}"
+        classes = (f"{name} ({counts[label]:,})" for label, name in enumerate(table.class_names))
+        yield f"  classes: {', '.join(classes)}"
+    if counts[-1]:
+        yield f"  unlabelled: {counts[-1]:,}"
     for number, fold in enumerate(table.folds, start=1):
         yield f"  fold {number}: {len(fold.train):,} to train on, {len(fold.test):,} to test on"
     if facts.seconds:

@@ -41,12 +41,9 @@ class Survey:
 
 def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress = no_progress) -> Survey:
     """Open every file of a dataset but the missing ones as extraction does, and compare contents."""
-    absent = set(missing)
-    files = {
-        clip.name: clip.file
-        for clip in table.clips
-        if isinstance(clip.file, Path) and clip.name not in absent
-    }
+    clips, absent = table.clips, set(missing)
+    paths = dict(zip(clips.names, clips.paths, strict=True)) if isinstance(clips.root, Path) else {}
+    files = {name: clips.root / path for name, path in paths.items() if name not in absent}
     seconds, rates, channels = dict[str, float](), Counter[int](), Counter[int]()
     unreadable = []
     pool = ThreadPoolExecutor()
