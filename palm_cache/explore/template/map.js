@@ -110,45 +110,39 @@ class ClipMap {
     };
   }
 
-  clipAt(x, y) {
-    const reach = Math.max(10, 1.5 * this.radius);
+  /* The clip to be seen that costs least, of equal ones the uppermost; what costs Infinity is no choice. */
+  cheapest(cost) {
     let best = -1;
-    let least = reach * reach;
-    for (const clip of this.order) { // of equally near ones the uppermost
-      if (!this.shown[clip] || !this.bright[clip]) continue;
-      const place = this.screen(clip);
-      const distance = (place.x - x) ** 2 + (place.y - y) ** 2;
-      if (distance <= least) [best, least] = [clip, distance];
+    let least = Number.MAX_VALUE;
+    for (const clip of this.order) {
+      const own = this.shown[clip] && this.bright[clip] ? cost(clip) : Infinity;
+      if (own <= least) [best, least] = [clip, own];
     }
     return best;
+  }
+
+  clipAt(x, y) {
+    const reach = Math.max(10, 1.5 * this.radius) ** 2;
+    return this.cheapest((clip) => {
+      const place = this.screen(clip);
+      const distance = (place.x - x) ** 2 + (place.y - y) ** 2;
+      return distance <= reach ? distance : Infinity;
+    });
   }
 
   /* Nearest clip in a direction; what lies off it counts double. */
   neighbour(clip, right, down) {
-    let best = -1;
-    let least = Infinity;
-    for (let other = 0; other < this.x.length; other += 1) {
-      if (!this.shown[other] || !this.bright[other] || other === clip) continue;
+    return this.cheapest((other) => {
       const across = this.x[other] - this.x[clip];
       const along = this.y[other] - this.y[clip];
       const ahead = across * right + along * down;
       const aside = Math.abs(across * down) + Math.abs(along * right);
-      if (ahead <= 0 || aside > 1.5 * ahead) continue;
-      const cost = ahead + 2 * aside;
-      if (cost < least) [best, least] = [other, cost];
-    }
-    return best;
+      return ahead <= 0 || aside > 1.5 * ahead ? Infinity : ahead + 2 * aside;
+    });
   }
 
   middleClip() {
-    let best = -1;
-    let least = Infinity;
-    for (let clip = 0; clip < this.x.length; clip += 1) {
-      if (!this.shown[clip] || !this.bright[clip]) continue;
-      const distance = (this.x[clip] - this.centre.x) ** 2 + (this.y[clip] - this.centre.y) ** 2;
-      if (distance < least) [best, least] = [clip, distance];
-    }
-    return best;
+    return this.cheapest((clip) => (this.x[clip] - this.centre.x) ** 2 + (this.y[clip] - this.centre.y) ** 2);
   }
 
   /* Zoom around a point of the canvas that stays where it is. */
