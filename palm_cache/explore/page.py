@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palm_cache.errors import DataError, counted
 from palm_cache.explore.groups import Grouping, group, with_unlabelled
@@ -92,6 +93,8 @@ def write_page(
     else:
         features, caption = group(features, store, by)
         verdicts = neighbour_votes(features)
+    labels = features.labels.numpy()[usable]
+    verdicts = Verdicts(verdicts.run, verdicts.said[usable], verdicts.share[usable])
     places = project(features.audio[usable, 0].numpy(), method, progress=progress)
     data = {
         "classes": features.class_names,
@@ -99,28 +102,27 @@ def write_page(
         "start": start[usable].tolist(),
         "end": [None if isnan(second) else second for second in end[usable].tolist()],
         "path": [_name(paths[row], start[row], end[row]) for row in usable],
-        "label": features.labels.numpy()[usable].tolist(),
+        "label": labels.tolist(),
         "x": np.rint(10_000 * places[:, 0]).astype(int).tolist(),
         "y": np.rint(10_000 * places[:, 1]).astype(int).tolist(),
-        "said": verdicts.said[usable].tolist(),
-        "share": np.round(verdicts.share[usable], 4).tolist(),
+        "said": verdicts.said.tolist(),
+        "share": np.round(verdicts.share, 4).tolist(),
         "verdict": f"{verdicts.run} says" if verdicts.run else "Neighbours say",
         "verdicts": _words(of_run=bool(verdicts.run), of_classes=not caption),
     }
     with replacing(out, kind=MAP_PAGE) as temporary:
-        temporary.write_text(_render(features, verdicts, method, data, caption), encoding="utf-8")
+        temporary.write_text(_render(features, labels, verdicts, method, data, caption), encoding="utf-8")
     return Page(out, len(usable), tuple(notes))
 
 
 def _render(
     features: Features,
+    labels: NDArray[np.int64],
     verdicts: Verdicts,
     method: MapMethod,
     data: dict[str, object],
     caption: str,
 ) -> str:
-    labels, predicted = features.labels.numpy(), verdicts.said
-    place_of = np.cumsum(features.usable.numpy()) - 1  # of a row among the clips on the map
     return render(
         Path(__file__).with_name("template"),
         "map.html.j2",
@@ -130,12 +132,11 @@ def _render(
         media="'self' file:",
         features=features,
         verdicts=verdicts,
-        confusions=confusions(verdicts, features),
-        counts=np.bincount(labels[features.usable.numpy()], minlength=len(features.class_names)).tolist(),
-        judged=int((predicted >= 0).sum()),
-        right=int((predicted == labels).sum()),
+        confusions=confusions(verdicts, labels, len(features.class_names)),
+        counts=np.bincount(labels, minlength=len(features.class_names)).tolist(),
+        judged=int((verdicts.said >= 0).sum()),
+        right=int((verdicts.said == labels).sum()),
         method=METHOD_NAMES[method],
-        place_of=place_of.tolist(),
         data=data,
         caption=caption,
     )

@@ -47,7 +47,7 @@ class Confusion:
     taken_for: tuple[tuple[int, int], ...]
     """(class, clips) that they were taken for, most frequent first."""
     clips: tuple[int, ...]
-    """Rows of wrong clips, the surest mistakes first, at most :data:`LISTED_PER_CLASS`."""
+    """Numbers of wrong clips, the surest mistakes first, at most :data:`LISTED_PER_CLASS`."""
 
 
 def neighbour_votes(features: Features) -> Verdicts:
@@ -117,11 +117,10 @@ def read_run(file: Path, run: str | None, features: Features, store: Place) -> V
     return Verdicts(name, classes, share)
 
 
-def confusions(verdicts: Verdicts, features: Features) -> list[Confusion]:
+def confusions(verdicts: Verdicts, labels: NDArray[np.int64], n_classes: int) -> list[Confusion]:
     """Return what went wrong in every class, the class with most mistakes first."""
-    labels, classes = features.labels.numpy(), verdicts.said
-    of_classes = []
-    for label in range(len(features.class_names)):
+    classes, of_classes = verdicts.said, []
+    for label in range(n_classes):
         judged = np.flatnonzero((labels == label) & (classes >= 0))
         mistaken = judged[classes[judged] != label]
         surest = mistaken[np.argsort(-verdicts.share[mistaken], kind="stable")]

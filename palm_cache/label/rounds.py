@@ -61,7 +61,7 @@ class Examples:
 class Accuracy:
     """How often a head is right about labelled rows that it was not fitted on."""
 
-    n_rows: int
+    rows: int
     mean: float
     low: float
     high: float

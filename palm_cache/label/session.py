@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
 from typing import Any, Self
@@ -30,7 +30,7 @@ from palm_cache.label.labels import (
     read_labels,
     stamp,
 )
-from palm_cache.label.rounds import ROUND, Accuracy, Proposal, propose
+from palm_cache.label.rounds import ROUND, Proposal, propose
 from palm_cache.label.words import LoadTower, Words
 from palm_cache.retrieval.ranking import nearest
 from palm_cache.store.features import FeatureStore
@@ -344,14 +344,10 @@ class Session:
             "guessed": list(fit.classes) if fit.probabilities is not None else [],
             "fitting": self.fitter.busy,
             "fitted_on": fit.n_labels,
-            "growth": [_point(point) for point in fit.growth],
-            "sample": _point(fit.sample) if fit.sample else None,
+            "growth": list(map(asdict, fit.growth)),
+            "sample": asdict(fit.sample) if fit.sample else None,
             "undo": can_undo,
             "text_off": self._words.off,
             "trouble": fit.failure or self._words.unread,
             "problems": problems,
         }
-
-
-def _point(point: Accuracy) -> dict[str, float]:
-    return {"rows": point.n_rows, "mean": point.mean, "low": point.low, "high": point.high}

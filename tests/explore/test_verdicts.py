@@ -89,7 +89,7 @@ def test_confusions_count_what_scikit_learn_counts(file: Path) -> None:
     tested = verdicts.said >= 0
     labels = FEATURES.labels.numpy()
     matrix = confusion_matrix(labels[tested], verdicts.said[tested])
-    found = confusions(verdicts, FEATURES)
+    found = confusions(verdicts, labels, 4)
     assert sorted(one.label for one in found) == [0, 1, 2, 3]
     assert [one.wrong for one in found] == sorted((one.wrong for one in found), reverse=True)
     for one in found:

@@ -81,7 +81,7 @@ def test_new_labels_count_before_earlier_rounds_are_judged(
     released.set()
     assert fitter.wait(60)
     assert judged == [35, 10, 36, 20, 30]  # none twice
-    assert [point.n_rows for point in fitter.fit.growth] == [10, 20, 30, 36]
+    assert [point.rows for point in fitter.fit.growth] == [10, 20, 30, 36]
 
 
 def test_the_end_does_not_wait_for_all_rounds_to_be_judged(
@@ -150,7 +150,7 @@ def test_after_many_rounds_some_of_them_are_judged(fitter: Fitter, monkeypatch: 
     monkeypatch.setattr(fitting, "MAX_POINTS", 5)
     fitter.take(ROWS, NAMES)
     assert fitter.wait(60)
-    assert [point.n_rows for point in fitter.fit.growth] == [8, 16, 24, 32, 40]
+    assert [point.rows for point in fitter.fit.growth] == [8, 16, 24, 32, 40]
 
 
 def test_a_label_that_was_changed_is_judged_anew(fitter: Fitter) -> None:
