@@ -1,8 +1,9 @@
 """The command line: each command parses, calls one function and prints.
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a problem that the user can
-mend, 2 wrong usage, 3 some inputs of predict failed. Heavy libraries are imported inside the commands, so
-that ``--help`` is instant.
+mend, 2 wrong usage, 3 some inputs of predict failed. Wrong usage is what makes no sense whatever lies here;
+what hangs on files, data, installed packages or the network can be mended: a missing extra, a URL of a kind
+that nothing here reads. Heavy libraries are imported inside the commands, so that ``--help`` is instant.
 """
 
 from __future__ import annotations
