@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,18 +146,8 @@ class ReachingStore(FsspecStore):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Read a value, or ``None`` if there is none."""
-        with reaching(self._url):
+        with reaching(self.fs.unstrip_protocol(self.path)):
             return await super().get(key, prototype, byte_range)
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """List what lies directly below a prefix."""
-        with reaching(self._url):
-            async for name in super().list_dir(prefix):
-                yield name
-
-    @property
-    def _url(self) -> str:
-        return str(self.fs.unstrip_protocol(self.path))
 
 
 class FetchedFile(io.BufferedRandom):
