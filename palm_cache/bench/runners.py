@@ -53,16 +53,14 @@ class PlainRunner:
 
     def __init__(self, spec: str, files: Sequence[Path], how: ExtractionSetup) -> None:
         self._embed_file, self._files = plain_loop(spec, how.recipe), files
-        self._vectors = [self._embed_file(files[0])]
+        self._embed_file(files[0])
 
     def prepare(self) -> None:
-        """Forget what was embedded."""
-        self._vectors = []
+        """Do nothing: every turn begins anew."""
 
     def embed(self) -> None:
         """Embed file by file."""
-        for file in self._files:
-            self._vectors.append(self._embed_file(file))
+        self._vectors = [self._embed_file(file) for file in self._files]
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return what was embedded last, (n_files, dim)."""

@@ -115,9 +115,8 @@ class Sound:
         if not (self._known and self._decoder.can_seek()):
             return
         try:
-            self._go_to(max(0, self.frames - LAST_BLOCK))
-            while self._at < self.frames:
-                self._next(self.frames)
+            for _ in self.blocks(max(0, self.frames - LAST_BLOCK), self.frames):
+                pass
         except soundfile.SoundFileError as error:
             raise _fault(self._file, error, "cut off or damaged: its end cannot be decoded") from error
         except AudioError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from palm_cache.extraction.encoders.base import Encoder, format1_identity
+from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.params import Recipe
 from palm_cache.store.fingerprint import PREPROCESSING_VERSION, decoding_libraries, format1_fingerprint
 
@@ -36,9 +36,15 @@ def format1_print(encoder: Encoder, recipe: Recipe) -> str | None:
 
     The encoder's weights may be read again for it.
     """
-    identity = format1_identity(encoder)
-    if identity is None:
+    own = encoder.format1_identity()
+    if own is None:
         return None
-    window = identity["window"]
-    assert isinstance(window, list)
-    return format1_fingerprint(identity | {"window": window + ["mean"] * (recipe.long == "mean")})
+    window = encoder.window
+    identity = {
+        **own,
+        **encoder.engine.identity,
+        "dim": encoder.dim,
+        "sample_rate": encoder.sample_rate,
+        "window": [window.samples, window.max_windows, window.padding] + ["mean"] * (recipe.long == "mean"),
+    }
+    return format1_fingerprint(identity)

@@ -253,7 +253,11 @@ class Encoder(ABC):
         return self._text
 
     def format1_identity(self) -> dict[str, object] | None:
-        """Return what stores of format 1 hold as this encoder's identity; ``None`` for younger ones."""
+        """Return what stores of format 1 hold of this encoder but its window, length, rate and engine.
+
+        The hash in it goes over the weights of both towers, which may have to be read again. It is ``None``
+        where no store of format 1 can be of this encoder.
+        """
         return None
 
     def format1_by(self, weights: Mapping[str, Tensor], front_end: Mapping[str, object]) -> dict[str, object]:
@@ -290,29 +294,6 @@ class Encoder(ABC):
             raise EncoderError(
                 f"{self.spec}: {special} needs clips of one length, this reads any; leave it out"
             )
-
-
-def format1_identity(encoder: Encoder) -> dict[str, object] | None:
-    """Return the identity that a store of format 1 with crops (``long: crop``) holds of this encoder.
-
-    The hash in it goes over the weights of both towers, which may have to be read again.
-
-    Returns
-    -------
-    dict or None
-        ``None`` if no store of format 1 can be of this encoder.
-    """
-    own = encoder.format1_identity()
-    if own is None:
-        return None
-    window = encoder.window
-    return {
-        **own,
-        **encoder.engine.identity,
-        "dim": encoder.dim,
-        "sample_rate": encoder.sample_rate,
-        "window": [window.samples, window.max_windows, window.padding],
-    }
 
 
 def decibels(power: Tensor) -> Tensor:

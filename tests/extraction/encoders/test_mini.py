@@ -15,7 +15,6 @@ from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio import cut_windows
 from palm_cache.extraction.datasets.demo import synthesise
 from palm_cache.extraction.datasets.registry import read_dataset
-from palm_cache.extraction.encoders.base import format1_identity
 from palm_cache.extraction.encoders.mini import WEIGHTS, MiniEncoder
 from palm_cache.extraction.encoders.mini_towers import CNN_DIM, CNN_SHARE, SAMPLE_RATE, word_buckets
 from palm_cache.extraction.encoders.registry import load_encoder
@@ -35,8 +34,7 @@ def test_mini_keeps_the_contract(encoder: MiniEncoder) -> None:
 def test_weights_are_small_and_their_hash_is_in_the_identity(encoder: MiniEncoder) -> None:
     content = WEIGHTS.read_bytes()
     assert len(content) <= 4 * 2**20
-    identity = format1_identity(encoder)
-    assert identity is not None
+    identity = encoder.format1_identity()
     assert identity["weights_sha256"] == hashlib.sha256(content).hexdigest()
 
 
