@@ -1,1 +1,1 @@
-"""Datasets: each adapter is a function from a folder to a table of clips."""
+"""Datasets: folders, tables and annotations, read as tables of clips."""
