@@ -295,8 +295,9 @@ class Embedder:
                     self._own.embed = self.encoder.embed_audio
                 vectors: Tensor = self._own.embed(self._batch(waveforms, size))
             return vectors.numpy()[: len(waveforms)]
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:
             if not _is_out_of_memory(error):
+                error.add_note(f"The encoder {self.encoder.spec} raised this, given a batch of {size} clips.")
                 raise
             if size == 1 and alone:
                 raise EncoderError(
@@ -372,7 +373,6 @@ class Embedder:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Recognise it on CUDA, in CUDA's libraries, in torch's CPU allocator and in Python."""
-    match = re.search(
-        r"out of memory|can't allocate memory|ALLOC_FAILED|bad.alloc", str(error), re.IGNORECASE
-    )
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or match is not None
+    told = r"out of memory|can't allocate memory|ALLOC_FAILED|bad.alloc"
+    match = isinstance(error, RuntimeError) and re.search(told, str(error), re.IGNORECASE)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(match)

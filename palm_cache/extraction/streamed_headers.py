@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
+from weakref import WeakSet
 
 from palm_cache.errors import AudioError
 
@@ -26,6 +27,9 @@ HEADER_BYTES = 4096
 
 LARGEST_HEAD = 1 << 24
 """Bytes in front of sound up to which a length is mended: they are held in memory."""
+
+_WHOLE: WeakSet[BinaryIO] = WeakSet()
+"""Ogg files that are open and have been read to their end: a night of them may have a thousand rows."""
 
 MAX_CHUNKS = 1_000
 """Chunks that are looked at before a file is left to libsndfile."""
@@ -236,6 +240,8 @@ def _goes_on(file: BinaryIO, end: int, size: int, frame: bytes) -> bool:
 
 def _check_ogg(file: BinaryIO, size: int) -> None:
     """Refuse an Ogg whose last page is not whole, and one that libsndfile would stop in the middle of."""
+    if file in _WHOLE:
+        return
     before = max(0, size - 2 * OGG_PAGE)
     tail = _at(file, before, 2 * OGG_PAGE)
     page = tail[max(0, tail.rfind(b"OggS")) :]
@@ -251,3 +257,4 @@ def _check_ogg(file: BinaryIO, size: int) -> None:
         raise AudioError(
             f"several Ogg streams in one file, of which only the first can be decoded; {CONVERT}"
         )
+    _WHOLE.add(file)

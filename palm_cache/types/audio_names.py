@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 READABLE_ENDINGS = (
     *(".wav", ".wave", ".bwf", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1"),
-    *(".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
+    *(".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".sph", ".voc"),
 )
 OTHER_ENDINGS = (
     *(".m4a", ".m4b", ".aac", ".alac", ".wma", ".amr", ".3ga", ".ape", ".wv", ".mka", ".tta", ".mpc"),

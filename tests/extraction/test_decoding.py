@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ from sounds import RATE, SECONDS, SWEEP, all_of, encoded, faults, without_length
 
 from palm_cache.errors import AudioError
 from palm_cache.extraction.audio import crop_start, open_regular, read_views, slide
+from palm_cache.extraction.streamed_headers import mend
 
 
 @pytest.mark.parametrize("mode", ["VARIABLE", "CONSTANT"])
@@ -113,6 +115,25 @@ def test_a_long_file_that_is_cut_off_is_refused_wherever_its_crop_lies(
     (tmp_path / f"clip.{ending}").write_bytes(content[: int(share * len(content))])
     for said in faults(tmp_path / f"clip.{ending}"):
         assert said.startswith(("cut off", "cannot be decoded: flac decoder lost sync")), said
+
+
+def test_an_open_ogg_is_looked_through_once_however_many_stretches_are_read(tmp_path: Path) -> None:
+    (tmp_path / "night.ogg").write_bytes(encoded("ogg"))
+
+    class Counted(io.BufferedReader):
+        taken = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            content = super().read(size)
+            self.taken += len(content)
+            return content
+
+    with Counted(io.FileIO(tmp_path / "night.ogg")) as file:
+        mend(file)
+        whole = file.taken
+        mend(file)
+        assert whole >= (tmp_path / "night.ogg").stat().st_size
+        assert file.taken - whole < 100
 
 
 def test_ogg_streams_in_a_row_are_refused_as_only_the_first_would_be_heard(tmp_path: Path) -> None:

@@ -285,6 +285,7 @@ def test_what_goes_wrong_in_the_encoder_comes_out_as_it_is(clips: list[Clip], th
     with pytest.raises(RuntimeError) as caught:
         run(Broken(), clips)
     assert caught.value is fault
+    assert "raised this, given a batch of" in caught.value.__notes__[0]
 
 
 def test_a_vector_that_is_not_finite_is_a_failure_of_its_clip_alone(
