@@ -165,7 +165,7 @@ class Extractor:
         text = self.prompts.embed(self.encoder, table.class_names, cache)
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         files = file_cache(cache)
-        notes = note_gone(present, table, self.resources)
+        notes = note_gone(present.whole, table, self.resources)
         if present.format1 is not None and not stale:
             taken = take_over(out, table.clips, self.embedder, audio)
             notes.append(f"{out} was of an earlier format; {counted(taken, 'clip')} kept their embedding")
@@ -190,7 +190,7 @@ class Extractor:
             finally:
                 survey.remember()
             if not self.resources.prune:
-                notes += keep_unreadable(survey, present, audio, errors)
+                notes += keep_unreadable(survey, present.whole, audio, errors)
             self._refuse_nothing(table, survey)
             rows = _rows(table, survey, errors)
             try:
@@ -242,7 +242,7 @@ class Extractor:
         text: NDArray[np.float32],
     ) -> list[str]:
         """Write the store, unless the one that is there is the same."""
-        fewer = note_fewer(present, header, table)
+        fewer = note_fewer(present.whole, header, table)
         why = self._why_write(present, header)
         if why is None:
             return fewer
@@ -253,7 +253,7 @@ class Extractor:
             block[good - some.start] = audio.take(survey.keys(good))
             return block
 
-        write_store(out, header, rows, text, embeddings, before=None if present.problem else present.store)
+        write_store(out, header, rows, text, embeddings, before=present.whole)
         collapsed = (
             collapse_note("clips", _sample(audio, survey, rows)),
             collapse_note("class names", text[:, 0]) if self._reads and text.size else None,
@@ -266,9 +266,10 @@ class Extractor:
 
     def _why_write(self, present: StoreState, header: StoreHeader) -> str | None:
         """Say why the store is to be written; ``None`` if the one that is there is the same."""
-        if present.store is None or present.problem:
+        store = present.whole
+        if store is None:
             return f"made anew: {present.problem}" if present.problem else ""
-        old = present.store.header
+        old = store.header
         same = (
             "dataset",
             "source",
@@ -281,8 +282,8 @@ class Extractor:
         )
         if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
             return ""
-        thorough = self.resources.check == "content" or present.store.folder.is_near
-        problems = present.store.file_problems("everything") if thorough else []
+        thorough = self.resources.check == "content" or store.folder.is_near
+        problems = store.file_problems("everything") if thorough else []
         return f"made anew: {problems[0]}" if problems else None
 
     def _other_text(self, present: StoreState, table: ClipTable) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,6 @@ from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import place
 from palm_cache.store.writing import SMALL_ROWS
 from palm_cache.types import Clip, ClipTable
-
-if TYPE_CHECKING:
-    from palm_cache.extraction.plan import StoreState
 
 MANY_MISSING = 0.5
 """Share of files above which unreadable ones are said first, and from which on none may be gone unasked."""
@@ -56,10 +52,9 @@ def _hashes(names: Sequence[str]) -> NDArray[np.int64]:
     return np.fromiter(map(hash, names), np.int64, len(names))
 
 
-def note_gone(present: StoreState, table: ClipTable, resources: Resources) -> list[str]:
+def note_gone(store: FeatureStore | None, table: ClipTable, resources: Resources) -> list[str]:
     """Say which rows of the store are not in the dataset any more; refuse where a disk seems to be away."""
-    store = None if resources.limit or present.problem else present.store
-    if store is None or not table.source or store.header.source != table.source:
+    if store is None or resources.limit or not table.source or store.header.source != table.source:
         return []
     try:
         held = store.n_clips
@@ -87,16 +82,16 @@ def note_gone(present: StoreState, table: ClipTable, resources: Resources) -> li
 
 
 def keep_unreadable(
-    survey: KnownFiles, present: StoreState, audio: Cache, errors: dict[int, str]
+    survey: KnownFiles, store: FeatureStore | None, audio: Cache, errors: dict[int, str]
 ) -> list[str]:
     """Keep what the store knows of files that cannot be read now; return a note of it."""
-    if not survey.unread or present.store is None or present.problem:
+    if not survey.unread or store is None:
         return []
     try:
         wanted = {row_of(survey.clips[row]): row for row in survey.unread}
-        stored = enumerate(stored_rows(present.store))
+        stored = enumerate(stored_rows(store))
         old_row = {wanted[row]: number for number, row in stored if row in wanted}
-        contents, failed = present.store.contents(), present.store.errors()
+        contents, failed = store.contents(), store.errors()
     except DamagedStoreError:  # is made anew
         return []
     kept = []

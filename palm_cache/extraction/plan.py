@@ -41,6 +41,11 @@ class StoreState:
     problem: str = ""
     """Why there is no store to go on from, though there is one."""
 
+    @property
+    def whole(self) -> FeatureStore | None:
+        """The store, if there is one to go on from."""
+        return None if self.problem else self.store
+
     @classmethod
     def at(cls, out: Place) -> StoreState:
         """Look what is there.

@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import suppress
 
 from palm_cache.errors import DamagedStoreError
-from palm_cache.extraction.plan import StoreState
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
 from palm_cache.types import ClipTable
 
@@ -25,14 +25,14 @@ def first_clips(table: ClipTable, limit: int) -> ClipTable:
     return table.subset(rows)
 
 
-def note_fewer(present: StoreState, header: StoreHeader, table: ClipTable) -> list[str]:
+def note_fewer(store: FeatureStore | None, header: StoreHeader, table: ClipTable) -> list[str]:
     """Say that a store, of this header and table, is to hold some clips of its dataset alone."""
     if not header.limit:
         return []
     held = 0
     with suppress(DamagedStoreError):  # is made anew
-        if present.store and not present.problem and present.store.header.source == header.source:
-            held = present.store.n_clips
+        if store is not None and store.header.source == header.source:
+            held = store.n_clips
     fewer = held > len(table.clips)
     kept = f"; it held {held:,} before, of which the cache keeps what it knows" if fewer else ""
     return [f"this store {header.limited}{kept}"]
