@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from palm_cache.bench.runners import ExtractionSetup, Turn, finish, start, take_turn
 from palm_cache.errors import AudioError, DataError, EncoderError
-from palm_cache.extraction.audio import open_regular, slide
-from palm_cache.extraction.audio_files import audio_below
+from palm_cache.extraction.audio.folders import audio_below
+from palm_cache.extraction.audio.waveforms import open_regular, slide
 from palm_cache.params import Precision, Runtime
 from palm_cache.types import Progress, no_progress
 

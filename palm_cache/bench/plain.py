@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import resample
 
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.registry import load_encoder, split_spec
 from palm_cache.params import Recipe
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from palm_cache.bench.plain import plain_loop
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.reading import CuttingRule, read_file

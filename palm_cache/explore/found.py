@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from palm_cache.errors import AudioError
-from palm_cache.extraction.snippets import playable, read_snippet, spectrogram
+from palm_cache.extraction.audio.snippets import playable, read_snippet, spectrogram
 from palm_cache.pages.rendering import render
 from palm_cache.retrieval.find import SearchResult
 from palm_cache.store.atomic import replacing

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.audio import fill_windows, n_windows
-from palm_cache.extraction.downmix import SoundFacts
+from palm_cache.extraction.audio.downmix import SoundFacts
+from palm_cache.extraction.audio.waveforms import fill_windows, n_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.cuda_graphs import RECORDING, GraphedEncoder, can_record
 from palm_cache.extraction.encoders.engine import cpu_workers, default_batch, n_readers

@@ -21,8 +21,8 @@ from typing import BinaryIO
 from torch import Tensor
 
 from palm_cache.errors import AudioError, ReadingError
-from palm_cache.extraction.audio import content_hash, open_regular, read_views, slide
-from palm_cache.extraction.downmix import SoundFacts
+from palm_cache.extraction.audio.downmix import SoundFacts
+from palm_cache.extraction.audio.waveforms import content_hash, open_regular, read_views, slide
 from palm_cache.extraction.encoders.base import Encoder, Window
 from palm_cache.params import Long, Recipe
 from palm_cache.store.header import row_key

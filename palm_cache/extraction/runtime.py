@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.reading import CuttingRule, read_file
 from palm_cache.params import Recipe

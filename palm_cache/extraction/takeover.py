@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError
-from palm_cache.extraction.audio import open_regular
+from palm_cache.extraction.audio.waveforms import open_regular
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.reading import read_file
 from palm_cache.store.atomic import parse_json

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from joblib.externals.loky import process_executor
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.audio import decoder_version
+from palm_cache.extraction.audio.waveforms import decoder_version
 from palm_cache.extraction.embedding import Embedder, Outcome
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder

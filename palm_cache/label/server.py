@@ -25,7 +25,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 
 from palm_cache.errors import AudioError, DataError, PalmCacheError, ParameterError, reason_of
-from palm_cache.extraction.snippets import LONGEST, playable, read_snippet, spectrogram
+from palm_cache.extraction.audio.snippets import LONGEST, playable, read_snippet, spectrogram
 from palm_cache.label.rounds import PROPOSALS
 from palm_cache.label.session import Session
 from palm_cache.pages.rendering import render, stylesheet

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from palm_cache.errors import DataError, did_you_mean, without_credentials
-from palm_cache.extraction.audio_files import audio_below
+from palm_cache.extraction.audio.folders import audio_below
 from palm_cache.prediction.answers import Failure, printable
 from palm_cache.store.nearby import respelt
 
@@ -24,7 +24,7 @@ def find_recordings(inputs: Iterable[str], read_stdin: Callable[[], bytes]) -> l
     ----------
     inputs : iterable of str
         Files, whatever they are called; folders, searched below for audio as
-        :func:`~palm_cache.extraction.audio_files.audio_below` does; patterns with ``*``, ``?``, ``[...]``
+        :func:`~palm_cache.extraction.audio.folders.audio_below` does; patterns with ``*``, ``?``, ``[...]``
         and ``**``; ``-`` for paths on standard input.
     read_stdin : callable
         Returns what is on standard input: paths, one a line, or each ended by a NUL (``find -print0``);

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from palm_cache.errors import AudioError, EncoderError, ParameterError
-from palm_cache.extraction.audio import cut_windows, duration, open_regular, slide
-from palm_cache.extraction.downmix import SoundFacts, is_silent
+from palm_cache.extraction.audio.downmix import SoundFacts, is_silent
+from palm_cache.extraction.audio.waveforms import cut_windows, duration, open_regular, slide
 from palm_cache.extraction.embedding import NOT_FINITE
 from palm_cache.prediction.answers import Failure, Stretch, printable
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import soundfile
 
 from palm_cache.errors import AudioError
-from palm_cache.extraction.audio import Excerpt, open_regular
-from palm_cache.extraction.decoding import decoding
+from palm_cache.extraction.audio.decoding import decoding
+from palm_cache.extraction.audio.waveforms import Excerpt, open_regular
 from palm_cache.retrieval.find import SearchResult
 from palm_cache.store.atomic import write_errors
 from palm_cache.types import Place

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.errors import AudioError, EncoderError, ParameterError, StaleStoreError, UnknownNameError
-from palm_cache.extraction.audio import duration, open_regular
+from palm_cache.extraction.audio.waveforms import duration, open_regular
 from palm_cache.extraction.datasets.columns import seconds
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of

@@ -22,7 +22,7 @@ from torch import Tensor
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.tasks import few_shot
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.mini import WEIGHTS, MiniEncoder
 from palm_cache.extraction.encoders.mini_towers import CNN_DIM, clip_statistics, log_mel

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from palm_cache.errors import AudioError, EncoderError
 from palm_cache.extraction import embedding, reading, work
-from palm_cache.extraction.audio import content_hash, cut_windows, open_regular, read_views
+from palm_cache.extraction.audio.waveforms import content_hash, cut_windows, open_regular, read_views
 from palm_cache.extraction.embedding import Embedder, Outcome
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.cuda_graphs import RECORDING

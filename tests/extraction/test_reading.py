@@ -18,7 +18,7 @@ from spectrum import SpectrumEncoder
 from palm_cache.errors import ParameterError, StaleStoreError
 from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction import reading
-from palm_cache.extraction.audio import content_hash
+from palm_cache.extraction.audio.waveforms import content_hash
 from palm_cache.extraction.datasets.palm_layout import read as read_table
 from palm_cache.extraction.encoders.base import Window
 from palm_cache.extraction.encoders.registry import load_encoder

@@ -17,7 +17,7 @@ from torchaudio.functional import resample
 
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.errors import ParameterError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.params import FitParams
 from palm_cache.prediction.answers import Failure, Stretch
 from palm_cache.prediction.classifier import Classifier

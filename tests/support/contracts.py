@@ -14,7 +14,7 @@ from spectrum import LetterTower
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.heads.base import Head, Shots, Words, unit
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.recipe import audio_recipe, text_recipe
 from palm_cache.params import FitParams, Recipe

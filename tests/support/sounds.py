@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from palm_cache.errors import AudioError
-from palm_cache.extraction.audio import duration, open_regular, read_views, slide
+from palm_cache.extraction.audio.waveforms import duration, open_regular, read_views, slide
 
 RATE = 44_100
 SECONDS = 12.0

@@ -22,6 +22,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 
 from palm_cache.errors import DataError, counted, did_you_mean
+from palm_cache.extraction.audio.streamed_headers import CONVERT
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
 from palm_cache.extraction.datasets.class_names import clean, named, unstorable
 from palm_cache.extraction.datasets.clip_tables import build_table
@@ -38,7 +39,6 @@ from palm_cache.extraction.datasets.members import Member, members_root, unpacke
 from palm_cache.extraction.datasets.splits import WORDS, is_part
 from palm_cache.extraction.datasets.tables import Content, TableRow
 from palm_cache.extraction.datasets.texts import TextTable, read_header, read_table
-from palm_cache.extraction.streamed_headers import CONVERT
 from palm_cache.params import Layout, ReadingParams
 from palm_cache.store.outputs import holds_answers
 from palm_cache.types import ClipTable, Place

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from palm_cache.errors import AudioError, counted
-from palm_cache.extraction.audio import open_regular
+from palm_cache.extraction.audio.decoding import decoding
+from palm_cache.extraction.audio.waveforms import open_regular
 from palm_cache.extraction.datasets.splits import twins
-from palm_cache.extraction.decoding import decoding
 from palm_cache.extraction.reading import CUSTOMARY_SECONDS
 from palm_cache.store import header
 from palm_cache.types import ClipTable, Progress, no_progress

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.errors import AudioError, DataError, counted
-from palm_cache.extraction.audio import duration, open_regular
+from palm_cache.extraction.audio.waveforms import duration, open_regular
 from palm_cache.params import ReadingParams
 from palm_cache.types import ClipTable, Fold, Place, Texts
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.errors import EncoderError, PalmCacheError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder, Request
 from palm_cache.extraction.hub import reason
 from palm_cache.store.fingerprint import fingerprint

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import BertTokenizerFast, GPT2TokenizerFast
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe

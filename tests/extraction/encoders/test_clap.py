@@ -13,7 +13,7 @@ from tiny_clap import save_tiny_clap
 from transformers import AutoProcessor, BertTokenizerFast, ClapModel
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.clap import ClapEncoder
 from palm_cache.extraction.encoders.registry import load_encoder

@@ -36,7 +36,7 @@ from transformers import (
 )
 
 from palm_cache.errors import EncoderError, StaleStoreError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders import hf
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder

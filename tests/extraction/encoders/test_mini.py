@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from torchaudio.functional import resample
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.datasets.demo import synthesise
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.mini import WEIGHTS, MiniEncoder

@@ -11,7 +11,7 @@ import torch
 from contracts import check_encoder
 
 from palm_cache.errors import EncoderError, PalmCacheError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe

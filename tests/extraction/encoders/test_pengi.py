@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.audio import cut_windows
+from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.pengi import PUBLICATION, PengiEncoder, load_clip_tokenizer
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, text_recipe

@@ -10,8 +10,8 @@ from matplotlib import image
 from samples import write_tone
 
 from palm_cache.errors import AudioError, ReadingError
-from palm_cache.extraction import snippets
-from palm_cache.extraction.snippets import playable, read_snippet, spectrogram
+from palm_cache.extraction.audio import snippets
+from palm_cache.extraction.audio.snippets import playable, read_snippet, spectrogram
 
 
 def test_a_stretch_is_read_as_it_lies_in_the_file_and_goes_into_flac_as_it_is(tmp_path: Path):

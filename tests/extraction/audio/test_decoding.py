@@ -14,8 +14,8 @@ import torch
 from sounds import RATE, SECONDS, SWEEP, all_of, encoded, faults, without_length
 
 from palm_cache.errors import AudioError
-from palm_cache.extraction.audio import crop_start, open_regular, read_views, slide
-from palm_cache.extraction.streamed_headers import mend
+from palm_cache.extraction.audio.streamed_headers import mend
+from palm_cache.extraction.audio.waveforms import crop_start, open_regular, read_views, slide
 
 
 @pytest.mark.parametrize("mode", ["VARIABLE", "CONSTANT"])

@@ -26,16 +26,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palm_cache.errors import AudioError, ReadingError, reason_of
-from palm_cache.extraction.decoding import Sound, decoding
-from palm_cache.extraction.downmix import SoundFacts, read_mono
-from palm_cache.extraction.encoders.base import Window
-from palm_cache.extraction.resampling import (
+from palm_cache.extraction.audio.decoding import Sound, decoding
+from palm_cache.extraction.audio.downmix import SoundFacts, read_mono
+from palm_cache.extraction.audio.resampling import (
     FILTER_WIDTH,
     ROLLOFF,
     resample,
     resampled_length,
     resampling_ratio,
 )
+from palm_cache.extraction.encoders.base import Window
 from palm_cache.store.places import OpenedFile, opened
 from palm_cache.types import Place
 

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from sounds import RATE, SECONDS, SWEEP, all_of, encoded, faults, without_length
 
-from palm_cache.extraction.audio import duration, open_regular, read_views
+from palm_cache.extraction.audio.waveforms import duration, open_regular, read_views
 
 LAME_DELAY = 576 + 529
 """Samples that LAME puts in front, and a decoder's own."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from palm_cache.extraction.audio_files import audio_below
+from palm_cache.extraction.audio.folders import audio_below
 from palm_cache.types.audio_names import AUDIO_ENDINGS, is_audio_name
 
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from palm_cache.extraction.audio import open_regular, read_views, slide
-from palm_cache.extraction.downmix import CONSTANT, SILENT, SINGLE, SoundFacts, is_silent
+from palm_cache.extraction.audio.downmix import CONSTANT, SILENT, SINGLE, SoundFacts, is_silent
+from palm_cache.extraction.audio.waveforms import open_regular, read_views, slide
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).standard_normal((6 * RATE, 4)).astype(np.float32) / 10

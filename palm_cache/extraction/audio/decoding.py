@@ -20,7 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError, ReadingError, reason_of
-from palm_cache.extraction.streamed_headers import RepairedHeader, advice, is_unknown, mend
+from palm_cache.extraction.audio.streamed_headers import RepairedHeader, advice, is_unknown, mend
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Sample rates in Hz outside of which a header is taken for damaged."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palm_cache.errors import AudioError
-from palm_cache.extraction.decoding import Sound
+from palm_cache.extraction.audio.decoding import Sound
 
 SILENT_PEAK = 1e-4
 """-80 dB of full scale, three steps of 16 bit: nothing but dither below it."""
@@ -32,8 +32,8 @@ SINGLE = "a single sample, which is no sound"
 class SoundFacts:
     """What a file was like before it was mixed down and resampled, and what an encoder gets of it.
 
-    Made by the caller, filled by :func:`~palm_cache.extraction.audio.read_views` and
-    :func:`~palm_cache.extraction.audio.slide`.
+    Made by the caller, filled by :func:`~palm_cache.extraction.audio.waveforms.read_views` and
+    :func:`~palm_cache.extraction.audio.waveforms.slide`.
     """
 
     rate: int = 0

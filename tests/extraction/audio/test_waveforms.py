@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torchaudio.functional import resample
 
 from palm_cache.errors import AudioError, ReadingError
-from palm_cache.extraction import audio
-from palm_cache.extraction.audio import (
+from palm_cache.extraction.audio import waveforms
+from palm_cache.extraction.audio.resampling import resampling_ratio
+from palm_cache.extraction.audio.waveforms import (
     content_hash,
     crop_start,
     cut_windows,
@@ -25,7 +26,6 @@ from palm_cache.extraction.audio import (
     slide,
 )
 from palm_cache.extraction.encoders.base import Window
-from palm_cache.extraction.resampling import resampling_ratio
 
 RATE = 16_000
 
@@ -118,7 +118,7 @@ def test_a_view_at_the_start_is_read_there_whatever_was_read_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soundfile.write(tmp_path / "clip.wav", tone(3.0), RATE, subtype="FLOAT")
-    monkeypatch.setattr(audio, "crop_start", lambda total, samples, view, sha: [20_000, 0][view])
+    monkeypatch.setattr(waveforms, "crop_start", lambda total, samples, view, sha: [20_000, 0][view])
     whole = views(tmp_path / "clip.wav")[0]
     centre, start = views(tmp_path / "clip.wav", samples=RATE, count=2)
     assert torch.equal(centre, whole[20_000 : 20_000 + RATE])

@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from palm_cache.extraction.audio import Excerpt, open_regular
-from palm_cache.extraction.decoding import decoding
+from palm_cache.extraction.audio.decoding import decoding
+from palm_cache.extraction.audio.waveforms import Excerpt, open_regular
 from palm_cache.types import Place
 
 LONGEST = 30.0
