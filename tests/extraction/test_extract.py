@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-import errno
 import itertools
 import json
-import os
 import shutil
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +10,9 @@ import joblib
 import numpy as np
 import pytest
 import torch
-import zarr
 from samples import (
     assert_same,
     embedder_threads,
-    flip_bit,
     parted,
     read_arrays,
     write_palm_folder,
@@ -27,13 +20,12 @@ from samples import (
 )
 from spectrum import Run, SpectrumEncoder
 
-from palm_cache.errors import AudioError, DataError, OutputError, ReadingError, StaleStoreError
+from palm_cache.errors import StaleStoreError
 from palm_cache.extraction import extract as stage_one
-from palm_cache.extraction import reading, work
+from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extraction, extract
 from palm_cache.extraction.prompts import Prompts
-from palm_cache.extraction.run import RunningExtraction
 from palm_cache.params import Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import LIMITS, read_header
@@ -66,28 +58,6 @@ def test_a_complete_store_is_left_alone(run: Run, out: Path, cache: Path, encode
     assert run().embedded == 0
     assert encoder.batches == []
     assert before == {file: file.stat().st_mtime_ns for file in before}
-
-
-@pytest.fixture
-def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are trusted as soon as they are written, which tests cannot wait for."""
-    monkeypatch.setattr(local, "RACY_NS", 0)
-
-
-@pytest.mark.usefixtures("trusted")
-def test_a_run_with_nothing_to_do_opens_no_audio(
-    run: Run, monkeypatch: pytest.MonkeyPatch, encoder: SpectrumEncoder
-) -> None:
-    run()
-
-    def refuse(path: object) -> None:
-        raise AssertionError(f"{path} was opened")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(reading, "open_regular", refuse)
-        assert run().embedded == 0
-        with pytest.raises(AssertionError, match="was opened"):
-            run(check="content")
 
 
 def test_what_a_row_is_does_not_depend_on_its_companions(
@@ -125,77 +95,6 @@ def test_an_interrupted_extraction_loses_nothing_that_was_embedded_and_gives_the
     assert not out.exists()
     assert run(batch_size=4).embedded == 18 - 8
     assert_same(read_arrays(out), whole)
-
-
-def test_only_what_changed_is_embedded_again(run: Run, out: Path, folder: Path) -> None:
-    run()
-    before = read_arrays(out)
-    write_tone(folder / "audios" / "train_0_1.wav", 333)
-    assert run().embedded == 1
-    after = read_arrays(out)
-    assert not np.array_equal(before["audio"][1], after["audio"][1])
-    assert np.array_equal(np.delete(before["audio"], 1, 0), np.delete(after["audio"], 1, 0))
-
-
-def test_a_touched_file_is_not_a_changed_one(run: Run, folder: Path) -> None:
-    run()
-    for file in (folder / "audios").iterdir():
-        os.utime(file, (0, 0))
-    assert run().embedded == 0
-
-
-@pytest.mark.usefixtures("trusted")
-def test_clocks_that_jump_hide_no_change_and_feign_none(run: Run, folder: Path, out: Path) -> None:
-    run()
-    changed = folder / "audios" / "train_0_0.wav"
-    before = changed.stat()
-    write_tone(changed, 210, seconds=0.5)  # as long as the old one
-    assert changed.stat().st_size == before.st_size
-    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
-    for file in (folder / "audios").iterdir():
-        if file != changed:
-            os.utime(file, (2**32, 2**32))
-    assert run().embedded == 1
-
-
-def test_a_file_that_changes_within_the_tick_of_its_clock_is_seen(run: Run, folder: Path) -> None:
-    file = folder / "audios" / "train_0_0.wav"
-    for number in range(3):
-        write_tone(file, 210 + number, seconds=0.5)
-        assert run().embedded == (18 if number == 0 else 1)
-
-
-def test_a_clock_that_runs_backwards_changes_nothing(
-    run: Run, folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done = run()
-    whole = read_arrays(out)
-    shutil.rmtree(out.parents[1])
-    clock = itertools.count(2**33, -3600)
-    with monkeypatch.context() as patch:
-        for name, factor in (("time", 1), ("time_ns", 10**9)):
-            patch.setattr(time, name, lambda factor=factor: next(clock) * factor)
-        assert run().embedded == done.embedded
-        assert run().embedded == 0
-        write_tone(folder / "audios" / "train_1_1.wav", 333)
-        assert run().embedded == 1
-    write_tone(folder / "audios" / "train_1_1.wav", 607, seconds=0.6, seed=101)  # as it was
-    assert run().embedded == 0  # the cache still knows it
-    assert_same(read_arrays(out), whole)
-
-
-def test_moved_added_and_removed_clips_keep_what_is_known(run: Run, out: Path, folder: Path) -> None:
-    run()
-    (folder / "audios" / "train_0_0.wav").rename(folder / "audios" / "moved.wav")
-    write_tone(folder / "audios" / "new.wav", 500)
-    lines = (folder / "train.csv").read_text().splitlines()
-    lines = [lines[0], "audios/new.wav,low tone", "audios/moved.wav,low tone", *lines[3:]]
-    (folder / "train.csv").write_text("\n".join(lines))
-    assert run().embedded == 1
-    rebuilt = read_arrays(out)
-    shutil.rmtree(out.parents[1])
-    run()
-    assert_same(rebuilt, read_arrays(out))
 
 
 def test_a_rebuild_that_is_interrupted_leaves_the_old_store_and_loses_nothing(
@@ -293,241 +192,6 @@ def test_other_class_names_need_only_new_text(
     torch.testing.assert_close(features.text[1, 0], encoder.embed_text(["rumble"])[0])
 
 
-def test_clips_that_cannot_be_read_are_recorded_and_the_rest_goes_on(
-    run: Run, out: Path, folder: Path
-) -> None:
-    (folder / "audios" / "train_0_0.wav").unlink()
-    (folder / "audios" / "train_0_1.wav").write_bytes(b"")
-    (folder / "audios" / "train_0_2.wav").write_bytes(b"<html>")
-    done = run()
-    assert done.failures == (
-        ("audios/train_0_0.wav", "no such file"),
-        ("audios/train_0_1.wav", "the file is empty"),
-        ("audios/train_0_2.wav", "cannot be decoded: format not recognised"),
-    )
-    assert done.embedded == 15
-    features = FeatureStore(out).read()
-    assert features.usable.tolist() == [False] * 3 + [True] * 15
-    assert FeatureStore(out).problems() == []
-    assert run().embedded == 0
-
-
-def test_a_mended_clip_is_embedded(run: Run, folder: Path) -> None:
-    (folder / "audios" / "train_0_0.wav").unlink()
-    (folder / "audios" / "train_0_2.wav").write_bytes(b"<html>")
-    run()
-    write_tone(folder / "audios" / "train_0_0.wav", 200)
-    write_tone(folder / "audios" / "train_0_2.wav", 205)
-    done = run()
-    assert (done.embedded, done.failures) == (2, ())
-
-
-def test_a_disk_that_fails_for_a_moment_leaves_no_trace(
-    run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decode, calls = reading.read_views, itertools.count()
-
-    def fail(*given: object, **options: object) -> object:
-        if next(calls) == 3:
-            raise ReadingError("cannot be read: Input/output error")
-        return decode(*given, **options)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(reading, "read_views", fail)
-        done = run()
-    assert [reason for _, reason in done.failures] == ["cannot be read: Input/output error"]
-    assert done.embedded == 17
-    again = run()
-    assert (again.embedded, again.failures) == (1, ())
-    assert FeatureStore(out).read().usable.all()
-
-
-def test_a_recorded_failure_is_tried_again_by_another_decoder_or_on_request(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder / "audios" / "train_0_2.wav").write_bytes(b"<html>")
-    tried: list[int] = []
-    decode = reading.read_views
-
-    def count(*given: object, **options: object) -> object:
-        tried.append(1)
-        return decode(*given, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(reading, "read_views", count)
-    for params, times in (({}, 18), ({}, 0), ({"retry_failed": True}, 1), ({}, 0)):
-        tried.clear()
-        assert len(run(**params).failures) == 1
-        assert len(tried) == times
-    monkeypatch.setattr(work, "decoder_version", lambda: "libsndfile 9")
-    tried.clear()
-    assert len(run().failures) == 1
-    assert len(tried) == 1
-
-
-def test_on_error_fail_stops_names_the_clip_and_looks_at_recorded_failures_too(
-    run: Run, out: Path, folder: Path
-) -> None:
-    (folder / "audios" / "train_1_0.wav").write_bytes(b"<html>")
-    message = r"audios/train_1_0\.wav: cannot be decoded: format not recognised; mend or remove the clip"
-    with pytest.raises(AudioError, match=message):
-        run(on_error="fail")
-    assert not out.exists()
-    run()
-    before = FeatureStore(out).header.id
-    with pytest.raises(AudioError, match=message):
-        run(on_error="fail")
-    assert FeatureStore(out).header.id == before
-
-
-def test_files_that_are_away_keep_what_is_known_of_them(run: Run, out: Path, folder: Path) -> None:
-    run()
-    whole = read_arrays(out)
-    (folder / "audios" / "train_0_0.wav").rename(folder / "audios" / "elsewhere.wav")
-    done = run()
-    assert (done.embedded, done.failures) == (0, ())
-    assert "1 audio file cannot be read now; earlier embeddings are kept" in done.notes[0]
-    assert_same(read_arrays(out), whole)
-    assert run(prune=True).failures == (("audios/train_0_0.wav", "no such file"),)
-    assert not FeatureStore(out).read().usable[0]
-
-
-def test_every_stretch_of_a_file_that_is_away_keeps_what_is_known_of_it(
-    out: Path, cache: Path, folder: Path, encoder: SpectrumEncoder
-) -> None:
-    table = read(folder)
-    first, _, *others = table.clips
-    stretches = replace(first, end=0.2), replace(first, start=0.2)
-    table = replace(table, clips=Clips.of((*stretches, *others)))
-    extract(table, "mini", out, *parted(), cache=cache)
-    whole = read_arrays(out)
-    Path(str(first.file)).unlink()
-    done = extract(table, "mini", out, *parted(), cache=cache)
-    assert (done.embedded, done.failures) == (0, ())
-    assert "1 audio file cannot be read now" in done.notes[0]
-    assert_same(read_arrays(out), whole)
-
-
-def test_a_damaged_store_is_made_anew_though_a_file_is_away(run: Run, out: Path, folder: Path) -> None:
-    run()
-    flip_bit(out / "content_sha256" / "c" / "0" / "0")
-    (folder / "audios" / "train_0_0.wav").unlink()
-    assert run().failures == (("audios/train_0_0.wav", "no such file"),)
-    assert [text for text in FeatureStore(out).problems() if "zero vector" not in text] == []
-
-
-def test_a_disk_that_is_away_is_an_error_and_changes_nothing(run: Run, out: Path, folder: Path) -> None:
-    (folder / "audios").rename(folder.parent / "unmounted")
-    with pytest.raises(
-        DataError, match=r"none of its 18 audio files can be read, e\.g\. .*no such file; is the"
-    ):
-        run()
-    assert not out.exists()
-    (folder.parent / "unmounted").rename(folder / "audios")
-    run()
-    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
-    (folder / "audios").rename(folder.parent / "unmounted")
-    run()
-    with pytest.raises(DataError, match="Nothing was changed"):
-        run(prune=True)
-    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
-
-
-def test_many_missing_files_are_said_first(run: Run, folder: Path) -> None:
-    for number in range(6):
-        for label in range(2):
-            (folder / "audios" / f"train_{label}_{number}.wav").unlink()
-    assert run().notes[0] == "12 of 18 audio files could not be read"
-
-
-def test_an_encoder_that_returns_nan_is_the_clips_error(
-    run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embed, calls = SpectrumEncoder.embed_audio, itertools.count()
-
-    def spoil(self: SpectrumEncoder, waveforms):  # type: ignore[no-untyped-def]
-        embeddings = embed(self, waveforms).clone()
-        if next(calls) == 0:  # several workers embed at the same time
-            embeddings[0] = float("nan")
-        return embeddings
-
-    monkeypatch.setattr(SpectrumEncoder, "embed_audio", spoil)
-    failures = run(batch_size=4).failures
-    assert [reason for _, reason in failures] == ["the encoder returned NaN or infinity"]
-    assert FeatureStore(out).problems() == []
-
-
-def cut_short(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:10])
-
-
-def lose_content(file: Path) -> None:
-    """As a file system may when the power goes: the new name is on the disk, the bytes are not."""
-    file.write_bytes(b"")
-
-
-@pytest.mark.parametrize(
-    "file", ["audio/c/1/0/0", "text/c/0/0/0", "label/c/0", "zarr.json", "audio/zarr.json"]
-)
-@pytest.mark.parametrize("damage", [flip_bit, cut_short, lose_content, Path.unlink])
-def test_a_damaged_store_is_made_anew_from_the_cache(
-    run: Run, out: Path, file: str, damage: Callable[[Path], None]
-) -> None:
-    run()
-    whole = read_arrays(out)
-    damage(out / file)
-    if file == "zarr.json" and damage is not flip_bit:
-        with pytest.raises(OutputError, match=r"looks like a feature store that has lost its zarr\.json"):
-            run()
-        return
-    done = run()
-    assert done.embedded == 0
-    assert_same(read_arrays(out), whole)
-    assert FeatureStore(out).problems() == []
-    assert run().notes == ()
-
-
-@pytest.mark.parametrize("where", [0.3, 0.95])
-def test_of_a_damaged_cache_what_was_lost_is_embedded_again(
-    run: Run, out: Path, cache: Path, where: float
-) -> None:
-    run()
-    whole = read_arrays(out)
-    (segment,) = cache.glob("audio-*/*.safetensors")
-    content = bytearray(segment.read_bytes())
-    content[int(where * len(content))] ^= 1
-    segment.write_bytes(content)
-    shutil.rmtree(out)
-    assert run().embedded > 0
-    assert_same(read_arrays(out), whole)
-    assert run().embedded == 0
-
-
-def test_what_is_removed_while_it_is_written_is_embedded_twice_and_counts_once(
-    run: Run, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As ``cache prune`` did, or ``rm -r``."""
-    embed, removed = RunningExtraction._embed, []
-
-    def embed_and_lose(self: RunningExtraction, *given: object, **options: object) -> None:
-        embed(self, *given, **options)  # type: ignore[arg-type]
-        if not removed:
-            shutil.rmtree(cache)
-            removed.append(cache)
-
-    monkeypatch.setattr(RunningExtraction, "_embed", embed_and_lose)
-    done = run()
-    assert removed
-    assert (done.n_clips, done.embedded, done.failures) == (18, 18, ())
-
-
-def test_a_store_that_is_lost_is_made_anew_without_embedding(run: Run, out: Path) -> None:
-    run()
-    whole = read_arrays(out)
-    shutil.rmtree(out)
-    assert run().embedded == 0
-    assert_same(read_arrays(out), whole)
-
-
 def test_views_of_long_clips_differ_and_a_short_clip_goes_through_the_encoder_once(
     folder: Path, out: Path, run: Run, encoder: SpectrumEncoder
 ) -> None:
@@ -537,44 +201,6 @@ def test_views_of_long_clips_differ_and_a_short_clip_goes_through_the_encoder_on
     assert len({tuple(view.tolist()) for view in audio[0]}) == 3
     assert len({tuple(view.tolist()) for view in audio[1]}) == 1
     assert encoder.embedded == 17 + 3
-
-
-def test_a_full_disk_is_said_and_what_is_in_the_cache_stays(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replacing, calls = local.LocalFolder.replacing, itertools.count()
-
-    def full(self: local.LocalFolder, name: str) -> AbstractContextManager[Path]:
-        if name.endswith(".safetensors") and next(calls) >= 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return replacing(self, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(local.LocalFolder, "replacing", full)
-        with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
-            run(batch_size=4)
-    assert 0 < run(batch_size=4).embedded < 18
-
-
-def test_a_place_that_cannot_be_written_is_named(
-    folder: Path, tmp_path: Path, encoder: SpectrumEncoder
-) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write: .*choose another folder with "):
-        extract(read(folder), "mini", tmp_path / "file" / "mini.zarr")
-
-
-@pytest.mark.parametrize("foreign", ["thesis.tex", "audio/song.wav", ".git/config", "zarr.json"])
-def test_a_folder_that_is_no_store_is_never_replaced(
-    run: Run, out: Path, encoder: SpectrumEncoder, foreign: str
-) -> None:
-    (out / foreign).parent.mkdir(parents=True)
-    (out / foreign).write_text("mine")
-    for on_stale in ("refuse", "rebuild"):
-        with pytest.raises(OutputError, match=r"there is something else here \(.*\), not a feature store"):
-            run(on_stale=on_stale)
-    assert (out / foreign).read_text() == "mine"
-    assert encoder.embedded == 0  # said before the work
 
 
 def test_progress_counts_every_clip(folder: Path, out: Path, encoder: SpectrumEncoder) -> None:
@@ -740,53 +366,6 @@ def test_the_limit_decides_nothing_of_the_recipe_and_stores_without_it_are_read(
     assert read_header(older).limited == ""
     limited = replace(whole, limit=1, limited_from=18)
     assert (limited.digest, limited.fingerprint) == (whole.digest, whole.fingerprint)
-
-
-def write_format1(out: Path, arrays: dict[str, np.ndarray], attributes: dict[str, object]) -> None:
-    """Write a store as the first version did: chunks of 64 clips, hashes and errors as text."""
-    group = zarr.create_group(out, attributes={"format_version": 1, **attributes})
-    hashes = np.array([one.tobytes().hex() for one in arrays["content_sha256"]], np.dtypes.StringDType())
-    group.create_array("audio", data=arrays["audio"], chunks=(64, *arrays["audio"].shape[1:]))
-    group.create_array("content_sha256", data=hashes, chunks=(64,))
-    group.create_array("error", data=np.array([""] * len(hashes), np.dtypes.StringDType()), chunks=(64,))
-
-
-def test_a_store_of_format_1_is_taken_over_and_nothing_is_embedded(
-    run: Run, out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run()
-    whole = read_arrays(out)
-    shutil.rmtree(cache.parent)
-    monkeypatch.setattr(stage_one, "format1_print", lambda encoder, recipe: "old")
-    attributes = {"dataset": "Tones", "encoder": "mini", "fingerprint": "old", "views": 1}
-    write_format1(out, whole, attributes)
-    (out / "notes.txt").write_text("mine")
-    done = run()
-    assert done.embedded == 0
-    assert done.notes == (f"{out} was of an earlier format; 18 clips kept their embedding",)
-    (out / "notes.txt").unlink()
-    assert_same(read_arrays(out), whole)
-    assert FeatureStore(out).problems() == []
-    shutil.rmtree(cache.parent)
-    write_format1(out, whole, {**attributes, "fingerprint": "another"})
-    with pytest.raises(StaleStoreError, match="written by an earlier palm-cache with another encoder"):
-        run()
-    assert run(on_stale="rebuild").embedded == 18
-
-
-def test_a_lost_error_file_of_format_1_makes_no_zeros(
-    run: Run, out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run()
-    whole = read_arrays(out)
-    shutil.rmtree(cache.parent)
-    monkeypatch.setattr(stage_one, "format1_print", lambda encoder, recipe: "old")
-    spoilt = {**whole, "audio": whole["audio"].copy()}
-    spoilt["audio"][3] = 0
-    write_format1(out, spoilt, {"dataset": "Tones", "encoder": "mini", "fingerprint": "old", "views": 1})
-    shutil.rmtree(out / "error" / "c", ignore_errors=True)
-    assert run().embedded == 1
-    assert_same(read_arrays(out), whole)
 
 
 def test_the_header_says_how_it_was_made(run: Run, out: Path, folder: Path) -> None:
