@@ -86,10 +86,10 @@ class Estimate:
     freedom: float
     """Degrees of freedom of the variance."""
 
-    def interval(self) -> Interval:
-        """Return the interval around the mean."""
+    def interval(self, lowest: float) -> Interval:
+        """Return the interval around the mean, as far as such means go: from ``lowest`` to 1."""
         reach = math.sqrt(self.variance) * float(stdtrit(self.freedom, (1 + LEVEL) / 2))
-        return Interval(self.mean - reach, self.mean + reach)
+        return Interval(max(lowest, self.mean - reach), min(1.0, self.mean + reach))
 
     def p(self) -> float:
         """Return the two-sided p of a mean of 0, whose variance is above 0."""
@@ -173,8 +173,7 @@ def mean_over_datasets(estimates: Sequence[Estimate]) -> Estimate:
 
 def accuracy_interval(datasets: Sequence[Outcomes]) -> Interval:
     """Return the interval of a head's accuracy on one dataset, or of its mean over several."""
-    interval = _judged(ADDED_TO_ONE, [estimate(runs) for runs in datasets]).interval()
-    return Interval(max(0.0, interval.low), min(1.0, interval.high))
+    return _judged(ADDED_TO_ONE, [estimate(runs) for runs in datasets]).interval(lowest=0.0)
 
 
 def difference(first: Outcomes, second: Outcomes) -> Outcomes:
@@ -197,7 +196,7 @@ def compare(datasets: Sequence[Outcomes]) -> Comparison:
     estimates = [estimate(runs) for runs in datasets]
     judged = _judged(ADDED_TO_TWO, estimates)
     mean = mean_over_datasets(estimates)
-    return Comparison(mean.mean, judged.interval(), judged.p(), mean.n_seeds)
+    return Comparison(mean.mean, judged.interval(lowest=-1.0), judged.p(), mean.n_seeds)
 
 
 def holm(p: Sequence[float], family: int | None = None) -> list[float]:

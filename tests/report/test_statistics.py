@@ -157,6 +157,14 @@ def test_heads_are_compared_clip_by_clip() -> None:
     assert other_way.p == pytest.approx(compared.p)
 
 
+def test_of_one_clip_no_more_is_said_than_that_nothing_is_known() -> None:
+    seeds = [np.array([seed % 2 == 0]) for seed in range(3)]
+    runs = {(1, seed): answers(right) for seed, right in enumerate(seeds)}
+    other = {(1, seed): answers(~right) for seed, right in enumerate(seeds)}
+    interval = compare([difference(runs, other)]).interval
+    assert (interval.low, interval.high) == (-1, 1)
+
+
 def test_equal_heads_do_not_differ() -> None:
     runs = {(1, None): answers(draw(0.6, 100, seed=1))}
     compared = compare([difference(runs, runs)])
