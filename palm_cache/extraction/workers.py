@@ -19,7 +19,6 @@ import joblib
 from palm_cache.errors import ClusterError, PalmCacheError, ParameterError
 from palm_cache.extraction.encoders.registry import split_spec
 from palm_cache.extraction.work import ClipReport, Numbered, Worker, follow
-from palm_cache.store.places import absolute
 
 SECONDS_TO_CONNECT = 30
 
@@ -141,11 +140,11 @@ def _seen_from_everywhere(worker: Worker) -> Worker:
         tokenizer = str(Path(tokenizer).absolute())
     return replace(
         worker,
-        cache=absolute(worker.cache),
+        cache=worker.cache.absolute(),
         encoder=f"{name}:{local.absolute()}" if local else worker.encoder,
         recipe=replace(worker.recipe, tokenizer=tokenizer),
     )
 
 
 def _absolute(clips: Iterable[Numbered]) -> tuple[Numbered, ...]:
-    return tuple((row, replace(clip, file=absolute(clip.file))) for row, clip in clips)
+    return tuple((row, replace(clip, file=clip.file.absolute())) for row, clip in clips)

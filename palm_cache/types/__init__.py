@@ -98,7 +98,7 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class ClipTable:
-    """A dataset as its adapter read it: which clips there are, what they are, how they split.
+    """A dataset as it was read: which clips there are, what they are, how they split.
 
     Folds train and test on labelled rows. A dataset in which nothing is labelled may have neither classes
     nor folds: it can be searched and explored.

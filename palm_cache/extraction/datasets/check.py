@@ -15,7 +15,7 @@ from palm_cache.errors import counted
 from palm_cache.extraction.datasets.card import SHOTS, DatasetCard
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.listing import below, list_files, remote_sizes
-from palm_cache.store.places import absolute, reaching
+from palm_cache.store.places import reaching
 from palm_cache.types import ClipTable, Fold, Place
 from palm_cache.types.audio_names import READABLE_ENDINGS
 
@@ -88,15 +88,15 @@ def absence(table: ClipTable, folder: Place, missing: Sequence[str]) -> str:
     audio = list_files(folder).audio
     if not audio:
         return (
-            f"{absolute(folder)}: no audio file lies here, {counted(len(missing), 'is', 'are')} wanted, e.g. "
-            f"{missing[0]} (looked for {', '.join(READABLE_ENDINGS)}); is a disk not mounted, or an archive "
-            "not unpacked?"
+            f"{folder.absolute()}: no audio file lies here, {counted(len(missing), 'is', 'are')} wanted, "
+            f"e.g. {missing[0]} (looked for {', '.join(READABLE_ENDINGS)}); is a disk not mounted, or an "
+            "archive not unpacked?"
         )
     name = PurePosixPath(missing[0]).name.casefold()
     known = {PurePosixPath(path).name.casefold(): path for path in reversed(audio[:NAMES_COMPARED])}
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     return (
-        f"{absolute(folder)}: none of the {counted(len(missing), 'file')} of {table.dataset} is here, e.g. "
+        f"{folder.absolute()}: none of the {counted(len(missing), 'file')} of {table.dataset} is here, e.g. "
         f"{missing[0]}; the nearest of {len(audio):,} is {known[near[0]]}: paths are relative to the "
         "dataset's folder"
     )

@@ -94,11 +94,6 @@ def place(text: str | PathLike[str] | Place) -> Place:
     return remote
 
 
-def absolute(where: Place) -> Place:
-    """Return the place as another process sees it, whatever folder that runs in."""
-    return where.absolute() if isinstance(where, Path) else where
-
-
 def opened(file: Place) -> OpenedFile:
     """Open a file for reading by descriptor; a remote one is fetched whole into an unnamed temporary file.
 
