@@ -153,9 +153,12 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
         if plain and any((parent / dataset).is_dir() for parent in folders):
             return dataset
     name = dataset_name(dataset, features)
-    if folder.is_file() and Path(source_of_stores(features, name)).is_dir():
-        return name  # of tables that were read with `root`, stores know the folder of the sounds alone
-    return dataset_folder(features, name, source_of(folder) if folder.exists() else "")
+    own = dataset_folder(features, name, source_of(folder) if folder.exists() else "")
+    with reaching(features):
+        if not folder.is_file() or any((parent / own).is_dir() for parent in folders):
+            return own
+    # Of tables that were read with `root`, stores know the folder of the sounds alone.
+    return name if Path(source_of_stores(features, name)).is_dir() else own
 
 
 def _unfit(store: StoreRoot) -> str:

@@ -57,14 +57,14 @@ def dataset_problems(
     embedder : Embedder
         Of any encoder: only its readers work.
     """
-    rows = store.rows()
+    rows, hashes = store.rows(), store.content_hashes()
     known = {row: number for number, row in enumerate(stored_rows(store))}
     wanted = {row_of(clip): clip for clip in table.clips}
     in_both = [row for row in known if row in wanted]
     changed = []
     numbered = [(known[row], wanted[row]) for row in in_both]
     for number, outcome in enumerate(embedder.embed(numbered, lambda _: False), start=1):
-        if outcome.content != rows.contents[outcome.row].tobytes():
+        if outcome.content.hex() != hashes[outcome.row]:
             changed.append(rows.names[outcome.row])
         progress("comparing", number, len(numbered))
     classes = store.header.class_names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -164,3 +165,15 @@ def test_a_table_whose_sounds_lie_elsewhere_is_fitted_by_its_own_name(project: P
     shutil.copy("own/Tones/train.csv", "labels.csv")
     succeed("extract", "--dataset", "labels.csv", "--root", "own/Tones")
     succeed("fit", "--dataset", "labels.csv", "--head", "prototype", "--shots", "1", "--seeds", "0")
+
+
+def test_a_table_has_its_own_stores_where_another_of_its_name_has_its_sounds_elsewhere(project: Path) -> None:
+    shutil.copy("own/Tones/train.csv", "labels.csv")
+    shutil.copytree("own/Tones", "there")
+    Path("there/train.csv").rename("there/labels.csv")
+    succeed("extract", "--dataset", "labels.csv", "--root", "own/Tones")
+    succeed("extract", "--dataset", "there/labels.csv")
+    quick = ("--head", "prototype", "--shots", "1", "--seeds", "0", "--json")
+    for table, name in (("labels.csv", r"labels"), ("there/labels.csv", r"labels-[0-9a-f]{6}")):
+        (row,) = json.loads(succeed("fit", "--dataset", table, *quick).stdout)
+        assert re.fullmatch(name, row["dataset"])

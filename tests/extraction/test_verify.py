@@ -59,6 +59,16 @@ def test_clips_added_removed_moved_to_another_class_or_changed_are_named(
     ]
 
 
+def test_a_file_that_could_not_be_read_then_and_cannot_now_has_not_changed(
+    run: Run, folder: Path, out: Path
+) -> None:
+    (folder / "audios" / "train_0_3.wav").unlink()
+    run()
+    assert compared(out, read(folder)) == []
+    write_tone(folder / "audios" / "train_0_3.wav", 500)
+    assert compared(out, read(folder)) == ["1 clip of changed content: audios/train_0_3.wav"]
+
+
 def test_other_folds_of_the_same_clips_are_a_problem(run: Run, folder: Path, out: Path) -> None:
     run()
     table = read(folder)

@@ -44,13 +44,15 @@ class Check:
         return not self.differences and not self.missing
 
 
-def differences(card: DatasetCard, table: ClipTable) -> tuple[str, ...]:
-    """Name what a local copy's tables hold otherwise than the card."""
+def differences(card: DatasetCard, table: ClipTable, *, split: bool = True) -> tuple[str, ...]:
+    """Name what a local copy's tables hold otherwise than the card; ``split`` says whether folds count."""
     deviations = _class_differences(card, table)
-    if len(table.folds) != card.n_folds:
+    if split and len(table.folds) != card.n_folds:
         deviations.append(f"{counted(len(table.folds), 'fold')} instead of {card.n_folds}")
     if card.n_clips is not None and len(table.clips) != card.n_clips:
         deviations.append(f"{counted(len(table.clips), 'clip')} instead of {card.n_clips:,}")
+    if not split:
+        return tuple(deviations)
     tested = [len(fold.test) for fold in table.folds]
     if len(tested) == card.n_folds:
         # The published folds of TUT2017 are not the paper's: either count is right, a mixture is not.

@@ -210,7 +210,8 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, featu
     table = _read_card(card, folder, reading)
     notes = (*filter(None, [said]), *table.notes)
     table = replace(table, source=source_of(folder), published=card.name, notes=notes)
-    return Check(folder, table, differences(card, table), missing_files(table, folder))
+    told = differences(card, table, split=reading.test == "folds")  # else the fold is of the user's making
+    return Check(folder, table, told, missing_files(table, folder))
 
 
 def _read_own(name: str, root: Place | None, reading: ReadingParams, features: Place) -> Check:

@@ -12,6 +12,7 @@ from palm_cache.extraction.datasets import registry
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.check import differences
 from palm_cache.extraction.datasets.registry import check_dataset, find_card, read_dataset
+from palm_cache.params import ReadingParams
 
 
 @pytest.fixture
@@ -57,6 +58,14 @@ def test_a_missing_fold_is_said_and_refused_if_strict(esc50: DatasetCard, root: 
     assert read_dataset("ESC50", root).notes == ("4 folds instead of 5",)
     with pytest.raises(DataError, match=r"is not as it should be: 4 folds instead of 5"):
         read_dataset("ESC50", root, strict=True)
+
+
+def test_a_fold_without_a_test_that_was_asked_for_differs_from_no_card(
+    esc50: DatasetCard, root: Path
+) -> None:
+    everything = ReadingParams(test="none")
+    assert check_dataset("ESC50", root, reading=everything).differences == ()
+    assert read_dataset("ESC50", root, strict=True, reading=everything).notes == ()
 
 
 def test_labels_that_are_not_the_cards_class_names_are_named(esc50: DatasetCard, root: Path) -> None:
