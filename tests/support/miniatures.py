@@ -2,7 +2,7 @@
 
 ``write_miniature("ESC50", root)`` writes a folder in the PALM layout; with ``layout="published"``, the tree
 that the dataset's own makers publish. A part is a fold of a dataset with several, else the training or the
-test clips. File names and labels are written out here, apart from the adapters, so that these are tested.
+test clips. File names and labels are written out here, apart from the readers, so that these are tested.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -43,12 +44,25 @@ def _is_own(track: Place) -> bool:
     return LABEL_TRACK.is_one(cast("Path", track))  # a remote one is opened alike
 
 
-def predicted(root: Place, paths: Iterable[str]) -> list[str]:
-    """Say which text files are label tracks of ``predict``."""
-    files = ((path, below(root, path)) for path in paths)
-    tracks = [path for path, file in files if _is_track(file) and _is_own(file)]
-    told = f"not read, as predict wrote it: {named(tracks)}; exported from Audacity it is yours"
-    return [told] if tracks else []
+def tracks(root: Place, paths: Iterable[str], others: float = inf) -> Iterator[tuple[str, bool]]:
+    """Yield the label tracks among text files, and whether ``predict`` wrote them.
+
+    After so many ``others``, which are none, no more are looked for. Those of ``predict`` do not count: of as
+    many as there are recordings, the last alone may have been corrected.
+    """
+    for path in paths:
+        file = below(root, path)
+        if _is_track(file):
+            yield path, _is_own(file)
+        elif (others := others - 1) <= 0:
+            return
+
+
+def predicted(found: Iterable[tuple[str, bool]]) -> list[str]:
+    """Say which of :func:`tracks` are those of ``predict``."""
+    own = [path for path, is_own in found if is_own]
+    told = f"not read, as predict wrote it: {named(own)}; exported from Audacity it is yours"
+    return [told] if own else []
 
 
 def is_raven(file: Place) -> bool:
@@ -73,7 +87,8 @@ def read_audacity(root: Place, listing: Listing, reading: ReadingParams) -> Cont
     recordings = _Recordings(listing)
     rows: list[TableRow] = []
     points = further = 0
-    for path in _annotations(root, listing, is_audacity, "Audacity label track", "start TAB end TAB label"):
+    found = _annotations(root, listing, is_audacity, "Audacity label track", "start TAB end TAB label")
+    for path in found:
         file = below(root, path)
         recording = recordings.of(path, AUDACITY_TAIL)
         if recording is None:
@@ -93,7 +108,8 @@ def read_audacity(root: Place, listing: Listing, reading: ReadingParams) -> Cont
                 continue
             start, end = stretch({"start": begin, "end": finish}, where)
             rows.append(TableRow(path, line, recording, label or None, start, end))
-    notes = [*recordings.notes, *predicted(root, texts(listing))]
+    others = sorted(set(texts(listing)).difference(found))
+    notes = [*recordings.notes, *predicted(tracks(root, others))]
     if further:
         notes.append(f"what stands behind the label is not used, on {counted(further, 'line')}")
     if points:
@@ -152,7 +168,7 @@ def _annotations(
     found = [path for path in looked_at if is_one(below(root, path))]
     if not found:
         others = f"; {named(looked_at)}: nothing of the kind" if looked_at else ""
-        others = "".join(f"; {note}" for note in predicted(root, looked_at)) or others
+        others = "".join(f"; {note}" for note in predicted(tracks(root, looked_at))) or others
         raise DataError(f"{root}: no {kind} here or below: looked for *.txt with {content}{others}")
     return found
 

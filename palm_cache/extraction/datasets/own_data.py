@@ -109,10 +109,10 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
         return "webdataset"
     if any(shards.has_audio(below(root, path)) for path in _shards(listing)[:1]):
         return "parquet"
-    samples = [below(root, path) for path in annotated.texts(listing)[: annotated.FILES_TRIED]]
-    if any(map(annotated.is_raven, samples)):
+    texts = annotated.texts(listing)
+    if any(annotated.is_raven(below(root, path)) for path in texts[: annotated.FILES_TRIED]):
         return "raven"
-    if listing.audio and any(map(annotated.is_audacity, samples)):
+    if listing.audio and any(not own for _, own in annotated.tracks(root, texts, annotated.FILES_TRIED)):
         return "audacity"
     if _tables(root, listing, columns) or ending(where.name) in TABLE_ENDINGS:
         return "table"
@@ -321,7 +321,8 @@ def _has_paths(header: Sequence[str], columns: Mapping[str, str], path: str) -> 
 
 def _passed_over(root: Place, listing: Listing) -> list[str]:
     """Say which tables and tracks beside the sounds were not read."""
-    notes = annotated.predicted(root, annotated.texts(listing)[: annotated.FILES_TRIED])
+    tracks = annotated.tracks(root, annotated.texts(listing), annotated.FILES_TRIED)
+    notes = annotated.predicted(tracks)
     tables = {path: _columns(root, path) for path in _near_tables(listing)}
     if answers := [path for path, header in tables.items() if holds_answers(header)]:
         alone = below(root, answers[0])

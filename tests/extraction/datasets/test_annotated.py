@@ -8,6 +8,7 @@ import pytest
 from birds import read, stretches, tones
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.annotated import FILES_TRIED
 
 
 def test_audacitys_labels_beside_recordings(tmp_path: Path) -> None:
@@ -126,3 +127,13 @@ def test_a_track_that_predict_wrote_is_no_label(tmp_path: Path) -> None:
     assert told in read(root).notes
     (root / "night.wav.txt").write_text(answers.replace("\t\n", "\n"))  # as Audacity exports it
     assert len(stretches(read(root))) == 3
+
+
+def test_a_corrected_track_is_read_however_many_predict_wrote_before_it(tmp_path: Path) -> None:
+    names = [f"{number:02}.wav" for number in range(FILES_TRIED + 2)]
+    root = tones(tmp_path, *names, seconds=1)
+    for name in names:
+        (root / f"{name}.txt").write_text("0.100000\t0.500000\twren\t\n")
+    assert f"{names[9]}.txt and {FILES_TRIED - 8} more; exported" in read(root).notes[-1]
+    (root / f"{names[-1]}.txt").write_text("0.100000\t0.500000\trobin\n")
+    assert stretches(read(root))[0] == (names[-1], 0.1, 0.5, "robin")

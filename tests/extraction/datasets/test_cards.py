@@ -1,4 +1,4 @@
-"""All cards and adapters of the paper's datasets, each on a miniature tree in both layouts."""
+"""All cards of the paper's datasets, each on a miniature tree in both layouts."""
 
 from __future__ import annotations
 

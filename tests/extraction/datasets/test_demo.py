@@ -71,7 +71,7 @@ def test_the_layout_is_the_published_one(made: Path) -> None:
     assert set(contents(made)) == listed | {"metadata/UrbanSound8K.csv"}
 
 
-def test_the_adapter_reads_it(made: Path) -> None:
+def test_the_reader_of_the_real_dataset_reads_it(made: Path) -> None:
     table = read(require_card("demo"), made)
     assert table.dataset == "demo"
     assert table.class_names == tuple(name.replace("_", " ") for name in CLASSES)
