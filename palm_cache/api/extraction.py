@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from palm_cache.api.features import OpenFeatures, open_features
 from palm_cache.extraction.datasets.registry import identity_of, read_dataset
 from palm_cache.extraction.extract import extract as extract_table
+from palm_cache.extraction.known_files import known_contents
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.params import Params, ReadingParams, Recipe, Resources
-from palm_cache.store.find import address_of
+from palm_cache.store.find import address_of, cache_of
 from palm_cache.store.places import place
 from palm_cache.types import AnyPlace, Progress, no_progress
 
@@ -61,14 +63,21 @@ def extract(
     <OpenFeatures Tones, mini: 12 clips x 1 view x 512, 2 classes, 1 fold>
     """
     where_from = place(root) if root is not None else None
-    table = read_dataset(str(dataset), where_from, reading=reading or ReadingParams())
     resources = resources or Resources()
+    features, out = place(Params().features), place(store) if store is not None else None
+    contents = partial(known_contents, cache_of(features, out, resources.cache))
+    table = read_dataset(
+        str(dataset),
+        where_from,
+        reading=reading or ReadingParams(),
+        contents=contents if resources.check == "stat" else None,
+    )
     where = address_of(
         table.dataset,
         identity_of(table),
         encoder,
-        features=place(Params().features),
-        out=place(store) if store is not None else None,
+        features=features,
+        out=out,
         cache=resources.cache,
     )
     named = replace(table, dataset=where.dataset)

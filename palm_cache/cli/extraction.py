@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from palm_cache.params import Params, ReadingParams
 from palm_cache.store.layout import FEATURES
 
 if TYPE_CHECKING:
+    from palm_cache.extraction.datasets.splits import KnownContents
     from palm_cache.extraction.extract import Extractor
     from palm_cache.types import AnyPlace, ClipTable, Place
 
@@ -130,7 +132,15 @@ def extract(
     for option, value in of_one.items():
         if several and value:
             raise typer.BadParameter("goes with one dataset", param_hint=option)
-    tables, absent = read_tables(settings.datasets, root, strict, settings.reading, settings.features)
+    from palm_cache.extraction.known_files import known_contents
+    from palm_cache.store.find import cache_of
+    from palm_cache.store.places import place
+
+    cache = cache_of(place(settings.features), place(out) if out else None, settings.resources.cache)
+    trusted = settings.resources.check == "stat"
+    contents = partial(known_contents, cache) if trusted else None
+    reading, features = settings.reading, settings.features
+    tables, absent = read_tables(settings.datasets, root, strict, reading, features, contents)
     shown = _extract_all(tables, settings, out, dry_run, as_json)
     if as_json:
         print_json({"stores": shown, "absent": absent} if several else shown[0])
@@ -179,6 +189,7 @@ def read_tables(
     strict: bool = False,
     reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
     features: AnyPlace = FEATURES,
+    contents: KnownContents | None = None,
 ) -> tuple[list[ClipTable], list[str]]:
     """Read the tables of datasets; of several, also return which are not here."""
     from palm_cache.extraction.datasets.registry import read_dataset
@@ -187,7 +198,11 @@ def read_tables(
     where, tables, absent = place(root) if root else None, [], []
     for name in names:
         try:
-            tables.append(read_dataset(name, where, strict=strict, reading=reading, features=features))
+            tables.append(
+                read_dataset(
+                    name, where, strict=strict, reading=reading, features=features, contents=contents
+                )
+            )
         except AbsentDatasetError as error:
             if len(names) == 1:
                 raise

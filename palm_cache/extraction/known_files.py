@@ -7,6 +7,7 @@ a moment ago is read in any case.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,25 @@ FILES_LEARNED = 1 << 15
 def file_cache(root: Place) -> Cache:
     """Open the cache of content hashes by the state of files."""
     return Cache(root, "files", {"content": "sha256"}, (KEY_BYTES,), dtype="uint8")
+
+
+def known_contents(root: Place, paths: Sequence[Place | str]) -> NDArray[np.uint8]:
+    """Return what a cache knows of files, without reading them: see :func:`_contents`."""
+    files = file_cache(root)
+    if not files.n_keys:
+        return np.zeros((len(paths), KEY_BYTES), np.uint8)
+    portions = range(0, len(paths), FILES_AT_ONCE)
+    return np.concatenate([_contents(files, paths[at : at + FILES_AT_ONCE]) for at in portions])
+
+
+def _contents(files: Cache, paths: Sequence[Place | str]) -> NDArray[np.uint8]:
+    """Return the contents of files as far as they are known, (n, 32) sha256; zeros where they are not."""
+    contents, file_states = np.zeros((len(paths), KEY_BYTES), np.uint8), states(paths)
+    rows = np.array([row for row, state in enumerate(file_states) if state is not None], np.int64)
+    keys = np.frombuffer(b"".join(filter(None, file_states)), np.uint8).reshape(-1, KEY_BYTES)
+    known = files.look_up(keys).known
+    contents[rows[known]] = files.take(keys[known])
+    return contents
 
 
 @dataclass(slots=True)
@@ -62,16 +82,8 @@ class KnownFiles:
         for at in range(0, len(clips), FILES_AT_ONCE) if trusted and files.n_keys else ():
             paths = clips.paths[at : at + FILES_AT_ONCE]
             # As text: a million paths would take as long as all the rest.
-            file_states = states(
-                [os.path.join(root, path) if isinstance(root, Path) else root / path for path in paths]  # noqa: PTH118
-            )
-            rows = np.array(
-                [at + row for row, state in enumerate(file_states) if state is not None], np.int64
-            )
-            joined = b"".join(state for state in file_states if state is not None)
-            keys = np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
-            known = files.look_up(keys).known
-            contents[rows[known]] = files.take(keys[known])
+            places = [os.path.join(root, path) if isinstance(root, Path) else root / path for path in paths]  # noqa: PTH118
+            contents[at : at + FILES_AT_ONCE] = _contents(files, places)
         files.forget()  # else a million files take 30 MB all the time
         return cls(clips, np.asarray(clips.starts), np.asarray(clips.ends), contents, files)
 

@@ -42,12 +42,19 @@ def address_of(
     cache : str
         Another place for the cache.
     """
-    cached = folder_given(cache, "cache") if cache else None
+    cached = cache_of(features, out, cache)
     if out is not None:
-        return Address(dataset, out, cached or out.parent / CACHE)
+        return Address(dataset, out, cached)
     folder = folder_given(features, "features")
     name = dataset_folder(folder, dataset, source)
-    return Address(name, store_path(folder, name, encoder), cached or folder / CACHE)
+    return Address(name, store_path(folder, name, encoder), cached)
+
+
+def cache_of(features: Place, out: Place | None = None, cache: str = "") -> Place:
+    """Say where the cache lies or is to lie; the parameters are those of :func:`address_of`."""
+    if cache:
+        return folder_given(cache, "cache")
+    return (folder_given(features, "features") if out is None else out.parent) / CACHE
 
 
 def dataset_folder(features: Place, name: str, source: str) -> str:

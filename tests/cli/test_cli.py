@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 from command_line import call, fail, runner, succeed
-from samples import flip_bit, make_features, write_palm_folder, write_sample
+from samples import flip_bit, make_features, write_palm_folder, write_sample, write_tone
 
 from palm_cache.cli import app
 from palm_cache.cli.terminal import print_table
+from palm_cache.extraction.datasets import splits
 from palm_cache.report.means import HEADINGS, NAMES_AND_ACCURACY
+from palm_cache.store.features import FeatureStore
+from palm_cache.store.places import local
 
 
 def test_the_whole_job_by_hand(workplace: Path) -> None:
@@ -156,6 +159,27 @@ def test_fit_takes_every_store_or_those_asked_for(workplace: Path) -> None:
         succeed("fit", "--head", "zero-shot", "--store", store, "--out", "third", "--json").stdout
     )
     assert {row["dataset"] for row in rows} == {"Tones"}
+
+
+def test_again_with_folds_to_be_made_no_audio_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sounds of one length have files of one size: to keep copies in one fold, contents are compared."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "RACY_NS", 0)
+    for number in range(10):
+        file = tmp_path / "birds" / ("wren", "rook")[number % 2] / f"{number}.wav"
+        write_tone(file, 300 + 9 * number, seconds=0.1, seed=number)
+    succeed("extract", "--dataset", "./birds")
+    store = FeatureStore(Path("data/features/birds/mini.zarr"))
+    before = [fold.test.tolist() for fold in store.folds()]
+    assert len(before) == 5
+    for name in ("_sample", "_sha256"):
+        monkeypatch.setattr(splits, name, lambda file: pytest.fail(f"{file} is read"))
+    assert "(0 embedded now, 10 known)" in succeed("extract", "--dataset", "./birds").stdout
+    assert [fold.test.tolist() for fold in store.folds()] == before
+    with pytest.raises(pytest.fail.Exception, match="is read"):
+        call("extract", "--dataset", "./birds", "--check", "content")
 
 
 def test_of_several_datasets_those_that_are_not_here_are_reported_and_skipped(workplace: Path) -> None:

@@ -11,7 +11,7 @@ from typing import cast
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import stretch, understand
-from palm_cache.extraction.datasets.listing import Listing, below, by_name, ending, folded
+from palm_cache.extraction.datasets.listing import Listing, below, by_name, folded
 from palm_cache.extraction.datasets.tables import Content, TableRow
 from palm_cache.extraction.datasets.texts import decode, read_table
 from palm_cache.params import ReadingParams
@@ -73,7 +73,7 @@ def is_raven(file: Place) -> bool:
 
 def texts(listing: Listing) -> list[str]:
     """Return the text files of a folder."""
-    return [path for path in listing.files if ending(path) == ".txt"]
+    return listing.ending_with(".txt")
 
 
 def read_audacity(root: Place, listing: Listing, reading: ReadingParams) -> Content:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from math import nan
+from pathlib import Path
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
 from palm_cache.extraction.datasets.listing import find_files
-from palm_cache.extraction.datasets.splits import split
+from palm_cache.extraction.datasets.splits import KnownContents, split, twins
 from palm_cache.extraction.datasets.tables import Content, Split, TableRow, placed
 from palm_cache.extraction.datasets.texts import on_disk
 from palm_cache.params import ReadingParams
 from palm_cache.types import Clips, ClipTable, Fold, Place, Texts
 
 
-def build_table(dataset: str, root: Place, content: Content, reading: ReadingParams) -> ClipTable:
+def build_table(
+    dataset: str,
+    root: Place,
+    content: Content,
+    reading: ReadingParams,
+    contents: KnownContents | None = None,
+) -> ClipTable:
     """Find the files of what was read of a dataset, split it where it is not, and make a table of clips.
 
-    Clips are numbered in the order in which they first appear; classes are sorted by code point.
+    Clips are numbered in the order in which they first appear; classes are sorted by code point. Folds that
+    are made tear no files of equal content apart; with ``contents`` those that are known are not read for it.
 
     Raises
     ------
@@ -33,7 +42,13 @@ def build_table(dataset: str, root: Place, content: Content, reading: ReadingPar
     content = _unify(content)
     rows = content.every_row
     files, told = find_files(root, dict.fromkeys(row.path for row in rows))
-    folds, of_split = split(rows, content.folds, reading, lambda path: root / files.get(path, path))
+
+    def alike(paths: Iterable[str]) -> dict[str, str]:
+        if not isinstance(root, Path):
+            return {}  # far away nothing is read for it
+        return twins({path: os.path.join(root, files.get(path, path)) for path in paths}, contents)  # noqa: PTH118
+
+    folds, of_split = split(rows, content.folds, reading, alike)
     kept, numbered = _number(rows, folds)
     class_names = tuple(sorted({row.class_name for row in kept if row.class_name is not None}))
     label_of = {name: label for label, name in enumerate(class_names)}
@@ -48,8 +63,8 @@ def build_table(dataset: str, root: Place, content: Content, reading: ReadingPar
         array("d", (nan if row.end is None else row.end for row in kept)),
     )
     counts = Counter(row.class_name for row in kept if row.class_name is not None)
-    alike = suspicious(dict(sorted(counts.items())))
-    notes = (*content.notes, *of_split, *told, *alike, *_repeated(content), *_unfair(folds))
+    named_alike = suspicious(dict(sorted(counts.items())))
+    notes = (*content.notes, *of_split, *told, *named_alike, *_repeated(content), *_unfair(folds))
     groups = Texts(row.group for row in kept) if any(row.group for row in kept) else None
     return ClipTable(dataset, class_names, clips, numbered, notes, groups=groups)
 

@@ -13,6 +13,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
@@ -27,7 +29,7 @@ JUNK_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information
 """What file systems add, lower case."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Listing:
     """All files below a folder, relative to it, with forward slashes, sorted."""
 
@@ -39,7 +41,24 @@ class Listing:
     @property
     def audio(self) -> list[str]:
         """The files that can be decoded, by their ending."""
-        return [path for path in self.files if ending(path) in READABLE_ENDINGS]
+        return self.ending_with(*READABLE_ENDINGS)
+
+    @property
+    def endings(self) -> list[str]:
+        """The endings that there are, in lower case."""
+        return sorted(self._by_ending)
+
+    def ending_with(self, *endings: str) -> list[str]:
+        """Return the files of some endings."""
+        return sorted(chain.from_iterable(self._by_ending.get(one, ()) for one in endings))
+
+    @cached_property
+    def _by_ending(self) -> dict[str, list[str]]:
+        # Once: of a million files it takes a second.
+        files: dict[str, list[str]] = {}
+        for path in self.files:
+            files.setdefault(ending(path), []).append(path)
+        return files
 
     @property
     def notes(self) -> list[str]:
@@ -49,12 +68,11 @@ class Listing:
             notes.append(
                 f"{counted(self.junk, 'file')} that the file system added, skipped (._*, Thumbs.db ...)"
             )
-        others = Counter(ending(path) for path in self.files if ending(path) in OTHER_ENDINGS)
-        if others:
-            kinds = ", ".join(sorted(others))
+        if others := self.ending_with(*OTHER_ENDINGS):
+            kinds = [kind for kind in self.endings if kind in OTHER_ENDINGS]
             notes.append(
-                f"{counted(others.total(), 'file')} skipped that cannot be decoded ({kinds}); "
-                f"convert them, e.g.: ffmpeg -i x{min(others)} x.wav"
+                f"{counted(len(others), 'file')} skipped that cannot be decoded ({', '.join(kinds)}); "
+                f"convert them, e.g.: ffmpeg -i x{kinds[0]} x.wav"
             )
         return notes
 
@@ -202,9 +220,7 @@ def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, str], tup
     if not astray:
         return files, ()
     taken = set(paths).difference(astray)
-    index = by_name(
-        path for path in list_files(root).files if ending(path) in AUDIO_ENDINGS and path not in taken
-    )
+    index = by_name(path for path in list_files(root).ending_with(*AUDIO_ENDINGS) if path not in taken)
     candidates = {path: _candidates(path, index) for path in astray}
     claims = Counter(matches[0] for matches in candidates.values() if len(matches) == 1)
     matches = {

@@ -36,7 +36,7 @@ from palm_cache.extraction.datasets.listing import (
     list_files,
 )
 from palm_cache.extraction.datasets.members import Member, members_root, unpacked
-from palm_cache.extraction.datasets.splits import WORDS, is_part
+from palm_cache.extraction.datasets.splits import WORDS, KnownContents, is_part
 from palm_cache.extraction.datasets.tables import Content, TableRow
 from palm_cache.extraction.datasets.texts import TextTable, read_header, read_table
 from palm_cache.params import Layout, ReadingParams
@@ -50,7 +50,12 @@ TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 
 def read(
-    where: Place, dataset: str, source: str, reading: ReadingParams, audio: Place | None = None
+    where: Place,
+    dataset: str,
+    source: str,
+    reading: ReadingParams,
+    audio: Place | None = None,
+    contents: KnownContents | None = None,
 ) -> ClipTable:
     """Read a folder, or a single table or container, as a dataset.
 
@@ -64,6 +69,8 @@ def read(
         Its absolute place, under which what is unpacked of it is kept.
     audio : Place, optional
         The folder that the paths of a single table are relative to; the table's own by default.
+    contents : callable, optional
+        What is known of files without reading them.
 
     Raises
     ------
@@ -95,7 +102,8 @@ def read(
         if meant := _datasets_below(root, listing, reading.named_columns):
             notes.insert(1, f"a table below this folder lists sounds; {meant}")
         notes += _passed_over(root, listing)
-    return build_table(dataset, content.root or audio or root, replace(content, notes=notes), reading)
+    content = replace(content, notes=notes)
+    return build_table(dataset, content.root or audio or root, content, reading, contents)
 
 
 def is_file(where: Place) -> bool:
@@ -117,7 +125,7 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
     if _tables(root, listing, columns) or ending(where.name) in TABLE_ENDINGS:
         return "table"
     if not listing.audio:
-        kinds = sorted({ending(path) or "without ending" for path in listing.files})
+        kinds = [kind or "without ending" for kind in listing.endings]
         there = f"what lies here is {named(kinds)}" if kinds else "nothing lies here"
         there += f"; {CONVERT}" if set(OTHER_ENDINGS).intersection(kinds) else ""
         raise DataError(
@@ -275,7 +283,7 @@ def _part_of(path: str) -> str:
 
 def _shards(listing: Listing) -> list[str]:
     """Return the Parquet and Arrow files; not what ``datasets`` caches beside them."""
-    files = [path for path in listing.files if ending(path) in SHARD_ENDINGS]
+    files = listing.ending_with(*SHARD_ENDINGS)
     return [path for path in files if not PurePosixPath(path).name.startswith("cache-")]
 
 
@@ -297,12 +305,12 @@ def _tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> list[s
 
 
 def _near_tables(listing: Listing) -> list[str]:
-    return [path for path in listing.files if path.count("/") <= 1 and ending(path) in TABLE_ENDINGS]
+    return [path for path in listing.ending_with(*TABLE_ENDINGS) if path.count("/") <= 1]
 
 
 def _deep_tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> Iterator[str]:
     """Yield the tables of those further down; what cannot be read is none."""
-    deep = [path for path in listing.files if path.count("/") > 1 and ending(path) in TABLE_ENDINGS]
+    deep = [path for path in listing.ending_with(*TABLE_ENDINGS) if path.count("/") > 1]
     for path in deep[: annotated.FILES_TRIED]:
         with suppress(DataError):
             if _has_paths(_columns(root, path), columns, path):

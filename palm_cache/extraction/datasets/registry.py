@@ -21,6 +21,7 @@ from palm_cache.extraction.datasets.card import CARDS as CARDS
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.check import Check, absence, differences, missing_files
 from palm_cache.extraction.datasets.listing import folder_name, is_folder, is_junk
+from palm_cache.extraction.datasets.splits import KnownContents
 from palm_cache.params import ReadingParams
 from palm_cache.store.find import dataset_folder, source_of_stores
 from palm_cache.store.layout import FEATURES, RAW, stores_present
@@ -116,6 +117,7 @@ def read_dataset(
     strict: bool = False,
     reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
     features: AnyPlace = FEATURES,
+    contents: KnownContents | None = None,
 ) -> ClipTable:
     """Read a dataset's tables, folders or annotations.
 
@@ -133,6 +135,9 @@ def read_dataset(
         How it is understood, split and cut.
     features : path or URL
         The folder of stores.
+    contents : callable, optional
+        What is known of files without reading them, such as
+        :func:`~palm_cache.extraction.known_files.known_contents` tells: folds are made without reading those.
 
     Raises
     ------
@@ -146,7 +151,7 @@ def read_dataset(
     PlaceError
         If it is remote and cannot be reached.
     """
-    check = check_dataset(name_or_folder, root, reading=reading, features=features)
+    check = check_dataset(name_or_folder, root, reading=reading, features=features, contents=contents)
     table, missing = check.table, check.missing
     files = len(set(table.clips.names)) if missing else 0
     if missing and len(missing) == files:
@@ -171,18 +176,19 @@ def check_dataset(
     *,
     reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
     features: AnyPlace = FEATURES,
+    contents: KnownContents | None = None,
 ) -> Check:
     """Compare a local copy with its data card and its tables with the files that are there.
 
     Parameters
     ----------
-    name_or_folder, root, reading, features
+    name_or_folder, root, reading, features, contents
         See :func:`read_dataset`, as for what is raised; but what differs or is missing is no error here.
     """
     where = root or place(name_or_folder)
     try:
         with reaching(where):
-            check = _read(name_or_folder, root, reading, place(features))
+            check = _read(name_or_folder, root, reading, place(features), contents)
             # It imports torch, which takes a second: what is not here is said without.
             from palm_cache.extraction.datasets.windows import check_stretches, cut_rows
 
@@ -191,10 +197,16 @@ def check_dataset(
         raise DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}") from error
 
 
-def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, features: Place) -> Check:
+def _read(
+    name_or_folder: str,
+    root: Place | None,
+    reading: ReadingParams,
+    features: Place,
+    contents: KnownContents | None,
+) -> Check:
     card = find_card(name_or_folder)
     if card is None:
-        return _read_own(name_or_folder, root, reading, features)
+        return _read_own(name_or_folder, root, reading, features, contents)
     said = namesake(name_or_folder)
     if reading.columns or reading.group or reading.layout != "auto":
         raise DataError(
@@ -214,14 +226,16 @@ def _read(name_or_folder: str, root: Place | None, reading: ReadingParams, featu
     return Check(folder, table, told, missing_files(table, folder))
 
 
-def _read_own(name: str, root: Place | None, reading: ReadingParams, features: Place) -> Check:
+def _read_own(
+    name: str, root: Place | None, reading: ReadingParams, features: Place, contents: KnownContents | None
+) -> Check:
     where = _existing(name, features)
     alone = own_data.is_file(where)
     if root is not None and not alone:
         raise DataError(
             f"`root` goes with a dataset known by name, or with a table; {name} is a folder itself"
         )
-    table = own_data.read(where, _name_of(where), source_of(where), reading, root)
+    table = own_data.read(where, _name_of(where), source_of(where), reading, root, contents)
     notes = (*table.notes, *_known_at(where, table))
     folder = root or (where.parent if alone else where)
     # Its source is where its sound is looked for later on.

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.tables import Split, TableRow
 from palm_cache.params import ReadingParams
-from palm_cache.types import Place
 
 WORDS = {
     **dict.fromkeys(("train", "training", "tr", "trn"), "train"),
@@ -28,6 +28,10 @@ WORDS = {
 SAMPLE_BYTES = 1 << 16
 """What files of one size are compared by first."""
 
+KnownContents = Callable[[Sequence[str]], NDArray[np.uint8]]
+"""From files of this machine to the sha256 of their contents as far as that is known without reading them,
+(n, 32); zeros where it is not."""
+
 
 def is_part(name: str) -> bool:
     """Tell whether a folder's name is that of a part of a split."""
@@ -35,7 +39,10 @@ def is_part(name: str) -> bool:
 
 
 def split(
-    rows: Sequence[TableRow], given: Split | None, reading: ReadingParams, file_of: Callable[[str], Place]
+    rows: Sequence[TableRow],
+    given: Split | None,
+    reading: ReadingParams,
+    alike: Callable[[Iterable[str]], Mapping[str, str]],
 ) -> tuple[Split, list[str]]:
     """Split labelled rows into folds.
 
@@ -45,8 +52,8 @@ def split(
         Those without a label are in no fold.
     given : list of (train rows, test rows), optional
         Where the layout itself is the split.
-    file_of : callable
-        From a path to its file.
+    alike : callable
+        Which of some paths are of equal content: see :func:`twins`.
 
     Returns
     -------
@@ -77,29 +84,46 @@ def split(
         notes += said
         if folds:
             return folds, notes
-    folds, said = _made(labelled, reading, file_of)
+    folds, said = _made(labelled, reading, alike)
     return folds, notes + said
 
 
-def twins(paths: Iterable[str], file_of: Callable[[str], Place]) -> dict[str, str]:
+def twins(files: Mapping[str, str], contents: KnownContents | None = None) -> dict[str, str]:
     """Return files of equal content: by path, one that all of one content share.
 
-    Only files of this machine are compared, and read no further than they agree: by size, by a sample,
-    by everything.
+    They are read no further than they agree: by size, by a sample, by everything. Where the content of one is
+    known, the others of its size are read whole, if theirs is not.
+
+    Parameters
+    ----------
+    files : mapping
+        Where on this machine the file of every path lies.
+    contents : callable, optional
+        What is known of files without reading them.
     """
-    groups: list[list[str]] = [list(paths)]
-    for key in (_size, _sample, _digest):
-        finer: list[list[str]] = []
-        for alike in groups:
-            agreed: dict[object, list[str]] = defaultdict(list)
-            for path in alike:
-                file = file_of(path)
-                with suppress(OSError, ValueError):  # what cannot be read is no twin: extraction says why
-                    if isinstance(file, Path):
-                        agreed[key(file)].append(path)
-            finer += [some for some in agreed.values() if len(some) > 1]
-        groups = finer
-    return {path: min(alike) for alike in groups for path in alike}
+    groups = _finer([list(files)], lambda path: _size(files[path]))
+    asked = [path for alike in groups for path in alike]
+    known: dict[str, bytes] = {}
+    if contents is not None and asked:
+        hashes = contents([files[path] for path in asked])
+        known = {path: sha.tobytes() for path, sha in zip(asked, hashes, strict=True) if sha.any()}
+    begun = [alike for alike in groups if any(path in known for path in alike)]
+    fresh = [alike for alike in groups if not any(path in known for path in alike)]
+    same = _finer(begun, lambda path: known.get(path) or _sha256(files[path]))
+    same += _finer(_finer(fresh, lambda path: _sample(files[path])), lambda path: _sha256(files[path]))
+    return {path: min(alike) for alike in same for path in alike}
+
+
+def _finer(groups: Iterable[Sequence[str]], key: Callable[[str], object]) -> list[list[str]]:
+    """Part groups of paths by a key; those that are then alone are left out."""
+    finer: list[list[str]] = []
+    for alike in groups:
+        agreed: dict[object, list[str]] = defaultdict(list)
+        for path in alike:
+            with suppress(OSError, ValueError):  # what cannot be read is no twin: extraction says why
+                agreed[key(path)].append(path)
+        finer += [some for some in agreed.values() if len(some) > 1]
+    return finer
 
 
 def _given(rows: Sequence[TableRow]) -> tuple[Split, list[TableRow], list[str]]:
@@ -150,10 +174,10 @@ def held_out(
 
 
 def _made(
-    rows: Sequence[TableRow], reading: ReadingParams, file_of: Callable[[str], Place]
+    rows: Sequence[TableRow], reading: ReadingParams, alike: Callable[[Iterable[str]], Mapping[str, str]]
 ) -> tuple[Split, list[str]]:
     """Deal groups of rows into folds: those of a class, the largest first, to where the class is rarest."""
-    groups = _groups(rows, file_of)
+    groups = _groups(rows, alike)
     count = min(reading.folds, len(set(groups)))
     if count < 2:
         return [(list(rows), [])], [f"all rows belong together ({rows[0].path}): there is no test set"]
@@ -179,19 +203,19 @@ def _made(
     ]
 
 
-def _groups(rows: Sequence[TableRow], file_of: Callable[[str], Place]) -> list[str]:
+def _groups(rows: Sequence[TableRow], alike: Callable[[Iterable[str]], Mapping[str, str]]) -> list[str]:
     """Return what every row belongs to: its group, else its folder or its recording, and its twins'."""
     if any(row.group for row in rows):
         own = [row.group or f"\0{row.path}" for row in rows]
     else:
-        folders = [PurePosixPath(row.path).parent.as_posix() for row in rows]
+        folders = [posixpath.dirname(row.path) or "." for row in rows]
         spread: dict[str | None, set[str]] = defaultdict(set)
         for row, folder in zip(rows, folders, strict=True):
             spread[row.class_name].add(folder)
         # Folders are sites or recordings where every class lies in several; else classes, or nothing.
         by_folder = all(len(of_class) > 1 for of_class in spread.values())
         own = folders if by_folder else [row.path for row in rows]
-    same = twins(dict.fromkeys(row.path for row in rows), file_of)
+    same = alike(dict.fromkeys(row.path for row in rows))
     leader = {name: name for name in own}
 
     def find(name: str) -> str:
@@ -207,23 +231,20 @@ def _groups(rows: Sequence[TableRow], file_of: Callable[[str], Place]) -> list[s
     return [find(name) for name in own]
 
 
-def _size(file: Path) -> int:
-    status = file.stat()
+def _size(file: str) -> int:
+    status = os.stat(file)  # noqa: PTH116  # of a million files a Path each takes as long as all the rest
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
         raise OSError("nothing to compare")
     return status.st_size
 
 
-def _sample(file: Path) -> bytes:
-    with file.open("rb") as opened:
+def _sample(file: str) -> bytes:
+    with open(file, "rb") as opened:  # noqa: PTH123
         size = opened.seek(0, os.SEEK_END)
         opened.seek(max(size - SAMPLE_BYTES, 0) // 2)
         return hashlib.sha256(opened.read(SAMPLE_BYTES)).digest()
 
 
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        # The sample was all of a small file.
-        small = opened.seek(0, os.SEEK_END) <= SAMPLE_BYTES
-        opened.seek(0)
-        return b"" if small else hashlib.file_digest(opened, "sha256").digest()
+def _sha256(file: str) -> bytes:
+    with open(file, "rb") as opened:  # noqa: PTH123
+        return hashlib.file_digest(opened, "sha256").digest()

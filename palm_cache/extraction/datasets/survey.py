@@ -59,7 +59,7 @@ def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress =
             progress("looking at files", number + 1, len(files))
     finally:
         pool.shutdown(cancel_futures=True)
-    same = twins(files, files.__getitem__)
+    same = twins({name: str(file) for name, file in files.items()})
     groups: dict[str, list[str]] = defaultdict(list)
     for name in files:
         if name in same:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from miniatures import write_miniature
+from numpy.typing import NDArray
 from samples import write_tone
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.datasets import splits
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.datasets.splits import split, twins
 from palm_cache.extraction.datasets.tables import TableRow
@@ -26,7 +30,7 @@ def row(
 
 
 def folds_of(rows: list[TableRow], **reading: int) -> list[tuple[list[TableRow], list[TableRow]]]:
-    return split(rows, None, ReadingParams(**reading), Path)[0]  # type: ignore[arg-type]
+    return split(rows, None, ReadingParams(**reading), lambda paths: {})[0]  # type: ignore[arg-type]
 
 
 @given(
@@ -85,7 +89,7 @@ def test_twins_stay_together_whatever_they_are_called(tmp_path: Path) -> None:
             {table.clips[row].file.read_bytes() for row in rows.tolist()} for rows in (fold.train, fold.test)
         )
         assert not train & test
-    same = twins(table.clips.names, table.clips.root.__truediv__)
+    same = twins({name: str(table.clips.root / name) for name in table.clips.names})
     assert len(same) == 12
     assert same["wren/3.wav"] == same["wren/copy of 3.wav"] == "wren/3.wav"
 
@@ -97,7 +101,29 @@ def test_files_of_one_size_are_no_twins_unless_all_of_them_agrees(tmp_path: Path
     (tmp_path / "c").write_bytes(content)
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "empty too").write_bytes(b"")
-    assert twins((file.name for file in tmp_path.iterdir()), tmp_path.joinpath) == {"a": "a", "c": "a"}
+    assert twins({file.name: str(file) for file in tmp_path.iterdir()}) == {"a": "a", "c": "a"}
+
+
+@pytest.mark.parametrize("known", ["", "a", "ab", "bd", "abcd"])
+def test_of_files_whose_content_is_known_nothing_is_read(
+    tmp_path: Path, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in zip("abcde", ("one", "two", "one", "two", "longer"), strict=True):
+        (tmp_path / name).write_text(content)
+    read, inner = set(), splits._sha256
+
+    def watched(file: str) -> bytes:
+        read.add(Path(file).name)
+        return inner(file)
+
+    def contents(files: Sequence[str]) -> NDArray[np.uint8]:
+        hashes = (inner(file) if Path(file).name in known else bytes(32) for file in files)
+        return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
+
+    monkeypatch.setattr(splits, "_sha256", watched)
+    found = twins({file.name: str(file) for file in tmp_path.iterdir()}, contents)
+    assert found == {"a": "a", "b": "b", "c": "a", "d": "b"}
+    assert read == {*"abcd"} - {*known}
 
 
 def test_a_column_says_what_stays_together(tmp_path: Path) -> None:
