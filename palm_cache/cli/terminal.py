@@ -95,7 +95,9 @@ def agreed(question: str) -> bool:
     """Ask whether to go on; nobody to ask is no."""
     try:
         return typer.confirm(question, err=True)
-    except typer.Abort:
+    except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
         return False
 
 

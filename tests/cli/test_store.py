@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import typer
 from command_line import call, fail, runner, succeed
 from samples import make_features, write_palm_folder, write_sample, write_tone
 
@@ -136,6 +137,21 @@ def test_gc_shows_what_is_of_no_use_and_removes_it_only_when_told_to(
     assert "1 removed, 0.0 MB" in runner.invoke(app, ["store", "gc"], input="y\n").stdout
     assert not useless.exists()
     assert Path(STORE).is_dir()
+
+
+def test_an_interrupt_is_no_answer(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(question: str, **_: object) -> bool:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise typer.Abort from None  # as typer does
+
+    useless = damage(write_sample(Path("data/features/clusters/mini.zarr"), make_features()))
+    monkeypatch.setattr(typer, "confirm", interrupted)
+    result = call("store", "gc")
+    assert result.exit_code == 130
+    assert "interrupted: " in result.stderr
+    assert useless.is_dir()
 
 
 def test_gc_with_yes_does_not_ask(workplace: Path) -> None:
