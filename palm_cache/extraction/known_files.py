@@ -46,8 +46,7 @@ def _contents(files: Cache, paths: Sequence[Place | str]) -> NDArray[np.uint8]:
     contents, file_states = np.zeros((len(paths), KEY_BYTES), np.uint8), states(paths)
     rows = np.array([row for row, state in enumerate(file_states) if state is not None], np.int64)
     keys = np.frombuffer(b"".join(filter(None, file_states)), np.uint8).reshape(-1, KEY_BYTES)
-    known = files.look_up(keys).known
-    contents[rows[known]] = files.take(keys[known])
+    _, contents[rows] = files.take_known(keys)
     return contents
 
 

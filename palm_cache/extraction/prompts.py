@@ -167,12 +167,14 @@ def _embed(encoder: Encoder, texts: Sequence[str], cache: Place) -> NDArray[np.f
         return np.zeros((len(texts), encoder.dim), np.float32)
     hashed = b"".join(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
     keys = np.frombuffer(hashed, np.uint8).reshape(-1, KEY_BYTES)
-    known = Cache(cache, "text", recipe, (encoder.dim,))
-    unknown = np.flatnonzero(~known.look_up(keys).known)
+    prompts = Cache(cache, "text", recipe, (encoder.dim,))
+    known, vectors = prompts.take_known(keys)
+    unknown = np.flatnonzero(~known)
     if len(unknown):
-        known.add(keys[unknown], encoder.embed_text([texts[at] for at in unknown.tolist()]).numpy())
-        known.merge()
-    return known.take(keys)
+        vectors[unknown] = encoder.embed_text([texts[at] for at in unknown.tolist()]).numpy()
+        prompts.add(keys[unknown], vectors[unknown])
+        prompts.merge()
+    return np.asarray(vectors)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

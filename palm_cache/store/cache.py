@@ -56,6 +56,9 @@ key, and more."""
 RECENT_KEYS = 50_000
 """Keys that are kept in a set before they are sorted in: memory against time."""
 
+MOST_CHANGES = 3
+"""How often other processes may take segments away before values are given up."""
+
 BLOCKS_HELD = 16
 """Blocks that are kept in memory after reading: values that were made together are read together."""
 
@@ -242,19 +245,34 @@ class Cache:
 
         Raises ``UnknownContentError`` if one is not known, or what held it is damaged and has been dropped.
         """
-        for _ in range(3):  # another process may merge segments meanwhile
+        known, values = self.take_known(keys)
+        if unknown := int((~known).sum()):
+            raise UnknownContentError(f"{self.folder.place}: {unknown} contents are not known here")
+        return values
+
+    def take_known(self, keys: Keys) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Tell which keys have a value, (n,), and return the values, (n, *shape), zeros where there is none.
+
+        What is damaged is dropped. Raises ``UnknownContentError`` if other processes change everything all
+        the time, ``OutputError`` if what is damaged cannot be dropped.
+        """
+        changes = 0
+        while changes < MOST_CHANGES:
             found = self.look_up(keys)
-            if unknown := int((~found.known).sum()):
-                raise UnknownContentError(f"{self.folder.place}: {unknown} contents are not known here")
             try:
-                return self._values(list(self._segments.values()), found.segment, found.row)
-            except FileNotFoundError:
-                pass
+                return found.known, self._values(list(self._segments.values()), found.segment, found.row)
+            except FileNotFoundError:  # another process has merged it
+                changes += 1
             except DamageError as damage:
-                with suppress(FileNotFoundError):  # another process has found it too
-                    self._merge({str(damage): self._sizes.get(str(damage), 0)})
+                self._drop(str(damage))
             self.refresh()
         raise UnknownContentError(f"{self.folder.place}: other processes change it all the time; try again")
+
+    def _drop(self, name: str) -> None:
+        """Keep of a segment with damaged values what is whole."""
+        with write_errors(self.folder.place, "cache"), suppress(FileNotFoundError):  # another process has
+            self._merge({name: self._sizes.get(name, 0)})
+        self._segments[name] = None  # if it is still there
 
     def add(
         self, keys: Keys, values: NDArray[Any], failures: Mapping[int, RecordedFailure] | None = None

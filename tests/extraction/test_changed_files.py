@@ -8,11 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import (
-    assert_same,
-    read_arrays,
-    write_tone,
-)
+from samples import assert_same, read_arrays, write_tone
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.extraction import reading

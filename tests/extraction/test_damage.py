@@ -8,11 +8,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from samples import (
-    assert_same,
-    flip_bit,
-    read_arrays,
-)
+import torch
+from samples import assert_same, flip_bit, read_arrays
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import OutputError
@@ -69,6 +66,18 @@ def test_of_a_damaged_cache_what_was_lost_is_embedded_again(
     assert run().embedded > 0
     assert_same(read_arrays(out), whole)
     assert run().embedded == 0
+
+
+def test_of_damage_in_what_is_known_of_prompts_they_are_embedded_again(
+    run: Run, out: Path, cache: Path
+) -> None:
+    run()
+    before = FeatureStore(out).read().text
+    (segment,) = (file for folder in cache.glob("text-*") for file in folder.glob("*.safetensors"))
+    flip_bit(segment, segment.stat().st_size - 12)  # a value: behind it is a checksum of 4 bytes
+    shutil.rmtree(out)
+    assert run().embedded == 0
+    assert torch.equal(FeatureStore(out).read().text, before)
 
 
 def test_what_is_removed_while_it_is_written_is_embedded_twice_and_counts_once(

@@ -10,14 +10,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from samples import (
-    assert_same,
-    embedder_threads,
-    parted,
-    read_arrays,
-    write_palm_folder,
-    write_tone,
-)
+from samples import assert_same, embedder_threads, parted, read_arrays, write_palm_folder, write_tone
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import StaleStoreError

@@ -5,13 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from samples import (
-    assert_same,
-    flip_bit,
-    parted,
-    read_arrays,
-    write_tone,
-)
+from samples import assert_same, flip_bit, parted, read_arrays, write_tone
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import AudioError, DataError, ReadingError

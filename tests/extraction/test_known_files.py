@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from samples import flip_bit
 
 from palm_cache.extraction import known_files
-from palm_cache.extraction.known_files import KnownFiles, file_cache
+from palm_cache.extraction.known_files import KnownFiles, file_cache, known_contents
+from palm_cache.store.places import local, states
 from palm_cache.types import Clip, Clips
 
 
@@ -21,3 +24,18 @@ def test_what_is_read_of_files_is_recorded_before_all_are_read(
     known.remember()
     assert file_cache(tmp_path / "cache").n_keys == 3
     assert known.seen.all()
+
+
+def test_of_damage_in_what_is_known_of_files_the_files_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "RACY_NS", 0)
+    files = [tmp_path / f"{row}.wav" for row in range(3)]
+    for file in files:
+        file.write_text(file.name)
+    keys = np.frombuffer(b"".join(filter(None, states(files))), np.uint8).reshape(-1, 32)
+    file_cache(tmp_path / "cache").add(keys, keys[::-1])
+    assert np.array_equal(known_contents(tmp_path / "cache", files), keys[::-1])
+    (segment,) = (tmp_path / "cache").rglob("*.safetensors")
+    flip_bit(segment, segment.read_bytes().index(keys[::-1].tobytes()))
+    assert not known_contents(tmp_path / "cache", files).any()

@@ -6,10 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from samples import (
-    assert_same,
-    read_arrays,
-)
+from samples import assert_same, read_arrays
 from spectrum import Run
 
 from palm_cache.errors import StaleStoreError

@@ -316,6 +316,18 @@ def test_of_a_damaged_segment_what_is_whole_is_kept(tmp_path: Path) -> None:
     assert np.array_equal(make(tmp_path).take(keys[[0, 1, 4, 5]]), made[[0, 1, 4, 5]])
 
 
+def test_however_many_segments_are_damaged_the_rest_is_taken(tmp_path: Path) -> None:
+    cache, keys, made = make(tmp_path), hashes(6), values(6)
+    for number in range(6):
+        cache.add(keys[[number]], made[[number]])
+    for number, file in enumerate(segments(cache)[:5]):
+        flip(file, 8 * file.read_bytes().index(made[number].tobytes()) + 5)
+    known, found = make(tmp_path).take_known(keys)
+    assert known.tolist() == [False] * 5 + [True]
+    assert np.array_equal(found[5], made[5])
+    assert not found[:5].any()
+
+
 @pytest.mark.parametrize("length", [0, 4, 100, 300])
 def test_a_segment_that_was_cut_off_knows_nothing_and_harms_nothing(tmp_path: Path, length: int) -> None:
     cache = make(tmp_path)
