@@ -13,7 +13,7 @@ import typer
 from palm_cache.cli.completion import complete_dataset
 from palm_cache.cli.options import RootOption, override, takes
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, note, print_json, print_table, say, tell
+from palm_cache.cli.terminal import Json, as_typed, note, print_json, print_table, say, tell
 from palm_cache.errors import counted
 from palm_cache.params import ReadingParams
 
@@ -93,7 +93,7 @@ def download(
     table = read_dataset(card.name, folder)
     note(*table.notes)
     if as_json:
-        clips = {"clips": len(table.clips), "notes": table.notes}
+        clips = {"clips": len(table.clips), "notes": as_typed(table.notes)}
         source = {"dataset": card.name, "folder": str(folder), "repository": copy.repository}
         print_json({**source, "revision": copy.revision, "bytes": copy.n_bytes, **clips})
         return
@@ -230,7 +230,7 @@ def _check_facts(check: Check, facts: Survey, sound: bool) -> dict[str, Any]:
         "findings": facts.findings,
         "differences": check.differences,
         "missing": check.missing,
-        "notes": table.notes,
+        "notes": as_typed(table.notes),
     }
 
 

@@ -15,8 +15,8 @@ from palm_cache.cli.completion import complete_encoder
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, takes
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import TYPED, Json, note, print_json, print_table, say, tell
-from palm_cache.errors import AbsentDatasetError, counted, naming
+from palm_cache.cli.terminal import Json, as_typed, note, print_json, print_table, say, tell
+from palm_cache.errors import AbsentDatasetError, counted
 from palm_cache.params import Params, ReadingParams
 from palm_cache.store.layout import FEATURES
 
@@ -231,7 +231,7 @@ def _extract_table(
     return [f"{counted(extraction.n_clips, 'clip')} -> {extraction.store} ({counts})"], {
         **asdict(extraction),
         "store": str(extraction.store),
-        "notes": [naming(text, TYPED) for text in extraction.notes],
+        "notes": as_typed(extraction.notes),
     }
 
 

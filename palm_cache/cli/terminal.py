@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,6 +63,11 @@ def say(message: str, colour: str = "yellow") -> None:
     shown = typer.style(_shown(naming(message, TYPED)), fg=colour)
     with suppress(OSError):  # where nobody can be told, the exit code says it
         _write(f"{shown}\n", is_error=True)
+
+
+def as_typed(notes: Iterable[str]) -> list[str]:
+    """Return notes for a JSON document, with parameters as :func:`say` calls them."""
+    return [naming(text, TYPED) for text in notes]
 
 
 def note(*notes: str) -> None:

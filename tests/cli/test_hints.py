@@ -288,6 +288,13 @@ def test_notes_name_options_as_they_are_typed_and_parameters_elsewhere(project: 
     extracted = succeed("extract", "--dataset", "own/Tones", "--on-stale", "rebuild", "--json")
     assert told in extracted.stderr
     assert any(told in note for note in json.loads(extracted.stdout)["notes"])
+    Path("own/Other").mkdir()
+    write_tone(Path("own/Other/a.wav"), frequency=300)
+    Path("own/Other/plain.csv").write_text("x,y\n1,2\n", encoding="utf-8")
+    checked = succeed("datasets", "--check", "own/Other", "--json")
+    assert any(
+        "; --columns path=NAME says which does" in note for note in json.loads(checked.stdout)["notes"]
+    )
     for file in Path(palm_cache.__file__).parent.glob("extraction/**/*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
