@@ -81,7 +81,7 @@ class Command(_OwnHelp, TyperCommand):
             TYPED[str(item.name)] = str(item.metavar) if is_argument(item) else item.opts[0]
         try:
             rest = super().parse_args(ctx, args)
-            for value in ctx.params.values():
+            for value in () if ctx.resilient_parsing else ctx.params.values():  # completion refuses nothing
                 if isinstance(value, Path) and (url := re.fullmatch(r"([a-z][a-z\d+.-]+):/(.*)", str(value))):
                     told = f"{url[1]}://{url[2]} is a URL; give a file or folder of this machine"
                     raise ParameterError(told)

@@ -58,3 +58,7 @@ def test_choices_encoders_and_datasets_are_offered() -> None:
     assert complete("extract", "--encoder", "c") == [name for name in encoder_names() if name[0] == "c"]
     assert complete("extract", "--dataset", "ESC") == ["ESC50", "ESC50-Actions"]
     assert complete("download", "urb") == ["urbanSound8K"]  # known in any case
+
+
+def test_words_that_make_no_sense_end_no_completion() -> None:
+    assert complete("fit", "--out", "s3://bucket/runs", "--head", "linear") == ["linear-probe"]
