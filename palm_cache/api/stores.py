@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -133,7 +134,8 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
     Raises
     ------
     StoreError
-        If it is a known one, and the stores of its name are of the folder here that is called so.
+        If it is a known one, and the stores of its name are of the folder here that is called so; or a table
+        that several stores may be of.
     """
     folder, card = Path(dataset), find_card(dataset)
     with reaching(features):
@@ -157,8 +159,14 @@ def stored_name(features: Place, dataset: str, results: Path | None = None) -> s
     with reaching(features):
         if not folder.is_file() or any((parent / own).is_dir() for parent in folders):
             return own
+        names = sorted({store.parent.name for store in stores_present(features)})
     # Of tables that were read with `root`, stores know the folder of the sounds alone.
-    return name if Path(source_of_stores(features, name)).is_dir() else own
+    alike = [one for one in names if re.fullmatch(rf"{re.escape(name)}(-[0-9a-f]{{6}})?", one)]
+    of_folders = {one: of for one in alike if Path(of := source_of_stores(features, one)).is_dir()}
+    if len(of_folders) > 1:
+        told = ", ".join(f"{one} of {of or 'a place that is not known'}" for one, of in of_folders.items())
+        raise StoreError(f"{dataset}: several stores may be of this table: {told}; give the name of one")
+    return next(iter(of_folders), own)
 
 
 def _unfit(store: StoreRoot) -> str:

@@ -177,3 +177,21 @@ def test_a_table_has_its_own_stores_where_another_of_its_name_has_its_sounds_els
     for table, name in (("labels.csv", r"labels"), ("there/labels.csv", r"labels-[0-9a-f]{6}")):
         (row,) = json.loads(succeed("fit", "--dataset", table, *quick).stdout)
         assert re.fullmatch(name, row["dataset"])
+
+
+def test_of_two_tables_of_one_name_with_their_sounds_elsewhere_neither_takes_the_others_stores(
+    project: Path,
+) -> None:
+    shutil.copytree("own/Tones", "sounds")
+    for site in ("here", "there"):
+        Path(site).mkdir()
+        shutil.copy("own/Tones/train.csv", f"{site}/labels.csv")
+    quick = ("--head", "prototype", "--shots", "1", "--seeds", "0", "--json")
+    succeed("extract", "--dataset", "here/labels.csv", "--root", "own/Tones")
+    succeed("extract", "--dataset", "there/labels.csv", "--root", "sounds")
+    for table in ("here/labels.csv", "there/labels.csv"):
+        told = fail("fit", "--dataset", table, *quick)
+        assert f"{table}: several stores may be of this table: labels of " in told
+    (name,) = (path.name for path in Path("data/features").glob("labels-*"))
+    (row,) = json.loads(succeed("fit", "--dataset", name, *quick).stdout)
+    assert row["dataset"] == name
