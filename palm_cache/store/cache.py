@@ -17,8 +17,6 @@ of a file whose path, size and times are known).
 from __future__ import annotations
 
 import json
-import struct
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from palm_cache.errors import StoreError
 from palm_cache.store.atomic import write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, clear_left_behind, folder
+from palm_cache.store.seen_keys import SeenKeys
 from palm_cache.store.segments import (
     FORMAT,
     INDEX_BYTES,
@@ -52,9 +51,6 @@ RECIPE = "recipe.json"
 SMALL_BYTES, SMALL_KEYS = 64 << 20, 1 << 16
 """Segments below both are merged, into ones of about twice the size: it takes a hundred bytes of memory a
 key, and more."""
-
-RECENT_KEYS = 50_000
-"""Keys that are kept in a set before they are sorted in: memory against time."""
 
 MOST_CHANGES = 3
 """How often other processes may take segments away before values are given up."""
@@ -125,9 +121,7 @@ class Cache:
     _segments: dict[str, Segment | None] = field(init=False)
     """By name; ``None`` where the keys are damaged."""
     _blocks: dict[tuple[str, int], NDArray[Any]] = field(init=False)
-    _prefixes: memoryview = field(init=False)
-    """First 8 bytes of all keys, sorted, but for the recent ones."""
-    _recent: set[int] = field(init=False)
+    _seen: SeenKeys = field(init=False)
 
     def __post_init__(self) -> None:
         self.hashed = fingerprint(self.recipe)
@@ -138,8 +132,7 @@ class Cache:
 
     def forget(self) -> None:
         """Let go of what is in memory; :meth:`refresh` looks again."""
-        self._segments, self._blocks = {}, {}
-        self._prefixes, self._recent = np.empty(0, np.uint64).data, set()
+        self._segments, self._blocks, self._seen = {}, {}, SeenKeys()
 
     @property
     def value(self) -> np.dtype[Any]:
@@ -203,21 +196,11 @@ class Cache:
         prefix = segment.prefix
         if segment.forgotten:
             prefix = prefix[~np.isin(segment.row, list(segment.forgotten))]
-        if len(self._recent) + len(prefix) > RECENT_KEYS:
-            recent = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._prefixes = _with(np.asarray(self._prefixes), np.sort(np.append(recent, prefix))).data
-            self._recent = set()
-        else:
-            self._recent.update(prefix.tolist())
+        self._seen.add(prefix)
 
     def holds(self, key: bytes) -> bool:
         """Tell quickly, in any thread, whether a key has a value or a failure; it goes by 8 bytes of it."""
-        (prefix,) = struct.unpack_from("<Q", key)
-        if prefix in self._recent:
-            return True
-        prefixes = self._prefixes
-        at = bisect_left(prefixes, prefix)  # numpy's way waits for Python's lock
-        return at < len(prefixes) and prefixes[at] == prefix
+        return key in self._seen
 
     def look_up(self, keys: Keys) -> Lookup:
         """Tell what is known of some keys."""
@@ -402,15 +385,3 @@ class Cache:
                 self._block(segment, number)
                 whole.append(number)
         return rows[np.isin(rows // segment.block_rows, whole)]
-
-
-def _with(numbers: NDArray[np.uint64], more: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return sorted numbers and those of other sorted ones that are not among them, in a pass over both.
-
-    To sort them all, or to make all unique, takes twenty times as long at a million: what a merge has made is
-    known already, and what is new is little.
-    """
-    at = np.searchsorted(numbers, more)
-    fresh = at == len(numbers)
-    fresh[~fresh] = numbers[at[~fresh]] != more[~fresh]
-    return np.insert(numbers, at[fresh], more[fresh])

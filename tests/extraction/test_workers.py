@@ -87,7 +87,8 @@ def test_a_process_whose_memory_fills_little_by_little_goes_on(tmp_path: Path) -
     def grow(megabytes: int, meeting: Path) -> int:
         """Wait for the other process: else one of them may do the work of both."""
         (meeting / str(os.getpid())).touch()
-        while len(os.listdir(meeting)) < 2:  # noqa: PTH208  # what is sent has no names of this module
+        deadline = time.monotonic() + 60
+        while len(os.listdir(meeting)) < 2 and time.monotonic() < deadline:  # noqa: PTH208  # what is sent has no names of this module
             time.sleep(0.1)
         time.sleep(1.1)  # joblib looks once a second
         vars(sys).setdefault("held", []).append(b"x" * (megabytes << 20))

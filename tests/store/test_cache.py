@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from palm_cache.errors import OutputError
 from palm_cache.store import cache as caching
+from palm_cache.store import seen_keys
 from palm_cache.store import segments as segments_module
 from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.places import place
@@ -66,7 +67,7 @@ def test_whatever_was_added_and_merged_is_quickly_found_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, added: list[list[int]], recent: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(caching, "RECENT_KEYS", recent)
+        patch.setattr(seen_keys, "RECENT_KEYS", recent)
         cache = make(tmp_path_factory.mktemp("cache"))
         for numbers in added:
             cache.add(keys_of(*numbers), values(len(numbers)))
