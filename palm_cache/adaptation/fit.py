@@ -315,9 +315,8 @@ def _notes(features: Features, tasks: Mapping[Run, Task]) -> list[str]:
     notes = []
     failed = int((~features.usable).sum())
     if failed:
-        notes.append(
-            f"{features.dataset}: {counted(failed, 'clip has', 'clips have')} no embedding and are left out"
-        )
+        without = counted(failed, "clip has no embedding and is", "clips have no embedding and are")
+        notes.append(f"{features.dataset}: {without} left out")
     for shots in sorted({run.shots for run in tasks}):
         of_shots = {run: task for run, task in tasks.items() if run.shots == shots}
         if short := {(run.fold, name) for run, task in of_shots.items() for name in task.short_classes}:

@@ -70,7 +70,7 @@ def explore(
     audio: Annotated[
         Path | None,
         typer.Option(
-            help="The dataset's folder, to play clips from.", show_default="beside the page", metavar="DIR"
+            help="The dataset's folder, to play clips from.", show_default="where it lay", metavar="DIR"
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE")] = Path("explore.html"),

@@ -17,7 +17,7 @@ from palm_cache.explore.groups import Grouping, group, with_unlabelled
 from palm_cache.explore.projection import check_count, project
 from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
 from palm_cache.extraction.datasets.texts import as_written
-from palm_cache.extraction.whereabouts import locate
+from palm_cache.extraction.whereabouts import locate, roots_of
 from palm_cache.pages.rendering import render
 from palm_cache.params.use import MapMethod
 from palm_cache.store.atomic import check_target, replacing
@@ -60,8 +60,9 @@ def write_page(
     by : Grouping
         What clips are coloured by; a store without labels by clusters.
     audio : Path, optional
-        The dataset's folder, which the page then plays clips from by relative addresses; without it the page
-        looks beside itself. Of rows that are stretches of a file the page plays the stretch.
+        The dataset's folder, which the page plays clips from by relative addresses; by default where the
+        dataset lay, and beside the page if it is not there. Of rows that are stretches of a file the page
+        plays the stretch.
 
     Raises
     ------
@@ -169,14 +170,15 @@ def _sounds(
     notes : list of str
     """
     names = list(dict.fromkeys(paths))
+    if audio is not None and not audio.is_dir():
+        raise DataError(f"`audio` {audio}: no such folder; give the dataset's, which paths are relative to")
+    roots = [audio] if audio is not None else [root for root in roots_of(header) if isinstance(root, Path)]
+    found = ((root, locate(header, names, root)) for root in roots)
+    audio, there = next(((root, files) for root, files in found if files), (audio, {}))
+    files = {name: Path(str(file)) for name, file in there.items()}
     if audio is None:
-        folder, files, notes = "./", {}, []
+        folder, notes = "./", []
     else:
-        if not audio.is_dir():
-            raise DataError(
-                f"`audio` {audio}: no such folder; give the dataset's, which paths are relative to"
-            )
-        files = {name: Path(str(file)) for name, file in locate(header, names, audio).items()}
         if names and not files:
             raise DataError(
                 f"`audio` {audio}: none of the clips lies in it, e.g. {names[0]}; give the dataset's folder"

@@ -18,7 +18,7 @@ from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.known_files import KnownFiles, file_cache
-from palm_cache.extraction.matching import MANY_MISSING, keep_unreadable, note_gone
+from palm_cache.extraction.matching import MANY_MISSING, keep_unreadable, note_gone, refuse_to_lose_labels
 from palm_cache.extraction.plan import Plan, StoreState, make_plan
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
@@ -141,7 +141,8 @@ class Extractor:
         ClusterError
             If the cluster cannot be reached or loses its workers.
         StaleStoreError
-            If the store was made by another recipe and ``resources.on_stale`` is ``"refuse"``.
+            If the store was made by another recipe, or holds labels and the dataset has none any more, and
+            ``resources.on_stale`` is ``"refuse"``.
         AudioError
             If a clip cannot be read and ``resources.on_error`` is ``"fail"``.
         DataError
@@ -161,6 +162,8 @@ class Extractor:
             raise StaleStoreError(
                 f"{out} is stale: {stale}; make it anew with `on_stale` rebuild, or choose another `out`"
             )
+        if self.resources.on_stale == "refuse":
+            refuse_to_lose_labels(out, present.store, table)
         # Before hours of work: does the tower read all prompts?
         text = self.prompts.embed(self.encoder, table.class_names, cache)
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import DamagedStoreError, DataError, counted
+from palm_cache.errors import DamagedStoreError, DataError, StaleStoreError, counted
 from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.params import Resources
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import place
 from palm_cache.store.writing import SMALL_ROWS
-from palm_cache.types import Clip, ClipTable
+from palm_cache.types import Clip, ClipTable, Place
 
 MANY_MISSING = 0.5
 """Share of files above which unreadable ones are said first, and from which on none may be gone unasked."""
@@ -79,6 +79,19 @@ def note_gone(store: FeatureStore | None, table: ClipTable, resources: Resources
             "they were cut into other stretches before (window, hop, annotations)"
         ]
     return []
+
+
+def refuse_to_lose_labels(out: Place, store: FeatureStore | None, table: ClipTable) -> None:
+    """Raise ``StaleStoreError`` where a store has labels, and what is read of the same dataset has none.
+
+    Then an option is missing by which its labels were read: the store cannot be made again without it.
+    """
+    if store is not None and store.header.class_names and not table.class_names:
+        raise StaleStoreError(
+            f"{out} has labels of {counted(len(store.header.class_names), 'class', 'classes')}, and the "
+            "dataset as it is read now has none: give the options that it was made with (`columns`, "
+            "`layout`), or let it go with `on_stale` rebuild"
+        )
 
 
 def keep_unreadable(

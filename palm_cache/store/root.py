@@ -62,8 +62,8 @@ class StoreRoot:
 
     def damaged(self, what: str) -> DamagedStoreError:
         """Return the error that something of it is damaged, with what to do."""
-        remedy = f"make it anew, from what the cache knows, with: {command_of_store(self.path)}"
-        return DamagedStoreError(f"{self.path}: {what}; {remedy}")
+        remedy = "make it anew, from what the cache knows, with the options it had"
+        return DamagedStoreError(f"{self.path}: {what}; {remedy}: {command_of_store(self.path)}")
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:

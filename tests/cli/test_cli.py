@@ -182,6 +182,21 @@ def test_again_with_folds_to_be_made_no_audio_is_read(
         call("extract", "--dataset", "./birds", "--check", "content")
 
 
+def test_a_labelled_store_is_not_replaced_by_one_without_labels_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(6):
+        write_tone(tmp_path / "birds" / ("wren", "rook")[number % 2] / f"{number}.wav", 300, seed=number)
+    store = Path("data/features/birds/mini.zarr")
+    succeed("extract", "--dataset", "./birds")
+    message = fail("extract", "--dataset", "./birds", "--as", "flat")
+    assert "has labels of 2 classes, and the dataset as it is read now has none" in message
+    assert FeatureStore(store).header.class_names == ("rook", "wren")
+    succeed("extract", "--dataset", "./birds", "--as", "flat", "--on-stale", "rebuild")
+    assert FeatureStore(store).header.class_names == ()
+
+
 def test_of_several_datasets_those_that_are_not_here_are_reported_and_skipped(workplace: Path) -> None:
     write_palm_folder(workplace / "More")
     several = ("--dataset", "Tones", "--dataset", "urbansound8k", "--dataset", "More")

@@ -42,7 +42,9 @@ def call(*words: str) -> Result:
 def test_a_page_is_written_and_named() -> None:
     done = call(STORE)
     assert (done.exit_code, done.stdout, done.stderr) == (0, "12 clips -> explore.html\n", "")
-    assert "judged by a vote of its ten nearest neighbours" in Path("explore.html").read_text("utf-8")
+    page = Path("explore.html").read_text("utf-8")
+    assert "judged by a vote of its ten nearest neighbours" in page
+    assert '"audio":"Tones/"' in page  # where the dataset lies
 
 
 def test_a_run_is_found_in_the_usual_predictions_and_clips_in_the_dataset() -> None:

@@ -154,6 +154,11 @@ def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content
 
 def _content(kind: str, rows: Iterable[TableRow], recordings: _Recordings, notes: Sequence[str]) -> Content:
     annotated, whole = list(rows), recordings.unlabelled()
+    if not annotated and recordings.alone:
+        raise DataError(
+            f"read as {kind}: none belongs to a recording, e.g. {recordings.alone[0]}; they are to be called "
+            "alike, or the table names them; `layout` flat leaves annotations out"
+        )
     stretches = counted(sum(row.end is not None for row in annotated), "stretch", "stretches")
     files = counted(len({row.path for row in annotated if row.end is not None}), "recording")
     more = f", {counted(len(whole), 'recording')} without any" if whole else ""

@@ -51,9 +51,7 @@ def check_stretches(table: ClipTable) -> ClipTable:
                 cut.append(f"{clips.names[row]}, {end:g} s of {length:.2f}")
     notes = [*table.notes]
     if cut:
-        notes.append(
-            f"{counted(len(cut), 'row ends', 'rows end')} after their file: they end with it, e.g. {cut[0]}"
-        )
+        notes.append(f"{counted(len(cut), 'row', 'rows')} cut at the end of the file, e.g. {cut[0]}")
     if overlap := _overlapping(table):
         notes.append(overlap)
     return replace(table, clips=replace(clips, ends=ends), notes=tuple(notes))

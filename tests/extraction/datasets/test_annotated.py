@@ -89,6 +89,20 @@ def test_a_selection_table_without_a_column_of_labels_is_said(tmp_path: Path) ->
     assert not any("no column" in note for note in read(root, columns=("label=What",)).notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("dusk.txt", f"{RAVEN}\tCall\n1\tS\t1\t0.5\t1.5\t0\t9\twren\n"), ("dusk.txt", "0.5\t1.5\twren\n")],
+    ids=["raven", "audacity"],
+)
+def test_annotations_none_of_which_belongs_to_a_recording_are_an_error(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    root = tones(tmp_path, "night.wav", seconds=4)
+    (root / name).write_text(content)
+    with pytest.raises(DataError, match=r"none belongs to a recording, e\.g\. dusk\.txt"):
+        read(root)
+
+
 def test_a_selection_table_over_several_files_counts_in_each_of_them(tmp_path: Path) -> None:
     root = tones(tmp_path, "a.wav", "b.wav", seconds=4)
     (root / "all.txt").write_text(

@@ -201,7 +201,7 @@ def test_stretches_that_end_after_their_file_or_overlap_are_said(tmp_path: Path)
     (root / "x.csv").write_text(f"path,start,end,label\n{rows}")
     table = read(root)
     assert [clip.end for clip in table.clips] == [None, None, 1.75, 1.0, None]
-    assert "1 row ends after their file: they end with it, e.g. a.wav, 3 s of 2.00" in table.notes
+    assert "1 row cut at the end of the file, e.g. a.wav, 3 s of 2.00" in table.notes
     assert "2 rows overlap one of another class in their recording, e.g. a.wav at 1 s (robin)" in table.notes
 
 
