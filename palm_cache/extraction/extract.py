@@ -162,13 +162,13 @@ class Extractor:
             raise StaleStoreError(
                 f"{out} is stale: {stale}; make it anew with `on_stale` rebuild, or choose another `out`"
             )
-        if self.resources.on_stale == "refuse":
-            refuse_to_lose_labels(out, present.store, table)
         # Before hours of work: does the tower read all prompts?
         text = self.prompts.embed(self.encoder, table.class_names, cache)
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         files = file_cache(cache)
         notes = note_gone(present.whole, table, self.resources)
+        if self.resources.on_stale == "refuse" and not self.resources.prune:
+            refuse_to_lose_labels(out, present.store, table)
         if present.format1 is not None and not stale:
             taken = take_over(out, table.clips, self.embedder, audio)
             notes.append(f"{out} was of an earlier format; {counted(taken, 'clip')} kept their embedding")
