@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from palm_cache.api.features import OpenFeatures, open_features
 from palm_cache.extraction.datasets.registry import identity_of, read_dataset
@@ -65,13 +64,8 @@ def extract(
     where_from = place(root) if root is not None else None
     resources = resources or Resources()
     features, out = place(Params().features), place(store) if store is not None else None
-    contents = partial(known_contents, cache_of(features, out, resources.cache))
-    table = read_dataset(
-        str(dataset),
-        where_from,
-        reading=reading or ReadingParams(),
-        contents=contents if resources.check == "stat" else None,
-    )
+    contents = known_contents(cache_of(features, out, resources.cache), resources.check)
+    table = read_dataset(str(dataset), where_from, reading=reading or ReadingParams(), contents=contents)
     where = address_of(
         table.dataset,
         identity_of(table),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -137,8 +136,7 @@ def extract(
     from palm_cache.store.places import place
 
     cache = cache_of(place(settings.features), place(out) if out else None, settings.resources.cache)
-    trusted = settings.resources.check == "stat"
-    contents = partial(known_contents, cache) if trusted else None
+    contents = known_contents(cache, settings.resources.check)
     reading, features = settings.reading, settings.features
     tables, absent = read_tables(settings.datasets, root, strict, reading, features, contents)
     shown = _extract_all(tables, settings, out, dry_run, as_json)

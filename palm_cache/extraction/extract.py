@@ -18,7 +18,7 @@ from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.known_files import KnownFiles, file_cache
-from palm_cache.extraction.matching import MANY_MISSING, keep_unreadable, note_gone, refuse_to_lose_labels
+from palm_cache.extraction.matching import MANY_MISSING, keep_unreadable, lost_labels, note_gone
 from palm_cache.extraction.plan import Plan, StoreState, make_plan
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
@@ -29,6 +29,7 @@ from palm_cache.extraction.work import audio_cache
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.atomic import named
 from palm_cache.store.cache import Cache, UnknownContentError
+from palm_cache.store.features import CHUNK_ROWS
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.header import FORMAT_VERSION, LIMITS, StoredRows, StoreHeader, twins
 from palm_cache.store.places import folder
@@ -118,7 +119,9 @@ class Extractor:
             survey.learn(outcome.row, outcome.content, None, outcome.error)
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
-        return make_plan(out, table, self._stale(present), survey, audio, self._other_text(present, table))
+        return make_plan(
+            out, table, self._stale(present, table), survey, audio, self._other_text(present, table)
+        )
 
     def extract(
         self, table: ClipTable, out: Place, cache: Place, progress: Progress = no_progress
@@ -157,7 +160,8 @@ class Extractor:
         present = StoreState.at(named(out))
         if present.store is None:
             claimed_files(folder(out))  # before hours of work: may the store be written here?
-        stale = self._stale(present)
+        notes = note_gone(present.whole, table, self.resources)
+        stale = self._stale(present, table)
         if stale and self.resources.on_stale == "refuse":
             raise StaleStoreError(
                 f"{out} is stale: {stale}; make it anew with `on_stale` rebuild, or choose another `out`"
@@ -166,9 +170,6 @@ class Extractor:
         text = self.prompts.embed(self.encoder, table.class_names, cache)
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         files = file_cache(cache)
-        notes = note_gone(present.whole, table, self.resources)
-        if self.resources.on_stale == "refuse" and not self.resources.prune:
-            refuse_to_lose_labels(out, present.store, table)
         if present.format1 is not None and not stale:
             taken = take_over(out, table.clips, self.embedder, audio)
             notes.append(f"{out} was of an earlier format; {counted(taken, 'clip')} kept their embedding")
@@ -203,6 +204,8 @@ class Extractor:
             except UnknownContentError:  # what was damaged in the cache has been dropped: once more
                 if number == ROUNDS - 1:
                     raise
+                for at in range(0, len(rows.names), CHUNK_ROWS):  # so is what else is: not a round for each
+                    audio.take_known(survey.keys(slice(at, at + CHUNK_ROWS)))
         audio.merge()
         files.merge()
         if len(survey.unread) > MANY_MISSING * len(table.clips):
@@ -225,12 +228,15 @@ class Extractor:
     def _survey(self, table: ClipTable, files: Cache) -> KnownFiles:
         return KnownFiles.of(table.clips, files, self.resources.check == "stat")
 
-    def _stale(self, present: StoreState) -> str:
+    def _stale(self, present: StoreState, table: ClipTable) -> str:
         if present.format1 is not None:
             old = (present.format1.get("fingerprint"), present.format1.get("views"))
             same = old == (format1_print(self.encoder, self.recipe), self.recipe.views)
             return "" if same else "written by an earlier palm-cache with another encoder or other options"
-        return present.store.header.stale(self.audio_recipe) if present.store else ""
+        if present.store is None:
+            return ""
+        labels = "" if self.resources.prune else lost_labels(present.store, table)
+        return "; ".join(filter(None, [present.store.header.stale(self.audio_recipe), labels]))
 
     def _write(
         self,

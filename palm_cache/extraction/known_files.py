@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,10 @@ from palm_cache.store.header import row_keys
 from palm_cache.store.places import states
 from palm_cache.store.segments import KEY_BYTES
 from palm_cache.types import Clips, Place
+
+if TYPE_CHECKING:
+    from palm_cache.extraction.datasets.splits import KnownContents
+    from palm_cache.params import Check
 
 FILES_AT_ONCE = 1 << 14
 """Files whose state, and rows whose embedding, are asked for at once: it takes memory."""
@@ -32,8 +38,12 @@ def file_cache(root: Place) -> Cache:
     return Cache(root, "files", {"content": "sha256"}, (KEY_BYTES,), dtype="uint8")
 
 
-def known_contents(root: Place, paths: Sequence[Place | str]) -> NDArray[np.uint8]:
-    """Return what a cache knows of files, without reading them: see :func:`_contents`."""
+def known_contents(root: Place, check: Check) -> KnownContents | None:
+    """Return what tells the contents of files from a cache; ``None`` where it is not to be trusted."""
+    return partial(_contents_in, root) if check == "stat" else None
+
+
+def _contents_in(root: Place, paths: Sequence[str]) -> NDArray[np.uint8]:
     files = file_cache(root)
     if not files.n_keys:
         return np.zeros((len(paths), KEY_BYTES), np.uint8)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import DamagedStoreError, DataError, StaleStoreError, counted
+from palm_cache.errors import DamagedStoreError, DataError, counted
 from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.params import Resources
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import place
 from palm_cache.store.writing import SMALL_ROWS
-from palm_cache.types import Clip, ClipTable, Place
+from palm_cache.types import Clip, ClipTable
 
 MANY_MISSING = 0.5
 """Share of files above which unreadable ones are said first, and from which on none may be gone unasked."""
@@ -81,17 +81,18 @@ def note_gone(store: FeatureStore | None, table: ClipTable, resources: Resources
     return []
 
 
-def refuse_to_lose_labels(out: Place, store: FeatureStore | None, table: ClipTable) -> None:
-    """Raise ``StaleStoreError`` where a store has labels, and what is read of the same dataset has none.
+def lost_labels(store: FeatureStore, table: ClipTable) -> str:
+    """Say that a store has labels, and what is read of the same dataset has none; "" where that is not so.
 
-    Then an option is missing by which its labels were read: the store cannot be made again without it.
+    Then an option is missing by which its labels were read.
     """
-    if store is not None and store.header.class_names and not table.class_names:
-        raise StaleStoreError(
-            f"{out} has labels of {counted(len(store.header.class_names), 'class', 'classes')}, and the "
-            "dataset as it is read now has none: give the options that it was made with (`columns`, "
-            "`layout`), or let it go with `on_stale` rebuild"
-        )
+    classes = store.header.class_names
+    if not classes or table.class_names:
+        return ""
+    return (
+        f"it has labels of {counted(len(classes), 'class', 'classes')}, and the dataset as it is read now "
+        "has none (is an option missing by which they were read?)"
+    )
 
 
 def keep_unreadable(

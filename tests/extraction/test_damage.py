@@ -16,6 +16,7 @@ from palm_cache.errors import OutputError
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import extract
 from palm_cache.extraction.run import RunningExtraction
+from palm_cache.store import cache as caching
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import local
 
@@ -66,6 +67,21 @@ def test_of_a_damaged_cache_what_was_lost_is_embedded_again(
     assert run().embedded > 0
     assert_same(read_arrays(out), whole)
     assert run().embedded == 0
+
+
+def test_however_many_segments_are_damaged_one_run_makes_all_anew(
+    run: Run, out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching, "SMALL_BYTES", 0)  # nothing is merged
+    run(batch_size=1)
+    whole = read_arrays(out)
+    segments = list(cache.glob("audio-*/*.safetensors"))
+    assert len(segments) > 4
+    for segment in segments:
+        flip_bit(segment, segment.stat().st_size - 12)  # a value: behind it is a checksum of 4 bytes
+    shutil.rmtree(out)
+    assert run(batch_size=1).embedded == 18
+    assert_same(read_arrays(out), whole)
 
 
 def test_of_damage_in_what_is_known_of_prompts_they_are_embedded_again(

@@ -137,7 +137,7 @@ def read_dataset(
         The folder of stores.
     contents : callable, optional
         What is known of files without reading them, such as
-        :func:`~palm_cache.extraction.known_files.known_contents` tells: folds are made without reading those.
+        :func:`~palm_cache.extraction.known_files.known_contents` returns: it is not read to make folds.
 
     Raises
     ------

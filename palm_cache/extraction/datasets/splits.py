@@ -106,7 +106,8 @@ def twins(files: Mapping[str, str], contents: KnownContents | None = None) -> di
     known: dict[str, bytes] = {}
     if contents is not None and asked:
         hashes = contents([files[path] for path in asked])
-        known = {path: sha.tobytes() for path, sha in zip(asked, hashes, strict=True) if sha.any()}
+        told = zip(asked, hashes, np.asarray(hashes.any(axis=1)), strict=True)
+        known = {path: sha.tobytes() for path, sha, is_known in told if is_known}
     begun = [alike for alike in groups if any(path in known for path in alike)]
     fresh = [alike for alike in groups if not any(path in known for path in alike)]
     same = _finer(begun, lambda path: known.get(path) or _sha256(files[path]))

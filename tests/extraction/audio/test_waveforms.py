@@ -26,6 +26,7 @@ from palm_cache.extraction.audio.waveforms import (
     slide,
 )
 from palm_cache.extraction.encoders.base import Window
+from palm_cache.types.audio_names import is_audio_name
 
 RATE = 16_000
 
@@ -71,6 +72,14 @@ def test_every_container_is_decoded(tmp_path: Path, ending: str, subtype: str, t
     assert decoded.dtype == torch.float32
     assert decoded.shape == (RATE,)
     assert np.abs(decoded.numpy() - sound).max() <= tolerance
+
+
+@pytest.mark.parametrize(("ending", "container"), [("sph", "NIST"), ("voc", "VOC")])
+def test_files_of_old_corpora_are_sounds(tmp_path: Path, ending: str, container: str) -> None:
+    file, sound = tmp_path / f"clip.{ending}", tone(1.0)
+    soundfile.write(file, sound, RATE, format=container, subtype="PCM_16")
+    assert is_audio_name(file)
+    assert np.abs(views(file)[0].numpy() - sound).max() <= 1e-4
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac"])
