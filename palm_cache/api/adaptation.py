@@ -18,7 +18,7 @@ from palm_cache.adaptation.transfer import transfer_heads
 from palm_cache.api.features import OpenFeatures
 from palm_cache.api.stores import stored_name
 from palm_cache.errors import DataError
-from palm_cache.extraction.encoders.registry import load_text_tower
+from palm_cache.extraction.recorded import load_text_tower
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
 from palm_cache.params.use import LoadingParams
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise

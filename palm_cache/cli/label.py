@@ -64,7 +64,7 @@ def label(
         raise ParameterError(
             f"the label page needs {error.name}; install it with: pip install 'palm-cache[label]'"
         ) from error
-    from palm_cache.extraction.encoders.registry import load_text_tower
+    from palm_cache.extraction.recorded import load_text_tower
     from palm_cache.label.session import Session
     from palm_cache.store.atomic import locked
     from palm_cache.store.features import FeatureStore

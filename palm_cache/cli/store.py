@@ -136,7 +136,8 @@ def _hold_against(
 ) -> tuple[list[str], Recomputation | None]:
     """Compare a store with its dataset, if that was named, and its encoder."""
     from palm_cache.extraction.embedding import Embedder
-    from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
+    from palm_cache.extraction.recipe import recipe_of
+    from palm_cache.extraction.recorded import load_encoder_of
     from palm_cache.extraction.verify import dataset_problems, recompute
 
     encoder = load_encoder_of(opened.header, loading)

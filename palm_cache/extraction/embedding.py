@@ -36,7 +36,7 @@ from palm_cache.extraction.audio.downmix import SoundFacts
 from palm_cache.extraction.audio.waveforms import fill_windows, n_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.cuda_graphs import RECORDING, GraphedEncoder, can_record
-from palm_cache.extraction.encoders.engine import cpu_workers, default_batch, n_readers
+from palm_cache.extraction.encoders.devices import cpu_workers, default_batch, n_readers
 from palm_cache.extraction.in_work import InWork, Vectors, rescue, take
 from palm_cache.extraction.reading import CuttingRule, IsWanted, Piece, read_clips
 from palm_cache.params import Recipe

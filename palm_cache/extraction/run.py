@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from palm_cache.errors import AudioError, counted
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.engine import feeding_processes
+from palm_cache.extraction.encoders.devices import feeding_processes
 from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.extraction.runtime import check_runtime
 from palm_cache.extraction.work import ClipReport, Work, Worker

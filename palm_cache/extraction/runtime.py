@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder
+from palm_cache.extraction.encoders.openvino import OpenVinoTower
 from palm_cache.extraction.reading import CuttingRule, read_file
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
 
 SAMPLE_CLIPS = 8
+
+MIN_COSINE = 0.9999
+"""Between a clip's embedding by OpenVINO and by torch in fp32; less is a defect, of whomever."""
 
 
 def check_runtime(encoder: Encoder, clips: Sequence[Clip], recipe: Recipe) -> list[str]:
@@ -32,8 +42,6 @@ def check_runtime(encoder: Encoder, clips: Sequence[Clip], recipe: Recipe) -> li
     runtime = encoder.identity.get("runtime", "torch")
     if runtime == "torch" or not clips:
         return []
-    from palm_cache.extraction.encoders.openvino import MIN_COSINE, cosines_to_torch
-
     count = min(SAMPLE_CLIPS, len(clips))
     cut = CuttingRule.of(encoder, recipe)
     cosines = []
@@ -51,3 +59,21 @@ def check_runtime(encoder: Encoder, clips: Sequence[Clip], recipe: Recipe) -> li
     if not cosines:
         return []
     return [f"{runtime} agrees with torch: lowest cosine {min(cosines):.6f} over {len(cosines)} clips"]
+
+
+def cosines_to_torch(encoder: Encoder, waveforms: Tensor) -> Tensor:
+    """Compare an encoder that runs in OpenVINO with the same one in torch and fp32.
+
+    Parameters
+    ----------
+    waveforms : Tensor, shape (batch, windows, samples)
+
+    Returns
+    -------
+    Tensor, shape (batch,)
+        Cosines of the embeddings.
+    """
+    reference = copy.copy(encoder)
+    reference.audio_tower = cast(OpenVinoTower, encoder.audio_tower).torch_tower
+    reference.engine = replace(encoder.engine, runtime="torch", precision="fp32")
+    return torch.cosine_similarity(encoder.embed_audio(waveforms), reference.embed_audio(waveforms))

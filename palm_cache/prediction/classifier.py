@@ -13,8 +13,9 @@ from palm_cache.adaptation.heads.zero_shot import ZeroShot
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.errors import EncoderError, ParameterError
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder, recipe_of
-from palm_cache.extraction.recipe import audio_recipe
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.recipe import audio_recipe, recipe_of
+from palm_cache.extraction.recorded import load_same_encoder
 from palm_cache.params import Params, Recipe
 from palm_cache.params.use import LoadingParams
 from palm_cache.prediction.sources import HeadSource, find_heads
@@ -83,7 +84,7 @@ class Classifier:
         run : str, optional
             See :func:`~palm_cache.store.run_names.choose_run`; by default the best on its held-out shots.
         loading : LoadingParams
-            See :func:`~palm_cache.extraction.encoders.registry.load_same_encoder`; joined ones are ``A+B``.
+            See :func:`~palm_cache.extraction.recorded.load_same_encoder`; joined ones are ``A+B``.
 
         Raises
         ------

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from palm_cache.extraction.embedding import NOT_FINITE, Embedder, Outcome
-from palm_cache.extraction.encoders.engine import default_batch
+from palm_cache.extraction.encoders.devices import default_batch
 from palm_cache.prediction.answers import Failure, Prediction, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.store.join import concatenate

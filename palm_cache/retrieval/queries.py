@@ -16,7 +16,8 @@ from palm_cache.errors import AudioError, EncoderError, ParameterError, StaleSto
 from palm_cache.extraction.audio.waveforms import duration, open_regular
 from palm_cache.extraction.datasets.columns import seconds
 from palm_cache.extraction.embedding import Embedder
-from palm_cache.extraction.encoders.registry import load_encoder_of, recipe_of
+from palm_cache.extraction.recipe import recipe_of
+from palm_cache.extraction.recorded import load_encoder_of
 from palm_cache.params.use import LoadingParams
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.header import StoreHeader

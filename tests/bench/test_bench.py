@@ -15,7 +15,7 @@ from palm_cache.bench.extraction import Contender, bench_extraction, contenders,
 from palm_cache.bench.runners import ExtractionRunner, ExtractionSetup, PlainRunner, Turn
 from palm_cache.cli import app
 from palm_cache.errors import DataError
-from palm_cache.extraction.encoders.engine import CPU_BATCH
+from palm_cache.extraction.encoders.devices import CPU_BATCH
 from palm_cache.params import Recipe
 
 ON_CPU = ExtractionSetup(Recipe(), "cpu")

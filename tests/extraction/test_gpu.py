@@ -21,7 +21,7 @@ from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders import cuda_graphs, engine
 from palm_cache.extraction.encoders.cuda_graphs import GraphedEncoder, can_record
-from palm_cache.extraction.encoders.engine import feeding_processes
+from palm_cache.extraction.encoders.devices import feeding_processes
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import Extraction, extract
 from palm_cache.params import Precision, Recipe, Resources

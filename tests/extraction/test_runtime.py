@@ -12,7 +12,8 @@ from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction.datasets.palm_layout import read as read_table
 from palm_cache.extraction.encoders import openvino as runtime
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.registry import load_encoder, load_text_tower
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.recorded import load_text_tower
 from palm_cache.extraction.runtime import check_runtime
 from palm_cache.params import Recipe
 from palm_cache.params.use import LoadingParams

@@ -10,9 +10,9 @@ from samples import write_tone
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import DamagedStoreError, DataError, StaleStoreError
+from palm_cache.extraction import recorded
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.embedding import Embedder
-from palm_cache.extraction.encoders import registry
 from palm_cache.extraction.encoders.engine import CPU
 from palm_cache.extraction.verify import Recomputation, dataset_problems, recompute
 from palm_cache.params import Recipe
@@ -164,6 +164,6 @@ def test_an_encoder_of_another_fingerprint_is_refused(
 ) -> None:
     run()
     header = FeatureStore(out).header
-    monkeypatch.setattr(registry, "load_encoder", lambda *_, **options: SpectrumEncoder(version=2))
+    monkeypatch.setattr(recorded, "load_encoder", lambda *_, **options: SpectrumEncoder(version=2))
     with pytest.raises(StaleStoreError, match="encoder mini: other "):
-        registry.load_encoder_of(header, LoadingParams(device="cpu", tokenizer=""))
+        recorded.load_encoder_of(header, LoadingParams(device="cpu", tokenizer=""))

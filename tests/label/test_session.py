@@ -17,8 +17,8 @@ from label_client import Page, open_session
 from samples import make_features, write_sample
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.encoders.text import embed_prompts
+from palm_cache.extraction.recorded import load_text_tower
 from palm_cache.label.labels import read_labels
 from palm_cache.label.session import Session
 from palm_cache.label.words import Words

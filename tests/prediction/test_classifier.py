@@ -14,9 +14,10 @@ from workshop import Workshop
 from palm_cache.adaptation.fit import fit_store
 from palm_cache.errors import EncoderError, StaleStoreError, StoreError
 from palm_cache.extraction.datasets.registry import read_dataset
-from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder
+from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import extract
 from palm_cache.extraction.recipe import audio_recipe
+from palm_cache.extraction.recorded import load_same_encoder
 from palm_cache.params import FitParams, Recipe
 from palm_cache.params.use import LoadingParams
 from palm_cache.prediction.classifier import Classifier

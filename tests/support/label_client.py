@@ -8,7 +8,7 @@ from typing import Any
 from drive import Drive
 from starlette.testclient import TestClient
 
-from palm_cache.extraction.encoders.registry import load_text_tower
+from palm_cache.extraction.recorded import load_text_tower
 from palm_cache.label.server import make_app
 from palm_cache.label.session import Session
 from palm_cache.params.use import LoadingParams

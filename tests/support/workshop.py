@@ -12,8 +12,8 @@ from palm_cache.adaptation.calibration import calibrate_file, runs_to_calibrate
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_store
 from palm_cache.extraction.datasets.registry import read_dataset
-from palm_cache.extraction.encoders.registry import load_text_tower
 from palm_cache.extraction.extract import extract
+from palm_cache.extraction.recorded import load_text_tower
 from palm_cache.params import FitParams, Recipe
 from palm_cache.params.use import LoadingParams
 from palm_cache.types.runs import Training

@@ -35,7 +35,7 @@ from palm_cache.extraction.audio.resampling import (
     resampled_length,
     resampling_ratio,
 )
-from palm_cache.extraction.encoders.base import Window
+from palm_cache.extraction.audio.window import Window
 from palm_cache.store.places import OpenedFile, opened
 from palm_cache.types import Place
 

@@ -11,12 +11,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.audio.window import Padding
+from palm_cache.extraction.audio.window import Window as Window
 from palm_cache.extraction.encoders.cards import CODE
 from palm_cache.extraction.encoders.cards import EncoderCard as EncoderCard
 from palm_cache.extraction.encoders.engine import Engine
@@ -24,31 +26,6 @@ from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
 from palm_cache.params import Precision, Recipe
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.types import TextTower
-
-Padding = Literal["tile", "repeat-pad", "nan"]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """How an encoder wants its waveforms cut.
-
-    A stretch of at most ``samples * max_windows`` is what the encoder takes for one embedding: it is cut into
-    as few windows as hold it, which overlap evenly; a clip shorter than one window is padded to one.
-    """
-
-    samples: int
-    """Samples of one window at the encoder's sample rate."""
-    max_windows: int = 1
-    """Windows whose embeddings the encoder averages, at most."""
-    padding: Padding = "tile"
-    """``tile``: repeat the clip and cut the last repetition. ``repeat-pad``: repeat the whole clip as often
-    as it fits, then zeros (the CLAP processor's ``repeatpad``). ``nan``: nothing is added to the sound; what
-    follows its end is NaN, which no sound has, and the encoder leaves it out."""
-
-    @property
-    def stretch(self) -> int:
-        """Samples that one embedding holds at most."""
-        return self.samples * self.max_windows
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from palm_cache.errors import EncoderError, UnknownNameError
-from palm_cache.extraction.encoders.base import Encoder, Padding, Request, Window
+from palm_cache.extraction.audio.window import Padding
+from palm_cache.extraction.encoders.base import Encoder, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.checkpoints import misplaced
-from palm_cache.extraction.encoders.engine import Engine, cpu_workers
+from palm_cache.extraction.encoders.devices import cpu_workers
+from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.third_party import check_promises
 from palm_cache.extraction.hub import reason
 from palm_cache.store.atomic import parse_json

@@ -7,7 +7,6 @@ of the libraries that converted it. The front end stays in torch.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -17,24 +16,17 @@ import tempfile
 import threading
 import warnings
 from contextlib import suppress
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
-from palm_cache.extraction.encoders.engine import choose_device, cpu_workers
+from palm_cache.extraction.encoders.devices import choose_device, cpu_workers
 from palm_cache.params import Precision
 from palm_cache.store.places.local import LocalFolder
-
-if TYPE_CHECKING:
-    from palm_cache.extraction.encoders.base import Encoder
-
-MIN_COSINE = 0.9999
-"""Between a clip's embedding by OpenVINO and by torch in fp32; less is a defect, of whomever."""
 
 
 def openvino_device(name: str) -> torch.device:
@@ -84,24 +76,6 @@ def release() -> str:
         return ".".join(version("openvino").split(".")[:2])
     except PackageNotFoundError:
         raise EncoderError("runtime openvino: not installed; pip install 'palm-cache[openvino]'") from None
-
-
-def cosines_to_torch(encoder: Encoder, waveforms: Tensor) -> Tensor:
-    """Compare an encoder that runs in OpenVINO with the same one in torch and fp32.
-
-    Parameters
-    ----------
-    waveforms : Tensor, shape (batch, windows, samples)
-
-    Returns
-    -------
-    Tensor, shape (batch,)
-        Cosines of the embeddings.
-    """
-    reference = copy.copy(encoder)
-    reference.audio_tower = cast(OpenVinoTower, encoder.audio_tower).torch_tower
-    reference.engine = replace(encoder.engine, runtime="torch", precision="fp32")
-    return torch.cosine_similarity(encoder.embed_audio(waveforms), reference.embed_audio(waveforms))
 
 
 class OpenVinoTower:

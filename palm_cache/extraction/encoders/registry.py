@@ -5,24 +5,19 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
-from palm_cache.extraction.encoders.cards import CARDS, CODE, OWN, REMOTE_CODE, EncoderCard
+from palm_cache.errors import EncoderError, UnknownNameError
+from palm_cache.extraction.encoders.cards import CARDS, OWN, EncoderCard
 from palm_cache.extraction.hub import reason
-from palm_cache.params import CLIP_TOKENIZER, Recipe
-from palm_cache.params.use import LoadingParams
-from palm_cache.store.fingerprint import fingerprint
+from palm_cache.params import Recipe
 
 if TYPE_CHECKING:
     from palm_cache.extraction.encoders.base import Encoder
-    from palm_cache.store.header import StoreHeader
-    from palm_cache.types import TextTower
 
 ENTRY_POINTS = "palm_cache.encoders"
 """Group of entry points by which other packages add theirs."""
@@ -119,7 +114,7 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
         Precision, runtime and whether to compile are for the encoder, and ``tokenizer`` for one that brings
         none.
     device : str
-        See :func:`~palm_cache.extraction.encoders.engine.choose_device`.
+        See :func:`~palm_cache.extraction.encoders.devices.choose_device`.
 
     Raises
     ------
@@ -182,119 +177,3 @@ def _foreign() -> dict[str, str]:
     """Return name and place of the encoders of other packages; they take no name of ours."""
     entries = entry_points(group=ENTRY_POINTS)
     return {entry.name: entry.value for entry in entries if entry.name not in {*CARDS, OWN.name}}
-
-
-def recipe_of(recorded: Mapping[str, object], tokenizer: str = CLIP_TOKENIZER) -> Recipe:
-    """Return the options by which something was made.
-
-    Parameters
-    ----------
-    recorded : mapping
-        As ``palm_cache.extraction.recipe.audio_recipe`` describes it, or an identity of format 1, whose
-        window says what became of long clips. What is not in it has its default.
-    tokenizer : str
-        Is recorded by its content only, so it is given anew.
-    """
-    window = recorded.get("window")
-    old_long = window[3] if isinstance(window, list | tuple) and len(window) > 3 else "crop"
-    return Recipe(
-        views=cast(int, recorded.get("views", 1)),
-        long=cast(Any, recorded.get("long", old_long)),
-        precision=cast(Any, recorded.get("precision", "fp32")),
-        runtime=cast(Any, str(recorded.get("runtime", "torch")).split(" ")[0]),
-        compile="compiled" in recorded,
-        tokenizer=tokenizer,
-    )
-
-
-def load_encoder_of(header: StoreHeader, loading: LoadingParams) -> Encoder:
-    """Load the encoder that made a feature store; raise as :func:`load_same_encoder`."""
-    return load_same_encoder(
-        header.encoder,
-        header.recipe,
-        header.fingerprint,
-        loading,
-        purpose=f"made the {header.dataset} store",
-        advice="extract again, or give the ones it was made with",
-    )
-
-
-def load_text_tower(header: StoreHeader, loading: LoadingParams) -> TextTower:
-    """Load the text tower of the encoder that made a feature store; raise as :func:`load_encoder_of`.
-
-    Raises
-    ------
-    EncoderError
-        If the encoder has none; it is not loaded then, and no code of anybody's is run.
-    """
-    tower = load_encoder_of(header, loading).text_tower() if header.text_recipe is not None else None
-    if tower is None:
-        raise EncoderError(f"{header.encoder}: embeds sound only; heads that learn prompts need a text tower")
-    return tower
-
-
-def load_same_encoder(
-    spec: str,
-    recorded: Mapping[str, object],
-    expected: str,
-    loading: LoadingParams,
-    *,
-    purpose: str,
-    advice: str,
-) -> Encoder:
-    """Load an encoder by an earlier recipe, and make sure that its numbers are the same.
-
-    Parameters
-    ----------
-    spec : str
-        As recorded then.
-    recorded : mapping
-        The recipe, or identity of format 1, as recorded then; empty where it was not.
-    expected : str
-        Fingerprint, as recorded then; also of format 1.
-    loading : LoadingParams
-        What the user says. A recorded ``python:`` spec is a stranger's word for code to run, and is followed
-        only where the user names it too; so is the code of an ``hf:`` model.
-    purpose, advice : str
-        For the error: what the recorded one did, and what to do about another.
-
-    Raises
-    ------
-    UnknownNameError, EncoderError
-        If the encoder cannot be loaded.
-    StaleStoreError
-        If it is another one.
-    """
-    from palm_cache.extraction.recipe import audio_recipe, format1_print
-
-    if loading.encoder is None and spec.partition(":")[0] == OWN.name:
-        raise EncoderError(
-            f"encoder {spec}: is code of somebody's; to have it run, name it: `encoder` {spec}"
-        )
-    spec = loading.encoder or spec
-    recipe = recipe_of(recorded, loading.tokenizer)
-    if REMOTE_CODE in recorded:
-        if not loading.trust_remote_code:
-            raise EncoderError(
-                f"encoder {spec}: embedded by code that lies with the model; to have it run again, give "
-                "`trust_remote_code`"
-            )
-        recipe = replace(recipe, trust_remote_code=True)
-    encoder = load_encoder(spec, recipe, device=loading.device)
-    loaded = audio_recipe(encoder, recipe)
-    current = fingerprint(loaded)
-    if expected != current and expected != format1_print(encoder, recipe):
-        raise StaleStoreError(
-            f"encoder {spec}: other {_what_differs(recorded, loaded)} than those that {purpose} "
-            f"(fingerprint {current[:12]}, wanted {expected[:12]}); {advice}"
-        )
-    return encoder
-
-
-def _what_differs(recorded: Mapping[str, object], loaded: Mapping[str, object]) -> str:
-    if not recorded:
-        return "weights, tokenizer or libraries"
-    compared = {*recorded, CODE}  # which was not recorded always
-    differing = [key for key in loaded if key in compared and loaded[key] != recorded.get(key)]
-    names = [key.removesuffix("_sha256").replace("_", " ") for key in differing]
-    return ", ".join(names) or "versions of preprocessing or of its libraries"

@@ -15,7 +15,7 @@ import soundfile
 import torch
 from transformers import ClapConfig
 
-from palm_cache.extraction.encoders.engine import feeding_processes
+from palm_cache.extraction.encoders.devices import feeding_processes
 from palm_cache.params import Recipe
 from palm_cache.types import Clip
 from pipelines.benchmarks.random_clap import save_random_clap, tiny_config

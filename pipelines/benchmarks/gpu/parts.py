@@ -17,7 +17,7 @@ import torch
 
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.cuda_graphs import GraphedEncoder, can_record
-from palm_cache.extraction.encoders.engine import MAX_READERS
+from palm_cache.extraction.encoders.devices import MAX_READERS
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import Extractor
 from palm_cache.extraction.reading import CuttingRule, read_clips

@@ -39,8 +39,9 @@ from palm_cache.errors import EncoderError, StaleStoreError
 from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders import hf
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.encoders.registry import load_encoder, load_same_encoder
+from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe
+from palm_cache.extraction.recorded import load_same_encoder
 from palm_cache.params import Recipe
 from palm_cache.params.use import LoadingParams
 from palm_cache.store.fingerprint import fingerprint

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders import openvino as runtime
-from palm_cache.extraction.encoders.registry import load_encoder, recipe_of
-from palm_cache.extraction.recipe import audio_recipe
+from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.recipe import audio_recipe, recipe_of
+from palm_cache.extraction.runtime import cosines_to_torch
 from palm_cache.params import Recipe
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -100,7 +101,7 @@ def test_bf16_is_near_or_refused_by_a_cpu_that_has_none() -> None:
             load_encoder("mini", Recipe(runtime="openvino", precision="bf16"))
         return
     encoder = load_encoder("mini", Recipe(runtime="openvino", precision="bf16"))
-    assert runtime.cosines_to_torch(encoder, make_waveforms(encoder, 3)).min() > 0.999
+    assert cosines_to_torch(encoder, make_waveforms(encoder, 3)).min() > 0.999
     assert encoder.identity["precision"] == "bf16"
 
 

@@ -20,16 +20,9 @@ from palm_cache.extraction.encoders import msclap, pengi, pretrained, registry
 from palm_cache.extraction.encoders.base import Request, Window
 from palm_cache.extraction.encoders.cards import CODE, REMOTE_CODE
 from palm_cache.extraction.encoders.engine import CPU, Engine
-from palm_cache.extraction.encoders.registry import (
-    cards,
-    encoder_names,
-    load_encoder,
-    load_same_encoder,
-    load_text_tower,
-    recipe_of,
-    split_spec,
-)
-from palm_cache.extraction.recipe import audio_recipe, format1_print
+from palm_cache.extraction.encoders.registry import cards, encoder_names, load_encoder, split_spec
+from palm_cache.extraction.recipe import audio_recipe, format1_print, recipe_of
+from palm_cache.extraction.recorded import load_same_encoder, load_text_tower
 from palm_cache.params import Recipe
 from palm_cache.params.use import LoadingParams
 from palm_cache.store.features import FeatureStore
