@@ -81,17 +81,13 @@ class HubAddress:
         return self.repository.rpartition("/")[2]
 
 
-def fetch_head(
-    address: HubAddress, endpoint: str | None = None, *, page: bool = False
-) -> tuple[Path, HubAddress]:
+def fetch_head(address: HubAddress, *, page: bool = False) -> tuple[Path, HubAddress]:
     """Fetch the file with a head into the hub's local cache, if it is not there.
 
     What is pinned to a commit and lies in that cache needs no hub.
 
     Parameters
     ----------
-    endpoint : str, optional
-        Another hub than the one that the environment names.
     page : bool
         Fetch its ``README.md`` too, if there is one.
 
@@ -117,7 +113,7 @@ def fetch_head(
     if cached is not None and not page:
         return cached, address
     try:
-        model = look_up(address, endpoint)
+        model = look_up(address)
     except PlaceError:
         if cached is None:
             raise
@@ -132,8 +128,7 @@ def fetch_head(
     pages = [PAGE] if page and 0 < (sizes.get(PAGE) or 0) <= MAX_PAGE_BYTES else []
     with hub_errors(address):
         *_, file = (
-            hf_hub_download(address.repository, name, revision=commit, endpoint=endpoint)
-            for name in (*pages, SHARED_FILE)
+            hf_hub_download(address.repository, name, revision=commit) for name in (*pages, SHARED_FILE)
         )
     return Path(file), replace(address, revision=commit)
 
@@ -148,12 +143,12 @@ def _in_cache(address: HubAddress) -> Path | None:
     return Path(file) if isinstance(file, str) else None
 
 
-def look_up(address: HubAddress, endpoint: str | None = None) -> ModelInfo:
+def look_up(address: HubAddress) -> ModelInfo:
     """Return what the hub knows of a repository; raise as :func:`hub_errors`."""
     from huggingface_hub import HfApi
 
     with hub_errors(address):
-        return HfApi(endpoint=endpoint).model_info(
+        return HfApi().model_info(
             address.repository, revision=address.revision, files_metadata=True, timeout=HUB_TIMEOUT
         )
 

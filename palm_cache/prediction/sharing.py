@@ -42,9 +42,7 @@ class Parcel:
     """Whether only its owner sees it, or will."""
 
 
-def prepare_push(
-    heads: AnyPath, to: str, run: str | None = None, *, private: bool = False, endpoint: str | None = None
-) -> Parcel:
+def prepare_push(heads: AnyPath, to: str, run: str | None = None, *, private: bool = False) -> Parcel:
     """Make everything that :func:`send` uploads, and look whether it may go there.
 
     Parameters
@@ -56,8 +54,6 @@ def prepare_push(
         ``hf://user/name``.
     private : bool
         Let nobody else see a repository that is made for it.
-    endpoint : str, optional
-        Another hub than the one that the environment names.
 
     Raises
     ------
@@ -80,7 +76,7 @@ def prepare_push(
     files = {SHARED_FILE: content, PAGE: readme(card, address.repository).encode()}
     _need_token(address)
     try:
-        model = look_up(address, endpoint)
+        model = look_up(address)
     except AbsentRepositoryError:
         return Parcel(address, files, card, exists=False, private=private)
     names = {file.rfilename for file in model.siblings or ()}
@@ -93,7 +89,7 @@ def prepare_push(
     return Parcel(address, files, card, exists=True, private=bool(model.private))
 
 
-def send(parcel: Parcel, endpoint: str | None = None) -> HubAddress:
+def send(parcel: Parcel) -> HubAddress:
     """Upload a head, in one commit.
 
     Returns
@@ -108,7 +104,7 @@ def send(parcel: Parcel, endpoint: str | None = None) -> HubAddress:
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    api, repository = HfApi(endpoint=endpoint), parcel.address.repository
+    api, repository = HfApi(), parcel.address.repository
     with hub_errors(parcel.address):
         if not parcel.exists:
             api.create_repo(repository, private=parcel.private)
@@ -120,9 +116,7 @@ def send(parcel: Parcel, endpoint: str | None = None) -> HubAddress:
     return replace(parcel.address, revision=commit.oid)
 
 
-def push(
-    heads: AnyPath, to: str, run: str | None = None, *, private: bool = False, endpoint: str | None = None
-) -> HubAddress:
+def push(heads: AnyPath, to: str, run: str | None = None, *, private: bool = False) -> HubAddress:
     """Share a fitted head through a model hub, for everybody if it is not private.
 
     Parameters
@@ -135,8 +129,6 @@ def push(
         Which run of the file, by its name or the beginning of it; by default the one that ``predict`` takes.
     private : bool
         Let nobody else see a repository that is made for it.
-    endpoint : str, optional
-        Another hub than the one that the environment names.
 
     Returns
     -------
@@ -159,10 +151,10 @@ def push(
     >>> palm_cache.predict("hf://me/tones", "Tones/audios").run
     'palm-4shots-fold1-seed0'
     """
-    return send(prepare_push(heads, to, run, private=private, endpoint=endpoint), endpoint)
+    return send(prepare_push(heads, to, run, private=private))
 
 
-def pull(address: str, out: AnyPath | None = None, *, endpoint: str | None = None) -> tuple[Path, HubAddress]:
+def pull(address: str, out: AnyPath | None = None) -> tuple[Path, HubAddress]:
     """Fetch a shared head into a folder that ``predict`` takes without a network.
 
     Parameters
@@ -171,8 +163,6 @@ def pull(address: str, out: AnyPath | None = None, *, endpoint: str | None = Non
         ``hf://user/name``, with ``@REVISION`` behind it or not.
     out : path, optional
         The folder to make; by default the repository's name.
-    endpoint : str, optional
-        Another hub than the one that the environment names.
 
     Returns
     -------
@@ -204,7 +194,7 @@ def pull(address: str, out: AnyPath | None = None, *, endpoint: str | None = Non
     parsed = HubAddress.require(address)
     folder = Path(out if out is not None else parsed.name)
     check_vacant(folder, "out")
-    file, pinned = fetch_head(parsed, endpoint, page=True)
+    file, pinned = fetch_head(parsed, page=True)
     read_shared(file)  # what cannot be read is not kept
     with write_errors(folder), LocalFolder(folder).workspace() as work:
         made = work / "head"
