@@ -246,15 +246,14 @@ def _plan_table(
         plan = extractor.plan(table, out, cache, progress)
     lines = [f"{counted(plan.n_clips, 'clip')} -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
     if plan.stale:
-        lines.append(f"  stale: {plan.stale}; --on-stale rebuild makes it anew")
+        lines += as_typed([f"  stale: {plan.stale}; `on_stale` rebuild makes it anew"])
     if plan.other_text:
         lines.append(f"  {plan.other_text} than before: only text is embedded anew")
-    groups: dict[str, tuple[str, ...]] = {str(why): names for why, names in plan.groups.items()}
-    if plan.gone:
-        groups["in the store, no more in the dataset"] = plan.gone
-    for why, names in groups.items():
+    groups = dict(zip(as_typed(plan.groups), plan.groups.values(), strict=True))
+    gone = {"in the store, no more in the dataset": plan.gone} if plan.gone else {}
+    for why, names in {**groups, **gone}.items():
         files = [f"{name} ({n} rows)" if n > 1 else name for name, n in Counter(names).items()]
         more = f" and {len(files) - CLIPS_NAMED} more" if len(files) > CLIPS_NAMED else ""
         lines.append(f"  {len(names)} {why}: {', '.join(files[:CLIPS_NAMED])}{more}")
-    value = {**asdict(plan), "store": str(plan.store), "to_embed": plan.to_embed, "kept": plan.kept}
-    return lines, value
+    own = {"store": str(plan.store), "groups": groups, "to_embed": plan.to_embed, "kept": plan.kept}
+    return lines, {**asdict(plan), **own}

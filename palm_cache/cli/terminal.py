@@ -97,7 +97,9 @@ def print_result(document: object, *lines: str, as_json: bool) -> None:
 
 
 def agreed(question: str) -> bool:
-    """Ask whether to go on; nobody to ask is no."""
+    """Ask whether to go on; where no terminal is there to be asked, that is no: a pipe is no one's word."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return False
     try:
         return typer.confirm(question, err=True)
     except typer.Abort as error:

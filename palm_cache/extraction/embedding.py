@@ -288,16 +288,20 @@ class Embedder:
 
         First with one batch at a time, then with half a batch.
         """
-        device, size = self.encoder.device, self._fitting
+        device, size, batch = self.encoder.device, self._fitting, None
         try:
             with self._having_memory() as alone:
                 if alone:  # what has been recorded holds memory
                     self._own.embed = self.encoder.embed_audio
-                vectors: Tensor = self._own.embed(self._batch(waveforms, size))
+                batch = self._batch(waveforms, size)
+                vectors: Tensor = self._own.embed(batch)
             return vectors.numpy()[: len(waveforms)]
         except Exception as error:
             if not _is_out_of_memory(error):
-                error.add_note(f"The encoder {self.encoder.spec} raised this, given a batch of {size} clips.")
+                if batch is not None:
+                    error.add_note(
+                        f"The encoder {self.encoder.spec} raised this, given a batch of {size} clips."
+                    )
                 raise
             if size == 1 and alone:
                 raise EncoderError(

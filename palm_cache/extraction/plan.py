@@ -27,7 +27,7 @@ class Reason(StrEnum):
     CHANGED = "changed content"
     STALE = "by another recipe"
     LOST = "known to the store, not to the cache"
-    FAILED = "could not be decoded before (--retry-failed tries again)"
+    FAILED = "could not be decoded before (`retry_failed` tries again)"
     UNREADABLE = "cannot be opened"
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import call, fail, misuse, succeed
+from command_line import at_a_terminal, call, fail, misuse, succeed
 from hub_server import Hub
 from workshop import Workshop
 
@@ -45,19 +45,23 @@ def test_rows_of_a_store_are_predicted_with_a_shared_head(model_hub: Hub, worksh
 
 def test_nothing_is_uploaded_unasked(model_hub: Hub, workshop: Workshop) -> None:
     words = ("push", str(workshop.heads), "hf://me/tones")
-    for answer in (b"", b"n\n"):
-        result = call(*words, stdin=answer)
-        assert result.exit_code == 1
-        assert result.stderr.endswith("error: nothing was uploaded; give --yes where nobody can be asked\n")
-        assert result.stdout.strip() in ("", "n")  # the answer's echo
+    nothing = "error: nothing was uploaded; give --yes where nobody can be asked\n"
+    assert call(*words, stdin=b"y\n").stderr.endswith(nothing)  # of a pipe
     assert model_hub.models == {}
-    result = succeed(*words, "--json", stdin=b"y\n")
+    with at_a_terminal():
+        for answer in (b"", b"n\n"):
+            result = call(*words, stdin=answer)
+            assert result.exit_code == 1
+            assert result.stderr.endswith(nothing)
+            assert result.stdout.strip() in ("", "n")  # the answer's echo
+        assert model_hub.models == {}
+        result = succeed(*words, "--json", stdin=b"y\n")
     assert "hf://me/tones (public, new)" in result.stderr
     assert json.loads(result.stdout[result.stdout.index("{") :])["card"]["classes"] == [
         "high tone",
         "low tone",
     ]
-    assert "hf://me/tones (public, already there)" in call(*words, stdin=b"n\n").stderr
+    assert "hf://me/tones (public, already there)" in call(*words).stderr
 
 
 def test_what_cannot_be_shared_or_fetched_is_one_line(

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from command_line import call, fail, runner, succeed
+from command_line import at_a_terminal, call, fail, succeed
 from samples import make_features, write_palm_folder, write_sample, write_tone
-
-from palm_cache.cli import app
 
 STORE = "data/features/Tones/mini.zarr"
 
@@ -49,6 +47,10 @@ def test_a_dry_run_says_what_and_why_and_makes_no_folder(workplace: Path) -> Non
 
 def test_a_dry_run_names_a_stale_store_and_does_not_fail(workplace: Path) -> None:
     words = ("extract", "--dataset", "Tones", "--dry-run", "--cache", "data/features/Tones/.cache")
+    Path("Tones/audios/train_0_1.wav").write_bytes(b"<html>")
+    succeed(*(word for word in words if word != "--dry-run"))
+    for group in json.loads(succeed(*words, "--json").stdout)["groups"], succeed(*words).stdout:
+        assert "could not be decoded before (--retry-failed tries again)" in group
     write_tone(Path("Tones/audios/train_0_1.wav"), 333)
     planned = json.loads(succeed(*words, "--json").stdout)
     assert (planned["to_embed"], planned["kept"], planned["stale"]) == (1, 11, "")
@@ -118,9 +120,7 @@ def damage(store: Path) -> Path:
     return store
 
 
-def test_gc_shows_what_is_of_no_use_and_removes_it_only_when_told_to(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gc_shows_what_is_of_no_use_and_removes_it_only_when_told_to(workplace: Path) -> None:
     write_sample(Path("data/features/clusters/clap-x.zarr"), make_features())
     assert succeed("store", "gc").stdout == "data/features: nothing to remove\n"
     useless = damage(write_sample(Path("data/features/clusters/mini.zarr"), make_features()))
@@ -131,10 +131,13 @@ def test_gc_shows_what_is_of_no_use_and_removes_it_only_when_told_to(
     listed = json.loads(succeed("store", "gc", "--json").stdout)
     assert [item["place"] for item in listed["waste"]] == [str(useless)]
     assert listed["removed"] == 0
-    refused = runner.invoke(app, ["store", "gc"], input="n\n")
-    assert "Remove these 1 (0.0 MB)?" in refused.output
+    piped = succeed("store", "gc", stdin=b"y\n")  # of whatever stands before a pipe
+    assert piped.stdout.endswith("nothing removed; --yes removes it\n")
     assert useless.is_dir()
-    assert "1 removed, 0.0 MB" in runner.invoke(app, ["store", "gc"], input="y\n").stdout
+    with at_a_terminal():
+        assert "Remove these 1 (0.0 MB)?" in succeed("store", "gc", stdin=b"n\n").output
+        assert useless.is_dir()
+        assert "1 removed, 0.0 MB" in succeed("store", "gc", stdin=b"y\n").stdout
     assert not useless.exists()
     assert Path(STORE).is_dir()
 
@@ -148,7 +151,8 @@ def test_an_interrupt_is_no_answer(workplace: Path, monkeypatch: pytest.MonkeyPa
 
     useless = damage(write_sample(Path("data/features/clusters/mini.zarr"), make_features()))
     monkeypatch.setattr(typer, "confirm", interrupted)
-    result = call("store", "gc")
+    with at_a_terminal():
+        result = call("store", "gc")
     assert result.exit_code == 130
     assert "interrupted: " in result.stderr
     assert useless.is_dir()

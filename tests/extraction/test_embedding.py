@@ -288,6 +288,19 @@ def test_what_goes_wrong_in_the_encoder_comes_out_as_it_is(clips: list[Clip], th
     assert "raised this, given a batch of" in caught.value.__notes__[0]
 
 
+@pytest.mark.usefixtures("no_thread_left")
+def test_what_goes_wrong_before_the_encoder_is_not_laid_to_its_charge(
+    clips: list[Clip], one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(embedding, "fill_windows", fail)
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(SpectrumEncoder(), clips)
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_a_vector_that_is_not_finite_is_a_failure_of_its_clip_alone(
     clips: list[Clip], one_thread: None
 ) -> None:

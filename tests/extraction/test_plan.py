@@ -40,6 +40,10 @@ def counts(plan: Plan) -> dict[Reason, int]:
     return {why: len(names) for why, names in plan.groups.items()}
 
 
+def test_reasons_name_parameters_as_python_does() -> None:
+    assert "--" not in " ".join(Reason)
+
+
 def test_without_a_store_every_clip_is_new(look: Look, out: Path) -> None:
     plan = look()
     assert (plan.n_clips, plan.to_embed, plan.kept, counts(plan)) == (18, 18, 0, {Reason.NEW: 18})

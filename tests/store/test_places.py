@@ -16,6 +16,7 @@ def test_a_path_stays_a_path_and_a_url_becomes_a_place() -> None:
     assert place("data/features") == Path("data/features")
     assert place("file:///data/features") == Path("/data/features")
     assert place(Path("x")) == Path("x")
+    assert place("C://data") == Path("C://data")  # a drive of Windows
     away = place("memory://folder/x.zarr/")
     assert isinstance(away, UPath)
     assert (away.name, str(away.parent)) == ("x.zarr", "memory://folder")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import typer
 from typer.testing import CliRunner, Result
@@ -31,6 +34,13 @@ def succeed(*words: str, stdin: bytes = b"") -> Result:
     result = call(*words, stdin=stdin)
     assert result.exit_code == 0, result.output
     return result
+
+
+@contextmanager
+def at_a_terminal() -> Iterator[None]:
+    """Let what commands are given on their standard input be typed by somebody."""
+    with patch("typer.testing._NamedTextIOWrapper.isatty", lambda stream: stream.name == "<stdin>"):
+        yield
 
 
 def fail(*words: str, stdin: bytes = b"") -> str:

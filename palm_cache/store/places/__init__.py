@@ -72,7 +72,7 @@ def place(text: str | PathLike[str] | Place) -> Place:
     scheme, separator, rest = text.partition("://")
     if "\0" in text or (separator and not (scheme and rest)):
         raise ParameterError(f"{text!r} is no place; give a folder or a URL such as s3://bucket/folder")
-    if not separator:
+    if not separator or len(scheme) == 1:  # a drive of Windows
         return Path(text)
     from upath import UPath
 
