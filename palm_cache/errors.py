@@ -91,12 +91,21 @@ def did_you_mean(names: Sequence[object]) -> str:
     return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}{more}?"
 
 
-def reason_of(error: BaseException, most: int = 200) -> str:
+def reason_of(error: BaseException) -> str:
     """Return on one line, and not a long one, what an error says; of the system's its reason alone."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror[:1].lower()}{error.strerror[1:]}"
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if isinstance(error, PalmCacheError) or len(text) <= most else f"{text[:most]} ..."
+    return text if isinstance(error, PalmCacheError) else _shortened(text)
+
+
+def described(error: BaseException) -> str:
+    """Return on one line the kind of an error that code of others has raised, and what it says."""
+    return f"{type(error).__name__}: {_shortened(' '.join(str(error).split()))}"
+
+
+def _shortened(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from palm_cache.errors import PalmCacheError
+from palm_cache.errors import PalmCacheError, described
 
 if TYPE_CHECKING:  # half a second, and most commands ask no hub
     from huggingface_hub import HfApi
@@ -35,10 +35,5 @@ def ask_hub(
 def refusal(error: Exception) -> str:
     """Say that the hub cannot be reached, or does not give what it was asked for, and what to check."""
     if getattr(error, "response", None) is None:
-        return f"the hub cannot be reached ({reason(error)}); check the network"
-    return f"the hub does not give it ({reason(error)}); check the name"
-
-
-def reason(error: BaseException) -> str:
-    """Return an error of the hub's client in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        return f"the hub cannot be reached ({described(error)}); check the network"
+    return f"the hub does not give it ({described(error)}); check the name"

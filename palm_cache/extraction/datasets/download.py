@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palm_cache.errors import DataError, OutputError, counted
+from palm_cache.errors import DataError, OutputError, counted, described
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.unpack import MEGABYTE, megabytes, unpack
-from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub, reason
+from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
 from palm_cache.store.atomic import check_vacant, locked, write_errors
 from palm_cache.types import Progress, no_progress
 
@@ -168,7 +168,7 @@ def _broken_off(repository: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None and not on_wire:
             raise
         raise DataError(
-            f"{repository}: the hub broke off ({reason(error)}); "
+            f"{repository}: the hub broke off ({described(error)}); "
             "what has arrived is kept: run the same command again to resume"
         ) from error
     finally:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel
 
-from palm_cache.errors import EncoderError
+from palm_cache.errors import EncoderError, described
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, sounds_in
 from palm_cache.extraction.encoders.cards import CARDS, REMOTE_CODE
 from palm_cache.extraction.encoders.pretrained import (
@@ -29,7 +29,6 @@ from palm_cache.extraction.encoders.pretrained import (
     provenance,
 )
 from palm_cache.extraction.encoders.third_party import check_promises
-from palm_cache.extraction.hub import reason
 
 LONGEST_SECONDS = 30
 """Of sound that goes through a model at once, where the model itself has no limit."""
@@ -157,7 +156,7 @@ class HfEncoder(Encoder):
             except Exception as error:  # somebody's code may raise anything
                 failure = error
         raise EncoderError(
-            f"{spec}: gives no hidden states for what its extractor makes: {reason(failure)}"
+            f"{spec}: gives no hidden states for what its extractor makes: {described(failure)}"
         ) from failure
 
     def _features(self, sound: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 from torch.nn import functional
 
-from palm_cache.errors import EncoderError
+from palm_cache.errors import EncoderError, described
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, hash_weights
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import CPU, Engine, freeze
@@ -44,7 +44,6 @@ from palm_cache.extraction.encoders.mini_towers import (
     log_mel,
 )
 from palm_cache.extraction.encoders.text import PromptTower
-from palm_cache.extraction.hub import reason
 from palm_cache.types import PromptTokens
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
@@ -142,7 +141,7 @@ class MiniEncoder(Encoder):
             towers.load_state_dict(state)
         except RuntimeError as error:
             raise EncoderError(
-                f"{weights}: not weights of this version of mini ({reason(error)}); reinstall"
+                f"{weights}: not weights of this version of mini ({described(error)}); reinstall"
             ) from error
         return cls(request or Request("mini", "", CPU), towers, hashlib.sha256(content).hexdigest())
 

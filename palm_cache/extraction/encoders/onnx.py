@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from palm_cache.errors import EncoderError, UnknownNameError
+from palm_cache.errors import EncoderError, UnknownNameError, described
 from palm_cache.extraction.audio.window import Padding
 from palm_cache.extraction.encoders.base import Encoder, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS
@@ -31,7 +31,6 @@ from palm_cache.extraction.encoders.checkpoints import misplaced
 from palm_cache.extraction.encoders.devices import cpu_workers
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.third_party import check_promises
-from palm_cache.extraction.hub import reason
 from palm_cache.store.atomic import parse_json
 
 PADDINGS: Mapping[str, Padding] = {"zeros": "nan", "tile": "tile", "repeat-pad": "repeat-pad"}
@@ -142,7 +141,7 @@ class OnnxEncoder(Encoder):
             vector = tower(noise)
         except Exception as error:  # onnxruntime's own
             raise EncoderError(
-                f"{request.spec}: cannot embed {description.seconds} s of noise: {reason(error)}"
+                f"{request.spec}: cannot embed {description.seconds} s of noise: {described(error)}"
             ) from error
         super().__init__(
             request,
@@ -234,7 +233,7 @@ def _open(spec: str, content: bytes, engine: Engine) -> Any:
         return onnxruntime.InferenceSession(content, session, providers=providers)
     except Exception as error:
         raise EncoderError(
-            f"{spec}: not a graph that onnxruntime can run, whole in one file: {reason(error)}"
+            f"{spec}: not a graph that onnxruntime can run, whole in one file: {described(error)}"
         ) from error
 
 

@@ -19,7 +19,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from palm_cache.errors import EncoderError, counted
+from palm_cache.errors import EncoderError, counted, described
 from palm_cache.extraction.encoders.checkpoints import misplaced
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
 from palm_cache.params import CLIP_TOKENIZER
@@ -88,12 +88,10 @@ class Repository:
         try:
             return load()
         except Exception as error:
-            reason = " ".join(str(error).split())
-            if "trust_remote_code" in reason:
+            if "trust_remote_code" in str(error):
                 raise needs_code(self.subject, name) from error
             raise EncoderError(
-                f"{self.subject}: cannot load its {name}: {type(error).__name__}: {reason[:160]}; "
-                f"{self.advice}"
+                f"{self.subject}: cannot load its {name}: {described(error)}; {self.advice}"
             ) from error
 
     def load(self, kind: Any, name: str = "preprocessor_config.json") -> Any:

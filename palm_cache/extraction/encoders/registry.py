@@ -11,9 +11,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from palm_cache.errors import EncoderError, UnknownNameError
+from palm_cache.errors import EncoderError, UnknownNameError, described
 from palm_cache.extraction.encoders.cards import CARDS, OWN, EncoderCard
-from palm_cache.extraction.hub import reason
 from palm_cache.params import Recipe
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ def _import(subject: str, module: str, attribute: str) -> type[Encoder]:
         kind = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # a module of somebody's may raise anything, a script ends
         raise EncoderError(
-            f"encoder {subject}: cannot import {attribute} from {module}: {reason(error)}"
+            f"encoder {subject}: cannot import {attribute} from {module}: {described(error)}"
         ) from error
     finally:
         sys.path.pop()

@@ -16,10 +16,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from palm_cache.errors import EncoderError, PalmCacheError
+from palm_cache.errors import EncoderError, PalmCacheError, described
 from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder, Request
-from palm_cache.extraction.hub import reason
 from palm_cache.store.fingerprint import fingerprint
 
 TOLERANCE = 1e-4
@@ -50,7 +49,7 @@ def load_own(kind: type[Encoder], request: Request) -> Encoder:
     except PalmCacheError:
         raise
     except Exception as error:
-        raise EncoderError(f"{request.spec}: cannot be loaded: {reason(error)}") from error
+        raise EncoderError(f"{request.spec}: cannot be loaded: {described(error)}") from error
     if not isinstance(encoder, Encoder) or not hasattr(encoder, "audio_tower"):
         raise EncoderError(f"{request.spec}: load must return an encoder whose __init__ called Encoder's")
     check_promises(encoder)
@@ -116,7 +115,7 @@ def check_promises(encoder: Encoder) -> None:
     try:
         fingerprint({"sound": encoder.identity, "text": encoder.text_identity, "other": encoder.made_with})
     except (TypeError, ValueError) as error:
-        raise EncoderError(f"{spec}: its constants are not what JSON can hold: {reason(error)}") from error
+        raise EncoderError(f"{spec}: its constants are not what JSON can hold: {described(error)}") from error
     noise = 0.1 * torch.randn(2 * window.samples, generator=torch.Generator().manual_seed(0))
     lengths = (window.samples, (2 * window.samples + 2) // 3)
     clips = torch.stack([cut_windows(noise[:length], window) for length in lengths])
@@ -150,7 +149,7 @@ def _check_rows(encoder: Encoder, embed: Callable[[Rows], Tensor], rows: Rows, n
     except PalmCacheError:
         raise
     except Exception as error:
-        raise EncoderError(f"{spec}: cannot embed {named}: {reason(error)}") from error
+        raise EncoderError(f"{spec}: cannot embed {named}: {described(error)}") from error
     if together.shape != (len(rows), encoder.dim):
         raise EncoderError(
             f"{spec}: made vectors of shape {tuple(together.shape)} of {len(rows)} {what}s; "
