@@ -102,6 +102,15 @@ def not_both(**given: object) -> None:
         raise typer.BadParameter(f"give {first} or {second}, not both", param_hint=first)
 
 
+def check_class_names(context: typer.Context, names: str | None) -> str | None:
+    """Make sure that there are two classes or more between the commas."""
+    from palm_cache.prediction.answers import told_apart
+
+    for text in _several(context, names):
+        told_apart(text.split(","))
+    return names
+
+
 def check_hub_address(address: str) -> str:
     """Make sure that an address of a hub is one."""
     from palm_cache.prediction.hub_heads import HubAddress

@@ -118,6 +118,9 @@ def extract(
     The result is a feature store. What is embedded goes to the cache within seconds and is never computed
     again: an interrupted command resumes, and other datasets with the same sounds take it from there.
 
+    Clips that cannot be read are listed, recorded in the store and left out: the exit code is 0 unless none
+    could be embedded. With --on-error fail the first ends the command with 1.
+
     Of several datasets those that are not here are skipped with a note. --runtime, --precision and --compile
     make it quicker; palm-cache bench extract says by how much.
 

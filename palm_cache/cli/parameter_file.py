@@ -27,14 +27,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.params import P, Params, Recipe, Resources
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
 """Longest parameter file that is read."""
 
 MAX_DEPTH = 20
 """Collections within each other in a parameter file, at most."""
 
-MAX_ALIASES = 20
-"""Aliases in a parameter file, at most: some dozens, each of several others, make more than memory holds."""
+MAX_ALIASES = 10
+"""Aliases in a parameter file, at most: n of them, of each other, make up to 3^(n/3) times what is there."""
 
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

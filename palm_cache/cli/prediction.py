@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.checks import check_stores, not_both, replaces, require_heads
-from palm_cache.cli.chosen_run import about, say_which
+from palm_cache.cli.checks import check_class_names, check_stores, not_both, replaces, require_heads
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import RunOption, takes
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.scored_rows import show_rows
-from palm_cache.cli.terminal import Json, note, say
+from palm_cache.cli.terminal import Json, note, say, tell
 from palm_cache.errors import StoreError, counted
 from palm_cache.params.use import LoadingParams, PredictParams
-from palm_cache.store.layout import SHARED_ENDING
+from palm_cache.store.layout import SHARED_ENDING, command_line
 from palm_cache.store.nearby import heads_file
 from palm_cache.store.outputs import PREDICTIONS
 
 if TYPE_CHECKING:
-    from palm_cache.cli.results import Result, ResultFormat
-    from palm_cache.prediction.answers import Failure
-    from palm_cache.prediction.classifier import Classifier
+    from palm_cache.cli.results import Result
     from palm_cache.prediction.label_tracks import LabelTracks
     from palm_cache.prediction.sources import HeadSource
+    from palm_cache.types.runs import FittedHead
 
 SOME_FAILED = 3
 """Exit code of ``predict`` where some inputs got no answer."""
-
-UNHEARD_SECONDS = 0.1
-"""What the crop may leave out of a file before the user is told."""
 
 
 @takes(settings=PredictParams, loading=LoadingParams)
@@ -71,6 +65,7 @@ def predict(
             help="Tell these classes apart by their names alone, without fitted heads: zero-shot, with the "
             "encoder of --encoder or mini.",
             metavar="NAME,...",
+            callback=check_class_names,
         ),
     ] = None,
     top: Annotated[
@@ -124,18 +119,17 @@ def predict(
         raise typer.BadParameter("give --csv another file than --audacity", param_hint="--csv")
     not_both(csv=csv, as_json=as_json)
     not_both(run=run, classes=classes)
+    output = _Output(run, settings.threshold, top, csv, as_json)
     if store:
         if len(inputs) != 1 or classes is not None or settings.timeline:
             message = "goes with a heads file alone: no audio, no --classes, no --timeline"
             raise typer.BadParameter(message, param_hint="--store")
-        failed = show_rows(inputs[0], store, run, loading, settings.threshold, top, csv, parquet, as_json)
+        failed = _score_rows(inputs[0], store, loading, parquet, output)
     elif parquet is not None:
         raise typer.BadParameter("goes with --store", param_hint="--parquet")
     else:
         heads, audio = _heads_and_audio(inputs, classes, run)
-        failed = _show_recordings(
-            heads, audio, run, classes, loading, settings, top, merge, audacity, csv, as_json
-        )
+        failed = _listen(heads, audio, classes, loading, settings, merge, audacity, output)
     if failed:
         say(failed)
         raise typer.Exit(SOME_FAILED)
@@ -160,18 +154,102 @@ def _heads_and_audio(
     return inputs[0], inputs[1:]
 
 
-def _show_recordings(
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """How answers are shown, and which run was asked for."""
+
+    run: str | None
+    threshold: float
+    top: int
+    csv: Path | None
+    as_json: bool
+
+    def show(
+        self,
+        source: HeadSource | None,
+        head: FittedHead,
+        results: Iterator[Result],
+        paths: Sequence[str],
+        over_time: bool,
+        **about: object,
+    ) -> int:
+        """Show results as they come, of a head that lies somewhere or of names alone; count the failures.
+
+        Parameters
+        ----------
+        paths : sequence of str
+            All that will come.
+        **about
+            What a JSON document says of them.
+        """
+        from palm_cache.cli.results import ResultFormat, result_writer
+        from palm_cache.prediction.answers import Failure
+        from palm_cache.store.run_names import run_name
+
+        names = head.class_names
+        shape = ResultFormat(names, min(self.top, len(names)), self.threshold, over_time)
+        document = {
+            "heads": source.name if source else None,
+            "run": run_name(head.run) if source else head.run.head,
+            **about,
+            "classes": list(names),
+            "calibration": asdict(head.calibration) if head.calibration else None,
+            "threshold": self.threshold,
+        }
+        told = failed = 0
+        remarks: dict[str, list[str]] = {}
+        with result_writer(shape, paths, self.csv, document if self.as_json else None) as write:
+            for result in results:
+                write(result)
+                told += 1
+                if isinstance(result, Failure):
+                    failed += 1
+                    say(f"failed {result.path}: {result.reason}")
+                else:
+                    for remark in result.remarks:
+                        remarks.setdefault(remark, []).append(result.path)
+        for remark, among in remarks.items():
+            more = f" and {len(among) - 1} more" if len(among) > 1 else ""
+            note(f"{among[0]}{more}: {remark}")
+        if self.csv is not None and str(self.csv) != "-":
+            without = f" ({failed:,} without an answer)" if failed else ""
+            tell(f"{counted(told, 'row')} -> {self.csv}{without}")
+        return failed
+
+
+def _score_rows(
+    heads: str, stores: Sequence[str], loading: LoadingParams, parquet: Path | None, output: _Output
+) -> str:
+    """Show what a head says of every row of some stores; return what is to be said of rows left out."""
+    require_heads(heads)
+    load("palm_cache.prediction.table")
+    from palm_cache.prediction.rows import score_rows, write_parquet
+    from palm_cache.prediction.sources import find_heads
+    from palm_cache.store.places import place
+
+    source = find_heads(heads)
+    scored = score_rows(source.file, [place(address) for address in stores], output.run, loading)
+    _say_which(source, output.run, scored.head)
+    rows = scored.rows
+    shown = parquet is None or output.csv is not None or output.as_json
+    if parquet is not None:
+        write_parquet(scored.table(output.threshold), parquet)
+        (say if shown else tell)(f"{counted(len(rows), 'row')} -> {parquet}")
+    if shown:
+        paths, over_time = rows["path"].tolist(), scored.over_time
+        output.show(source, scored.head, scored.results(), paths, over_time, stores=list(stores))
+    return _failed(int((rows["error"] != "").sum()), len(rows), "row")
+
+
+def _listen(
     heads: str | None,
     audio: Sequence[str],
-    run: str | None,
     classes: str | None,
     loading: LoadingParams,
     settings: PredictParams,
-    top: int,
     merge: bool,
     audacity: Path | None,
-    csv: Path | None,
-    as_json: bool,
+    output: _Output,
 ) -> str:
     """Show what is heard in recordings; return what is to be said of those in which nothing could be."""
     from palm_cache.prediction.inputs import find_recordings
@@ -183,88 +261,63 @@ def _show_recordings(
     entries = find_recordings(audio, sys.stdin.buffer.read)
     recordings = [entry for entry in entries if isinstance(entry, Path)]
     tracks = None if audacity is None else LabelTracks(audacity, recordings)
-    if not (recordings or csv or as_json):
+    if not (recordings or output.csv or output.as_json):
         for entry in entries:
-            _say_failed(cast("Failure", entry))
-        return _unheard(len(entries), len(entries))
+            if not isinstance(entry, Path):
+                say(f"failed {entry.path}: {entry.reason}")
+        return _failed(len(entries), len(entries), "input")
     load("palm_cache.prediction.table")
-    from palm_cache.cli.results import ResultFormat, result_writer
     from palm_cache.prediction.answers import printable
-    from palm_cache.prediction.table import classify
+    from palm_cache.prediction.table import classify, load_classifier
 
-    classifier = _load(source, run, classes, loading)
-    names = classifier.class_names
-    shape = ResultFormat(names, min(top, len(names)), settings.threshold, over_time=settings.timeline)
-    encoder = classifier.head.run.encoder
-    said = about(source, classifier.head, shape.threshold, encoder=encoder) if as_json else None
-    with ExitStack() as stack:
-        progress = stack.enter_context(progress_bar("seconds" if settings.timeline else "files"))
-        results = classify(classifier, entries, settings, merge=merge, progress=progress)
-        writers = [stack.enter_context(result_writer(shape, list(map(printable, recordings)), csv, said))]
-        if tracks is not None:
-            writers.append(partial(_write_label, stack.enter_context(closing(tracks)), shape))
-        failed = _show(results, writers, classifier)
-    return _unheard(failed, len(entries))
-
-
-def _say_failed(failure: Failure) -> None:
-    say(f"failed {failure.path}: {failure.reason}")
-
-
-def _unheard(n_failed: int, n_inputs: int) -> str:
-    return f"{n_failed} of {counted(n_inputs, 'input')} failed" if n_failed else ""
-
-
-def _load(
-    heads: HeadSource | None, run: str | None, classes: str | None, loading: LoadingParams
-) -> Classifier:
-    """Load head and encoder, and say which run it is and what its probabilities are worth."""
-    from palm_cache.prediction.table import load_classifier
-
-    classifier = load_classifier(heads, run, None if classes is None else classes.split(","), loading)
-    if heads is None:
+    classifier = load_classifier(source, output.run, classes and classes.split(","), loading)
+    head = classifier.head
+    if source is None:
         note(f"zero-shot with {classifier.encoder.spec}; probabilities are not calibrated")
     else:
-        say_which(heads, run, classifier.head)
-    return classifier
+        _say_which(source, output.run, head)
+    with progress_bar("seconds" if settings.timeline else "files") as progress:
+        results = classify(classifier, entries, settings, merge=merge, progress=progress)
+        if tracks is not None:
+            results = _labelled(results, tracks, head, output.threshold)
+        paths = list(map(printable, recordings))
+        failed = output.show(source, head, results, paths, settings.timeline, encoder=head.run.encoder)
+    if audacity is not None and recordings:
+        say(f"labels of {counted(len(recordings), 'recording')} -> {audacity}")
+    return _failed(failed, len(entries), "input")
 
 
-def _write_label(tracks: LabelTracks, shape: ResultFormat, result: Result) -> None:
+def _failed(count: int, of_all: int, noun: str) -> str:
+    return f"{count:,} of {counted(of_all, noun)} failed" if count else ""
+
+
+def _say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
+    """Say which run it is and what its probabilities are worth."""
+    from palm_cache.store.run_names import run_name
+    from palm_cache.store.shared import runs_in
+
+    name, best = run_name(head.run), head.calibration is not None
+    worth = "calibrated" if best else "not calibrated"
+    if not head.run.shots:
+        worth += ": it learned from no shots that could be held out"
+    elif heads.many and not best:
+        worth += f": {command_line('calibrate', heads.name, run=name)}"
+    runs = len(runs_in(heads.file)) if run is None else 1
+    why = f"the best of {runs} runs on held-out shots" if best else f"one of {runs} runs"
+    chosen = f", {why} (another: --run)" if runs > 1 else ""
+    note(f"{name}{chosen}; probabilities are {worth}")
+
+
+def _labelled(
+    results: Iterator[Result], tracks: LabelTracks, head: FittedHead, threshold: float
+) -> Iterator[Result]:
+    """Write the label track of results while they pass."""
     from palm_cache.prediction.answers import Stretch, label_of
 
-    if isinstance(result, Stretch):
-        label = label_of(result.probabilities, shape.class_names, shape.threshold)
-        named = label if label in shape.class_names else None
-        tracks.write(result.path, result.start, result.end, named)
-
-
-def _show(
-    results: Iterator[Result], writers: Sequence[Callable[[Result], None]], classifier: Classifier
-) -> int:
-    """Show results as they come; return how many inputs failed."""
-    from palm_cache.prediction.answers import Failure, Prediction
-
-    failed = cropped = 0
-    remarks: dict[str, list[str]] = {}
-    for result in results:
-        for write in writers:
-            write(result)
-        if isinstance(result, Failure):
-            failed += 1
-            _say_failed(result)
-            continue
-        for remark in result.remarks:
-            remarks.setdefault(remark, []).append(result.path)
-        if isinstance(result, Prediction):
-            cropped += result.unheard > UNHEARD_SECONDS
-    for remark, paths in remarks.items():
-        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        note(f"{paths[0]}{more}: {remark}")
-    if cropped:
-        seconds = classifier.seconds
-        note(
-            f"{counted(cropped, 'file lasts', 'files last')} longer than the {seconds:g} s that "
-            f"{classifier.head.run.encoder} "
-            "reads at once: their centre was heard; --timeline hears everything"
-        )
-    return failed
+    with closing(tracks):
+        for result in results:
+            if isinstance(result, Stretch):
+                label = label_of(result.probabilities, head.class_names, threshold)
+                named = label if label in head.class_names else None
+                tracks.write(result.path, result.start, result.end, named)
+            yield result

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes
+
+from palm_cache.errors import ParameterError
 
 if TYPE_CHECKING:  # the command line needs these names, not torch
     from torch import Tensor
@@ -17,6 +19,20 @@ NONE_OF_THESE = "none of these"
 
 SILENCE = "silence"
 """How a silent stretch of a recording is written."""
+
+
+def told_apart(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names of classes to tell apart, without blanks around them.
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer than two, or one is empty or named twice.
+    """
+    classes = tuple(name.strip() for name in names)
+    if len(classes) < 2 or "" in classes or len(set(classes)) < len(classes):
+        raise ParameterError(f"`classes`: give two or more, each once, not {', '.join(classes)!r}")
+    return classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +53,6 @@ class Prediction:
     """(n_classes,) float32, mean over views where the head wants that."""
     probabilities: Tensor
     """(n_classes,) float64."""
-    unheard: float
-    """Seconds of the file that its centre crop leaves out."""
     remarks: tuple[str, ...] = ()
     """What should be known about the file, e.g. that its channels cancel each other."""
 

@@ -11,13 +11,14 @@ from torch import Tensor
 from palm_cache.adaptation.heads.base import unit
 from palm_cache.adaptation.heads.zero_shot import ZeroShot
 from palm_cache.adaptation.scorer import Scorer
-from palm_cache.errors import EncoderError, ParameterError
+from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, recipe_of
 from palm_cache.extraction.recorded import load_same_encoder
 from palm_cache.params import Params, Recipe
 from palm_cache.params.use import LoadingParams
+from palm_cache.prediction.answers import told_apart
 from palm_cache.prediction.sources import HeadSource, find_heads
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.heads import Origin
@@ -141,13 +142,11 @@ class Classifier:
         Raises
         ------
         ParameterError
-            If there are fewer than two classes, or one is named twice.
+            See :func:`~palm_cache.prediction.answers.told_apart`.
         UnknownNameError, EncoderError
             If the encoder cannot be loaded, or reads no text.
         """
-        names = tuple(name.strip() for name in class_names)
-        if len(names) < 2 or "" in names or len(set(names)) < len(names):
-            raise ParameterError(f"classes: give two or more, each once, not {', '.join(names)!r}")
+        names = told_apart(class_names)
         recipe = Recipe(tokenizer=loading.tokenizer)
         loaded = load_encoder(loading.encoder or Params().encoder, recipe, device=loading.device)
         prompts = [ZERO_SHOT_TEMPLATE.replace("{c}", name) for name in names]

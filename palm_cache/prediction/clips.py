@@ -16,6 +16,9 @@ from palm_cache.prediction.classifier import Classifier
 from palm_cache.store.join import concatenate
 from palm_cache.types import Clip, Progress, no_progress
 
+UNHEARD_SECONDS = 0.1
+"""What the crop may leave out of a file before that is remarked."""
+
 
 def predict_files(
     classifier: Classifier,
@@ -94,12 +97,15 @@ def _result(classifier: Classifier, path: Path | Failure, outcome: Outcome) -> P
     name = path.path if isinstance(path, Failure) else printable(path)
     if outcome.error or outcome.vectors is None:
         return Failure(name, outcome.error)
-    longest = classifier.seconds
-    unheard = max(outcome.heard.seconds - longest, 0.0) if classifier.recipe.long == "crop" else 0.0
+    longest, remarks = classifier.seconds, outcome.heard.remarks
+    cropped = classifier.recipe.long == "crop" and outcome.heard.seconds > longest + UNHEARD_SECONDS
     if outcome.heard.silence:
-        where = f" in the {longest:g} s at its centre" if unheard else ""
+        where = f" in the {longest:g} s at its centre" if cropped else ""
         return Failure(name, f"{outcome.heard.silence}{where}")
     logits = classifier.scorer.logits(torch.from_numpy(outcome.vectors)).mean(dim=0)
     if not torch.isfinite(logits).all():
         return Failure(name, NOT_FINITE)
-    return Prediction(name, logits, classifier.scorer.probabilities(logits), unheard, outcome.heard.remarks)
+    if cropped:
+        what = f"lasts longer than the {longest:g} s that {classifier.head.run.encoder} reads at once"
+        remarks = (*remarks, f"{what}: only the centre was heard; `timeline` hears everything")
+    return Prediction(name, logits, classifier.scorer.probabilities(logits), remarks)

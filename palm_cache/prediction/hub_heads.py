@@ -54,7 +54,7 @@ class HubAddress:
             If it begins like an address, but is none.
         """
         text = os.fspath(given)
-        if not re.match(r"hf:/", text):
+        if not text.startswith("hf:"):
             return None
         # A Path makes one slash of two.
         match = re.fullmatch(r"hf:/{1,2}((?:[\w-][\w.-]*/)[\w-][\w.-]*)(?:@([\w-][\w./-]*))?", text, re.ASCII)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,28 +33,24 @@ class ScoredRows:
     """What a head says about every row of some stores, or about recordings, in their order."""
 
     head: FittedHead
-    paths: Sequence[str]
-    """Of rows inside the dataset; of several datasets with its name before it."""
-    start: NDArray[np.float64]
-    end: NDArray[np.float64]
-    """(rows,) seconds; NaN is the end of the file."""
+    rows: pd.DataFrame
+    """``path`` (of a row inside its dataset, of several datasets with its name before it), ``start`` and
+    ``end`` in seconds (an end of NaN is the file's), ``error`` (why nothing can be said of it, else "")."""
     probabilities: NDArray[np.float64]
     """(rows, n_classes); NaN for silence and for rows without an embedding."""
-    errors: Mapping[int, str]
-    """Why nothing can be said about a row."""
     over_time: bool
     """Whether rows are stretches of files."""
 
     def results(self) -> Iterator[Prediction | Stretch | Failure]:
         """Yield the rows as results of a prediction."""
-        shares = torch.from_numpy(self.probabilities)
-        for row, path in enumerate(self.paths):
-            if row in self.errors:
-                yield Failure(path, self.errors[row])
+        rows = self.rows[["path", "start", "end", "error"]].itertuples(index=False)
+        for (path, start, end, error), shares in zip(rows, torch.from_numpy(self.probabilities), strict=True):
+            if error:
+                yield Failure(path, error)
             elif self.over_time:
-                yield Stretch(path, float(self.start[row]), float(self.end[row]), shares[row])
+                yield Stretch(path, start, end, shares)
             else:
-                yield Prediction(path, shares[row].log(), shares[row], unheard=0.0)
+                yield Prediction(path, shares.log(), shares)
 
     def table(self, threshold: float = 0.0) -> pd.DataFrame:
         """Return ``path``, ``label``, ``probability`` and ``error``; of stretches ``start`` and ``end`` too.
@@ -68,17 +64,11 @@ class ScoredRows:
         first = np.where(known[:, None], self.probabilities, 0).argmax(axis=1)
         likeliest = self.probabilities[np.arange(len(first)), first]
         named = known & (likeliest >= threshold)
-        times = {"start": self.start, "end": self.end} if self.over_time else {}
-        names = np.array(self.head.class_names, dtype=object)
-        return pd.DataFrame(
-            {
-                "path": self.paths,
-                **times,
-                "label": np.where(named, names[first], None),
-                "probability": np.where(named, likeliest, np.nan),
-                "error": [self.errors.get(row, "") for row in range(len(self.paths))],
-            }
-        )
+        labels = np.array(self.head.class_names, dtype=object)[first]
+        labels[~named] = None
+        told = self.rows.assign(label=labels, probability=np.where(named, likeliest, np.nan))
+        times = ["start", "end"] if self.over_time else []
+        return told[["path", *times, "label", "probability", "error"]]
 
 
 def score_rows(
@@ -119,33 +109,21 @@ def score_rows(
 def _described(head: FittedHead, store: FeatureStore, shares: NDArray[np.float64]) -> ScoredRows:
     errors = store.errors()
     unknown = np.flatnonzero(np.isnan(shares).any(axis=1)).tolist()
-    errors |= {row: "no embedding of it in the other encoder's store" for row in unknown if row not in errors}
-    names, dataset = store.clip_names(), store.header.dataset
+    errors = dict.fromkeys(unknown, "no embedding of it in the other encoder's store") | errors
     start, end = store.stretches()
-    over_time = bool((start > 0).any() or not np.isnan(end).all())
-    return ScoredRows(
-        head, [f"{dataset}/{name}" for name in names], start, end, shares, errors, over_time=over_time
-    )
+    rows = pd.DataFrame({"path": store.clip_names(), "start": start, "end": end})
+    rows["path"] = f"{store.header.dataset}/" + rows["path"]
+    rows["error"] = [errors.get(row, "") for row in range(len(rows))]
+    return ScoredRows(head, rows, shares, bool((start > 0).any() or not np.isnan(end).all()))
 
 
 def _together(scored: Sequence[ScoredRows]) -> ScoredRows:
     """Put the rows of several stores one behind the other; of one alone, paths do without the dataset."""
+    rows = pd.concat([part.rows for part in scored], ignore_index=True)
     if len(scored) == 1:
-        return replace(scored[0], paths=[path.partition("/")[2] for path in scored[0].paths])
-    errors: dict[int, str] = {}
-    before = 0
-    for part in scored:
-        errors |= {before + row: reason for row, reason in part.errors.items()}
-        before += len(part.paths)
-    return ScoredRows(
-        scored[0].head,
-        [path for part in scored for path in part.paths],
-        np.concatenate([part.start for part in scored]),
-        np.concatenate([part.end for part in scored]),
-        np.concatenate([part.probabilities for part in scored]),
-        errors,
-        over_time=any(part.over_time for part in scored),
-    )
+        rows["path"] = rows["path"].str.partition("/")[2]
+    shares = np.concatenate([part.probabilities for part in scored])
+    return ScoredRows(scored[0].head, rows, shares, any(part.over_time for part in scored))
 
 
 def _of_encoders(head: FittedHead, stores: Sequence[Place]) -> list[list[Place]]:

@@ -128,7 +128,7 @@ def predict(
         classifier = load_classifier(heads, run, classes, loading)
         scored = _scored(classify(classifier, recordings, params, progress=progress), classifier, timeline)
     elif heads is None or classes is not None or audio != ():
-        raise ParameterError("store: goes with heads, and without audio and classes")
+        raise ParameterError("`store`: goes with heads, and without audio and classes")
     else:
         scored = score_rows(find_heads(heads).file, as_places(store), run, loading)
     head = scored.head
@@ -157,7 +157,7 @@ def load_classifier(
         return Classifier.load(heads, run, loading)
     if heads is None and classes is not None:
         return Classifier.zero_shot(classes, loading)
-    raise ParameterError("heads and classes: give one of them")
+    raise ParameterError("`heads` and `classes`: give one of them")
 
 
 def classify(
@@ -197,14 +197,12 @@ def _scored(
     unknown = np.full(len(classifier.class_names), np.nan)
     heard = [None if isinstance(one, Failure) else one.probabilities for one in told]
     shares = [unknown if one is None else one.numpy() for one in heard]
-    spans = [(one.start, one.end) if isinstance(one, Stretch) else (np.nan, np.nan) for one in told]
-    start, end = np.array(spans, np.float64).reshape(-1, 2).T
-    return ScoredRows(
-        classifier.head,
-        [one.path for one in told],
-        start,
-        end,
-        np.array(shares).reshape(-1, len(unknown)),
-        {row: one.reason for row, one in enumerate(told) if isinstance(one, Failure)},
-        over_time=over_time,
+    rows = pd.DataFrame(
+        {
+            "path": [one.path for one in told],
+            "start": [one.start if isinstance(one, Stretch) else np.nan for one in told],
+            "end": [one.end if isinstance(one, Stretch) else np.nan for one in told],
+            "error": [one.reason if isinstance(one, Failure) else "" for one in told],
+        }
     )
+    return ScoredRows(classifier.head, rows, np.array(shares).reshape(-1, len(unknown)), over_time)

@@ -133,7 +133,7 @@ def test_csv_has_a_row_for_every_input(heads: str) -> None:
     assert [row["error"] for row in rows] == ["", "", "cannot be decoded: format not recognised"]
     assert all(0.5 < float(row["probability"]) <= 1 for row in rows[:2])
     written = call("predict", heads, "clips", "--csv", "new/answers.csv")
-    assert written.stdout == ""
+    assert written.stdout == "3 rows -> new/answers.csv (1 without an answer)\n"
     assert Path("new/answers.csv").read_text() == printed
 
 
@@ -177,8 +177,9 @@ def write_recording() -> None:
 def test_a_recording_becomes_a_timeline_and_a_label_track(heads: str) -> None:
     write_recording()
     words = ("predict", heads, "night.flac", "--timeline", "--window", "1")
-    printed = succeed(*words, "--csv", "-", "--audacity", "labels/night.txt").stdout
-    rows = rows_of(printed)
+    result = succeed(*words, "--csv", "-", "--audacity", "labels/night.txt")
+    assert "labels of 1 recording -> labels/night.txt" in result.stderr
+    rows = rows_of(result.stdout)
     assert [(row["start"], row["end"], row["label"]) for row in rows] == [
         ("0.0", "5.0", "low tone"),
         ("5.0", "8.0", "silence"),
@@ -216,7 +217,7 @@ def test_what_the_downmix_does_is_said_in_one_line_for_all_files(heads: str) -> 
 def test_a_file_that_is_longer_than_the_encoder_reads_is_told_of(heads: str) -> None:
     write_recording()
     result = succeed("predict", heads, "night.flac", "clips/low.flac")
-    assert "note: 1 file lasts longer than the 12 s that mini reads at once" in result.stderr
+    assert "note: night.flac: lasts longer than the 12 s that mini reads at once: only" in result.stderr
     assert "--timeline hears everything" in result.stderr
 
 
@@ -329,3 +330,14 @@ def test_heads_are_not_listened_to_where_classes_are_named(heads: str, tmp_path:
         assert result.exit_code == 2
         told = " ".join(result.stderr.split())
         assert f"--classes: goes without heads, and {given} holds some; give one of them" in told
+
+
+def test_classes_that_cannot_be_told_apart_are_wrong_usage() -> None:
+    for names in ("siren", "siren,siren", "siren,"):
+        result = call("predict", "--classes", names, "clips")
+        assert result.exit_code == 2
+        assert "--classes: give two or more, each once" in result.stderr
+
+
+def test_what_looks_like_an_address_and_is_none_says_how_one_is_written() -> None:
+    assert "hf:me/city: write hf://user/name" in fail("predict", "hf:me/city", "clips")

@@ -66,7 +66,8 @@ def test_rows_are_told_as_files_are(workshop: Workshop, tmp_path: Path) -> None:
     document = json.loads(succeed(*words, "--json", "--top", "2").stdout)
     assert document["stores"] == [str(workshop.store)]
     assert [len(row["top"]) for row in document["results"]] == [2] * len(document["results"])
-    succeed(*words, "--csv", str(tmp_path / "rows.csv"))
+    told = succeed(*words, "--csv", str(tmp_path / "rows.csv")).stdout
+    assert told == f"{len(document['results'])} rows -> {tmp_path / 'rows.csv'}\n"
     table = pd.read_csv(tmp_path / "rows.csv")
     assert table.columns.tolist() == ["path", "label", "probability", "error"]
     assert table["label"].tolist() == [row["label"] for row in document["results"]]
@@ -123,7 +124,7 @@ def test_a_head_on_joined_encoders_scores_rows_of_both_stores_in_any_order(
     assert found.table["label"].notna().tolist() == features.usable.tolist()
     result = call("predict", str(heads), "--store", str(first), "--store", str(second))
     assert result.exit_code == 3
-    assert "1 of 120 rows has no embedding" in result.stderr
+    assert result.stderr.endswith("\n1 of 120 rows failed\n")
 
 
 def test_stores_that_do_not_fit_a_head_are_refused(

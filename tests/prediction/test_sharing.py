@@ -256,7 +256,16 @@ def test_a_disk_that_cannot_keep_it_is_no_fault_of_the_network(
 
 
 @pytest.mark.parametrize(
-    "given", ["hf://tones", "hf://me/tones/more", "hf://me/../x", "hf://me/tones@", "hf://", "hf://../x@1"]
+    "given",
+    [
+        "hf://tones",
+        "hf://me/tones/more",
+        "hf://me/../x",
+        "hf://me/tones@",
+        "hf:me/tones",
+        "hf://",
+        "hf://../x@1",
+    ],
 )
 def test_addresses_that_are_none(given: str) -> None:
     with pytest.raises(ParameterError, match="write hf://user/name"):
