@@ -92,6 +92,13 @@ def test_the_temperature_is_where_a_grid_finds_the_least_loss() -> None:
     assert fit_temperature(logits, labels) == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_logits_that_differ_as_those_of_other_machines_do_have_the_same_temperature(seed: int) -> None:
+    logits, labels = noisy_logits(200, scale=20, seed=seed)
+    noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
+    assert fit_temperature(logits * (1 + 1e-7 * noise), labels) == fit_temperature(logits, labels)
+
+
 @settings(max_examples=20)
 @given(scale=st.floats(2, 50))
 def test_the_temperature_follows_the_scale_of_the_logits(scale: float) -> None:
