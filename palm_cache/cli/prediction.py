@@ -303,8 +303,8 @@ def _say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
     elif heads.many and not best:
         worth += f": {command_line('calibrate', heads.name, run=name)}"
     runs = len(runs_in(heads.file)) if run is None else 1
-    why = f"the best of {runs} runs on held-out shots" if best else f"one of {runs} runs"
-    chosen = f", {why} (another: --run)" if runs > 1 else ""
+    why = ": of the heads calibrated on its shots, the one with the least held-out loss" if best else ""
+    chosen = f", one of {runs} runs (another: --run){why}" if runs > 1 else ""
     note(f"{name}{chosen}; probabilities are {worth}")
 
 

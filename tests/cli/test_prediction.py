@@ -93,7 +93,8 @@ def test_without_failures_it_exits_with_0(heads: str) -> None:
 
 def test_it_says_which_run_was_taken_and_what_its_probabilities_are_worth(heads: str) -> None:
     said = succeed("predict", heads, "clips/low.flac").stderr
-    reason = "the best of 7 runs on held-out shots (another: --run); probabilities are calibrated"
+    why = "of the heads calibrated on its shots, the one with the least held-out loss"
+    reason = f"one of 7 runs (another: --run): {why}; probabilities are calibrated"
     assert f"note: palm@epochs=20-4shots-fold1-seed0, {reason}\n" in said
     said = succeed("predict", heads, "clips/low.flac", "--run", "coop").stderr
     assert (
