@@ -36,6 +36,7 @@ from palm_cache.adaptation.tasks import draw
 from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, PalmCacheError
 from palm_cache.params import FitParams, TestViews
+from palm_cache.store.atomic import check_writable
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.head_writing import write_calibrations
 from palm_cache.store.heads import opened_heads, read_heads
@@ -93,6 +94,7 @@ def calibrate_file(
     """
     if not runs:
         return []
+    check_writable(path.parent, "")
     heads, recorded = read_heads(path, runs)
     stores = (store,) if store else recorded
     features = features or read_features(stores)

@@ -29,6 +29,7 @@ from palm_cache.adaptation.tasks import draw
 from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, ParameterError, UnknownNameError, counted
 from palm_cache.params import FitParams, TestViews
+from palm_cache.store.atomic import check_writable
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.head_writing import add_heads
 from palm_cache.store.header import StoreHeader
@@ -93,6 +94,7 @@ def fit_store(
         raise ParameterError(f"head {wordy[0]!r} learns words of one encoder: fit it on one encoder's store")
     for name in wordy:  # before anything is loaded
         _need_text(features, find_head(name))
+    check_writable(path.parent)
     tower = load_tower(FeatureStore(store).header) if wordy and load_tower else None
     fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
     opened = FeatureStore(store)

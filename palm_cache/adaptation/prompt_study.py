@@ -15,7 +15,7 @@ from palm_cache.adaptation.fit import text_of
 from palm_cache.adaptation.heads.base import cosine_logits
 from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.tasks import few_shot, folds_of
-from palm_cache.store.atomic import alone_in
+from palm_cache.store.atomic import alone_in, check_writable
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.layout import slug
 from palm_cache.store.scores import read_prompts, write_prompts
@@ -29,6 +29,7 @@ def study_prompts(
 
     Rows of other datasets and encoders in the file stay. Returns and raises as :func:`palm_cache.prompts`.
     """
+    check_writable(out)
     rows: list[dict[str, object]] = []
     for number, store in enumerate(stores):
         progress("scoring prompts", number, len(stores))

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from palm_cache.errors import OutputError, StoreError, reason_of, visible
@@ -149,6 +150,13 @@ def alone_in(results: Path, parameter: str = "out") -> Iterator[None]:
                 logger.warning("waiting for another palm-cache that writes to %s", visible(str(results)))
                 stack.enter_context(where.alone("results", FOR_EVER))
         yield
+
+
+def check_writable(results: Path, parameter: str = "out") -> None:
+    """Raise ``OutputError`` where a folder takes no file or cannot be made: before long work for it."""
+    with write_errors(results, parameter):
+        there = next(filter(Path.exists, (results, *results.absolute().parents)))
+        TemporaryFile(dir=there).close()
 
 
 @contextmanager

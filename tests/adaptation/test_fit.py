@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 import zarr
 from samples import make_features, write_sample
 
+from palm_cache.adaptation import calibration, fit, prompt_study
 from palm_cache.adaptation.calibration import calibrate
 from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_runs, fit_store
@@ -17,9 +19,10 @@ from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import HEADS, find_head
 from palm_cache.adaptation.heads.base import no_tick
 from palm_cache.adaptation.tasks import few_shot
-from palm_cache.errors import DataError, ParameterError, StaleStoreError, UnknownNameError
+from palm_cache.errors import DataError, OutputError, ParameterError, StaleStoreError, UnknownNameError
 from palm_cache.estimators import HeadClassifier
 from palm_cache.params import FitParams
+from palm_cache.store import atomic
 from palm_cache.store.heads import read_heads
 from palm_cache.store.scores import read_scores
 from palm_cache.types import Features, Fold
@@ -265,3 +268,24 @@ def test_a_run_that_diverged_is_refused_by_name(features: Features) -> None:
         match=r"clusters, palm@lr=1e\+30-4shots-fold1-seed3: .* diverged at lr 1e\+30; lower lr",
     ):
         fit_runs(features, params)
+
+
+def test_where_nothing_can_be_written_nothing_is_computed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_sample(tmp_path / "mini.zarr", make_features())
+    params = FitParams(heads=("palm",), shots=(4,), seeds=(0,), folds=(1,))
+    path = fit_store(store, tmp_path, params).heads_file
+
+    def refuse(**given: object) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(atomic, "TemporaryFile", refuse)
+    for module, work in ((calibration, "calibrate"), (fit, "fit_runs"), (prompt_study, "score_prompts")):
+        monkeypatch.setattr(module, work, lambda *given, **more: pytest.fail("computed before it was known"))
+    with pytest.raises(OutputError, match=r"cannot write: read-only$"):
+        calibration.calibrate_file(path, calibration.runs_to_calibrate(path))
+    with pytest.raises(OutputError, match="cannot write: read-only; choose another folder"):
+        fit_store(store, tmp_path, params)
+    with pytest.raises(OutputError, match="cannot write: read-only; choose another folder"):
+        prompt_study.study_prompts([store], tmp_path)
