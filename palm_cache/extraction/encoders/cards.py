@@ -35,6 +35,10 @@ class EncoderCard:
     citation: str = ""
     place: str = ""
     """Module and class, for one that comes with palm-cache."""
+    model_types: tuple[str, ...] = ()
+    """What transformers calls its models, which lie in directories or on a hub."""
+    weights: tuple[tuple[str, ...], ...] = ()
+    """How names of weights begin, all of one tuple, in a file that is for this encoder and no other."""
 
 
 _CARDS = (
@@ -62,6 +66,8 @@ _CARDS = (
         licence="see the model's page",
         citation="Wu et al., ICASSP 2023, arXiv:2211.06687",
         place="palm_cache.extraction.encoders.clap:ClapEncoder",
+        model_types=("clap",),
+        weights=(("audio_model.audio_encoder.", "text_model."),),
     ),
     EncoderCard(
         name="laion",
@@ -75,6 +81,7 @@ _CARDS = (
         licence="see its page",
         citation="Wu et al., ICASSP 2023, arXiv:2211.06687",
         place="palm_cache.extraction.encoders.laion:LaionEncoder",
+        weights=(("audio_branch.", "text_branch."),),
     ),
     EncoderCard(
         name="msclap",
@@ -88,6 +95,10 @@ _CARDS = (
         licence="see its page",
         citation="Elizalde et al., ICASSP 2023 and 2024, arXiv:2206.04769, arXiv:2309.05767",
         place="palm_cache.extraction.encoders.msclap:MsClapEncoder",
+        weights=(
+            ("caption_encoder.base.h.", "audio_encoder.base.htsat."),
+            ("caption_encoder.", "audio_encoder.base.conv_block1."),
+        ),
     ),
     EncoderCard(
         name="hf",
@@ -112,6 +123,8 @@ _CARDS = (
         licence="apache-2.0, says the model's page",
         citation="Vyas et al., Pushing the Frontier of Audiovisual Perception, 2025",
         place="palm_cache.extraction.encoders.pe_audio:PeAudioEncoder",
+        model_types=("pe_audio", "pe_audio_video"),
+        weights=(("text_audio_head.", "audio_encoder."),),
     ),
     EncoderCard(
         name="onnx",
@@ -137,6 +150,7 @@ _CARDS = (
         licence="see the record",
         citation="Deshmukh et al., NeurIPS 2023, arXiv:2305.11834",
         place="palm_cache.extraction.encoders.pengi:PengiEncoder",
+        weights=(("caption_decoder.",), ("caption_encoder.base.encoder.layers.", "audio_encoder.")),
     ),
 )
 
@@ -154,3 +168,8 @@ OWN = EncoderCard(
 
 CARDS = {card.name: card for card in _CARDS}
 """By the encoder's name, which a spec begins with."""
+
+
+def card_of_model(model_type: object) -> EncoderCard:
+    """Return the card of the encoder for a kind of model of transformers: its own, else that of ``hf:``."""
+    return next((card for card in CARDS.values() if model_type in card.model_types), CARDS["hf"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from palm_cache.errors import EncoderError
+from palm_cache.extraction.encoders.cards import CARDS
 
 
 class _Ignored:
@@ -29,16 +30,6 @@ _IGNORED = [
     (_Ignored, f"numpy.{name}")
     for name in ("core.multiarray.scalar", "_core.multiarray.scalar", "dtype", "ndarray")
 ]
-
-_KINDS: tuple[tuple[str, Sequence[str], str], ...] = (
-    ("a LAION checkpoint", ("audio_branch.", "text_branch."), "laion:"),
-    ("a PENGI checkpoint", ("caption_decoder.",), "pengi:"),
-    ("a checkpoint of Microsoft's CLAP", ("caption_encoder.base.h.", "audio_encoder.base.htsat."), "msclap:"),
-    ("a checkpoint of Microsoft's CLAP", ("caption_encoder.", "audio_encoder.base.conv_block1."), "msclap:"),
-    ("a PENGI checkpoint", ("caption_encoder.base.encoder.layers.", "audio_encoder."), "pengi:"),
-    ("weights of transformers' ClapModel", ("audio_model.audio_encoder.", "text_model."), "clap:"),
-)
-"""What a file is, how some of its weights begin, and the spec for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +158,16 @@ def refuse_others(subject: str, source: str, content: object) -> None:
     """Raise where a file is known to be another encoder's than that which ``subject`` begins with."""
     states = [content.get(name) for name in ("model", "state_dict")] if isinstance(content, Mapping) else []
     for tensors in map(_named, (*states, content)):
-        for kind, starts, spec in _KINDS:
-            if all(any(name.startswith(start) for name in tensors) for start in starts):
-                if not subject.startswith(spec):
-                    use = "clap: with the directory that it lies in" if spec == "clap:" else f"{spec}{source}"
-                    raise EncoderError(f"{subject}: this is {kind}: use {use}")
+        for card in CARDS.values():
+            if any(all(_some_begin(tensors, start) for start in starts) for starts in card.weights):
+                if subject.partition(":")[0] != card.name:
+                    use = f"{card.name}:" + (" with its directory" if card.model_types else source)
+                    raise EncoderError(f"{subject}: these are weights for {card.name}: use {use}")
                 return
+
+
+def _some_begin(names: Iterable[str], start: str) -> bool:
+    return any(name.startswith(start) for name in names)
 
 
 def misplaced(subject: str, source: str, otherwise: str) -> EncoderError:

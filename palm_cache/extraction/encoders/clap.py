@@ -248,7 +248,7 @@ def load_parts(source: str) -> Parts:
     return from_directory_or_hub(
         f"clap:{source}",
         source,
-        lambda repository: repository.parts(ClapModel, _load_extractor, repository.config_of("clap")),
+        lambda repository: repository.parts(ClapEncoder.card, ClapModel, _load_extractor),
     )
 
 

@@ -36,9 +36,6 @@ LONGEST_SECONDS = 30
 SHORTEST_SECONDS = (0.1, 0.2, 0.5, 1.0)
 """What is shorter is repeated up to the first of them that holds enough frames for a model."""
 
-OTHERS = {"clap": "clap:", "pe_audio": "pe-audio:", "pe_audio_video": "pe-audio:"}
-"""Model types that have an encoder of their own here."""
-
 KNOWN = ("audio-spectrogram-transformer", "whisper")
 """Model types that are not tried when they are loaded: they read whole windows only, which takes seconds."""
 
@@ -221,10 +218,8 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
 
 def _load_parts(repository: Repository) -> tuple[Parts, str | None]:
     """Load them, and hash the code that lies with the model and was run for it."""
-    subject, config = repository.subject, repository.config()
+    subject, config = repository.subject, repository.config_of(HfEncoder.card)
     kind = str(config.get("model_type"))
-    if kind in OTHERS:
-        raise EncoderError(f"{subject}: a model of type {kind!r} also reads text: use {OTHERS[kind]}")
     trusted = repository.code() if repository.options["trust_remote_code"] else {}
     if kind not in CONFIG_MAPPING and not trusted:
         if config.get("auto_map"):

@@ -82,8 +82,9 @@ class PeAudioEncoder(Encoder):
     one_shape = False
     card = CARDS["pe-audio"]
 
-    def __init__(self, request: Request, parts: Parts, frames: bool) -> None:
+    def __init__(self, request: Request, parts: Parts) -> None:
         extractor, config = parts.extractor, parts.model.config
+        frames = any("FrameLevel" in name for name in config.architectures or ())  # as of pe-a-frame-*
         rate, hop = extractor.sampling_rate, extractor.hop_length
         if not all(isinstance(number, int) and number > 0 for number in (rate, hop)):
             raise EncoderError(
@@ -108,7 +109,7 @@ class PeAudioEncoder(Encoder):
     @classmethod
     def load(cls, request: Request) -> Self:
         """Load a checkpoint from the hub or a directory."""
-        return cls(request, *from_directory_or_hub(request.spec, request.source, _load_parts))
+        return cls(request, from_directory_or_hub(request.spec, request.source, _load_parts))
 
     def embed_windows(self, waveforms: Tensor) -> Tensor:
         """Embed, (batch, 1, samples) with NaN behind the sound -> (batch, dim)."""
@@ -120,8 +121,5 @@ class PeAudioEncoder(Encoder):
         return torch.from_numpy(np.pad(sound.cpu().numpy(), (0, missing), "reflect"))
 
 
-def _load_parts(repository: Repository) -> tuple[Parts, bool]:
-    """Load them, and say whether the model was trained frame by frame (``pe-a-frame-*``)."""
-    config = repository.config_of("pe_audio", "pe_audio_video")
-    parts = repository.parts(PeAudioModel, PeAudioFeatureExtractor.from_pretrained, config)
-    return parts, any("FrameLevel" in name for name in config.get("architectures") or ())
+def _load_parts(repository: Repository) -> Parts:
+    return repository.parts(PeAudioEncoder.card, PeAudioModel, PeAudioFeatureExtractor.from_pretrained)

@@ -20,6 +20,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from palm_cache.errors import EncoderError, counted, described
+from palm_cache.extraction.encoders.cards import EncoderCard, card_of_model
 from palm_cache.extraction.encoders.checkpoints import misplaced
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
 from palm_cache.params import CLIP_TOKENIZER
@@ -98,20 +99,18 @@ class Repository:
         """Load what one of transformers' classes makes of the files here; raise as :meth:`part`."""
         return self.part(name, lambda: kind.from_pretrained(self.place, **self.options))
 
-    def config_of(self, *kinds: str) -> dict[str, Any]:
-        """Read a model's configuration.
+    def config_of(self, card: EncoderCard) -> dict[str, Any]:
+        """Read the configuration of a model for an encoder.
 
         Raises
         ------
         EncoderError
-            If it is missing, damaged or a model's of none of some kinds.
+            If it is missing, damaged or another encoder's.
         """
         config = self.config()
         kind = config.get("model_type")
-        if kind not in kinds:
-            raise EncoderError(
-                f"{self.subject}: holds a model of type {kind!r}, not {kinds[0]}; try hf: for other models"
-            )
+        if (right := card_of_model(kind)) is not card:
+            raise EncoderError(f"{self.subject}: holds a model of type {kind!r}; try {right.name}:")
         return config
 
     def config(self, name: str = "config.json") -> dict[str, Any]:
@@ -138,8 +137,9 @@ class Repository:
 
         return self.part(name, read)
 
-    def parts(self, model: Any, extractor: Any, config: Mapping[str, Any]) -> Parts:
-        """Load a model that reads text, by the feature extractor's loader and transformers' own class."""
+    def parts(self, card: EncoderCard, model: Any, extractor: Any) -> Parts:
+        """Load a model that reads text, by transformers' own class and the feature extractor's loader."""
+        config = self.config_of(card)
         return Parts(
             self.model(model),
             self.part("preprocessor_config.json", lambda: extractor(self.place, **self.options)),

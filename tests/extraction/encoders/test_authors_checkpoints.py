@@ -144,6 +144,7 @@ FILES: dict[str, Any] = {
     "msclap of 2022": {"model": small("audio_encoder.base.conv_block1.x", "caption_encoder.base.x")},
     "pengi": {"model": small("module.audio_encoder.x", "module.caption_encoder.base.encoder.layers.0.x")},
     "clap": small("audio_model.audio_encoder.x", "text_model.x"),
+    "pe-audio": small("audio_encoder.x", "text_model.x", "text_audio_head.x"),
 }
 
 
@@ -156,7 +157,7 @@ def test_another_models_file_is_named(
     if spec == right:
         return
     torch.save(FILES[file], tmp_path / "x.pt")
-    with pytest.raises(EncoderError, match=rf"^{spec}:.*x\.pt: this is .*: use {right}:") as caught:
+    with pytest.raises(EncoderError, match=rf"^{spec}:.*: these are weights for .*: use {right}:") as caught:
         load_encoder(f"{spec}:{tmp_path / 'x.pt'}", device="cpu")
     assert "\n" not in str(caught.value)
 

@@ -285,7 +285,7 @@ def test_an_unknown_padding_is_refused(tmp_path: Path) -> None:
         ("model.safetensors", "cannot load its weights"),
         ("preprocessor_config.json", r"cannot load its preprocessor_config\.json"),
         ("cut weights", "cannot load its weights"),
-        ("other model", "holds a model of type 'bert', not clap"),
+        ("other model", "holds a model of type 'bert'; try hf:"),
         ("other shape", r"weights are missing or misshaped, e\.g\."),
     ],
 )
@@ -367,7 +367,7 @@ def test_without_a_hub_what_is_wrong_with_the_copy_that_is_here_is_said(
         (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
         if content:
             (snapshot / "config.json").write_text(content)
-    with pytest.raises(EncoderError, match=r"^clap:me/bert: holds a model of type 'bert', not clap"):
+    with pytest.raises(EncoderError, match=r"^clap:me/bert: holds a model of type 'bert'; try hf:"):
         load("me/bert")
     with pytest.raises(EncoderError, match="not in the local cache, and the hub cannot be reached"):
         load("me/empty")

@@ -217,7 +217,7 @@ def test_a_model_that_gives_no_vectors_is_refused_when_it_is_loaded(tmp_path: Pa
             r"needs code .* \(auto_map: AutoModel\)",
         ),
         ({"model_type": "nonsense"}, "transformers knows no model of type 'nonsense'"),
-        ({"model_type": "clap"}, "also reads text: use clap:"),
+        ({"model_type": "clap"}, "holds a model of type 'clap'; try clap:"),
         ({"num_hidden_layers": 5}, "weights are missing or misshaped"),
     ],
 )

@@ -340,10 +340,13 @@ def test_an_engine_computes_text_in_torch() -> None:
     [
         (
             {"state_dict": ["module.audio_branch.x", "module.text_branch.y"]},
-            "LAION checkpoint: use laion:w.pt",
+            "weights for laion: use laion:w.pt",
         ),
-        ({"model": ["caption_decoder.x"]}, "this is a PENGI checkpoint: use pengi:w.pt"),
-        ({"model": ["caption_encoder.base.h.0", "audio_encoder.base.htsat.x"]}, "CLAP: use msclap:w.pt"),
+        ({"model": ["caption_decoder.x"]}, "these are weights for pengi: use pengi:w.pt"),
+        (
+            {"model": ["caption_encoder.base.h.0", "audio_encoder.base.htsat.x"]},
+            "for msclap: use msclap:w.pt",
+        ),
         ({"model": ["something.else"]}, r"a file"),
     ],
 )
