@@ -10,6 +10,7 @@ import torch
 
 from palm_cache.errors import DataError
 from palm_cache.types import Clip, Clips, ClipTable, Fold, Texts
+from palm_cache.types.stretches import stretch_text
 
 
 def clip(label: int | None, start: float = 0.0, end: float | None = None) -> Clip:
@@ -82,3 +83,10 @@ def test_clips_come_back_as_they_were_given() -> None:
     assert list(clips.take([1, 0])) == given[::-1]
     assert list(clips.numbered([1])) == [(1, given[1])]
     assert clips == Clips.of(given) != clips.take([1, 0])
+
+
+def test_people_read_where_a_stretch_ends() -> None:
+    assert stretch_text(0.0, None) == stretch_text(0.0, nan) == ""
+    assert stretch_text(0.0, 2.5) == "0-2.5 s"
+    assert stretch_text(27.299937, nan) == "27.3 s to its end"
+    assert stretch_text(100_000.125, 100_001.0) == "100000.125-100001 s"

@@ -12,7 +12,7 @@ from palm_cache.cli.completion import PREDICTIONS, complete_predicted_run
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import StoreArgument, choices, override, takes
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, print_json, say, tell
+from palm_cache.cli.terminal import Json, note, print_json, tell
 from palm_cache.errors import counted
 from palm_cache.params.use import LoadingParams, MapMethod
 
@@ -114,8 +114,7 @@ def explore(
             audio=audio,
             progress=progress,
         )
-    for note in page.notes:
-        say(f"note: {note}")
+    note(*page.notes)
     if as_json:
         print_json({"page": str(page.file), "clips": page.n_clips})
     else:

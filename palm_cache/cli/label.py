@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from palm_cache.cli.options import StoreArgument, override, takes
-from palm_cache.cli.terminal import say, tell
+from palm_cache.cli.terminal import note, say, tell
 from palm_cache.errors import counted
 from palm_cache.params.use import LoadingParams
 
@@ -79,8 +79,7 @@ def label(
     itself = labels.resolve() if labels.is_symlink() else labels
     with locked(itself, "another label page has it open", "labels"), listen(port) as listener:
         session = Session(opened, labels, classes=names, audio=folder, load_tower=load)
-        for problem in session.problems:
-            say(f"note: {problem}")
+        note(*session.problems)
         rows, known = counted(int(session.usable.sum()), "row"), len(session.labelled())
         say(f"labelling {rows} of {opened.header.dataset} ({store}), {known:,} labelled so far")
         say(f"labels -> {labels.absolute()}, each as soon as its key is pressed")

@@ -14,11 +14,12 @@ from palm_cache.cli.loading import load
 from palm_cache.cli.options import override, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.results import harmless
-from palm_cache.cli.terminal import Json, print_json, print_table, put, say, tell
+from palm_cache.cli.terminal import Json, note, print_json, print_table, put, say, tell
 from palm_cache.errors import counted
 from palm_cache.params.use import LoadingParams, RowFilter, SearchParams
 from palm_cache.store.atomic import replacing
 from palm_cache.store.outputs import FOUND, FOUND_PAGE
+from palm_cache.types.stretches import stretch_text
 
 if TYPE_CHECKING:
     from palm_cache.retrieval.find import SearchResult
@@ -90,22 +91,21 @@ def search(
 
     loaded = override(LoadingParams(), **loading)
     result = find(stores, **asdict(query), **asdict(kept), **asdict(loaded), audio=audio)
-    notes = [*result.remarks]
+    note(*result.remarks)
+    # First of all: whatever becomes of pages and copies, what was found is told.
+    _show(result, csv, as_json)
     if html is not None:
         from palm_cache.explore.found import write_found
 
         with progress_bar("rows") as progress:
             write_found(result, html, progress)
+        say(f"{counted(len(result.table), 'row')} -> {html}")
     if copy is not None:
         from palm_cache.retrieval.copies import copy_found
 
         copies = copy_found(result, copy)
-        notes += [f"{counted(len(copies.files), 'file')} -> {copy}", *copies.notes]
-    _show(result, csv, as_json)
-    for note in notes:
-        say(f"note: {note}")
-    if html is not None:
-        say(f"{counted(len(result.table), 'row')} -> {html}")
+        note(*copies.notes)
+        say(f"{counted(len(copies.files), 'file')} -> {copy}")
 
 
 def _show(result: SearchResult, csv: Path | None, as_json: bool) -> None:
@@ -122,6 +122,7 @@ def _show(result: SearchResult, csv: Path | None, as_json: bool) -> None:
         else:
             with replacing(csv, "csv", FOUND) as temporary:
                 temporary.write_text(content, encoding="utf-8")
+            say(f"{counted(len(table), 'row')} -> {csv}")
     else:
         tell(result.query)
         _print_rows(result)
@@ -139,13 +140,12 @@ def _print_rows(result: SearchResult) -> None:
 
 
 def _cells(row: dict[str, Any], measure: str) -> dict[str, str]:
-    start, end = row["start"], row["end"]
     return {
         measure: f"{row['score']:.3f}",
         "dataset": row["dataset"],
         "row": str(row["row"]),
         "path": row["path"],
-        "stretch": f"{start:g}-{'' if end is None else f'{end:g}'} s" if start or end else "",
+        "stretch": stretch_text(row["start"], row["end"]),
         "label": row["label"] or "",
         "note": row["note"],
     }

@@ -13,6 +13,7 @@ from palm_cache.retrieval.find import SearchResult
 from palm_cache.store.atomic import replacing
 from palm_cache.store.outputs import FOUND_PAGE
 from palm_cache.types import Place, Progress, no_progress
+from palm_cache.types.stretches import stretch_text
 
 
 def write_found(result: SearchResult, out: Path, progress: Progress = no_progress) -> None:
@@ -43,8 +44,8 @@ def write_found(result: SearchResult, out: Path, progress: Progress = no_progres
 def _heard(row: dict[str, Any], file: Place | None) -> dict[str, str]:
     """Return the sound and the picture of a row, or why there is none."""
     start, end = row["start"], row["end"]
-    stretch = f", {start:g} s to {'the end' if end is None else f'{end:g} s'}" if start or end else ""
-    facts = {"place": f"row {row['row']} of {row['dataset']}{stretch}", "sound": ""}
+    place = f"row {row['row']} of {row['dataset']}"
+    facts = {"place": ", ".join(filter(None, (place, stretch_text(start, end)))), "sound": ""}
     if file is None:
         return facts
     try:

@@ -25,6 +25,7 @@ from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
 from palm_cache.store.outputs import MAP_PAGE
 from palm_cache.types import Features, Place, Progress, no_progress
+from palm_cache.types.stretches import stretch_text
 
 METHOD_NAMES: dict[MapMethod, str] = {"tsne": "t-SNE", "pca": "principal components", "umap": "UMAP"}
 
@@ -102,7 +103,7 @@ def write_page(
         **sounds,
         "start": start[usable].tolist(),
         "end": [None if isnan(second) else second for second in end[usable].tolist()],
-        "path": [_name(paths[row], start[row], end[row]) for row in usable],
+        "path": [" ".join(filter(None, (paths[row], stretch_text(start[row], end[row])))) for row in usable],
         "label": labels.tolist(),
         "x": np.rint(10_000 * places[:, 0]).astype(int).tolist(),
         "y": np.rint(10_000 * places[:, 1]).astype(int).tolist(),
@@ -149,12 +150,6 @@ def _words(*, of_run: bool, of_classes: bool) -> dict[str, str]:
         return {"right": "correct", "wrong": "wrong"}
     what = "class" if of_classes else "colour"
     return {"right": f"same {what}", "wrong": f"another {what}"}
-
-
-def _name(path: str, start: float, end: float) -> str:
-    """Return what a row is called on the page: its path, and its stretch where it is not all of the file."""
-    stretch = f" {start:g}-{'' if isnan(end) else f'{end:g}'} s" if start or not isnan(end) else ""
-    return f"{path}{stretch}"
 
 
 def _sounds(

@@ -14,6 +14,7 @@ from palm_cache.extraction.audio.waveforms import Excerpt, open_regular
 from palm_cache.retrieval.find import SearchResult
 from palm_cache.store.atomic import write_errors
 from palm_cache.types import Place
+from palm_cache.types.stretches import stretch_text
 
 MEGABYTE = 1 << 20
 
@@ -47,8 +48,8 @@ def copy_found(result: SearchResult, folder: Path) -> Copies:
             continue
         start, end = row["start"], row["end"]
         name = PurePosixPath(row["path"])
-        whole = not start and end is None
-        ending = name.suffix if whole else f" {start:g}-{'' if end is None else f'{end:g}'}.wav"
+        stretch = stretch_text(start, end)
+        ending = f" {stretch}.wav" if stretch else name.suffix
         target = folder / f"{rank:0{width}}-{name.stem}{ending}"
         if target.exists():
             notes.append(f"{target}: is there already and stays as it is")
@@ -56,10 +57,10 @@ def copy_found(result: SearchResult, folder: Path) -> Copies:
         try:
             with write_errors(folder, "copy"), target.open("xb") as copy:
                 try:
-                    if whole:
-                        copy.writelines(_content(file))
-                    else:
+                    if stretch:
                         _cut(file, start, end, copy)
+                    else:
+                        copy.writelines(_content(file))
                 except BaseException:
                     target.unlink()
                     raise

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 from command_line import call
+from drive import make_drive
 from samples import make_features, write_palm_folder, write_sample, write_tone
 from typer.testing import Result
 from workshop import Workshop
@@ -146,7 +147,31 @@ def test_results_are_a_table_or_csv(tones: Path, night: Path, tmp_path: Path) ->
     rows = list(csv.DictReader(io.StringIO((tmp_path / "found.csv").read_text())))
     assert list(rows[0]) == ["score", "dataset", "row", "path", "start", "end", "label", "note"]
     assert [row["label"] for row in rows] == ["low tone"] * 2
-    assert done.stdout == ""
+    assert (done.stdout, done.stderr) == ("", f"2 rows -> {tmp_path / 'found.csv'}\n")
+
+
+def test_what_was_found_is_told_even_where_it_cannot_be_copied(tones: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    words = ("search", tones / "mini.zarr", "--row", 0, "-k", 2, "--copy", tmp_path / "taken")
+    for shown in ((), ("--json",), ("--csv", tmp_path / "found.csv")):
+        done = run(*words, *shown)
+        assert done.exit_code == 1
+        assert "taken: cannot write" in done.stderr
+        told = (tmp_path / "found.csv").read_text() if "--csv" in shown else done.stdout
+        assert told.count("audios/") >= 2
+
+
+def test_a_row_that_reaches_the_end_of_its_file_says_so(tmp_path: Path) -> None:
+    drive = make_drive(tmp_path)
+    words = ("search", drive.store, "--row", 0, "-k", 1, "--path", "0.wav")
+    (found,) = results(*words[1:])
+    assert (found["start"], found["end"]) == (1.5, None)
+    done = run(*words, "--copy", tmp_path / "copies", "--html", tmp_path / "found.html")
+    assert " 1.5 s to its end " in done.stdout
+    assert "row 2 of night, 1.5 s to its end" in (tmp_path / "found.html").read_text()
+    (copy,) = (tmp_path / "copies").iterdir()
+    assert copy.name == "1-0 1.5 s to its end.wav"
+    assert soundfile.info(copy).duration == 1
 
 
 def test_a_file_that_is_gone_leaves_its_row(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_rows_that_cannot_be_heard_stay_and_say_why(tmp_path: Path) -> None:
     assert "cannot be decoded" in page
     assert "<script>" not in page
     assert "<i>" not in page
-    assert "1 s to 2.5 s" in page
+    assert "1-2.5 s" in page
 
 
 def test_a_sound_is_not_overwritten_by_the_page(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_sounds_are_found_as_everywhere_whatever_they_are_called(tmp_path: Path)
 def test_windows_of_a_file_are_told_apart(tmp_path: Path) -> None:
     drive = make_drive(tmp_path)
     data = page_data(write_page(drive.store, tmp_path / "explore.html", method="pca").file.read_text("utf-8"))
-    assert data["path"][:3] == ["0.wav 0-1 s", "0.wav 1-2 s", "0.wav 1.5- s"]
+    assert data["path"][:3] == ["0.wav 0-1 s", "0.wav 1-2 s", "0.wav 1.5 s to its end"]
     assert (data["start"][:3], data["end"][:3]) == ([0, 1, 1.5], [1, 2, None])
     assert len(data["files"]) == 9
     assert data["file"] == [row // 3 for row in range(27)]

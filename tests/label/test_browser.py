@@ -183,6 +183,16 @@ def test_a_row_whose_sound_is_gone_says_so(browser: Browser, made_drive: Drive, 
         assert page.see("byId('picture').hidden") is True
 
 
+def test_a_row_that_reaches_the_end_of_its_file_says_where_that_is(
+    browser: Browser, made_drive: Drive, tmp_path: Path
+) -> None:
+    with serving(made_drive, tmp_path / "labels.csv") as address:
+        page = Keyboard(browser.open(address, 1280, 900))
+        page.tab.run("await load({ by: 'these', rows: 2 });")
+        page.until("!byId('picture').hidden")
+        assert page.text("#stretch") == "0:01.5 \u2013 0:02.5, 1.0 s"
+
+
 def test_rows_can_be_reviewed_and_put_right(browser: Browser, made_drive: Drive, tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     with serving(made_drive, file, classes=["low", "high"]) as address:

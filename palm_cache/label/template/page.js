@@ -294,7 +294,7 @@ async function hear(row) {
   if (queue[place]?.row !== row.row) return;
   played = facts.played;
   const cut = facts.seconds > LONGEST + 0.001 ? `, the ${LONGEST} s in its middle are played` : "";
-  byId("stretch").textContent = `${isPart(row) ? `${times(row.start, row.end)}, ` : ""}${facts.seconds.toFixed(1)} s${cut}`;
+  byId("stretch").textContent = `${isPart(row) ? `${times(row.start, row.start + facts.seconds)}, ` : ""}${facts.seconds.toFixed(1)} s${cut}`;
   byId("high").textContent = `${facts.rate / 2000} kHz`;
   byId("low").textContent = "0";
   byId("picture").src = `picture/${row.row}`;
