@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,13 +17,11 @@ from palm_cache.cli.options import DatasetsOption, ParamsOption, RootOption, tak
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, as_typed, note, print_json, print_table, say, tell
 from palm_cache.errors import AbsentDatasetError, counted
-from palm_cache.params import Params, ReadingParams
-from palm_cache.store.layout import FEATURES
+from palm_cache.params import Params
 
 if TYPE_CHECKING:
-    from palm_cache.extraction.datasets.splits import KnownContents
     from palm_cache.extraction.extract import Extractor
-    from palm_cache.types import AnyPlace, ClipTable, Place
+    from palm_cache.types import ClipTable, Place
 
 FAILURES_LISTED = 20
 """Failed clips that ``extract`` lists; ``store info`` lists all."""
@@ -134,20 +133,46 @@ def extract(
     for option, value in of_one.items():
         if several and value:
             raise typer.BadParameter("goes with one dataset", param_hint=option)
-    from palm_cache.extraction.known_files import known_contents
-    from palm_cache.store.find import cache_of
-    from palm_cache.store.places import place
-
-    cache = cache_of(place(settings.features), place(out) if out else None, settings.resources.cache)
-    contents = known_contents(cache, settings.resources.check)
-    reading, features = settings.reading, settings.features
-    tables, absent = read_tables(settings.datasets, root, strict, reading, features, contents)
+    tables, absent = _read_tables(settings, root, out, strict)
     shown = _extract_all(tables, settings, out, dry_run, as_json)
     if as_json:
         print_json({"stores": shown, "absent": absent} if several else shown[0])
     if any(map(_all_failed, shown)):
         say("error: none of the clips could be embedded; the reasons are above")
         raise typer.Exit(1)
+
+
+def _read_tables(
+    settings: Params, root: str | None, out: str | None, strict: bool
+) -> tuple[list[ClipTable], list[str]]:
+    """Read the tables of datasets; of several, also return which are not here."""
+    from palm_cache.extraction.datasets.registry import read_dataset
+    from palm_cache.extraction.known_files import known_contents
+    from palm_cache.store.find import cache_of
+    from palm_cache.store.places import place
+
+    resources, features = settings.resources, place(settings.features)
+    cache = cache_of(features, place(out) if out else None, resources.cache)
+    read = partial(
+        read_dataset,
+        root=place(root) if root else None,
+        strict=strict,
+        reading=settings.reading,
+        features=features,
+        contents=known_contents(cache, resources.check),
+    )
+    names, tables, absent = settings.datasets, [], []
+    for name in names:
+        try:
+            tables.append(read(name))
+        except AbsentDatasetError as error:
+            if len(names) == 1:
+                raise
+            note(f"skipped: {error.message}")
+            absent.append(name)
+    if not tables:
+        raise AbsentDatasetError(f"none of the {counted(len(names), 'dataset')} is here: {', '.join(names)}")
+    return tables, absent
 
 
 def _extract_all(
@@ -182,36 +207,6 @@ def _extract_all(
             if not as_json:
                 tell(*lines)
     return shown
-
-
-def read_tables(
-    names: tuple[str, ...],
-    root: str | None,
-    strict: bool = False,
-    reading: ReadingParams = ReadingParams(),  # noqa: B008  # frozen
-    features: AnyPlace = FEATURES,
-    contents: KnownContents | None = None,
-) -> tuple[list[ClipTable], list[str]]:
-    """Read the tables of datasets; of several, also return which are not here."""
-    from palm_cache.extraction.datasets.registry import read_dataset
-    from palm_cache.store.places import place
-
-    where, tables, absent = place(root) if root else None, [], []
-    for name in names:
-        try:
-            tables.append(
-                read_dataset(
-                    name, where, strict=strict, reading=reading, features=features, contents=contents
-                )
-            )
-        except AbsentDatasetError as error:
-            if len(names) == 1:
-                raise
-            note(f"skipped: {error.message}")
-            absent.append(name)
-    if not tables:
-        raise AbsentDatasetError(f"none of the {counted(len(names), 'dataset')} is here: {', '.join(names)}")
-    return tables, absent
 
 
 def _extract_table(

@@ -268,14 +268,16 @@ def _listen(
         return _failed(len(entries), len(entries), "input")
     load("palm_cache.prediction.table")
     from palm_cache.prediction.answers import printable
-    from palm_cache.prediction.table import classify, load_classifier
+    from palm_cache.prediction.classifier import Classifier
+    from palm_cache.prediction.table import classify
 
-    classifier = load_classifier(source, output.run, classes and classes.split(","), loading)
-    head = classifier.head
     if source is None:
+        classifier = Classifier.zero_shot((classes or "").split(","), loading)
         note(f"zero-shot with {classifier.encoder.spec}; probabilities are not calibrated")
     else:
-        _say_which(source, output.run, head)
+        classifier = Classifier.load(source, output.run, loading)
+        _say_which(source, output.run, classifier.head)
+    head = classifier.head
     with progress_bar("seconds" if settings.timeline else "files") as progress:
         results = classify(classifier, entries, settings, merge=merge, progress=progress)
         if tracks is not None:

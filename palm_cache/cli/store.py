@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palm_cache.cli.checks import check_stores
-from palm_cache.cli.completion import complete_dataset, complete_store
-from palm_cache.cli.extraction import read_tables
+from palm_cache.cli.completion import complete_dataset
 from palm_cache.cli.options import RootOption, StoreArgument, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, agreed, note, print_json, print_result, print_table, say, tell
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from palm_cache.extraction.verify import Recomputation
     from palm_cache.store.features import FeatureStore
     from palm_cache.store.prune import CachedRecipe, Waste
-    from palm_cache.types import ClipTable, Place
+    from palm_cache.types import Place
 
 
 FACTS = ["dataset", "source", "encoder", "fingerprint", "dim", "token_dim", "sample_rate", "seconds", "views"]
@@ -106,9 +104,7 @@ def store_verify(
     opened = FeatureStore(place(store))
     problems = opened.problems()
     if not problems and (dataset is not None or recompute):
-        features = opened.path.parent.parent
-        table = None if dataset is None else read_tables((dataset,), root, features=features)[0][0]
-        more, again = _hold_against(opened, table, root, recompute, seed, loading)
+        more, again = _hold_against(opened, dataset, root, recompute, seed, loading)
         problems += more
     if as_json:
         document = {"store": str(store), "sound": not problems, "problems": problems}
@@ -128,18 +124,22 @@ def store_verify(
 
 def _hold_against(
     opened: FeatureStore,
-    table: ClipTable | None,
+    dataset: str | None,
     root: str | None,
     count: int,
     seed: int,
     loading: LoadingParams,
 ) -> tuple[list[str], Recomputation | None]:
     """Compare a store with its dataset, if that was named, and its encoder."""
+    from palm_cache.extraction.datasets.registry import read_dataset
     from palm_cache.extraction.embedding import Embedder
     from palm_cache.extraction.recipe import recipe_of
     from palm_cache.extraction.recorded import load_encoder_of
     from palm_cache.extraction.verify import dataset_problems, recompute
+    from palm_cache.store.places import place
 
+    where, features = place(root) if root else None, opened.path.parent.parent
+    table = None if dataset is None else read_dataset(dataset, where, features=features)
     encoder = load_encoder_of(opened.header, loading)
     problems: list[str] = []
     with Embedder(encoder, recipe_of(opened.header.recipe)) as embedder, progress_bar("clips") as progress:
@@ -151,15 +151,7 @@ def _hold_against(
 
 
 def store_export(
-    store: Annotated[
-        str,
-        typer.Argument(
-            help="A feature store, or the .h5 of one.",
-            metavar="STORE",
-            autocompletion=complete_store,
-            callback=check_stores,
-        ),
-    ],
+    store: StoreArgument,
     target: Annotated[
         str,
         typer.Argument(
@@ -172,7 +164,7 @@ def store_export(
     """Write a feature store in another place or format.
 
     It is written whole or not at all. A .zarr is the same store elsewhere, here or behind a URL. An exported
-    .h5 becomes a .zarr again.
+    .h5 may be STORE, to become a .zarr again.
 
     Example: palm-cache store export data/features/demo/mini.zarr demo.h5
     """

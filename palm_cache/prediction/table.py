@@ -20,7 +20,7 @@ from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.inputs import find_recordings
 from palm_cache.prediction.rows import ScoredRows, score_rows
-from palm_cache.prediction.sources import HeadSource, find_heads
+from palm_cache.prediction.sources import find_heads
 from palm_cache.prediction.timeline import Sliding, join, listen
 from palm_cache.retrieval.find import as_places
 from palm_cache.store.run_names import run_name
@@ -125,7 +125,12 @@ def predict(
     if store is None:
         paths = [audio] if isinstance(audio, str | PathLike) else audio
         recordings = find_recordings([os.fspath(path) for path in paths], read_stdin=bytes)
-        classifier = load_classifier(heads, run, classes, loading)
+        if heads is not None and classes is None:
+            classifier = Classifier.load(heads, run, loading)
+        elif heads is None and classes is not None:
+            classifier = Classifier.zero_shot(classes, loading)
+        else:
+            raise ParameterError("`heads` and `classes`: give one of them")
         scored = _scored(classify(classifier, recordings, params, progress=progress), classifier, timeline)
     elif heads is None or classes is not None or audio != ():
         raise ParameterError("`store`: goes with heads, and without audio and classes")
@@ -139,25 +144,6 @@ def predict(
         run=run_name(head.run),
         calibrated=head.calibration is not None,
     )
-
-
-def load_classifier(
-    heads: AnyPath | HeadSource | None, run: str | None, classes: Sequence[str] | None, loading: LoadingParams
-) -> Classifier:
-    """Load a fitted head with its encoder, or an encoder that tells classes apart by their names.
-
-    Raises
-    ------
-    ParameterError
-        If neither heads nor classes are given, or both.
-    PalmCacheError
-        If either cannot be loaded.
-    """
-    if heads is not None and classes is None:
-        return Classifier.load(heads, run, loading)
-    if heads is None and classes is not None:
-        return Classifier.zero_shot(classes, loading)
-    raise ParameterError("`heads` and `classes`: give one of them")
 
 
 def classify(
