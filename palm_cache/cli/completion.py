@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import typer
@@ -29,12 +30,23 @@ def complete_encoder(incomplete: str) -> list[tuple[str, str]]:
     return [(name, "") for name in encoder_names() if name.startswith(incomplete)]
 
 
-def complete_heads(incomplete: str) -> list[str]:
-    """Complete the last name of a comma-separated list of heads."""
+def complete_list(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return what completes the last of several names with commas between."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [before + comma + name for name in names() if name.startswith(last)]
+
+    return complete
+
+
+def _heads() -> Iterable[str]:
     from palm_cache.adaptation.heads import HEADS
 
-    before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in HEADS if name.startswith(last)]
+    return HEADS
+
+
+complete_heads = complete_list(_heads)
 
 
 def complete_store(incomplete: str) -> list[str]:

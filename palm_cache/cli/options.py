@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
@@ -17,13 +17,25 @@ from palm_cache.cli.completion import (
     complete_dataset,
     complete_encoder,
     complete_heads,
+    complete_list,
     complete_run,
     complete_store,
 )
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.terminal import TYPED
 from palm_cache.errors import ParameterError, UnknownNameError, did_you_mean, naming, near
-from palm_cache.params import BenchParams, FitParams, P, Params, PromptFiles, ReadingParams, Recipe, Resources
+from palm_cache.params import (
+    COLUMN_FIELDS,
+    BenchParams,
+    FitParams,
+    P,
+    Params,
+    PromptFiles,
+    ReadingParams,
+    Recipe,
+    Resources,
+)
+from palm_cache.params.checks import DEVICES
 from palm_cache.params.use import LoadingParams, PredictParams, RowFilter, SearchParams
 from palm_cache.types import Help
 from palm_cache.types.runs import Training
@@ -45,12 +57,14 @@ PANELS: Mapping[type, str] = {
 
 COMPLETIONS: Mapping[tuple[type, str], Callable[..., Any]] = {
     (Params, "encoder"): complete_encoder,
+    (ReadingParams, "columns"): complete_list(lambda: [f"{name}=" for name in COLUMN_FIELDS]),
     (FitParams, "heads"): complete_heads,
     (LoadingParams, "encoder"): complete_encoder,
     (SearchParams, "run"): complete_run,
     (RowFilter, "datasets"): complete_dataset,
+    **{(kind, "device"): complete_list(lambda: DEVICES) for kind in (Resources, LoadingParams, BenchParams)},
 }
-"""What completes the values of a field."""
+"""What completes the values of a field; a field of choices completes itself."""
 
 CHECKS: Mapping[tuple[type, str], Callable[[typer.Context, Any], Any]] = {
     (Params, "encoder"): check_encoders,
@@ -262,8 +276,7 @@ def _listed(kind: type, name: str, given: Any) -> Any:
     if isinstance(given, list):
         return tuple(given) or None
     of_item = get_args(annotation)[0]
-    kinds = (of_item,) if get_origin(of_item) is Literal else get_args(of_item) or (of_item,)
-    choices = [choice for kind in kinds for choice in get_args(kind)]
+    choices = _choices(of_item)
     words = [word.strip() for word in given.split(",")]
     if get_origin(of_item) is Literal:
         for word in words:
@@ -272,13 +285,21 @@ def _listed(kind: type, name: str, given: Any) -> Any:
                 message = f"{word!r} is not one of {', '.join(choices)}{meant and f'; {meant}'}"
                 raise typer.BadParameter(message, param_hint=_option(kind, name))
     try:
-        return tuple(word if word in choices else kinds[0](word) for word in words if word)
+        read = (get_args(of_item) or (of_item,))[0]
+        return tuple(word if word in choices else read(word) for word in words if word)
     except ValueError:
         option, numbers = _option(kind, name), ",".join(given.replace(",", " ").split())
         meant = f"; did you mean {option} {numbers}?" if re.fullmatch(r"[\d,]+", numbers) else ""
         others = f" or {', '.join(choices)}" if choices else ""
         message = f"{given!r} is not a comma-separated list of whole numbers{others}{meant}"
         raise typer.BadParameter(message, param_hint=option) from None
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Return the words that a value may be, as far as they are a few: those of its literals."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [choice for part in get_args(annotation) for choice in _choices(part)]
 
 
 def _option(kind: type, name: str) -> str:
@@ -290,7 +311,9 @@ def _option(kind: type, name: str) -> str:
 def _parameter(kind: type, name: str) -> inspect.Parameter:
     text = _help(kind, name) or Help("")
     annotation: Any = get_args(_annotations(kind)[name])[0]
+    completion = COMPLETIONS.get((kind, name))
     if get_origin(annotation) is tuple:
+        completion = completion or complete_list(partial(_choices, annotation))
         annotation = list[str] if text.repeated else str
     option = _option(kind, name)
     info = typer.Option(
@@ -300,7 +323,7 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
         metavar=text.metavar or _metavar(annotation),
         show_default=text.shown or _shown_default(kind, name),
         rich_help_panel=PANELS.get(kind),
-        autocompletion=COMPLETIONS.get((kind, name)),
+        autocompletion=completion,
         callback=CHECKS.get((kind, name)),
     )
     return inspect.Parameter(
@@ -315,9 +338,8 @@ def choices(literal: Any) -> str:
 
 def _metavar(annotation: Any) -> str | None:
     """Return what stands for a value in help: its choices, or what kind it is of; nothing for a flag."""
-    for kind in (annotation, *get_args(annotation)):  # one that may be left out is a union with None
-        if get_origin(kind) is Literal:
-            return choices(kind)
+    if words := _choices(annotation):
+        return "|".join(words)
     return {int: "N", float: "X", str: "TEXT", bool: None}[annotation]
 
 

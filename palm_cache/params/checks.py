@@ -7,6 +7,9 @@ from math import inf
 
 from palm_cache.errors import ParameterError
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""Names of devices; a number behind ``cuda:`` says which of several."""
+
 
 def check_device(name: str) -> None:
     """Make sure that it is the name of a device, here or elsewhere.
@@ -16,7 +19,7 @@ def check_device(name: str) -> None:
     ParameterError
         If it is none.
     """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+    if name not in DEVICES and not re.fullmatch(r"cuda:\d+", name):
         raise ParameterError(f"`device` {name!r}: use auto, cpu, cuda, cuda:N or mps")
 
 

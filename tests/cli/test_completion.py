@@ -60,5 +60,21 @@ def test_choices_encoders_and_datasets_are_offered() -> None:
     assert complete("download", "urb") == ["urbanSound8K"]  # known in any case
 
 
+@pytest.mark.parametrize(
+    ("words", "begun", "offered"),
+    [
+        (("extract", "--device"), "c", ["cpu", "cuda"]),
+        (("predict", FITTED, "clips", "--device"), "m", ["mps"]),
+        (("bench", "extract", "--precision"), "fp32,b", ["fp32,bf16"]),
+        (("fit", "--shots"), "4,a", ["4,all"]),
+        (("datasets", "birds", "--columns"), "path=x,la", ["path=x,label="]),
+    ],
+)
+def test_what_can_only_be_one_of_a_few_is_offered(
+    words: tuple[str, ...], begun: str, offered: list[str]
+) -> None:
+    assert complete(*words, begun) == offered
+
+
 def test_words_that_make_no_sense_end_no_completion() -> None:
     assert complete("fit", "--out", "s3://bucket/runs", "--head", "linear") == ["linear-probe"]
