@@ -7,9 +7,7 @@ from pathlib import Path
 
 import typer
 
-from palm_cache.store.layout import FEATURES, RUNS, stores_present
-
-PREDICTIONS = RUNS / "predictions.h5"
+from palm_cache.store.layout import FEATURES, stores_present
 
 
 def complete_dataset(incomplete: str) -> list[str]:
@@ -78,7 +76,7 @@ def complete_run(context: typer.Context, incomplete: str) -> list[str]:
 def complete_predicted_run(context: typer.Context, incomplete: str) -> list[str]:
     """Return the runs in the predictions that begin like this, all folds of one together."""
     from palm_cache.errors import StoreError
-    from palm_cache.explore.verdicts import across_folds
+    from palm_cache.explore.verdicts import PREDICTIONS, across_folds
     from palm_cache.store.scores import read_predictions
 
     try:

@@ -12,7 +12,7 @@ import typer
 
 from palm_cache.cli.options import StoreArgument, override, takes
 from palm_cache.cli.terminal import note, say, tell
-from palm_cache.errors import counted
+from palm_cache.errors import ParameterError, counted
 from palm_cache.params.use import LoadingParams
 
 
@@ -24,11 +24,11 @@ def label(
         Path, typer.Option(help="Where labels are kept: a CSV that they are appended to.", metavar="FILE")
     ] = Path("labels.csv"),
     classes: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Names of classes to begin with; more can be added on the page.", metavar="A,B,..."
         ),
-    ] = "",
+    ] = None,
     audio: Annotated[
         str | None,
         typer.Option(
@@ -56,8 +56,9 @@ def label(
 
     Example: palm-cache label data/features/night/mini.zarr --classes "owl,rain"
     """
-    from palm_cache.errors import ParameterError
-
+    names = [name for name in (classes or "").split(",") if name.strip()]
+    if classes is not None and not names:
+        raise typer.BadParameter(f"{classes!r} names no class", param_hint="--classes")
     try:
         from palm_cache.label.server import HOST, listen, make_app, make_token, serve
     except ImportError as error:
@@ -73,7 +74,6 @@ def label(
 
     opened = FeatureStore(place(store))
     load = partial(load_text_tower, opened.header, override(LoadingParams(), **loading))
-    names = [name for name in classes.split(",") if name.strip()]
     folder = place(audio) if audio is not None else None
     # By whatever link it is reached, the file is one.
     itself = labels.resolve() if labels.is_symlink() else labels

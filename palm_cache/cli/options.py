@@ -18,6 +18,7 @@ from palm_cache.cli.completion import (
     complete_encoder,
     complete_heads,
     complete_list,
+    complete_predicted_run,
     complete_run,
     complete_store,
 )
@@ -36,7 +37,7 @@ from palm_cache.params import (
     Resources,
 )
 from palm_cache.params.checks import DEVICES
-from palm_cache.params.use import LoadingParams, PredictParams, RowFilter, SearchParams
+from palm_cache.params.use import LoadingParams, MapParams, PredictParams, RowFilter, SearchParams
 from palm_cache.types import Help
 from palm_cache.types.runs import Training
 
@@ -51,6 +52,7 @@ PANELS: Mapping[type, str] = {
     PredictParams: "Listening",
     SearchParams: "What to look for",
     RowFilter: "Which rows",
+    MapParams: "What the map shows",
     BenchParams: "What is measured",
 }
 """Where help lists the options of a dataclass."""
@@ -61,6 +63,7 @@ COMPLETIONS: Mapping[tuple[type, str], Callable[..., Any]] = {
     (FitParams, "heads"): complete_heads,
     (LoadingParams, "encoder"): complete_encoder,
     (SearchParams, "run"): complete_run,
+    (MapParams, "run"): complete_predicted_run,
     (RowFilter, "datasets"): complete_dataset,
     **{(kind, "device"): complete_list(lambda: DEVICES) for kind in (Resources, LoadingParams, BenchParams)},
 }
@@ -71,6 +74,7 @@ CHECKS: Mapping[tuple[type, str], Callable[[typer.Context, Any], Any]] = {
     (FitParams, "heads"): check_head_list,
     (LoadingParams, "encoder"): check_encoders,
     (SearchParams, "head"): check_heads_file,
+    (MapParams, "head"): check_heads_file,
 }
 """What checks the values of a field as they are parsed."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,10 +13,11 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from palm_cache.errors import DataError, ParameterError, counted
-from palm_cache.params.use import LoadingParams
+from palm_cache.params.use import LoadingParams, MapParams
 from palm_cache.retrieval.queries import ask_head, probabilities, text_query
 from palm_cache.retrieval.ranking import nearest
 from palm_cache.retrieval.stores import Stores
+from palm_cache.store.nearby import heads_file
 from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import Features, Place
@@ -31,22 +31,8 @@ FOUND = 50
 """Clips that a search colours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grouping:
-    """What the clips of a map are coloured by; their labels if nothing is given."""
-
-    clusters: int = 0
-    """So many clusters of embeddings; stores without labels are grouped like this anyway."""
-    head: Path | None = None
-    """A heads file: by the class that a run of it gives them."""
-    run: str | None = None
-    text: str | None = None
-    """What the nearest clips are coloured for."""
-    loading: LoadingParams = field(default_factory=LoadingParams)
-
-
-def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str]:
-    """Put groups in the place of labels.
+def group(features: Features, store: Place, by: MapParams, loading: LoadingParams) -> tuple[Features, str]:
+    """Put groups in the place of labels; stores without labels are grouped by clusters.
 
     Returns
     -------
@@ -58,20 +44,18 @@ def group(features: Features, store: Place, by: Grouping) -> tuple[Features, str
     Raises
     ------
     ParameterError
-        If several groupings are asked for, or more clusters than there are clips.
+        If there are more clusters than clips.
     PalmCacheError
         As a search raises.
     """
-    if sum((by.clusters > 0, by.head is not None, by.text is not None)) > 1:
-        raise ParameterError("colour by one of clusters, head and text")
     usable = np.flatnonzero(features.usable.numpy())
     if by.head is not None:
-        head = open_head(by.head, by.run).head
-        scorer = ask_head(Stores([store]), head, by.loading)
+        head = open_head(heads_file(by.head), by.run).head
+        scorer = ask_head(Stores([store]), head, loading)
         likeliest = probabilities(scorer, features.audio[usable].numpy()).argmax(axis=1)
         return _regrouped(features, usable, likeliest, head.class_names), f"what {run_name(head.run)} says"
     if by.text is not None:
-        query = text_query(Stores([store]), by.text, by.loading)
+        query = text_query(Stores([store]), by.text, loading)
         nearby = nearest(features.audio.numpy(), query, FOUND, among=features.usable.numpy()).rows
         names = (f"like {by.text!r}", "others")
         caption = f"the {counted(len(nearby), 'clip')} nearest to {by.text!r}, and the others"
@@ -96,7 +80,7 @@ def _clusters(
     features: Features, usable: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.int64], Sequence[str]]:
     """Return the cluster of every usable clip, the largest first."""
-    if not 0 < count <= len(usable):
+    if count > len(usable):
         raise ParameterError(
             f"`clusters`: {count} of {counted(len(usable), 'clip')}; choose from 1 to their number"
         )

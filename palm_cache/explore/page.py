@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import DataError, counted
-from palm_cache.explore.groups import Grouping, group, with_unlabelled
+from palm_cache.explore.groups import group, with_unlabelled
 from palm_cache.explore.projection import check_count, project
-from palm_cache.explore.verdicts import Verdicts, confusions, neighbour_votes, read_run
+from palm_cache.explore.verdicts import PREDICTIONS, Verdicts, confusions, neighbour_votes, read_run
 from palm_cache.extraction.datasets.texts import as_written
 from palm_cache.extraction.whereabouts import locate, roots_of
 from palm_cache.pages.rendering import render
-from palm_cache.params.use import MapMethod
+from palm_cache.params.use import LoadingParams, MapMethod, MapParams
 from palm_cache.store.atomic import check_target, replacing
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
@@ -42,11 +42,9 @@ class Page:
 def write_page(
     store: Place,
     out: Path,
+    by: MapParams = MapParams(),  # noqa: B008  # frozen
     *,
-    method: MapMethod = "tsne",
-    predictions: Path | None = None,
-    run: str | None = None,
-    by: Grouping = Grouping(),  # noqa: B008  # frozen
+    loading: LoadingParams = LoadingParams(),  # noqa: B008
     audio: Path | None = None,
     progress: Progress = no_progress,
 ) -> Page:
@@ -54,12 +52,10 @@ def write_page(
 
     Parameters
     ----------
-    predictions : Path, optional
-        A ``predictions.h5``; without it clips are judged by their neighbours.
-    run : str, optional
-        Which run of it; see :func:`~palm_cache.explore.verdicts.read_run`.
-    by : Grouping
-        What clips are coloured by; a store without labels by clusters.
+    by : MapParams
+        With a run's predictions clips are judged by them, else by their neighbours.
+    loading : LoadingParams
+        Of the encoder, for a text and some heads.
     audio : Path, optional
         The dataset's folder, which the page plays clips from by relative addresses; by default where the
         dataset lay, and beside the page if it is not there. Of rows that are stretches of a file the page
@@ -89,15 +85,15 @@ def write_page(
         )
     start, end = opened.stretches()
     # First what may be refused, then what takes long.
-    if predictions:
-        verdicts, caption = read_run(predictions, run, features, store), ""
+    if by.predictions or (by.run and not by.head):
+        verdicts, caption = read_run(by.predictions or PREDICTIONS, by.run, features, store), ""
         features = with_unlabelled(features)
     else:
-        features, caption = group(features, store, by)
+        features, caption = group(features, store, by, loading)
         verdicts = neighbour_votes(features)
     labels = features.labels.numpy()[usable]
     verdicts = Verdicts(verdicts.run, verdicts.said[usable], verdicts.share[usable])
-    places = project(features.audio[usable, 0].numpy(), method, progress=progress)
+    places = project(features.audio[usable, 0].numpy(), by.method, progress=progress)
     data = {
         "classes": features.class_names,
         **sounds,
@@ -113,7 +109,7 @@ def write_page(
         "verdicts": _words(of_run=bool(verdicts.run), of_classes=not caption),
     }
     with replacing(out, kind=MAP_PAGE) as temporary:
-        temporary.write_text(_render(features, labels, verdicts, method, data, caption), encoding="utf-8")
+        temporary.write_text(_render(features, labels, verdicts, by.method, data, caption), encoding="utf-8")
     return Page(out, len(usable), tuple(notes))
 
 

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
-from palm_cache.store.layout import command_line, heads_path, slug
+from palm_cache.store.layout import RUNS, command_line, heads_path, slug
 from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import choose_run, run_named, without_variant
 from palm_cache.store.scores import RunPrediction, read_predictions
 from palm_cache.types import Features, Place
+
+PREDICTIONS = RUNS / "predictions.h5"
 
 NEIGHBOURS = 10
 

@@ -1,8 +1,9 @@
-"""The parameters of using stores and heads: how an encoder is loaded again, how to predict and to search."""
+"""The parameters of using stores and heads: to load an encoder again, predict, search and draw a map."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from palm_cache.errors import ParameterError
@@ -153,3 +154,50 @@ class RowFilter:
             repeated=True,
         ),
     ] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MapParams:
+    """What the clips of a map are coloured by, their labels if nothing is given, and how it is laid out."""
+
+    run: Annotated[
+        str | None,
+        Help(
+            "Show what this run says of every clip: palm, palm-16shots, palm-16shots-seed0 (all folds "
+            "together) or palm-16shots-fold1-seed0.",
+            metavar="NAME",
+        ),
+    ] = None
+    predictions: Annotated[
+        Path | None,
+        Help("Where the run's predictions lie.", metavar="FILE", shown="runs/predictions.h5"),
+    ] = None
+    clusters: Annotated[
+        int | None,
+        Help(
+            "Colour by clusters of embeddings, this many.",
+            metavar="N",
+            shown="12, where nothing is labelled",
+        ),
+    ] = None
+    head: Annotated[
+        Path | None,
+        Help(
+            "Colour by the class that a head gives: a heads.h5 or its folder; --run names a run of it.",
+            metavar="HEADS",
+        ),
+    ] = None
+    text: Annotated[str | None, Help("Colour the 50 clips that are nearest to a text.", metavar="TEXT")] = (
+        None
+    )
+    method: Annotated[MapMethod, Help("How the map is made; pca is instant, umap needs umap-learn.")] = "tsne"
+
+    def __post_init__(self) -> None:
+        names = ("predictions", "clusters", "head", "text")
+        given = [f"`{name}`" for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ParameterError(f"{' and '.join(given)}: a map is coloured by one of them")
+        if self.run is not None and (self.clusters is not None or self.text is not None):
+            raise ParameterError(f"`run` and {given[0]}: a map is coloured by one of them")
+        if self.clusters is not None and self.clusters < 1:
+            raise ParameterError(f"`clusters`: {self.clusters} is less than one")

@@ -91,8 +91,21 @@ def test_mistakes_are_told_in_one_line(words: tuple[str, ...], message: str) -> 
     assert not Path("never.html").exists()
 
 
-def test_a_method_that_does_not_exist_is_wrong_usage() -> None:
-    assert call(STORE, "--method", "mds").exit_code == 2
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--method mds", "'mds' is not one of"),
+        ("--clusters 0", "--clusters: 0 is less than one"),
+        ("--clusters -1", "--clusters: -1 is less than one"),
+        ("--clusters 2 --text tone", "--clusters and --text: a map is coloured by one of them"),
+        ("--clusters 2 --run palm", "--run and --clusters: a map is coloured by one of them"),
+    ],
+)
+def test_what_makes_no_sense_is_wrong_usage(words: str, message: str) -> None:
+    done = call(STORE, *words.split(), "--out", "never.html")
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not Path("never.html").exists()
 
 
 def test_a_run_is_named_as_predict_takes_it() -> None:

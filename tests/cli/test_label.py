@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import fail, succeed
+from command_line import call, fail, succeed
 from drive import kind_of, write_recordings
 from label_page import LabelPage, label_by_ear
 from samples import make_features, write_sample, write_tone
@@ -132,6 +132,13 @@ def test_a_class_without_a_name_and_a_folder_that_is_not_there_are_refused(
         "error: --audio nowhere: no such folder; give the dataset's, which paths are relative to"
     )
     assert "no feature store here" in fail("label", str(tmp_path / "none.zarr"), "--no-browser")
+
+
+@pytest.mark.parametrize("classes", ["", " ", ",,"])
+def test_a_list_without_a_class_is_wrong_usage(store: str, classes: str) -> None:
+    done = call("label", store, "--classes", classes, "--no-browser")
+    assert done.exit_code == 2
+    assert f"{classes!r} names no class" in done.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="sessions are read from /proc")

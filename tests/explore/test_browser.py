@@ -18,6 +18,7 @@ from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.explore.page import write_page
 from palm_cache.params import FitParams
+from palm_cache.params.use import MapParams
 from palm_cache.store.scores import write_predictions
 from palm_cache.types.runs import Training
 
@@ -75,8 +76,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_page(
         store,
         folder / "explore.html",
-        method="pca",
-        predictions=folder / "predictions.h5",
+        MapParams(predictions=folder / "predictions.h5", method="pca"),
         audio=folder / "clips",
     )
     return folder
@@ -224,14 +224,14 @@ def test_a_phone_shows_it_without_sideways_scrolling(visit: Callable[..., Visit]
 def test_a_phone_shows_what_no_run_has_judged_without_sideways_scrolling(
     browser: Browser, site: Path
 ) -> None:
-    write_page(site / "store.zarr", site / "unjudged.html", method="pca", audio=site / "clips")
+    write_page(site / "store.zarr", site / "unjudged.html", MapParams(method="pca"), audio=site / "clips")
     page = browser.open((site / "unjudged.html").as_uri(), 390, 844)
     assert page.run("return document.documentElement.scrollWidth;") <= 390
 
 
 def test_of_a_window_its_stretch_is_played_and_again(browser: Browser, tmp_path: Path) -> None:
     drive = make_drive(tmp_path)
-    write_page(drive.store, tmp_path / "explore.html", method="pca", audio=drive.recordings)
+    write_page(drive.store, tmp_path / "explore.html", MapParams(method="pca"), audio=drive.recordings)
     page = browser.open((tmp_path / "explore.html").as_uri(), 960, 640)
     heard = page.run("""
         const heard = [];

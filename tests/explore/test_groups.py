@@ -13,8 +13,9 @@ from workshop import Workshop
 
 from palm_cache.adaptation.fit import fit_store
 from palm_cache.errors import ParameterError
-from palm_cache.explore.groups import UNLABELLED, Grouping, group
+from palm_cache.explore.groups import UNLABELLED, group
 from palm_cache.params import FitParams
+from palm_cache.params.use import LoadingParams, MapParams
 from palm_cache.store.features import FeatureStore
 
 FEATURES = make_features(noise=0.2, failed=(3,))
@@ -30,24 +31,24 @@ def naked(tmp_path: Path) -> Path:
 
 
 def test_clusters_are_the_classes_that_nobody_named(naked: Path) -> None:
-    found, told = group(NAKED, naked, Grouping(clusters=4))
+    found, told = group(NAKED, naked, MapParams(clusters=4), LoadingParams())
     kept = FEATURES.usable.numpy()
     assert adjusted_rand_score(FEATURES.labels.numpy()[kept], found.labels.numpy()[kept]) == 1
     sizes = np.bincount(found.labels.numpy()[kept])
     assert (np.diff(sizes) <= 0).all()
     assert found.class_names == ("cluster 1", "cluster 2", "cluster 3", "cluster 4")
     assert told == "4 clusters of embeddings"
-    again, _ = group(NAKED, naked, Grouping(clusters=4))
+    again, _ = group(NAKED, naked, MapParams(clusters=4), LoadingParams())
     assert torch.equal(found.labels, again.labels)
     with pytest.raises(ParameterError, match="choose from 1 to their number"):
-        group(NAKED, naked, Grouping(clusters=500))
+        group(NAKED, naked, MapParams(clusters=500), LoadingParams())
 
 
 def test_a_head_colours_a_store_without_labels(tmp_path: Path, naked: Path) -> None:
     labelled = write_sample(tmp_path / "labelled.zarr", FEATURES)
     params = FitParams(heads=("prototype",), shots=(4,), seeds=(0,), folds=(1,))
     heads = fit_store(labelled, tmp_path / "runs", params).heads_file
-    found, told = group(NAKED, naked, Grouping(head=heads))
+    found, told = group(NAKED, naked, MapParams(head=heads), LoadingParams())
     kept = FEATURES.usable
     assert found.class_names == FEATURES.class_names
     assert (found.labels == FEATURES.labels)[kept].double().mean() > 0.95
@@ -58,7 +59,8 @@ def test_clips_without_a_label_are_a_class_of_their_own(tmp_path: Path) -> None:
     labels = FEATURES.labels.clone()
     labels[:7] = -1
     some = replace(FEATURES, labels=labels, folds=())
-    found, told = group(some, write_sample(tmp_path / "store.zarr", some), Grouping())
+    store = write_sample(tmp_path / "store.zarr", some)
+    found, told = group(some, store, MapParams(), LoadingParams())
     assert told == ""
     assert found.class_names[-1] == UNLABELLED
     assert (found.labels[:7] == len(FEATURES.class_names)).all()

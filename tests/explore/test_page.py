@@ -24,6 +24,7 @@ from palm_cache.explore.projection import project
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams
+from palm_cache.params.use import MapParams
 from palm_cache.store.scores import write_predictions
 from palm_cache.types import Features
 from palm_cache.types.runs import Training
@@ -63,26 +64,29 @@ def page_data(page: str) -> dict[str, Any]:
     return data
 
 
-def make_page(folder: Path, features: Features, **options: Any) -> str:
+PCA = MapParams(method="pca")
+
+
+def make_page(folder: Path, features: Features, by: MapParams = PCA, audio: Path | None = None) -> str:
     store = folder / "store.zarr"
     if not store.exists():
         write_sample(store, features)
-    return write_page(store, folder / "explore.html", **{"method": "pca", **options}).file.read_text("utf-8")
+    return write_page(store, folder / "explore.html", by, audio=audio).file.read_text("utf-8")
 
 
 @pytest.fixture
-def run(tmp_path: Path, features: Features) -> dict[str, Any]:
+def run(tmp_path: Path, features: Features) -> MapParams:
     heads, _ = fit_runs(
         features, FitParams(heads=("palm",), shots=(1,), seeds=(0,), training=Training(epochs=1))
     )
     write_predictions(tmp_path / "predictions.h5", [evaluate_head(features, head)[1] for head in heads])
-    return {"predictions": tmp_path / "predictions.h5", "run": "palm-1shots-seed0"}
+    return MapParams(run="palm-1shots-seed0", predictions=tmp_path / "predictions.h5", method="pca")
 
 
 def test_the_page_holds_every_usable_clip_with_what_was_said(
-    tmp_path: Path, run: dict[str, Any], features: Features
+    tmp_path: Path, run: MapParams, features: Features
 ) -> None:
-    page = make_page(tmp_path, features, **run)
+    page = make_page(tmp_path, features, run)
     data = page_data(page)
     assert data["path"] == [f"{row}.wav" for row in range(120)]
     assert data["label"] == features.labels.tolist()
@@ -99,7 +103,7 @@ def test_clips_without_an_embedding_are_left_out_and_the_lists_still_point_at_th
 ) -> None:
     features = make_features(noise=1.5, failed=(0, 7, 64))
     write_sample(tmp_path / "store.zarr", features)
-    done = write_page(tmp_path / "store.zarr", tmp_path / "explore.html", method="pca")
+    done = write_page(tmp_path / "store.zarr", tmp_path / "explore.html", PCA)
     assert (done.n_clips, done.notes) == (117, ("3 clips have no embedding and are not on the map",))
     elements = Elements(done.file.read_text("utf-8"))
     data = page_data(done.file.read_text("utf-8"))
@@ -145,8 +149,8 @@ def test_the_page_asks_for_nothing_and_admits_only_its_own_script(tmp_path: Path
 
 
 def test_the_same_store_gives_the_same_bytes(tmp_path: Path, features: Features) -> None:
-    one = make_page(tmp_path, features, method="tsne")
-    assert one == make_page(tmp_path, features, method="tsne")
+    one = make_page(tmp_path, features, MapParams())
+    assert one == make_page(tmp_path, features, MapParams())
 
 
 def test_clips_are_addressed_relative_to_the_page(tmp_path: Path, features: Features) -> None:
@@ -160,7 +164,7 @@ def test_clips_are_addressed_relative_to_the_page(tmp_path: Path, features: Feat
     for row in range(119):
         (folder / f"{row}.wav").touch()
     (tmp_path / "pages").mkdir()
-    done = write_page(tmp_path / "store.zarr", tmp_path / "pages" / "a.html", method="pca", audio=folder)
+    done = write_page(tmp_path / "store.zarr", tmp_path / "pages" / "a.html", PCA, audio=folder)
     assert page_data(done.file.read_text("utf-8"))["audio"] == "../the%20clips%3F/"
     assert done.notes == (f"1 clip is not below {folder}, e.g. 119.wav",)
 
@@ -173,7 +177,7 @@ def test_sounds_are_found_as_everywhere_whatever_they_are_called(tmp_path: Path)
     store = extract(read_dataset(str(sounds)), "mini", tmp_path / "mini.zarr").store
     (sounds / "sub").rename(sounds / "moved")
     (sounds / "gone.wav").unlink()
-    page = write_page(store, tmp_path / "explore.html", method="pca", audio=sounds)
+    page = write_page(store, tmp_path / "explore.html", PCA, audio=sounds)
     data = page_data(page.file.read_text("utf-8"))
     places = dict(zip(data["path"], (data["files"][number] for number in data["file"]), strict=True))
     assert places == {
@@ -185,22 +189,22 @@ def test_sounds_are_found_as_everywhere_whatever_they_are_called(tmp_path: Path)
     }
     assert page.notes == (f"1 clip is not below {sounds}, e.g. gone.wav",)
     with pytest.raises(OutputError, match=r"old\.wav: is called like a recording"):
-        write_page(store, sounds / "moved" / "old.wav", method="pca", audio=sounds)
+        write_page(store, sounds / "moved" / "old.wav", PCA, audio=sounds)
 
 
 def test_windows_of_a_file_are_told_apart(tmp_path: Path) -> None:
     drive = make_drive(tmp_path)
-    data = page_data(write_page(drive.store, tmp_path / "explore.html", method="pca").file.read_text("utf-8"))
+    data = page_data(write_page(drive.store, tmp_path / "explore.html", PCA).file.read_text("utf-8"))
     assert data["path"][:3] == ["0.wav 0-1 s", "0.wav 1-2 s", "0.wav 1.5 s to its end"]
     assert (data["start"][:3], data["end"][:3]) == ([0, 1, 1.5], [1, 2, None])
     assert len(data["files"]) == 9
     assert data["file"] == [row // 3 for row in range(27)]
 
 
-def test_predictions_of_another_state_leave_no_page(tmp_path: Path, run: dict[str, Any]) -> None:
+def test_predictions_of_another_state_leave_no_page(tmp_path: Path, run: MapParams) -> None:
     other = make_features(clips_per_class=20)
     with pytest.raises(StaleStoreError, match="another state of the clusters store"):
-        make_page(tmp_path, other, **run)
+        make_page(tmp_path, other, run)
     assert not (tmp_path / "explore.html").exists()
 
 
@@ -215,7 +219,7 @@ def test_a_page_that_cannot_be_written_says_so(tmp_path: Path, features: Feature
     (tmp_path / "file").touch()
     write_sample(tmp_path / "store.zarr", features)
     with pytest.raises(OutputError, match="cannot write"):
-        write_page(tmp_path / "store.zarr", tmp_path / "file" / "explore.html", method="pca")
+        write_page(tmp_path / "store.zarr", tmp_path / "file" / "explore.html", PCA)
 
 
 def test_a_single_clip_is_no_map(tmp_path: Path) -> None:
