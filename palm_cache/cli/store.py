@@ -118,7 +118,7 @@ def store_verify(
                 f"{again.difference:.1e}, smallest cosine {again.cosine:.6f}"
             )
     if problems:
-        say("make it anew with the palm-cache extract command that made it; embeddings come from the cache")
+        say(opened.remedy)
         raise typer.Exit(1)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from palm_cache.errors import OlderFormatError, StoreError, counted
 from palm_cache.store.fingerprint import fingerprint
+from palm_cache.store.remedies import command_of_store
 from palm_cache.types import Fold, Place
 
 FORMAT_VERSION = 2
@@ -223,8 +224,8 @@ def check_format(attributes: Mapping[str, Any], path: Place) -> None:
     what = f"{path}: store format {version}, this palm-cache reads {FORMAT_VERSION}"
     if isinstance(version, int) and version < FORMAT_VERSION:
         raise OlderFormatError(
-            f"{what}; the palm-cache extract command that made it takes its embeddings over: nothing is "
-            "embedded again"
+            f"{what}; its embeddings are taken over, and none is made again, by: "
+            f"{command_of_store(path, attributes)}"
         )
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise StoreError(f"{what}; update palm-cache")

@@ -18,8 +18,8 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from palm_cache.errors import DataError, without_credentials
-from palm_cache.store.places import place, reaching
+from palm_cache.errors import DataError
+from palm_cache.store.places import reaching
 from palm_cache.types import Place
 
 RAW = Path("data", "raw")
@@ -88,7 +88,10 @@ def heads_path(out: Path, dataset: str, encoder: str) -> Path:
     return out / check_name(dataset, "dataset") / check_name(slug(encoder), "encoder") / HEADS_FILE
 
 
-USUAL: Mapping[str, str] = {"encoder": "mini", "features": FEATURES, "out": str(RUNS)}
+USUAL: Mapping[str, str] = {
+    **{"encoder": "mini", "features": FEATURES, "out": str(RUNS)},
+    **{"views": "1", "long": "crop", "precision": "fp32", "runtime": "torch", "limit": "0"},
+}
 """What options are where they are not given."""
 
 
@@ -98,28 +101,21 @@ def command_line(*words: str, **options: object) -> str:
     Parameters
     ----------
     **options
-        Values of options by their names; several in a list. Those that are ``None`` or usual are not typed.
+        Values of options by their names; several in a list, ``True`` of a flag. Those that are ``None`` or
+        usual are not typed.
     """
     typed = ["palm-cache", *words]
     for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            typed.append(option)
+            continue
         given = [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
         if given != [USUAL.get(name)]:
-            typed += [word for item in given for word in (f"--{name.replace('_', '-')}", item)]
+            typed += [word for item in given for word in (option, item)]
     return shlex.join(typed)
 
 
 def extract_command(dataset: str, encoder: str | None = None, features: Place | None = None) -> str:
     """Return the command that makes a store, of ``mini`` and below ``data/features`` unless named."""
     return command_line("extract", dataset=dataset, encoder=encoder, features=features)
-
-
-def command_of_store(store: Place) -> str:
-    """Return the command that makes the store at a place, as far as the place tells."""
-    # Before it is taken apart: parts of a password would be no address any more.
-    store = place(without_credentials(str(store)))
-    encoder = None if store.stem == "mini" else "SPEC"
-    features = store.parent.parent
-    by_name = store.parent.name and (not isinstance(store, Path) or (features / CACHE).is_dir())
-    if not by_name:  # a copy, or made with --out
-        return f"{extract_command('NAME_OR_DIR', encoder)} {shlex.join(['--out', str(store)])}"
-    return extract_command(store.parent.name, encoder, features)

@@ -17,10 +17,10 @@ from palm_cache.store.layout import (
     STORE_ENDING,
     STORE_ROOT,
     command_line,
-    command_of_store,
     extract_command,
 )
 from palm_cache.store.places import place
+from palm_cache.store.remedies import command_of_store
 from palm_cache.types import AnyPath, AnyPlace, Place
 
 DEPTH = 3

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-from palm_cache.store.layout import HEADS_FILE, command_line
+from palm_cache.errors import without_credentials
+from palm_cache.store.layout import CACHE, HEADS_FILE, RAW, command_line
+from palm_cache.store.places import place
 from palm_cache.store.run_names import parse_variant
 from palm_cache.types import Place
 from palm_cache.types.runs import Run, spell_shots
+
+
+def command_of_store(store: Place, told: Mapping[str, object] = MappingProxyType({})) -> str:
+    """Return the command that makes the store at a place.
+
+    Parameters
+    ----------
+    told : mapping
+        Its attributes, as far as they can be read; what they do not tell, the place does. How its dataset was
+        read, and which files its prompts came from, neither does.
+    """
+    # Before it is taken apart: parts of a password would be no address any more.
+    store = place(without_credentials(str(store)))
+    features, recipe = store.parent.parent, told.get("recipe")
+    recipe = recipe if isinstance(recipe, Mapping) else {}
+    known, source = told.get("published"), told.get("source")
+    # Else a copy, or made with --out.
+    by_name = store.parent.name and (not isinstance(store, Path) or (features / CACHE).is_dir())
+    return command_line(
+        "extract",
+        dataset=store.parent.name if by_name else known or source or "NAME_OR_DIR",
+        root=source if known and source != str(RAW.absolute() / str(known)) else None,
+        encoder=told.get("encoder") or ("mini" if store.stem == "mini" else "SPEC"),
+        views=told.get("views"),
+        long=recipe.get("long"),
+        precision=recipe.get("precision"),
+        runtime=str(recipe.get("runtime", "torch")).partition(" ")[0],
+        compile="compiled" in recipe or None,
+        limit=told.get("limit"),
+        features=features if by_name else None,
+        out=None if by_name else store,
+    )
 
 
 def fit_command(runs: Iterable[Run], stores: Sequence[Place] = (), heads: Path | None = None) -> str:

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError, StoreError, reason_of
 from palm_cache.store.atomic import parse_json
 from palm_cache.store.header import check_format, read_header, read_source
-from palm_cache.store.layout import STORE_ROOT, command_of_store
+from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.nearby import absent_store
 from palm_cache.store.places import folder
+from palm_cache.store.remedies import command_of_store
 from palm_cache.types import Place
 
 UNFINISHED_MARK = "unfinished palm-cache feature store"
@@ -38,11 +39,12 @@ class StoreRoot:
 
     def __init__(self, path: Place) -> None:
         self.path, self.folder = path, folder(path)
+        self._attributes: Mapping[str, Any] = {}
         try:
             root = parse_json(self.folder.read(STORE_ROOT))
             if UNFINISHED_MARK in root:
                 raise absent_store(path)
-            attributes = root["attributes"]
+            self._attributes = attributes = dict(root["attributes"])
             check_format(attributes, path)
             header = read_header(attributes)
             self.header = replace(header, source=read_source(header.source, path.parent))
@@ -62,8 +64,14 @@ class StoreRoot:
 
     def damaged(self, what: str) -> DamagedStoreError:
         """Return the error that something of it is damaged, with what to do."""
-        remedy = "make it anew, from what the cache knows, with the options it had"
-        return DamagedStoreError(f"{self.path}: {what}; {remedy}: {command_of_store(self.path)}")
+        return DamagedStoreError(f"{self.path}: {what}; {self.remedy}")
+
+    @property
+    def remedy(self) -> str:
+        """Say how the store is made anew."""
+        source = read_source(str(self._attributes.get("source") or ""), self.path.parent)
+        command = command_of_store(self.path, {**self._attributes, "source": source})
+        return f"make it anew, from what the cache knows, with: {command}"
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:

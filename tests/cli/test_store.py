@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_verify_compares_with_the_dataset_and_with_the_encoder(workplace: Path) 
         "row 1, audios/train_0_1.wav: cannot be embedded again: the file has changed",
     ]
     assert found["recomputed"]["compared"] == 11
-    assert "make it anew with the palm-cache extract command that made it" in result.stderr
+    assert "make it anew, from what the cache knows, with: palm-cache extract" in result.stderr
 
 
 def test_verify_finds_the_audio_where_the_store_was_made_or_says_that_it_is_not_there(
@@ -205,6 +206,25 @@ def test_verify_names_a_file_that_is_missing_and_extract_makes_the_store_anew(wo
     words = ("extract", "--dataset", "Tones", "--cache", "data/features/Tones/.cache")
     assert "(0 embedded now, 12 known)" in succeed(*words).stdout
     succeed("store", "verify", STORE)
+
+
+@pytest.mark.parametrize("out", [(), ("--out", "kept/tones.zarr")])
+@pytest.mark.parametrize("damaged", ["zarr.json", "audio/c/0/0/0"])
+def test_a_damaged_store_is_made_anew_by_the_command_that_the_error_names(
+    workplace: Path, out: tuple[str, ...], damaged: str
+) -> None:
+    options = ("--views", "2", "--limit", "2", "--on-stale", "rebuild", "--prune")
+    succeed("extract", "--dataset", "./Tones", *options, *out)
+    store = out[-1] if out else STORE
+    whole = json.loads(succeed("store", "info", store, "--json").stdout)
+    file = Path(store, damaged)
+    file.write_bytes(
+        file.read_bytes().replace(b'"token_dim": ', b'"token_dim": 1') if damaged[-1] == "n" else b"?"
+    )
+    told = fail("fit", "--store", store)
+    mended = succeed(*shlex.split(told[told.rindex("palm-cache ") :])[1:]).stdout
+    assert "(0 embedded now, 8 known)" in mended
+    assert json.loads(succeed("store", "info", store, "--json").stdout) == whole
 
 
 def test_a_store_is_exported_and_comes_back(workplace: Path) -> None:
