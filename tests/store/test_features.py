@@ -196,7 +196,7 @@ def test_another_format_is_refused_by_its_number(store: FeatureStore) -> None:
     with pytest.raises(StoreError, match="store format 99, this palm-cache reads 2; update palm-cache"):
         FeatureStore(store.path)
     zarr.open_group(store.path, mode="r+").attrs["format_version"] = 1
-    with pytest.raises(OlderFormatError, match="embeddings are taken over, .* by: palm-cache extract"):
+    with pytest.raises(OlderFormatError, match=r"embeddings are taken over, .* by: palm-cache extract"):
         FeatureStore(store.path)
 
 
