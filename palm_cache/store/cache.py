@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import StoreError
+from palm_cache.errors import PlaceError, StoreError
 from palm_cache.store.atomic import write_errors
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.store.places import Folder, clear_left_behind, folder
@@ -279,27 +279,29 @@ class Cache:
         """Make few large segments of many small ones, unless another process is at it.
 
         What processes that were killed have left of files is removed, and a damaged ``recipe.json`` mended.
-        Nothing is lost by an ``OutputError``.
+        All this is tidying up: where nothing can be written, everything stays as it is.
         """
         clear_left_behind(self.folder, is_cache_file)
         if self._segments and self.folder.is_near:  # far away it would be one more request
-            with suppress(OSError):  # where nothing can be written
+            with suppress(OSError):
                 self._mend_words()
-        if len(self.small) < 2:
-            return
-        with write_errors(self.folder.place, "cache"), self.folder.alone("merge") as alone:
-            group: dict[str, int] = {}
-            if alone:
-                self._files()  # others may have merged by now
-            for name in self.small if alone else ():
-                group[name] = self._sizes[name]
-                if sum(group.values()) >= self._large:
-                    self._merge(group)
-                    group = {}
-            if len(group) > 1:
+        if len(self.small) > 1:
+            with suppress(OSError, PlaceError), self.folder.alone("merge") as alone:
+                if alone:
+                    self._merge_small()
+            if self._segments:
+                self.refresh()
+
+    def _merge_small(self) -> None:
+        self._files()  # others may have merged by now
+        group: dict[str, int] = {}
+        for name in self.small:
+            group[name] = self._sizes[name]
+            if sum(group.values()) >= self._large:
                 self._merge(group)
-        if self._segments:
-            self.refresh()
+                group = {}
+        if len(group) > 1:
+            self._merge(group)
 
     def _mend_words(self) -> None:
         try:

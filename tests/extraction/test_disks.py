@@ -16,6 +16,7 @@ from palm_cache.errors import OutputError
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extractor, extract
 from palm_cache.params import Recipe, Resources
+from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("small_chunks", "encoder")
@@ -113,6 +114,28 @@ def test_a_store_on_a_read_only_disk_can_be_read_and_planned_but_not_extended(
     assert (plan.to_embed, plan.kept) == (1, 17)
     with pytest.raises(OutputError, match="read-only file system; choose another folder with "):
         extract(read(folder), "mini", out)
+
+
+def cache_of_two_segments(folder: Path, cache: Path, tmp_path: Path) -> None:
+    """Let a cache know a dataset, in segments that one would merge."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cache, "merge", lambda _: None)
+        for number in (5, 18):
+            table = read(folder).subset(range(number))
+            extract(table, "mini", tmp_path / "one.zarr", cache=cache)
+    assert len(list(cache.glob("audio-*/*.safetensors"))) > 1
+
+
+def test_what_cannot_be_merged_stays_as_it_is(disk: Path, folder: Path, tmp_path: Path) -> None:
+    """Tidying up is no reason to fail once the store is there."""
+    cache = disk / "cache"
+    cache_of_two_segments(folder, cache, tmp_path)
+    before = sorted(cache.rglob("*"))
+    fill(disk)
+    assert extract(read(folder), "mini", tmp_path / "full.zarr", cache=cache).embedded == 0
+    mount("-o", "remount,ro", str(disk))
+    assert extract(read(folder), "mini", tmp_path / "read-only.zarr", cache=cache).embedded == 0
+    assert sorted(cache.rglob("*")) == before
 
 
 def test_a_cache_on_a_read_only_disk_gives_what_it_knows_as_long_as_nothing_is_new(

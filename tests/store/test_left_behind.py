@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from samples import make_features, write_sample
 
+from palm_cache.errors import OutputError
 from palm_cache.store.atomic import replacing
 from palm_cache.store.cache import Cache
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.places import folder, local
 
 
@@ -87,6 +90,36 @@ def test_what_may_not_be_looked_for_or_removed_stops_no_writing(
         file.write_text("whole")
     assert (tmp_path / "x").read_text() == "whole"
     Cache(tmp_path / "cache", "audio", {}, (2,)).merge()
+
+
+def test_an_old_store_is_called_as_what_is_cleared_from_the_moment_it_makes_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_sample(tmp_path / "s.zarr", make_features())
+    with monkeypatch.context() as killed:
+        killed.setattr(local, "_keep_others", lambda *_: None)
+        write_sample(store, make_features(seed=1))
+    (left,) = {path.name for path in tmp_path.iterdir()} - {"s.zarr"}
+    assert local._PARTIAL.fullmatch(left)
+
+
+def test_where_the_new_store_finds_no_room_in_the_folder_the_old_one_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_sample(tmp_path / "s.zarr", make_features())
+    before = FeatureStore(store).header.id
+    rename = Path.rename
+
+    def refuse(old: Path, new: Path) -> Path:
+        if old.name == "store":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(old, new)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OutputError, match="no space left on device"):
+        write_sample(store, make_features(seed=1))
+    assert FeatureStore(store).header.id == before
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
 
 
 def test_of_an_old_store_what_is_not_removed_yet_is_called_as_what_is_cleared(

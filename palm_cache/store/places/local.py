@@ -158,17 +158,21 @@ class LocalFolder:
         claim : bytes
             What stands there until then: that the files are ours, though there is no tree.
         """
-        ours(self)
         real = self.place.resolve()
         for _ in range(100):  # another process may publish at the same moment
-            # Outside the workspace, which goes with all that is in it.
-            retired = real.with_name(f".{short(real.name)}.{uuid.uuid4().hex}.replaced")
+            others = self.files().keys() - set(ours(self))
+            # Outside the workspace, which goes with all that is in it. Of a process that is killed meanwhile
+            # anybody may clear what is left, if it holds nothing but ours.
+            aside = real.with_name(f".{short(real.name)}.{uuid.uuid4().hex}.replaced")
+            retired = aside if others else _partial(real)
             with suppress(FileNotFoundError):
                 real.rename(retired)
             try:
                 built.rename(real)
             except OSError:
                 if not real.exists():
+                    with suppress(FileNotFoundError):
+                        retired.rename(real)
                     raise
             else:
                 break
@@ -214,7 +218,7 @@ def _keep_others(retired: Path, tree: Path, ours: Ours) -> None:
         (retired / name).rename(tree / name)
     if taken:
         old.remove(old.files().keys() - taken)
-    else:  # nothing but ours: of a process that is killed meanwhile anybody may clear what is left
+    else:
         shutil.rmtree(retired.rename(_partial(tree)), ignore_errors=True)
 
 
