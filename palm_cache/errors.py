@@ -1,26 +1,6 @@
-"""Every error that palm-cache raises on purpose.
+r"""Every error that palm-cache raises on purpose.
 
-::
-
-    PalmCacheError               anything the user can mend: one line, exit code 1
-    ├── DataError                a dataset, table, label or shape is not as it must be
-    │   ├── ArrayError           an array handed to an estimator is not as it must be
-    │   ├── AbsentDatasetError   a dataset that is known by name is not on this machine
-    │   └── AudioError           one clip cannot be read; extraction records it and goes on
-    │       └── ReadingError     its bytes cannot be had just now; they are not at fault
-    ├── UnknownNameError         a dataset, encoder, head or parameter that does not exist
-    ├── ParameterError           an option or parameter has a value that makes no sense
-    ├── EncoderError             an encoder cannot be loaded or refuses its input
-    ├── StoreError               a feature store or heads file cannot be used
-    │   ├── AbsentStoreError     there is no feature store
-    │   ├── StaleStoreError      it was made by another encoder or with other options
-    │   ├── OlderFormatError     an earlier palm-cache wrote it
-    │   └── DamagedStoreError    bytes are missing or fail their checksum
-    ├── ClusterError             a cluster cannot be reached, or its workers die
-    ├── PlaceError               a remote place cannot be reached: network, address, credentials
-    │   └── AbsentRepositoryError    a hub shows no such repository to this user
-    └── OutputError              a result cannot be written
-
+Each is a :class:`PalmCacheError`, something that the user can mend; a command ends with exit code 1.
 A message says what is wrong, where, and what to do next, in one or two lines. It holds names of parameters
 in backquotes, as a note does: so a command says them as they are typed.
 Anything that is not a ``PalmCacheError`` is a defect of palm-cache and keeps its traceback.

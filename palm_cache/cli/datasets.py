@@ -26,6 +26,12 @@ if TYPE_CHECKING:  # imported inside commands, so that --help is instant
 FILES_LISTED = 20
 """Missing files that ``datasets --check`` lists; ``--json`` lists all."""
 
+CARD_FIELDS = (
+    *("aliases", "class_names", "test_clips", "few_shot_clips", "split", "note", "tree", "how_to_get"),
+    *("hub", "bibtex"),
+)
+"""What ``--json`` says of a card beside what the list of all says."""
+
 
 @takes(reading=ReadingParams)
 def datasets(
@@ -132,10 +138,7 @@ def _facts(card: DatasetCard, folder: Place) -> dict[str, Any]:
         "classes": card.n_classes,
         "folds": card.n_folds,
         "clips": card.n_clips,
-        "size": card.size,
-        "licence": card.licence,
-        "source": card.source,
-        "description": card.description,
+        **{key: getattr(card, key) for key in ("size", "licence", "source", "description")},
         "here": folder.is_dir(),
         "looked_for": str(folder),
     }
@@ -151,17 +154,8 @@ def _show_card(name: str, root: str | None, as_json: bool) -> None:
         print_json(
             {
                 **_facts(card, folder),
-                "aliases": card.aliases,
-                "class_names": card.class_names,
-                "test_clips": card.test_clips,
+                **{key: getattr(card, key) for key in CARD_FIELDS},
                 "published_test_clips": card.published_test_clips or card.test_clips,
-                "few_shot_clips": card.few_shot_clips,
-                "split": card.split,
-                "note": card.note,
-                "tree": card.tree,
-                "how_to_get": card.how_to_get,
-                "hub": card.hub,
-                "bibtex": card.bibtex,
             }
         )
         return

@@ -314,11 +314,11 @@ def _labelled(
     results: Iterator[Result], tracks: LabelTracks, head: FittedHead, threshold: float
 ) -> Iterator[Result]:
     """Write the label track of results while they pass."""
-    from palm_cache.prediction.answers import Stretch, label_of
+    from palm_cache.prediction.answers import Failure, label_of
 
     with closing(tracks):
         for result in results:
-            if isinstance(result, Stretch):
+            if not isinstance(result, Failure):
                 label = label_of(result.probabilities, head.class_names, threshold)
                 named = label if label in head.class_names else None
                 tracks.write(result.path, result.start, result.end, named)

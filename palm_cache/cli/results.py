@@ -15,14 +15,14 @@ from typing import Any
 
 from palm_cache.cli.terminal import as_json, put, tell
 from palm_cache.errors import visible
-from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Failure, Prediction, Stretch, likeliest
+from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Answer, Failure, likeliest
 from palm_cache.store.atomic import GrowingFile
 from palm_cache.store.outputs import PREDICTIONS
 
 LEAST_WIDTH = 16
 """Letters of a name, at least, that stay on one line of a table on a narrow terminal."""
 
-Result = Prediction | Stretch | Failure
+Result = Answer | Failure
 
 ResultRow = Mapping[str, Any]
 """A result as JSON tells it."""
@@ -52,7 +52,7 @@ class ResultFormat:
         if isinstance(result, Failure):
             return {"path": result.path, "error": result.reason}
         source: dict[str, object] = {"path": result.path}
-        if isinstance(result, Stretch):
+        if self.over_time:
             end = None if isnan(result.end) else result.end  # of a row that ends with its file
             source |= {"start": result.start, "end": end}
         if result.probabilities is None:

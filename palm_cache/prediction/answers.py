@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes
@@ -45,31 +46,19 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a head says about one file."""
+class Answer:
+    """What a head says about a file, or about a stretch of a recording."""
 
     path: str
-    logits: Tensor
-    """(n_classes,) float32, mean over views where the head wants that."""
-    probabilities: Tensor
-    """(n_classes,) float64."""
-    remarks: tuple[str, ...] = ()
-    """What should be known about the file, e.g. that its channels cancel each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """What a head says about a stretch of a recording."""
-
-    path: str
-    start: float
-    """Seconds."""
-    end: float
-    """Seconds."""
     probabilities: Tensor | None
     """(n_classes,) float64; ``None`` for silence."""
+    start: float = nan
+    """Seconds; NaN where the file was not gone through."""
+    end: float = nan
+    """Seconds; NaN is the file's."""
     remarks: tuple[str, ...] = ()
-    """What should be known about the recording; with the last of its stretches."""
+    """What should be known about the file, e.g. that its channels cancel each other; of a recording, with the
+    last of its stretches."""
 
 
 def likeliest(probabilities: Tensor, class_names: Sequence[str], top: int = 1) -> list[tuple[str, float]]:

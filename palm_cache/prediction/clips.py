@@ -11,7 +11,7 @@ import torch
 
 from palm_cache.extraction.embedding import NOT_FINITE, Embedder, Outcome
 from palm_cache.extraction.encoders.devices import default_batch
-from palm_cache.prediction.answers import Failure, Prediction, printable
+from palm_cache.prediction.answers import Answer, Failure, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.store.join import concatenate
 from palm_cache.types import Clip, Progress, no_progress
@@ -26,7 +26,7 @@ def predict_files(
     *,
     batch_size: int = 0,
     progress: Progress = no_progress,
-) -> Iterator[Prediction | Failure]:
+) -> Iterator[Answer | Failure]:
     """Classify files, in their order and as they come.
 
     A clip that is longer than the encoder reads is cropped at its centre, or read in stretches whose
@@ -41,7 +41,7 @@ def predict_files(
 
     Yields
     ------
-    Prediction or Failure
+    Answer or Failure
         One for every entry of ``recordings``.
     """
     clips = [
@@ -52,7 +52,7 @@ def predict_files(
     if not batch_size:
         n_views = len(clips) * classifier.recipe.views
         batch_size = max(1, min(default_batch(classifier.encoder.device), n_views))
-    known: dict[int, Prediction | Failure] = {
+    known: dict[int, Answer | Failure] = {
         row: entry for row, entry in enumerate(recordings) if isinstance(entry, Failure)
     }
     with closing(_heard(classifier, clips, batch_size)) as outcomes:
@@ -93,7 +93,7 @@ def _side_by_side(outcomes: Sequence[Outcome]) -> Outcome:
     return replace(outcomes[0], vectors=concatenate(vectors).numpy())
 
 
-def _result(classifier: Classifier, path: Path | Failure, outcome: Outcome) -> Prediction | Failure:
+def _result(classifier: Classifier, path: Path | Failure, outcome: Outcome) -> Answer | Failure:
     name = path.path if isinstance(path, Failure) else printable(path)
     if outcome.error or outcome.vectors is None:
         return Failure(name, outcome.error)
@@ -108,4 +108,4 @@ def _result(classifier: Classifier, path: Path | Failure, outcome: Outcome) -> P
     if cropped:
         what = f"lasts longer than the {longest:g} s that {classifier.head.run.encoder} reads at once"
         remarks = (*remarks, f"{what}: only the centre was heard; `timeline` hears everything")
-    return Prediction(name, logits, classifier.scorer.probabilities(logits), remarks)
+    return Answer(name, classifier.scorer.probabilities(logits), remarks=remarks)

@@ -46,21 +46,8 @@ class HubAddress:
 
     @classmethod
     def parse(cls, given: AnyPath) -> Self | None:
-        """Return the address that is written there, ``None`` where it is a path.
-
-        Raises
-        ------
-        ParameterError
-            If it begins like an address, but is none.
-        """
-        text = os.fspath(given)
-        if not text.startswith("hf:"):
-            return None
-        # A Path makes one slash of two.
-        match = re.fullmatch(r"hf:/{1,2}((?:[\w-][\w.-]*/)[\w-][\w.-]*)(?:@([\w-][\w./-]*))?", text, re.ASCII)
-        if match is None or ".." in text:
-            raise ParameterError(f"{text}: write hf://user/name, or hf://user/name@REVISION")
-        return cls(match[1], match[2])
+        """Return the address that is written there, ``None`` where it is a path; raise as :meth:`require`."""
+        return cls.require(given) if os.fspath(given).startswith("hf:") else None
 
     @classmethod
     def require(cls, given: AnyPath) -> Self:
@@ -71,9 +58,12 @@ class HubAddress:
         ParameterError
             If it is none.
         """
-        if (address := cls.parse(given)) is None:
-            raise ParameterError(f"{os.fspath(given)}: write hf://user/name, or hf://user/name@REVISION")
-        return address
+        text = os.fspath(given)
+        # A Path makes one slash of two.
+        match = re.fullmatch(r"hf:/{1,2}((?:[\w-][\w.-]*/)[\w-][\w.-]*)(?:@([\w-][\w./-]*))?", text, re.ASCII)
+        if match is None or ".." in text:
+            raise ParameterError(f"{text}: write hf://user/name, or hf://user/name@REVISION")
+        return cls(match[1], match[2])
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError
 from palm_cache.params.use import LoadingParams
-from palm_cache.prediction.answers import Failure, Prediction, Stretch
+from palm_cache.prediction.answers import Answer, Failure
 from palm_cache.retrieval.queries import ask_head, probabilities
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.atomic import replacing
@@ -41,16 +41,11 @@ class ScoredRows:
     over_time: bool
     """Whether rows are stretches of files."""
 
-    def results(self) -> Iterator[Prediction | Stretch | Failure]:
+    def results(self) -> Iterator[Answer | Failure]:
         """Yield the rows as results of a prediction."""
         rows = self.rows[["path", "start", "end", "error"]].itertuples(index=False)
         for (path, start, end, error), shares in zip(rows, torch.from_numpy(self.probabilities), strict=True):
-            if error:
-                yield Failure(path, error)
-            elif self.over_time:
-                yield Stretch(path, start, end, shares)
-            else:
-                yield Prediction(path, shares.log(), shares)
+            yield Failure(path, error) if error else Answer(path, shares, start, end)
 
     def table(self, threshold: float = 0.0) -> pd.DataFrame:
         """Return ``path``, ``label``, ``probability`` and ``error``; of stretches ``start`` and ``end`` too.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from palm_cache.errors import ParameterError
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.params.use import LoadingParams, PredictParams
-from palm_cache.prediction.answers import Failure, Prediction, Stretch, label_of
+from palm_cache.prediction.answers import Answer, Failure, label_of
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.inputs import find_recordings
@@ -153,7 +153,7 @@ def classify(
     *,
     merge: bool = True,
     progress: Progress = no_progress,
-) -> Iterator[Prediction | Stretch | Failure]:
+) -> Iterator[Answer | Failure]:
     """Classify files, or the stretches of recordings, in their order and as they come.
 
     Parameters
@@ -175,9 +175,7 @@ def classify(
     )
 
 
-def _scored(
-    results: Iterable[Prediction | Stretch | Failure], classifier: Classifier, over_time: bool
-) -> ScoredRows:
+def _scored(results: Iterable[Answer | Failure], classifier: Classifier, over_time: bool) -> ScoredRows:
     """Put what comes one by one into arrays, as of rows."""
     told = list(results)
     unknown = np.full(len(classifier.class_names), np.nan)
@@ -186,8 +184,8 @@ def _scored(
     rows = pd.DataFrame(
         {
             "path": [one.path for one in told],
-            "start": [one.start if isinstance(one, Stretch) else np.nan for one in told],
-            "end": [one.end if isinstance(one, Stretch) else np.nan for one in told],
+            "start": [np.nan if isinstance(one, Failure) else one.start for one in told],
+            "end": [np.nan if isinstance(one, Failure) else one.end for one in told],
             "error": [one.reason if isinstance(one, Failure) else "" for one in told],
         }
     )

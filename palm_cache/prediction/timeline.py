@@ -20,7 +20,7 @@ from palm_cache.errors import AudioError, EncoderError, ParameterError
 from palm_cache.extraction.audio.downmix import SoundFacts, is_silent
 from palm_cache.extraction.audio.waveforms import cut_windows, duration, open_regular, slide
 from palm_cache.extraction.embedding import NOT_FINITE
-from palm_cache.prediction.answers import Failure, Stretch, printable
+from palm_cache.prediction.answers import Answer, Failure, printable
 from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
 from palm_cache.store.run_names import run_name
 from palm_cache.types import Progress, no_progress
@@ -83,7 +83,7 @@ def listen(
     *,
     batch_size: int = BATCH_SIZE,
     progress: Progress = no_progress,
-) -> Iterator[Stretch | Failure]:
+) -> Iterator[Answer | Failure]:
     """Classify recordings window by window, in their order and as they come.
 
     Parameters
@@ -95,7 +95,7 @@ def listen(
 
     Yields
     ------
-    Stretch or Failure
+    Answer or Failure
         The stretches of a recording in order of time; a failure behind those that lie before the damage.
     """
     seconds = [0.0 if isinstance(entry, Failure) else _seconds(entry) for entry in recordings]
@@ -105,27 +105,25 @@ def listen(
             yield entry
             continue
         for result in _hear(classifier, entry, sliding, batch_size):
-            if isinstance(result, Stretch):
+            if isinstance(result, Answer):
                 progress("listening", int(before + result.end), int(total))
             yield result
         before += length
 
 
-def join(
-    results: Iterator[Stretch | Failure], name: Callable[[Stretch], object]
-) -> Iterator[Stretch | Failure]:
+def join(results: Iterator[Answer | Failure], name: Callable[[Answer], object]) -> Iterator[Answer | Failure]:
     """Join neighbouring stretches of one name; their probabilities are averaged over time."""
-    groups = groupby(results, lambda one: (one.path, name(one)) if isinstance(one, Stretch) else object())
+    groups = groupby(results, lambda one: (one.path, name(one)) if isinstance(one, Answer) else object())
     for _, alike in groups:  # a failure is alone in its own
-        yield reduce(_joined, cast("Iterator[Stretch]", alike))
+        yield reduce(_joined, cast("Iterator[Answer]", alike))
 
 
-def _joined(first: Stretch, second: Stretch) -> Stretch:
+def _joined(first: Answer, second: Answer) -> Answer:
     probabilities = None
     if first.probabilities is not None and second.probabilities is not None:
         share = (first.end - first.start) / (second.end - first.start)
         probabilities = share * first.probabilities + (1 - share) * second.probabilities
-    return Stretch(first.path, first.start, second.end, probabilities, second.remarks)
+    return Answer(first.path, probabilities, first.start, second.end, second.remarks)
 
 
 def _seconds(path: Path) -> float:
@@ -138,7 +136,7 @@ def _seconds(path: Path) -> float:
 
 def _hear(
     classifier: Classifier, path: Path, sliding: Sliding, batch_size: int
-) -> Iterator[Stretch | Failure]:
+) -> Iterator[Answer | Failure]:
     """Classify one recording."""
     name, rate = printable(path), classifier.encoder.sample_rate
     begin, heard = 0.0, SoundFacts()
@@ -148,7 +146,7 @@ def _hear(
         for scored in _scored(classifier, path, sliding, batch_size, heard):
             if last is not None:
                 border = (last.stop + scored.start) / 2 / rate
-                yield Stretch(name, begin, border, last.probabilities)
+                yield Answer(name, last.probabilities, begin, border)
                 begin = border
             last = scored
     except AudioError as error:
@@ -156,7 +154,7 @@ def _hear(
     if last is not None:
         remarks = () if heard.silence else heard.remarks
         end = min(last.stop / rate, heard.seconds)  # resampled, a recording ends with a whole sample
-        yield Stretch(name, begin, end, last.probabilities, remarks)
+        yield Answer(name, last.probabilities, begin, end, remarks)
     if damage is not None:
         until = f"; heard up to {last.stop / rate:.1f} s" if last else ""
         yield Failure(name, f"{damage}{until}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from palm_cache.cli.results import ResultFormat, result_writer
-from palm_cache.prediction.answers import Failure, Stretch
+from palm_cache.prediction.answers import Answer, Failure
 
 CLASSES = ("air conditioner", "engine idling, and the hum of a refrigerator", "siren")
 PATHS = ["recordings/of-one-summer/station-12/2026-07-01T02-00-00.flac", "b.flac"]
@@ -23,7 +23,7 @@ def show(top: int) -> None:
     shape = ResultFormat(CLASSES, top, 0.0, over_time=True)
     with result_writer(shape, PATHS, None, None) as write:
         for path in PATHS:
-            write(Stretch(path, 0.0, 1.0, torch.tensor([0.1, 0.6, 0.3])))
+            write(Answer(path, torch.tensor([0.1, 0.6, 0.3]), 0.0, 1.0))
 
 
 def test_a_narrow_terminal_shows_every_class_that_is_asked_for_with_its_probability(

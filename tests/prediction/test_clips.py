@@ -20,7 +20,7 @@ from palm_cache.extraction.extract import extract
 from palm_cache.extraction.recorded import load_text_tower
 from palm_cache.params import FitParams, Recipe
 from palm_cache.params.use import LoadingParams
-from palm_cache.prediction.answers import NONE_OF_THESE, Failure, Prediction, label_of, likeliest, printable
+from palm_cache.prediction.answers import NONE_OF_THESE, Answer, Failure, label_of, likeliest, printable
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.store.features import FeatureStore
@@ -28,14 +28,12 @@ from palm_cache.store.run_names import run_name
 from palm_cache.types.runs import Training
 
 
-def predict(
-    classifier: Classifier, found: Sequence[Path | Failure], **how: int
-) -> list[Prediction | Failure]:
+def predict(classifier: Classifier, found: Sequence[Path | Failure], **how: int) -> list[Answer | Failure]:
     return list(predict_files(classifier, found, **how))
 
 
-def logits_of(results: list[Prediction | Failure]) -> torch.Tensor:
-    return torch.stack([result.logits for result in results if isinstance(result, Prediction)])
+def logarithms_of(results: list[Answer | Failure]) -> torch.Tensor:
+    return torch.stack([result.probabilities.log() for result in results if isinstance(result, Answer)])
 
 
 @pytest.mark.parametrize("views", ["first", "mean"])
@@ -68,7 +66,7 @@ def test_a_long_clip_is_heard_whole_where_the_head_learned_from_means(
     assert [failure.reason[:20] for failure in failures] == ["nothing but silence:", "no such file"]
 
 
-def check_scored_clips(workshop: Workshop, file: Path, head: str, **how: int) -> list[Prediction | Failure]:
+def check_scored_clips(workshop: Workshop, file: Path, head: str, **how: int) -> list[Answer | Failure]:
     """Compare predictions with the logits that evaluation wrote down; return them."""
     classifier = Classifier.load(file, head)
     name = run_name(classifier.head.run)
@@ -78,20 +76,20 @@ def check_scored_clips(workshop: Workshop, file: Path, head: str, **how: int) ->
     names = FeatureStore(workshop.store).clip_names()
     assert "audios/long.flac" in [names[row] for row in rows]
     results = predict(classifier, [workshop.data / names[row] for row in rows], **how)
-    torch.testing.assert_close(logits_of(results), expected, atol=1e-4, rtol=0)
+    calibration = classifier.head.calibration
+    temperature = calibration.temperature if calibration else 1.0
+    told = logarithms_of(results)
+    wanted = (expected.double() / temperature).log_softmax(dim=1)
+    torch.testing.assert_close(temperature * told, temperature * wanted, atol=2e-4, rtol=0)
+    torch.testing.assert_close(told.exp().sum(dim=1), torch.ones(len(told), dtype=torch.float64))
     return results
 
 
-def test_probabilities_are_the_softmax_at_the_heads_temperature(workshop: Workshop) -> None:
-    clip = workshop.data / "audios" / "test_1_0.wav"
-    for run in ("palm", "zero-shot"):
-        classifier = Classifier.load(workshop.heads, run)
-        calibration = classifier.head.calibration
-        assert (calibration is None) == (run == "zero-shot")
-        temperature = calibration.temperature if calibration else 1.0
-        (result,) = predict(classifier, [clip])
-        expected = np.exp(result.logits.double().numpy() / temperature)
-        np.testing.assert_allclose(result.probabilities, expected / expected.sum(), rtol=1e-9)
+def test_a_calibrated_head_and_one_that_is_not_are_among_those_compared(workshop: Workshop) -> None:
+    runs = {run: Classifier.load(workshop.heads, run).head.calibration for run in ("palm", "zero-shot")}
+    assert [calibration is None for calibration in runs.values()] == [False, True]
+    assert runs["palm"] is not None
+    assert runs["palm"].temperature != 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
@@ -109,7 +107,7 @@ def test_results_come_in_order_whatever_the_batches(
         entry.path if isinstance(entry, Failure) else str(entry) for entry in found
     ]
     alone = [predict(classifier, [entry])[0] for entry in found if isinstance(entry, Path)]
-    torch.testing.assert_close(logits_of(results), logits_of(alone), atol=1e-4, rtol=0)
+    torch.testing.assert_close(logarithms_of(results), logarithms_of(alone), atol=1e-4, rtol=0)
 
 
 def test_what_cannot_be_heard_is_named_and_the_rest_goes_on(workshop: Workshop, tmp_path: Path) -> None:
@@ -124,7 +122,7 @@ def test_what_cannot_be_heard_is_named_and_the_rest_goes_on(workshop: Workshop, 
     names = ("quiet.wav", "nan.wav", "page.wav", "empty.wav", "hole.wav", "absent.wav")
     found = [good, *(tmp_path / name for name in names), tmp_path, good]
     results = predict(Classifier.load(workshop.heads), found)
-    assert [isinstance(result, Prediction) for result in results] == [True, *[False] * 7, True]
+    assert [isinstance(result, Answer) for result in results] == [True, *[False] * 7, True]
     assert [result.reason for result in results if isinstance(result, Failure)] == [
         "nothing but silence: the peak is below -80 dB of full scale",
         "NaN or infinity among the samples",
@@ -145,7 +143,7 @@ def test_a_file_in_opposite_phase_is_heard_and_that_is_said(workshop: Workshop, 
     )
     assert phase.remarks == ("the channels cancel each other; only channel 1 is heard",)
     assert plain.remarks == ()
-    torch.testing.assert_close(phase.logits, plain.logits, atol=1e-2, rtol=0)
+    torch.testing.assert_close(phase.probabilities.log(), plain.probabilities.log(), atol=1e-2, rtol=0)
 
 
 def test_a_constant_value_is_no_sound(workshop: Workshop, tmp_path: Path) -> None:
@@ -196,9 +194,7 @@ def test_an_answer_names_the_likeliest_and_nothing_below_the_threshold() -> None
     assert likeliest(probabilities, names, top=2) == [("siren", 0.5), ("rain", 0.3)]
     assert label_of(probabilities, names, threshold=0.5) == "siren"
     assert label_of(probabilities, names, threshold=0.51) == NONE_OF_THESE
-    unsure = ResultFormat(names, 1, 0.51, over_time=False).row(
-        Prediction("a.wav", probabilities, probabilities, 0)
-    )
+    unsure = ResultFormat(names, 1, 0.51, over_time=False).row(Answer("a.wav", probabilities))
     assert (unsure["label"], unsure["probability"]) == (None, None)
     assert len(likeliest(probabilities, names, top=9)) == 3
 

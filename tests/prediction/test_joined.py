@@ -17,7 +17,7 @@ import palm_cache
 from palm_cache.errors import StoreError
 from palm_cache.extraction import reading
 from palm_cache.params import FitParams
-from palm_cache.prediction.answers import Prediction
+from palm_cache.prediction.answers import Answer
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.export import export_head
@@ -74,7 +74,7 @@ def test_answers_come_while_later_files_wait(
 
     monkeypatch.setattr(reading, "read_views", counted)
     results = predict_files(Classifier.load(heads, "prototype"), clips, batch_size=2)
-    assert isinstance(next(results), Prediction)
+    assert isinstance(next(results), Answer)
     assert read[0] < len(clips)  # by the first encoder alone it would be as many
     results.close()
 

@@ -19,7 +19,7 @@ from palm_cache.adaptation.fit import fit_runs
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.params import FitParams
-from palm_cache.prediction.answers import Failure, Stretch
+from palm_cache.prediction.answers import Answer, Failure
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.label_tracks import LabelTracks
 from palm_cache.prediction.timeline import Sliding, join, listen
@@ -55,16 +55,16 @@ def classifier() -> Classifier:
 
 def heard(
     classifier: Classifier, file: Path, window: float | None = None, hop: float | None = None, **how: int
-) -> list[Stretch | Failure]:
+) -> list[Answer | Failure]:
     return list(listen(classifier, [file], Sliding.over(classifier, window, hop), **how))
 
 
-def named(results: list[Stretch | Failure]) -> list[str]:
+def named(results: list[Answer | Failure]) -> list[str]:
     names = ("low", "middle", "high")
     return [
         "-" if result.probabilities is None else names[int(result.probabilities.argmax())]
         for result in results
-        if isinstance(result, Stretch)
+        if isinstance(result, Answer)
     ]
 
 
@@ -99,7 +99,7 @@ def test_the_last_stretch_ends_with_the_recording_not_with_a_sample_of_the_encod
     rate, frames = 44_100, 66_151  # at the encoder's rate no whole number of samples
     soundfile.write(tmp_path / "long.wav", sound((2, 500), rate=rate)[:frames], rate)
     *_, last = heard(classifier, tmp_path / "long.wav")
-    assert isinstance(last, Stretch)
+    assert isinstance(last, Answer)
     assert last.end == frames / rate
 
 
@@ -139,7 +139,7 @@ def test_a_recording_in_opposite_phase_is_heard_and_that_is_said_once(
     results = heard(classifier, tmp_path / "clip.wav")
     assert named(results)[0] == "low"
     assert named(results)[-1] == "high"
-    remarks = [result.remarks for result in results if isinstance(result, Stretch)]
+    remarks = [result.remarks for result in results if isinstance(result, Answer)]
     assert remarks[:-1] == [()] * (len(results) - 1)
     assert remarks[-1] == ("the channels cancel each other; only channel 1 is heard",)
     assert list(join(iter(results), lambda stretch: 0))[-1].remarks == remarks[-1]
@@ -219,8 +219,8 @@ def test_a_window_or_hop_that_makes_no_sense_is_refused(
 
 
 def test_neighbours_of_one_name_are_joined_and_averaged_over_time() -> None:
-    def stretch(path: str, start: float, end: float, *probabilities: float) -> Stretch:
-        return Stretch(path, start, end, torch.tensor(probabilities) if probabilities else None)
+    def stretch(path: str, start: float, end: float, *probabilities: float) -> Answer:
+        return Answer(path, torch.tensor(probabilities) if probabilities else None, start, end)
 
     results = [
         stretch("a", 0, 1, 0.8, 0.2),
@@ -235,7 +235,7 @@ def test_neighbours_of_one_name_are_joined_and_averaged_over_time() -> None:
     joined = list(
         join(iter(results), lambda one: None if one.probabilities is None else one.probabilities.argmax())
     )
-    places = [(one.path, one.start, one.end) if isinstance(one, Stretch) else one.path for one in joined]
+    places = [(one.path, one.start, one.end) if isinstance(one, Answer) else one.path for one in joined]
     assert places == [("a", 0, 4), ("a", 4, 6), ("a", 6, 7), "a", ("b", 0, 1), ("c", 0, 1)]
     torch.testing.assert_close(joined[0].probabilities, torch.tensor([0.65, 0.35]))
     assert joined[1].probabilities is None
@@ -245,7 +245,7 @@ def test_neighbours_of_one_name_are_joined_and_averaged_over_time() -> None:
 def test_joining_loses_no_time_and_keeps_every_label(probabilities: list[list[float]]) -> None:
     rows = torch.tensor(probabilities, dtype=torch.float64)
     rows /= rows.sum(dim=1, keepdim=True)
-    stretches = [Stretch("a", second, second + 1, row) for second, row in enumerate(rows)]
+    stretches = [Answer("a", row, second, second + 1) for second, row in enumerate(rows)]
     joined = list(join(iter(stretches), lambda one: int(one.probabilities.argmax())))
     assert [joined[0].start, *(one.end for one in joined)] == [
         0.0,
