@@ -154,6 +154,27 @@ def test_the_probes_strength_is_the_best_of_cross_validation() -> None:
         assert float(chosen[run]) == linear_probe.STRENGTHS.values[int(np.argmin(losses))]
 
 
+def test_in_a_narrow_cone_the_probe_finds_its_minimum_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of an encoder that are far from the origin, some of their numbers a thousand times others."""
+    plain = make_shots(runs=1, clips_per_class=16, noise=1.0)
+    narrow = unit((plain.audio[0] + 2) * torch.logspace(0, 3, plain.audio.shape[2]))
+    steps: list[int] = []
+    regress = linear_probe._regress
+
+    def spy(model, *given):  # type: ignore[no-untyped-def]
+        solution = regress(model, *given)
+        steps.append(int(model.n_iter_.max()))
+        return solution
+
+    monkeypatch.setattr(linear_probe, "_regress", spy)
+    state = make_head(LinearProbe).fit(replace(plain, audio=narrow[None]))
+    model = LogisticRegression(C=float(state["C"][0]), solver="newton-cg", max_iter=1000, tol=1e-10)
+    model.fit(narrow.double().numpy(), plain.labels[0].numpy())
+    found = LinearProbe.logits(state_of(state, 0), narrow).softmax(dim=1)
+    np.testing.assert_allclose(found, model.predict_proba(narrow.double().numpy()), atol=1e-3)
+    assert max(steps) < 100
+
+
 def test_fewer_shots_than_folds_still_choose_and_one_takes_the_default() -> None:
     two, one = (make_head(LinearProbe).fit(make_shots(runs=1, clips_per_class=count)) for count in (2, 1))
     assert two["held_out"].tolist() == [8]
