@@ -38,8 +38,6 @@ class FitResult:
     """The file with the fitted heads."""
     scores: pd.DataFrame
     """One row per run of this fit, the columns of ``scores.csv``; none where nothing was evaluated."""
-    scores_with_earlier: pd.DataFrame
-    """The same of this fit and of earlier ones on the same dataset and encoder."""
     notes: tuple[str, ...]
     """Clips left out or not extracted, classes with fewer clips than shots, heads that could not be
     calibrated."""
@@ -116,16 +114,14 @@ def fit(
         calibrated = calibrate_file(result.heads_file, runs, features=result.features, progress=progress)
         problems = dict.fromkeys(item.problem for item in calibrated if item.problem)
         notes += [f"not calibrated: {problem}" for problem in problems]
-    scores = of_store = pd.DataFrame(columns=list(COLUMNS))
+    scores = pd.DataFrame(columns=list(COLUMNS))
     if evaluate:
         every = evaluate_files(
             Path(out), [result.heads_file], features=result.features, load_tower=tower, progress=progress
         )
-        keys = [replace(head.run, encoder=slug(head.run.encoder)) for head in result.fitted]
-        table = pd.DataFrame([asdict(run) for run in keys])
-        of_store = every.merge(table[["dataset", "encoder"]].drop_duplicates(), on=["dataset", "encoder"])
-        scores = every.merge(table[list(KEYS)], on=list(KEYS))
-    return FitResult(result.heads_file, scores, of_store, tuple(notes))
+        own = [asdict(replace(head.run, encoder=slug(head.run.encoder))) for head in result.fitted]
+        scores = every.merge(pd.DataFrame(own)[list(KEYS)], on=list(KEYS))
+    return FitResult(result.heads_file, scores, tuple(notes))
 
 
 def evaluate(

@@ -145,7 +145,7 @@ def fit(
     if evaluate:
         import pandas as pd
 
-        print_scores(pd.concat([result.scores_with_earlier for result in fitted]), as_json)
+        print_scores(pd.concat([result.scores for result in fitted]), as_json)
         if not as_json:
             tell(f"scores -> {out / 'scores.csv'}")
     elif as_json:

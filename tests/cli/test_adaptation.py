@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -33,3 +34,17 @@ def test_a_polite_end_leaves_no_lock_and_no_half_file(
     assert result.exit_code == 130
     assert "interrupted: the heads of finished datasets are kept" in result.stderr
     assert [path.name for path in Path("runs").iterdir()] == ["clusters"]
+
+
+def test_fit_shows_its_own_scores_and_keeps_those_of_earlier_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("--store", str(write_sample(tmp_path / "store.zarr", make_features())), "--json")
+    succeed("fit", "--head", "zero-shot", *words)
+    shown = json.loads(succeed("fit", "--head", "prototype", *words).stdout)
+    assert [row["head"] for row in shown] == ["prototype"]
+    assert {row["head"] for row in json.loads(succeed("evaluate", "--json").stdout)} == {
+        "prototype",
+        "zero-shot",
+    }
