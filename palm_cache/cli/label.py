@@ -74,11 +74,10 @@ def label(
 
     opened = FeatureStore(place(store))
     load = partial(load_text_tower, opened.header, override(LoadingParams(), **loading))
-    folder = place(audio) if audio is not None else None
     # By whatever link it is reached, the file is one.
     itself = labels.resolve() if labels.is_symlink() else labels
     with locked(itself, "another label page has it open", "labels"), listen(port) as listener:
-        session = Session(opened, labels, classes=names, audio=folder, load_tower=load)
+        session = Session(opened, labels, classes=names, audio=audio, load_tower=load)
         note(*session.problems)
         rows, known = counted(int(session.usable.sum()), "row"), len(session.labelled())
         say(f"labelling {rows} of {opened.header.dataset} ({store}), {known:,} labelled so far")

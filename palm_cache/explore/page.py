@@ -20,6 +20,7 @@ from palm_cache.extraction.datasets.texts import as_written
 from palm_cache.extraction.whereabouts import locate, roots_of
 from palm_cache.pages.rendering import render
 from palm_cache.params.use import LoadingParams, MapMethod, MapParams
+from palm_cache.retrieval.sounds import sounds_folder
 from palm_cache.store.atomic import check_target, replacing
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import StoreHeader
@@ -161,8 +162,7 @@ def _sounds(
     notes : list of str
     """
     names = list(dict.fromkeys(paths))
-    if audio is not None and not audio.is_dir():
-        raise DataError(f"`audio` {audio}: no such folder; give the dataset's, which paths are relative to")
+    sounds_folder(audio)
     roots = [audio] if audio is not None else [root for root in roots_of(header) if isinstance(root, Path)]
     found = ((root, locate(header, names, root)) for root in roots)
     audio, there = next(((root, files) for root, files in found if files), (audio, {}))

@@ -21,14 +21,14 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from palm_cache.errors import AudioError, DataError, PalmCacheError, ParameterError, reason_of
 from palm_cache.extraction.audio.snippets import LONGEST, playable, read_snippet, spectrogram
 from palm_cache.label.rounds import PROPOSALS
 from palm_cache.label.session import Session
-from palm_cache.pages.rendering import render, stylesheet
+from palm_cache.pages.rendering import program, render, stylesheet
 from palm_cache.store.atomic import parse_json
 
 TEMPLATE = Path(__file__).with_name("template")
@@ -199,7 +199,7 @@ class Pages:
 
     def script(self, _: Request) -> Response:
         """Return the page's program."""
-        return FileResponse(TEMPLATE / "page.js", media_type="text/javascript")
+        return Response(program(TEMPLATE, "page.js"), media_type="text/javascript")
 
     def state(self, _: Request) -> Response:
         """Return counts, classes and accuracy."""

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError, DataError, UnknownNameError, counted
 from palm_cache.extraction.datasets.class_names import suspicious
-from palm_cache.extraction.datasets.listing import is_folder
 from palm_cache.extraction.whereabouts import locate, roots_of
 from palm_cache.label.fitting import Fitter
 from palm_cache.label.labels import (
@@ -33,8 +32,9 @@ from palm_cache.label.labels import (
 from palm_cache.label.rounds import ROUND, Proposal, propose
 from palm_cache.label.words import LoadTower, Words
 from palm_cache.retrieval.ranking import nearest
+from palm_cache.retrieval.sounds import sounds_folder
 from palm_cache.store.features import FeatureStore
-from palm_cache.types import Place
+from palm_cache.types import AnyPlace, Place
 
 PATIENCE, FIRST_PATIENCE = 1.0, 15.0
 """Seconds for which a proposal waits for the latest label to count, and for the first fit after the start."""
@@ -55,8 +55,8 @@ class Shown:
     start: float
     end: float | None
     class_name: str | None
-    guesses: tuple[tuple[str, float], ...]
-    """The likeliest classes with their shares."""
+    guesses: tuple[str, ...]
+    """The likeliest classes; how sure the head is of them is not known: it is not calibrated."""
 
 
 class Session:
@@ -69,7 +69,7 @@ class Session:
         Where labels are kept.
     classes : sequence of str
         Names of classes to begin with.
-    audio : Place, optional
+    audio : path, optional
         Where the dataset's folder is, if not where it was.
     load_tower : callable
         Loads the store's text tower.
@@ -87,15 +87,11 @@ class Session:
         file: Path,
         *,
         classes: Sequence[str] = (),
-        audio: Place | None = None,
+        audio: AnyPlace | None = None,
         load_tower: LoadTower,
     ) -> None:
-        if audio is not None and not is_folder(audio):
-            raise DataError(
-                f"`audio` {audio}: no such folder; give the dataset's, which paths are relative to"
-            )
         features, (start, end) = store.read(), store.stretches()
-        self.header, self.file, self._audio = store.header, file, audio
+        self.header, self.file, self._audio = store.header, file, sounds_folder(audio)
         self.embeddings: NDArray[np.float32] = features.audio.numpy()
         self.usable: NDArray[np.bool_] = features.usable.numpy()
         if not self.usable.any():
@@ -316,11 +312,10 @@ class Session:
         entries = []
         for row in rows:
             path, start, end = self.stretches[self.check_row(row)]
-            guesses: tuple[tuple[str, float], ...] = ()
+            guesses: tuple[str, ...] = ()
             if fit.probabilities is not None:
-                shares = fit.probabilities[row]
-                best = np.argsort(-shares, kind="stable")[:3].tolist()
-                guesses = tuple((fit.classes[place], float(shares[place])) for place in best)
+                best = np.argsort(-fit.probabilities[row], kind="stable")[:3]
+                guesses = tuple(fit.classes[place] for place in best.tolist())
             entries.append(Shown(row, path, start, end, labelled.get(row), guesses))
         return entries
 

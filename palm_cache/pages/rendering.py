@@ -28,7 +28,7 @@ def render(
     templates : Path
         The folder of template, styles and scripts.
     styles, scripts : sequence of str
-        Files there, put together in their order; styles behind those that all pages have.
+        Files there, put together in their order behind those that all pages have.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([templates, FRAME]),
@@ -39,7 +39,8 @@ def render(
     )
     # With Jinja's "tojson", "<", ">" and "&" of names cannot end the script element that holds them.
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": True}
-    style, script = stylesheet(templates, *styles), _together(templates, scripts)
+    style = stylesheet(templates, *styles)
+    script = program(templates, *scripts) if scripts else ""
     return environment.get_template(template).render(
         style=Markup(style),
         script=Markup(script),
@@ -52,6 +53,11 @@ def render(
 def stylesheet(templates: Path, *styles: str) -> str:
     """Return the styles that all pages have, and further ones of a folder behind them."""
     return _together(FRAME, ("frame.css",)) + _together(templates, styles)
+
+
+def program(templates: Path, *scripts: str) -> str:
+    """Return the script that all pages with one have, and further ones of a folder behind it."""
+    return _together(FRAME, ("frame.js",)) + _together(templates, scripts)
 
 
 def _together(folder: Path, names: Sequence[str]) -> str:

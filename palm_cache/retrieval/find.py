@@ -19,6 +19,7 @@ from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.params.use import ROWS_FOUND, LoadingParams, RowFilter, SearchParams, Uncertainty
 from palm_cache.retrieval.queries import ask_head, file_query, probabilities, row_query, text_query
 from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
+from palm_cache.retrieval.sounds import sounds_folder
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.nearby import heads_file
@@ -142,7 +143,7 @@ def search(
     )
     rows = RowFilter(tuple(labels), unlabelled, path, tuple(datasets))
     loading = LoadingParams(encoder, device, tokenizer, trust_remote_code)
-    opened = Stores(as_places(stores))
+    opened, folder = Stores(as_places(stores)), sounds_folder(audio)
     remarks: tuple[str, ...] = ()
     if diverse:
         ranking, query, measure = _diverse(opened, rows, k), "unlike all that is labelled", "distance"
@@ -151,7 +152,7 @@ def search(
     else:
         ranking, query, remarks = _like_an_example(opened, rows, params, loading)
         measure = "cosine"
-    table, files = describe(opened, ranking, place(audio) if audio is not None else None)
+    table, files = describe(opened, ranking, folder)
     return SearchResult(table, query, measure, files, remarks)
 
 

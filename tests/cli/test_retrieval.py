@@ -254,6 +254,7 @@ def test_what_cannot_be_searched_is_said_with_what_to_do(
         store, *head, "--class", "low tone"
     )
     assert "every row that was asked for has a label" in refusal(store, "--diverse")
+    assert "no such folder; give the dataset's" in refusal(store, "--row", 0, "--audio", tmp_path / "gone")
     assert "ask for less" in refusal(store, "--row", 0, "--path", "nothing*")
     two_views = extract(
         read_dataset(str(tones / "Tones")), "mini", tmp_path / "views.zarr", Recipe(views=2)

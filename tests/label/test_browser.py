@@ -116,7 +116,7 @@ def test_a_drive_is_labelled_by_keyboard_alone(
         assert page.see("queue[place].row") != passed
         page.press("ArrowLeft")
         assert page.see("queue[place].row") == passed
-        guessed = page.text("#path"), page.see("queue[place].guesses[0][0]")
+        guessed = page.text("#path"), page.see("queue[place].guesses[0]")
         page.press("Enter")
         assert classes_of(file) == [*given, guessed]
         page.press("/")
@@ -130,6 +130,17 @@ def test_a_drive_is_labelled_by_keyboard_alone(
         assert page.see("player.paused") is True
         assert page.see("[document.documentElement.scrollWidth <= innerWidth, queue.length]") == [True, 10]
         assert page.tab.console() == []
+
+
+def test_no_share_is_told_that_nothing_vouches_for(
+    browser: Browser, made_drive: Drive, tmp_path: Path
+) -> None:
+    """Names alone can give a class all of the probability, before a single label."""
+    with serving(made_drive, tmp_path / "labels.csv", classes=KINDS) as address:
+        page = Keyboard(browser.open(address, 1280, 900))
+        assert page.see("queue[place].guesses.length") == 3
+        assert page.text("#guesses").startswith("The head says")
+        assert "%" not in page.text("main")
 
 
 def test_a_power_cut_loses_no_label(browser: Browser, made_drive: Drive, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_drive_is_labelled_round_by_round_while_the_accuracy_grows(page: Page)
     assert {one["name"]: one["count"] for one in state["classes"]}.keys() == set(KINDS)
     for name in KINDS:
         likely = page.rows(by="likely", **{"class": name})
-        assert kind_of(likely[0]["path"]) == name == likely[0]["guesses"][0][0]
+        assert kind_of(likely[0]["path"]) == name == likely[0]["guesses"][0]
         assert {row["class_name"] for row in page.rows(by="labelled", **{"class": name})} == {name}
     assert len(page.rows(by="random")) == 7
 
@@ -178,9 +178,14 @@ def test_class_names_alone_are_enough_to_begin_with(made_drive: Drive, tmp_path:
         page = Page(session)
         assert page.state()["guessed"] == ["siren", "dog"]
         likely = page.rows(by="likely", **{"class": "dog"})
-        shares = [dict(row["guesses"])["dog"] for row in likely]
+        probabilities = session.fitter.fit.probabilities
+        assert probabilities is not None
+        shares = [float(probabilities[row["row"], 1]) for row in likely]
         assert shares == sorted(shares, reverse=True)
         assert len(shares) == 10
+        for row in likely:
+            order = probabilities[row["row"]].argsort()[::-1]
+            assert row["guesses"] == [("siren", "dog")[place] for place in order]
 
 
 def test_a_store_without_text_says_so_and_is_labelled_all_the_same(tmp_path: Path) -> None:

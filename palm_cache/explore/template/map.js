@@ -1,5 +1,3 @@
-"use strict";
-
 /* Symbols of classes: 7 colours and 8 shapes, coprime, so that 56 classes have one of their own; classes that
    share a colour are filled and hollow by turns. */
 const N_COLOURS = 7;

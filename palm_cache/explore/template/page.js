@@ -1,6 +1,5 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 const clips = data.path.map((_, clip) => clip);
 const map = new ClipMap(byId("map"), data.x.map((x) => x / 10000), data.y.map((y) => y / 10000));
 const player = byId("player");
@@ -76,16 +75,18 @@ function point(clip, x, y) {
   tip.hidden = clip < 0;
   map.canvas.style.cursor = clip < 0 ? "crosshair" : "pointer";
   if (clip < 0) return;
-  const lines = [["b", data.path[clip]], ["span", data.classes[data.label[clip]]],
-    ["span", `${data.verdict}: ${said(clip)}`]];
-  tip.replaceChildren(...lines.map(([tag, text]) => Object.assign(document.createElement(tag), { textContent: text })));
+  tip.replaceChildren(
+    element("b", {}, data.path[clip]),
+    element("span", {}, data.classes[data.label[clip]]),
+    element("span", {}, `${data.verdict}: ${said(clip)}`),
+  );
   const left = x + 14 + tip.offsetWidth > map.width ? x - 14 - tip.offsetWidth : x + 14;
   const top = y + 14 + tip.offsetHeight > map.height ? y - 14 - tip.offsetHeight : y + 14;
   tip.style.left = `${Math.max(0, left)}px`;
   tip.style.top = `${Math.max(0, top)}px`;
 }
 
-function choose(clip, play) {
+function choose(clip, heard) {
   if (clip < 0) return;
   for (const button of listed(map.chosen)) button.removeAttribute("aria-current");
   map.chosen = clip;
@@ -100,7 +101,7 @@ function choose(clip, play) {
   for (const button of listed(clip)) button.setAttribute("aria-current", "true");
   history.replaceState(null, "", `#clip=${clip}`);
   player.src = audioAddress(clip);
-  if (play) playChosen();
+  if (heard) playChosen();
 }
 
 /* The list may be far below the chosen clip's box: its entry shows what becomes of it. */
@@ -109,8 +110,7 @@ function listed(clip) {
 }
 
 function playChosen() {
-  // A browser may refuse to play before the first click; the controls are there then.
-  if (map.chosen >= 0) player.play().catch(() => {});
+  if (map.chosen >= 0) play(player);
 }
 
 /* Of a file of which a clip is a part, the part is played; the file's other clips have points of their own. */

@@ -1,6 +1,3 @@
-"use strict";
-
-const byId = (id) => document.getElementById(id);
 const LONGEST = Number(document.body.dataset.longest);
 const FILE = document.body.dataset.file;
 const FALLBACK = "abcdefghijklmnopqrstuvwxyz";
@@ -106,15 +103,6 @@ function keys(names) {
     free.delete(letter);
   });
   return keyByName;
-}
-
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
 }
 
 /* A name in a sentence: one that is written from right to left leaves the words around it where they are. */
@@ -235,7 +223,7 @@ async function load(from) {
 function showQueue() {
   byId("queue").hidden = !queue.length;
   byId("queue").replaceChildren(...queue.map((row, number) => {
-    const guess = row.guesses[0] ? [isolated(row.guesses[0][0]), "?"] : [];
+    const guess = row.guesses.length ? [isolated(row.guesses[0]), "?"] : [];
     const name = row.class_name === null ? guess : [isolated(row.class_name)];
     return element("li", {}, element(
       "button",
@@ -263,9 +251,9 @@ function choose(number) {
 function showGuesses() {
   const { guesses } = queue[place];
   byId("guesses").hidden = !guesses.length;
-  byId("guess-list").replaceChildren(...guesses.map(([name, share], number) => (number
-    ? element("span", { class: "soft" }, isolated(name), ` ${percent(share)}`)
-    : element("button", { type: "button", id: "agree" }, isolated(name), ` ${percent(share)} `, element("kbd", {}, "Enter")))));
+  byId("guess-list").replaceChildren(...guesses.map((name, number) => (number
+    ? element("span", { class: "soft" }, "or ", isolated(name))
+    : element("button", { type: "button", id: "agree" }, isolated(name), " ", element("kbd", {}, "Enter")))));
 }
 
 async function refreshGuesses() {
@@ -301,8 +289,7 @@ async function hear(row) {
   byId("picture").alt = `Spectrogram of ${row.path}`;
   byId("picture").hidden = false;
   player.src = `sound/${row.row}`;
-  // A browser may refuse to play before the first key: the controls are there then.
-  player.play().catch(() => {});
+  play(player);
 }
 
 /* ---- what the user does ---- */
@@ -368,11 +355,11 @@ function alike() {
 
 function agree() {
   const first = queue[place]?.guesses[0];
-  return first ? label(first[0]) : undefined;
+  return first === undefined ? undefined : label(first);
 }
 
 function playOrStop() {
-  if (player.paused) player.play().catch(() => {});
+  if (player.paused) play(player);
   else player.pause();
 }
 
@@ -458,7 +445,7 @@ byId("stage").addEventListener("click", (event) => {
   if (!played) return;
   const box = byId("stage").getBoundingClientRect();
   player.currentTime = (played * (event.clientX - box.left)) / box.width;
-  player.play().catch(() => {});
+  play(player);
 });
 
 function moveCursor() {
