@@ -23,10 +23,10 @@ from palm_cache.types import AnyPath
 
 def check_encoders(context: typer.Context, specs: Any) -> Any:
     """Make sure that one spec or several are those of encoders."""
-    from palm_cache.extraction.encoders.registry import check_spec
+    from palm_cache.extraction.encoders.registry import split_spec
 
     for spec in _several(context, specs):
-        check_spec(spec)
+        split_spec(spec)
     return specs
 
 

@@ -56,7 +56,7 @@ def read_params(file: Path | None) -> Params:
     import yaml
 
     from palm_cache.adaptation.heads import check_heads
-    from palm_cache.extraction.encoders.registry import check_spec
+    from palm_cache.extraction.encoders.registry import split_spec
 
     try:
         with file.open("rb") as opened:
@@ -69,7 +69,7 @@ def read_params(file: Path | None) -> Params:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ParameterError(f"{file}: cannot read the parameters: {reason}") from error
     params = _build(Params, {} if content is None else content, str(file), "")
-    check_spec(params.encoder)
+    split_spec(params.encoder)
     check_heads(params.fit.heads)
     return params
 

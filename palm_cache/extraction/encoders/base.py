@@ -92,6 +92,13 @@ class Encoder(ABC):
     ) -> None:
         self.spec, self.source, self.engine = request.spec, request.source, request.engine
         self.dim, self.sample_rate, self.window = dim, sample_rate, window
+        parts = [(tower, nn.Module), (window, Window), (constants, Mapping)]
+        for given, wanted in [*parts, *([(text, PromptTower)] if text is not None else [])]:
+            if not isinstance(given, wanted):
+                raise EncoderError(
+                    f"{self.spec}: Encoder was made with {type(given).__name__} where it wants "
+                    f"{wanted.__name__}"
+                )
         self._check_constants()
         self._text, self._code = text, {CODE: request.code} if request.code else {}
         self.made_with: Mapping[str, str] = made_with or {}
@@ -151,7 +158,7 @@ class Encoder(ABC):
     def run_tower(self, features: Tensor) -> Tensor:
         """Run the audio tower in its precision on what the front end gave; float32."""
         with self.engine.lowered():
-            return self.audio_tower(features).float()
+            return self._numbers(self.audio_tower(features))
 
     def run_alike(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Run the audio tower on features of many clips, those of one shape together; no padding is needed.
@@ -186,7 +193,7 @@ class Encoder(ABC):
         Raises
         ------
         EncoderError
-            If the encoder gives another shape than it promised.
+            If the encoder gives no tensor, or another shape than it promised.
         """
         if self.window.padding == "nan":
             longest = int(waveforms.isnan().logical_not().sum(dim=-1).max()) if len(waveforms) else 0
@@ -194,7 +201,7 @@ class Encoder(ABC):
         with self.engine.products():
             # A copy on a CPU, too: a front end may work in place.
             own = waveforms.to(self.device, non_blocking=True, copy=True)
-            vectors = self.embed_windows(own).float().cpu()
+            vectors = self._numbers(self.embed_windows(own)).cpu()
         if vectors.shape != (len(waveforms), self.dim):
             raise EncoderError(
                 f"{self.spec}: made vectors of shape {tuple(vectors.shape)} from waveforms of shape "
@@ -248,6 +255,13 @@ class Encoder(ABC):
             "transformers": text["transformers"],
         }
 
+    def _numbers(self, vectors: Tensor) -> Tensor:
+        """Return what code of somebody's has made as float32, if it is a tensor of real numbers."""
+        if not isinstance(vectors, Tensor) or vectors.is_complex():
+            made = vectors.dtype if isinstance(vectors, Tensor) else type(vectors).__name__
+            raise EncoderError(f"{self.spec}: made {made}; wanted is a tensor of floats, (batch, dim)")
+        return vectors.float()
+
     def _check_constants(self) -> None:
         window = self.window
         positive = {
@@ -263,8 +277,7 @@ class Encoder(ABC):
             faults.append(f"padding {window.padding!r}")
         if faults:
             raise EncoderError(
-                f"{self.spec}: no encoder can have {', '.join(faults)}; what is counted is an int above 0; "
-                "are its files damaged?"
+                f"{self.spec}: no encoder can have {', '.join(faults)}; what is counted is an int above 0"
             )
         special = "openvino" if self.engine.runtime == "openvino" else "compile" * self.engine.compiled
         if special and not self.one_shape:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import redirect_stdout, suppress
 from importlib.metadata import entry_points
+from inspect import getattr_static
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING
 
-from palm_cache.errors import EncoderError, UnknownNameError, described
+from palm_cache.errors import EncoderError, UnknownNameError, did_you_mean
 from palm_cache.extraction.encoders.cards import CARDS, OWN, EncoderCard
+from palm_cache.extraction.encoders.own_code import hash_code, told
 from palm_cache.params import Recipe
 
 if TYPE_CHECKING:
@@ -65,14 +67,14 @@ def encoder_class(name: str) -> type[Encoder]:
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """Split a spec into the encoder's name and its source.
+    """Split a spec into the encoder's name and its source; nothing is imported for it.
 
     Raises
     ------
     UnknownNameError
         If there is no such encoder.
     EncoderError
-        If it would be taken for the names of joined ones.
+        If it does not say which weights, or would be taken for the names of joined ones.
     """
     name, _, source = spec.partition(":")
     if "+" in source:
@@ -82,24 +84,14 @@ def split_spec(spec: str) -> tuple[str, str]:
         )
     if name not in encoder_names():
         raise UnknownNameError.among("encoder", name, encoder_names())
-    return name, source
-
-
-def check_spec(spec: str) -> None:
-    """Make sure that a spec says which encoder and which weights; nothing is imported for it.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such encoder.
-    EncoderError
-        If the spec is not whole.
-    """
-    name, source = split_spec(spec)
-    if name == OWN.name and not re.fullmatch(r"[^:]+:[^:]+(:.*)?", source):
-        raise EncoderError(f"encoder {spec!r}: write python:MODULE:CLASS, e.g. python:my_encoder:Birds")
+    if name == OWN.name and not re.fullmatch(r"\w+(\.(?!py:)\w+)*:\w+(:.*)?", source):
+        raise EncoderError(
+            f"encoder {spec!r}: write python:MODULE:CLASS with the names that Python imports, not a file's, "
+            "e.g. python:my_encoder:Birds"
+        )
     if name in CARDS:
         _need_source(spec, source, CARDS[name])
+    return name, source
 
 
 def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto") -> Encoder:
@@ -122,26 +114,27 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
     """
     from palm_cache.extraction.encoders.base import Request
     from palm_cache.extraction.encoders.engine import Engine
+    from palm_cache.extraction.encoders.third_party import load_own
 
     recipe = recipe or Recipe()
-    check_spec(spec)
     name, source = split_spec(spec)
     if recipe.trust_remote_code and name != "hf":
         raise EncoderError(f"encoder {spec!r}: `trust_remote_code` is for hf: alone; leave it out")
-    if name == OWN.name:
-        module, attribute, source = (*source.split(":", 2), "")[:3]
-        kind = _import(spec, module, attribute)
-    else:
-        kind = encoder_class(name)
-        _need_source(spec, source, kind.card)
-    request = Request(spec, source, Engine.of(recipe, device), recipe)
+    engine = Engine.of(recipe, device)
     if name in CARDS:
-        return kind.load(request)
-    from palm_cache.extraction.encoders.third_party import hash_code, load_own
-
-    if name == OWN.name:
-        request = replace(request, code=hash_code(kind.__module__))
-    return load_own(kind, request)
+        return encoder_class(name).load(Request(spec, source, engine, recipe))
+    with redirect_stdout(sys.stderr):  # what code of somebody's prints is no result
+        if name != OWN.name:
+            kind, code = encoder_class(name), ""
+            _need_source(spec, source, kind.card)
+        else:
+            module, attribute, source = (*source.split(":", 2), "")[:3]
+            here = str(Path.cwd())
+            if here not in sys.path:  # as with python -m, and for good: code may import later
+                sys.path.append(here)
+            kind = _import(spec, module, attribute)
+            code = hash_code(kind.__module__)
+        return load_own(kind, Request(spec, source, engine, recipe, code))
 
 
 def _need_source(spec: str, source: str, card: EncoderCard) -> None:
@@ -150,25 +143,30 @@ def _need_source(spec: str, source: str, card: EncoderCard) -> None:
 
 
 def _import(subject: str, module: str, attribute: str) -> type[Encoder]:
-    """Import a class; the folder that palm-cache runs in counts, as with ``python -m``."""
+    """Import a class."""
     from palm_cache.extraction.encoders.base import Encoder
 
-    sys.path.append(str(Path.cwd()))
     try:
-        kind = getattr(importlib.import_module(module), attribute)
+        home = importlib.import_module(module)
+        kind: type[Encoder] | None = getattr(home, attribute, None)
     except (Exception, SystemExit) as error:  # a module of somebody's may raise anything, a script ends
         raise EncoderError(
-            f"encoder {subject}: cannot import {attribute} from {module}: {described(error)}"
+            f"encoder {subject}: cannot import {attribute} from {module}: {told(error)}"
         ) from error
-    finally:
-        sys.path.pop()
+    if kind is None:
+        classes = [value for value in vars(home).values() if isinstance(value, type) and value is not Encoder]
+        hint = did_you_mean([value.__name__ for value in classes if issubclass(value, Encoder)])
+        where = getattr(home, "__file__", module)
+        raise EncoderError(f"encoder {subject}: no {attribute} in {where}; {hint or 'write it there'}")
+    complaint = ""
     if not (isinstance(kind, type) and issubclass(kind, Encoder)):
-        raise EncoderError(
-            f"encoder {subject}: {module}.{attribute} is no subclass of "
-            "palm_cache.extraction.encoders.base.Encoder"
-        )
-    if not isinstance(getattr(kind, "card", None), EncoderCard):
-        raise EncoderError(f"encoder {subject}: {module}.{attribute} has no card = EncoderCard(...)")
+        complaint = "is no subclass of palm_cache.extraction.encoders.base.Encoder"
+    elif not isinstance(getattr(kind, "card", None), EncoderCard):
+        complaint = "has no card = EncoderCard(...)"
+    elif kind.__abstractmethods__ or isinstance(getattr_static(kind, "load"), FunctionType):
+        complaint = "has no @classmethod load(cls, request), which returns cls(request, network, ...)"
+    if complaint:
+        raise EncoderError(f"encoder {subject}: {module}.{attribute} {complaint}")
     return kind
 
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec, resolve_name
-from itertools import accumulate
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from palm_cache.errors import EncoderError, PalmCacheError, described
+from palm_cache.errors import EncoderError, PalmCacheError
 from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder, Request
+from palm_cache.extraction.encoders.own_code import told
 from palm_cache.store.fingerprint import fingerprint
 
 TOLERANCE = 1e-4
@@ -26,12 +19,6 @@ TOLERANCE = 1e-4
 
 LONG_PROMPT = "dog " * 150
 """More than nearly every text tower reads."""
-
-NOT_OWN = {*sys.stdlib_module_names, "palm_cache", "torch", "transformers"}
-"""Modules whose code is nobody's own, wherever they lie."""
-
-PACKAGES = {"site-packages", "dist-packages"}
-"""Folders of what is installed: it has versions, and an encoder an ``IMPLEMENTATION``."""
 
 Rows = TypeVar("Rows", Tensor, Sequence[str])
 
@@ -48,59 +35,12 @@ def load_own(kind: type[Encoder], request: Request) -> Encoder:
         encoder = kind.load(request)
     except PalmCacheError:
         raise
-    except Exception as error:
-        raise EncoderError(f"{request.spec}: cannot be loaded: {described(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise EncoderError(f"{request.spec}: cannot be loaded: {told(error)}") from error
     if not isinstance(encoder, Encoder) or not hasattr(encoder, "audio_tower"):
         raise EncoderError(f"{request.spec}: load must return an encoder whose __init__ called Encoder's")
     check_promises(encoder)
     return encoder
-
-
-def hash_code(module: str) -> str:
-    """Return a hash of the files of a module and of all that it imports, at any depth, and is not installed.
-
-    It is "" where the module has no file, as in a notebook.
-    """
-    hashes: dict[str, str] = {}
-    left = [module]
-    while left:
-        name = left.pop()
-        if name in hashes or (name != module and _is_installed(name.partition(".")[0])):
-            continue
-        with suppress(ImportError, ValueError, OSError, SyntaxError):  # no module, or none with a source
-            spec = find_spec(name)
-            if spec is not None and spec.origin and spec.has_location:
-                source = Path(spec.origin).read_bytes()
-                hashes[name] = hashlib.sha256(source).hexdigest()
-                left += _imported(source, spec)
-    return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest() if hashes else ""
-
-
-def _is_installed(package: str) -> bool:
-    """Tell whether a module that belongs to no other is installed or Python's own; it is not imported."""
-    if package in NOT_OWN:
-        return True
-    try:
-        spec = find_spec(package)
-    except ValueError:  # __main__
-        spec = None
-    if spec is None:
-        return True
-    places = [spec.origin or "", *(spec.submodule_search_locations or ())]
-    return any(PACKAGES & set(Path(where).parts) for where in places)
-
-
-def _imported(source: bytes, importer: ModuleSpec) -> Iterator[str]:
-    """Yield the modules that a source imports, with the packages around them; some names are no modules."""
-    for node in ast.walk(ast.parse(source)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), importer.parent)
-            names = [f"{base}.{alias.name}" for alias in node.names]
-        for name in names:
-            yield from accumulate(name.split("."), "{}.{}".format)
 
 
 def check_promises(encoder: Encoder) -> None:
@@ -115,7 +55,7 @@ def check_promises(encoder: Encoder) -> None:
     try:
         fingerprint({"sound": encoder.identity, "text": encoder.text_identity, "other": encoder.made_with})
     except (TypeError, ValueError) as error:
-        raise EncoderError(f"{spec}: its constants are not what JSON can hold: {described(error)}") from error
+        raise EncoderError(f"{spec}: its constants are not what JSON can hold: {told(error)}") from error
     noise = 0.1 * torch.randn(2 * window.samples, generator=torch.Generator().manual_seed(0))
     lengths = (window.samples, (2 * window.samples + 2) // 3)
     clips = torch.stack([cut_windows(noise[:length], window) for length in lengths])
@@ -148,8 +88,8 @@ def _check_rows(encoder: Encoder, embed: Callable[[Rows], Tensor], rows: Rows, n
         again = embed(rows[:1])
     except PalmCacheError:
         raise
-    except Exception as error:
-        raise EncoderError(f"{spec}: cannot embed {named}: {described(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise EncoderError(f"{spec}: cannot embed {named}: {told(error)}") from error
     if together.shape != (len(rows), encoder.dim):
         raise EncoderError(
             f"{spec}: made vectors of shape {tuple(together.shape)} of {len(rows)} {what}s; "

@@ -158,6 +158,16 @@ def test_a_class_of_the_users_own_is_an_encoder(here: Path) -> None:
     )
 
 
+def test_code_of_the_users_own_may_import_its_neighbours_late_and_print(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_ears(here, "from my_sibling import anything; print('loading')")
+    (here / "my_sibling.py").write_text("anything = 1\n")
+    load_encoder("python:my_ears:Ears", device="cpu")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "loading\n")
+
+
 IMPORTING = """
     import torch, my_package.parts as parts
     from my_constants import FFT
@@ -219,15 +229,30 @@ def test_a_store_from_before_code_was_recorded_is_by_other_code(here: Path) -> N
     ("spec", "message"),
     [
         ("python:my_ears", r"write python:MODULE:CLASS"),
+        (
+            "python:my_ears.py:Ears",
+            "with the names that Python imports, not a file's, e",
+        ),
+        ("python:./my_ears:Ears", r"write python:MODULE:CLASS"),
         ("python:no_ears:Ears", r"cannot import Ears from no_ears: ModuleNotFoundError"),
-        ("python:my_ears:Nose", r"cannot import Nose from my_ears: AttributeError"),
+        ("python:my_ears:Nose", r"no Nose in \S+my_ears\.py; did you mean Ears\?"),
         ("python:my_ears:Deaf", r"my_ears\.Deaf is no subclass of"),
-        ("python:broken_ears:Ears", r"cannot import Ears from broken_ears: SystemExit: give a file"),
+        ("python:broken_ears:Silent", r"broken_ears\.Silent has no @classmethod load\(cls, request\)"),
+        ("python:broken_ears:Plain", r"broken_ears\.Plain has no @classmethod load\(cls, request\)"),
+        (
+            "python:broken_script:Ears",
+            r"cannot import Ears from broken_script: SystemExit: give a file \(broken_script\.py, line 1",
+        ),
     ],
 )
 def test_what_is_no_encoder_is_said(here: Path, spec: str, message: str) -> None:
     write_ears(here)
-    (here / "broken_ears.py").write_text("raise SystemExit('give a file')\n")
+    (here / "broken_script.py").write_text("raise SystemExit('give a file')\n")
+    (here / "broken_ears.py").write_text(
+        "from my_ears import Encoder, EncoderCard\n"
+        "class Silent(Encoder):\n    card = EncoderCard('silent')\n"
+        "class Plain(Silent):\n    def load(self, request):\n        pass\n"
+    )
     with pytest.raises(EncoderError, match=message):
         load_encoder(spec, device="cpu")
 
@@ -235,7 +260,11 @@ def test_what_is_no_encoder_is_said(here: Path, spec: str, message: str) -> None
 @pytest.mark.parametrize(
     ("load", "message"),
     [
-        ("open('gone.pt')", "cannot be loaded: FileNotFoundError"),
+        (
+            "open('gone.pt')",
+            r"cannot be loaded: FileNotFoundError.*'gone\.pt' \(my_ears\.py, line 16, in load\)",
+        ),
+        ("raise SystemExit(2)", r"cannot be loaded: SystemExit: 2 \(my_ears\.py, line 16, in load\)"),
         ("return cls.__new__(cls)", "whose __init__ called Encoder's"),
         ("return 3", "load must return an encoder"),
     ],
@@ -249,6 +278,7 @@ def test_what_cannot_be_loaded_is_said(here: Path, load: str, message: str) -> N
 
 def test_installed_packages_add_encoders(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_ears(here)
+    monkeypatch.syspath_prepend(here)
     (here / "broken_ears.py").write_text("import no_such_package\n")
     entries = [
         SimpleNamespace(name="ears", value="my_ears:Ears"),

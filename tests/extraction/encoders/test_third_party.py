@@ -127,8 +127,16 @@ def test_an_encoder_may_work_in_place_and_read_prompts_of_any_length() -> None:
         ),
         (
             {"more": lambda v: v.nothing},
-            r"cannot embed clips of 8000 and 5334 samples, waveforms of shape \(2, 1, 8000\): AttributeError",
+            r"cannot embed clips of 8000 and 5334 samples, waveforms of shape \(2, 1, 8000\): AttributeError"
+            r".* \(test_third_party\.py, line \d+, in <lambda>\)",
         ),
+        ({"more": lambda v: (v, v)}, r"made tuple; wanted is a tensor of floats, \(batch, dim\)"),
+        ({"more": lambda v: v.numpy()}, "made ndarray; wanted is a tensor of floats"),
+        ({"more": lambda v: v + 1j}, r"made torch\.complex64; wanted is a tensor of floats"),
+        ({"more": lambda v: exit(2)}, r"cannot embed clips .*: SystemExit: 2 \(test_third_party\.py, line"),
+        ({"window": 8_000}, "Encoder was made with int where it wants Window"),
+        ({"constants": None}, "Encoder was made with NoneType where it wants Mapping"),
+        ({"text": abs}, "Encoder was made with builtin_function_or_method where it wants PromptTower"),
         ({"more": lambda v: v + torch.randn_like(v)}, "another vector of the same clip each time"),
         ({"text": Letters(lambda v: v / 0)}, "made NaN or infinity of prompt 'dog'"),
         ({"text": Letters(lambda v: v - v.mean(0))}, "a prompt's vector depends on the prompts beside it"),
