@@ -108,7 +108,12 @@ def _other_one(features: Place, name: str, dataset: str) -> str:
     plain = given.stem if given.is_file() else given.name
     if name != plain and (other := source_of_stores(features, plain)):
         return f"{dataset} has its stores in {features / name}; those in {features / plain} are of {other}"
-    source = source_of_stores(features, name) if card is not None else ""
+    source = source_of_stores(features, name)
+    if given.is_file() and Path(source).name == name and source != source_of(given):
+        return (
+            f"{dataset} is taken for the table of the stores in {features / name}, whose sounds lie in "
+            f"{source}; if they are of that folder alone, extract the table first"
+        )
     if card is not None and source not in ("", source_of(root_of(card))):
         return f"{dataset} is the known dataset {card.name}; the stores in {features / name} are of {source}"
     return namesake(dataset)

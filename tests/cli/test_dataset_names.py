@@ -179,6 +179,19 @@ def test_a_table_has_its_own_stores_where_another_of_its_name_has_its_sounds_els
         assert re.fullmatch(name, row["dataset"])
 
 
+def test_a_table_that_takes_the_stores_of_a_folder_of_its_name_is_said_to(project: Path) -> None:
+    sounds = shutil.copytree(project / "own/Tones", project / "own/Sounds")
+    shutil.copy("own/Tones/train.csv", "Sounds.csv")
+    succeed("extract", "--dataset", "own/Sounds")
+    quick = ("--head", "prototype", "--shots", "1", "--seeds", "0")
+    told = succeed("fit", "--dataset", "Sounds.csv", *quick).stderr
+    stores = Path("data/features/Sounds")
+    assert (
+        f"Sounds.csv is taken for the table of the stores in {stores}, whose sounds lie in {sounds}" in told
+    )
+    assert "taken for" not in succeed("fit", "--dataset", "own/Sounds", *quick).stderr
+
+
 def test_of_two_tables_of_one_name_with_their_sounds_elsewhere_neither_takes_the_others_stores(
     project: Path,
 ) -> None:
