@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from samples import embedder_threads, parted, write_palm_folder
+import torch
+from samples import embedder_threads, parted, write_palm_folder, write_tone
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.extraction import extract as stage_one
@@ -14,6 +15,7 @@ from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import Extraction, extract
 from palm_cache.extraction.prompts import Prompts
+from palm_cache.types import Clip
 
 
 @pytest.fixture
@@ -57,6 +59,33 @@ def run(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Run:
         return extract(read(folder), "mini", out, *parted(**params), prompts, cache=cache)
 
     return extract_folder
+
+
+@pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """As many threads as torch may use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+    """Thirty clips of one to six windows of ``mini``; one of them cannot be read."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(30):
+        write_tone(folder / f"{number}.wav", 200 + 30 * number, seconds=1 + number % 7 * 2, seed=number)
+    (folder / "11.wav").write_bytes(b"<html>")
+    return [Clip(folder / f"{number}.wav", f"{number}.wav", 0) for number in range(30)]
 
 
 @pytest.fixture
