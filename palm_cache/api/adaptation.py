@@ -6,6 +6,7 @@ import glob
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -18,10 +19,11 @@ from palm_cache.adaptation.transfer import transfer_heads
 from palm_cache.api.features import OpenFeatures
 from palm_cache.api.stores import stored_name
 from palm_cache.errors import DataError
-from palm_cache.extraction.recorded import load_text_tower
+from palm_cache.extraction.recorded import load_text_tower, notes_of_code
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
 from palm_cache.params.use import LoadingParams
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import opened_heads
 from palm_cache.store.layout import RUNS, slug
 from palm_cache.store.nearby import folder_given, heads_file
@@ -108,7 +110,8 @@ def fit(
     result = fit_store(
         first, Path(out), params or FitParams(), partners=partners, load_tower=tower, progress=progress
     )
-    notes = list(result.notes)
+    edited = (notes_of_code(FeatureStore(where).header) for where in (first, *partners))
+    notes = [*result.notes, *chain.from_iterable(edited)]
     if calibrate:
         runs = runs_to_calibrate(result.heads_file)
         calibrated = calibrate_file(result.heads_file, runs, features=result.features, progress=progress)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from palm_cache.errors import EncoderError, StaleStoreError
 from palm_cache.extraction.encoders.cards import CODE, OWN, REMOTE_CODE
+from palm_cache.extraction.encoders.own_code import is_edited
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, format1_print, recipe_of
 from palm_cache.params.use import LoadingParams
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
     from palm_cache.extraction.encoders.base import Encoder
     from palm_cache.store.header import StoreHeader
     from palm_cache.types import TextTower
+
+
+def notes_of_code(header: StoreHeader) -> list[str]:
+    """Return a note where somebody's own encoder has been edited since it made a store; it is not run."""
+    recorded = header.recipe.get(CODE)
+    if not recorded or not is_edited(header.encoder, recorded):
+        return []
+    return [
+        f"{header.dataset}: the code of {header.encoder} is not what made the store; extract again for "
+        "embeddings by the code as it is"
+    ]
 
 
 def load_encoder_of(header: StoreHeader, loading: LoadingParams) -> Encoder:

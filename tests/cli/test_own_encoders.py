@@ -108,7 +108,11 @@ def test_other_code_with_the_same_weights_is_noticed(
     succeed(*extracting)
     fitting = ("fit", "--store", STORE, "--shots", "2", "--seeds", "0", "--head", "prototype")
     succeed(*fitting, "--no-evaluate", "--no-calibrate")
+    said = "the code of python:my_mini:Named is not what made the store; extract again"
+    assert said not in succeed(*fitting).stderr
     edit(Path(where), *change)
+    assert said in succeed(*fitting).stderr
+    assert "my_mini" not in sys.modules  # which is not run for that
     assert "is stale: other code; make it anew with --on-stale rebuild" in fail(*extracting)
     predicting = ("predict", HEADS, "Tones/audios/test_0_0.wav", "--encoder", SPEC)
     assert f"encoder {SPEC}: other code than " in fail(*predicting)

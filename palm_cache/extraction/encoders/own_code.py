@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import sys
 import sysconfig
 import traceback
@@ -59,14 +60,30 @@ def hash_code(module: str) -> str:
     return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest() if hashes else ""
 
 
-def defines(module: str, name: str) -> bool:
-    """Tell whether a class is defined in a module itself; nothing is imported."""
-    with suppress(ImportError, ValueError, OSError, SyntaxError):
-        spec = _find(module)
-        if spec is not None and spec.origin:
-            tree = ast.parse(Path(spec.origin).read_bytes())
-            return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
-    return False
+def is_edited(spec: str, recorded: object) -> bool:
+    """Tell whether the code of a ``python:`` spec is here and is not what was recorded; none of it is run.
+
+    Nothing is known of a class that its module has from elsewhere.
+    """
+    named = re.fullmatch(r"python:([\w.]+):(\w+)(:.*)?", spec)
+    if named is None:
+        return False
+    module, name = named[1], named[2]
+    sys.path.append(str(Path.cwd()))
+    try:
+        found = _find(module)
+        own = found is not None and found.has_location and _defines(Path(str(found.origin)), name)
+        return own and hash_code(module) != recorded
+    finally:
+        sys.path.pop()
+
+
+def _defines(source: Path, name: str) -> bool:
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
 
 
 def _find(name: str) -> ModuleSpec | None:
