@@ -12,7 +12,7 @@ from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import stretch, understand
 from palm_cache.extraction.datasets.listing import Listing, below, by_name, folded
-from palm_cache.extraction.datasets.tables import Content, TableRow
+from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
 from palm_cache.extraction.datasets.texts import decode, read_table
 from palm_cache.params import ReadingParams
 from palm_cache.store.outputs import LABEL_TRACK
@@ -162,7 +162,7 @@ def _content(kind: str, rows: Iterable[TableRow], recordings: _Recordings, notes
     stretches = counted(sum(row.end is not None for row in annotated), "stretch", "stretches")
     files = counted(len({row.path for row in annotated if row.end is not None}), "recording")
     more = f", {counted(len(whole), 'recording')} without any" if whole else ""
-    return Content([*annotated, *whole], f"{kind}: {stretches} in {files}{more}", notes)
+    return Content(Rows.of([*annotated, *whole]), f"{kind}: {stretches} in {files}{more}", notes)
 
 
 def _annotations(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import chain
-from math import nan
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
 from palm_cache.extraction.datasets.listing import find_files
+from palm_cache.extraction.datasets.rows import Content, Numbers, Rows, Split, TableRow
 from palm_cache.extraction.datasets.splits import KnownContents, split, twins
-from palm_cache.extraction.datasets.tables import Content, Split, TableRow, placed
 from palm_cache.extraction.datasets.texts import on_disk
 from palm_cache.params import ReadingParams
 from palm_cache.types import Clips, ClipTable, Fold, Place, Texts
+
+PLAIN = re.compile(r"(?:(?!\.)[^/\\:\0]+/)*(?!\.)[^/\\:\0]+")
+"""Paths that are as they should be: most."""
 
 
 def build_table(
@@ -39,9 +44,9 @@ def build_table(
         If a path leaves the dataset's folder, a stretch carries two class names, a class name cannot be
         stored, a split makes no sense, or a table is empty.
     """
-    content = _unify(content)
-    rows = content.every_row
-    files, told = find_files(root, dict.fromkeys(row.path for row in rows))
+    content = content.in_order()
+    rows, of_names = _unify(content.rows)
+    files, of_files = find_files(root, rows.path.texts)
 
     def alike(paths: Iterable[str]) -> dict[str, str]:
         if not isinstance(root, Path):
@@ -49,74 +54,83 @@ def build_table(
         return twins({path: os.path.join(root, files.get(path, path)) for path in paths}, contents)  # noqa: PTH118
 
     folds, of_split = split(rows, content.folds, reading, alike)
-    kept, numbered = _number(rows, folds)
-    class_names = tuple(sorted({row.class_name for row in kept if row.class_name is not None}))
+    numbers, first = rows.stretches
+    _check_same_class(rows, numbers, first)
+    odd = [*_repeated(rows, numbers, content.folds), *_unfair(rows, folds)]
+    rows = rows.take(first)
+    class_names = tuple(sorted(filter(None, rows.class_name.texts)))
     label_of = {name: label for label, name in enumerate(class_names)}
-    names = Texts(on_disk(row.path) for row in kept)
-    paths = Texts(files.get(row.path, row.path) for row in kept)
+    labels = np.array([label_of.get(name, -1) for name in rows.class_name.texts], np.int64)
+    labels = labels[rows.class_name.codes]
+    stored = rows.path.spelled([on_disk(path) for path in rows.path.texts])
+    found = rows.path.spelled([files.get(path, path) for path in rows.path.texts])
+    names = Texts(stored)
     clips = Clips(
         root,
         names,
-        names if paths == names else paths,
-        array("q", (-1 if row.class_name is None else label_of[row.class_name] for row in kept)),
-        array("d", (row.start for row in kept)),
-        array("d", (nan if row.end is None else row.end for row in kept)),
+        names if found is stored else Texts(found),
+        array("q", labels.tobytes()),
+        array("d", rows.start.tobytes()),
+        array("d", rows.end.tobytes()),
     )
-    counts = Counter(row.class_name for row in kept if row.class_name is not None)
-    named_alike = suspicious(dict(sorted(counts.items())))
-    notes = (*content.notes, *of_split, *told, *named_alike, *_repeated(content), *_unfair(folds))
-    groups = Texts(row.group for row in kept) if any(row.group for row in kept) else None
-    return ClipTable(dataset, class_names, clips, numbered, notes, groups=groups)
+    counts = dict(zip(class_names, np.bincount(labels[labels >= 0]).tolist(), strict=True))
+    notes = (*content.notes, *of_names, *of_split, *of_files, *suspicious(counts), *odd)
+    groups = Texts(rows.group) if any(rows.group.texts) else None
+    return ClipTable(dataset, class_names, clips, _folds(numbers, folds), notes, groups=groups)
 
 
-def _unify(content: Content) -> Content:
-    """Return content with clean class names and plain relative paths, and notes of what was changed."""
-    spellings: dict[str, str] = {}
-
-    def unify(row: TableRow) -> TableRow:
-        name = row.class_name
-        if name is not None:
-            if name not in spellings:
-                spellings[name] = clean(name)
-                if wrong := unstorable(spellings[name]):
-                    raise DataError(f"{row}: class name {spellings[name]!r} {wrong}; mend the row")
-            name = spellings[name]
-        row = placed(row)
-        return row if name == row.class_name else replace(row, class_name=name)
-
-    # Most rows are fine, and of a million a second one each would take 0.2 GB.
-    mended = {row: other for row in content.every_row if (other := unify(row)) is not row}
-    content = replace(content, notes=(*content.notes, *unified(spellings)))
-    if not mended:
-        return content
-
-    def now(some: Sequence[TableRow]) -> list[TableRow]:
-        return [mended.get(row, row) for row in some]
-
-    folds = content.folds and [(now(train), now(test)) for train, test in content.folds]
-    return replace(content, rows=now(content.rows), folds=folds)
+def _unify(rows: Rows) -> tuple[Rows, list[str]]:
+    """Return rows with clean class names and plain relative paths, and notes of what was changed."""
+    cleaned = [clean(name) for name in rows.class_name.texts]
+    for number, name in enumerate(cleaned):
+        if wrong := unstorable(name):
+            row = rows[int(rows.class_name.first[number])]
+            raise DataError(f"{row}: class name {name!r} {wrong}; mend the row")
+    paths = [*rows.path.texts]
+    odd = [number for number, path in enumerate(paths) if not PLAIN.fullmatch(path)]
+    first = rows.path.first if odd else ()
+    for number in odd:
+        paths[number] = inside(rows[int(first[number])])
+    spellings = dict(zip(rows.class_name.texts, cleaned, strict=True))
+    unified_rows = replace(rows, class_name=rows.class_name.spelled(cleaned), path=rows.path.spelled(paths))
+    return unified_rows, unified(spellings)
 
 
-def _number(rows: Sequence[TableRow], folds: Split) -> tuple[list[TableRow], tuple[Fold, ...]]:
-    """Return a row for every clip, and the folds by the numbers of clips."""
+def inside(row: TableRow) -> str:
+    """Return the row's path, normalised, after making sure that it stays in the dataset's folder.
+
+    One that is absolute comes from another place: it is looked for below the folder, without its anchor.
+    """
+    if "\0" in row.path:
+        raise DataError(f"{row}: the path holds a NUL character")
+    path = row.path
+    while (below := _without_anchor(path)) != path:  # what one anchor hid may be another
+        path = below
+    if posixpath.normpath(path.replace("\\", "/")).split("/")[0] == "..":
+        raise DataError(f"{row}: {row.path} leaves the dataset's folder; clips must lie inside it")
+    return path
+
+
+def _without_anchor(path: str) -> str:
+    if ":" in path:
+        windows = PureWindowsPath(path)
+        path = windows.as_posix().removeprefix(windows.drive) if windows.drive else path
+    return posixpath.normpath(path.lstrip("/"))
+
+
+def _folds(numbers: Numbers, folds: Split) -> tuple[Fold, ...]:
+    """Return folds by the numbers of clips."""
     import torch  # takes a second; listing datasets does without
 
-    numbers: dict[object, int] = {}
-    kept: list[TableRow] = []
-    for row in rows:
-        number = numbers.setdefault(row.stretch, len(kept))
-        if number == len(kept):
-            kept.append(row)
-        _check_same_class(row, kept[number])
-
-    def numbered(part: Sequence[TableRow]) -> torch.Tensor:
-        return torch.tensor([numbers[row.stretch] for row in part], dtype=torch.int64)
-
-    return kept, tuple(Fold(numbered(train), numbered(test)) for train, test in folds)
+    return tuple(Fold(*(torch.from_numpy(numbers[part]) for part in fold)) for fold in folds)
 
 
-def _check_same_class(row: TableRow, earlier: TableRow) -> None:
-    if row.class_name != earlier.class_name:
+def _check_same_class(rows: Rows, numbers: Numbers, first: Numbers) -> None:
+    """Make sure that all rows of a stretch are of one class."""
+    codes = rows.class_name.codes
+    other = np.flatnonzero(codes != codes[first][numbers])
+    if len(other):
+        row, earlier = rows[int(other[0])], rows[int(first[numbers[other[0]]])]
         until = "its end" if row.end is None else f"{row.end:g} s"
         where = "" if row.end is None and not row.start else f" from {row.start:g} s to {until}"
         raise DataError(
@@ -125,29 +139,31 @@ def _check_same_class(row: TableRow, earlier: TableRow) -> None:
         )
 
 
-def _repeated(content: Content) -> list[str]:
+def _repeated(rows: Rows, numbers: Numbers, folds: Split | None) -> list[str]:
     """Say which clips are on more than one row of what was read: of everything, or of a part of a fold."""
-    twice: list[TableRow] = []
-    for part in [content.rows] if content.rows else chain(*content.folds or ()):
-        seen: set[object] = set()
-        for row in part:
-            if row.stretch in seen:
-                twice.append(row)
-            seen.add(row.stretch)
-    clips = counted(len({row.path for row in twice}), "clip")
-    return [f"{clips} on more than one row, e.g. {twice[0].path} ({twice[0]})"] if twice else []
+    parts = [np.arange(len(rows))] if folds is None else [part for fold in folds for part in fold]
+    twice = []
+    for part in parts:
+        once = np.unique(numbers[part], return_index=True)[1]
+        twice.append(np.delete(part, once))
+    again = np.concatenate(twice)
+    if not len(again):
+        return []
+    clips = counted(len(np.unique(rows.path.codes[again])), "clip")
+    row = rows[int(again[0])]
+    return [f"{clips} on more than one row, e.g. {row.path} ({row})"]
 
 
-def _unfair(folds: Split) -> list[str]:
+def _unfair(rows: Rows, folds: Split) -> list[str]:
     """Say what makes test scores say less than they seem to: a line for each kind of oddity."""
-    shared: dict[str, list[int]] = {}
-    never: dict[str, list[int]] = {}
+    shared: dict[str, list[int]] = defaultdict(list)
+    never: dict[str, list[int]] = defaultdict(list)
     for number, (train, test) in enumerate(folds, start=1):
-        for path in {row.path for row in train} & {row.path for row in test}:
-            shared.setdefault(path, []).append(number)
-        classes = {row.class_name or "" for row in test} - {row.class_name or "" for row in train}
-        for name in sorted(classes):
-            never.setdefault(name, []).append(number)
+        for code in np.intersect1d(rows.path.codes[train], rows.path.codes[test]).tolist():
+            shared[rows.path.texts[code]].append(number)
+        classes = rows.class_name.codes
+        for code in np.setdiff1d(classes[test], classes[train]).tolist():
+            never[rows.class_name.texts[code]].append(number)
     notes = []
     if shared:
         first = min(shared)

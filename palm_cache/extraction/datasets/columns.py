@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from palm_cache.errors import DataError, UnknownNameError
-from palm_cache.extraction.datasets.tables import TableRow
+from palm_cache.extraction.datasets.rows import TableRow
 from palm_cache.extraction.datasets.texts import TextTable
 from palm_cache.params import COLUMN_FIELDS
 
@@ -107,7 +107,7 @@ def units(columns: Mapping[str, str]) -> dict[str, int]:
 
 def read_annotated(
     table: TextTable, columns: Mapping[str, str], group: str = "", *, labelled: bool = False
-) -> list[TableRow]:
+) -> Iterator[TableRow]:
     """Turn the records of a table into rows.
 
     Parameters
@@ -125,23 +125,23 @@ def read_annotated(
         If a path, or a label that there must be, is empty, or times make no sense.
     """
     places = {field: table.place(name) for field, name in columns.items()}
+    times = {field: places[field] for field in TIMES if field in places}
+    parts = [places[field] for field in ("fold", "split") if field in places]
+    path_place, label_place = places["path"], places.get("label")
     group_place, per_second = table.place(group) if group else None, units(columns)
-    rows, words = [], dict[str, str]()
     for line, fields in table.records:
-        told = {field: fields[place] for field, place in places.items()}
-        where = f"{table.name}, row {line}"
-        for field, what in (("path", "path"), ("label", "class name")):
-            if not told.get(field) and (field == "path" or labelled):
+        path, label = fields[path_place], "" if label_place is None else fields[label_place]
+        for field, what in ((path, "path"), (label or not labelled, "class name")):
+            if not field:
+                where = f"{table.name}, row {line}"
                 raise DataError(f"{where}: {what} is empty; every clip needs one (or remove the row)")
-        start, end = stretch(told, where, per_second)
-        part = told.get("fold") or told.get("split", "")
+        start, end = 0.0, None
+        if times:
+            told = {field: fields[place] for field, place in times.items()}
+            start, end = stretch(told, f"{table.name}, row {line}", per_second)
+        part = next((fields[place] for place in parts if fields[place]), "")
         together = "" if group_place is None else fields[group_place]
-        # One text for all rows that have it.
-        label, part, together = (
-            words.setdefault(word, word) for word in (told.get("label", ""), part, together)
-        )
-        rows.append(TableRow(table.name, line, told["path"], label or None, start, end, part, together))
-    return rows
+        yield TableRow(table.name, line, path, label or None, start, end, part, together)
 
 
 def stretch(

@@ -21,6 +21,8 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import PurePosixPath
 
+import numpy as np
+
 from palm_cache.errors import DataError, counted, did_you_mean
 from palm_cache.extraction.audio.streamed_headers import CONVERT
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
@@ -36,8 +38,8 @@ from palm_cache.extraction.datasets.listing import (
     list_files,
 )
 from palm_cache.extraction.datasets.members import Member, members_root, unpacked
+from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
 from palm_cache.extraction.datasets.splits import WORDS, KnownContents, is_part
-from palm_cache.extraction.datasets.tables import Content, TableRow
 from palm_cache.extraction.datasets.texts import TextTable, read_header, read_table
 from palm_cache.params import Layout, ReadingParams
 from palm_cache.store.outputs import holds_answers
@@ -95,7 +97,7 @@ def read(
         raise DataError(
             f"{where}: read as {content.told}, it has no columns; leave `columns` out, or give the table"
         )
-    if reading.group and not any(row.group for row in content.rows):
+    if reading.group and not any(content.rows.group.texts):
         raise DataError(f"{where}: read as {content.told}, it has no column {reading.group!r} to group by")
     notes = [f"read as {content.told}", *content.notes, *listing.notes]
     if reading.layout == "auto" and layout in ("folders", "flat"):
@@ -141,16 +143,18 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
         short = {path: path for path in listing.audio}
     tops = {path.split("/")[0] for path in short.values() if "/" in path}
     parted = bool(tops) and all(map(is_part, tops)) and any(path.count("/") > 1 for path in short.values())
-    rows = []
-    for number, (path, name) in enumerate(short.items(), start=1):
-        *folders, _ = name.split("/")
+
+    def row(number: int, path: str) -> TableRow:
+        *folders, _ = short[path].split("/")
         part = folders.pop(0) if parted and folders else ""
-        rows.append(TableRow("the folder", number, path, folders[0] if folders else None, part=part))
-    classes = {row.class_name for row in rows if row.class_name is not None}
+        return TableRow("the folder", number, path, folders[0] if folders else None, part=part)
+
+    rows = Rows.of(row(number, path) for number, path in enumerate(short, start=1))
+    classes = [*filter(None, rows.class_name.texts)]
     for name in classes:
         if wrong := unstorable(clean(name)):
             raise DataError(f"{root}: the folder {name!r} gives a class its name, which {wrong}; rename it")
-    if rows and not classes:
+    if len(rows) and not classes:
         raise DataError(f"{root}: no folder of a class here or below; `layout` flat reads it without labels")
     parts = f" below {named(sorted(tops))}" if parted else ""
     told = f"{counted(len(rows), 'file')}, {counted(len(classes), 'class', 'classes')}"
@@ -172,8 +176,8 @@ def _nested(short: Mapping[str, str]) -> list[str]:
 
 
 def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
-    rows = [TableRow("the folder", number, path, None) for number, path in enumerate(listing.audio, start=1)]
-    return Content(rows, f"audio without labels: {counted(len(rows), 'file')}")
+    rows = (TableRow("the folder", number, path, None) for number, path in enumerate(listing.audio, start=1))
+    return Content(Rows.of(rows), f"audio without labels: {counted(len(listing.audio), 'file')}")
 
 
 def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
@@ -206,8 +210,8 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
             f"{table.name}: which column holds the paths? `columns` path=NAME says so; its first row, which "
             f"names them, has {named(table.header)}"
         )
-    rows = read_annotated(table, columns, reading.group)
-    kept = [row for row in rows if not is_junk(row.path.replace("\\", "/"))]
+    rows = Rows.of(read_annotated(table, columns, reading.group))
+    kept = rows.take(np.flatnonzero(~rows.path.are(lambda path: is_junk(path.replace("\\", "/")))))
     notes = []
     if holds_answers(table.header):
         notes.append("its labels are those that predict gave or a search found, not a person's")
@@ -216,22 +220,17 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
             f"{counted(len(rows) - len(kept), 'row')} of files that the file system added, skipped (._* ...)"
         )
     appended = "time" in table.header and {"path", "start", "end", "label"} <= set(columns)
-    if appended:
-        kept, replaced = _latest(kept)
-        notes += (
-            [f"{counted(replaced, 'row')} replaced by later ones of the same stretch"] if replaced else []
-        )
+    if appended:  # to such a table labels are appended: the last of a stretch counts
+        numbers, first = kept.stretches
+        if replaced := len(kept) - len(first):
+            notes.append(f"{counted(replaced, 'row')} replaced by later ones of the same stretch")
+        first[numbers] = np.arange(len(kept))
+        kept = kept.take(first)
     used = (*columns.values(), reading.group, *(("time",) if appended else ()))
     idle = [name for name in table.header if name and name not in used]
     if idle:
         notes.append(f"columns not used: {named(idle)}")
     return Content(kept, f"{told} ({in_words(columns)})", notes)
-
-
-def _latest(rows: Sequence[TableRow]) -> tuple[list[TableRow], int]:
-    """Return the last row of every stretch: a table that labels are appended to holds them all."""
-    last = {row.stretch: row for row in rows}
-    return list(last.values()), len(rows) - len(last)
 
 
 def _read_shards(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
@@ -255,23 +254,21 @@ def _unpack(
         raise DataError(f"{root}: no file here ends with {', '.join((*SHARD_ENDINGS, *TAR_ENDINGS))}")
     cache = members_root(source)
     columns = (*(given for given in reading.columns if not given.startswith("path=")), "path=path")
-    rows: list[TableRow] = []
-    notes: dict[str, None] = {}
-    fresh = 0
-    told = ""
+    found, fresh = list[tuple[Content, str]](), 0
     for path in containers:
         table, now = unpacked(below(root, path), path, source, members)
         fresh += now
-        found = _of_table(table, replace(reading, columns=columns), "")
-        part = _part_of(path)
-        rows += [row if row.part or not part else replace(row, part=part) for row in found.rows]
-        notes.update(dict.fromkeys(found.notes))
-        told = found.told
+        found.append((_of_table(table, replace(reading, columns=columns), ""), _part_of(path)))
+    rows = (
+        row if row.part or not part else row._replace(part=part)
+        for content, part in found
+        for row in content.rows
+    )
+    notes = dict.fromkeys(note for content, _ in found for note in content.notes)
     if fresh:
         notes[f"{fresh} of {counted(len(containers), 'shard')} unpacked into {cache}"] = None
-    return Content(
-        rows, f"{counted(len(containers), 'shard')} with audio inside{told}", list(notes), root=cache
-    )
+    told = f"{counted(len(containers), 'shard')} with audio inside{found[-1][0].told}"
+    return Content(Rows.of(rows), told, list(notes), root=cache)
 
 
 def _part_of(path: str) -> str:
@@ -343,7 +340,7 @@ def _passed_over(root: Place, listing: Listing) -> list[str]:
 
 def _stripped(paths: Sequence[str]) -> dict[str, str]:
     """Return paths without the folders that all of them share, by the whole ones."""
-    shared = posixpath.commonpath([posixpath.dirname(path) for path in paths]) if paths else ""
+    shared = posixpath.commonpath({path.rpartition("/")[0] for path in paths}) if paths else ""
     return {path: path[len(shared) + bool(shared) :] for path in paths}
 
 

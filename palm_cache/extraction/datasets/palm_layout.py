@@ -19,7 +19,7 @@ from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.clip_tables import build_table
 from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
 from palm_cache.extraction.datasets.listing import folder_name, is_folder
-from palm_cache.extraction.datasets.tables import Content, TableRow
+from palm_cache.extraction.datasets.rows import Content, TableRow
 from palm_cache.extraction.datasets.texts import read_table
 from palm_cache.params import ReadingParams
 from palm_cache.types import ClipTable, Place
@@ -70,7 +70,7 @@ def read_folds(root: Place, reading: ReadingParams) -> Content:
             )
     notes: dict[str, None] = {}
     folds = [(_rows(train, reading, notes), _rows(test, reading, notes)) for train, test in pairs]
-    return Content(folds=folds, notes=list(notes))
+    return Content.of_folds(folds, list(notes))
 
 
 def _fold_tables(folder: Place) -> list[tuple[Place, Place]]:
@@ -109,7 +109,7 @@ def _rows(file: Place, reading: ReadingParams, notes: dict[str, None]) -> list[T
         notes[f"columns not used: {named(more)}"] = None
     if columns != COLUMNS:
         notes[f"columns read as {in_words(columns)}"] = None
-    rows = read_annotated(table, columns, reading.group, labelled=True)
+    rows = list(read_annotated(table, columns, reading.group, labelled=True))
     if not rows:
         raise DataError(f"{file}: the table has no rows")
     return rows

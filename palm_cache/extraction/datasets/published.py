@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import chain
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets import palm_layout
@@ -16,8 +17,8 @@ from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.clip_tables import build_table
 from palm_cache.extraction.datasets.columns import read_annotated
 from palm_cache.extraction.datasets.listing import list_files
+from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
 from palm_cache.extraction.datasets.splits import held_out
-from palm_cache.extraction.datasets.tables import Content, Split, TableRow
 from palm_cache.extraction.datasets.texts import decode, read_table
 from palm_cache.params import ReadingParams
 from palm_cache.store.atomic import parse_json
@@ -46,8 +47,8 @@ def read(card: DatasetCard, root: Place, reading: ReadingParams = ReadingParams(
         content = palm_layout.read_folds(root, reading)
     elif card.layout:
         told = dict(card.layout)
-        folds = LAYOUTS[told.pop("kind")](card, root, **told)
-        content = Content(folds=folds, notes=[*filter(None, [card.hub and ORDER_NOTE, card.note])])
+        content = LAYOUTS[told.pop("kind")](card, root, **told)
+        content = replace(content, notes=[*filter(None, [card.hub and ORDER_NOTE, card.note])])
     else:
         raise _unsplit(card, root)
     if card.subset:
@@ -75,19 +76,17 @@ def _unsplit(card: DatasetCard, root: Place) -> DataError:
 
 def _of_its_classes(card: DatasetCard, content: Content) -> Content:
     """Return the rows of the card's classes only, and a note where there are others."""
-
-    def kept(rows: Sequence[TableRow]) -> list[TableRow]:
-        return [row for row in rows if row.class_name in card.class_names]
-
-    folds = content.folds or []
-    left_out = {str(row.class_name) for row in chain(*folds[0])}.difference(card.class_names)
-    if not left_out:
+    kept, folds = content.rows.class_name.are(card.class_names.__contains__), content.folds or []
+    train, test = folds[0]
+    others = content.rows.take(np.concatenate([part[~kept[part]] for part in (train, test)]))
+    if not len(others):
         return content
+    left_out = [name or "None" for name in others.class_name.texts]
     note = (
         f"classes that {card.name} leaves out are not read: {named(sorted(left_out))}; the order of its "
         "clips may not be that of the PALM authors' tables"
     )
-    of_classes = [(kept(train), kept(test)) for train, test in folds]
+    of_classes = [(train[kept[train]], test[kept[test]]) for train, test in folds]
     return replace(content, folds=of_classes, notes=[*content.notes, note])
 
 
@@ -106,7 +105,7 @@ def _contradictions(card: DatasetCard, table: ClipTable) -> list[str]:
 
 def _cross_validation(
     card: DatasetCard, root: Place, metadata: str, columns: Mapping[str, str], clips: str
-) -> Split:
+) -> Content:
     """Read metadata that gives every clip a fold; fold K tests on the clips of fold K.
 
     Parameters
@@ -138,7 +137,7 @@ def _cross_validation(
             raise DataError(f"{row}: fold {row.part!r} is not a whole number from 1")
         folds.append(int(row.part))
         path = clips.format(name=row.path, fold=folds[-1])
-        rows.append(replace(row, path=path, class_name=str(row.class_name).replace("_", " ")))
+        rows.append(row._replace(path=path, class_name=str(row.class_name).replace("_", " ")))
     numbers = sorted(set(folds))
     if not rows:
         raise DataError(f"{file}: the table has no rows")
@@ -147,10 +146,10 @@ def _cross_validation(
     skipped = sorted(set(range(1, min(numbers[-1], len(numbers) + 1) + 1)) - set(numbers))
     if skipped:
         raise DataError(f"{file}: no rows for fold {', '.join(map(str, skipped))}; complete the metadata")
-    return [held_out(rows, folds, number) for number in numbers]
+    return Content(Rows.of(rows), folds=held_out(np.array(folds), numbers))
 
 
-def _part_folders(card: DatasetCard, root: Place) -> Split:
+def _part_folders(card: DatasetCard, root: Place) -> Content:
     """Read the folders ``train`` and ``test``, in which file names tell the class."""
 
     def rows(part: str) -> list[TableRow]:
@@ -163,10 +162,10 @@ def _part_folders(card: DatasetCard, root: Place) -> Split:
             for number, path in enumerate(audio, start=1)
         ]
 
-    return [(rows("train"), rows("test"))]
+    return Content.of_folds([(rows("train"), rows("test"))])
 
 
-def _nsynth(card: DatasetCard, root: Place) -> Split:
+def _nsynth(card: DatasetCard, root: Place) -> Content:
     """Read ``nsynth-train`` and ``nsynth-test``: notes by name, with their family."""
 
     def rows(part: str) -> list[TableRow]:
@@ -182,10 +181,10 @@ def _nsynth(card: DatasetCard, root: Place) -> Split:
             found.append(TableRow(f"{part}/examples.json", number, f"{part}/audio/{name}.wav", family))
         return found
 
-    return [(rows("nsynth-train"), rows("nsynth-test"))]
+    return Content.of_folds([(rows("nsynth-train"), rows("nsynth-test"))])
 
 
-def _vocalsound(card: DatasetCard, root: Place) -> Split:
+def _vocalsound(card: DatasetCard, root: Place) -> Content:
     """Read the training and test list of ``datafiles``, in which file names tell the class."""
     folder = next((name for name in VOCALSOUND_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
@@ -210,10 +209,10 @@ def _vocalsound(card: DatasetCard, root: Place) -> Split:
             found.append(TableRow(f"datafiles/{file.name}", number, f"{folder}/{path.name}", sound))
         return found
 
-    return [(rows("tr"), rows("te"))]
+    return Content.of_folds([(rows("tr"), rows("te"))])
 
 
-def _tut(card: DatasetCard, root: Place) -> Split:
+def _tut(card: DatasetCard, root: Place) -> Content:
     """Read ``meta.txt`` and the train and evaluation list of every fold in ``evaluation_setup``."""
     scenes = {values[0]: values[1] for _, values in _lines(root / "meta.txt", fields=2)}
     lists = root / "evaluation_setup"
@@ -234,10 +233,10 @@ def _tut(card: DatasetCard, root: Place) -> Split:
             raise DataError(f"{file}: the list has no rows")
         return found
 
-    return [
+    return Content.of_folds(
         (rows(lists / f"fold{number}_train.txt"), rows(lists / f"fold{number}_evaluate.txt"))
         for number in numbers
-    ]
+    )
 
 
 def _lines(file: Place, fields: int) -> list[tuple[int, list[str]]]:
@@ -259,7 +258,7 @@ def _read_json(file: Place) -> object:
         raise DataError(f"{file}: not JSON: {error}; get the file again") from error
 
 
-LAYOUTS: dict[str, Callable[..., Split]] = {
+LAYOUTS: dict[str, Callable[..., Content]] = {
     "cross-validation": _cross_validation,
     "part-folders": _part_folders,
     "nsynth": _nsynth,

@@ -7,7 +7,7 @@ import os
 import posixpath
 import re
 import stat
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import DataError, counted
-from palm_cache.extraction.datasets.tables import Split, TableRow
+from palm_cache.extraction.datasets.rows import Numbers, Rows, Split, Words, numbered
 from palm_cache.params import ReadingParams
 
 WORDS = {
@@ -39,7 +39,7 @@ def is_part(name: str) -> bool:
 
 
 def split(
-    rows: Sequence[TableRow],
+    rows: Rows,
     given: Split | None,
     reading: ReadingParams,
     alike: Callable[[Iterable[str]], Mapping[str, str]],
@@ -48,7 +48,7 @@ def split(
 
     Parameters
     ----------
-    rows : sequence of TableRow
+    rows : Rows
         Those without a label are in no fold.
     given : list of (train rows, test rows), optional
         Where the layout itself is the split.
@@ -67,8 +67,8 @@ def split(
     DataError
         If the table's own split makes no sense.
     """
-    labelled = [row for row in rows if row.class_name is not None]
-    if not labelled:
+    labelled = np.flatnonzero(rows.class_name.are(bool))
+    if not len(labelled):
         return [], []
     notes = []
     if unlabelled := len(rows) - len(labelled):
@@ -76,16 +76,16 @@ def split(
         told = counted(unlabelled, f"{of_all} has no label, and is", f"{of_all} have no label, and are")
         notes.append(f"{told} in no fold")
     if reading.test == "none":
-        return [(list({row.stretch: row for row in labelled}.values()), [])], notes
+        return [(labelled[rows.take(labelled).stretches[1]], labelled[:0])], notes
     if given is not None:
         return given, notes
-    if any(row.part for row in labelled):
-        folds, labelled, said = _given(labelled)
+    if any(rows.part.texts):
+        folds, labelled, said = _given(rows, labelled)
         notes += said
         if folds:
             return folds, notes
-    folds, said = _made(labelled, reading, alike)
-    return folds, notes + said
+    folds, said = _made(rows.take(labelled), reading, alike)
+    return [(labelled[train], labelled[test]) for train, test in folds], notes + said
 
 
 def twins(files: Mapping[str, str], contents: KnownContents | None = None) -> dict[str, str]:
@@ -127,38 +127,42 @@ def _finer(groups: Iterable[Sequence[str]], key: Callable[[str], object]) -> lis
     return finer
 
 
-def _given(rows: Sequence[TableRow]) -> tuple[Split, list[TableRow], list[str]]:
-    """Return the table's own folds, the rows in them, and what is in none.
+def _given(rows: Rows, labelled: Numbers) -> tuple[Split, Numbers, list[str]]:
+    """Return the table's own folds, the labelled rows in them, and what is in none.
 
     If the table names one part only, there are no folds: they are to be made of its rows.
     """
     notes = []
-    if without := sum(not row.part for row in rows):
+    has_part = rows.part.are(bool)[labelled]
+    if without := int((~has_part).sum()):
         of_none = counted(without, "labelled row is", "labelled rows are")
         notes.append(f"{of_none} of no part of the split, and in no fold")
-    rows = [row for row in rows if row.part]
-    numbers = [_fold_number(row.part) for row in rows]
-    if None not in numbers:
+    labelled = labelled[has_part]
+    parts = rows.part.take(labelled)
+    numbers = [_fold_number(part) for part in parts.texts]
+    if numbers and None not in numbers:
         names = sorted({number or 0 for number in numbers})
         if len(names) < 2:
-            raise DataError(f"{rows[0]}: only fold {rows[0].part}; testing on one needs others to train on")
-        return [held_out(rows, numbers, name) for name in names], rows, notes
-    parts: dict[str, list[TableRow]] = {"train": [], "test": [], "valid": []}
-    for row in rows:
-        word = WORDS.get(row.part.lower())
-        if word is None:
-            raise DataError(
-                f"{row}: {row.part!r} is no part of a split (train, test, valid) and no number of a fold; "
-                "if the column is about something else: `columns` split=,fold="
-            )
-        parts[word].append(row)
-    train, test, valid = parts.values()
-    if valid and not (train and test):
+            row = rows[int(labelled[0])]
+            raise DataError(f"{row}: only fold {row.part}; testing on one needs others to train on")
+        folds = held_out(np.array(numbers)[parts.codes], names)
+        return [(labelled[train], labelled[test]) for train, test in folds], labelled, notes
+    words = np.array([WORDS.get(part.lower(), "") for part in parts.texts], dtype=object)[parts.codes]
+    strange = np.flatnonzero(words == "")
+    if len(strange):
+        row = rows[int(labelled[strange[0]])]
+        raise DataError(
+            f"{row}: {row.part!r} is no part of a split (train, test, valid) and no number of a fold; "
+            "if the column is about something else: `columns` split=,fold="
+        )
+    train, test, valid = (labelled[words == word] for word in ("train", "test", "valid"))
+    if len(valid) and not (len(train) and len(test)):
         # Whoever has only two parts calls them train and valid, or dev and test.
-        train, test, valid = (train, valid, []) if train else (valid, test, [])
-    if valid:
+        train, test, valid = (train, valid, valid[:0]) if len(train) else (valid, test, valid[:0])
+    if len(valid):
         notes.append(f"{counted(len(valid), 'row')} of the validation part are in no fold")
-    return ([(train, test)] if train and test else []), train + test, notes
+    folds = [(train, test)] if len(train) and len(test) else []
+    return folds, np.concatenate([train, test]), notes
 
 
 def _fold_number(part: str) -> int | None:
@@ -166,70 +170,73 @@ def _fold_number(part: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def held_out(
-    rows: Sequence[TableRow], parts: Sequence[int | None], fold: int
-) -> tuple[list[TableRow], list[TableRow]]:
-    """Return the rows of all other parts, to train on, and those of one, to test on."""
-    pairs = list(zip(rows, parts, strict=True))
-    return [row for row, part in pairs if part != fold], [row for row, part in pairs if part == fold]
+def held_out(parts: NDArray[np.int64], names: Iterable[int]) -> Split:
+    """Return a fold for every part: all other rows, to train on, and its own, to test on."""
+    return [(np.flatnonzero(parts != name), np.flatnonzero(parts == name)) for name in names]
 
 
 def _made(
-    rows: Sequence[TableRow], reading: ReadingParams, alike: Callable[[Iterable[str]], Mapping[str, str]]
+    rows: Rows, reading: ReadingParams, alike: Callable[[Iterable[str]], Mapping[str, str]]
 ) -> tuple[Split, list[str]]:
     """Deal groups of rows into folds: those of a class, the largest first, to where the class is rarest."""
     groups = _groups(rows, alike)
-    count = min(reading.folds, len(set(groups)))
+    count = min(reading.folds, len(groups.texts))
     if count < 2:
-        return [(list(rows), [])], [f"all rows belong together ({rows[0].path}): there is no test set"]
-    members: dict[str, list[TableRow]] = defaultdict(list)
-    for row, group in zip(rows, groups, strict=True):
-        members[group].append(row)
-    names = sorted(members)
+        return held_out(np.zeros(len(rows), np.int64), [1]), [
+            f"all rows belong together ({rows.path[0]}): there is no test set"
+        ]
+    n_classes = len(rows.class_name.texts)
+    rank = np.argsort(np.argsort(np.array(rows.class_name.texts, dtype=object)))[rows.class_name.codes]
+    # Of every group its classes, in the order of their names, and how many rows each has.
+    pairs, sizes = np.unique(groups.codes * np.int64(n_classes) + rank, return_counts=True)
+    begins = np.searchsorted(pairs, np.arange(len(groups.texts) + 1) * n_classes).tolist()
+    classes, of_class = (pairs % n_classes).tolist(), sizes.tolist()
+    names = sorted(range(len(groups.texts)), key=groups.texts.__getitem__)
     shuffled = [names[index] for index in np.random.RandomState(reading.seed).permutation(len(names))]
-    held: list[Counter[str | None]] = [Counter() for _ in range(count)]
-    dealt: dict[str, int] = {}
-    for name in sorted(shuffled, key=lambda name: -len(members[name])):
-        classes = Counter(row.class_name for row in members[name])
-        main = max(sorted(classes, key=str), key=lambda label: classes[label])
-        fold = min(range(count), key=lambda fold: (held[fold][main], held[fold].total(), fold))
-        held[fold].update(classes)
-        dealt[name] = fold
-    parts = [dealt[group] for group in groups]
-    folds = [held_out(rows, parts, fold) for fold in range(count)]
-    together = "of a group" if any(row.group for row in rows) else "of one recording, folder or content"
-    return folds, [
+    n_rows = np.bincount(groups.codes).tolist()
+    held = [[0] * n_classes for _ in range(count)]
+    totals = [0] * count
+    dealt = np.zeros(len(names), np.int64)
+    for group in sorted(shuffled, key=lambda group: -n_rows[group]):
+        own = range(begins[group], begins[group + 1])
+        main = classes[max(own, key=of_class.__getitem__)]
+        fold = min(range(count), key=lambda fold: (held[fold][main], totals[fold], fold))
+        for pair in own:
+            held[fold][classes[pair]] += of_class[pair]
+        totals[fold] += n_rows[group]
+        dealt[group] = fold
+    together = "of a group" if any(rows.group.texts) else "of one recording, folder or content"
+    return held_out(dealt[groups.codes], range(count)), [
         f"no split given: {counted(count, 'fold')} made (seed {reading.seed}), rows {together} are kept "
         "in one fold"
     ]
 
 
-def _groups(rows: Sequence[TableRow], alike: Callable[[Iterable[str]], Mapping[str, str]]) -> list[str]:
+def _groups(rows: Rows, alike: Callable[[Iterable[str]], Mapping[str, str]]) -> Words:
     """Return what every row belongs to: its group, else its folder or its recording, and its twins'."""
-    if any(row.group for row in rows):
-        own = [row.group or f"\0{row.path}" for row in rows]
+    if any(rows.group.texts):
+        own = Words.of(group or f"\0{path}" for group, path in zip(rows.group, rows.path, strict=True))
     else:
-        folders = [posixpath.dirname(row.path) or "." for row in rows]
-        spread: dict[str | None, set[str]] = defaultdict(set)
-        for row, folder in zip(rows, folders, strict=True):
-            spread[row.class_name].add(folder)
+        folders = rows.path.spelled([posixpath.dirname(path) or "." for path in rows.path.texts])
+        _, first = numbered(rows.class_name.codes, folders.codes)
         # Folders are sites or recordings where every class lies in several; else classes, or nothing.
-        by_folder = all(len(of_class) > 1 for of_class in spread.values())
-        own = folders if by_folder else [row.path for row in rows]
-    same = alike(dict.fromkeys(row.path for row in rows))
-    leader = {name: name for name in own}
+        by_folder = bool((np.bincount(rows.class_name.codes[first]) > 1).all())
+        own = folders if by_folder else rows.path
+    same = alike(rows.path.texts)
+    leader = list(range(len(own.texts)))
 
-    def find(name: str) -> str:
-        while leader[name] != name:
-            leader[name] = leader[leader[name]]
-            name = leader[name]
-        return name
+    def find(group: int) -> int:
+        while leader[group] != group:
+            leader[group] = leader[leader[group]]
+            group = leader[group]
+        return group
 
-    first: dict[str, str] = {}
-    for row, name in zip(rows, own, strict=True):
-        if row.path in same:
-            leader[find(name)] = find(first.setdefault(same[row.path], name))
-    return [find(name) for name in own]
+    joined: dict[str, int] = {}
+    for row in numbered(rows.path.codes, own.codes)[1].tolist() if same else ():
+        path, group = rows.path[row], int(own.codes[row])
+        if path in same:
+            leader[find(group)] = find(joined.setdefault(same[path], group))
+    return own.spelled([own.texts[find(group)] for group in range(len(leader))])
 
 
 def _size(file: str) -> int:

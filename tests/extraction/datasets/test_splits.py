@@ -18,8 +18,8 @@ from samples import write_tone
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets import splits
 from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.datasets.rows import Rows, TableRow
 from palm_cache.extraction.datasets.splits import split, twins
-from palm_cache.extraction.datasets.tables import TableRow
 from palm_cache.params import ReadingParams
 
 
@@ -30,7 +30,8 @@ def row(
 
 
 def folds_of(rows: list[TableRow], **reading: int) -> list[tuple[list[TableRow], list[TableRow]]]:
-    return split(rows, None, ReadingParams(**reading), lambda paths: {})[0]  # type: ignore[arg-type]
+    folds, _ = split(Rows.of(rows), None, ReadingParams(**reading), lambda paths: {})  # type: ignore[arg-type]
+    return [([rows[row] for row in train], [rows[row] for row in test]) for train, test in folds]
 
 
 @given(

@@ -10,9 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.datasets.clip_tables import inside
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.datasets.registry import read_dataset
-from palm_cache.extraction.datasets.tables import TableRow, inside
+from palm_cache.extraction.datasets.rows import TableRow
 from palm_cache.extraction.datasets.texts import read_header, read_table
 
 ROWS = ((2, ("audios/x.wav", "Hühner, wild")), (3, ("audios/y.wav", "dog")))
