@@ -188,7 +188,7 @@ def _check(name: str, root: str | None, reading: ReadingParams, as_json: bool) -
 
     check = check_dataset(name, place(root) if root else None, reading=reading)
     with progress_bar("files") as progress:
-        facts = survey(check.table, check.missing, progress)
+        facts = survey(check.table, progress)
     sound = check.sound and not facts.unreadable
     if as_json:
         print_json(_check_facts(check, facts, sound))
@@ -223,7 +223,7 @@ def _check_facts(check: Check, facts: Survey, sound: bool) -> dict[str, Any]:
         "duplicates": facts.twins,
         "findings": facts.findings,
         "differences": check.differences,
-        "missing": check.missing,
+        "missing": check.table.missing,
         "notes": as_typed(table.notes),
     }
 
@@ -238,7 +238,7 @@ def _check_lines(check: Check, facts: Survey, sound: bool) -> Iterator[str]:
     verdict = "OK" if sound else "not as it should be"
     yield f"{table.dataset} in {check.folder}: {verdict}; {', '.join(numbers)}"
     yield from (f"  {difference}" for difference in check.differences)
-    yield from _some([f"missing or empty: {file}" for file in check.missing])
+    yield from _some([f"missing or empty: {file}" for file in check.table.missing])
     yield from _some([f"cannot be read: {file}: {why}" for file, why in facts.unreadable])
     counts = Counter(table.clips.labels)
     if table.class_names:

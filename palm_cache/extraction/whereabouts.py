@@ -39,9 +39,9 @@ def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None)
         try:
             if not missing or not is_folder(folder):
                 continue
-            files, _ = find_files(folder, set(missing.values()))
-            found = {name: folder / files.get(path, path) for name, path in missing.items()}
-            here = {name: file for name, file in found.items() if file.is_file()}
+            found = find_files(folder, list(missing.values()))
+            there = zip(missing, found.paths, ~(found.sizes < 0), strict=True)
+            here = {name: folder / path for name, path, is_there in there if is_there}
         except (PalmCacheError, OSError):  # a disk or a network that is not there just now
             continue
         places |= here

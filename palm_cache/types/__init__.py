@@ -121,6 +121,8 @@ class ClipTable:
     """Per clip, what no split may tear apart, such as its recording or its speaker; ``None`` if not known."""
     published: str = ""
     """The known dataset as which it was read; "" is anybody's."""
+    missing: tuple[str, ...] = ()
+    """Names of clips whose file was absent or empty when it was read."""
 
     def __post_init__(self) -> None:
         labels = self.clips.labels

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import os
-import stat
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from palm_cache.errors import counted
 from palm_cache.extraction.datasets.card import SHOTS, DatasetCard
 from palm_cache.extraction.datasets.class_names import named
-from palm_cache.extraction.datasets.listing import below, list_files, remote_sizes
-from palm_cache.store.places import reaching
+from palm_cache.extraction.datasets.listing import list_files
 from palm_cache.types import ClipTable, Fold, Place
 from palm_cache.types.audio_names import READABLE_ENDINGS
 
 FOLDS_LISTED = 3
-
-REQUESTS_AT_ONCE = 16
 
 NAMES_COMPARED = 20_000
 """File names among which the nearest to one that is missing is looked for."""
@@ -35,13 +29,11 @@ class Check:
     table: ClipTable
     differences: tuple[str, ...]
     """From the card, in words; empty for a folder without one."""
-    missing: tuple[str, ...]
-    """Clips whose file is absent or empty, as the tables name them."""
 
     @property
     def sound(self) -> bool:
         """Whether everything is there and as the card says."""
-        return not self.differences and not self.missing
+        return not self.differences and not self.table.missing
 
 
 def differences(card: DatasetCard, table: ClipTable, *, split: bool = True) -> tuple[str, ...]:
@@ -66,28 +58,9 @@ def differences(card: DatasetCard, table: ClipTable, *, split: bool = True) -> t
     return tuple(deviations)
 
 
-def missing_files(table: ClipTable, folder: Place) -> tuple[str, ...]:
-    """Return the clips whose file is absent or empty: what a download that broke off leaves behind.
-
-    A remote folder is listed once instead of asked about every clip; one that cannot be listed is asked.
-    """
-    root, both = table.clips.root, zip(table.clips.names, table.clips.paths, strict=True)
-    if isinstance(root, Path):
-        gone = (name for name, path in both if not _holds_something(os.path.join(root, path)))  # noqa: PTH118
-        return tuple(dict.fromkeys(gone))
-    remote = {name: root / path for name, path in both}
-    sizes = remote_sizes(folder)
-    if sizes:
-        full = {below(folder, path).as_posix() for path, size in sizes.items() if size != 0}
-        return tuple(name for name, file in remote.items() if file.as_posix() not in full)
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool, reaching(folder):
-        there = pool.map(lambda file: file.exists(), remote.values())
-        return tuple(name for name, present in zip(remote, there, strict=True) if not present)
-
-
-def absence(table: ClipTable, folder: Place, missing: Sequence[str]) -> str:
+def absence(table: ClipTable, folder: Place) -> str:
     """Say that no file of a dataset is where its tables say, and which one is nearest to the first."""
-    audio = list_files(folder).audio
+    audio, missing = list_files(folder).audio, table.missing
     if not audio:
         return (
             f"{folder.absolute()}: no audio file lies here, {counted(len(missing), 'is', 'are')} wanted, "
@@ -102,14 +75,6 @@ def absence(table: ClipTable, folder: Place, missing: Sequence[str]) -> str:
         f"{missing[0]}; the nearest of {len(audio):,} is {known[near[0]]}: paths are relative to the "
         "dataset's folder"
     )
-
-
-def _holds_something(file: str) -> bool:
-    try:
-        status = os.stat(file)  # noqa: PTH116  # a million times, and Path.stat costs more
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def _class_differences(card: DatasetCard, table: ClipTable) -> list[str]:

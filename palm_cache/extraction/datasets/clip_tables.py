@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
@@ -46,12 +45,12 @@ def build_table(
     """
     content = content.in_order()
     rows, of_names = _unify(content.rows)
-    files, of_files = find_files(root, rows.path.texts)
+    found = find_files(root, rows.path.texts)
 
-    def alike(paths: Iterable[str]) -> dict[str, str]:
+    def alike(asked: NDArray[np.bool_]) -> Numbers:
         if not isinstance(root, Path):
-            return {}  # far away nothing is read for it
-        return twins({path: os.path.join(root, files.get(path, path)) for path in paths}, contents)  # noqa: PTH118
+            return np.arange(len(asked))  # far away nothing is read for it
+        return twins(root, found.paths, np.where(asked, found.sizes, 0), contents)
 
     folds, of_split = split(rows, content.folds, reading, alike)
     numbers, first = rows.stretches
@@ -62,21 +61,28 @@ def build_table(
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = np.array([label_of.get(name, -1) for name in rows.class_name.texts], np.int64)
     labels = labels[rows.class_name.codes]
-    stored = rows.path.spelled([on_disk(path) for path in rows.path.texts])
-    found = rows.path.spelled([files.get(path, path) for path in rows.path.texts])
+    on_disk_names = [on_disk(path) for path in rows.path.texts]
+    stored, located = rows.path.spelled(on_disk_names), rows.path.spelled(found.paths)
     names = Texts(stored)
     clips = Clips(
         root,
         names,
-        names if found is stored else Texts(found),
+        names if located is stored else Texts(located),
         array("q", labels.tobytes()),
         array("d", rows.start.tobytes()),
         array("d", rows.end.tobytes()),
     )
     counts = dict(zip(class_names, np.bincount(labels[labels >= 0]).tolist(), strict=True))
-    notes = (*content.notes, *of_names, *of_split, *of_files, *suspicious(counts), *odd)
-    groups = Texts(rows.group) if any(rows.group.texts) else None
-    return ClipTable(dataset, class_names, clips, _folds(numbers, folds), notes, groups=groups)
+    notes = (*content.notes, *of_names, *of_split, *found.notes, *suspicious(counts), *odd)
+    return ClipTable(
+        dataset,
+        class_names,
+        clips,
+        _folds(numbers, folds),
+        notes,
+        groups=Texts(rows.group) if any(rows.group.texts) else None,
+        missing=tuple(on_disk_names[number] for number in np.flatnonzero(found.sizes <= 0)),
+    )
 
 
 def _unify(rows: Rows) -> tuple[Rows, list[str]]:

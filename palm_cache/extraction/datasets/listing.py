@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from math import nan
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
+
+import numpy as np
+from numpy.typing import NDArray
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.texts import legible
 from palm_cache.store.places import reaching
 from palm_cache.types import Place
 from palm_cache.types.audio_names import AUDIO_ENDINGS, OTHER_ENDINGS, READABLE_ENDINGS
+
+REQUESTS_AT_ONCE = 16
 
 JUNK_FILES = {"thumbs.db", "desktop.ini", ".ds_store", "ehthumbs.db", ".localized"}
 JUNK_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
@@ -193,54 +201,91 @@ def _walk(root: Path) -> Iterable[str]:
             raise DataError(f"{problem.filename}: {reason}")
 
 
-def find_files(root: Place, paths: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The files that the paths of a table mean."""
+
+    paths: list[str]
+    """Of every path the one that is joined to the dataset's folder: mostly itself."""
+    sizes: NDArray[np.float64]
+    """(paths,) bytes; -1 where no file is, NaN where its place does not tell."""
+    notes: tuple[str, ...]
+    """What was found elsewhere than the table says, and what could not be told apart."""
+
+
+def find_files(root: Place, paths: Sequence[str]) -> FoundFiles:
     """Find the file that every path of a table means.
 
     Parameters
     ----------
     root : Place
         The dataset's folder.
-    paths : collection of str
+    paths : sequence of str
         Relative to it; bytes that are not UTF-8 as surrogates.
 
-    Returns
-    -------
-    files : dict
-        By path the one that is joined to the folder, where it is another: its file lies elsewhere.
-    notes : tuple of str
-        What was found elsewhere than the table says, and what could not be told apart.
+    Raises
+    ------
+    PlaceError
+        If it is remote and cannot be reached.
     """
-    files: dict[str, str] = {}
-    if isinstance(root, Path):
-        astray = [path for path in paths if not os.path.isfile(os.path.join(root, path))]  # noqa: PTH113, PTH118  # raises for no name
-    else:
-        files = {path: name for path in paths if (name := _spelled(root, path)) != path}
-        sizes = remote_sizes(root)
-        astray = [path for path in paths if path not in sizes] if sizes else []
+    found, size_of = [_spelled(root, path) for path in paths], sizes_below(root)
+    sizes = size_of(paths)
+    astray = np.flatnonzero(sizes < 0).tolist()
     if not astray:
-        return files, ()
-    taken = set(paths).difference(astray)
+        return FoundFiles(found, sizes, ())
+    taken = set(paths).difference(paths[number] for number in astray)
     index = by_name(path for path in list_files(root).ending_with(*AUDIO_ENDINGS) if path not in taken)
-    candidates = {path: _candidates(path, index) for path in astray}
+    candidates = {number: _candidates(paths[number], index) for number in astray}
     claims = Counter(matches[0] for matches in candidates.values() if len(matches) == 1)
     matches = {
-        path: some[0]
-        for path, some in candidates.items()
-        if len(some) == 1 and claims[some[0]] == 1 and some[0] != path
+        number: some[0]
+        for number, some in candidates.items()
+        if len(some) == 1 and claims[some[0]] == 1 and some[0] != paths[number]
     }
-    files.update({path: _spelled(root, place) for path, place in matches.items()})
+    for number, path in matches.items():
+        found[number] = _spelled(root, path)
+    sizes[list(matches)] = size_of(list(matches.values()))
     notes = []
     if matches:
-        path, place = next(iter(matches.items()))
-        example = f"{legible(path)} at {legible(place)}"
+        number, path = next(iter(matches.items()))
+        example = f"{legible(paths[number])} at {legible(path)}"
         notes.append(f"{counted(len(matches), 'clip')} found by their file name, e.g. {example}")
     several = next((some for some in candidates.values() if len(some) > 1), None)
     if several:
         notes.append(f"{several[0]} and {several[1]} bear the same name: which is meant? remove one of them")
-    contested = next((place for place, count in claims.items() if count > 1), None)
+    contested = next((path for path, count in claims.items() if count > 1), None)
     if contested is not None:
         notes.append(f"{contested}: several rows may mean this file, none by its own path; mend the table")
-    return files, tuple(notes)
+    return FoundFiles(found, sizes, tuple(notes))
+
+
+def sizes_below(root: Place) -> Callable[[Sequence[str]], NDArray[np.float64]]:
+    """Return what tells the sizes of files by their paths: see :class:`FoundFiles`.
+
+    A remote folder is listed once instead of asked about every file; one that cannot be listed is asked.
+    """
+    if isinstance(root, Path):
+        folder = os.path.join(root, "")  # noqa: PTH118  # as text: there may be a million
+        return lambda paths: np.array([_size(folder + path) for path in paths], float)
+    listed = remote_sizes(root)
+    if listed:
+        told = {path: nan if size is None else size for path, size in listed.items()}
+        return lambda paths: np.array([told.get(path, -1) for path in paths], float)
+
+    def asked(paths: Sequence[str]) -> NDArray[np.float64]:
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool, reaching(root):
+            there = pool.map(lambda path: below(root, path).exists(), paths)
+            return np.array([nan if one else -1 for one in there], float)
+
+    return asked
+
+
+def _size(file: str) -> int:
+    try:
+        status = os.stat(file)  # noqa: PTH116  # a million times, and Path.stat costs more
+    except (OSError, ValueError):
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def folded(path: str) -> str:

@@ -19,7 +19,7 @@ from palm_cache.errors import AbsentDatasetError, DataError, UnknownNameError, c
 from palm_cache.extraction.datasets import own_data, palm_layout, published
 from palm_cache.extraction.datasets.card import CARDS as CARDS
 from palm_cache.extraction.datasets.card import DatasetCard
-from palm_cache.extraction.datasets.check import Check, absence, differences, missing_files
+from palm_cache.extraction.datasets.check import Check, absence, differences
 from palm_cache.extraction.datasets.listing import folder_name, is_folder, is_junk
 from palm_cache.extraction.datasets.splits import KnownContents
 from palm_cache.params import ReadingParams
@@ -152,11 +152,12 @@ def read_dataset(
         If it is remote and cannot be reached.
     """
     check = check_dataset(name_or_folder, root, reading=reading, features=features, contents=contents)
-    table, missing = check.table, check.missing
+    table = check.table
+    missing = table.missing
     files = len(set(table.clips.names)) if missing else 0
     if missing and len(missing) == files:
         with reaching(check.folder):
-            raise DataError(absence(table, check.folder, missing))
+            raise DataError(absence(table, check.folder))
     gone = []
     if missing:
         of_all = f"of {counted(files, 'file')}"
@@ -223,7 +224,7 @@ def _read(
     notes = (*filter(None, [said]), *table.notes)
     table = replace(table, source=source_of(folder), published=card.name, notes=notes)
     told = differences(card, table, split=reading.test == "folds")  # else the fold is of the user's making
-    return Check(folder, table, told, missing_files(table, folder))
+    return Check(folder, table, told)
 
 
 def _read_own(
@@ -240,7 +241,7 @@ def _read_own(
     folder = root or (where.parent if alone else where)
     # Its source is where its sound is looked for later on.
     table = replace(table, notes=notes, source=source_of(root or where))
-    return Check(folder, table, (), missing_files(table, folder))
+    return Check(folder, table, ())
 
 
 def _known_at(where: Place, table: ClipTable) -> Iterator[str]:

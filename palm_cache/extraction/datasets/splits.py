@@ -6,10 +6,10 @@ import hashlib
 import os
 import posixpath
 import re
-import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def split(
     rows: Rows,
     given: Split | None,
     reading: ReadingParams,
-    alike: Callable[[Iterable[str]], Mapping[str, str]],
+    alike: Callable[[NDArray[np.bool_]], Numbers],
 ) -> tuple[Split, list[str]]:
     """Split labelled rows into folds.
 
@@ -53,7 +53,7 @@ def split(
     given : list of (train rows, test rows), optional
         Where the layout itself is the split.
     alike : callable
-        Which of some paths are of equal content: see :func:`twins`.
+        Which of some paths, one or the other of (paths,), are of equal content: see :func:`twins`.
 
     Returns
     -------
@@ -84,47 +84,59 @@ def split(
         notes += said
         if folds:
             return folds, notes
-    folds, said = _made(rows.take(labelled), reading, alike)
+    codes = rows.path.codes[labelled]
+    same = alike(np.bincount(codes, minlength=len(rows.path.texts)) > 0)
+    has_twin = np.bincount(same)[same] > 1
+    folds, said = _made(rows.take(labelled), np.where(has_twin, same, -1)[codes], reading)
     return [(labelled[train], labelled[test]) for train, test in folds], notes + said
 
 
-def twins(files: Mapping[str, str], contents: KnownContents | None = None) -> dict[str, str]:
-    """Return files of equal content: by path, one that all of one content share.
+def twins(
+    root: Path, paths: Sequence[str], sizes: NDArray[np.float64], contents: KnownContents | None = None
+) -> Numbers:
+    """Find files of equal content.
 
     They are read no further than they agree: by size, by a sample, by everything. Where the content of one is
     known, the others of its size are read whole, if theirs is not.
 
     Parameters
     ----------
-    files : mapping
-        Where on this machine the file of every path lies.
+    root : Path
+        The folder that paths are relative to.
+    paths : sequence of str
+    sizes : ndarray, shape (paths,)
+        Bytes; of those that are not above 0 nothing is asked.
     contents : callable, optional
         What is known of files without reading them.
+
+    Returns
+    -------
+    ndarray, shape (paths,)
+        The number of the first file of the same content.
     """
-    groups = _finer([list(files)], lambda path: _size(files[path]))
-    asked = [path for alike in groups for path in alike]
-    known: dict[str, bytes] = {}
-    if contents is not None and asked:
-        hashes = contents([files[path] for path in asked])
-        told = zip(asked, hashes, np.asarray(hashes.any(axis=1)), strict=True)
-        known = {path: sha.tobytes() for path, sha, is_known in told if is_known}
-    begun = [alike for alike in groups if any(path in known for path in alike)]
-    fresh = [alike for alike in groups if not any(path in known for path in alike)]
-    same = _finer(begun, lambda path: known.get(path) or _sha256(files[path]))
-    same += _finer(_finer(fresh, lambda path: _sample(files[path])), lambda path: _sha256(files[path]))
-    return {path: min(alike) for alike in same for path in alike}
-
-
-def _finer(groups: Iterable[Sequence[str]], key: Callable[[str], object]) -> list[list[str]]:
-    """Part groups of paths by a key; those that are then alone are left out."""
-    finer: list[list[str]] = []
-    for alike in groups:
-        agreed: dict[object, list[str]] = defaultdict(list)
-        for path in alike:
-            with suppress(OSError, ValueError):  # what cannot be read is no twin: extraction says why
-                agreed[key(path)].append(path)
-        finer += [some for some in agreed.values() if len(some) > 1]
-    return finer
+    _, size, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    asked = np.flatnonzero((sizes > 0) & (counts[size] > 1))
+    folder, size = os.path.join(os.path.abspath(root), ""), size[asked]  # noqa: PTH100, PTH118
+    # As text: a million files as Paths would take as long as all the rest.
+    files = [folder + paths[number] for number in asked.tolist()]
+    hashes = np.zeros((len(files), hashlib.sha256().digest_size), np.uint8)
+    if contents is not None and files:
+        hashes[:] = contents(files)
+    known = hashes.any(axis=1)
+    begun = np.isin(size, size[known])
+    agreeing: dict[object, list[int]] = defaultdict(list)
+    for number in np.flatnonzero(~begun).tolist():
+        with suppress(OSError):  # what cannot be read is no twin: extraction says why
+            agreeing[size[number], _sample(files[number])].append(number)
+    unsure = [number for alike in agreeing.values() if len(alike) > 1 for number in alike]
+    for number in [*np.flatnonzero(begun & ~known).tolist(), *unsure]:
+        with suppress(OSError):
+            hashes[number] = np.frombuffer(_sha256(files[number]), np.uint8)
+    told = hashes.any(axis=1)
+    numbers, first = numbered(*hashes[told].view(np.uint64).T)
+    same, asked = np.arange(len(paths)), asked[told]
+    same[asked] = asked[first][numbers]
+    return same
 
 
 def _given(rows: Rows, labelled: Numbers) -> tuple[Split, Numbers, list[str]]:
@@ -175,11 +187,9 @@ def held_out(parts: NDArray[np.int64], names: Iterable[int]) -> Split:
     return [(np.flatnonzero(parts != name), np.flatnonzero(parts == name)) for name in names]
 
 
-def _made(
-    rows: Rows, reading: ReadingParams, alike: Callable[[Iterable[str]], Mapping[str, str]]
-) -> tuple[Split, list[str]]:
+def _made(rows: Rows, same: Numbers, reading: ReadingParams) -> tuple[Split, list[str]]:
     """Deal groups of rows into folds: those of a class, the largest first, to where the class is rarest."""
-    groups = _groups(rows, alike)
+    groups = _groups(rows, same)
     count = min(reading.folds, len(groups.texts))
     if count < 2:
         return held_out(np.zeros(len(rows), np.int64), [1]), [
@@ -212,8 +222,11 @@ def _made(
     ]
 
 
-def _groups(rows: Rows, alike: Callable[[Iterable[str]], Mapping[str, str]]) -> Words:
-    """Return what every row belongs to: its group, else its folder or its recording, and its twins'."""
+def _groups(rows: Rows, same: Numbers) -> Words:
+    """Return what every row belongs to: its group, else its folder or its recording, and its twins'.
+
+    ``same``, (rows,), is equal for rows of twins, and below 0 where a file has none.
+    """
     if any(rows.group.texts):
         own = Words.of(group or f"\0{path}" for group, path in zip(rows.group, rows.path, strict=True))
     else:
@@ -222,7 +235,6 @@ def _groups(rows: Rows, alike: Callable[[Iterable[str]], Mapping[str, str]]) -> 
         # Folders are sites or recordings where every class lies in several; else classes, or nothing.
         by_folder = bool((np.bincount(rows.class_name.codes[first]) > 1).all())
         own = folders if by_folder else rows.path
-    same = alike(rows.path.texts)
     leader = list(range(len(own.texts)))
 
     def find(group: int) -> int:
@@ -231,19 +243,13 @@ def _groups(rows: Rows, alike: Callable[[Iterable[str]], Mapping[str, str]]) -> 
             group = leader[group]
         return group
 
-    joined: dict[str, int] = {}
-    for row in numbered(rows.path.codes, own.codes)[1].tolist() if same else ():
-        path, group = rows.path[row], int(own.codes[row])
-        if path in same:
-            leader[find(group)] = find(joined.setdefault(same[path], group))
+    joined: dict[int, int] = {}
+    twin_rows = np.flatnonzero(same >= 0)
+    pairs = numbered(same[twin_rows], own.codes[twin_rows])[1]
+    for row in twin_rows[pairs].tolist():
+        group = int(own.codes[row])
+        leader[find(group)] = find(joined.setdefault(int(same[row]), group))
     return own.spelled([own.texts[find(group)] for group in range(len(leader))])
-
-
-def _size(file: str) -> int:
-    status = os.stat(file)  # noqa: PTH116  # of a million files a Path each takes as long as all the rest
-    if not stat.S_ISREG(status.st_mode) or not status.st_size:
-        raise OSError("nothing to compare")
-    return status.st_size
 
 
 def _sample(file: str) -> bytes:

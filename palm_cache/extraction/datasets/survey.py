@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isnan
@@ -15,6 +15,7 @@ import numpy as np
 from palm_cache.errors import AudioError, counted
 from palm_cache.extraction.audio.decoding import decoding
 from palm_cache.extraction.audio.waveforms import open_regular
+from palm_cache.extraction.datasets.listing import sizes_below
 from palm_cache.extraction.datasets.splits import twins
 from palm_cache.extraction.reading import CUSTOMARY_SECONDS
 from palm_cache.store import header
@@ -39,16 +40,17 @@ class Survey:
     """Twins of two classes and those on both sides of a fold; rows that are long."""
 
 
-def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress = no_progress) -> Survey:
+def survey(table: ClipTable, progress: Progress = no_progress) -> Survey:
     """Open every file of a dataset but the missing ones as extraction does, and compare contents."""
-    clips, absent = table.clips, set(missing)
-    paths = dict(zip(clips.names, clips.paths, strict=True)) if isinstance(clips.root, Path) else {}
-    files = {name: clips.root / path for name, path in paths.items() if name not in absent}
+    root, absent = table.clips.root, set(table.missing)
+    files = dict(zip(table.clips.names, table.clips.paths, strict=True)) if isinstance(root, Path) else {}
+    paths = {name: path for name, path in files.items() if name not in absent}
     seconds, rates, channels = dict[str, float](), Counter[int](), Counter[int]()
     unreadable = []
     pool = ThreadPoolExecutor()
     try:
-        for number, (name, found) in enumerate(zip(files, pool.map(_open, files.values()), strict=True)):
+        opened = pool.map(lambda path: _open(root / path), paths.values())
+        for number, (name, found) in enumerate(zip(paths, opened, strict=True)):
             if isinstance(found, str):
                 unreadable.append((name, found))
             else:
@@ -56,20 +58,21 @@ def survey(table: ClipTable, missing: Collection[str] = (), progress: Progress =
                 seconds[name] = length
                 rates[rate] += 1
                 channels[n_channels] += 1
-            progress("looking at files", number + 1, len(files))
+            progress("looking at files", number + 1, len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
-    same = twins({name: str(file) for name, file in files.items()})
+    names, where = list(paths), list(paths.values())
+    first = twins(root, where, sizes_below(root)(where)).tolist() if isinstance(root, Path) else []
+    same = {name: names[number] for name, number in zip(names, first, strict=True)}
     groups: dict[str, list[str]] = defaultdict(list)
-    for name in files:
-        if name in same:
-            groups[same[name]].append(name)
+    for name in names:
+        groups[same[name]].append(name)
     return Survey(
         tuple(sorted(seconds.values())),
         dict(sorted(rates.items())),
         dict(sorted(channels.items())),
         tuple(unreadable),
-        tuple(map(tuple, groups.values())),
+        tuple(tuple(alike) for alike in groups.values() if len(alike) > 1),
         (*_alike(table, same), *_long(table, seconds)),
     )
 

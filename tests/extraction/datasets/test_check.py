@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 def test_a_copy_that_is_as_its_card_says_is_sound(esc50: DatasetCard, root: Path) -> None:
     check = check_dataset("ESC50", root)
     assert check.sound
-    assert (check.differences, check.missing, check.folder) == ((), (), root)
+    assert (check.differences, check.table.missing, check.folder) == ((), (), root)
     assert read_dataset("esc-50", root, strict=True).notes == ()
 
 
@@ -45,9 +45,9 @@ def test_a_dataset_half_downloaded_is_said_and_refused_if_strict(esc50: DatasetC
     files[4].write_bytes(b"")
     check = check_dataset("ESC50", root)
     assert not check.sound
-    assert set(check.missing) == {f"audios/{file.name}" for file in files[3:5]}
+    assert set(check.table.missing) == {f"audios/{file.name}" for file in files[3:5]}
     note = read_dataset("ESC50", root).notes[-1]
-    assert note.startswith(f"2 of 20 files are missing or empty, e.g. {check.missing[0]}; all of them:")
+    assert note.startswith(f"2 of 20 files are missing or empty, e.g. {check.table.missing[0]}; all of them:")
     with pytest.raises(DataError, match=r"ESC50 in .* is not as it should be: 2 of 20 files are missing"):
         read_dataset("ESC50", root, strict=True)
 
@@ -107,6 +107,6 @@ def test_a_folder_has_no_card_but_its_files_are_looked_for(tmp_path: Path) -> No
     assert check_dataset(str(folder)).sound
     (folder / "audios" / "test_0_0.wav").unlink()
     check = check_dataset(str(folder))
-    assert (check.differences, check.missing) == ((), ("audios/test_0_0.wav",))
+    assert (check.differences, check.table.missing) == ((), ("audios/test_0_0.wav",))
     with pytest.raises(DataError, match=r"Tones in .* is not as it should be: 1 of 12 files"):
         read_dataset(str(folder), strict=True)

@@ -69,14 +69,14 @@ def test_a_path_in_another_normal_form_is_found(on_disk: str, in_table: str, fol
     other = "audios/Käfer é.wav"
     (folder / name).rename(folder / unicodedata.normalize(on_disk, other))
     rewrite(folder, lambda path: unicodedata.normalize(in_table, other) if path == name else path)
-    assert check_dataset(str(folder)).missing == ()
+    assert check_dataset(str(folder)).table.missing == ()
 
 
 def test_a_path_in_windows_1252_is_found_by_the_name_that_it_means(folder: Path) -> None:
     (folder / "audios" / "train_0_0.wav").rename(folder / "audios" / "Hühner.wav")
     table = folder / "train.csv"
     table.write_bytes(table.read_text().replace("train_0_0", "Hühner").encode("cp1252"))
-    assert check_dataset(str(folder)).missing == ()
+    assert check_dataset(str(folder)).table.missing == ()
 
 
 def test_what_fits_several_files_or_rows_is_not_guessed_at(folder: Path) -> None:
@@ -87,7 +87,7 @@ def test_what_fits_several_files_or_rows_is_not_guessed_at(folder: Path) -> None
     moved = {"audios/train_0_0.wav": "x/train_0_0.wav", "audios/train_0_1.wav": "x/lone.wav"}
     rewrite(folder, lambda path: moved.get(path, path).replace("audios/train_0_2", "y/lone"))
     check = check_dataset(str(folder))
-    assert set(check.missing) == {"x/train_0_0.wav", "x/lone.wav", "y/lone.wav"}
+    assert set(check.table.missing) == {"x/train_0_0.wav", "x/lone.wav", "y/lone.wav"}
     notes = " ".join(check.table.notes)
     assert "again/train_0_0.wav and audios/train_0_0.wav bear the same name: which is meant?" in notes
     assert "again/lone.wav: several rows may mean this file" in notes
@@ -97,15 +97,16 @@ def test_the_folder_before_it_decides_between_files_of_one_name(tmp_path: Path) 
     for site in ("a", "b"):
         (tmp_path / "sounds" / site).mkdir(parents=True)
         (tmp_path / "sounds" / site / "1.wav").write_bytes(site.encode())
-    files, _ = find_files(tmp_path, ["/data/A/1.WAV", "/data/B/1.WAV"])
-    assert [(tmp_path / file).read_bytes() for file in files.values()] == [b"a", b"b"]
+    found = find_files(tmp_path, ["/data/A/1.WAV", "/data/B/1.WAV"])
+    assert [(tmp_path / path).read_bytes() for path in found.paths] == [b"a", b"b"]
+    assert found.sizes.tolist() == [1, 1]
 
 
 def test_nothing_outside_the_folder_is_ever_read(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.wav"
     shutil.copy(folder / "audios" / "train_0_0.wav", outside)
     rewrite(folder, lambda path: str(outside) if path == "audios/train_0_0.wav" else path)
-    assert check_dataset(str(folder)).missing == (str(outside).lstrip("/"),)
+    assert check_dataset(str(folder)).table.missing == (str(outside).lstrip("/"),)
 
 
 def test_a_table_of_which_nothing_is_found_is_an_error_with_the_nearest_name(folder: Path) -> None:
@@ -220,4 +221,4 @@ def test_a_dataset_on_the_web_has_its_files(website: str, folder: Path) -> None:
     assert check.table.clips[0].name == odd
     assert check.table.clips[0].file.read_bytes() == (folder / odd).read_bytes()
     (folder / "audios" / "test_0_0.wav").unlink()
-    assert check_dataset(f"{website}/Tones").missing == ("audios/test_0_0.wav",)
+    assert check_dataset(f"{website}/Tones").table.missing == ("audios/test_0_0.wav",)

@@ -17,9 +17,10 @@ from samples import write_tone
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets import splits
+from palm_cache.extraction.datasets.listing import sizes_below
 from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.datasets.rows import Rows, TableRow
-from palm_cache.extraction.datasets.splits import split, twins
+from palm_cache.extraction.datasets.splits import KnownContents, split, twins
 from palm_cache.params import ReadingParams
 
 
@@ -30,7 +31,8 @@ def row(
 
 
 def folds_of(rows: list[TableRow], **reading: int) -> list[tuple[list[TableRow], list[TableRow]]]:
-    folds, _ = split(Rows.of(rows), None, ReadingParams(**reading), lambda paths: {})  # type: ignore[arg-type]
+    params = ReadingParams(**reading)  # type: ignore[arg-type]
+    folds, _ = split(Rows.of(rows), None, params, lambda asked: np.arange(len(asked)))
     return [([rows[row] for row in train], [rows[row] for row in test]) for train, test in folds]
 
 
@@ -90,9 +92,20 @@ def test_twins_stay_together_whatever_they_are_called(tmp_path: Path) -> None:
             {table.clips[row].file.read_bytes() for row in rows.tolist()} for rows in (fold.train, fold.test)
         )
         assert not train & test
-    same = twins({name: str(table.clips.root / name) for name in table.clips.names})
-    assert len(same) == 12
-    assert same["wren/3.wav"] == same["wren/copy of 3.wav"] == "wren/3.wav"
+    names = [*table.clips.names]
+    assert set(twins_of(tmp_path, names)) == {(f"wren/{n}.wav", f"wren/copy of {n}.wav") for n in range(6)}
+
+
+def twins_of(
+    root: Path, names: Sequence[str], contents: KnownContents | None = None
+) -> list[tuple[str, ...]]:
+    groups: dict[int, list[str]] = {}
+    for name, first in zip(
+        names, twins(root, names, sizes_below(root)(names), contents).tolist(), strict=True
+    ):
+        groups.setdefault(first, []).append(name)
+    assert all(names[first] == alike[0] for first, alike in groups.items())
+    return [tuple(alike) for alike in groups.values() if len(alike) > 1]
 
 
 def test_files_of_one_size_are_no_twins_unless_all_of_them_agrees(tmp_path: Path) -> None:
@@ -102,7 +115,7 @@ def test_files_of_one_size_are_no_twins_unless_all_of_them_agrees(tmp_path: Path
     (tmp_path / "c").write_bytes(content)
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "empty too").write_bytes(b"")
-    assert twins({file.name: str(file) for file in tmp_path.iterdir()}) == {"a": "a", "c": "a"}
+    assert twins_of(tmp_path, ["a", "b", "c", "empty", "empty too", "gone"]) == [("a", "c")]
 
 
 @pytest.mark.parametrize("known", ["", "a", "ab", "bd", "abcd"])
@@ -122,8 +135,7 @@ def test_of_files_whose_content_is_known_nothing_is_read(
         return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
 
     monkeypatch.setattr(splits, "_sha256", watched)
-    found = twins({file.name: str(file) for file in tmp_path.iterdir()}, contents)
-    assert found == {"a": "a", "b": "b", "c": "a", "d": "b"}
+    assert twins_of(tmp_path, "abcde", contents) == [("a", "c"), ("b", "d")]
     assert read == {*"abcd"} - {*known}
 
 
