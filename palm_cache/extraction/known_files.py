@@ -86,7 +86,7 @@ class KnownFiles:
         trusted : bool
             Whether what was known counts.
         """
-        contents, root = np.zeros((len(clips), KEY_BYTES), np.uint8), clips.root
+        contents, root = np.zeros((len(clips), KEY_BYTES), np.uint8), clips.root.absolute()
         # Of files none of which has been read before nothing is asked.
         for at in range(0, len(clips), FILES_AT_ONCE) if trusted and files.n_keys else ():
             paths = clips.paths[at : at + FILES_AT_ONCE]

@@ -4,8 +4,9 @@
 
 As many short files as there are rows, each different; ``mini`` reads the class names, but instead of its
 audio tower every clip gets the loudness of its beginning, 512 times. So what is measured is everything but
-the encoder: looking at, opening, hashing and decoding files, batches, the cache, the store. Each number of
-rows has a process of its own, for its peak memory. A million rows take 11 GB of disk for a while.
+the encoder: reading the table, looking at, opening, hashing and decoding files, batches, the cache, the
+store. Each number of rows has a process of its own, for its peak memory. A million rows take 11 GB of disk
+for a while.
 
 ``--read`` times reading a store of 100,000 x 1,024 whole, against ``np.load`` of the same numbers.
 ``--workers`` says how much memory a worker of ``--jobs 2`` takes, and ``mini`` alone.
@@ -22,27 +23,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from array import array
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from math import nan
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import soundfile
-import torch
 from torch import Tensor
 
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.bench.runners import peak_bytes
 from palm_cache.extraction import extract as stage_one
+from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.encoders.mini import MiniEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.known_files import known_contents
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
-from palm_cache.types import Clips, ClipTable, Fold, Texts
 from pipelines.benchmarks.search import write_vectors
 
 RATE = 16_000
@@ -66,37 +64,35 @@ def null_encoder() -> MiniEncoder:
     return encoder  # type: ignore[return-value]
 
 
-def make_files(folder: Path, n_rows: int) -> ClipTable:
-    """Write a dataset of short files, each different, a tenth of it test clips."""
-    names = tuple(f"class {number:03}" for number in range(N_CLASSES))
+def make_files(folder: Path, n_rows: int) -> Path:
+    """Write a dataset of short files, each different, a tenth of it test clips; return its table."""
     encoded = io.BytesIO()
     soundfile.write(encoded, np.random.default_rng(0).uniform(-0.25, 0.25, SAMPLES), RATE, format="WAV")
     content = encoded.getvalue()
+    table = folder / "Many.csv"
     for row in range(n_rows):
         if row % 1000 == 0:
             (folder / f"{row // 1000:04}").mkdir(parents=True)
         own = struct.pack("<q", row)
         (folder / _name(row)).write_bytes(content[:HEADER_BYTES] + own + content[HEADER_BYTES + 8 :])
-    rows = torch.arange(n_rows)
-    test = (rows // N_CLASSES) % 10 == 0
-    clips = _whole_files(folder, map(_name, range(n_rows)))
-    return ClipTable("Many", names, clips, (Fold(rows[~test], rows[test]),), ())
+    with table.open("w", encoding="ascii") as lines:
+        lines.write("path,label,split\n")
+        for row in range(n_rows):
+            part = "train" if (row // N_CLASSES) % 10 else "test"
+            lines.write(f"{_name(row)},class {row % N_CLASSES:03},{part}\n")
+    return table
 
 
-def one_more(table: ClipTable, file: Path) -> ClipTable:
-    """Return a dataset with one clip more."""
-    name = file.relative_to(table.clips.root).as_posix()
-    return replace(table, clips=_whole_files(table.clips.root, (*table.clips.names, name)))
+def add_file(table: Path) -> None:
+    """Add one clip more to a dataset."""
+    name = "0000/one more.wav"
+    (table.parent / name).write_bytes((table.parent / _name(0)).read_bytes()[:-2] + b"\1\1")
+    with table.open("a", encoding="ascii") as lines:
+        lines.write(f"{name},class 000,train\n")
 
 
 def _name(row: int) -> str:
     return f"{row // 1000:04}/{row % 1000:03}.wav"
-
-
-def _whole_files(folder: Path, names: Iterable[str]) -> Clips:
-    names = Texts(names)
-    labels = array("q", (row % N_CLASSES for row in range(len(names))))
-    return Clips(folder, names, names, labels, array("d", [0.0]) * len(names), array("d", [nan]) * len(names))
 
 
 def measure(n_rows: int, folder: Path) -> dict[str, float]:
@@ -107,16 +103,15 @@ def measure(n_rows: int, folder: Path) -> dict[str, float]:
     encoder, resources = null_encoder(), Resources(batch_size=BATCH)
     with patch.object(stage_one, "load_encoder", lambda *_, **__: encoder):
 
-        def extract(some: ClipTable) -> stage_one.Extraction:
-            return stage_one.extract(some, "mini", out, Recipe(), resources, cache=cache)
+        def extract() -> tuple[float, stage_one.Extraction]:
+            reading, clips = _timed(lambda: read_dataset(str(table), contents=known_contents(cache, "stat")))
+            return reading, stage_one.extract(clips, "mini", out, Recipe(), resources, cache=cache)
 
         before = _memory()
-        first, done = _timed(lambda: extract(table))
-        again, nothing = _timed(lambda: extract(table))
-        extra = folder / "audio" / "0000" / "one more.wav"
-        extra.write_bytes((folder / "audio" / "0000" / "000.wav").read_bytes()[:-2] + b"\1\1")
-        more = one_more(table, extra)
-        added, one = _timed(lambda: extract(more))
+        first, (_, done) = _timed(extract)
+        again, (reading, nothing) = _timed(extract)
+        add_file(table)
+        added, (_, one) = _timed(extract)
         peak = peak_bytes()
     if (done.embedded, nothing.embedded, one.embedded) != (n_rows, 0, 1):
         raise RuntimeError(f"embedded {done.embedded}, {nothing.embedded} and {one.embedded} of {n_rows}")
@@ -130,6 +125,7 @@ def measure(n_rows: int, folder: Path) -> dict[str, float]:
         "rows": n_rows,
         "extract": first,
         "extract again": again,
+        "of which reading the table": reading,
         "extract one more": added,
         "open": opened,
         "read all": read,
@@ -144,7 +140,7 @@ def measure(n_rows: int, folder: Path) -> dict[str, float]:
 
 def measure_workers(folder: Path, n_rows: int = 10_000) -> None:
     """Print the peak memory of worker processes and of one that only loads the encoder; Linux only."""
-    table = make_files(folder / "audio", n_rows)
+    table = read_dataset(str(make_files(folder / "audio", n_rows)))
     out = folder / "features" / "many.zarr"
     stage_one.extract(table, "mini", out, Recipe(), Resources(jobs=2))
     children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()

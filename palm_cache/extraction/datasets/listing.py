@@ -106,12 +106,8 @@ def folder_name(root: Place) -> str:
 
 def is_junk(path: str) -> bool:
     """Tell whether a path, relative to the dataset's folder, is what a file system adds."""
-    *folders, name = path.split("/")
-    return (
-        name.startswith("._")
-        or name.lower() in JUNK_FILES
-        or any(folder.lower() in JUNK_FOLDERS for folder in folders)
-    )
+    *folders, name = path.lower().split("/")
+    return name.startswith("._") or name in JUNK_FILES or not JUNK_FOLDERS.isdisjoint(folders)
 
 
 def list_files(root: Place) -> Listing:
@@ -126,7 +122,7 @@ def list_files(root: Place) -> Listing:
     """
     paths = sorted(_walk(root) if isinstance(root, Path) else remote_sizes(root))
     junk = [path for path in paths if is_junk(path)]
-    hidden = {path for path in paths if any(part.startswith(".") for part in path.split("/"))}.union(junk)
+    hidden = {path for path in paths if path.startswith(".") or "/." in path}.union(junk)
     return Listing(tuple(path for path in paths if path not in hidden), len(junk))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -230,7 +229,7 @@ def _groups(rows: Rows, same: Numbers) -> Words:
     if any(rows.group.texts):
         own = Words.of(group or f"\0{path}" for group, path in zip(rows.group, rows.path, strict=True))
     else:
-        folders = rows.path.spelled([posixpath.dirname(path) or "." for path in rows.path.texts])
+        folders = rows.path.spelled([path.rpartition("/")[0] or "." for path in rows.path.texts])
         _, first = numbered(rows.class_name.codes, folders.codes)
         # Folders are sites or recordings where every class lies in several; else classes, or nothing.
         by_folder = bool((np.bincount(rows.class_name.codes[first]) > 1).all())

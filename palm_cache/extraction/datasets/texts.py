@@ -189,7 +189,7 @@ def legible(text: str) -> str:
 
 def is_legible(text: str) -> bool:
     """Tell whether all bytes of a text were UTF-8."""
-    return not any("\udc80" <= character <= "\udcff" for character in text)
+    return text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def on_disk(text: str) -> str:
@@ -211,16 +211,15 @@ def _parse(text: str, delimiter: str) -> Records:
     # As StringIO gives them, which takes four bytes a character.
     lines = (match[0] for match in re.finditer(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+", text))
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = tuple(field.strip() for field in next(reader))
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise csv.Error(line, error) from error
-        if any(fields):
-            yield line, fields
+    line = 1
+    try:
+        for record in reader:
+            fields = tuple(map(str.strip, record))
+            if any(fields):
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise csv.Error(line, error) from error
 
 
 def _checked(name: str, text: str, delimiter: str) -> Records:
@@ -243,5 +242,6 @@ def _check_record(
             f"{name}, row {line}: {counted(len(fields), 'field')}, but the header has {len(header)}{hint}"
         )
     for field in fields:
-        if any(part.count(delimiter) + 1 >= len(header) > 1 for part in field.splitlines()[1:]):
+        _, *over = field.splitlines() or [""]
+        if over and any(part.count(delimiter) + 1 >= len(header) > 1 for part in over):
             raise DataError(f"{name}, row {line}: a quoted field goes over other rows; close its quote")
