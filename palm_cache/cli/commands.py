@@ -97,24 +97,23 @@ class Command(_OwnHelp, TyperCommand):
 
     def _meant(self, words: Sequence[str]) -> str:
         """Return the option that a word too many belongs to, with its value."""
-        options = {name: option for option in self.params for name in option.opts}
-        previous = ""
-        for number, word in enumerate(words):
-            option = options.get(previous)
-            is_value = option is not None and not getattr(option, "is_flag", False)
-            if is_value and not word.startswith("-"):
-                extra = [word]
-                for further in words[number + 1 :]:
-                    if further.startswith("-"):
-                        break
-                    extra.append(further)
-                if len(extra) > 1:
-                    return f"{previous} {','.join(value.strip(',') for value in extra)}"
-            elif not word.startswith("-"):
-                name = "--store" if word.endswith(STORE_ENDING) else "--dataset"
-                if name in options and name not in words:
-                    return f"{name} {word}"
-            previous = word
+        takes_value = {
+            name: not getattr(option, "is_flag", False) for option in self.params for name in option.opts
+        }
+        pieces = [[""]]
+        for word in words:
+            if word.startswith("-"):
+                pieces.append([word])
+            else:
+                pieces[-1].append(word)
+        for option, *values in pieces:
+            if takes_value.get(option):
+                if len(values) > 1:
+                    return f"{option} {','.join(value.strip(',') for value in values)}"
+            elif values:
+                name = "--store" if values[0].endswith(STORE_ENDING) else "--dataset"
+                if name in takes_value and name not in words:
+                    return f"{name} {values[0]}"
         return ""
 
 

@@ -12,7 +12,7 @@ from palm_cache.cli.completion import complete_dataset
 from palm_cache.cli.options import RootOption, StoreArgument, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, agreed, note, print_json, print_result, print_table, say, tell
-from palm_cache.errors import counted
+from palm_cache.errors import StoreError, counted, did_you_mean
 from palm_cache.params import Params, Resources
 from palm_cache.params.use import LoadingParams
 
@@ -189,10 +189,9 @@ def store_gc(where: Params, yes: YesOption = False, as_json: Json = False) -> No
 
     Example: palm-cache store gc
     """
-    from palm_cache.store.nearby import folder_given
     from palm_cache.store.prune import store_waste
 
-    stores = folder_given(where.features, "features")
+    stores = _stores(where)
     _clear_out(stores, store_waste(stores), yes, as_json)
 
 
@@ -284,11 +283,21 @@ def cache_prune(
     _clear_out(folder, waste, yes, as_json)
 
 
+def _stores(where: Params) -> Place:
+    """Return the folder of stores; one that is misspelt does not pass for empty."""
+    from palm_cache.store.nearby import folder_given, respelt
+
+    stores = folder_given(where.features, "features")
+    if isinstance(stores, Path) and (meant := respelt(stores)):
+        raise StoreError(f"{stores}: no such folder; {did_you_mean(meant)}")
+    return stores
+
+
 def _features_and_cache(where: Params, resources: Resources) -> tuple[Place, Place]:
     from palm_cache.store.layout import CACHE
     from palm_cache.store.nearby import folder_given
 
-    stores = folder_given(where.features, "features")
+    stores = _stores(where)
     return stores, folder_given(resources.cache, "cache") if resources.cache else stores / CACHE
 
 

@@ -111,25 +111,25 @@ def _scores(head: FittedHead, file: Path) -> dict[str, object] | None:
     table = folders[2] / "scores.csv" if len(folders) > 2 else file.with_name("scores.csv")
     if not table.is_file():
         return None
-    run = head.run
-    keys = (run.dataset, slug(run.encoder), run.head, run.shots, run.fold, run.seed, run.variant)
-    rows = [row for row in read_scores(table).to_dict("records") if row["fingerprint"] == head.fingerprint]
-    for row in rows:
-        if tuple(row[key] for key in KEYS) == keys:
-            alike = ("dataset", "encoder", "head", "shots", "variant")
-            accuracies = [other["accuracy"] for other in rows if all(other[key] == row[key] for key in alike)]
-            return {
-                **{key: row[key] for key in MEASURES},
-                "accuracy_interval": _interval(row["accuracy"], row["n_test"]),
-                "level": LEVEL,
-                "all_folds_and_seeds": {
-                    "runs": len(accuracies),
-                    "mean_accuracy": sum(accuracies) / len(accuracies),
-                    "lowest": min(accuracies),
-                    "highest": max(accuracies),
-                },
-            }
-    return None
+    run, scores = head.run, read_scores(table)
+    keys = [run.dataset, slug(run.encoder), run.head, run.shots, run.fold, run.seed, run.variant]
+    equal = scores[list(KEYS)] == keys
+    alike = equal.drop(columns=["fold", "seed"]).all(axis=1) & (scores["fingerprint"] == head.fingerprint)
+    own = scores[alike & equal.all(axis=1)].to_dict("records")
+    if not own:
+        return None
+    row, accuracies = own[0], scores.loc[alike, "accuracy"]
+    return {
+        **{key: row[key] for key in MEASURES},
+        "accuracy_interval": _interval(row["accuracy"], row["n_test"]),
+        "level": LEVEL,
+        "all_folds_and_seeds": {
+            "runs": len(accuracies),
+            "mean_accuracy": accuracies.mean(),
+            "lowest": accuracies.min(),
+            "highest": accuracies.max(),
+        },
+    }
 
 
 def _interval(accuracy: float, n_test: int) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -64,3 +66,13 @@ def test_a_table_without_rows_has_no_heading(capsys: pytest.CaptureFixture[str])
     with result_writer(shape, PATHS, None, None) as write:
         write(Failure(PATHS[0], "no such file"))
     assert capsys.readouterr().out == ""
+
+
+def test_a_row_that_reaches_the_end_of_its_file_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    shape = ResultFormat(CLASSES, 1, 0.0, over_time=True)
+    with result_writer(shape, ["b.flac"], None, None) as write:
+        write(Answer("b.flac", torch.tensor([0.1, 0.6, 0.3]), 2.5))
+    assert capsys.readouterr().out.splitlines()[2].split()[:4] == ["b.flac", "0:00:02.5", "its", "end"]
+    with result_writer(shape, ["b.flac"], Path("-"), None) as write:
+        write(Answer("b.flac", torch.tensor([0.1, 0.6, 0.3]), 2.5))
+    assert capsys.readouterr().out.splitlines()[1].startswith("b.flac,2.5,,")

@@ -143,6 +143,12 @@ def test_gc_shows_what_is_of_no_use_and_removes_it_only_when_told_to(workplace: 
     assert Path(STORE).is_dir()
 
 
+def test_a_folder_of_stores_that_is_misspelt_does_not_pass_for_an_empty_one(workplace: Path) -> None:
+    for command in (("store", "gc"), ("cache", "info"), ("cache", "prune")):
+        told = fail(*command, "--features", "data/feature")
+        assert told == "error: data/feature: no such folder; did you mean data/features?"
+
+
 def test_an_interrupt_is_no_answer(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(question: str, **_: object) -> bool:
         try:
