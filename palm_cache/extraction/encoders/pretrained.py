@@ -160,19 +160,25 @@ class Repository:
         Raises
         ------
         EncoderError
-            If they cannot be loaded, or some are missing or misshaped.
+            If they cannot be loaded, or some are missing, misshaped or of layers that the configuration
+            does not count.
         """
         more = {"output_loading_info": True, "dtype": torch.float32, "weights_only": True}
         model, report = self.part(
             "weights (model.safetensors)", lambda: kind.from_pretrained(self.place, **self.options, **more)
         )
-        # transformers fills what is missing with random numbers and a warning.
+        # transformers fills what is missing with random numbers and a warning, and drops what is surplus:
+        # a training's heads, but also layers that a wrong config.json does not count.
         missing = [key for key in report["missing_keys"] if not key.endswith(optional)]
-        unfilled = sorted([*missing, *(key for key, *_ in report["mismatched_keys"])])
-        if unfilled:
+        any_layer, prefix = partial(re.sub, r"\d+", "N"), f"{model.base_model_prefix}."
+        own = set(map(any_layer, model.state_dict()))
+        surplus = [key for key in report["unexpected_keys"] if any_layer(key.removeprefix(prefix)) in own]
+        wrong = sorted([*missing, *(key for key, *_ in report["mismatched_keys"]), *surplus])
+        if wrong:
             raise EncoderError(
-                f"{self.subject}: {counted(len(unfilled), 'weight is', 'weights are')} missing or misshaped, "
-                f"e.g. {', '.join(unfilled[:3])}; not a complete {kind.__name__} checkpoint"
+                f"{self.subject}: {counted(len(wrong), 'weight is', 'weights are')} missing, surplus or "
+                f"misshaped, e.g. {', '.join(wrong[:3])}; not a complete {kind.__name__} checkpoint, or its "
+                "config.json is another's"
             )
         return model
 

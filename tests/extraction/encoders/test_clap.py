@@ -286,7 +286,8 @@ def test_an_unknown_padding_is_refused(tmp_path: Path) -> None:
         ("preprocessor_config.json", r"cannot load its preprocessor_config\.json"),
         ("cut weights", "cannot load its weights"),
         ("other model", "holds a model of type 'bert'; try hf:"),
-        ("other shape", r"weights are missing or misshaped, e\.g\."),
+        ("more layers", r"weights are missing, surplus or misshaped, e\.g\. text_model\.encoder\.layer\.2"),
+        ("fewer layers", r"weights are missing, surplus or misshaped, e\.g\. text_model\.encoder\.layer\.1"),
     ],
 )
 def test_an_incomplete_or_wrong_directory_says_what_is_wrong(
@@ -299,9 +300,9 @@ def test_an_incomplete_or_wrong_directory_says_what_is_wrong(
         weights.write_bytes(weights.read_bytes()[:1000])
     elif damage == "other model":
         config.write_text('{"model_type": "bert"}')
-    elif damage == "other shape":
+    elif damage.endswith("layers"):
         settings = json.loads(config.read_text())
-        settings["text_config"]["num_hidden_layers"] = 3
+        settings["text_config"]["num_hidden_layers"] = 3 if damage == "more layers" else 1
         config.write_text(json.dumps(settings))
     else:
         (place / damage).unlink()

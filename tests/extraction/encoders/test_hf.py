@@ -218,7 +218,8 @@ def test_a_model_that_gives_no_vectors_is_refused_when_it_is_loaded(tmp_path: Pa
         ),
         ({"model_type": "nonsense"}, "transformers knows no model of type 'nonsense'"),
         ({"model_type": "clap"}, "holds a model of type 'clap'; try clap:"),
-        ({"num_hidden_layers": 5}, "weights are missing or misshaped"),
+        ({"num_hidden_layers": 5}, "weights are missing, surplus or misshaped"),
+        ({"num_hidden_layers": 2}, r"weights are missing, surplus or misshaped, e\.g\. encoder\.layers\.2\."),
     ],
 )
 def test_another_kind_of_model_is_named(
