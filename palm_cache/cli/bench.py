@@ -18,19 +18,6 @@ if TYPE_CHECKING:
     from palm_cache.bench.extraction import Result
 
 
-HEADINGS = (
-    "way",
-    "s/clip",
-    "CPU s/clip",
-    "speedup",
-    "tower s/clip",
-    "of ceiling",
-    "lowest cosine",
-    "peak GB",
-    "start s",
-)
-
-
 @takes(where=(Params, ("encoder",)), bench=BenchParams, loading=(LoadingParams, ("tokenizer",)))
 def extract(
     where: Params,
@@ -74,19 +61,20 @@ def extract(
     tell(
         f"{benchmark.encoder}: {counts}", f"{benchmark.machine}; load average {before} before, {after} after"
     )
-    print_table(HEADINGS, [_cells(result) for result in benchmark.results])
+    rows = [_cells(result) for result in benchmark.results]
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _cells(result: Result) -> list[str]:
+def _cells(result: Result) -> dict[str, str]:
     tower = result.tower_seconds is not None and result.of_ceiling is not None
-    return [
-        result.name,
-        f"{result.seconds:.4f}",
-        f"{result.cpu_seconds:.4f}",
-        f"{result.speedup:.2f}",
-        f"{result.tower_seconds:.4f}" if tower else "",
-        f"{result.of_ceiling:.2f}" if tower else "",
-        f"{result.min_cosine:.6f}",
-        f"{result.peak_bytes / 1e9:.2f}",
-        f"{result.start_seconds:.1f}",
-    ]
+    return {
+        "way": result.name,
+        "s/clip": f"{result.seconds:.4f}",
+        "CPU s/clip": f"{result.cpu_seconds:.4f}",
+        "speedup": f"{result.speedup:.2f}",
+        "tower s/clip": f"{result.tower_seconds:.4f}" if tower else "",
+        "of ceiling": f"{result.of_ceiling:.2f}" if tower else "",
+        "lowest cosine": f"{result.min_cosine:.6f}",
+        "peak GB": f"{result.peak_bytes / 1e9:.2f}",
+        "start s": f"{result.start_seconds:.1f}",
+    }

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from palm_cache.params import COLUMN_FIELDS
+from palm_cache.params.checks import DEVICES
 from palm_cache.store.layout import FEATURES, stores_present
 
 
@@ -45,6 +47,8 @@ def _heads() -> Iterable[str]:
 
 
 complete_heads = complete_list(_heads)
+complete_column = complete_list(lambda: [f"{name}=" for name in COLUMN_FIELDS])
+complete_device = complete_list(lambda: DEVICES)
 
 
 def complete_store(incomplete: str) -> list[str]:

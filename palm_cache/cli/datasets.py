@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from palm_cache.cli.completion import complete_dataset
-from palm_cache.cli.options import RootOption, override, takes
+from palm_cache.cli.options import RootOption, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, as_typed, note, print_json, print_table, say, tell
 from palm_cache.errors import counted
@@ -35,7 +35,7 @@ CARD_FIELDS = (
 
 @takes(reading=ReadingParams)
 def datasets(
-    reading: dict[str, object],
+    reading: ReadingParams,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -60,7 +60,7 @@ def datasets(
 
     Example: palm-cache datasets --check path/to/birds
     """
-    how = any(value is not None for value in reading.values())
+    how = reading != ReadingParams()
     if name is None or (not check and how):
         if name is not None:
             raise typer.BadParameter("how a dataset is read goes with --check", param_hint="NAME")
@@ -68,8 +68,7 @@ def datasets(
             raise typer.BadParameter("say which dataset (see: palm-cache datasets)", param_hint="NAME")
         _list_all(as_json)
     elif check:
-        settings = override(ReadingParams(), **reading)
-        _check(name, root, settings, as_json)
+        _check(name, root, reading, as_json)
     else:
         _show_card(name, root, as_json)
 

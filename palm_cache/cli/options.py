@@ -14,7 +14,9 @@ import typer
 
 from palm_cache.cli.checks import check_encoders, check_head_list, check_heads_file, check_stores
 from palm_cache.cli.completion import (
+    complete_column,
     complete_dataset,
+    complete_device,
     complete_encoder,
     complete_heads,
     complete_list,
@@ -26,7 +28,6 @@ from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.terminal import TYPED
 from palm_cache.errors import ParameterError, UnknownNameError, did_you_mean, naming, near
 from palm_cache.params import (
-    COLUMN_FIELDS,
     BenchParams,
     FitParams,
     P,
@@ -36,7 +37,6 @@ from palm_cache.params import (
     Recipe,
     Resources,
 )
-from palm_cache.params.checks import DEVICES
 from palm_cache.params.use import LoadingParams, MapParams, PredictParams, RowFilter, SearchParams
 from palm_cache.types import Help
 from palm_cache.types.runs import Training
@@ -57,26 +57,21 @@ PANELS: Mapping[type, str] = {
 }
 """Where help lists the options of a dataclass."""
 
-COMPLETIONS: Mapping[tuple[type, str], Callable[..., Any]] = {
-    (Params, "encoder"): complete_encoder,
-    (ReadingParams, "columns"): complete_list(lambda: [f"{name}=" for name in COLUMN_FIELDS]),
-    (FitParams, "heads"): complete_heads,
-    (LoadingParams, "encoder"): complete_encoder,
-    (SearchParams, "run"): complete_run,
-    (MapParams, "run"): complete_predicted_run,
-    (RowFilter, "datasets"): complete_dataset,
-    **{(kind, "device"): complete_list(lambda: DEVICES) for kind in (Resources, LoadingParams, BenchParams)},
-}
-"""What completes the values of a field; a field of choices completes itself."""
+Callback = Callable[..., Any] | None
 
-CHECKS: Mapping[tuple[type, str], Callable[[typer.Context, Any], Any]] = {
-    (Params, "encoder"): check_encoders,
-    (FitParams, "heads"): check_head_list,
-    (LoadingParams, "encoder"): check_encoders,
-    (SearchParams, "head"): check_heads_file,
-    (MapParams, "head"): check_heads_file,
+VALUES: Mapping[tuple[type, str], tuple[Callback, Callback]] = {
+    (Params, "encoder"): (complete_encoder, check_encoders),
+    (ReadingParams, "columns"): (complete_column, None),
+    (FitParams, "heads"): (complete_heads, check_head_list),
+    (LoadingParams, "encoder"): (complete_encoder, check_encoders),
+    (SearchParams, "run"): (complete_run, None),
+    (SearchParams, "head"): (None, check_heads_file),
+    (RowFilter, "datasets"): (complete_dataset, None),
+    (MapParams, "run"): (complete_predicted_run, None),
+    (MapParams, "head"): (None, check_heads_file),
+    **{(kind, "device"): (complete_device, None) for kind in (Resources, LoadingParams, BenchParams)},
 }
-"""What checks the values of a field as they are parsed."""
+"""What completes the values of a field, if not its choices, and what checks them as they are parsed."""
 
 DatasetsOption = Annotated[
     list[str] | None,
@@ -315,7 +310,7 @@ def _option(kind: type, name: str) -> str:
 def _parameter(kind: type, name: str) -> inspect.Parameter:
     text = _help(kind, name) or Help("")
     annotation: Any = get_args(_annotations(kind)[name])[0]
-    completion = COMPLETIONS.get((kind, name))
+    completion, check = VALUES.get((kind, name), (None, None))
     if get_origin(annotation) is tuple:
         completion = completion or complete_list(partial(_choices, annotation))
         annotation = list[str] if text.repeated else str
@@ -328,16 +323,11 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
         show_default=text.shown or _shown_default(kind, name),
         rich_help_panel=PANELS.get(kind),
         autocompletion=completion,
-        callback=CHECKS.get((kind, name)),
+        callback=check,
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation | None, info]
     )
-
-
-def choices(literal: Any) -> str:
-    """Return the choices of an option as help shows them: ``first|mean``."""
-    return "|".join(get_args(literal))
 
 
 def _metavar(annotation: Any) -> str | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from palm_cache.cli.checks import check_hub_address
-from palm_cache.cli.options import RunOption, SourceArgument, choices
+from palm_cache.cli.options import RunOption, SourceArgument
 from palm_cache.cli.terminal import Json, agreed, print_result, say
 from palm_cache.errors import OutputError, counted
 from palm_cache.params.use import ExportFormat
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def export(
     heads: SourceArgument,
-    to: Annotated[ExportFormat, typer.Option("--to", help="The format.", metavar=choices(ExportFormat))],
+    to: Annotated[
+        ExportFormat, typer.Option("--to", help="The format.", metavar="|".join(get_args(ExportFormat)))
+    ],
     run: RunOption = None,
     out: Annotated[
         Path | None,
