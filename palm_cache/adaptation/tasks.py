@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
 import numpy as np
 import torch
@@ -11,8 +12,6 @@ from numpy.typing import NDArray
 from palm_cache.errors import DataError, counted
 from palm_cache.types import Features
 from palm_cache.types.runs import ALL_SHOTS, Run, Task
-
-LOOK = "see which failed, and why, with: palm-cache store info STORE"
 
 
 def draw(features: Features, run: Run) -> Task:
@@ -57,7 +56,7 @@ def folds_of(features: Features, folds: Sequence[int] = ()) -> tuple[int, ...]:
         remedy = (
             "add clips of another class, if only of all other sounds, and extract again"
             if only
-            else "label it with: palm-cache label STORE"
+            else f"label it with: palm-cache label {quote(features.store)}"
         )
         raise DataError(f"{features.dataset}: {has}, so nothing can be learned from it or scored; {remedy}")
     absent = [fold for fold in folds if not 1 <= fold <= len(features.folds)]
@@ -102,7 +101,7 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
     rows = features.folds[fold - 1]
     test = rows.test[features.usable[rows.test]]
     if not len(test) and len(rows.test):
-        raise _unfit(features, fold, "no test clip has an embedding", LOOK)
+        raise _unfit(features, fold, "no test clip has an embedding")
     if shots == 0:
         return Task(torch.empty(0, dtype=torch.int64), test)
     train = rows.train[features.usable[rows.train]]
@@ -122,7 +121,7 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
         drawn.append(candidates)
     chosen = train[torch.from_numpy(np.concatenate(drawn))]
     if not len(chosen):
-        raise _unfit(features, fold, "no training clip has an embedding", LOOK)
+        raise _unfit(features, fold, "no training clip has an embedding")
     if len(absent) == len(drawn) - 1:
         only = features.class_names[int(features.labels[chosen[0]])]
         why = f"all training clips are of class {only!r}, and a head needs two"
@@ -130,7 +129,8 @@ def few_shot(features: Features, *, fold: int, shots: int, seed: int, n_classes:
     return Task(chosen, test, tuple(short), tuple(absent))
 
 
-def _unfit(features: Features, fold: int, why: str, remedy: str) -> DataError:
+def _unfit(features: Features, fold: int, why: str, remedy: str = "") -> DataError:
     """Return the error of a fold that nothing can be learned from or scored on; ``remedy`` if it is alone."""
+    remedy = remedy or f"see which failed, and why, with: palm-cache store info {quote(features.store)}"
     others = "choose others with `folds`" if len(features.folds) > 1 else remedy
     return DataError(f"{features.dataset}, fold {fold}: {why}; {others}")

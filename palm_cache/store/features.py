@@ -201,6 +201,7 @@ class FeatureStore(StoreRoot):
                 templates=header.templates,
                 folds=self.folds(),
                 groups=_together(self.contents(), self.groups()),
+                store=str(self.path),
             )
         finally:
             self.check_steady()

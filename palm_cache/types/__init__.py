@@ -188,6 +188,8 @@ class Features:
     groups: Tensor | None = None
     """(n_clips,) int64, equal for clips of one file, content or group that the dataset names; ``None`` if
     every clip is by itself."""
+    store: str = "STORE"
+    """Where they were read from, for commands in messages."""
 
     def __post_init__(self) -> None:
         n_clips, _, dim = self.audio.shape

@@ -134,6 +134,19 @@ def test_a_class_without_a_name_and_a_folder_that_is_not_there_are_refused(
     assert "no feature store here" in fail("label", str(tmp_path / "none.zarr"), "--no-browser")
 
 
+def test_what_has_no_labels_is_labelled_by_the_command_that_fit_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    label_by_ear(monkeypatch, kind_of, rounds=())
+    write_recordings(tmp_path / "night")
+    succeed("extract", "--dataset", "night", "--features", "my stores")
+    message = fail("fit", "--store", "my stores/night/mini.zarr")
+    assert message.endswith("; label it with: palm-cache label 'my stores/night/mini.zarr'")
+    words = shlex.split(message.rpartition(": palm-cache ")[2])
+    assert "labelling 9 rows of night" in succeed(*words, "--no-browser").stderr
+
+
 @pytest.mark.parametrize("classes", ["", " ", ",,"])
 def test_a_list_without_a_class_is_wrong_usage(store: str, classes: str) -> None:
     done = call("label", store, "--classes", classes, "--no-browser")
