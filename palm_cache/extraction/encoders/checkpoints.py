@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -138,7 +139,8 @@ def load_plain(file: Path | BinaryIO) -> Any:
     Exception
         Nearly any, where there are objects in it, or it is something else.
     """
-    with torch.serialization.safe_globals(list(_IGNORED)):
+    with torch.serialization.safe_globals(list(_IGNORED)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of archives of TorchScript; the error follows
         # A zip on disk can be mapped into memory; what old versions of torch wrote cannot.
         mapped = isinstance(file, Path) and zipfile.is_zipfile(file)
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)

@@ -11,6 +11,7 @@ may be left out where there is one. The graph takes (batch, samples), (batch, 1,
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -229,12 +230,15 @@ def _open(spec: str, content: bytes, engine: Engine) -> Any:
     session = onnxruntime.SessionOptions()
     session.intra_op_num_threads = cpu_workers()[1]  # several workers run it at once
     session.log_severity_level = 4
+    # Else it would take weights of files in the working folder, which nobody has hashed.
+    session.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(content, session, providers=providers)
     except Exception as error:
-        raise EncoderError(
-            f"{spec}: not a graph that onnxruntime can run, whole in one file: {described(error)}"
-        ) from error
+        fault = f"not a graph that onnxruntime can run: {described(error)}"
+        if "xternal data" in str(error):
+            fault = "keeps weights in another file; export it into one (torch's way: external_data=False)"
+        raise EncoderError(f"{spec}: {fault}") from error
 
 
 def _shape(value: Any) -> str:

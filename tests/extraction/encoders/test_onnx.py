@@ -149,3 +149,15 @@ def test_missing_damaged_and_foreign_files_are_said(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(EncoderError, match=r"in fp32 \(or tf32\); leave the rest out"):
         load(save(tmp_path), precision="bf16")
+
+
+def test_weights_in_another_file_are_refused_wherever_that_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not hashed; onnxruntime would take those in the working folder."""
+    file = save(tmp_path)
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    for place in (tmp_path, tmp_path.parent):
+        monkeypatch.chdir(place)
+        with pytest.raises(EncoderError, match="keeps weights in another file; export it into one"):
+            load(file)
