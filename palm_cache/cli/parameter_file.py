@@ -24,8 +24,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from palm_cache.errors import ParameterError, UnknownNameError
+from palm_cache.errors import ParameterError, UnknownNameError, did_you_mean, reason_of
 from palm_cache.params import P, Params, Recipe, Resources
+from palm_cache.store.nearby import respelt
 
 MAX_BYTES = 100_000
 """Longest parameter file that is read."""
@@ -66,8 +67,8 @@ def read_params(file: Path | None) -> Params:
         _check_size(text)
         content = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise ParameterError(f"{file}: cannot read the parameters: {reason}") from error
+        told = "; ".join(filter(None, (reason_of(error), did_you_mean(respelt(file)))))
+        raise ParameterError(f"{file}: cannot read the parameters: {told}") from error
     params = _build(Params, {} if content is None else content, str(file), "")
     split_spec(params.encoder)
     check_heads(params.fit.heads)

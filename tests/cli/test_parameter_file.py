@@ -144,5 +144,10 @@ def test_a_file_without_an_end_is_not_read_to_it() -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match=r"nowhere\.yaml: cannot read the parameters: No such file"):
+    with pytest.raises(ParameterError, match=r"nowhere\.yaml: cannot read the parameters: no such file"):
         read_params(tmp_path / "nowhere.yaml")
+    there = write(tmp_path, "encoder: mini\n")
+    with pytest.raises(ParameterError, match=rf"no such file or directory; did you mean {there}\?"):
+        read_params(there.with_suffix(".yml"))
+    with pytest.raises(ParameterError, match="cannot read the parameters: is a directory"):
+        read_params(tmp_path)
