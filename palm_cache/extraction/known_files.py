@@ -87,11 +87,12 @@ class KnownFiles:
             Whether what was known counts.
         """
         contents, root = np.zeros((len(clips), KEY_BYTES), np.uint8), clips.root.absolute()
+        folder = str(root) if isinstance(root, Path) else ""
         # Of files none of which has been read before nothing is asked.
         for at in range(0, len(clips), FILES_AT_ONCE) if trusted and files.n_keys else ():
             paths = clips.paths[at : at + FILES_AT_ONCE]
             # As text: a million paths would take as long as all the rest.
-            places = [os.path.join(root, path) if isinstance(root, Path) else root / path for path in paths]  # noqa: PTH118
+            places = [os.path.join(folder, path) if folder else root / path for path in paths]  # noqa: PTH118
             contents[at : at + FILES_AT_ONCE] = _contents(files, places)
         files.forget()  # else a million files take 30 MB all the time
         return cls(clips, np.asarray(clips.starts), np.asarray(clips.ends), contents, files)

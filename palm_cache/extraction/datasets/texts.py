@@ -9,6 +9,7 @@ import codecs
 import csv
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +24,8 @@ Records: TypeAlias = Iterator[tuple[int, tuple[str, ...]]]
 """Lines and fields of rows."""
 
 DELIMITERS = ",;\t|"
+
+LINE_BREAKS = {"\r", "\n"}
 
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -78,42 +81,59 @@ def read_table(file: Place) -> TextTable:
     Raises
     ------
     DataError
-        If it cannot be read, a quote is not closed, or a row has other fields than the header.
+        If it cannot be read; going through its records, where a quote is not closed or a row has other fields
+        than the header.
     """
-    name, text = file.name, decode(file)
-    text, delimiter, skipped = _delimiter(text)
-    try:
-        header = _header(name, _parse(text, delimiter), delimiter, skipped)
-    except csv.Error:
+    text, delimiter, skipped = _delimiter(decode(file))
+    spaces = rf'(?<=")[ \t]+(?=[{delimiter}\r\n]|$)'
+    if re.search(spaces, text) and not _is_strict(text, delimiter):
         # Spaces between a closing quote and the delimiter are harmless, but no strict CSV.
-        text = re.sub(rf'(?<=")[ \t]+(?=[{delimiter}\r\n]|$)', "", text)
-        header = _header(name, _checked(name, text, delimiter), delimiter, skipped)
-    return TextTable(name, header, _Records(text, delimiter, skipped, len(header)))
+        text = re.sub(spaces, "", text)
+    records = _Records(file.name, text, delimiter, skipped)
+    return TextTable(file.name, records.header, records)
 
 
 @dataclass(frozen=True, slots=True)
 class _Records:
     """What lies below a header, parsed whenever it is gone through: a million rows would take 0.3 GB."""
 
+    name: str
     text: str
     delimiter: str
     skipped: int
     """Lines before the header."""
-    width: int
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        _, header = next(self._parsed(), (1, ()))
+        while header and not header[-1]:
+            header = header[:-1]
+        return header
 
     def __iter__(self) -> Records:
-        for line, fields in islice(_parse(self.text, self.delimiter), 1, None):
-            yield line + self.skipped, fields[: self.width]
+        header = self.header
+        for line, fields in islice(self._parsed(), 1, None):
+            if len(fields) != len(header) or not LINE_BREAKS.isdisjoint("".join(fields)):
+                _check_record(f"{self.name}, row {line + self.skipped}", fields, header, self.delimiter)
+            yield line + self.skipped, fields[: len(header)]
+
+    def _parsed(self) -> Records:
+        try:
+            yield from _parse(self.text, self.delimiter)
+        except csv.Error as error:
+            line, reason = error.args
+            raise DataError(
+                f"{self.name}, row {line + self.skipped}: malformed from here on ({reason}); close the "
+                "quote, or write a quote inside a quoted field twice"
+            ) from error
 
 
-def _header(name: str, records: Records, delimiter: str, skipped: int) -> tuple[str, ...]:
-    """Return the names of the columns, once all rows have as many fields."""
-    _, header = next(records, (1, ()))
-    while header and not header[-1]:
-        header = header[:-1]
-    for line, fields in records:
-        _check_record(name, line + skipped, fields, header, delimiter)
-    return header
+def _is_strict(text: str, delimiter: str) -> bool:
+    try:
+        deque(_parse(text, delimiter), maxlen=0)
+    except csv.Error:
+        return False
+    return True
 
 
 def check_regular(file: Place) -> None:
@@ -222,26 +242,10 @@ def _parse(text: str, delimiter: str) -> Records:
         raise csv.Error(line, error) from error
 
 
-def _checked(name: str, text: str, delimiter: str) -> Records:
-    try:
-        yield from _parse(text, delimiter)
-    except csv.Error as error:
-        line, reason = error.args
-        raise DataError(
-            f"{name}, row {line}: malformed from here on ({reason}); close the quote, "
-            "or write a quote inside a quoted field twice"
-        ) from error
-
-
-def _check_record(
-    name: str, line: int, fields: tuple[str, ...], header: tuple[str, ...], delimiter: str
-) -> None:
+def _check_record(where: str, fields: tuple[str, ...], header: tuple[str, ...], delimiter: str) -> None:
     if len(fields) < len(header) or any(fields[len(header) :]):
         hint = f"; put a name with {delimiter!r} in it in quotes" if len(fields) > len(header) else ""
-        raise DataError(
-            f"{name}, row {line}: {counted(len(fields), 'field')}, but the header has {len(header)}{hint}"
-        )
+        raise DataError(f"{where}: {counted(len(fields), 'field')}, but the header has {len(header)}{hint}")
     for field in fields:
-        _, *over = field.splitlines() or [""]
-        if over and any(part.count(delimiter) + 1 >= len(header) > 1 for part in over):
-            raise DataError(f"{name}, row {line}: a quoted field goes over other rows; close its quote")
+        if any(part.count(delimiter) + 1 >= len(header) > 1 for part in field.splitlines()[1:]):
+            raise DataError(f"{where}: a quoted field goes over other rows; close its quote")

@@ -262,11 +262,10 @@ def state(file: Path | str, status: os.stat_result | None = None) -> bytes | Non
     changed = max(status.st_mtime_ns, status.st_ctime_ns)
     if changed > time.time_ns() - RACY_NS:
         return None
-    known = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     if path[:1] != "/" or "/.." in path:
         path = os.path.abspath(path)  # noqa: PTH100  # links are not followed
-    named = f"{path}\0{known}".encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(named, digest_size=32).digest()
+    known = f"({status.st_size}, {status.st_mtime_ns}, {status.st_ctime_ns}, {status.st_ino})"
+    return hashlib.blake2b(f"{path}\0{known}".encode("utf-8", "surrogateescape"), digest_size=32).digest()
 
 
 def _partial(path: Path) -> Path:
