@@ -129,7 +129,9 @@ def freeze(tower: nn.Module, device: torch.device, precision: Precision = "fp32"
     In bf16, weights that autocast would convert anew for every batch are held converted; the numbers
     are the same.
     """
-    tower.eval().requires_grad_(False).to(device)
+    tower.eval().to(device)
+    for parameter in tower.parameters():  # not tower.requires_grad_, which TorchScript has not
+        parameter.requires_grad_(False)
     if precision == "bf16":
         for module in tower.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):

@@ -93,6 +93,23 @@ def load(kind: type[Encoder] | None = None, more: Callable[[Tensor], Tensor] = _
     return load_own(Ears, Request("ears", "", CPU))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_network_may_be_of_torchscript() -> None:
+    class Scripted(Encoder):
+        card = EncoderCard("scripted")
+
+        @classmethod
+        def load(cls, request: Request) -> Encoder:
+            network = torch.jit.trace(torch.nn.Conv1d(1, 4, 8_000), torch.zeros(1, 1, 8_000))
+            window = Window(8_000)
+            return cls(request, network, dim=4, sample_rate=8_000, window=window, constants={"network": "0"})
+
+        def embed_windows(self, waveforms: Tensor) -> Tensor:
+            return self.run_tower(waveforms)[..., 0]
+
+    check_encoder(load_own(Scripted, Request("scripted", "", CPU)))
+
+
 class Overwriting(Encoder):
     """Scales in place."""
 
