@@ -44,7 +44,7 @@ from palm_cache.extraction.encoders.pengi_towers import (
     MicrosoftEncoder,
     PengiAudioTower,
     Projection,
-    official_audio,
+    official,
 )
 from palm_cache.extraction.encoders.pretrained import load_tokenizer
 from palm_cache.extraction.encoders.tokens import TokenTable, TokenTower
@@ -179,7 +179,7 @@ def build_towers(subject: str, state: Mapping[str, Tensor]) -> tuple[MelTower, n
         audio = Cnn14Tower() if old else PengiAudioTower()
         base: Any = BertModel(BertConfig(**bert_sizes(state, BASE))) if old else GPT2Model(_gpt2(state))
         text = nn.ModuleDict({"base": base, "projection": Projection(base.config.hidden_size, DIM)})
-    PUBLICATION.fill(subject, {AUDIO: audio, TEXT: text}, state, _official_2022 if old else _official)
+    PUBLICATION.fill(subject, {AUDIO: audio, TEXT: text}, state, _official_2022 if old else official)
     if old:
         number_places(base.embeddings)
     else:
@@ -188,10 +188,6 @@ def build_towers(subject: str, state: Mapping[str, Tensor]) -> tuple[MelTower, n
             causal = torch.ones(1, 1, places, places, dtype=torch.bool).tril()
             block.attn.register_buffer("bias", causal, persistent=False)
     return audio, text
-
-
-def _official(name: str) -> str:
-    return name if name.startswith(TEXT) else AUDIO + official_audio(name.removeprefix(AUDIO))
 
 
 def _official_2022(name: str) -> str:

@@ -143,14 +143,10 @@ def empty_towers() -> tuple[PengiAudioTower, CaptionTower]:
 
 
 def official(name: str) -> str:
-    """Return the authors' name of a weight."""
+    """Return Microsoft's name of a weight of PENGI, and of what its makers built likewise."""
     if name.startswith(TEXT):
         return name.replace(f"{TEXT}clip.", f"{TEXT}base.")
-    return AUDIO + official_audio(name.removeprefix(AUDIO))
-
-
-def official_audio(name: str) -> str:
-    """Return Microsoft's name of a weight of :class:`PengiAudioTower`."""
+    name = name.removeprefix(AUDIO)
     name = re.sub(r"^kernel_(real|imag)$", r"base.htsat.spectrogram_extractor.stft.conv_\1.weight", name)
     name = re.sub(r"^mel$", "base.htsat.logmel_extractor.melW", name)
-    return official_htsat(name.replace("htsat.audio_encoder.", "base.htsat."))
+    return AUDIO + official_htsat(name.replace("htsat.audio_encoder.", "base.htsat."))

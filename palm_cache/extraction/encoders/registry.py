@@ -9,6 +9,7 @@ from contextlib import redirect_stdout, suppress
 from importlib.metadata import entry_points
 from inspect import getattr_static
 from pathlib import Path
+from threading import RLock
 from types import FunctionType
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "palm_cache.encoders"
 """Group of entry points by which other packages add theirs."""
+
+LOADING = RLock()
+"""Held while code of somebody's is loaded, and stdout is turned away from it."""
 
 
 def encoder_names() -> list[str]:
@@ -123,7 +127,7 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
     engine = Engine.of(recipe, device)
     if name in CARDS:
         return encoder_class(name).load(Request(spec, source, engine, recipe))
-    with redirect_stdout(sys.stderr):  # what code of somebody's prints is no result
+    with LOADING, redirect_stdout(sys.stderr):  # what code of somebody's prints is no result
         if name != OWN.name:
             kind, code = encoder_class(name), ""
             _need_source(spec, source, kind.card)
