@@ -144,7 +144,7 @@ def accuracy_by_head(summary: pd.DataFrame) -> Figure:
 
 
 def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
-    """Draw accuracy against shots per head, mean over datasets; each encoder has lines of its own.
+    """Draw accuracy against shots per head, mean over an encoder's datasets; each encoder has its own lines.
 
     Heads that learn nothing have no shots: a horizontal line. Names stand at the ends of the lines.
     """
@@ -160,6 +160,11 @@ def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
     }
     low, high = max(0.0, means.min().min() - 3), min(100.0, means.max().max() + 3)
     height = max(3.6, 0.2 * len(order) + 1.2)
+    averaged = summary.groupby("encoder")["dataset"].agg(frozenset)
+    over = ", mean over datasets" if len(averaged.iloc[0]) > 1 or averaged.nunique() > 1 else ""
+    caption = f"Test accuracy by shots{over}" + ", which are not the same of all encoders" * (
+        averaged.nunique() > 1
+    )
 
     def draw(axes: Axes) -> None:
         ends, of_lines = {}, {}
@@ -178,13 +183,13 @@ def accuracy_by_shots(summary: pd.DataFrame) -> Figure:
         else:
             axes.set_xticks([])
         axes.set_xlabel("shots (clips per class)")
-        axes.set_ylabel("test accuracy (%), mean over datasets")
+        axes.set_ylabel(f"test accuracy (%){over}")
         axes.set_ylim(low, high)
         axes.grid(axis="y", linewidth=0.4, alpha=0.6)
         inches = height - 0.8  # of the axes, about
         _name_lines(axes, ends, of_lines, 0.17 * (high - low) / inches)
 
-    return _figure("accuracy_by_shots", "Test accuracy by shots, mean over datasets", draw, 7.0, height)
+    return _figure("accuracy_by_shots", caption, draw, 7.0, height)
 
 
 def losses_by_epoch(losses: Mapping[str, NDArray[np.float32]]) -> Figure:

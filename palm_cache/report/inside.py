@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from palm_cache.errors import PalmCacheError, StoreError
+from palm_cache.errors import PalmCacheError, StoreError, counted
 from palm_cache.report.content import Figure, Section, Table
 from palm_cache.report.evidence import HeadRuns, Place, largest_of
 from palm_cache.report.figures import losses_by_epoch
 from palm_cache.report.means import percent
-from palm_cache.report.statistics import confusion, recalls
+from palm_cache.report.statistics import confusion, rank_correlation, recalls
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads
 from palm_cache.store.layout import heads_path
@@ -123,10 +122,11 @@ def _tell(
         columns["zero-shot recall %"] = [percent(float(recall)) for recall in before]
         present = ~np.isnan(before)
         if len(set(before[present])) > 1 and len(set(gates[present])) > 1:
-            # Spearman's, as scipy.stats has it, which takes long to import.
-            ranks = pd.DataFrame({"gate": gates[present], "recall": before[present]}).rank()
-            rank = float(np.corrcoef(ranks["gate"], ranks["recall"])[0, 1])
-            correlations.append(f"{where}: rank correlation of gate and zero-shot recall {rank:+.2f}.")
+            rank, p = rank_correlation(gates[present], before[present])
+            of_classes = f"{counted(int(present.sum()), 'class', 'classes')}, p {p:.2f}"
+            correlations.append(
+                f"{where}: rank correlation of gate and zero-shot recall {rank:+.2f} ({of_classes})."
+            )
     columns["recall %"] = [percent(float(recall)) for recall in recalls(confusion(list(kind.runs.values())))]
     if texts is not None and texts[0].shape[::2] == members[0].state["context"].shape:
         columns |= _near(members, names, texts)

@@ -36,6 +36,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes long to import
 
@@ -231,6 +232,16 @@ def recalls(confused: NDArray[np.int64]) -> NDArray[np.float64]:
     recall = np.full(len(totals), np.nan)
     np.divide(np.diag(confused), totals, out=recall, where=totals > 0)
     return recall
+
+
+def rank_correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> tuple[float, float]:
+    """Return Spearman's rank correlation of some numbers, neither all alike, and its two-sided p."""
+    ranks = pd.DataFrame({"one": one, "other": other}).rank()
+    rank = float(np.clip(np.corrcoef(ranks["one"], ranks["other"])[0, 1], -1, 1))
+    freedom = len(one) - 2
+    if not freedom or abs(rank) == 1:
+        return rank, float(not freedom)
+    return rank, float(2 * stdtr(freedom, -abs(rank) * math.sqrt(freedom / (1 - rank**2))))
 
 
 def _judged(added: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:

@@ -10,7 +10,7 @@ import pandas as pd
 from palm_cache.report.evidence import HeadRuns, Place
 from palm_cache.report.means import count_shots, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval, compare, difference, holm
-from palm_cache.report.which_head import datasets_of_all_heads, of_all, on_all_datasets
+from palm_cache.report.which_head import of_all, on_all_datasets, on_all_folds, side_by_side
 
 _MAX_NAMED = 3
 """Heads, or datasets, that a sentence can name."""
@@ -22,10 +22,11 @@ _SAME = 1e-9
 def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     """Say which head is ahead at the largest number of shots, and how sure that is, or which are level.
 
-    The head that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted
-    as one of those between any two (Holm). Of several encoders the one speaks that has most datasets, then
-    the best head. A head that ran at other numbers of shots alone is not compared; it is named where it has
-    more.
+    The mean is that over the datasets on which most can be compared; what that leaves out is named. The head
+    that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted as one of
+    those between any two (Holm). Of several encoders the one speaks that has most datasets, then the best
+    head. A head that ran at other numbers of shots alone, or on fewer folds, is not compared; it is named
+    where it has more.
 
     Parameters
     ----------
@@ -35,7 +36,9 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     """
     candidates = []
     for encoder, of_encoder in scores.groupby("encoder"):
-        datasets, means, others = _means(of_encoder)
+        summary = on_all_datasets(summarise(side_by_side(of_encoder)))
+        datasets = sorted(map(str, summary["dataset"].unique()))
+        means, others = _means(summary)
         candidates.append((len(datasets), means["mean"].iloc[0], str(encoder), datasets, means, others))
     *_, encoder, datasets, means, others = max(candidates, key=lambda entry: entry[:2])
     of_datasets = {name: kinds.get((name, encoder), []) for name in datasets}
@@ -44,7 +47,9 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     mean = f"{100 * best['mean']:.1f} %{_bounds(of_datasets, head, shots, best['seeds'] == 1)}"
     at = f" at {count_shots(shots)}" if shots else ""
     where = f"on {_listed(datasets)} with {encoder}{at}"
-    beyond = _beyond(others[others["mean"] > best["mean"]])
+    there = scores["dataset"].isin(datasets) & (scores["encoder"] == encoder)
+    apart = set(scores.loc[there, "head"]) - {*means.index.unique("head"), *others.index.unique("head")}
+    beyond = _beyond(others[others["mean"] > best["mean"]]) + _left_out(scores[~there], apart)
     if len(means) == 1:
         return f"{head} reaches {mean} {where}{beyond}."
     level = means[np.isclose(means["mean"], best["mean"], rtol=0, atol=_SAME)]
@@ -71,21 +76,20 @@ def _single(level: pd.DataFrame) -> str:
     return f" (a single seed of {_listed(heads)})" if heads else ""
 
 
-def _means(runs: pd.DataFrame) -> tuple[list[str], pd.DataFrame, pd.DataFrame]:
-    """Return on which datasets the heads of an encoder stand side by side, and their means, best first.
+def _means(summary: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the means over datasets that can be compared, best first, and those of other heads.
 
-    At the largest number of shots that all these datasets have, and without shots; on the dataset with most
-    heads where there is none for all. Then heads that ran at other numbers of shots alone.
+    What is compared has the largest number of shots or none, and all folds if anything has.
     """
-    datasets = datasets_of_all_heads(runs)
-    summary = on_all_datasets(summarise(runs[runs["dataset"].isin(datasets)]))
-    if summary.empty:
-        datasets = [str(runs.groupby("dataset")["head"].nunique().idxmax())]
-        summary = summarise(runs[runs["dataset"].isin(datasets)])
-    means = summary.groupby(["head", "shots"]).agg(mean=("accuracy", "mean"), seeds=("seeds", "min"))
-    means = means.sort_values("mean", ascending=False, kind="stable")
-    compared = means[means.index.isin([0, summary["shots"].max()], level="shots")]
-    return datasets, compared, means.drop(index=compared.index.unique("head"), level="head")
+    means = (
+        summary.assign(whole=on_all_folds(summary))
+        .groupby(["head", "shots"])
+        .agg(mean=("accuracy", "mean"), seeds=("seeds", "min"), whole=("whole", "all"))
+        .sort_values("mean", ascending=False, kind="stable")
+    )
+    at = means.index.get_level_values("shots").isin([0, summary["shots"].max()])
+    compared = means[at & means["whole"]] if (at & means["whole"]).any() else means[at]
+    return compared, means.drop(index=compared.index.unique("head"), level="head")
 
 
 def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int, one_seed: bool) -> str:
@@ -100,13 +104,21 @@ def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int, one_seed
 
 
 def _beyond(others: pd.DataFrame) -> str:
-    """Say which heads have more, but at other numbers of shots."""
+    """Say which heads have more, but at other numbers of shots or on fewer folds."""
     best = others.groupby(level="head", sort=False).head(1)
     named = [
         f"{head} with {100 * mean:.1f} % at {count_shots(shots)}{_bounds({}, head, shots, seeds == 1)}"
         for (head, shots), mean, seeds in zip(best.index, best["mean"], best["seeds"], strict=True)
     ]
-    return f"; above it, but at other shots and so not compared: {_listed(named)}" if named else ""
+    why = "at other shots or on fewer folds"
+    return f"; above it, but {why} and so not compared: {_listed(named)}" if named else ""
+
+
+def _left_out(elsewhere: pd.DataFrame, heads: set[str]) -> str:
+    """Say of which datasets and encoders the sentence does not speak, and of which heads."""
+    places = sorted(set(zip(elsewhere["dataset"], elsewhere["encoder"], strict=True)))
+    names = [*sorted(heads), *(f"{dataset} with {encoder}" for dataset, encoder in places)]
+    return f"; this leaves out {_listed(names)}" if names else ""
 
 
 def _sureness(kinds: Mapping[str, list[HeadRuns]], means: pd.DataFrame, there: str) -> str:
@@ -118,8 +130,8 @@ def _sureness(kinds: Mapping[str, list[HeadRuns]], means: pd.DataFrame, there: s
         estimates = [difference(first.outcomes, rival.outcomes) for first, rival in both]
         if estimates and all(estimates):
             compared = compare(estimates)
-            if compared.n_seeds != 1:
-                ps[head] = compared.p
+            if compared.n_seeds != 1:  # on the runs that both have, the other may be ahead
+                ps[head] = compared.p if compared.difference > 0 else 1.0
     if not ps:
         return "but how sure that is, only predictions of several seeds can tell"
     family = len(means) * (len(means) - 1) // 2

@@ -13,19 +13,20 @@ from palm_cache.report.means import below_zero_shot, count_shots, span, summaris
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 
 _HOW = (
-    "Accuracy in %, mean over folds and seeds, then over the datasets that all heads have; best heads first. "
-    "Parameters are what an optimiser learns step by step; time is that of one fit, mean over runs; both at "
-    "the largest number of shots. Runs of one shape are trained together, and a run's time is its share."
+    "Accuracy in %, mean over folds and seeds, then over the datasets on which most can be compared; best "
+    "heads first. Parameters are what an optimiser learns step by step; time is that of one fit, mean over "
+    "runs; both at the largest number of shots. Runs of one shape are trained together and share their time."
 )
 
 _INTERVALS = (
     f"In brackets the {100 * LEVEL:.0f} % interval over test clips, draws and starts, of one head alone: two "
     "heads answer about the same clips after the same draws, and their difference is surer than their "
-    "intervals look; see the paired comparisons below."
+    "intervals look; see the paired comparisons below. The best of many heads owes a little of its lead to "
+    "these clips. Intervals are of these datasets: how heads do on another one, they do not say."
 )
 
 
-def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> Section | None:
+def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> Section:
     """Set all heads of an encoder side by side.
 
     Parameters
@@ -33,29 +34,23 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
     scores : DataFrame
     kinds : mapping
         From :func:`palm_cache.report.evidence.by_kind`; those that it lacks have no interval.
-
-    Returns
-    -------
-    Section or None
-        ``None`` where no encoder has a dataset on which all its heads were scored.
     """
     tables, drawn, notes = [], [], list[str]()
     for encoder, of_encoder in scores.groupby("encoder"):
-        common = datasets_of_all_heads(of_encoder)
-        runs = of_encoder[of_encoder["dataset"].isin(common)]
+        runs = side_by_side(of_encoder)
         summary = on_all_datasets(summarise(runs))
-        if not summary.empty:
-            of_common = {name: kinds.get((name, str(encoder)), []) for name in common}
-            tables.append(_table(str(encoder), summary, runs, of_common))
-            drawn.append(summary)
-            notes += below_zero_shot(summary)
-            if apart := sorted(set(of_encoder["dataset"]) - set(common)):
-                notes.append(
-                    "Not in the mean, for not every head was scored there at the same numbers of shots: "
-                    f"{', '.join(apart)}."
-                )
-    if not tables:
-        return None
+        of_common = {name: kinds.get((name, str(encoder)), []) for name in sorted(set(runs["dataset"]))}
+        tables.append(_table(str(encoder), summary, runs, of_common))
+        drawn.append(summary)
+        notes += below_zero_shot(summary)
+        for column, why in (
+            ("dataset", "other heads or shots were scored there"),
+            ("head", "not scored on all of these datasets at the same shots"),
+        ):
+            if apart := sorted(set(of_encoder[column]) - set(summary[column])):
+                notes.append(f"Not in the means of {encoder}: {', '.join(apart)} ({why}).")
+        if fewer := sorted(set(summary.loc[~on_all_folds(summary), "head"])):
+            notes.append(f"On fewer folds than others, and so on other clips: {', '.join(fewer)}.")
     marked = any("*" in cell for table in tables for row in table.rows for cell in row[1:])
     notes += [_HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
     together = pd.concat(drawn)
@@ -66,20 +61,28 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
     return Section("Which head?", (*notes, *tables, *curve))
 
 
-def datasets_of_all_heads(runs: pd.DataFrame) -> list[str]:
-    """Return the datasets on which every head of an encoder was scored, side by side.
+def side_by_side(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of an encoder on those datasets on which most can be compared.
 
-    Of datasets that share no number of shots, those of the number that most of them have, or of the larger
-    one of two.
+    Those with most datasets times heads that all of them have, at one number of shots or without; of equals
+    those of the larger number. A dataset that would leave fewer than two heads to compare stays out, if two
+    are left without it.
     """
-    heads = runs["head"].nunique()
-    counts = runs.groupby("dataset")["head"].nunique()
-    complete = runs[runs["dataset"].isin(counts.index[counts == heads])]
-    at = complete[complete["shots"] > 0].groupby("shots")["dataset"].unique()
-    if at.empty:
-        return sorted(map(str, complete["dataset"].unique()))
-    shots = max(at.index, key=lambda shots: (len(at[shots]), shots))
-    return sorted(map(str, at[shots]))
+    blocks = []
+    for shots in sorted(set(runs["shots"])):
+        here = runs[runs["shots"].isin([0, shots])].groupby("dataset")["head"].agg(frozenset)
+        ranked = sorted(here.items(), key=lambda item: -len(item[1]))
+        for count in range(1, len(ranked) + 1):
+            datasets, heads = zip(*ranked[:count], strict=True)
+            common = len(frozenset.intersection(*heads))
+            blocks.append(((common > 1, count * common, shots), datasets))
+    _, datasets = max(blocks, key=lambda block: block[0])
+    return runs[runs["dataset"].isin(datasets)]
+
+
+def on_all_folds(summary: pd.DataFrame) -> pd.Series[bool]:
+    """Say which rows of a summary are of as many folds as any head has there: fewer folds are other clips."""
+    return summary["folds"] == summary.groupby(["dataset", "encoder"])["folds"].transform("max")
 
 
 def on_all_datasets(summary: pd.DataFrame) -> pd.DataFrame:

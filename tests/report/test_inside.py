@@ -53,7 +53,9 @@ def test_gates_stand_beside_recall_and_what_contexts_are_near_to(runs: Path) -> 
     assert cells[4].startswith("class 1 ")
     assert cells[5] == "This is the sound of class 1. 1.00"
     assert re.search(
-        r"clusters, mini: palm, 4 shots: rank correlation of gate and zero-shot recall [+-]", told
+        r"clusters, mini: palm, 4 shots: rank correlation of gate and zero-shot recall "
+        r"[+-]\d\.\d\d \(4 classes, p \d\.\d\d\)",
+        told,
     )
     assert "palm, 2 shots" not in told
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, spearmanr
 from sklearn.metrics import recall_score
 
 from palm_cache.adaptation.evaluate import evaluate_head
@@ -25,6 +25,7 @@ from palm_cache.report.statistics import (
     estimate,
     holm,
     outcomes,
+    rank_correlation,
     recalls,
 )
 from palm_cache.store.features import FeatureStore
@@ -233,3 +234,16 @@ def test_recall_is_scikit_learns_and_missing_where_a_class_has_no_clips() -> Non
     expected = recall_score(labels, logits.argmax(dim=1), labels=[0, 1, 2], average=None)
     np.testing.assert_allclose(recall[:3], expected)
     assert np.isnan(recall[3])
+
+
+@pytest.mark.parametrize("count", [3, 4, 10, 50])
+def test_rank_correlations_are_scipys(count: int) -> None:
+    random = np.random.default_rng(count)
+    one, other = random.integers(0, 8, (2, count)).astype(float)
+    expected = spearmanr(one, other)
+    assert rank_correlation(one, other) == pytest.approx((expected.statistic, expected.pvalue))
+    assert rank_correlation(np.arange(count), -np.arange(count)) == pytest.approx((-1.0, 0.0))
+
+
+def test_two_numbers_have_no_rank_correlation_to_speak_of() -> None:
+    assert rank_correlation(np.array([1.0, 2.0]), np.array([3.0, 7.0])) == pytest.approx((1.0, 1.0))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -51,7 +53,6 @@ def study(
 
 def table_of(scores: pd.DataFrame, predictions: list[RunPrediction]) -> Table:
     section = which_head(scores, by_kind(predictions, scores))
-    assert section
     assert isinstance(section.blocks[-1], Figure)
     (table,) = (block for block in section.blocks if isinstance(block, Table))
     return table
@@ -75,28 +76,73 @@ def test_every_head_stands_with_its_mean_its_interval_and_its_cost() -> None:
     assert best == sorted(best, reverse=True)
 
 
-def test_only_datasets_that_all_heads_have_count() -> None:
+def test_a_dataset_that_would_leave_a_single_head_to_compare_does_not_count() -> None:
     scores, predictions = study(("birds", "demo", "extra"))
     scores = scores[(scores["dataset"] != "extra") | (scores["head"] == "palm")]
     assert table_of(scores, predictions).rows == table_of(*study()).rows
     apart = scores[(scores["dataset"] == "birds") == (scores["head"] == "palm")]
-    assert which_head(apart, {}) is None
+    assert table_of(apart, []).caption == "mini, on demo"
+
+
+def test_a_head_that_ran_on_one_of_many_datasets_does_not_take_the_others_from_the_mean() -> None:
+    scores, predictions = study(("birds", "demo", "extra"))
+    more = scores[(scores["dataset"] == "demo") & (scores["head"] == "palm")].assign(head="gda", accuracy=1.0)
+    with_more = pd.concat([scores, more])
+    kinds = by_kind(predictions, scores)
+    assert table_of(with_more, predictions).rows == table_of(scores, predictions).rows
+    notes = " ".join(str(block) for block in which_head(with_more, kinds).blocks)
+    assert "Not in the means of mini: gda (not scored on all of these datasets at the same shots)." in notes
+    assert verdict(with_more, kinds) == f"{verdict(scores, kinds)[:-1]}; this leaves out gda."
+
+
+def test_a_curve_says_over_what_it_is_a_mean() -> None:
+    def caption(scores: pd.DataFrame) -> str:
+        return next(block.caption for block in which_head(scores, {}).blocks if isinstance(block, Figure))
+
+    both, one = study()[0], study(("birds",))[0]
+    assert caption(one) == "Test accuracy by shots"
+    assert caption(both) == "Test accuracy by shots, mean over datasets"
+    assert caption(pd.concat([both, one.assign(encoder="clap")])).endswith("not the same of all encoders")
+
+
+def test_a_head_of_fewer_folds_is_not_set_against_others() -> None:
+    scores, _ = study()
+    folds = pd.concat([scores, scores[scores["head"] != "palm"].assign(fold=2)])
+    above = folds.assign(accuracy=folds["accuracy"].where(folds["head"] != "palm", 1.0))
+    said = verdict(above, {})
+    assert said.startswith("proker is ahead on birds and demo with mini at 4 shots with ")
+    assert "on fewer folds and so not compared: palm with 100.0 % at " in said
+    assert any("On fewer folds than others" in str(block) for block in which_head(above, {}).blocks)
+
+
+def test_no_head_is_surely_better_than_one_that_was_better_in_all_runs_that_both_have() -> None:
+    scores, predictions = study(seeds=tuple(range(6)))
+    scores = scores[(scores["head"] != "proker") | (scores["seed"] < 3)]
+    weak = (scores["head"] == "palm") & (scores["seed"] > 2)  # which alone put palm behind
+    scores = scores[scores["head"] != "zero-shot"].assign(accuracy=scores["accuracy"].where(~weak, 0.0))
+    right = [
+        replace(made, logits=10 * torch.nn.functional.one_hot(made.labels, 5).double())
+        if made.run.startswith("palm")
+        else replace(made, logits=made.logits.roll(1, dims=1))
+        for made in predictions
+    ]
+    said = verdict(scores, by_kind(right, scores))
+    assert said.startswith("proker is ahead")
+    assert said.endswith(", but not surely better than any other head.")
 
 
 def test_a_number_of_shots_that_a_dataset_lacks_has_no_mean() -> None:
     scores, predictions = study()
     lacking = scores[(scores["dataset"] != "demo") | (scores["head"] != "proker") | (scores["shots"] != 4)]
     section = which_head(lacking, by_kind(predictions, lacking))
-    assert section
     rows = {row[0]: row for block in section.blocks if isinstance(block, Table) for row in block.rows}
     assert rows["proker"][3] == "-"
     assert rows["palm"][3] != "-"
     apart = scores[scores["shots"] == scores["dataset"].map({"birds": 1, "demo": 4})]
     section = which_head(apart, {})
-    assert section
     assert [block.caption for block in section.blocks if isinstance(block, Table)] == ["mini, on demo"]
     notes = " ".join(str(block) for block in section.blocks)
-    assert "not every head was scored there at the same numbers of shots: birds." in notes
+    assert "Not in the means of mini: birds (other heads or shots were scored there)." in notes
 
 
 def test_without_predictions_there_are_no_intervals() -> None:
@@ -108,7 +154,6 @@ def test_without_predictions_there_are_no_intervals() -> None:
 def test_a_single_seed_is_marked() -> None:
     scores, predictions = study(seeds=(7,))
     section = which_head(scores, by_kind(predictions, scores))
-    assert section
     assert any("a single seed" in block for block in section.blocks if isinstance(block, str))
     found = {row[0]: row[1:4] for block in section.blocks if isinstance(block, Table) for row in block.rows}
     assert found["palm"][1].endswith(")*")
@@ -169,8 +214,8 @@ def test_a_head_that_the_table_shows_ahead_at_other_shots_is_named() -> None:
     said = verdict(above, by_kind(predictions, above))
     assert said.startswith("proker is ahead on birds and demo with mini at 4 shots with ")
     assert said.endswith(
-        " other head there; above it, but at other shots and so not compared: palm with 100.0 % at 1 shot "
-        "(a single seed)."
+        " other head there; above it, but at other shots or on fewer folds and so not compared: palm with "
+        "100.0 % at 1 shot (a single seed)."
     )
     below = few.assign(accuracy=few["accuracy"].where(few["head"] != "palm", 0.0))
     assert verdict(below, by_kind(predictions, below)).endswith(" other head there.")
@@ -179,7 +224,9 @@ def test_a_head_that_the_table_shows_ahead_at_other_shots_is_named() -> None:
 def test_the_verdict_names_what_it_compares_where_heads_share_no_dataset() -> None:
     scores, _ = study(("birds", "demo", "extra"))
     apart = scores[(scores["dataset"] == "birds") == (scores["head"] == "palm")]
-    assert verdict(apart, {}).startswith("proker is ahead on demo with mini at 4 shots with ")
+    said = verdict(apart, {})
+    assert said.startswith("proker is ahead on demo and extra with mini at 4 shots with ")
+    assert said.endswith("; this leaves out birds with mini.")
 
 
 @pytest.mark.parametrize(
