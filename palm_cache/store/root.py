@@ -24,6 +24,9 @@ UNFINISHED_MARK = "unfinished palm-cache feature store"
 """What a root says while the files that it names are being copied to an object store."""
 
 
+REPLACED = "an extraction has replaced it while it was read; try again"
+
+
 class StoreRoot:
     """What a feature store says of itself, without its arrays; opened by its constructor, from its folder.
 
@@ -40,8 +43,10 @@ class StoreRoot:
     def __init__(self, path: Place) -> None:
         self.path, self.folder = path, folder(path)
         self._attributes: Mapping[str, Any] = {}
+        self._opened = b""
         try:
-            root = parse_json(self.folder.read(STORE_ROOT))
+            content = self.folder.read(STORE_ROOT)
+            root = parse_json(content)
             if UNFINISHED_MARK in root:
                 raise absent_store(path)
             self._attributes = attributes = dict(root["attributes"])
@@ -61,10 +66,23 @@ class StoreRoot:
             raise StoreError(f"{path}: cannot be read: {reason_of(error)}") from error
         if not whole:
             raise self.damaged(f"its {STORE_ROOT} is damaged")
+        self._opened = content
 
     def damaged(self, what: str) -> DamagedStoreError:
-        """Return the error that something of it is damaged, with what to do."""
-        return DamagedStoreError(f"{self.path}: {what}; {self.remedy}")
+        """Return the error that something of it is damaged, or not there any more, with what to do."""
+        told = f"{what}; {self.remedy}" if self._is_steady() else REPLACED
+        return DamagedStoreError(f"{self.path}: {told}")
+
+    def check_steady(self) -> None:
+        """Raise ``DamagedStoreError`` if the store has been replaced since it was opened."""
+        if not self._is_steady():
+            raise DamagedStoreError(f"{self.path}: {REPLACED}")
+
+    def _is_steady(self) -> bool:
+        try:
+            return not self._opened or self.folder.read(STORE_ROOT) == self._opened
+        except OSError:  # gone
+            return False
 
     @property
     def remedy(self) -> str:
@@ -98,7 +116,10 @@ class StoreRoot:
             if sizes[name] != size:
                 return f"{name} has {sizes[name]} bytes instead of {size}"
             if reads == "everything" or (reads == "metadata" and name.endswith(STORE_ROOT)):
-                return f"{name} is damaged" * (file_hash(self.folder.read(name)) != sha256)
+                try:
+                    return f"{name} is damaged" * (file_hash(self.folder.read(name)) != sha256)
+                except FileNotFoundError:  # gone with a store that another process has replaced
+                    return f"{name} is missing"
             return ""
 
         with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock

@@ -131,6 +131,31 @@ def test_no_damage_is_read_in_silence(store: FeatureStore, tmp_path: Path) -> No
                 assert same(opened.read(), whole)  # what is damaged was not needed
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_store_that_is_replaced_while_it_is_read_is_not_called_damaged(
+    store: FeatureStore, gone: bool
+) -> None:
+    opened = [FeatureStore(store.path) for _ in range(4)]
+    opened[0].labels()
+    write_sample(store.path, make_features(n_classes=4, clips_per_class=9, seed=5))
+    if gone:
+        shutil.rmtree(store.path)
+    reads = (opened[0].clip_names, opened[1].labels, opened[2].audio, lambda: opened[3].n_clips)
+    for read in reads:
+        with pytest.raises(StoreError, match=r"zarr: an extraction has replaced it while it was read; try"):
+            read()
+    assert any("missing" in problem or "bytes instead" in problem for problem in opened[1].problems())
+
+
+def test_a_file_that_goes_while_files_are_checked_is_missing(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = store.folder.files()
+    monkeypatch.setattr(LocalFolder, "files", lambda _: there)
+    (store.path / "label/c/0").unlink()
+    assert store.problems() == ["label/c/0 is missing"]
+
+
 @pytest.mark.parametrize("array", ["audio", "text", "path", "label", "folds/1/train"])
 def test_what_is_damaged_is_named_with_what_to_do(store: FeatureStore, array: str) -> None:
     file = next(file for file in sorted((store.path / array / "c").rglob("*")) if file.is_file())

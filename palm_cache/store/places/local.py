@@ -169,9 +169,9 @@ class LocalFolder:
                 real.rename(retired)
             try:
                 built.rename(real)
-            except OSError:
-                if not real.exists():
-                    with suppress(FileNotFoundError):
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not real.exists():
+                    with suppress(OSError):
                         retired.rename(real)
                     raise
             else:
