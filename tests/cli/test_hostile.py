@@ -250,7 +250,8 @@ def test_sweeps_live_side_by_side(folder: Path) -> None:
     write_sample(folder / "mini.zarr", make_features())
     words = ("fit", "--store", "mini.zarr", "--head", "palm", "--seeds", "0", "--folds", "1")
     for rate in (".005", ".05", ".5"):
-        done = json.loads(succeed(*words, "--lr", rate, "--json").stdout)
+        succeed(*words, "--lr", rate)
+    done = json.loads(succeed("evaluate", "--store", "mini.zarr", "--json").stdout)
     assert {row["head"] for row in done} == {"palm", "palm@lr=0.005", "palm@lr=0.5"}
     scores = read_scores(Path("runs/scores.csv"))
     assert scores[["head", "variant"]].to_numpy().tolist() == [
