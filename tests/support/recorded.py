@@ -50,5 +50,5 @@ class Tokens:
     def __init__(self, known: dict[str, list[int]], padding: int) -> None:
         self.known, self.pad_token_id = known, padding
 
-    def __call__(self, texts: list[str]) -> dict[str, list[list[int]]]:
+    def __call__(self, texts: list[str], verbose: bool) -> dict[str, list[list[int]]]:
         return {"input_ids": [self.known[text] for text in texts]}

@@ -105,7 +105,8 @@ class TokenTower(PromptTower):
         EncoderError
             If a text and its context are longer than the tower reads.
         """
-        rows: list[list[int]] = self._tokenizer(list(texts))["input_ids"] if texts else []
+        # Not verbose: of a text that is too long an error is raised here, and the tokenizer need not warn.
+        rows: list[list[int]] = self._tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
         before, length = self._before, n_context + max(map(len, rows), default=0)
         ids = torch.full((len(rows), length), self._tokenizer.pad_token_id)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)

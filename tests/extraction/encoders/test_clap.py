@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -150,6 +151,20 @@ def test_bf16_is_near_fp32(encoder: ClapEncoder, directory: Path) -> None:
     waveforms = make_waveforms(encoder, 2)
     similarity = torch.cosine_similarity(half.embed_audio(waveforms), encoder.embed_audio(waveforms))
     assert similarity.min() > 0.99
+
+
+def test_of_a_prompt_that_is_too_long_the_error_alone_is_said(directory: Path) -> None:
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            pytest.fail(record.getMessage())
+
+    encoder, heard = load(directory), Heard()  # transformers warns once of each tokenizer
+    logging.getLogger("transformers").addHandler(heard)
+    try:
+        with pytest.raises(EncoderError, match="shorten it"):
+            encoder.embed_text(["dog " * 300])
+    finally:
+        logging.getLogger("transformers").removeHandler(heard)
 
 
 @pytest.mark.cuda
