@@ -43,31 +43,9 @@ class Parcel:
 
 
 def prepare_push(heads: AnyPath, to: str, run: str | None = None, *, private: bool = False) -> Parcel:
-    """Make everything that :func:`send` uploads, and look whether it may go there.
-
-    Parameters
-    ----------
-    heads, run
-        See :func:`~palm_cache.prediction.sources.find_heads` and
-        :func:`~palm_cache.store.run_names.choose_run`.
-    to : str
-        ``hf://user/name``.
-    private : bool
-        Let nobody else see a repository that is made for it.
-
-    Raises
-    ------
-    ParameterError
-        If the address is none.
-    StoreError, UnknownNameError, EncoderError
-        If there is no such head, or it reads several encoders.
-    PlaceError
-        If the hub cannot be reached, or nobody is logged in.
-    OutputError
-        If the repository holds something else, or can be seen by all and should not.
-    """
-    address = HubAddress.parse(to)
-    if address is None or address.revision:
+    """Make everything that :func:`send` uploads, and look whether it may go there: see :func:`push`."""
+    address = HubAddress.require(to)
+    if address.revision:
         raise ParameterError(f"{to}: write hf://user/name to push a head there")
     source = find_heads(heads)
     opened = open_head(source.file, run)
@@ -137,8 +115,14 @@ def push(heads: AnyPath, to: str, run: str | None = None, *, private: bool = Fal
 
     Raises
     ------
-    PalmCacheError
-        As ``palm-cache push`` tells it: no such head, nobody logged in, a repository of somebody else ...
+    ParameterError
+        If the address is none, or one of a revision.
+    StoreError, UnknownNameError, EncoderError
+        If there is no such head, or it reads several encoders.
+    PlaceError
+        If the hub cannot be reached, nobody is logged in, or this user may not write there.
+    OutputError
+        If the repository holds something else, or can be seen by all and should not.
 
     Examples
     --------
