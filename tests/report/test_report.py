@@ -167,6 +167,10 @@ def test_palm_below_zero_shot_is_explained(tmp_path: Path) -> None:
     # What both columns show alike is no difference.
     alike = scores[scores["shots"] == 16].assign(shots=2, accuracy=0.6495)
     assert below_zero_shot(summarise(pd.concat([scores, alike]))) == []
+    # Nor is what another seed may turn.
+    spread = alike.assign(accuracy=0.64 + 0.02 * alike["seed"].rank(method="dense").sub(2))
+    assert spread.groupby("seed")["accuracy"].mean().mean() < 0.649
+    assert below_zero_shot(summarise(pd.concat([scores, spread]))) == []
     weak = scores[scores["shots"] == 16].assign(shots=1, accuracy=0.3)
     write_scores(tmp_path / "scores.csv", pd.concat([scores, weak]))
     text = (write_report(tmp_path).page.parent / "report.md").read_text(encoding="utf-8")
