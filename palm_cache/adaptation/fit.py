@@ -95,18 +95,17 @@ def fit_store(
     for name in wordy:  # before anything is loaded
         _need_text(features, find_head(name))
     check_writable(path.parent)
-    tower = load_tower(FeatureStore(store).header) if wordy and load_tower else None
-    fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
-    opened = FeatureStore(store)
+    opened, *others = map(FeatureStore, (store, *partners))
     header = opened.header
-    recipes = [header.recipe, *(FeatureStore(partner).header.recipe for partner in partners)]
-    identity = {"joined": recipes} if partners else header.recipe
+    tower = load_tower(header) if wordy and load_tower else None
+    fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
+    joined = {"joined": [header.recipe, *(other.header.recipe for other in others)]}
     _, dropped = add_heads(
         path,
         fitted,
         store,
         *partners,
-        identity=identity,
+        identity=joined if others else header.recipe,
         views=header.views,
         outdated=partial(is_outdated, dim=features.audio.shape[2]),
     )
