@@ -99,6 +99,8 @@ class Encoder(ABC):
                     f"{self.spec}: Encoder was made with {type(given).__name__} where it wants "
                     f"{wanted.__name__}"
                 )
+        if text is not None and text.dim != dim:
+            raise EncoderError(f"{self.spec}: its text tower makes {text.dim} numbers, its audio tower {dim}")
         self._check_constants()
         self._text, self._code = text, {CODE: request.code} if request.code else {}
         self.made_with: Mapping[str, str] = made_with or {}

@@ -51,6 +51,8 @@ class PromptTower(ABC):
             features = self.encode_rows(
                 embeddings.flatten(0, -3).to(self.engine.device), mask.to(self.engine.device), tokens.context
             )
+        if features.shape != (len(mask), self.dim):
+            raise ValueError(f"made {tuple(features.shape)}; promised were {(len(mask), self.dim)}")
         return features.float().cpu().view(*rows, self.dim)
 
     def encode_behind(self, context: Tensor, tokens: PromptTokens) -> Tensor:

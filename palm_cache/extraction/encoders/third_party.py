@@ -90,11 +90,6 @@ def _check_rows(encoder: Encoder, embed: Callable[[Rows], Tensor], rows: Rows, n
         raise
     except (Exception, SystemExit) as error:
         raise EncoderError(f"{spec}: cannot embed {named}: {told(error)}") from error
-    if together.shape != (len(rows), encoder.dim):
-        raise EncoderError(
-            f"{spec}: made vectors of shape {tuple(together.shape)} of {len(rows)} {what}s; "
-            f"it promised {(len(rows), encoder.dim)}"
-        )
     if not (together.isfinite().all() and alone.isfinite().all()):
         hint = "; are the NaN behind short clips left out?" if encoder.window.padding == "nan" else ""
         raise EncoderError(f"{spec}: made NaN or infinity of a {what}, {encoder.dim} numbers{hint}")

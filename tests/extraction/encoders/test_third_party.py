@@ -155,6 +155,11 @@ def test_an_encoder_may_work_in_place_and_read_prompts_of_any_length() -> None:
         ({"constants": None}, "Encoder was made with NoneType where it wants Mapping"),
         ({"text": abs}, "Encoder was made with builtin_function_or_method where it wants PromptTower"),
         ({"more": lambda v: v + torch.randn_like(v)}, "another vector of the same clip each time"),
+        ({"dim": 3, "more": lambda v: v[:, :3], "text": Letters()}, "its text tower makes 4 numbers, .* 3"),
+        (
+            {"text": Letters(lambda v: v[:, :3])},
+            r"a prompt: ValueError: made \(2, 3\); promised were \(2, 4\)",
+        ),
         ({"text": Letters(lambda v: v / 0)}, "made NaN or infinity of prompt 'dog'"),
         ({"text": Letters(lambda v: v - v.mean(0))}, "a prompt's vector depends on the prompts beside it"),
         ({"text": Letters(lambda v: v.nothing)}, "cannot embed a prompt: AttributeError"),
