@@ -294,11 +294,10 @@ def _stores(where: Params) -> Place:
 
 
 def _features_and_cache(where: Params, resources: Resources) -> tuple[Place, Place]:
-    from palm_cache.store.layout import CACHE
-    from palm_cache.store.nearby import folder_given
+    from palm_cache.store.find import cache_of
 
     stores = _stores(where)
-    return stores, folder_given(resources.cache, "cache") if resources.cache else stores / CACHE
+    return stores, cache_of(stores, cache=resources.cache)
 
 
 def _describe(cached: CachedRecipe) -> str:

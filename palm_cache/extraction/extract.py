@@ -32,6 +32,7 @@ from palm_cache.store.cache import Cache, UnknownContentError
 from palm_cache.store.features import CHUNK_ROWS
 from palm_cache.store.fingerprint import fingerprint, library_versions
 from palm_cache.store.header import FORMAT_VERSION, LIMITS, StoredRows, StoreHeader, twins
+from palm_cache.store.layout import CACHE
 from palm_cache.store.places import folder
 from palm_cache.store.writing import claimed_files, write_store
 from palm_cache.types import ClipTable, Place, Progress, no_progress
@@ -119,9 +120,8 @@ class Extractor:
             survey.learn(outcome.row, outcome.content, None, outcome.error)
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
-        return make_plan(
-            out, table, self._stale(present, table), survey, audio, self._other_text(present, table)
-        )
+        stale, other_text = self._stale(present, table), self._other_text(present, table)
+        return make_plan(out, table, present.store, stale, survey, audio, other_text)
 
     def extract(
         self, table: ClipTable, out: Place, cache: Place, progress: Progress = no_progress
@@ -279,16 +279,8 @@ class Extractor:
         if store is None:
             return f"made anew: {present.problem}" if present.problem else ""
         old = store.header
-        same = (
-            "dataset",
-            "source",
-            "published",
-            "encoder",
-            "fingerprint",
-            *TEXT_FIELDS,
-            "rows_sha256",
-            *LIMITS,
-        )
+        names = ("dataset", "source", "published", "encoder", "fingerprint", "rows_sha256")
+        same = (*names, *TEXT_FIELDS, *LIMITS)
         if [getattr(old, name) for name in same] != [getattr(header, name) for name in same]:
             return ""
         thorough = self.resources.check == "content" or store.folder.is_near
@@ -361,18 +353,10 @@ def _rows(table: ClipTable, survey: KnownFiles, errors: dict[int, str]) -> Store
 
 def _sample(audio: Cache, survey: KnownFiles, rows: StoredRows) -> NDArray[np.float32]:
     """Return the embeddings of some different contents, (n, dim); none where there are too few to tell."""
-    usable = np.ones(len(rows.names), bool)
-    usable[list(rows.errors)] = False
-    good = np.flatnonzero(usable)
-    spread = (
-        good[np.linspace(0, len(good) - 1, min(len(good), SAMPLED_ROWS)).astype(np.int64)]
-        if len(good)
-        else good
-    )
+    good = np.delete(np.arange(len(rows.names)), list(rows.errors))
+    spread = good[np.linspace(0, len(good) - 1, min(len(good), SAMPLED_ROWS)).astype(np.int64)]
     different = np.unique(survey.keys(spread), axis=0)
-    if len(different) < MIN_ROWS:
-        different = different[:0]
-    return np.asarray(audio.take(different)[:, 0])
+    return np.asarray(audio.take(different if len(different) >= MIN_ROWS else different[:0])[:, 0])
 
 
 def _machine(encoder: Encoder) -> dict[str, str]:
@@ -394,4 +378,4 @@ def extract(
 ) -> Extraction:
     """Embed one dataset: see :class:`Extractor`; the cache is ``.cache`` beside the store by default."""
     with Extractor(spec, recipe or Recipe(), resources or Resources(), prompts) as extractor:
-        return extractor.extract(table, out, cache or out.parent / ".cache", progress)
+        return extractor.extract(table, out, cache or out.parent / CACHE, progress)

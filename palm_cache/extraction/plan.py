@@ -6,12 +6,13 @@ Nothing here writes: ``extract`` acts on what is found, ``extract --dry-run`` sh
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError, StoreError
+from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError
 from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.extraction.matching import Row, gone_names, row_of, stored_rows
 from palm_cache.extraction.takeover import format1_header
@@ -95,25 +96,31 @@ class Plan:
 
 
 def make_plan(
-    out: Place, table: ClipTable, stale: str, survey: KnownFiles, cache: Cache, other_text: str = ""
+    out: Place,
+    table: ClipTable,
+    store: FeatureStore | None,
+    stale: str,
+    survey: KnownFiles,
+    cache: Cache,
+    other_text: str,
 ) -> Plan:
     """Say what is to be done about a dataset whose files have all been looked at.
 
     Parameters
     ----------
-    stale, other_text : str
-        How the recipe and the text of the store at ``out`` differ.
+    store, stale, other_text : FeatureStore or None, str, str
+        What is at ``out``, and how its recipe and its text differ.
     """
     known, failed = survey.look_up(cache)
     groups: dict[Reason, list[str]] = {why: [] for why in Reason}
     unknown = np.flatnonzero(~known)
     rows = unknown.tolist()
-    try:
-        store = FeatureStore(out)
-        before = _contents(store, {row_of(survey.clips[row]) for row in rows})
-        gone = tuple(dict.fromkeys(gone_names(store, table)))
-    except StoreError:
-        before, gone = {}, ()
+    before: dict[Row, bytes] = {}
+    gone: tuple[str, ...] = ()
+    with suppress(DamagedStoreError):  # is made anew
+        if store is not None:
+            before = _contents(store, {row_of(survey.clips[row]) for row in rows})
+            gone = tuple(dict.fromkeys(gone_names(store, table)))
     told: set[bytes] = set()
     for row, content in zip(rows, survey.keys(unknown), strict=True):
         key = content.tobytes()

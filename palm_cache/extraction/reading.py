@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from math import nan
 from threading import Lock
 from typing import BinaryIO
@@ -120,7 +120,7 @@ def read_clips(
 
     def begin() -> Iterator[tuple[Iterator[Piece], Future[tuple[list[Piece], bool]]]]:
         while files := list(islice(by_file, step)):
-            reading = _read_files(files, cut, wanted)
+            reading = chain.from_iterable(read_file(own, cut, wanted) for own in files)
             yield reading, readers.submit(turns.advance, reading)
 
     waiting = begin()
@@ -169,13 +169,6 @@ def _advance(reading: Iterator[Piece]) -> tuple[list[Piece], bool]:
         if stretches >= STEP_STRETCHES and not piece.last:
             return pieces, False
     return pieces, True
-
-
-def _read_files(
-    files: Sequence[Sequence[tuple[int, Clip]]], cut: CuttingRule, wanted: IsWanted | None
-) -> Iterator[Piece]:
-    for clips in files:
-        yield from read_file(clips, cut, wanted)
 
 
 def read_file(
