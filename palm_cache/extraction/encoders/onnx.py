@@ -14,7 +14,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -186,7 +186,6 @@ def read_description(spec: str, file: Path) -> Description:
         If the file is missing or says something else.
     """
     example = '{"sample_rate": 32000, "seconds": 5, "padding": "zeros"}'
-    entries = {field.name: field for field in fields(Description)}
     try:
         content = parse_json(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -195,17 +194,16 @@ def read_description(spec: str, file: Path) -> Description:
         fault = error.strerror if isinstance(error, OSError) else "no object of JSON"
         raise EncoderError(f"{spec}: {file}: {fault}; write what the graph hears: {example}") from error
     for name in content:
-        if name not in entries:
-            raise UnknownNameError.among(f"key in {file}:", name, entries)
-    missing = [name for name, field in entries.items() if field.default is MISSING and name not in content]
-    faults = [
+        if name not in VALUES:
+            raise UnknownNameError.among(f"key in {file}:", name, VALUES)
+    faults = [f"without {name}" for name in ("sample_rate", "seconds") if name not in content]
+    faults += [
         f"{name}: {value!r}"
         for name, value in content.items()
         if not isinstance(value, VALUES[name][0]) or not VALUES[name][1](value)
     ]
-    if missing or faults:
-        complaint = f"without {', '.join(missing)}" if missing else ", ".join(faults)
-        raise EncoderError(f"{spec}: {file}: {complaint}; e.g. {example}")
+    if faults:
+        raise EncoderError(f"{spec}: {file}: {', '.join(faults)}; e.g. {example}")
     return Description(**content)
 
 
