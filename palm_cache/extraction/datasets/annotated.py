@@ -142,7 +142,7 @@ def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content
             start, end = stretch(by_field, where)
             if told.get("File Offset (s)"):  # times count over several files; this one counts in its own
                 offset = stretch({"start": told["File Offset (s)"]}, where)[0]
-                start, end = offset, None if end is None else offset + end - start
+                start, end = offset, None if end is None else round(offset + end - start, 6)
             name = told.get("Begin File") or told.get("Begin Path") or ""
             recording = recordings.called(name) if name else recordings.of(path, RAVEN_TAIL)
             if recording is not None:

@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from palm_cache.errors import counted
 from palm_cache.extraction.datasets.card import SHOTS, DatasetCard
@@ -61,6 +61,11 @@ def differences(card: DatasetCard, table: ClipTable, *, split: bool = True) -> t
 def absence(table: ClipTable, folder: Place) -> str:
     """Say that no file of a dataset is where its tables say, and which one is nearest to the first."""
     audio, missing = list_files(folder).audio, table.missing
+    if Path("/", missing[0]).is_file():
+        return (
+            f"{folder.absolute()}: none of the files of {table.dataset} lies here, but /{missing[0]} is "
+            "there: give the table itself, and `root` / to take absolute paths as they are"
+        )
     if not audio:
         return (
             f"{folder.absolute()}: no audio file lies here, {counted(len(missing), 'is', 'are')} wanted, "

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
 from palm_cache.extraction.datasets.listing import find_files
-from palm_cache.extraction.datasets.rows import Content, Numbers, Rows, Split, TableRow
+from palm_cache.extraction.datasets.rows import Content, Numbers, Rows, Split, TableRow, numbered
 from palm_cache.extraction.datasets.splits import KnownContents, split, twins
 from palm_cache.extraction.datasets.texts import on_disk
 from palm_cache.params import ReadingParams
@@ -34,7 +34,8 @@ def build_table(
 ) -> ClipTable:
     """Find the files of what was read of a dataset, split it where it is not, and make a table of clips.
 
-    Clips are numbered in the order in which they first appear; classes are sorted by code point. Folds that
+    Clips are numbered in the order in which they first appear; a row that repeats another of one table counts
+    once. Classes are sorted by code point. Folds that
     are made tear no files of equal content apart; with ``contents`` those that are known are not read for it.
 
     Raises
@@ -44,7 +45,11 @@ def build_table(
         stored, a split makes no sense, or a table is empty.
     """
     content = content.in_order()
-    rows, of_names = _unify(content.rows)
+    rows, of_names = _unify(content.rows, root)
+    repeated = _repeated(rows, content.folds)
+    if content.folds is None:  # of tables that are the split, all rows count, as in the PALM authors' code
+        rest = (rows.class_name.codes, rows.part.codes, rows.group.codes)
+        rows = rows.take(numbered(*rows.stretch_keys, *rest)[1])
     found = find_files(root, rows.path.texts)
 
     def alike(asked: NDArray[np.bool_]) -> Numbers:
@@ -55,7 +60,7 @@ def build_table(
     folds, of_split = split(rows, content.folds, reading, alike)
     numbers, first = rows.stretches
     _check_same_class(rows, numbers, first)
-    odd = [*_repeated(rows, numbers, content.folds), *_unfair(rows, folds)]
+    odd = [*repeated, *_unfair(rows, folds)]
     rows = rows.take(first)
     class_names = tuple(sorted(filter(None, rows.class_name.texts)))
     label_of = {name: label for label, name in enumerate(class_names)}
@@ -85,7 +90,7 @@ def build_table(
     )
 
 
-def _unify(rows: Rows) -> tuple[Rows, list[str]]:
+def _unify(rows: Rows, root: Place) -> tuple[Rows, list[str]]:
     """Return rows with clean class names and plain relative paths, and notes of what was changed."""
     cleaned = [clean(name) for name in rows.class_name.texts]
     for number, name in enumerate(cleaned):
@@ -94,9 +99,10 @@ def _unify(rows: Rows) -> tuple[Rows, list[str]]:
             raise DataError(f"{row}: class name {name!r} {wrong}; mend the row")
     paths = [*rows.path.texts]
     odd = [number for number, path in enumerate(paths) if not PLAIN.fullmatch(path)]
-    first = rows.path.first if odd else ()
+    first, here = rows.path.first if odd else (), root.absolute().as_posix().rstrip("/") + "/"
     for number in odd:
-        paths[number] = inside(rows[int(first[number])])
+        row = rows[int(first[number])]
+        paths[number] = inside(row._replace(path=row.path.removeprefix(here)))
     spellings = dict(zip(rows.class_name.texts, cleaned, strict=True))
     unified_rows = replace(rows, class_name=rows.class_name.spelled(cleaned), path=rows.path.spelled(paths))
     return unified_rows, unified(spellings)
@@ -145,8 +151,9 @@ def _check_same_class(rows: Rows, numbers: Numbers, first: Numbers) -> None:
         )
 
 
-def _repeated(rows: Rows, numbers: Numbers, folds: Split | None) -> list[str]:
+def _repeated(rows: Rows, folds: Split | None) -> list[str]:
     """Say which clips are on more than one row of what was read: of everything, or of a part of a fold."""
+    numbers, _ = rows.stretches
     parts = [np.arange(len(rows))] if folds is None else [part for fold in folds for part in fold]
     twice = []
     for part in parts:
@@ -155,7 +162,7 @@ def _repeated(rows: Rows, numbers: Numbers, folds: Split | None) -> list[str]:
     again = np.concatenate(twice)
     if not len(again):
         return []
-    clips = counted(len(np.unique(rows.path.codes[again])), "clip")
+    clips = counted(len(np.unique(numbers[again])), "clip")
     row = rows[int(again[0])]
     return [f"{clips} on more than one row, e.g. {row.path} ({row})"]
 

@@ -47,6 +47,9 @@ USUAL: Mapping[str, tuple[str, ...]] = {
 
 TIMES = ("start", "end", "duration")
 
+PARTS = ("fold", "split")
+"""Either says which part of the split a row is of."""
+
 UNIT = re.compile(r"(?: in)? (m|milli)?(?:s|secs?|seconds?)$")
 """What may stand behind the usual name of a time."""
 
@@ -126,7 +129,7 @@ def read_annotated(
     """
     places = {field: table.place(name) for field, name in columns.items()}
     times = {field: places[field] for field in TIMES if field in places}
-    parts = [places[field] for field in ("fold", "split") if field in places]
+    part_place = next((places[field] for field in PARTS if field in places), None)
     path_place, label_place = places["path"], places.get("label")
     group_place, per_second = table.place(group) if group else None, units(columns)
     for line, fields in table.records:
@@ -139,7 +142,7 @@ def read_annotated(
         if times:
             told = {field: fields[place] for field, place in times.items()}
             start, end = stretch(told, f"{table.name}, row {line}", per_second)
-        part = next((fields[place] for place in parts if fields[place]), "")
+        part = "" if part_place is None else fields[part_place]
         together = "" if group_place is None else fields[group_place]
         yield TableRow(table.name, line, path, label or None, start, end, part, together)
 

@@ -28,7 +28,7 @@ from palm_cache.extraction.audio.streamed_headers import CONVERT
 from palm_cache.extraction.datasets import annotated, palm_layout, shards
 from palm_cache.extraction.datasets.class_names import clean, named, unstorable
 from palm_cache.extraction.datasets.clip_tables import build_table
-from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
+from palm_cache.extraction.datasets.columns import PARTS, in_words, read_annotated, understand
 from palm_cache.extraction.datasets.listing import (
     Listing,
     below,
@@ -210,6 +210,14 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
             f"{table.name}: which column holds the paths? `columns` path=NAME says so; its first row, which "
             f"names them, has {named(table.header)}"
         )
+    if columns.keys() >= {*PARTS}:
+        given = [field for field in PARTS if reading.named_columns.get(field)]
+        if len(given) != 1:
+            raise DataError(
+                f"{table.name}: columns {columns['fold']} and {columns['split']}: which of them is the "
+                f"split? `columns` split= reads {columns['fold']}, fold= reads {columns['split']}"
+            )
+        columns = {field: name for field, name in columns.items() if field in given or field not in PARTS}
     rows = Rows.of(read_annotated(table, columns, reading.group))
     kept = rows.take(np.flatnonzero(~rows.path.are(lambda path: is_junk(path.replace("\\", "/")))))
     notes = []

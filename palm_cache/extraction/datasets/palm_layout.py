@@ -17,7 +17,7 @@ import re
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.clip_tables import build_table
-from palm_cache.extraction.datasets.columns import in_words, read_annotated, understand
+from palm_cache.extraction.datasets.columns import PARTS, in_words, read_annotated, understand
 from palm_cache.extraction.datasets.listing import folder_name, is_folder
 from palm_cache.extraction.datasets.rows import Content, TableRow
 from palm_cache.extraction.datasets.texts import read_table
@@ -101,7 +101,7 @@ def _rows(file: Place, reading: ReadingParams, notes: dict[str, None]) -> list[T
             f"{file}: no column {' or '.join(map(repr, absent))}; it has "
             f"{', '.join(map(repr, table.header)) or 'none'}; say which are which with `columns`"
         )
-    idle = [columns.pop(field) for field in ("fold", "split") if field in columns]
+    idle = [columns.pop(field) for field in PARTS if field in columns]
     if idle:
         notes[f"columns {', '.join(idle)} not used: the layout's own tables are the split"] = None
     more = [name for name in table.header if name and name not in (*columns.values(), *idle, reading.group)]

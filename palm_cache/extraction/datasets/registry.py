@@ -236,6 +236,8 @@ def _read_own(
         raise DataError(
             f"`root` goes with a dataset known by name, or with a table; {name} is a folder itself"
         )
+    if root is not None and not is_folder(root):
+        raise DataError(f"{root}: no such folder; `root` is what the paths of {name} are relative to")
     table = own_data.read(where, _name_of(where), source_of(where), reading, root, contents)
     notes = (*table.notes, *_known_at(where, table))
     folder = root or (where.parent if alone else where)

@@ -166,9 +166,14 @@ class Rows(Made[TableRow]):
         return Rows(*some)
 
     @property
+    def stretch_keys(self) -> tuple[Codes, NDArray[np.float64], NDArray[np.float64]]:
+        """(rows,) each: what is equal for rows that mean the same stretch."""
+        return self.path.codes, self.start, np.nan_to_num(self.end, nan=-1.0)
+
+    @property
     def stretches(self) -> tuple[Numbers, Numbers]:
         """(rows,) which stretch every row means, as :func:`numbered` counts, and the first row of each."""
-        return numbered(self.path.codes, self.start, np.nan_to_num(self.end, nan=-1.0))
+        return numbered(*self.stretch_keys)
 
 
 @dataclass(frozen=True, slots=True)

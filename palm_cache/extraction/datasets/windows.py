@@ -21,7 +21,7 @@ ROUNDING = 0.05
 """Seconds by which an annotation may end after its recording without a word."""
 
 SAME_END = 0.001
-"""Seconds before the end of a file from which a stretch ends with it: times are written with few digits."""
+"""Seconds by which times are no other ones, as at the end of a file: they are written with few digits."""
 
 
 def check_stretches(table: ClipTable) -> ClipTable:
@@ -41,9 +41,10 @@ def check_stretches(table: ClipTable) -> ClipTable:
         if length is None:
             continue
         if start >= length:
+            said = f" ({table.class_names[clips.labels[row]]})" if clips.labels[row] >= 0 else ""
             raise DataError(
-                f"{table.dataset}: {clips.names[row]} lasts {length:.2f} s, but a row begins at {start:g} s; "
-                "mend it, or, if the columns are about something else: `columns` start=,end="
+                f"{table.dataset}: {clips.names[row]} lasts {length:.2f} s, but a row{said} begins at "
+                f"{start:g} s; mend it, or, if the columns are about something else: `columns` start=,end="
             )
         if end > length - SAME_END:
             ends[row] = nan
@@ -128,7 +129,7 @@ def _overlapping(table: ClipTable) -> str | None:
     for name, stretches in by_file.items():
         furthest: dict[int, float] = {}
         for start, end, label in sorted(stretches, key=itemgetter(0)):
-            if any(label != other and reach > start for other, reach in furthest.items()):
+            if any(label != other and reach > start + SAME_END for other, reach in furthest.items()):
                 count += 1
                 example = example or f"{name} at {start:g} s ({table.class_names[label]})"
             furthest[label] = max(end, furthest.get(label, 0.0))

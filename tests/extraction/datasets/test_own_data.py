@@ -183,7 +183,7 @@ def test_rows_may_be_stretches(table: str, tmp_path: Path) -> None:
         ),
         (
             "a.wav,9,10,wren\nb.wav,0,1,wren",
-            r"a\.wav lasts 2\.00 s, but a row begins at 9 s; .*columns start=,end=",
+            r"a\.wav lasts 2\.00 s, but a row \(wren\) begins at 9 s; .*columns start=,end=",
         ),
         ("../../a.wav,0,1,wren", r"leaves the dataset's folder"),
     ],
@@ -331,3 +331,31 @@ def test_a_folder_gives_its_name_before_links_to_it_do(tmp_path: Path) -> None:
     for letter in "abcdefghijklnopqrst":
         (tmp_path / letter).symlink_to("m")
     assert read(tmp_path).class_names == ("m", "wren")
+
+
+def test_absolute_paths_lead_where_they_say_or_the_message_tells_how(tmp_path: Path) -> None:
+    tones(tmp_path / "sounds", "a.wav", "b.wav")
+    for folder in (tmp_path / "sounds", tmp_path / "tables"):
+        folder.mkdir(exist_ok=True)
+        rows = (f"{tmp_path}/sounds/{name}.wav,{name}" for name in "ab")
+        (folder / "x.csv").write_text("\n".join(["path,label", *rows]))
+    table = read_dataset(str(tmp_path / "sounds"))
+    assert [*table.clips.names] == ["a.wav", "b.wav"]
+    assert not [note for note in table.notes if "found" in note]
+    with pytest.raises(DataError, match=r"sounds/a\.wav is there: give the table itself, and root / to"):
+        read_dataset(str(tmp_path / "tables"))
+    assert read_dataset(str(tmp_path / "tables" / "x.csv"), Path("/")).missing == ()
+    with pytest.raises(DataError, match=r"nowhere: no such folder; root is what"):
+        read_dataset(str(tmp_path / "tables" / "x.csv"), tmp_path / "nowhere")
+
+
+def test_times_of_several_files_are_those_of_one_and_stretches_that_touch_do_not_overlap(
+    tmp_path: Path,
+) -> None:
+    tones(tmp_path, "a.wav", seconds=2)
+    header = "Begin Time (s)\tEnd Time (s)\tFile Offset (s)\tBegin File\tLabel"
+    rows = ["100.1\t100.3\t0.1\ta.wav\twren", "100.3\t100.9\t0.3\ta.wav\trobin"]
+    (tmp_path / "all.txt").write_text("\n".join([header, *rows]))
+    table = read_dataset(str(tmp_path))
+    assert [(clip.start, clip.end) for clip in table.clips] == [(0.1, 0.3), (0.3, 0.9)]
+    assert not [note for note in table.notes if "overlap" in note]

@@ -201,3 +201,42 @@ def test_without_a_test_all_that_is_labelled_trains_once_whatever_the_split(
     table = read_dataset(name, root, reading=ReadingParams(test="none"))
     assert [(fold.train.tolist(), fold.test.tolist()) for fold in table.folds] == [(wanted, [])]
     assert any("on more than one row" in note for note in table.notes) == (layout == "table")
+
+
+def test_of_a_column_of_folds_and_one_of_a_split_one_must_be_named(tmp_path: Path) -> None:
+    lines = [
+        f"{number}.wav,{'ab'[number % 2]},{number % 3 + 1},{['train', 'test'][number // 6]}"
+        for number in range(9)
+    ]
+    (tmp_path / "x.csv").write_text("\n".join(["path,label,fold,subset", *lines]))
+    for number in range(9):
+        write_tone(tmp_path / f"{number}.wav", 300 + number, seconds=0.1, seed=number)
+    with pytest.raises(
+        DataError, match=r"columns fold and subset: which of them is the split\? .*split= reads fold"
+    ):
+        read_dataset(str(tmp_path))
+    for columns, tested in (
+        ("split=", [[0, 3, 6], [1, 4, 7], [2, 5, 8]]),
+        ("fold=fold", [[0, 3, 6], [1, 4, 7], [2, 5, 8]]),
+        ("fold=", [[6, 7, 8]]),
+        ("split=subset", [[6, 7, 8]]),
+    ):
+        table = read_dataset(str(tmp_path), reading=ReadingParams(columns=(columns,)))
+        assert [fold.test.tolist() for fold in table.folds] == tested
+
+
+def test_a_row_that_repeats_another_counts_once_but_in_tables_that_are_the_split(tmp_path: Path) -> None:
+    for number in range(4):
+        write_tone(tmp_path / f"{number}.wav", 300 + number, seconds=0.1, seed=number)
+    rows = ["0.wav,a", "1.wav,b", "0.wav,a", "2.wav,a", "3.wav,b"]
+    table = tmp_path / "x.csv"
+    table.write_text("\n".join(["path,label,split", *(f"{row},train" for row in rows), "3.wav,b,test"]))
+    read = read_dataset(str(tmp_path))
+    assert [(fold.train.tolist(), fold.test.tolist()) for fold in read.folds] == [([0, 1, 2, 3], [3])]
+    assert any(
+        note.startswith("2 clips on more than one row, e.g. 0.wav (x.csv, row 4)") for note in read.notes
+    )
+    table.unlink()
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text("\n".join(["path,classname", *rows]))
+    assert [fold.train.tolist() for fold in read_dataset(str(tmp_path)).folds] == [[0, 1, 0, 2, 3]]
