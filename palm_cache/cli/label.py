@@ -26,7 +26,9 @@ def label(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Names of classes to begin with; more can be added on the page.", metavar="A,B,..."
+            help="Names of classes to begin with; more can be added on the page.",
+            metavar="A,B,...",
+            show_default="those of the store",
         ),
     ] = None,
     audio: Annotated[

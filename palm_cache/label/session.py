@@ -68,7 +68,7 @@ class Session:
     file : Path
         Where labels are kept.
     classes : sequence of str
-        Names of classes to begin with.
+        Names of classes to begin with; where none is given, those of the store.
     audio : path, optional
         Where the dataset's folder is, if not where it was.
     load_tower : callable
@@ -102,7 +102,7 @@ class Session:
             for name, begin, until in zip(names, start, end, strict=True)
         ]
         self._row_of = {stretch: row for row, stretch in enumerate(self.stretches)}
-        self._offered = tuple(dict.fromkeys(map(check_class_name, [*classes, *features.class_names])))
+        self._offered = tuple(dict.fromkeys(map(check_class_name, classes or features.class_names)))
         """Names of classes that are there before anything is labelled."""
         recordings = np.unique(np.array(names, dtype=object), return_inverse=True)[1]
         self._words = Words(self.header, load_tower)

@@ -143,6 +143,24 @@ def test_no_share_is_told_that_nothing_vouches_for(
         assert "%" not in page.text("main")
 
 
+def test_a_tab_that_is_looked_at_again_shows_what_was_labelled_in_another(
+    browser: Browser, made_drive: Drive, tmp_path: Path
+) -> None:
+    with serving(made_drive, tmp_path / "labels.csv", classes=KINDS) as address:
+        first, second = (Keyboard(browser.open(address, 1280, 900)) for _ in range(2))
+        assert first.text("#path") == second.text("#path")
+        second.press("2")
+        assert first.text("#labelled") == "0"
+        first.tab.command("Page.bringToFront")
+        first.until("state.labelled === 1")
+        first.settle()
+        assert first.text("#labelled") == "1"
+        assert first.text("#queue [aria-current] .given") == "middle"
+        for button in ("#queue [data-place='3']", "#classes [data-name='high']"):
+            first.tab.run(f'document.querySelector("{button}").focus(); await refresh();')
+            assert first.see(f'document.activeElement.matches("{button}")') is True
+
+
 def test_a_power_cut_loses_no_label(browser: Browser, made_drive: Drive, tmp_path: Path) -> None:
     words = (str(made_drive.store), "--labels", "labels.csv", "--classes", "low,middle,high")
     file = tmp_path / "labels.csv"
@@ -199,7 +217,7 @@ def test_a_row_that_reaches_the_end_of_its_file_says_where_that_is(
 ) -> None:
     with serving(made_drive, tmp_path / "labels.csv") as address:
         page = Keyboard(browser.open(address, 1280, 900))
-        page.tab.run("await load({ by: 'these', rows: 2 });")
+        page.tab.run("await change({ by: 'these', rows: 2 });")
         page.until("!byId('picture').hidden")
         assert page.text("#stretch") == "0:01.5 \u2013 0:02.5, 1.0 s"
 

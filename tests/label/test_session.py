@@ -188,6 +188,14 @@ def test_class_names_alone_are_enough_to_begin_with(made_drive: Drive, tmp_path:
             assert row["guesses"] == [("siren", "dog")[place] for place in order]
 
 
+def test_names_of_classes_take_the_place_of_the_stores(tmp_path: Path) -> None:
+    """A drive with folders by day or by card is read as classes of these names."""
+    store = FeatureStore(write_sample(tmp_path / "store.zarr", make_features()))
+    for given, offered in (([], list(store.header.class_names)), (["dog", "owl"], ["dog", "owl"])):
+        session = Session(store, tmp_path / "labels.csv", classes=given, load_tower=lambda: 1 / 0)
+        assert session.classes == offered
+
+
 def test_a_store_without_text_says_so_and_is_labelled_all_the_same(tmp_path: Path) -> None:
     store = FeatureStore(write_sample(tmp_path / "store.zarr", make_features(failed=[5])))
     store.header = replace(store.header, text_recipe=None, class_names=())

@@ -83,11 +83,18 @@ async function watch() {
   watching = true;
   await new Promise((resolve) => setTimeout(resolve, 400));
   watching = false;
-  inTurn(async () => {
+  refresh();
+}
+
+function refresh() {
+  return inTurn(async () => {
     takeState(await ask("state"));
-    if (!state.fitting) await refreshGuesses();
+    if (!state.fitting) await refreshRows();
   });
 }
+
+/* Another tab of this page may have given labels meanwhile, or an editor. */
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
 
 /* The first ten classes have digits, others a letter of their own name where one is free. */
 function keys(names) {
@@ -108,17 +115,22 @@ function keys(names) {
 /* A name in a sentence: one that is written from right to left leaves the words around it where they are. */
 const isolated = (name) => element("bdi", {}, name);
 
+/* Put buttons in the place of others; the one that has the keyboard keeps it. */
+function replaceButtons(list, key, buttons) {
+  const held = list.contains(document.activeElement) ? document.activeElement.dataset[key] : undefined;
+  list.replaceChildren(...buttons);
+  if (held !== undefined) list.querySelector(`[data-${key}="${CSS.escape(held)}"]`)?.focus();
+}
+
 function showClasses() {
   const own = queue[place]?.class_name;
-  const held = document.activeElement?.closest("#classes button")?.dataset.name;
-  byId("classes").replaceChildren(...state.classes.map(({ name, count }) => element(
+  replaceButtons(byId("classes"), "name", state.classes.map(({ name, count }) => element(
     "button",
     { type: "button", "data-name": name, "aria-pressed": String(name === own) },
     ...(keyOf.has(name) ? [element("kbd", {}, keyOf.get(name).toUpperCase())] : []),
     element("span", {}, isolated(name)),
     element("small", {}, String(count)),
   )));
-  if (held) [...byId("classes").children].find((button) => button.dataset.name === held)?.focus();
   byId("names").replaceChildren(...state.classes.map(({ name }) => element("option", { value: name })));
 }
 
@@ -222,7 +234,7 @@ async function load(from) {
 
 function showQueue() {
   byId("queue").hidden = !queue.length;
-  byId("queue").replaceChildren(...queue.map((row, number) => {
+  replaceButtons(byId("queue"), "place", queue.map((row, number) => {
     const guess = row.guesses.length ? [isolated(row.guesses[0]), "?"] : [];
     const name = row.class_name === null ? guess : [isolated(row.class_name)];
     return element("li", {}, element(
@@ -256,7 +268,7 @@ function showGuesses() {
     : element("button", { type: "button", id: "agree" }, isolated(name), " ", element("kbd", {}, "Enter")))));
 }
 
-async function refreshGuesses() {
+async function refreshRows() {
   if (!queue.length) return;
   const { rows } = await ask(`rows?by=these&rows=${queue.map((row) => row.row).join(",")}`);
   queue = rows;
