@@ -217,7 +217,7 @@ def load_text_tokenizer(source: str, bert: bool) -> Any:
     """Load BERT's or GPT-2's tokenizer, as :func:`.pretrained.load_tokenizer` does."""
     if bert:
         usual = "google-bert/bert-base-uncased"
-        return load_tokenizer(BertTokenizerFast, source, "BERT", {"pad": 0}, usual)
+        return load_tokenizer(BertTokenizerFast, source, "BERT", {"pad": 0}, usual, files="vocab.txt")
     # As the authors do: it is split off whatever stands beside it.
     pad, usual = {"pad_token": "!"}, "openai-community/gpt2"
     return load_tokenizer(GPT2TokenizerFast, source, "GPT-2", {"pad": 0}, usual, special=pad)

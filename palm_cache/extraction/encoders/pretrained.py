@@ -288,6 +288,7 @@ def load_tokenizer(
     expected: Mapping[str, int],
     usual: str = CLIP_TOKENIZER,
     *,
+    files: str = "vocab.json and merges.txt",
     special: Mapping[str, str] | None = None,
 ) -> Any:
     """Load a tokenizer of transformers from a directory or a hub.
@@ -296,8 +297,8 @@ def load_tokenizer(
     ----------
     kind : class
         One of transformers' own.
-    whose : str
-        The model that it is of, for messages.
+    whose, files : str
+        The model that it is of, and what its directory holds, for messages.
     expected : mapping of str to int
         Ids of special tokens: ``bos``, ``eos``, ``pad``.
     usual : str
@@ -312,7 +313,7 @@ def load_tokenizer(
     """
     source = usual if source == CLIP_TOKENIZER else source
     subject = f"tokenizer {source}"
-    advice = f"give a directory with {whose}'s tokenizer files, or a hub id (`tokenizer`)"
+    advice = f"give a directory with {whose}'s {files}, or a hub id (`tokenizer`)"
 
     def load(repository: Repository) -> Any:
         tokenizer = kind.from_pretrained(repository.place, **repository.options)
