@@ -167,6 +167,8 @@ def _members(names: list[str], run: str | None, file: Path) -> tuple[str, list[s
     try:
         chosen = runs[choose_run(runs, run)]
     except UnknownNameError:
+        if "shot" not in run:
+            raise
         known_runs = dict.fromkeys([*map(without_variant, groups), *groups, *names])
         raise UnknownNameError.among("run", run, known_runs) from None
     if "-fold" in run:

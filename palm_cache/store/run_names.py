@@ -58,8 +58,8 @@ def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
     runs : iterable of Run
         At least one.
     wanted : str, optional
-        Name of a run, or its beginning up to a hyphen: ``palm``, ``palm-16shots``, ``palm@lr=0.005``; what
-        fits no name may leave out the variant.
+        Name of a run, or its beginning: ``palm``, ``palm-16``, ``palm-16shots``, ``palm@lr=0.005``; a head,
+        and what ends at a hyphen, come before others. What fits no name may leave out the variant.
 
     Raises
     ------
@@ -71,14 +71,21 @@ def choose_run(runs: Iterable[Run], wanted: str | None = None) -> Run:
     if wanted is not None:
         of_head = [run for run in runs if run.head == wanted]
         named = [run for run in runs if f"{run_name(run)}-".startswith(f"{wanted}-")]
-        plain = [run for run in runs if f"{without_variant(run_name(run))}-".startswith(f"{wanted}-")]
-        fitting = of_head or named or plain
+        begun = [run for run in runs if _begins(run_name(run), wanted)]
+        plain = [run for run in runs if _begins(without_variant(run_name(run)), wanted)]
+        fitting = of_head or named or begun or plain
     if not fitting:
         names = {run: run.method if "@" in str(wanted) else run.head for run in runs}
         kinds = {f"{name}-{spell_shots(run.shots)}shots" for run, name in names.items()}
         known = kinds if "shot" in str(wanted) else set(names.values())
         raise UnknownNameError.among("run", str(wanted), sorted(known))
     return min(fitting, key=preference)
+
+
+def _begins(name: str, wanted: str) -> bool:
+    """Tell whether a name begins so, its numbers whole: ``palm-1`` is no beginning of ``palm-16shots``."""
+    rest = name.removeprefix(wanted)
+    return wanted != "" and rest != name and not (wanted[-1].isdigit() and re.match(r"[\d.e]", rest))
 
 
 def preference(run: Run) -> tuple[object, ...]:

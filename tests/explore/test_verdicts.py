@@ -114,6 +114,8 @@ def test_a_run_must_be_named_where_there_are_several(file: Path) -> None:
         read_run(file, None, FEATURES, STORE)
     with pytest.raises(UnknownNameError, match="did you mean palm-2shots-seed1"):
         read_run(file, "plam-2shots-seed1", FEATURES, STORE)
+    with pytest.raises(UnknownNameError, match=r"unknown run 'plm'; did you mean palm\?"):
+        read_run(file, "plm", FEATURES, STORE)
 
 
 def test_predictions_that_are_not_there_say_how_to_make_them(tmp_path: Path, file: Path) -> None:

@@ -25,6 +25,10 @@ def runs_of(*names: str) -> list[Run]:
         ("palm-4shots", "palm-4shots-fold2-seed1"),
         ("palm-16shots-fold1-seed10", "palm-16shots-fold1-seed10"),
         ("palm-16shots-fold1-seed1", "palm-16shots-fold1-seed1"),
+        ("palm-16", "palm-16shots-fold1-seed0"),
+        ("palm-16s", "palm-16shots-fold1-seed0"),
+        ("palm-4shots-f", "palm-4shots-fold2-seed1"),
+        ("palm-d", "palm-dagger-0shots-fold1-seed0"),
         ("coop", "coop-32shots-fold1-seed0"),
         ("zero-shot", "zero-shot-0shots-fold1-seed0"),
         ("palm-dagger", "palm-dagger-0shots-fold1-seed0"),
@@ -46,11 +50,17 @@ def test_without_palm_a_head_that_learns_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "hint"), [("plam", "did you mean palm"), ("palm-8shots", "did you mean palm-4shots")]
+    ("wanted", "hint"),
+    [
+        ("plam", "did you mean palm"),
+        ("palm-8shots", "did you mean palm-4shots"),
+        ("palm-1", "did you mean palm"),
+        ("", "known: coop, palm"),
+    ],
 )
 def test_a_run_that_is_not_there_is_named_with_its_near_matches(wanted: str, hint: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown run '{wanted}'; {hint}"):
-        choose_run(runs_of("palm 4 1 0", "coop 4 1 0"), wanted)
+        choose_run(runs_of("palm 4 1 0", "coop 4 1 0", "palm 16 1 0"), wanted)
 
 
 def test_variants_live_side_by_side_and_the_plain_one_comes_first() -> None:
@@ -62,4 +72,8 @@ def test_variants_live_side_by_side_and_the_plain_one_comes_first() -> None:
     assert choose_run([variant, plain], "palm@epochs=5,lr=0.005") == variant
     assert choose_run([variant, plain], run_name(variant)) == variant
     assert choose_run([variant, plain], "palm-4shots") == plain
-    assert choose_run([variant], "palm-4shots") == variant
+    assert choose_run([variant, plain], "palm-4") == plain
+    assert choose_run([variant], "palm-4") == choose_run([variant], "palm-4shots") == variant
+    assert choose_run([variant, plain], "palm@e") == variant
+    with pytest.raises(UnknownNameError):
+        choose_run([variant], "palm@epochs=5,lr=0")  # 0.005 is another number
