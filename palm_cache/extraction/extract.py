@@ -21,7 +21,7 @@ from palm_cache.extraction.known_files import KnownFiles, file_cache
 from palm_cache.extraction.matching import MANY_MISSING, keep_unreadable, lost_labels, note_gone
 from palm_cache.extraction.plan import Plan, StoreState, make_plan
 from palm_cache.extraction.prompts import Prompts
-from palm_cache.extraction.recipe import audio_recipe, format1_print, text_recipe
+from palm_cache.extraction.recipe import audio_recipe, format1_print
 from palm_cache.extraction.run import ROUNDS, RunningExtraction
 from palm_cache.extraction.selection import first_clips, note_fewer
 from palm_cache.extraction.takeover import take_over
@@ -299,7 +299,7 @@ class Extractor:
     def _of_text(self, table: ClipTable) -> dict[str, Any]:
         """Return what a header says of text."""
         return {
-            "text_recipe": text_recipe(self.encoder),
+            "text_recipe": self.encoder.text_identity,
             "templates": self.prompts.held if self._reads else (),
             "descriptions": dict(self.prompts.descriptions),
             "class_names": table.class_names,

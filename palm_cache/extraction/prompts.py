@@ -14,7 +14,6 @@ from palm_cache.errors import DataError, ParameterError, UnknownNameError, count
 from palm_cache.extraction.datasets.class_names import clean
 from palm_cache.extraction.datasets.texts import decode, legible, read_table
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.recipe import text_recipe
 from palm_cache.params import PromptFiles
 from palm_cache.store.cache import Cache
 from palm_cache.store.places import place
@@ -162,7 +161,7 @@ def _check_templates(what: str, placed: Iterable[tuple[str, str]]) -> None:
 
 def _embed(encoder: Encoder, texts: Sequence[str], cache: Place) -> NDArray[np.float32]:
     """Embed different texts as far as the cache does not know them, (n_texts, dim)."""
-    recipe = text_recipe(encoder)
+    recipe = encoder.text_identity
     if recipe is None or not texts:
         return np.zeros((len(texts), encoder.dim), np.float32)
     hashed = b"".join(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)

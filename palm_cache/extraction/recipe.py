@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from palm_cache.params import CLIP_TOKENIZER, Recipe
-from palm_cache.store.fingerprint import PREPROCESSING_VERSION, decoding_libraries, format1_fingerprint
+from palm_cache.store.fingerprint import PREPROCESSING_VERSION, decoding_libraries, fingerprint
 
 if TYPE_CHECKING:  # torch
     from palm_cache.extraction.encoders.base import Encoder
@@ -30,12 +30,6 @@ def audio_recipe(encoder: Encoder, recipe: Recipe) -> dict[str, object]:
     }
 
 
-def text_recipe(encoder: Encoder) -> dict[str, object] | None:
-    """Return all that decides the vector of a prompt, JSON-serialisable; ``None`` without a text tower."""
-    identity = encoder.text_identity
-    return None if identity is None else dict(identity)
-
-
 def format1_print(encoder: Encoder, recipe: Recipe) -> str | None:
     """Return the fingerprint that format 1 gave what this recipe makes; ``None`` if it could not.
 
@@ -52,7 +46,8 @@ def format1_print(encoder: Encoder, recipe: Recipe) -> str | None:
         "sample_rate": encoder.sample_rate,
         "window": [window.samples, window.max_windows, window.padding] + ["mean"] * (recipe.long == "mean"),
     }
-    return format1_fingerprint(identity)
+    # As long as stores of format 1 were written, preprocessing was of version 1.
+    return fingerprint({"identity": identity, "preprocessing": 1, "libraries": decoding_libraries()})
 
 
 def recipe_of(recorded: Mapping[str, object], tokenizer: str = CLIP_TOKENIZER) -> Recipe:

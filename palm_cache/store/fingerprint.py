@@ -11,19 +11,10 @@ PREPROCESSING_VERSION = 2
 """Raise this whole number with every change of decoding, resampling, cropping or windowing that
 changes an embedding: every store made before becomes stale, and DVC extracts again."""
 
-FORMAT1_PREPROCESSING = 1
-"""What :data:`PREPROCESSING_VERSION` was as long as stores of format 1 were written."""
-
 
 def fingerprint(content: Mapping[str, object]) -> str:
     """Return a hash of what can be JSON, 64 hexadecimal digits; the same on every machine."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def format1_fingerprint(identity: Mapping[str, object]) -> str:
-    """Return the fingerprint that a store of format 1 bears: of an encoder's identity and what feeds it."""
-    own = {"identity": dict(identity), "preprocessing": FORMAT1_PREPROCESSING}
-    return fingerprint({**own, "libraries": decoding_libraries()})
 
 
 def decoding_libraries() -> dict[str, str]:

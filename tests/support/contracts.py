@@ -16,7 +16,7 @@ from palm_cache.adaptation.heads.base import Head, Shots, Words, unit
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder
-from palm_cache.extraction.recipe import audio_recipe, text_recipe
+from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import FitParams, Recipe
 from palm_cache.store.fingerprint import fingerprint
 from palm_cache.types import BARE_TEMPLATE
@@ -54,11 +54,11 @@ def check_encoder(encoder: Encoder, tolerance: float = 1e-5) -> None:
     recipes = [audio_recipe(encoder, Recipe())]
     if encoder.text_tower() is not None:
         check_text_tower(encoder, tolerance)
-        text = text_recipe(encoder)
+        text = encoder.text_identity
         assert text is not None
         recipes.append(text)
     else:
-        assert text_recipe(encoder) is None
+        assert encoder.text_identity is None
         with pytest.raises(EncoderError, match="embeds sound only, no text"):
             encoder.embed_text(PROMPTS)
     for recipe in recipes:

@@ -18,7 +18,7 @@ from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.clap import ClapEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.extraction.recipe import audio_recipe, text_recipe
+from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import Precision, Recipe
 from palm_cache.store.fingerprint import fingerprint
 
@@ -122,7 +122,7 @@ def test_what_decides_sound_and_what_decides_text_are_apart(directory: Path, tmp
         change(file, **{part: {**json.loads(file.read_text())[part], **settings}})
 
     def prints(encoder: Encoder) -> tuple[str, str]:
-        text = text_recipe(encoder)
+        text = encoder.text_identity
         assert text is not None
         return fingerprint(audio_recipe(encoder, Recipe())), fingerprint(text)
 

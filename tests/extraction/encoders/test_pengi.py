@@ -19,7 +19,7 @@ from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.encoders.pengi import PUBLICATION, PengiEncoder, load_clip_tokenizer
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.extraction.recipe import audio_recipe, text_recipe
+from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import Precision, Recipe
 from palm_cache.store.fingerprint import fingerprint
 from pipelines.benchmarks.random_pengi import save_checkpoint, save_small_tokenizer
@@ -161,7 +161,7 @@ def test_the_fingerprint_follows_weights_tokenizer_and_precision(
     letters = tmp_path / "letters"
     save_small_tokenizer(letters, merges=())
     encoders = [encoder, load(used, words), load(used, words, "bf16"), load(used, letters)]
-    assert len({fingerprint(text_recipe(one)) for one in encoders}) == 4
+    assert len({fingerprint(one.text_identity) for one in encoders}) == 4
     # Neither tokenizer nor text weights decide a sound.
     assert len({fingerprint(audio_recipe(one, Recipe())) for one in encoders}) == 2
 
