@@ -47,9 +47,8 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     mean = f"{100 * best['mean']:.1f} %{_bounds(of_datasets, head, shots, best['seeds'] == 1)}"
     at = f" at {count_shots(shots)}" if shots else ""
     where = f"on {_listed(datasets)} with {encoder}{at}"
-    there = scores["dataset"].isin(datasets) & (scores["encoder"] == encoder)
-    apart = set(scores.loc[there, "head"]) - {*means.index.unique("head"), *others.index.unique("head")}
-    beyond = _beyond(others[others["mean"] > best["mean"]]) + _left_out(scores[~there], apart)
+    spoken_of = {encoder, *datasets, *means.index.unique("head"), *others.index.unique("head")}
+    beyond = _beyond(others[others["mean"] > best["mean"]]) + _left_out(scores, encoder, spoken_of)
     if len(means) == 1:
         return f"{head} reaches {mean} {where}{beyond}."
     level = means[np.isclose(means["mean"], best["mean"], rtol=0, atol=_SAME)]
@@ -114,10 +113,11 @@ def _beyond(others: pd.DataFrame) -> str:
     return f"; above it, but {why} and so not compared: {_listed(named)}" if named else ""
 
 
-def _left_out(elsewhere: pd.DataFrame, heads: set[str]) -> str:
-    """Say of which datasets and encoders the sentence does not speak, and of which heads."""
-    places = sorted(set(zip(elsewhere["dataset"], elsewhere["encoder"], strict=True)))
-    names = [*sorted(heads), *(f"{dataset} with {encoder}" for dataset, encoder in places)]
+def _left_out(scores: pd.DataFrame, encoder: str, spoken_of: set[str]) -> str:
+    """Name the encoder's heads and datasets, and the other encoders, of which the sentence does not speak."""
+    of_encoder = scores[scores["encoder"] == encoder]
+    columns = (of_encoder["head"], of_encoder["dataset"], scores["encoder"])
+    names = [name for column in columns for name in sorted(set(column) - spoken_of)]
     return f"; this leaves out {_listed(names)}" if names else ""
 
 

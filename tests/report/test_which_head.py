@@ -226,7 +226,9 @@ def test_the_verdict_names_what_it_compares_where_heads_share_no_dataset() -> No
     apart = scores[(scores["dataset"] == "birds") == (scores["head"] == "palm")]
     said = verdict(apart, {})
     assert said.startswith("proker is ahead on demo and extra with mini at 4 shots with ")
-    assert said.endswith("; this leaves out birds with mini.")
+    assert said.endswith("; this leaves out palm and birds.")
+    other = verdict(pd.concat([apart, apart.assign(encoder="clap", accuracy=0.1)]), {})
+    assert other.endswith("; this leaves out palm, birds and clap.")
 
 
 @pytest.mark.parametrize(
