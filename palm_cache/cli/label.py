@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from palm_cache.cli.options import StoreArgument, override, takes
+from palm_cache.cli.options import StoreArgument, takes
 from palm_cache.cli.terminal import note, say, tell
 from palm_cache.errors import ParameterError, counted
 from palm_cache.params.use import LoadingParams
@@ -18,7 +18,7 @@ from palm_cache.params.use import LoadingParams
 
 @takes(loading=LoadingParams)
 def label(
-    loading: dict[str, object],
+    loading: LoadingParams,
     store: StoreArgument,
     labels: Annotated[
         Path, typer.Option(help="Where labels are kept: a CSV that they are appended to.", metavar="FILE")
@@ -75,7 +75,7 @@ def label(
     from palm_cache.store.places import place
 
     opened = FeatureStore(place(store))
-    load = partial(load_text_tower, opened.header, override(LoadingParams(), **loading))
+    load = partial(load_text_tower, opened.header, loading)
     # By whatever link it is reached, the file is one.
     itself = labels.resolve() if labels.is_symlink() else labels
     with locked(itself, "another label page has it open", "labels"), listen(port) as listener:

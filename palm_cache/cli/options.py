@@ -173,7 +173,7 @@ def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[.
 
     A field that holds such a dataclass stands for the fields of that one. The command is handed each
     dataclass with what was given in its place: in what the file of ``--params`` says, where it takes one,
-    else in the defaults. A parameter that is annotated as a ``dict`` is handed what was given alone, by name.
+    else in the defaults.
 
     Parameters
     ----------
@@ -196,10 +196,7 @@ def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[.
             }
             bases = _bases(values.get("params"))
             for group, (kind, _) in kinds.items():
-                if own.parameters[group].annotation is kind:
-                    values[group] = _with(bases.get(kind, kind), given)
-                else:
-                    values[group] = {name: given[kind, name] for kind, name in taken[group]}
+                values[group] = _with(bases.get(kind, kind), given)
             command(**values)
 
         kept = [

@@ -11,7 +11,7 @@ import typer
 from palm_cache.cli.checks import check_searched_stores, replaces
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
-from palm_cache.cli.options import override, takes
+from palm_cache.cli.options import takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.results import harmless
 from palm_cache.cli.terminal import Json, note, print_json, print_table, put, say, tell
@@ -37,9 +37,9 @@ StoresArgument = Annotated[
 
 @takes(question=SearchParams, rows=RowFilter, loading=LoadingParams)
 def search(
-    question: dict[str, object],
-    rows: dict[str, object],
-    loading: dict[str, object],
+    question: SearchParams,
+    rows: RowFilter,
+    loading: LoadingParams,
     stores: StoresArgument,
     csv: Annotated[
         Path | None,
@@ -83,14 +83,12 @@ def search(
 
     palm-cache search data/features/demo/mini.zarr --head runs/demo/mini --class siren
     """
-    query, kept = override(SearchParams, **question), override(RowFilter, **rows)
     if csv is not None and as_json:
         raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")
     load("palm_cache.retrieval.find")
     from palm_cache.retrieval.find import search as find
 
-    loaded = override(LoadingParams(), **loading)
-    result = find(stores, **asdict(query), **asdict(kept), **asdict(loaded), audio=audio)
+    result = find(stores, **asdict(question), **asdict(rows), **asdict(loading), audio=audio)
     note(*result.remarks)
     # First of all: whatever becomes of pages and copies, what was found is told.
     _show(result, csv, as_json)
