@@ -167,8 +167,8 @@ def append_label(file: Path, stretch: Stretch, class_name: str | None) -> Label:
     if "\n" in path or "\r" in path:
         raise DataError(f"{path!r} holds a line break: rename the file, then extract again")
     time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    times = [repr(seconds).removesuffix(".0") for seconds in (start, end) if seconds is not None]
-    fields = (as_written(path), times[0], times[1] if len(times) > 1 else "", class_name or "", time)
+    times = ("" if seconds is None else repr(seconds).removesuffix(".0") for seconds in (start, end))
+    fields = (as_written(path), *times, class_name or "", time)
     with write_errors(file, "labels"):
         file.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)

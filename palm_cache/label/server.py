@@ -137,7 +137,7 @@ def make_app(session: Session, token: str, port: int) -> Any:
     }
     app = Starlette(
         routes=[Route(f"/{token}{path}", call, methods=[verb]) for path, (call, verb) in routes.items()],
-        exception_handlers={PalmCacheError: _refused, AudioError: _gone, Exception: _broken},
+        exception_handlers={PalmCacheError: _refused, Exception: _broken},
     )
     return Guard(app, port)
 
@@ -306,13 +306,10 @@ def _numbers(text: str) -> list[int]:
 
 
 def _refused(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+    gone = isinstance(error, AudioError)
+    return JSONResponse({"error": str(error)}, HTTPStatus.NOT_FOUND if gone else HTTPStatus.BAD_REQUEST)
 
 
 def _broken(_: Request, error: Exception) -> Response:
     """Say on the page what nobody thought of; the terminal has all of it."""
     return JSONResponse({"error": f"{type(error).__name__}: {error}"}, HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-def _gone(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, HTTPStatus.NOT_FOUND)
