@@ -25,6 +25,7 @@ from palm_cache.store.outputs import PREDICTIONS
 
 if TYPE_CHECKING:
     from palm_cache.cli.results import Result
+    from palm_cache.prediction.answers import Failure
     from palm_cache.prediction.label_tracks import LabelTracks
     from palm_cache.prediction.sources import HeadSource
     from palm_cache.types.runs import FittedHead
@@ -204,7 +205,7 @@ class _Output:
                 told += 1
                 if isinstance(result, Failure):
                     failed += 1
-                    say(f"failed {result.path}: {result.reason}")
+                    _say_failed(result)
                 else:
                     for remark in result.remarks:
                         remarks.setdefault(remark, []).append(result.path)
@@ -264,10 +265,10 @@ def _listen(
     if not (recordings or output.csv or output.as_json):
         for entry in entries:
             if not isinstance(entry, Path):
-                say(f"failed {entry.path}: {entry.reason}")
+                _say_failed(entry)
         return _failed(len(entries), len(entries), "input")
     load("palm_cache.prediction.table")
-    from palm_cache.prediction.answers import printable
+    from palm_cache.prediction.answers import Failure, printable
     from palm_cache.prediction.classifier import Classifier
     from palm_cache.prediction.table import classify
 
@@ -283,10 +284,22 @@ def _listen(
         if tracks is not None:
             results = _labelled(results, tracks, head, output.threshold)
         paths = list(map(printable, recordings))
-        failed = output.show(source, head, results, paths, settings.timeline, encoder=head.run.encoder)
+        try:
+            failed = output.show(source, head, results, paths, settings.timeline, encoder=head.run.encoder)
+        except OSError:  # of standard output; the tracks are files of their own
+            if tracks is not None:
+                note("standard output takes no more; the labels are written to the end")
+                for result in results:
+                    if isinstance(result, Failure):
+                        _say_failed(result)
+            raise
     if audacity is not None and recordings:
         say(f"labels of {counted(len(recordings), 'recording')} -> {audacity}")
     return _failed(failed, len(entries), "input")
+
+
+def _say_failed(failure: Failure) -> None:
+    say(f"failed {failure.path}: {failure.reason}")
 
 
 def _failed(count: int, of_all: int, noun: str) -> str:

@@ -21,9 +21,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*words: str, stdout: str = os.devnull) -> subprocess.CompletedProcess[str]:
+def run(*words: str, stdout: str | int = os.devnull) -> subprocess.CompletedProcess[str]:
     """Run a command as a process of its own."""
-    with Path(stdout).open("w") as target:
+    with open(stdout, "w") as target:  # noqa: PTH123, of a descriptor too
         return subprocess.run(
             [sys.executable, "-c", "from palm_cache.cli import app; app()", *words],
             stdout=target,
@@ -53,6 +53,23 @@ def test_results_that_find_no_room_on_stdout_are_told_in_one_line(workshop: Work
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1].startswith("error: standard output: cannot write: no space left")
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--json",), ("--csv", "-")])
+def test_labels_are_whole_though_nobody_reads_standard_output(
+    folder: Path, workshop: Workshop, words: tuple[str, ...]
+) -> None:
+    long = str(workshop.data / "audios" / "long.flac")
+    Path("broken.wav").write_bytes(b"RIFF")
+    predict = ("predict", str(workshop.heads), long, "broken.wav", "--timeline", "--no-merge", *words)
+    call(*predict, "--audacity", "whole")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run(*predict, "--audacity", "labels", stdout=writer)
+    assert done.returncode == 1
+    assert "standard output takes no more; the labels are written to the end" in done.stderr
+    assert "failed broken.wav: " in done.stderr
+    assert Path("labels/long.flac.txt").read_text() == Path("whole/long.flac.txt").read_text() != ""
 
 
 def test_a_closed_output_is_told_in_one_line() -> None:
