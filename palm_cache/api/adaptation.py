@@ -46,11 +46,12 @@ class FitResult:
 
     def __repr__(self) -> str:
         """Return the means as a table, whole, and what should be known."""
-        summary = summarise(tell_apart(self.scores)[0])
+        scores, _ = tell_apart(self.scores)
+        summary = summarise(scores)
         rows = [HEADINGS, *format_rows(summary)] if len(summary) else []
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        notes = [f"note: {note}" for note in (*self.notes, *below_zero_shot(summary))]
+        notes = [f"note: {note}" for note in (*self.notes, *below_zero_shot(scores))]
         return "\n".join([f"<FitResult {self.heads.as_posix()}>", *lines, *notes])
 
 

@@ -332,30 +332,25 @@ def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
 
     Of those of base classes it also says what they reach on either half.
     """
-    from palm_cache.report.base_novel import HEADINGS, base_novel_rows, base_to_novel
-    from palm_cache.report.means import summarise
+    from palm_cache.report import base_novel, means
     from palm_cache.store.scores import tell_apart
 
-    if scores.empty and not as_json:
-        tell("no test clips: nothing is scored")
-    elif scores.empty:
-        print_json([])
-    else:
-        print_summary(summarise(tell_apart(scores)[0]), as_json)
-        halves = base_to_novel(scores)
-        if not (as_json or halves.empty):
-            print_table(HEADINGS, base_novel_rows(halves))
-
-
-def print_summary(summary: pd.DataFrame, as_json: bool) -> None:
-    """Print a table of means."""
-    from palm_cache.report.means import HEADINGS, NAMES_AND_ACCURACY, below_zero_shot, format_rows
-
+    told, _ = tell_apart(scores)
+    summary = means.summarise(told)
     if as_json:
-        shots = summary["shots"].astype(object).where(summary["shots"] < ALL_SHOTS, spell_shots(ALL_SHOTS))
-        shown = summary.assign(shots=shots)
-        rows = shown.astype(object).where(shown.notna(), None).to_dict("records")
-        print_json(rows)
+        print_summary(summary)
+    elif scores.empty:
+        tell("no test clips: nothing is scored")
     else:
-        print_table(HEADINGS, format_rows(summary), keep=NAMES_AND_ACCURACY)
-        note(*below_zero_shot(summary))
+        print_table(means.HEADINGS, means.format_rows(summary), keep=means.NAMES_AND_ACCURACY)
+        note(*means.on_some_folds(told), *means.below_zero_shot(told))
+        halves = base_novel.base_to_novel(scores)
+        if not halves.empty:
+            print_table(base_novel.HEADINGS, base_novel.base_novel_rows(halves))
+
+
+def print_summary(summary: pd.DataFrame) -> None:
+    """Print a table of means as JSON."""
+    shots = summary["shots"].astype(object).where(summary["shots"] < ALL_SHOTS, spell_shots(ALL_SHOTS))
+    shown = summary.assign(shots=shots)
+    print_json(shown.astype(object).where(shown.notna(), None).to_dict("records"))

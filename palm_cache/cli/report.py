@@ -47,6 +47,6 @@ def report(
     for note in written.notes:
         say(f"note: {note}")
     if as_json:
-        print_summary(written.summary, as_json)
+        print_summary(written.summary)
     else:
         tell(written.verdict, f"report -> {written.page}")

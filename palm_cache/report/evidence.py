@@ -166,8 +166,12 @@ def errors(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
             (name, *(percent(float(recall[label])) for recall in of_heads))
             for label, name in enumerate(names)
         )
-        headings = ("class", *(str(kind) for kind in largest))
-        blocks.append(Table(headings, rows, f"{where}: recall per class, %"))
+        folds = [{fold for fold, _ in kind.runs} for kind in largest]
+        headings = ["class", *map(str, largest)]
+        for column, some in enumerate(folds, start=1):
+            if some < set().union(*folds):  # other clips than those of the column beside it
+                headings[column] += f", fold {', '.join(map(str, sorted(some)))} alone"
+        blocks.append(Table(tuple(headings), rows, f"{where}: recall per class, %"))
     return Section("Where heads err", tuple(blocks))
 
 

@@ -21,6 +21,7 @@ from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads
 from palm_cache.store.layout import heads_path
 from palm_cache.store.run_names import run_name, split_run_name
+from palm_cache.store.scores import RunPrediction
 from palm_cache.types import Place as StorePlace
 from palm_cache.types.runs import FittedHead
 
@@ -68,13 +69,13 @@ def inside(kinds: Mapping[Place, list[HeadRuns]], heads: Path) -> Section | None
             blocks.append(f"Not looked at: {error}.")
             continue
         texts = _read_texts(stores)
-        largest = {kind.head: kind for kind in largest_of(of_place)}
-        for kind in largest.values():
+        alone = next((kind.runs for kind in of_place if kind.head == "zero-shot"), {})
+        for kind in largest_of(of_place):
             members = _members(kind, fitted)
             if members:
-                blocks += _tell(
-                    f"{dataset}, {encoder}: {kind}", members, kind, largest.get("zero-shot"), texts
-                )
+                folds = {fold for fold, _ in kind.runs}
+                zero_shot = [run for (fold, _), run in alone.items() if fold in folds]
+                blocks += _tell(f"{dataset}, {encoder}: {kind}", members, kind, zero_shot, texts)
                 losses |= _losses(f"{dataset}, {encoder}, {kind.head}", members)
     if losses:
         blocks.append(losses_by_epoch(losses))
@@ -111,14 +112,18 @@ def _members(kind: HeadRuns, fitted: Sequence[FittedHead]) -> list[FittedHead]:
 
 
 def _tell(
-    where: str, members: Sequence[FittedHead], kind: HeadRuns, zero_shot: HeadRuns | None, texts: Texts | None
+    where: str,
+    members: Sequence[FittedHead],
+    kind: HeadRuns,
+    zero_shot: Sequence[RunPrediction],
+    texts: Texts | None,
 ) -> list[str | Table]:
     names = members[0].class_names
     gates = torch.stack([head.state["gate"] for head in members]).sigmoid().mean(dim=0).numpy()
     columns: dict[str, Sequence[str]] = {"class": names, "gate": [f"{gate:.2f}" for gate in gates]}
     correlations = []
-    if zero_shot is not None:
-        before = recalls(confusion(list(zero_shot.runs.values())))
+    if zero_shot:
+        before = recalls(confusion(zero_shot))
         columns["zero-shot recall %"] = [percent(float(recall)) for recall in before]
         present = ~np.isnan(before)
         if len(set(before[present])) > 1 and len(set(gates[present])) > 1:

@@ -76,32 +76,51 @@ NAMES_AND_ACCURACY = 5
 """Of :data:`HEADINGS`, those without which a row says nothing."""
 
 
-def below_zero_shot(summary: pd.DataFrame) -> list[str]:
+def below_zero_shot(scores: pd.DataFrame) -> list[str]:
     """Say where PALM knows less than the class names alone, by more than its deviation over seeds, and why.
+
+    On the folds that both have: others are other clips.
 
     Parameters
     ----------
-    summary : DataFrame
-        From :func:`summarise`.
+    scores : DataFrame
+        As :func:`summarise` takes them.
     """
     notes = []
     tenth_of_a_percent = 0.001  # what is shown: less is no difference
-    for (dataset, encoder), rows in summary.groupby(["dataset", "encoder"], sort=False):
-        alone = rows.loc[rows["head"] == "zero-shot", "accuracy"].max()  # NaN where it did not run
-        palm = rows[rows["head"].str.partition("@")[0].eq("palm")]
-        below = palm[palm["accuracy"] + palm["accuracy_sd"].fillna(0) < alone - tenth_of_a_percent]
+    for (dataset, encoder), runs in scores.groupby(["dataset", "encoder"]):
+        by_fold = runs[runs["head"] == "zero-shot"].groupby("fold")["accuracy"].mean()
+        palm = runs[runs["head"].str.partition("@")[0].eq("palm") & runs["fold"].isin(by_fold.index)]
+        below = summarise(palm)
+        alone = summarise(palm.assign(accuracy=palm["fold"].map(by_fold))).set_index(["head", "shots"])
+        below = below.join(alone["accuracy"].rename("alone"), on=["head", "shots"])
+        below = below[
+            below["accuracy"] + below["accuracy_sd"].fillna(0) < below["alone"] - tenth_of_a_percent
+        ]
         if below.empty:
             continue
         places = [
-            f"{100 * accuracy:.1f} % at {count_shots(shots)}"
-            for shots, accuracy in zip(below["shots"], below["accuracy"], strict=True)
+            f"{100 * accuracy:.1f} % against {100 * other:.1f} % at {count_shots(shots)}"
+            for shots, accuracy, other in zip(below["shots"], below["accuracy"], below["alone"], strict=True)
         ]
         more = "" if (below["shots"] == ALL_SHOTS).any() else "give it more shots, or "
         notes.append(
-            f"{dataset}, {encoder}: palm is below zero-shot's {100 * alone:.1f} %: {', '.join(places)}. "
+            f"{dataset}, {encoder}: palm is below zero-shot: {', '.join(places)}. "
             f"PALM's context starts as noise, and few clips do not outweigh it: {more}take a head that "
             "starts from the prompts, such as proker."
         )
+    return notes
+
+
+def on_some_folds(scores: pd.DataFrame) -> list[str]:
+    """Say which heads ran on some of the folds alone that others ran on: their means are of other clips."""
+    notes = []
+    for (dataset, encoder), runs in scores.groupby(["dataset", "encoder"]):
+        n_folds = runs.groupby(["head", "shots"])["fold"].transform("nunique")
+        if some := sorted(set(runs.loc[n_folds < runs["fold"].nunique(), "head"])):
+            notes.append(
+                f"{dataset}, {encoder}: on some of these folds, and so clips, alone: {', '.join(some)}."
+            )
     return notes
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from palm_cache.report.evidence import HeadRuns, Place
 from palm_cache.report.means import count_shots, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval, compare, difference, holm
-from palm_cache.report.which_head import of_all, on_all_datasets, on_all_folds, side_by_side
+from palm_cache.report.which_head import absent, absent_folds, kinds_of, of_all, side_by_side
 
 _MAX_NAMED = 3
 """Heads, or datasets, that a sentence can name."""
@@ -22,11 +22,11 @@ _SAME = 1e-9
 def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     """Say which head is ahead at the largest number of shots, and how sure that is, or which are level.
 
-    The mean is that over the datasets on which most can be compared; what that leaves out is named. The head
-    that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted as one of
-    those between any two (Holm). Of several encoders the one speaks that has most datasets, then the best
-    head. A head that ran at other numbers of shots alone, or on fewer folds, is not compared; it is named
-    where it has more.
+    The mean is that over the datasets and folds on which most can be compared; what that leaves out is named.
+    The head that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted
+    as one of those between any two (Holm). Of several encoders the one speaks that has most datasets, then
+    the best head. A head that ran at other numbers of shots alone is not compared; it is named where it has
+    more.
 
     Parameters
     ----------
@@ -36,19 +36,20 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     """
     candidates = []
     for encoder, of_encoder in scores.groupby("encoder"):
-        summary = on_all_datasets(summarise(side_by_side(of_encoder)))
-        datasets = sorted(map(str, summary["dataset"].unique()))
-        means, others = _means(summary)
-        candidates.append((len(datasets), means["mean"].iloc[0], str(encoder), datasets, means, others))
-    *_, encoder, datasets, means, others = max(candidates, key=lambda entry: entry[:2])
-    of_datasets = {name: kinds.get((name, encoder), []) for name in datasets}
+        runs = side_by_side(of_encoder)
+        means, others = _means(summarise(runs))
+        candidates.append(
+            (runs["dataset"].nunique(), means["mean"].iloc[0], str(encoder), runs, means, others)
+        )
+    *_, encoder, runs, means, others = max(candidates, key=lambda entry: entry[:2])
+    of_datasets = kinds_of(runs, kinds, encoder)
+    datasets = list(of_datasets)
     head, shots = str(means.index[0][0]), int(means.index[0][1])
     best = means.iloc[0]
     mean = f"{100 * best['mean']:.1f} %{_bounds(of_datasets, head, shots, best['seeds'] == 1)}"
     at = f" at {count_shots(shots)}" if shots else ""
     where = f"on {_listed(datasets)} with {encoder}{at}"
-    spoken_of = {encoder, *datasets, *means.index.unique("head"), *others.index.unique("head")}
-    beyond = _beyond(others[others["mean"] > best["mean"]]) + _left_out(scores, encoder, spoken_of)
+    beyond = _beyond(others[others["mean"] > best["mean"]]) + _left_out(scores, runs)
     if len(means) == 1:
         return f"{head} reaches {mean} {where}{beyond}."
     level = means[np.isclose(means["mean"], best["mean"], rtol=0, atol=_SAME)]
@@ -76,18 +77,16 @@ def _single(level: pd.DataFrame) -> str:
 
 
 def _means(summary: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the means over datasets that can be compared, best first, and those of other heads.
+    """Return the means over datasets that are compared, best first, and those of other heads.
 
-    What is compared has the largest number of shots or none, and all folds if anything has.
+    What is compared has the largest number of shots or none.
     """
     means = (
-        summary.assign(whole=on_all_folds(summary))
-        .groupby(["head", "shots"])
-        .agg(mean=("accuracy", "mean"), seeds=("seeds", "min"), whole=("whole", "all"))
+        summary.groupby(["head", "shots"])
+        .agg(mean=("accuracy", "mean"), seeds=("seeds", "min"))
         .sort_values("mean", ascending=False, kind="stable")
     )
-    at = means.index.get_level_values("shots").isin([0, summary["shots"].max()])
-    compared = means[at & means["whole"]] if (at & means["whole"]).any() else means[at]
+    compared = means[means.index.get_level_values("shots").isin([0, summary["shots"].max()])]
     return compared, means.drop(index=compared.index.unique("head"), level="head")
 
 
@@ -103,21 +102,24 @@ def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int, one_seed
 
 
 def _beyond(others: pd.DataFrame) -> str:
-    """Say which heads have more, but at other numbers of shots or on fewer folds."""
+    """Say which heads have more, but at other numbers of shots."""
     best = others.groupby(level="head", sort=False).head(1)
     named = [
         f"{head} with {100 * mean:.1f} % at {count_shots(shots)}{_bounds({}, head, shots, seeds == 1)}"
         for (head, shots), mean, seeds in zip(best.index, best["mean"], best["seeds"], strict=True)
     ]
-    why = "at other shots or on fewer folds"
-    return f"; above it, but {why} and so not compared: {_listed(named)}" if named else ""
+    return f"; above it, but at other shots and so not compared: {_listed(named)}" if named else ""
 
 
-def _left_out(scores: pd.DataFrame, encoder: str, spoken_of: set[str]) -> str:
-    """Name the encoder's heads and datasets, and the other encoders, of which the sentence does not speak."""
-    of_encoder = scores[scores["encoder"] == encoder]
-    columns = (of_encoder["head"], of_encoder["dataset"], scores["encoder"])
-    names = [name for column in columns for name in sorted(set(column) - spoken_of)]
+def _left_out(scores: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """Name what is not among the runs that are compared: heads, datasets and folds; other encoders."""
+    of_encoder = scores[scores["encoder"].isin(runs["encoder"])]
+    names = [
+        *absent(of_encoder, runs, "head"),
+        *absent(of_encoder, runs, "dataset"),
+        *absent_folds(of_encoder, runs),
+        *absent(scores, runs, "encoder"),
+    ]
     return f"; this leaves out {_listed(names)}" if names else ""
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 
+from palm_cache.errors import counted
 from palm_cache.report.content import Section, Table
 from palm_cache.report.evidence import ONE_SEED, HeadRuns, Place
 from palm_cache.report.figures import accuracy_by_shots
@@ -13,9 +15,10 @@ from palm_cache.report.means import below_zero_shot, count_shots, span, summaris
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 
 _HOW = (
-    "Accuracy in %, mean over folds and seeds, then over the datasets on which most can be compared; best "
-    "heads first. Parameters are what an optimiser learns step by step; time is that of one fit, mean over "
-    "runs; both at the largest number of shots. Runs of one shape are trained together and share their time."
+    "Accuracy in %, mean over folds and seeds, then over datasets, of those folds and datasets on which most "
+    "can be compared; best heads first. Parameters are what an optimiser learns step by step; time is that "
+    "of one fit, mean over runs; both at the largest number of shots. Runs of one shape are trained together "
+    "and share their time."
 )
 
 _INTERVALS = (
@@ -38,19 +41,20 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
     tables, drawn, notes = [], [], list[str]()
     for encoder, of_encoder in scores.groupby("encoder"):
         runs = side_by_side(of_encoder)
-        summary = on_all_datasets(summarise(runs))
-        of_common = {name: kinds.get((name, str(encoder)), []) for name in sorted(set(runs["dataset"]))}
-        tables.append(_table(str(encoder), summary, runs, of_common))
+        summary = summarise(runs)
+        tables.append(_table(str(encoder), summary, runs, kinds_of(runs, kinds, str(encoder))))
         drawn.append(summary)
-        notes += below_zero_shot(summary)
-        for column, why in (
-            ("dataset", "other heads or shots were scored there"),
-            ("head", "not scored on all of these datasets at the same shots"),
+        notes += below_zero_shot(runs)
+        for apart, why in (
+            (absent(of_encoder, runs, "dataset"), "other heads or shots were scored there"),
+            (absent_folds(of_encoder, runs), "not all heads were scored there"),
+            (
+                absent(of_encoder, runs, "head"),
+                "not scored on all of these datasets and folds at the same shots",
+            ),
         ):
-            if apart := sorted(set(of_encoder[column]) - set(summary[column])):
+            if apart:
                 notes.append(f"Not in the means of {encoder}: {', '.join(apart)} ({why}).")
-        if fewer := sorted(set(summary.loc[~on_all_folds(summary), "head"])):
-            notes.append(f"On fewer folds than others, and so on other clips: {', '.join(fewer)}.")
     marked = any("*" in cell for table in tables for row in table.rows for cell in row[1:])
     notes += [_HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
     together = pd.concat(drawn)
@@ -62,33 +66,57 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
 
 
 def side_by_side(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of an encoder on those datasets on which most can be compared.
+    """Return the runs of an encoder that can be compared: their means are of the same datasets and folds.
 
-    Those with most datasets times heads that all of them have, at one number of shots or without; of equals
-    those of the larger number. A dataset that would leave fewer than two heads to compare stays out, if two
+    Of every dataset those folds count on which most can be compared, then those datasets.
+    """
+    of_datasets = [_in_common(of_dataset, "fold") for _, of_dataset in runs.groupby("dataset")]
+    return _in_common(pd.concat(of_datasets), "dataset")
+
+
+def _in_common(runs: pd.DataFrame, place: str) -> pd.DataFrame:
+    """Return the runs at those datasets or folds on which most can be compared, of heads that have them all.
+
+    Those with most places times heads that all of them have, at one number of shots or without; of equals
+    those of the larger number. A place that would leave fewer than two heads to compare stays out, if two
     are left without it.
     """
     blocks = []
     for shots in sorted(set(runs["shots"])):
-        here = runs[runs["shots"].isin([0, shots])].groupby("dataset")["head"].agg(frozenset)
+        here = runs[runs["shots"].isin([0, shots])].groupby(place)["head"].agg(frozenset)
         ranked = sorted(here.items(), key=lambda item: -len(item[1]))
         for count in range(1, len(ranked) + 1):
-            datasets, heads = zip(*ranked[:count], strict=True)
+            places, heads = zip(*ranked[:count], strict=True)
             common = len(frozenset.intersection(*heads))
-            blocks.append(((common > 1, count * common, shots), datasets))
-    _, datasets = max(blocks, key=lambda block: block[0])
-    return runs[runs["dataset"].isin(datasets)]
+            blocks.append(((common > 1, count * common, shots), places))
+    _, places = max(blocks, key=lambda block: block[0])
+    kept = runs[runs[place].isin(places)]
+    return kept[kept.groupby(["head", "shots"])[place].transform("nunique") == len(places)]
 
 
-def on_all_folds(summary: pd.DataFrame) -> pd.Series[bool]:
-    """Say which rows of a summary are of as many folds as any head has there: fewer folds are other clips."""
-    return summary["folds"] == summary.groupby(["dataset", "encoder"])["folds"].transform("max")
+def absent(every: pd.DataFrame, runs: pd.DataFrame, column: str) -> list[str]:
+    """Return the names of a column that are not among the runs that are compared."""
+    return sorted(set(every[column]) - set(runs[column]))
 
 
-def on_all_datasets(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return what was tried on every dataset: of the rest there is no mean to compare."""
-    n_datasets = summary.groupby(["head", "shots"])["dataset"].transform("nunique")
-    return summary[n_datasets == summary["dataset"].nunique()]
+def absent_folds(every: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+    """Return how many folds are not among the runs that are compared, by dataset."""
+    n_folds, n_compared = (table.groupby("dataset")["fold"].nunique() for table in (every, runs))
+    fewer = (n_folds - n_compared).dropna()  # of a dataset that is absent, too
+    return [f"{counted(int(count), 'fold')} of {dataset}" for dataset, count in fewer.items() if count]
+
+
+def kinds_of(
+    runs: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]], encoder: str
+) -> dict[str, list[HeadRuns]]:
+    """Return the predictions on the datasets and folds that are compared, by dataset."""
+    return {
+        str(name): [
+            replace(kind, runs={key: run for key, run in kind.runs.items() if key[0] in folds})
+            for kind in kinds.get((str(name), encoder), [])
+        ]
+        for name, folds in runs.groupby("dataset")["fold"].agg(set).items()
+    }
 
 
 def _table(

@@ -35,6 +35,7 @@ from palm_cache.report.means import (
     NAMES_AND_ACCURACY,
     count_shots,
     format_rows,
+    on_some_folds,
     percent,
     span,
     summarise,
@@ -122,7 +123,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     parts = (
         *doubtful_sections(behind),
         which_head(scores, kinds),
-        _results(summary, kinds, bool(split.all()), behind),
+        _results(scores, kinds, bool(split.all()), behind),
         *_beside_the_paper(scores, behind),
         base_novel_section(every),
         _prompts(read_prompts(prompts)) if prompts.exists() else None,
@@ -149,13 +150,13 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
 
 
 def _results(
-    summary: pd.DataFrame,
+    scores: pd.DataFrame,
     kinds: Mapping[Place, list[HeadRuns]],
     base_alone: bool,
     behind: Mapping[Place, Behind],
 ) -> Section:
     """Show a table per dataset and encoder: narrow enough for a phone, and never two encoders as one."""
-    tables, marked = [], False
+    summary, tables, marked = summarise(scores), [], False
     for key, rows in summary.groupby(["dataset", "encoder"], sort=False):
         place = cast("Place", key)
         of_place = {(kind.head, kind.shots): kind for kind in kinds.get(place, [])}
@@ -170,7 +171,7 @@ def _results(
         mark = behind[place].mark
         caption = ", ".join(place) + (f" ({mark})" if mark else "")
         tables.append(Table(headings, tuple(cells), caption))
-    notes = [*([_BASE_ALONE] if base_alone else []), _READING]
+    notes = [*([_BASE_ALONE] if base_alone else []), _READING, *on_some_folds(scores)]
     notes += [*([HOW] if kinds else []), *([ONE_SEED] if marked else [])]
     return Section("Results", (*notes, *tables, accuracy_by_head(summary)))
 

@@ -58,6 +58,10 @@ def test_gates_stand_beside_recall_and_what_contexts_are_near_to(runs: Path) -> 
         told,
     )
     assert "palm, 2 shots" not in told
+    [path] = runs.glob("*/*/heads.h5")
+    fit_store(read_heads(path)[1][0], runs, FitParams(("zero-shot",), folds=(2, 3)))
+    evaluate_files(runs)
+    assert section(runs) == told  # the recall beside it is of the same fold
 
 
 def test_the_loss_of_every_epoch_is_drawn(runs: Path) -> None:

@@ -15,7 +15,7 @@ from chromium import Browser
 from scored import predictions, scores_table
 
 from palm_cache.errors import DataError, StoreError, UnknownNameError
-from palm_cache.report.means import below_zero_shot, format_rows, summarise
+from palm_cache.report.means import below_zero_shot, format_rows, on_some_folds, summarise
 from palm_cache.report.render import markdown_table
 from palm_cache.report.write import write_report
 from palm_cache.store.scores import COLUMNS, write_predictions, write_scores
@@ -163,22 +163,48 @@ def test_a_figure_of_one_dataset_has_a_row_per_head_and_a_curve_needs_two_number
 
 def test_palm_below_zero_shot_is_explained(tmp_path: Path) -> None:
     scores = scores_table()
-    assert below_zero_shot(summarise(scores)) == []
+    assert below_zero_shot(scores) == []
     # What both columns show alike is no difference.
     alike = scores[scores["shots"] == 16].assign(shots=2, accuracy=0.6495)
-    assert below_zero_shot(summarise(pd.concat([scores, alike]))) == []
+    assert below_zero_shot(pd.concat([scores, alike])) == []
     # Nor is what another seed may turn.
     spread = alike.assign(accuracy=0.64 + 0.02 * alike["seed"].rank(method="dense").sub(2))
     assert spread.groupby("seed")["accuracy"].mean().mean() < 0.649
-    assert below_zero_shot(summarise(pd.concat([scores, spread]))) == []
+    assert below_zero_shot(pd.concat([scores, spread])) == []
     weak = scores[scores["shots"] == 16].assign(shots=1, accuracy=0.3)
     write_scores(tmp_path / "scores.csv", pd.concat([scores, weak]))
     text = (write_report(tmp_path).page.parent / "report.md").read_text(encoding="utf-8")
-    assert "demo, mini: palm is below zero-shot's 65.0 %: 30.0 % at 1 shot. PALM's context starts" in text
+    assert (
+        "demo, mini: palm is below zero-shot: 30.0 % against 65.0 % at 1 shot. PALM's context starts" in text
+    )
     assert "give it more shots" in text
-    (note,) = below_zero_shot(summarise(pd.concat([scores, weak.assign(shots=ALL_SHOTS)])))
+    (note,) = below_zero_shot(pd.concat([scores, weak.assign(shots=ALL_SHOTS)]))
     assert "at all shots" in note
     assert "more shots" not in note
+
+
+def test_palm_is_set_against_zero_shot_on_the_same_folds_alone() -> None:
+    scores = scores_table()  # zero-shot has 60 % on fold 1 and 70 % on fold 2
+    one = scores[(scores["head"] == "zero-shot") | (scores["fold"] == 1)]
+    assert below_zero_shot(one.assign(accuracy=one["accuracy"].where(one["head"] == "zero-shot", 0.62))) == []
+    weak = one.assign(accuracy=one["accuracy"].where(one["head"] == "zero-shot", 0.55))
+    (note,) = below_zero_shot(weak)
+    assert ": 55.0 % against 60.0 % at 4 shots, 55.0 % against 60.0 % at 16 shots. " in note
+    assert below_zero_shot(weak[(weak["head"] == "palm") | (weak["fold"] == 2)]) == []
+    assert on_some_folds(one) == ["demo, mini: on some of these folds, and so clips, alone: palm."]
+    assert on_some_folds(scores) == []
+
+
+def test_what_is_of_some_folds_alone_is_marked(tmp_path: Path) -> None:
+    scores, made = scores_table(), predictions()
+    of_one = (scores["head"] == "zero-shot") | (scores["fold"] == 1)
+    write_scores(tmp_path / "scores.csv", scores[of_one])
+    write_predictions(
+        tmp_path / "predictions.h5", [one for one, kept in zip(made, of_one, strict=True) if kept]
+    )
+    text = (write_report(tmp_path).page.parent / "report.md").read_text(encoding="utf-8")
+    assert "demo, mini: on some of these folds, and so clips, alone: palm." in text
+    assert "| class | zero-shot | palm, 16 shots, fold 1 alone |" in text
 
 
 def svg_words(figure: Path) -> list[str]:

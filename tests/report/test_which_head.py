@@ -91,7 +91,7 @@ def test_a_head_that_ran_on_one_of_many_datasets_does_not_take_the_others_from_t
     kinds = by_kind(predictions, scores)
     assert table_of(with_more, predictions).rows == table_of(scores, predictions).rows
     notes = " ".join(str(block) for block in which_head(with_more, kinds).blocks)
-    assert "Not in the means of mini: gda (not scored on all of these datasets at the same shots)." in notes
+    assert "mini: gda (not scored on all of these datasets and folds at the same shots)." in notes
     assert verdict(with_more, kinds) == f"{verdict(scores, kinds)[:-1]}; this leaves out gda."
 
 
@@ -111,8 +111,31 @@ def test_a_head_of_fewer_folds_is_not_set_against_others() -> None:
     above = folds.assign(accuracy=folds["accuracy"].where(folds["head"] != "palm", 1.0))
     said = verdict(above, {})
     assert said.startswith("proker is ahead on birds and demo with mini at 4 shots with ")
-    assert "on fewer folds and so not compared: palm with 100.0 % at " in said
-    assert any("On fewer folds than others" in str(block) for block in which_head(above, {}).blocks)
+    assert said.endswith("; this leaves out palm.")
+    blocks = which_head(above, {}).blocks
+    assert any("Not in the means of mini: palm (" in str(block) for block in blocks)
+    (table,) = (block for block in blocks if isinstance(block, Table))
+    assert "palm" not in {row[0] for row in table.rows}
+
+
+@pytest.mark.parametrize("other", [2, 5])
+def test_heads_are_compared_on_the_folds_that_most_of_them_have(other: int) -> None:
+    scores, predictions = study(("demo",))
+    more = scores[scores["head"] == "zero-shot"].assign(fold=other, accuracy=1.0)  # where palm did not run
+    made = next(made for made in predictions if made.run.startswith("zero-shot"))
+    elsewhere = replace(made, run=f"zero-shot-0shots-fold{other}-seed0")
+    both, kinds = pd.concat([scores, more]), by_kind([*predictions, elsewhere], pd.concat([scores, more]))
+    assert verdict(both, kinds) == (
+        f"{verdict(scores, by_kind(predictions, scores))[:-1]}; this leaves out 1 fold of demo."
+    )
+    assert table_of(both, [*predictions, elsewhere]).rows == table_of(scores, predictions).rows
+    notes = " ".join(map(str, which_head(both, kinds).blocks))
+    assert "Not in the means of mini: 1 fold of demo (not all heads were scored there)." in notes
+    # As many folds are not yet the same ones.
+    apart = both[(both["head"] != "zero-shot") | (both["fold"] == other)]
+    assert verdict(apart, {}) == f"{verdict(scores[scores['head'] != 'zero-shot'], {})[:-1]}; " + (
+        "this leaves out zero-shot and 1 fold of demo."
+    )
 
 
 def test_no_head_is_surely_better_than_one_that_was_better_in_all_runs_that_both_have() -> None:
@@ -214,8 +237,8 @@ def test_a_head_that_the_table_shows_ahead_at_other_shots_is_named() -> None:
     said = verdict(above, by_kind(predictions, above))
     assert said.startswith("proker is ahead on birds and demo with mini at 4 shots with ")
     assert said.endswith(
-        " other head there; above it, but at other shots or on fewer folds and so not compared: palm with "
-        "100.0 % at 1 shot (a single seed)."
+        " other head there; above it, but at other shots and so not compared: palm with 100.0 % at 1 shot "
+        "(a single seed)."
     )
     below = few.assign(accuracy=few["accuracy"].where(few["head"] != "palm", 0.0))
     assert verdict(below, by_kind(predictions, below)).endswith(" other head there.")
