@@ -15,7 +15,7 @@ from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.adaptation.tasks import draw, n_base_classes
 from palm_cache.adaptation.threads import LARGE, threads_for
-from palm_cache.errors import StaleStoreError, StoreError
+from palm_cache.errors import PalmCacheError, StaleStoreError, StoreError, counted
 from palm_cache.store.atomic import alone_in, check_target
 from palm_cache.store.heads import read_heads
 from palm_cache.store.join import read_features
@@ -50,7 +50,7 @@ def evaluate_files(
     """Score every head of some files; write ``scores.csv``, ``predictions.h5`` and ``metrics.json``.
 
     Rows of other datasets and encoders in ``out`` stay, as long as their heads are there. Returns and raises
-    as :func:`palm_cache.evaluate`.
+    as :func:`palm_cache.evaluate`: what can be scored is written before it raises.
 
     Parameters
     ----------
@@ -70,27 +70,52 @@ def evaluate_files(
     rows: list[dict[str, object]] = []
     predictions: list[RunPrediction] = []
     renewed: set[tuple[str, str]] = set()
+    failures: list[PalmCacheError] = []
     with alone_in(out):  # others read the same heads, and add to the same files
         for number, file in enumerate(files):
             progress("evaluating", number, len(files))
-            fitted, recorded = read_heads(file)
-            stores = (store,) if store else recorded
-            scored_on = features or read_features(stores)
-            check_fresh(fitted, scored_on, stores, file)
-            renewed |= {(head.run.dataset, slug(head.run.encoder)) for head in fitted}
-            tested = [head for head in fitted if len(scored_on.folds[head.run.fold - 1].test)]
-            tower = tower_to_score(tested, stores[0], load_tower)
-            for head in tested:
-                row, prediction = evaluate_head(scored_on, head, tower)
-                rows.append(row)
-                predictions.append(prediction)
+            try:
+                places, scored = _evaluate_file(file, store, features, load_tower)
+            except PalmCacheError as error:
+                failures.append(error)
+            else:
+                renewed |= places
+                rows += [row for row, _ in scored]
+                predictions += [prediction for _, prediction in scored]
             progress("evaluating", number + 1, len(files))
+        if failures and not renewed:
+            raise _of_all(failures, files)
         scores = pd.concat([_other_scores(out, heads, renewed), pd.DataFrame(rows, columns=list(COLUMNS))])
         scores = scores.sort_values(list(KEYS), ignore_index=True)
         write_scores(out / "scores.csv", scores)
         write_predictions(out / "predictions.h5", predictions)
         write_metrics(out / "metrics.json", mean_scores(scores))
+    if failures:
+        raise _of_all(failures, files)
     return scores
+
+
+def _evaluate_file(
+    file: Path, store: Place | None, features: Features | None, load_tower: LoadTower | None
+) -> tuple[set[tuple[str, str]], list[tuple[dict[str, object], RunPrediction]]]:
+    """Score the heads of one file: return its datasets and encoders, and each head's row and predictions."""
+    fitted, recorded = read_heads(file)
+    stores = (store,) if store else recorded
+    scored_on = features or read_features(stores)
+    check_fresh(fitted, scored_on, stores, file)
+    tested = [head for head in fitted if len(scored_on.folds[head.run.fold - 1].test)]
+    tower = tower_to_score(tested, stores[0], load_tower)
+    places = {(head.run.dataset, slug(head.run.encoder)) for head in fitted}
+    return places, [evaluate_head(scored_on, head, tower) for head in tested]
+
+
+def _of_all(failures: Sequence[PalmCacheError], files: Sequence[Path]) -> PalmCacheError:
+    """Return one error of all heads files that could not be scored."""
+    first = failures[0]
+    if len(files) == 1:
+        return first
+    told = "; ".join(error.message for error in failures)
+    return type(first)(f"{counted(len(failures), 'heads file')} of {len(files)} not scored: {told}")
 
 
 def evaluate_head(

@@ -166,7 +166,7 @@ def evaluate(
     Raises
     ------
     StoreError
-        If there are no heads, or a store is missing.
+        If there are no heads, or a store is missing. Here and below all heads that can be scored were.
     StaleStoreError
         If a store has changed since the heads were fitted.
     """

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.head_writing import write_heads
 from palm_cache.store.heads import read_heads
-from palm_cache.store.scores import COLUMNS, read_scores
+from palm_cache.store.scores import COLUMNS, read_predictions, read_scores
 from palm_cache.types import Features
 from palm_cache.types.runs import Training
 
@@ -103,6 +104,27 @@ def test_scores_of_other_datasets_stay_as_long_as_their_heads_do(tmp_path: Path)
     (out / "three" / "mini" / "heads.h5").unlink()
     evaluate_files(out, [out / "two" / "mini" / "heads.h5"])
     assert sorted(set(read_scores(out / "scores.csv")["dataset"])) == ["one", "two"]
+
+
+def test_heads_of_a_changed_store_do_not_keep_others_from_being_scored(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    for name in ("one", "three", "two"):
+        features = replace(make_features(), dataset=name)
+        fit_store(write_sample(tmp_path / f"{name}.zarr", features), out, FitParams(heads=("zero-shot",)))
+    write_sample(tmp_path / "one.zarr", replace(make_features(failed=[3]), dataset="one"))
+    with pytest.raises(StaleStoreError) as stale:
+        evaluate_files(out)
+    assert str(stale.value).startswith(f"1 heads file of 3 not scored: {out / 'one' / 'mini' / 'heads.h5'}: ")
+    assert "fit again with: palm-cache fit --store" in str(stale.value)
+    assert sorted(set(read_scores(out / "scores.csv")["dataset"])) == ["three", "two"]
+    assert {made.dataset for made in read_predictions(out / "predictions.h5")} == {"three", "two"}
+    # What was scored of them before stays, and where nothing can be scored, nothing is written.
+    (out / "scores.csv").unlink()
+    for name in ("three", "two"):
+        shutil.rmtree(tmp_path / f"{name}.zarr")
+    with pytest.raises(StaleStoreError, match=r"3 heads files of 3 not scored: .*; .*three"):
+        evaluate_files(out)
+    assert not (out / "scores.csv").exists()
 
 
 def test_heads_may_lie_elsewhere_than_their_scores(tmp_path: Path) -> None:
