@@ -18,13 +18,14 @@ from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, as_typed, note, print_json, print_table, say, tell
 from palm_cache.errors import AbsentDatasetError, counted
 from palm_cache.params import Params
+from palm_cache.types.stretches import failure_lines
 
 if TYPE_CHECKING:
     from palm_cache.extraction.extract import Extractor
     from palm_cache.types import ClipTable, Place
 
 FAILURES_LISTED = 20
-"""Failed clips that ``extract`` lists; ``store info`` lists all."""
+"""Lines of failed clips that ``extract`` lists; ``store info`` lists all."""
 
 CLIPS_NAMED = 3
 """Files of a group that ``extract --dry-run`` names; with ``--json`` it names all."""
@@ -216,10 +217,10 @@ def _extract_table(
     with progress_bar("clips") as progress:
         extraction = extractor.extract(table, out, cache, progress)
     note(*extraction.notes[len(table.notes) :])  # those of the table were told before the work
-    for name, reason in extraction.failures[:FAILURES_LISTED]:
-        say(f"skipped {name}: {reason}")
-    if len(extraction.failures) > FAILURES_LISTED:
-        more = len(extraction.failures) - FAILURES_LISTED
+    lines = failure_lines(extraction.failures)
+    for line in lines[:FAILURES_LISTED]:
+        say(f"skipped {line}")
+    if more := len(lines[FAILURES_LISTED:]):
         say(f"and {more} more; all of them: palm-cache store info {out}")
     failed = f", {len(extraction.failures)} skipped" if extraction.failures else ""
     kept = extraction.n_clips - extraction.embedded - len(extraction.failures)

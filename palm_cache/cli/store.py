@@ -15,6 +15,7 @@ from palm_cache.cli.terminal import Json, agreed, note, print_json, print_result
 from palm_cache.errors import StoreError, counted, did_you_mean
 from palm_cache.params import Params, Resources
 from palm_cache.params.use import LoadingParams
+from palm_cache.types.stretches import failure_lines
 
 if TYPE_CHECKING:
     from palm_cache.extraction.verify import Recomputation
@@ -57,7 +58,7 @@ def store_info(store: StoreArgument, as_json: Json = False) -> None:
         *(f"    {key.replace('_', ' ')}: {value}" for key, value in recipe),
         "  made with: " + ", ".join(f"{name} {what}" for name, what in made_with),
         f"  clips without an embedding: {len(failures)}",
-        *(f"    {name}: {reason}" for name, reason in failures),
+        *(f"    {line}" for line in failure_lines(failures)),
         as_json=as_json,
     )
 

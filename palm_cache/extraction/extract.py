@@ -36,6 +36,7 @@ from palm_cache.store.layout import CACHE
 from palm_cache.store.places import folder
 from palm_cache.store.writing import claimed_files, write_store
 from palm_cache.types import ClipTable, Place, Progress, no_progress
+from palm_cache.types.stretches import stretch_text
 
 SAMPLED_ROWS, MIN_ROWS = 500, 20
 """Rows whose embeddings are compared with each other, at most; with fewer likeness is no sign."""
@@ -57,8 +58,8 @@ class Extraction:
     n_clips: int
     embedded: int
     """Contents that went through the encoder."""
-    failures: tuple[tuple[str, str], ...]
-    """(path, reason) of every clip that has no embedding."""
+    failures: tuple[tuple[str, str, str], ...]
+    """(path, reason, stretch) of every clip that has no embedding; the stretch is "" for a whole file."""
     notes: tuple[str, ...]
 
 
@@ -212,7 +213,10 @@ class Extractor:
             notes.insert(
                 0, f"{len(survey.unread)} of {counted(len(table.clips), 'audio file')} could not be read"
             )
-        failures = tuple((table.clips.names[row], reason) for row, reason in sorted(errors.items()))
+        failures = tuple(
+            (table.clips.names[row], reason, stretch_text(survey.start[row], survey.end[row]))
+            for row, reason in sorted(errors.items())
+        )
         notes = [*table.notes, *notes, *run.sound_notes, *self._embedder_notes()]
         return Extraction(out, len(table.clips), run.embedded, failures, tuple(notes))
 

@@ -32,6 +32,7 @@ from palm_cache.store.header import StoredRows, row_keys, twins
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.root import StoreRoot
 from palm_cache.types import Features, Fold
+from palm_cache.types.stretches import stretch_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,11 +116,11 @@ class FeatureStore(StoreRoot):
         rows, reasons = self._read("errors/row"), self._read("errors/reason")
         return {int(row): str(reason) for row, reason in zip(rows, reasons, strict=True)}
 
-    def failures(self) -> list[tuple[str, str]]:
-        """Return (path, reason) of every row that has no embedding."""
+    def failures(self) -> list[tuple[str, str, str]]:
+        """Return (path, reason, stretch in words) of every row that has no embedding."""
         errors = self.errors()
-        names = self.clip_names() if errors else []
-        return [(names[row], reason) for row, reason in errors.items()]
+        names, (start, end) = (self.clip_names(), self.stretches()) if errors else ([], ((), ()))
+        return [(names[row], why, stretch_text(start[row], end[row])) for row, why in errors.items()]
 
     def text(self) -> NDArray[np.float32]:
         """Return the prompts' embeddings, (n_classes, n_templates, dim)."""

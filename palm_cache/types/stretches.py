@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isnan
+
+Failures = Iterable[tuple[str, str, str]]
+"""(path, reason, stretch as :func:`stretch_text` says it) of rows that have no embedding."""
 
 
 def stretch_text(start: float, end: float | None) -> str:
@@ -18,6 +22,18 @@ def stretch_text(start: float, end: float | None) -> str:
     if end is not None and not isnan(end):
         return f"{_seconds(start)}-{_seconds(end)} s"
     return f"{_seconds(start)} s to its end" if start else ""
+
+
+def failure_lines(failures: Failures) -> list[str]:
+    """Return failures as lines for people; those of one file that have one reason are one line."""
+    stretches: dict[tuple[str, str], list[str]] = {}
+    for path, reason, stretch in failures:
+        stretches.setdefault((path, reason), []).append(stretch)
+    lines = []
+    for (path, reason), (first, *rest) in stretches.items():
+        place = ", ".join(filter(None, (path, first)))
+        lines.append(f"{place}{f' and {len(rest)} more of it' if rest else ''}: {reason}")
+    return lines
 
 
 def _seconds(value: float) -> str:

@@ -10,7 +10,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from command_line import call, fail, runner, succeed
 from samples import flip_bit, make_features, write_palm_folder, write_sample, write_tone
 
@@ -131,6 +133,24 @@ def test_json_is_one_document_and_nothing_else(workplace: Path) -> None:
     assert json.loads(succeed("store", "verify", store, "--json").stdout)["sound"] is True
     for command, key in (("datasets", "licence"), ("encoders", "spec"), ("heads", "learns")):
         assert all(row[key] for row in json.loads(succeed(command, "--json").stdout))
+
+
+def test_stretches_of_a_file_that_is_cut_off_are_one_line_that_says_where(workplace: Path) -> None:
+    birds = workplace / "Birds"
+    birds.mkdir()
+    for name, seconds in (("short", 4), ("torn", 30)):
+        file = birds / f"{name}.flac"
+        soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, seconds * 8_000), 8_000)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    write_tone(birds / "whole.wav", 200)
+    result = succeed("extract", "--dataset", "Birds", "--window", "5")
+    reason = "cut off or damaged: not all of it can be decoded"
+    lines = [f"torn.flac, 10-15 s and 3 more of it: {reason}", f"short.flac: {reason}"]
+    assert {f"skipped {line}" for line in lines} == {
+        line for line in result.stderr.splitlines() if line.startswith("skipped")
+    }
+    told = succeed("store", "info", "data/features/Birds/mini.zarr").stdout.splitlines()
+    assert {f"    {line}" for line in lines} == set(told[-2:])
 
 
 def test_skipped_clips_are_listed_counted_and_do_not_stop(workplace: Path) -> None:

@@ -26,9 +26,9 @@ def test_clips_that_cannot_be_read_are_recorded_and_the_rest_goes_on(
     (folder / "audios" / "train_0_2.wav").write_bytes(b"<html>")
     done = run()
     assert done.failures == (
-        ("audios/train_0_0.wav", "no such file"),
-        ("audios/train_0_1.wav", "the file is empty"),
-        ("audios/train_0_2.wav", "cannot be decoded: format not recognised"),
+        ("audios/train_0_0.wav", "no such file", ""),
+        ("audios/train_0_1.wav", "the file is empty", ""),
+        ("audios/train_0_2.wav", "cannot be decoded: format not recognised", ""),
     )
     assert done.embedded == 15
     features = FeatureStore(out).read()
@@ -60,7 +60,7 @@ def test_a_disk_that_fails_for_a_moment_leaves_no_trace(
     with monkeypatch.context() as patch:
         patch.setattr(reading, "read_views", fail)
         done = run()
-    assert [reason for _, reason in done.failures] == ["cannot be read: Input/output error"]
+    assert [reason for _, reason, _ in done.failures] == ["cannot be read: Input/output error"]
     assert done.embedded == 17
     again = run()
     assert (again.embedded, again.failures) == (1, ())
@@ -112,7 +112,7 @@ def test_files_that_are_away_keep_what_is_known_of_them(run: Run, out: Path, fol
     assert (done.embedded, done.failures) == (0, ())
     assert "1 audio file cannot be read now; earlier embeddings are kept" in done.notes[0]
     assert_same(read_arrays(out), whole)
-    assert run(prune=True).failures == (("audios/train_0_0.wav", "no such file"),)
+    assert run(prune=True).failures == (("audios/train_0_0.wav", "no such file", ""),)
     assert not FeatureStore(out).read().usable[0]
 
 
@@ -136,7 +136,7 @@ def test_a_damaged_store_is_made_anew_though_a_file_is_away(run: Run, out: Path,
     run()
     flip_bit(out / "content_sha256" / "c" / "0" / "0")
     (folder / "audios" / "train_0_0.wav").unlink()
-    assert run().failures == (("audios/train_0_0.wav", "no such file"),)
+    assert run().failures == (("audios/train_0_0.wav", "no such file", ""),)
     assert [text for text in FeatureStore(out).problems() if "zero vector" not in text] == []
 
 
@@ -177,5 +177,5 @@ def test_an_encoder_that_returns_nan_is_the_clips_error(
 
     monkeypatch.setattr(SpectrumEncoder, "embed_audio", spoil)
     failures = run(batch_size=4).failures
-    assert [reason for _, reason in failures] == ["the encoder returned NaN or infinity"]
+    assert [reason for _, reason, _ in failures] == ["the encoder returned NaN or infinity"]
     assert FeatureStore(out).problems() == []

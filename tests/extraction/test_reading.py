@@ -224,7 +224,7 @@ def test_a_clip_that_goes_or_changes_after_planning_is_taken_as_it_is_when_read(
     with monkeypatch.context() as patch:
         patch.setattr(stage_one.KnownFiles, "of", look_and_change)
         done = stage_one.extract(read_table(folder), "mini", out)
-    assert done.failures == (("audios/train_0_1.wav", "no such file"),)
+    assert done.failures == (("audios/train_0_1.wav", "no such file", ""),)
     store = FeatureStore(out)
     with replaced.open("rb") as file:
         assert store.content_hashes()[1:3] == ["", content_hash(file)]

@@ -94,8 +94,8 @@ def test_audio_in_a_bucket_is_read_like_audio_on_a_disk(
         (UPath(f"{bucket}/Tones/audios") / f"{name}.wav").unlink()
     UPath(f"{bucket}/Tones/audios/train_0_1.wav").write_bytes(b"")
     assert extract(table, "mini", out, *parted(prune=True)).failures == (
-        ("audios/train_0_0.wav", "no such file"),
-        ("audios/train_0_1.wav", "the file is empty"),
+        ("audios/train_0_0.wav", "no such file", ""),
+        ("audios/train_0_1.wav", "the file is empty", ""),
     )
 
 

@@ -143,7 +143,7 @@ def test_what_goes_wrong_on_a_cluster_is_told_like_at_home(
     with pytest.raises(Exception, match="cannot be decoded: format not recognised; mend or remove"):
         extract(spoilt, "mini", tmp_path / "spoilt.zarr", resources=strict)
     done = extract(spoilt, "mini", tmp_path / "spoilt.zarr", resources=Resources(cluster=address))
-    assert [name for name, _ in done.failures] == [table.clips[0].name]
+    assert [name for name, *_ in done.failures] == [table.clips[0].name]
 
 
 @pytest.fixture

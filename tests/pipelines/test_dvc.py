@@ -55,7 +55,7 @@ def test_the_pipeline_runs_and_redoes_only_what_changed(project: Path) -> None:
     run(project, "dvc", "commit", "--force", "synthesise")
     assert stages_run(run(project, "dvc", "repro", "extract")) == ["extract"]
     info = run(project, "palm-cache", "store", "info", "data/features/demo/mini.zarr", "--json")
-    assert [why for _, why in json.loads(info)["failures"]] == ["cannot be decoded: format not recognised"]
+    assert [why for _, why, _ in json.loads(info)["failures"]] == ["cannot be decoded: format not recognised"]
 
     # Another recipe, and the first one again, which the cache knows.
     for views, embedded in ((2, 49), (1, 0)):

@@ -49,7 +49,7 @@ def test_what_is_written_is_read(store: FeatureStore) -> None:
     assert same(again, features)
     assert again.class_names == features.class_names
     assert again.templates == features.templates
-    assert store.failures() == [("5.wav", "broken"), ("70.wav", "broken")]
+    assert store.failures() == [("5.wav", "broken", ""), ("70.wav", "broken", "")]
 
 
 def test_plain_zarr_reads_it(store: FeatureStore) -> None:

@@ -117,8 +117,6 @@ class Sound:
         try:
             for _ in self.blocks(max(0, self.frames - LAST_BLOCK), self.frames):
                 pass
-        except soundfile.SoundFileError as error:
-            raise _fault(self._file, error, "cut off or damaged: its end cannot be decoded") from error
         except AudioError:
             raise AudioError(f"cut off: the last of {self.frames} frames cannot be decoded") from None
         self._reopen()
@@ -231,7 +229,9 @@ def decoding(file: BinaryIO) -> Iterator[Sound]:
         try:
             yield sound
         except soundfile.SoundFileError as error:
-            raise _fault(file, error, f"cannot be decoded: {_reason(error)}") from error
+            # libsndfile's own reason depends on where in a damaged file one begins to read.
+            message = "cut off or damaged: not all of it can be decoded"
+            raise _fault(file, error, message) from error
         finally:
             sound.close()
     except OSError as error:
@@ -244,16 +244,16 @@ def _reason(error: soundfile.SoundFileError) -> str:
     return f"{reason[:1].lower()}{reason[1:]}"
 
 
-def _fault(file: BinaryIO, error: Exception | None, message: str) -> AudioError:
+def _fault(file: BinaryIO, error: soundfile.SoundFileError | None, message: str) -> AudioError:
     """Make an error of the content, or of the disk if that is to blame: decoders do not always say."""
-    if getattr(error, "code", None) == SF_ERR_SYSTEM:
-        return ReadingError(message)
+    if error is not None and getattr(error, "code", None) == SF_ERR_SYSTEM:
+        return ReadingError(f"cannot be read: {_reason(error)}")
     try:
         file.seek(0)
         while file.read(1 << 20):
             pass
-    except OSError:
-        return ReadingError(message)
+    except OSError as fault:
+        return ReadingError(f"cannot be read: {reason_of(fault)}")
     return AudioError(message)
 
 

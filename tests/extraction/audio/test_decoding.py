@@ -114,7 +114,7 @@ def test_a_long_file_that_is_cut_off_is_refused_wherever_its_crop_lies(
     content = encoded(ending, rate=rate, **how)
     (tmp_path / f"clip.{ending}").write_bytes(content[: int(share * len(content))])
     for said in faults(tmp_path / f"clip.{ending}"):
-        assert said.startswith(("cut off", "cannot be decoded: flac decoder lost sync")), said
+        assert said.startswith("cut off"), said
 
 
 def test_an_open_ogg_is_looked_through_once_however_many_stretches_are_read(tmp_path: Path) -> None:
