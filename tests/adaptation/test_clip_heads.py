@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
-from palm_cache.adaptation.heads import find_head, linear_probe, tip_adapter
+from palm_cache.adaptation.heads import HEADS, find_head, linear_probe, tip_adapter
 from palm_cache.adaptation.heads.base import Head, Shots, unit
 from palm_cache.adaptation.heads.hyperparameters import FOLDS, TEMPERATURES, Grid
 from palm_cache.adaptation.heads.linear_probe import LinearProbe
@@ -70,6 +70,14 @@ def test_palm_prototype_is_palm_from_the_class_means(shots: Shots) -> None:
     learned = make_head(PalmPrototype).fit(shots)
     assert not torch.allclose(learned["context"], means, atol=0.01)
     assert PalmPrototype.n_params(4, 24, 8, 32) == Palm.n_params(4, 24, 8, 32)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", [name for name, head in HEADS.items() if not head.needs_text_tower])
+def test_no_library_warns_of_few_shots_of_many_classes(name: str) -> None:
+    for clips_per_class in (1, 2):
+        shots = make_shots(runs=1, n_classes=24, clips_per_class=clips_per_class, parts=(12, 12))
+        make_head(HEADS[name], Training(epochs=1)).fit(shots)
 
 
 def test_neighbours_vote_as_in_scikit_learn(shots: Shots, clips: Tensor) -> None:

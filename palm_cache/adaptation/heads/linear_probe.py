@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -134,7 +135,10 @@ def _regress(
     # both squares.
     doubled = 2 if len(torch.unique(labels)) == 2 else 1
     model.set_params(C=doubled * strength * spread**2)
-    model.fit((around / spread).numpy(), labels.numpy())
+    with warnings.catch_warnings():
+        # Scikit-learn takes few shots of many classes for a regression; labels are classes here.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
+        model.fit((around / spread).numpy(), labels.numpy())
     coefficients, intercept = torch.from_numpy(model.coef_) / spread, torch.from_numpy(model.intercept_)
     if len(model.classes_) == 2:  # scikit-learn keeps the difference of the two
         coefficients, intercept = (
