@@ -243,6 +243,7 @@ def _plan_table(
     """Return what an extraction of one dataset would do, as lines and as value."""
     with progress_bar("clips") as progress:
         plan = extractor.plan(table, out, cache, progress)
+    note(*plan.notes)
     lines = [f"{counted(plan.n_clips, 'clip')} -> {plan.store} ({plan.to_embed} to embed, {plan.kept} known)"]
     if plan.stale:
         lines += as_typed([f"  stale: {plan.stale}; `on_stale` rebuild makes it anew"])
@@ -254,5 +255,11 @@ def _plan_table(
         files = [f"{name} ({n} rows)" if n > 1 else name for name, n in Counter(names).items()]
         more = f" and {len(files) - CLIPS_NAMED} more" if len(files) > CLIPS_NAMED else ""
         lines.append(f"  {len(names)} {why}: {', '.join(files[:CLIPS_NAMED])}{more}")
-    own = {"store": str(plan.store), "groups": groups, "to_embed": plan.to_embed, "kept": plan.kept}
-    return lines, {**asdict(plan), **own}
+    return lines, {
+        **asdict(plan),
+        "store": str(plan.store),
+        "groups": groups,
+        "to_embed": plan.to_embed,
+        "kept": plan.kept,
+        "notes": as_typed(plan.notes),
+    }

@@ -114,6 +114,7 @@ class Extractor:
         table = first_clips(table, self.resources.limit)
         self.prompts.check_classes(table.dataset, table.class_names)
         present = StoreState.at(out)
+        note_gone(present.whole, table, self.resources)  # may refuse; of what is gone the plan tells itself
         survey = self._survey(table, file_cache(cache))
         unseen = table.clips.numbered(np.flatnonzero(~survey.seen).data)
         hashed = self.embedder.embed(unseen, lambda _: False)
@@ -121,8 +122,9 @@ class Extractor:
             survey.learn(outcome.row, outcome.content, None, outcome.error)
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
+        notes = self._keep_unreadable(survey, present, audio, dict(survey.unread), table)
         stale, other_text = self._stale(present, table), self._other_text(present, table)
-        return make_plan(out, table, present.store, stale, survey, audio, other_text)
+        return make_plan(out, table, present.store, stale, survey, audio, other_text, notes)
 
     def extract(
         self, table: ClipTable, out: Place, cache: Place, progress: Progress = no_progress
@@ -194,9 +196,7 @@ class Extractor:
                 errors = run.complete()
             finally:
                 survey.remember()
-            if not self.resources.prune:
-                notes += keep_unreadable(survey, present.whole, audio, errors)
-            self._refuse_nothing(table, survey)
+            notes += self._keep_unreadable(survey, present, audio, errors, table)
             rows = _rows(table, survey, errors)
             try:
                 header = self.header(table, rows, n_all)
@@ -220,9 +220,13 @@ class Extractor:
         notes = [*table.notes, *notes, *run.sound_notes, *self._embedder_notes()]
         return Extraction(out, len(table.clips), run.embedded, failures, tuple(notes))
 
-    def _refuse_nothing(self, table: ClipTable, survey: KnownFiles) -> None:
+    def _keep_unreadable(
+        self, survey: KnownFiles, present: StoreState, audio: Cache, errors: dict[int, str], table: ClipTable
+    ) -> list[str]:
+        """Keep what is known of files that cannot be read; refuse a dataset none of which can."""
+        notes = [] if self.resources.prune else keep_unreadable(survey, present.whole, audio, errors)
         if len(survey.unread) < len(table.clips):
-            return
+            return notes
         row, reason = next(iter(survey.unread.items()))
         raise DataError(
             f"{table.dataset}: none of its {counted(len(table.clips), 'audio file')} can be read, e.g. "

@@ -5,7 +5,7 @@ Nothing here writes: ``extract`` acts on what is found, ``extract --dry-run`` sh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -82,6 +82,7 @@ class Plan:
     """Names of clips in the store that the dataset has no more."""
     other_text: str = ""
     """What of the text is other than in the store, "" if nothing is: text is embedded again, no clip is."""
+    notes: tuple[str, ...] = ()
 
     @property
     def to_embed(self) -> int:
@@ -103,6 +104,7 @@ def make_plan(
     survey: KnownFiles,
     cache: Cache,
     other_text: str,
+    notes: Sequence[str],
 ) -> Plan:
     """Say what is to be done about a dataset whose files have all been looked at.
 
@@ -129,7 +131,7 @@ def make_plan(
         told.add(key)
         groups[_why(row, survey, failed, before, stale)].append(table.clips.names[row])
     groups_present = {why: tuple(clips) for why, clips in groups.items() if clips}
-    return Plan(out, len(table.clips), stale, groups_present, gone, other_text)
+    return Plan(out, len(table.clips), stale, groups_present, gone, other_text, tuple(notes))
 
 
 def _why(

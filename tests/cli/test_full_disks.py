@@ -135,6 +135,7 @@ def test_a_disk_that_is_away_in_part_does_not_empty_a_store(folder: Path) -> Non
     before = (store / "zarr.json").read_bytes()
     refused = fail("extract", "--dataset", "Sounds")
     assert "of its 9 clips the files of 6 are gone" in refused
+    assert fail("extract", "--dataset", "Sounds", "--dry-run") == refused
     assert "--prune" in refused
     assert (store / "zarr.json").read_bytes() == before
     (folder / "mid").rename(folder / "Sounds" / "mid")

@@ -8,6 +8,7 @@ import pytest
 from samples import parted, read_arrays, write_tone
 from spectrum import Run, SpectrumEncoder
 
+from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.datasets.windows import cut_rows
 from palm_cache.extraction.extract import Extractor
@@ -63,17 +64,35 @@ def test_every_clip_that_would_be_embedded_is_named_with_its_reason(
     write_tone(folder / "audios" / "train_0_1.wav", 333)
     write_tone(folder / "audios" / "new.wav", 500)
     (folder / "audios" / "train_0_2.wav").unlink()
+    (folder / "audios" / "train_0_4.wav").unlink()
     (folder / "audios" / "train_0_3.wav").rename(folder / "audios" / "moved.wav")
     table = folder / "train.csv"
-    table.write_text(table.read_text().replace("train_0_3", "moved") + "audios/new.wav,low tone\n")
+    rows = table.read_text().replace("train_0_3", "moved")
+    table.write_text(rows + "audios/new.wav,low tone\naudios/away.wav,low tone\n")
     plan = look()
     assert plan.groups == {
         Reason.NEW: ("audios/new.wav",),
         Reason.CHANGED: ("audios/train_0_1.wav",),
-        Reason.UNREADABLE: ("audios/train_0_2.wav",),
+        Reason.UNREADABLE: ("audios/away.wav",),
     }
     assert plan.gone == ("audios/train_0_3.wav",)
-    assert plan.to_embed == run().embedded == 2
+    kept = "2 audio files cannot be read now; earlier embeddings are kept (`prune` drops them)"
+    assert plan.notes == (kept,)
+    assert look(prune=True).groups[Reason.UNREADABLE] == tuple(
+        f"audios/{name}.wav" for name in ("train_0_2", "train_0_4", "away")
+    )
+    done = run()
+    assert kept in done.notes
+    assert done.failures == (("audios/away.wav", "no such file", ""),)
+    assert plan.to_embed == done.embedded == 2
+
+
+def test_a_plan_for_files_all_of_which_are_away_is_refused_as_the_extraction_is(
+    look: Look, folder: Path
+) -> None:
+    shutil.rmtree(folder / "audios")
+    with pytest.raises(DataError, match="none of its 18 audio files can be read"):
+        look()
 
 
 def test_a_plan_for_another_recipe_says_what_is_stale(look: Look, run: Run) -> None:
