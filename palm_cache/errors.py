@@ -37,7 +37,7 @@ def without_credentials(text: str) -> str:
 
 
 NAMED = 3
-"""Of names that may have been meant, so many are named."""
+"""Of many names, or of those that may have been meant, so many are named."""
 
 _PARAMETER = re.compile(r"`(\w+)`")
 """A parameter in a message, by its name in Python."""
@@ -69,6 +69,12 @@ def did_you_mean(names: Sequence[object]) -> str:
     *others, last = map(str, names[:NAMED])
     more = f" (or one of {len(names) - NAMED} more)" if len(names) > NAMED else ""
     return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}{more}?"
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few of some names, and how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from palm_cache.adaptation.evaluate import check_fresh, score_row
 from palm_cache.adaptation.fit import LoadTower, tower_to_score
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.adaptation.tasks import draw
-from palm_cache.errors import DataError, EncoderError, StaleStoreError
+from palm_cache.errors import DataError, EncoderError, StaleStoreError, did_you_mean, near, some
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads
 from palm_cache.store.join import read_features
@@ -81,7 +81,8 @@ def shared_classes(
     for named, known in ((same.keys(), ours), (same.values(), theirs)):
         wrong = [name for name in named if name not in known]
         if wrong:
-            raise DataError(f"{wrong[0]!r} is no class here; there are: {', '.join(known)}")
+            hint = did_you_mean(near(wrong[0], known)) or f"there are: {some(known)}"
+            raise DataError(f"{wrong[0]!r} is no class here; {hint}")
     place = {_plain(name): label for label, name in enumerate(theirs)}
     pairs = [
         (label, place[_plain(same.get(name, name))])
@@ -90,8 +91,8 @@ def shared_classes(
     ]
     if len(pairs) < 2:
         raise DataError(
-            f"fewer than two classes in common: {', '.join(ours)} / {', '.join(theirs)}; say with `same` "
-            "which names mean one class"
+            f"fewer than two classes in common: {some(ours)} / {some(theirs)}; say with `same` which names "
+            "mean one class"
         )
     return [one for one, _ in pairs], [other for _, other in pairs]
 

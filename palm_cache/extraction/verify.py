@@ -5,14 +5,13 @@ What the files of a store say of themselves is checked by ``FeatureStore.problem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.errors import DataError, counted
+from palm_cache.errors import DataError, counted, some
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.matching import row_of, stored_rows
 from palm_cache.extraction.whereabouts import locate
@@ -27,9 +26,6 @@ above 1."""
 COSINE = 0.9999
 """Smallest cosine between two embeddings of one clip in a coarser precision, whose rounding depends on
 the batch that a clip was in."""
-
-NAMED = 3
-"""Clips of one kind that a problem names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,7 @@ def dataset_problems(
         "of changed content": changed,
     }
     problems = [
-        f"{counted(len(clips), 'clip')} {kind}: {_some(clips)}" for kind, clips in kinds.items() if clips
+        f"{counted(len(clips), 'clip')} {kind}: {some(clips)}" for kind, clips in kinds.items() if clips
     ]
     same_order = list(known) == list(wanted)
     if not problems and not (same_order and classes == table.class_names and _same_folds(store, table)):
@@ -158,8 +154,3 @@ def _distance(stored: NDArray[np.float32], now: NDArray[np.float32]) -> tuple[fl
     norms = np.linalg.norm(stored, axis=1) * np.linalg.norm(now, axis=1)
     cosines = (stored * now).sum(axis=1) / np.maximum(norms, np.finfo(np.float32).tiny)
     return float(np.abs(stored - now).max()) / scale, float(cosines.min())
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

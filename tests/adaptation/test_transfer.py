@@ -95,8 +95,22 @@ def test_names_that_differ_can_be_said_to_be_the_same() -> None:
     ours, theirs = ("anger", "disgust", "fear", "Sad"), ("angry", "disgust", "fearful", "sad")
     assert shared_classes(ours, theirs, {}) == ([1, 3], [1, 3])
     assert shared_classes(ours, theirs, {"anger": "angry", "fear": "fearful"}) == ([0, 1, 2, 3], [0, 1, 2, 3])
-    with pytest.raises(DataError, match="'furious' is no class here; there are: angry, "):
-        shared_classes(ours, theirs, {"anger": "furious"})
+    with pytest.raises(
+        DataError, match="'annoyed' is no class here; there are: angry, disgust, fearful and 1 m"
+    ):
+        shared_classes(ours, theirs, {"anger": "annoyed"})
+    with pytest.raises(DataError, match=r"'Angry' is no class here; did you mean angry\?"):
+        shared_classes(ours, theirs, {"anger": "Angry"})
+
+
+def test_of_many_classes_an_error_names_some() -> None:
+    ours, theirs = (tuple(f"{kind} {number}" for number in range(210)) for kind in ("bird", "bell"))
+    with pytest.raises(DataError) as refused:
+        shared_classes(ours, theirs, {})
+    assert str(refused.value) == (
+        "fewer than two classes in common: bird 0, bird 1, bird 2 and 207 more / bell 0, bell 1, bell 2 and "
+        "207 more; say with same which names mean one class"
+    )
 
 
 def test_the_command_prints_the_scores(places: tuple[Path, Path, Features]) -> None:
