@@ -18,7 +18,7 @@ import palm_cache
 from palm_cache import estimators
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.api import adaptation, extraction, features
-from palm_cache.errors import StoreError, UnknownNameError
+from palm_cache.errors import ParameterError, StoreError, UnknownNameError
 from palm_cache.prediction import table
 from palm_cache.types import Fold
 
@@ -116,6 +116,16 @@ def test_splits_are_those_of_fit_and_scikit_learn_takes_them(tmp_path: Path) -> 
     assert "..." not in told
     for head in params.heads:
         assert any(head in line and "%" not in line for line in told.splitlines())
+
+
+def test_few_shot_takes_what_fit_takes(tmp_path: Path) -> None:
+    opened = palm_cache.open_features(write_sample(tmp_path / "x.zarr", make_features()))
+    train, _ = opened.few_shot(shots="all")
+    assert sorted(train) == sorted(opened.folds[0][0])
+    np.testing.assert_array_equal(opened.few_shot(shots=np.int64(4))[0], opened.few_shot(shots=4)[0])
+    for wrong in ({"shots": 0}, {"shots": "many"}, {"shots": -1}, {"fold": 0}, {"seed": -1}):
+        with pytest.raises(ParameterError, match=r"neither a whole number|no whole number"):
+            opened.few_shot(**wrong)
 
 
 def test_a_data_frame_has_a_row_per_clip_and_says_where_it_belongs(tmp_path: Path) -> None:

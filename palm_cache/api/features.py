@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from palm_cache.adaptation.fit import text_of
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import counted
+from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore, fold_parts
 from palm_cache.store.places import place
 from palm_cache.types import BARE_TEMPLATE, AnyPlace, Place
+from palm_cache.types.runs import parse_shots
 
 if TYPE_CHECKING:
     from palm_cache.retrieval.find import SearchResult
@@ -90,15 +93,15 @@ class OpenFeatures:
         """
         return np.asarray(text_of(self._features, template).numpy())
 
-    def few_shot(self, *, fold: int = 1, shots: int = 16, seed: int = 0) -> Split:
+    def few_shot(self, *, fold: int = 1, shots: int | Literal["all"] = 16, seed: int = 0) -> Split:
         """Draw training clips as ``palm-cache fit`` draws them.
 
         Parameters
         ----------
         fold : int
             Counted from 1.
-        shots : int
-            Clips per class; a class with fewer is taken whole.
+        shots : int or "all"
+            Clips per class; a class with fewer is taken whole, ``"all"`` takes every training clip.
         seed : int
 
         Returns
@@ -111,8 +114,12 @@ class OpenFeatures:
         ------
         DataError
             If the fold does not exist, or nothing can be drawn from it.
+        ParameterError
+            If a number makes no sense.
         """
-        task = few_shot(self._features, fold=fold, shots=shots, seed=seed)
+        number = int(shots) if isinstance(shots, Integral) else shots  # numpy's, too
+        FitParams(shots=(number,), seeds=(seed,), folds=(fold,))
+        task = few_shot(self._features, fold=fold, shots=parse_shots(str(number)), seed=seed)
         return task.train.numpy(), task.test.numpy()
 
     def search(self, **asked: Any) -> SearchResult:

@@ -16,9 +16,9 @@ from palm_cache.store.atomic import parse_json
 from palm_cache.store.header import check_format, read_header, read_source
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.nearby import absent_store
-from palm_cache.store.places import folder
+from palm_cache.store.places import folder, place
 from palm_cache.store.remedies import command_of_store
-from palm_cache.types import Place
+from palm_cache.types import AnyPlace, Place
 
 UNFINISHED_MARK = "unfinished palm-cache feature store"
 """What a root says while the files that it names are being copied to an object store."""
@@ -40,8 +40,9 @@ class StoreRoot:
         If its metadata are damaged.
     """
 
-    def __init__(self, path: Place) -> None:
-        self.path, self.folder = path, folder(path)
+    def __init__(self, path: AnyPlace) -> None:
+        self.path = path = place(path)
+        self.folder = folder(path)
         self._attributes: Mapping[str, Any] = {}
         self._opened = b""
         try:

@@ -52,6 +52,10 @@ def test_what_is_written_is_read(store: FeatureStore) -> None:
     assert store.failures() == [("5.wav", "broken", ""), ("70.wav", "broken", "")]
 
 
+def test_a_store_is_opened_by_the_text_of_its_path(store: FeatureStore) -> None:
+    assert FeatureStore(str(store.path)).read().digest == store.read().digest
+
+
 def test_plain_zarr_reads_it(store: FeatureStore) -> None:
     group = zarr.open_group(store.path, mode="r")
     assert group["audio"].shape == (120, 1, 24)
