@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -355,6 +356,26 @@ def test_a_narrow_terminal_shows_names_and_accuracy_whole(
         for text in ("UrbanSound8K", "palm-prototype", "16", "97.81 ± 0.24", encoder[:20], encoder[-1]):
             assert text in shown
         assert "note: no room for macro F1 %, folds, seeds, parameters;" in told.err
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    module, function = project["scripts"]["palm-cache"].split(":")
+    script = (
+        "import os, signal, sys\n"
+        "class Pressed:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'typer':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Pressed)\n"
+        f"from {module} import {function}; sys.exit({function}())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "encoders"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.split("\n") == ["", "interrupted: nothing was written", ""]
 
 
 @pytest.mark.slow
