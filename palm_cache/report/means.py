@@ -113,10 +113,10 @@ def below_zero_shot(scores: pd.DataFrame) -> list[str]:
 
 
 def on_some_folds(scores: pd.DataFrame) -> list[str]:
-    """Say which heads ran on some of the folds alone that others ran on: their means are of other clips."""
+    """Say which heads ran, if with one seed, on some of all folds alone: their means are of other clips."""
     notes = []
     for (dataset, encoder), runs in scores.groupby(["dataset", "encoder"]):
-        n_folds = runs.groupby(["head", "shots"])["fold"].transform("nunique")
+        n_folds = runs.groupby(["head", "shots", "seed"])["fold"].transform("nunique")
         if some := sorted(set(runs.loc[n_folds < runs["fold"].nunique(), "head"])):
             notes.append(
                 f"{dataset}, {encoder}: on some of these folds, and so clips, alone: {', '.join(some)}."

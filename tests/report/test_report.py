@@ -193,6 +193,9 @@ def test_palm_is_set_against_zero_shot_on_the_same_folds_alone() -> None:
     assert below_zero_shot(weak[(weak["head"] == "palm") | (weak["fold"] == 2)]) == []
     assert on_some_folds(one) == ["demo, mini: on some of these folds, and so clips, alone: palm."]
     assert on_some_folds(scores) == []
+    assert on_some_folds(
+        scores.drop(scores[(scores["seed"] == 2) & (scores["fold"] == 2)].index)
+    ) == on_some_folds(one)
 
 
 def test_what_is_of_some_folds_alone_is_marked(tmp_path: Path) -> None:
