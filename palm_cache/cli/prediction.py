@@ -293,8 +293,8 @@ def _listen(
                     if isinstance(result, Failure):
                         _say_failed(result)
             raise
-    if audacity is not None and recordings:
-        say(f"labels of {counted(len(recordings), 'recording')} -> {audacity}")
+    if tracks is not None and tracks.written:
+        say(f"labels of {counted(tracks.written, 'recording')} -> {audacity}")
     return _failed(failed, len(entries), "input")
 
 

@@ -53,6 +53,8 @@ class LabelTracks:
             )
         for file in self._files.values():
             check_target(file, "audacity", LABEL_TRACK)
+        self.written = 0
+        """How many recordings have a file by now."""
         self._path: str | None = None
         self._file: GrowingFile | None = None
 
@@ -72,5 +74,6 @@ class LabelTracks:
         if path != self._path or self._file is None:
             self.close()
             self._file, self._path = GrowingFile(self._files[path], "audacity", LABEL_TRACK), path
+            self.written += 1
         if label is not None:
             self._file.write(f"{start:.6f}\t{end:.6f}\t{visible(label)}\t\n")

@@ -195,6 +195,16 @@ def test_a_recording_becomes_a_timeline_and_a_label_track(heads: str) -> None:
     assert [result.get("silent", False) for result in results] == [False] * 5 + [True] * 3 + [False] * 5
 
 
+def test_only_recordings_that_were_heard_have_a_label_track(heads: str) -> None:
+    words = ("--timeline", "--audacity", "labels")
+    said = call("predict", heads, "clips/page.wav", *words).stderr
+    assert ("1 of 1 input failed" in said, "labels of" in said) == (True, False)
+    assert not Path("labels").exists()
+    said = call("predict", heads, "clips/page.wav", "clips/low.flac", *words).stderr
+    assert "labels of 1 recording -> labels" in said
+    assert [file.name for file in Path("labels").iterdir()] == ["low.flac.txt"]
+
+
 def test_a_stretch_below_the_threshold_has_no_label_in_a_track(heads: str) -> None:
     write_recording()
     words = ("predict", heads, "night.flac", "--timeline", "--threshold", "1", "--audacity", "night.txt")
