@@ -1,4 +1,4 @@
-r"""Every error that palm-cache raises on purpose.
+"""Every error that palm-cache raises on purpose.
 
 Each is a :class:`PalmCacheError`, something that the user can mend; a command ends with exit code 1.
 A message says what is wrong, where, and what to do next, in one or two lines. It holds names of parameters
