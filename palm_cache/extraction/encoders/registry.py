@@ -160,7 +160,7 @@ def _import(subject: str, module: str, attribute: str) -> type[Encoder]:
     if kind is None:
         classes = [value for value in vars(home).values() if isinstance(value, type) and value is not Encoder]
         hint = did_you_mean([value.__name__ for value in classes if issubclass(value, Encoder)])
-        where = getattr(home, "__file__", module)
+        where = getattr(home, "__file__", None) or module  # a folder without __init__.py has None
         raise EncoderError(f"encoder {subject}: no {attribute} in {where}; {hint or 'write it there'}")
     complaint = ""
     if not (isinstance(kind, type) and issubclass(kind, Encoder)):

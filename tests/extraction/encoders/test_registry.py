@@ -236,6 +236,7 @@ def test_a_store_from_before_code_was_recorded_is_by_other_code(here: Path) -> N
         ("python:./my_ears:Ears", r"write python:MODULE:CLASS"),
         ("python:no_ears:Ears", r"cannot import Ears from no_ears: ModuleNotFoundError"),
         ("python:my_ears:Nose", r"no Nose in \S+my_ears\.py; did you mean Ears\?"),
+        ("python:broken_folder:Nose", r"no Nose in broken_folder; write it there"),
         ("python:my_ears:Deaf", r"my_ears\.Deaf is no subclass of"),
         ("python:broken_ears:Silent", r"broken_ears\.Silent has no @classmethod load\(cls, request\)"),
         ("python:broken_ears:Plain", r"broken_ears\.Plain has no @classmethod load\(cls, request\)"),
@@ -247,6 +248,7 @@ def test_a_store_from_before_code_was_recorded_is_by_other_code(here: Path) -> N
 )
 def test_what_is_no_encoder_is_said(here: Path, spec: str, message: str) -> None:
     write_ears(here)
+    (here / "broken_folder").mkdir()
     (here / "broken_script.py").write_text("raise SystemExit('give a file')\n")
     (here / "broken_ears.py").write_text(
         "from my_ears import Encoder, EncoderCard\n"
