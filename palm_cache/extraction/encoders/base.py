@@ -102,6 +102,8 @@ class Encoder(ABC):
         if text is not None and text.dim != dim:
             raise EncoderError(f"{self.spec}: its text tower makes {text.dim} numbers, its audio tower {dim}")
         self._check_constants()
+        if text is not None:
+            text.spec = self.spec
         self._text, self._code = text, {CODE: request.code} if request.code else {}
         self.made_with: Mapping[str, str] = made_with or {}
         self._decisive: Mapping[str, object] = {

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.types import PromptTokens, TextTower
 
@@ -29,6 +30,8 @@ class PromptTower(ABC):
     """
 
     max_prompts = 128
+    spec = "text tower"
+    """The encoder's, by which an error names it."""
 
     def __init__(self, engine: Engine, *, dim: int, token_dim: int, identity: Mapping[str, object]) -> None:
         self.engine = engine.text
@@ -52,7 +55,10 @@ class PromptTower(ABC):
                 embeddings.flatten(0, -3).to(self.engine.device), mask.to(self.engine.device), tokens.context
             )
         if features.shape != (len(mask), self.dim):
-            raise ValueError(f"made {tuple(features.shape)}; promised were {(len(mask), self.dim)}")
+            raise EncoderError(
+                f"{self.spec}: made vectors of shape {tuple(features.shape)} from {len(mask)} prompts; it "
+                f"promised {(len(mask), self.dim)}"
+            )
         return features.float().cpu().view(*rows, self.dim)
 
     def encode_behind(self, context: Tensor, tokens: PromptTokens) -> Tensor:

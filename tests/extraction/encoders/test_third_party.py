@@ -20,7 +20,7 @@ from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window
 from palm_cache.extraction.encoders.engine import CPU
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.extraction.encoders.text import PromptTower
+from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
 from palm_cache.extraction.encoders.third_party import load_own
 from palm_cache.extraction.extract import extract
 from palm_cache.types import PromptTokens
@@ -158,7 +158,7 @@ def test_an_encoder_may_work_in_place_and_read_prompts_of_any_length() -> None:
         ({"dim": 3, "more": lambda v: v[:, :3], "text": Letters()}, "its text tower makes 4 numbers, .* 3"),
         (
             {"text": Letters(lambda v: v[:, :3])},
-            r"a prompt: ValueError: made \(2, 3\); promised were \(2, 4\)",
+            r"made vectors of shape \(2, 3\) from 2 prompts; it promised \(2, 4\)",
         ),
         ({"text": Letters(lambda v: v / 0)}, "made NaN or infinity of prompt 'dog'"),
         ({"text": Letters(lambda v: v - v.mean(0))}, "a prompt's vector depends on the prompts beside it"),
@@ -170,6 +170,16 @@ def test_a_promise_that_is_broken_is_named(how: dict[str, Any], message: str) ->
     with pytest.raises(EncoderError, match=rf"^ears: .*{message}") as caught:
         load(**how)
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_tower_that_breaks_its_promise_later_is_named_too() -> None:
+    def of_two_rows(vectors: Tensor) -> Tensor:
+        return vectors if len(vectors) <= 2 else vectors[:2]
+
+    tower = load(text=Letters(of_two_rows)).text_tower()
+    assert tower is not None
+    with pytest.raises(EncoderError, match=r"^ears: made vectors of shape \(2, 4\) from 3 prompts"):
+        embed_prompts(tower, ["dog", "cat", "bell"])
 
 
 def test_an_encoder_that_hears_the_padding_is_refused() -> None:
