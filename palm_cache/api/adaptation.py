@@ -111,7 +111,7 @@ def fit(
     result = fit_store(
         first, Path(out), params or FitParams(), partners=partners, load_tower=tower, progress=progress
     )
-    edited = (notes_of_code(FeatureStore(where).header) for where in (first, *partners))
+    edited = (notes_of_code(FeatureStore(where)) for where in (first, *partners))
     notes = [*result.notes, *chain.from_iterable(edited)]
     if calibrate:
         runs = runs_to_calibrate(result.heads_file)

@@ -17,17 +17,19 @@ from palm_cache.store.fingerprint import fingerprint
 if TYPE_CHECKING:
     from palm_cache.extraction.encoders.base import Encoder
     from palm_cache.store.header import StoreHeader
+    from palm_cache.store.root import StoreRoot
     from palm_cache.types import TextTower
 
 
-def notes_of_code(header: StoreHeader) -> list[str]:
+def notes_of_code(store: StoreRoot) -> list[str]:
     """Return a note where somebody's own encoder has been edited since it made a store; it is not run."""
+    header = store.header
     recorded = header.recipe.get(CODE)
     if not recorded or not is_edited(header.encoder, recorded):
         return []
     return [
-        f"{header.dataset}: the code of {header.encoder} is not what made the store; extract again for "
-        "embeddings by the code as it is"
+        f"{header.dataset}: the code of {header.encoder} is not what made the store; have it made by the "
+        f"code as it is with: {store.command} --on-stale rebuild"
     ]
 
 
@@ -39,7 +41,7 @@ def load_encoder_of(header: StoreHeader, loading: LoadingParams) -> Encoder:
         header.fingerprint,
         loading,
         purpose=f"made the {header.dataset} store",
-        advice="extract again, or give the ones it was made with",
+        advice="extract again with --on-stale rebuild, or give the ones it was made with",
     )
 
 

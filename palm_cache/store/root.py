@@ -86,11 +86,15 @@ class StoreRoot:
             return False
 
     @property
+    def command(self) -> str:
+        """The command that makes the store."""
+        source = read_source(str(self._attributes.get("source") or ""), self.path.parent)
+        return command_of_store(self.path, {**self._attributes, "source": source})
+
+    @property
     def remedy(self) -> str:
         """Say how the store is made anew."""
-        source = read_source(str(self._attributes.get("source") or ""), self.path.parent)
-        command = command_of_store(self.path, {**self._attributes, "source": source})
-        return f"make it anew, from what the cache knows, with: {command}"
+        return f"make it anew, from what the cache knows, with: {self.command}"
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
