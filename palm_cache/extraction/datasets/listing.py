@@ -113,6 +113,8 @@ def is_junk(path: str) -> bool:
 def list_files(root: Place) -> Listing:
     """List all files below a folder; links to folders are followed, each folder once.
 
+    Below the root of a disk none are looked for: that would take hours, and lead through devices.
+
     Raises
     ------
     DataError
@@ -120,6 +122,8 @@ def list_files(root: Place) -> Listing:
     PlaceError
         If it is remote and cannot be reached.
     """
+    if isinstance(root, Path) and root.absolute() == root.absolute().parent:
+        return Listing((), 0)
     paths = sorted(_walk(root) if isinstance(root, Path) else remote_sizes(root))
     junk = [path for path in paths if is_junk(path)]
     hidden = {path for path in paths if path.startswith(".") or "/." in path}.union(junk)

@@ -211,13 +211,7 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
             f"names them, has {named(table.header)}"
         )
     if columns.keys() >= {*PARTS}:
-        given = [field for field in PARTS if reading.named_columns.get(field)]
-        if len(given) != 1:
-            raise DataError(
-                f"{table.name}: columns {columns['fold']} and {columns['split']}: which of them is the "
-                f"split? `columns` split= reads {columns['fold']}, fold= reads {columns['split']}"
-            )
-        columns = {field: name for field, name in columns.items() if field in given or field not in PARTS}
+        columns = _with_one_part(table, columns, reading)
     rows = Rows.of(read_annotated(table, columns, reading.group))
     kept = rows.take(np.flatnonzero(~rows.path.are(lambda path: is_junk(path.replace("\\", "/")))))
     notes = []
@@ -239,6 +233,25 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
     if idle:
         notes.append(f"columns not used: {named(idle)}")
     return Content(kept, f"{told} ({in_words(columns)})", notes)
+
+
+def _with_one_part(table: TextTable, columns: Mapping[str, str], reading: ReadingParams) -> dict[str, str]:
+    """Return columns of which one at most says which part of the split a row is of.
+
+    Raises
+    ------
+    DataError
+        If two do.
+    """
+    places = {field: table.place(columns[field]) for field in PARTS}
+    given = [field for field in PARTS if reading.named_columns.get(field)]
+    filled = given or [field for field in PARTS if any(fields[places[field]] for _, fields in table.records)]
+    if len(filled) > 1 and reading.test != "none":
+        raise DataError(
+            f"{table.name}: columns {columns['fold']} and {columns['split']}: which of them is the split? "
+            f"`columns` split= reads {columns['fold']}, fold= reads {columns['split']}"
+        )
+    return {field: name for field, name in columns.items() if field not in PARTS or field in filled[:1]}
 
 
 def _read_shards(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:

@@ -236,7 +236,7 @@ def _read_own(
         raise DataError(
             f"`root` goes with a dataset known by name, or with a table; {name} is a folder itself"
         )
-    if root is not None and not is_folder(root):
+    if isinstance(root, Path) and not root.is_dir():  # a web server may show no folders, but their files
         raise DataError(f"{root}: no such folder; `root` is what the paths of {name} are relative to")
     table = own_data.read(where, _name_of(where), source_of(where), reading, root, contents)
     notes = (*table.notes, *_known_at(where, table))

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from samples import write_palm_folder
+from samples import write_palm_folder, write_tone
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.listing import find_files, list_files
 from palm_cache.extraction.datasets.registry import check_dataset, read_dataset
+from palm_cache.store.places import place
 
 
 @pytest.fixture
@@ -222,3 +223,19 @@ def test_a_dataset_on_the_web_has_its_files(website: str, folder: Path) -> None:
     assert check.table.clips[0].file.read_bytes() == (folder / odd).read_bytes()
     (folder / "audios" / "test_0_0.wav").unlink()
     assert check_dataset(f"{website}/Tones").table.missing == ("audios/test_0_0.wav",)
+
+
+def test_sounds_of_a_table_may_lie_on_a_website(website: str, folder: Path) -> None:
+    table = folder / "few.csv"
+    table.write_text("path,label\ntrain_0_0.wav,low\ntest_1_0.wav,high\n")
+    read = read_dataset(str(table), place(f"{website}/{folder.name}/audios"))
+    assert ([*read.clips.names], read.missing) == (["train_0_0.wav", "test_1_0.wav"], ())
+
+
+def test_below_the_root_of_a_disk_no_file_is_looked_for(tmp_path: Path) -> None:
+    write_tone(tmp_path / "a.wav", 300, seconds=0.1)
+    table = tmp_path / "x.csv"
+    table.write_text(f"path,label\n{tmp_path}/a.wav,low\n{tmp_path}/gone.wav,high\n")
+    read = read_dataset(str(table), Path("/"))
+    assert read.missing == (f"{tmp_path}/gone.wav".lstrip("/"),)
+    assert list_files(Path("/")).files == ()

@@ -223,6 +223,15 @@ def test_of_a_column_of_folds_and_one_of_a_split_one_must_be_named(tmp_path: Pat
     ):
         table = read_dataset(str(tmp_path), reading=ReadingParams(columns=(columns,)))
         assert [fold.test.tolist() for fold in table.folds] == tested
+    alone = read_dataset(str(tmp_path), reading=ReadingParams(test="none"))
+    assert [fold.train.tolist() for fold in alone.folds] == [[*range(9)]]
+    without = (line.split(",") for line in lines)
+    (tmp_path / "x.csv").write_text(
+        "\n".join(
+            ["path,label,fold,subset", *(f"{path},{label},,{part}" for path, label, _, part in without)]
+        )
+    )
+    assert [fold.test.tolist() for fold in read_dataset(str(tmp_path)).folds] == [[6, 7, 8]]
 
 
 def test_a_row_that_repeats_another_counts_once_but_in_tables_that_are_the_split(tmp_path: Path) -> None:
