@@ -87,6 +87,8 @@ class Command(_OwnHelp, TyperCommand):
                     raise ParameterError(told)
             return rest
         except UsageError as error:
+            if not error.message:  # something is missing; of choices click would give each its line
+                raise UsageError(" ".join(error.format_message().split()), ctx) from None
             error.message = _why_refused(error)
             if "unexpected extra argument" in error.message and (meant := self._meant(words)):
                 error.message += f"; did you mean {meant}?"

@@ -261,6 +261,12 @@ def test_mistakes_are_told_in_one_line(heads: str, words: tuple[str, ...], messa
     assert message in fail("predict", heads, "clips", *words)
 
 
+def test_an_option_that_is_missing_is_told_in_one_line_with_its_choices(heads: str) -> None:
+    result = call("export", heads)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "Error: Missing option '--to'. Choose from: safetensors, onnx"
+
+
 def test_heads_that_are_not_there_are_named() -> None:
     assert "nowhere/heads.h5: no heads here; fit some" in fail("predict", "nowhere/heads.h5", "clips")
     assert "no heads here; fit some" in fail("export", "nowhere", "--to", "onnx")

@@ -75,6 +75,14 @@ def test_what_is_no_description_is_named_by_its_row(tmp_path: Path, content: str
         Prompts.read(PromptFiles(descriptions=str(file)))
 
 
+@pytest.mark.parametrize("parameter", ["templates", "descriptions"])
+def test_of_a_file_that_is_not_there_it_is_said_which_was_meant(tmp_path: Path, parameter: str) -> None:
+    (tmp_path / "texts.csv").touch()
+    meant = r"text\.csv: cannot read the table: No such file.*; did you mean .*texts\.csv\?"
+    with pytest.raises(DataError, match=meant):
+        Prompts.read(PromptFiles(**{parameter: str(tmp_path / "text.csv")}))
+
+
 def test_descriptions_are_of_just_the_classes_of_the_dataset(run: Run) -> None:
     wrong = {"high tone": ("a whistle",), "lwo tone": ("a hum",)}
     with pytest.raises(UnknownNameError, match="'lwo tone'; did you mean low tone"):

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from palm_cache.errors import DataError, UnknownNameError, counted
+from palm_cache.errors import DataError, UnknownNameError, counted, did_you_mean
+from palm_cache.store.nearby import respelt
 from palm_cache.types import Place
 
 Records: TypeAlias = Iterator[tuple[int, tuple[str, ...]]]
@@ -178,7 +179,9 @@ def decode(file: Place) -> str:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise DataError(f"{file}: cannot read the table: {error.strerror or error}") from error
+        meant = did_you_mean(respelt(file)) if isinstance(file, Path) else ""
+        told = "; ".join(filter(None, (error.strerror or str(error), meant)))
+        raise DataError(f"{file}: cannot read the table: {told}") from error
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), None)
     if encoding is None:
         # Text in UTF-16 without a mark: every other byte of what is ASCII is NUL.
