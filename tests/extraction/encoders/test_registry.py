@@ -4,32 +4,26 @@ import importlib
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from contracts import check_encoder, make_waveforms
-from samples import make_features, write_sample
+from contracts import check_encoder
 from spectrum import SpectrumEncoder
 from transformers import RobertaTokenizerFast
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
 from palm_cache.extraction.encoders import msclap, pengi, pretrained, registry
 from palm_cache.extraction.encoders.base import Request, Window
-from palm_cache.extraction.encoders.cards import CODE, REMOTE_CODE
-from palm_cache.extraction.encoders.engine import CPU, Engine
+from palm_cache.extraction.encoders.cards import CODE
+from palm_cache.extraction.encoders.engine import CPU
 from palm_cache.extraction.encoders.registry import cards, encoder_names, load_encoder, split_spec
-from palm_cache.extraction.recipe import audio_recipe, format1_print, recipe_of
-from palm_cache.extraction.recorded import load_same_encoder, load_text_tower
+from palm_cache.extraction.recipe import audio_recipe
+from palm_cache.extraction.recorded import load_same_encoder
 from palm_cache.params import Recipe
 from palm_cache.params.use import LoadingParams
-from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
-
-MINI_OF_FORMAT_1 = "f0dc2adc2016f45bdcddf8b86e883c143c41d2bf2c0bb5312040c310fe79df03"
-"""Fingerprint of every store of format 1 that mini made in fp32 by crops."""
 
 OWN = """
     import torch
@@ -72,53 +66,6 @@ def forget_modules() -> None:
 
 def write_ears(folder: Path, load: str = "pass") -> None:
     (folder / "my_ears.py").write_text(textwrap.dedent(OWN.format(load=load)))
-
-
-def test_a_recipe_is_found_again_in_what_is_recorded() -> None:
-    for recipe in (
-        Recipe(),
-        Recipe(views=4),
-        Recipe(long="mean"),
-        Recipe(precision="bf16"),
-        Recipe(precision="bf16", compile=True),
-    ):
-        assert recipe_of(audio_recipe(load_encoder("mini", recipe, device="cpu"), recipe)) == recipe
-    assert recipe_of({"window": [1, 1, "tile", "mean"], "precision": "bf16"}) == Recipe(
-        long="mean", precision="bf16"
-    )
-    assert recipe_of({"window": [1, 1, "tile"], "runtime": "openvino 2026.4"}) == Recipe(runtime="openvino")
-    assert recipe_of({}, tokenizer="here") == Recipe(tokenizer="here")
-
-
-def test_a_store_of_format_1_is_recognised() -> None:
-    encoder = load_encoder("mini", device="cpu")
-    assert format1_print(encoder, Recipe()) == MINI_OF_FORMAT_1
-    assert format1_print(encoder, Recipe(long="mean")) != MINI_OF_FORMAT_1
-    assert format1_print(SpectrumEncoder(), Recipe()) is None
-
-
-def test_the_same_encoder_is_loaded_by_its_record_old_or_new_and_another_refused() -> None:
-    said = {"purpose": "made it", "advice": "extract again", "loading": LoadingParams(device="cpu")}
-    encoder = load_encoder("mini", device="cpu")
-    recorded = audio_recipe(encoder, Recipe())
-    for wanted in (fingerprint(recorded), MINI_OF_FORMAT_1):
-        assert load_same_encoder("mini", recorded, wanted, **said).spec == "mini"
-    other = {**recorded, "weights_sha256": "0"}
-    with pytest.raises(StaleStoreError, match=r"other weights than those that made it .*; extract again"):
-        load_same_encoder("mini", other, fingerprint(other), **said)
-
-
-def test_an_encoders_own_number_changes_its_recipe_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def prints() -> list[str]:
-        return [
-            fingerprint(audio_recipe(one, Recipe()))
-            for one in (load_encoder("mini", device="cpu"), SpectrumEncoder())
-        ]
-
-    before = prints()
-    monkeypatch.setattr(SpectrumEncoder, "IMPLEMENTATION", 2)
-    assert prints()[0] == before[0]
-    assert prints()[1] != before[1]
 
 
 def test_unknown_encoders_and_missing_sources_are_named() -> None:
@@ -324,49 +271,6 @@ def test_constants_that_make_no_sense_are_refused(window: Window, rate: int, mes
         Odd()
 
 
-def test_float32_products_are_exact_whatever_the_process_chose() -> None:
-    """A process may let CPUs multiply in bf16 and has then used torch's new switches."""
-    encoder = load_encoder("mini", device="cpu")
-    waveforms = make_waveforms(encoder, 2)
-    expected, texts = encoder.embed_audio(waveforms), encoder.embed_text(["dog"])
-    switch = torch.backends.mkldnn.matmul
-    before = switch.fp32_precision
-    torch.set_float32_matmul_precision("medium")
-    try:
-        assert switch.fp32_precision == "bf16"
-        assert torch.equal(encoder.embed_audio(waveforms), expected)
-        assert torch.equal(encoder.embed_text(["dog"]), texts)
-        assert switch.fp32_precision == "bf16"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert switch.fp32_precision in (before, "ieee")
-
-
-def test_tf32_is_a_recipe_of_its_own_and_exact_where_there_is_none() -> None:
-    encoder, exact = (load_encoder("mini", Recipe(precision=p), device="cpu") for p in ("tf32", "fp32"))
-    assert encoder.identity["precision"] == "tf32"
-    assert encoder.identity != exact.identity
-    waveforms = make_waveforms(encoder, 2)
-    assert torch.equal(encoder.embed_audio(waveforms), exact.embed_audio(waveforms))
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_tf32_on_a_gpu_is_near_fp32_and_fp32_stays_exact() -> None:
-    encoder, exact = (load_encoder("mini", Recipe(precision=p), device="cuda") for p in ("tf32", "fp32"))
-    waveforms = make_waveforms(encoder, 4)
-    expected = exact.embed_audio(waveforms)
-    assert torch.cosine_similarity(encoder.embed_audio(waveforms), expected).min() > 0.9999
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32"
-    assert torch.equal(exact.embed_audio(waveforms), expected)
-
-
-def test_an_engine_computes_text_in_torch() -> None:
-    cpu = torch.device("cpu")
-    assert Engine(cpu, "bf16", "openvino").text == Engine(cpu, "fp32")
-    assert Engine(cpu, "bf16", compiled=True).text == Engine(cpu, "bf16")
-
-
 @pytest.mark.parametrize(
     ("file", "message"),
     [
@@ -409,10 +313,3 @@ def test_a_tokenizer_that_is_not_here_is_asked_of_the_hub(monkeypatch: pytest.Mo
     with pytest.raises(EncoderError, match="tokenizer some/tokenizer: not in the local cache"):
         load[kind]()
     assert asked == ["some/tokenizer"]
-
-
-def test_a_text_tower_that_does_not_exist_is_not_looked_for_in_anybodys_code(tmp_path: Path) -> None:
-    header = FeatureStore(write_sample(tmp_path / "store.zarr", make_features())).header
-    silent = replace(header, encoder="hf:somebody/model", text_recipe=None, recipe={REMOTE_CODE: "0" * 64})
-    with pytest.raises(EncoderError, match="hf:somebody/model: embeds sound only"):
-        load_text_tower(silent, LoadingParams(device="cpu", tokenizer=""))
