@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,6 +14,16 @@ from palm_cache.report.evidence import ONE_SEED, HeadRuns, Place
 from palm_cache.report.figures import accuracy_by_shots
 from palm_cache.report.means import below_zero_shot, count_shots, span, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval
+
+_FOLD = ["dataset", "fold"]
+
+_Fold = tuple[str, int]
+
+_Common = tuple[tuple[bool, float, int], list[_Fold]]
+"""Folds that have some heads in common, and before them what they are worth."""
+
+_MOST_SETS = 200
+"""So many sets of heads are followed up, the best: of heads that lack a fold here and there are too many."""
 
 _HOW = (
     "Accuracy in %, mean over folds and seeds, then over datasets, of those folds and datasets on which most "
@@ -68,30 +79,48 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
 def side_by_side(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of an encoder that can be compared: their means are of the same datasets and folds.
 
-    Of every dataset those folds count on which most can be compared, then those datasets.
+    Of all sets of heads that some folds have in common, at one number of shots or without, that with most
+    datasets times heads. A dataset counts by the share of its folds that have all these heads. Of equals that
+    of more test clips, then that of more shots. What has fewer than two heads to compare counts only where
+    nothing has two.
     """
-    of_datasets = [_in_common(of_dataset, "fold") for _, of_dataset in runs.groupby("dataset")]
-    return _in_common(pd.concat(of_datasets), "dataset")
+    every = []
+    for shots in sorted(set(runs["shots"]), reverse=True):
+        heads = runs[runs["shots"].isin([0, shots])].groupby(_FOLD)["head"].agg(frozenset)
+        every.append(dict(zip(heads.index, heads, strict=True)))
+    several = [{fold: heads for fold, heads in here.items() if len(heads) > 1} for here in every]
+    by_shots = [here for here in several if here] or every
+    places = {place for here in by_shots for place in here}
+    n_folds = Counter(dataset for dataset, _ in places)
+    n_clips = runs.groupby(_FOLD)["n_test"].max()
+    sizes = {place: (1 / n_folds[place[0]], int(n_clips[place])) for place in places}
+    _, folds = max((_most_in_common(here, sizes) for here in by_shots), key=lambda block: block[0])
+    kept = runs[runs.set_index(_FOLD).index.isin(folds)]
+    number = kept.groupby(_FOLD).ngroup()
+    return kept[number.groupby([kept["head"], kept["shots"]]).transform("nunique") == len(folds)]
 
 
-def _in_common(runs: pd.DataFrame, place: str) -> pd.DataFrame:
-    """Return the runs at those datasets or folds on which most can be compared, of heads that have them all.
+def _most_in_common(
+    heads_at: Mapping[_Fold, frozenset[str]], sizes: Mapping[_Fold, tuple[float, int]]
+) -> _Common:
+    """Return the folds of which datasets times heads in common are most; see :func:`side_by_side`.
 
-    Those with most places times heads that all of them have, at one number of shots or without; of equals
-    those of the larger number. A place that would leave fewer than two heads to compare stays out, if two
-    are left without it.
+    Of every fold ``sizes`` has its share of the dataset and its test clips.
     """
-    blocks = []
-    for shots in sorted(set(runs["shots"])):
-        here = runs[runs["shots"].isin([0, shots])].groupby(place)["head"].agg(frozenset)
-        ranked = sorted(here.items(), key=lambda item: -len(item[1]))
-        for count in range(1, len(ranked) + 1):
-            places, heads = zip(*ranked[:count], strict=True)
-            common = len(frozenset.intersection(*heads))
-            blocks.append(((common > 1, count * common, shots), places))
-    _, places = max(blocks, key=lambda block: block[0])
-    kept = runs[runs[place].isin(places)]
-    return kept[kept.groupby(["head", "shots"])[place].transform("nunique") == len(places)]
+
+    def block(heads: frozenset[str]) -> _Common:
+        folds = [place for place, there in heads_at.items() if heads <= there]
+        shares, clips = zip(*(sizes[place] for place in folds), strict=True)
+        # Rounded, so that seven sevenths are as much as five fifths.
+        return (len(heads) > 1, round(len(heads) * sum(shares), 9), sum(clips)), folds
+
+    blocks: dict[frozenset[str], _Common] = {}
+    for there in heads_at.values():
+        met = dict.fromkeys([there, *(there & heads for heads in blocks)])
+        blocks |= {heads: block(heads) for heads in met if heads not in blocks}
+        best_first = sorted(blocks.items(), key=lambda item: item[1][0], reverse=True)
+        blocks = dict(best_first[:_MOST_SETS])
+    return next(iter(blocks.values()))
 
 
 def absent(every: pd.DataFrame, runs: pd.DataFrame, column: str) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 from palm_cache.report.content import Figure, Table
 from palm_cache.report.evidence import by_kind
 from palm_cache.report.verdict import verdict
-from palm_cache.report.which_head import duration, which_head
+from palm_cache.report.which_head import duration, side_by_side, which_head
 from palm_cache.store.scores import COLUMNS, RunPrediction
 
 GRID = {"zero-shot": (0,), "proker": (1, 4), "palm": (1, 4)}
@@ -82,6 +83,47 @@ def test_a_dataset_that_would_leave_a_single_head_to_compare_does_not_count() ->
     assert table_of(scores, predictions).rows == table_of(*study()).rows
     apart = scores[(scores["dataset"] == "birds") == (scores["head"] == "palm")]
     assert table_of(apart, []).caption == "mini, on demo"
+
+
+def side_by_side_of(heads_at: dict[tuple[str, int], str]) -> tuple[set[object], set[object]]:
+    """Return the folds and the heads that are compared of heads, a letter each, by dataset and fold."""
+    rows = [
+        {**dict.fromkeys(COLUMNS, 0), "dataset": dataset, "fold": fold, "head": head, "n_test": fold}
+        for (dataset, fold), heads in heads_at.items()
+        for head in heads
+    ]
+    runs = side_by_side(pd.DataFrame(rows))
+    return set(zip(runs["dataset"], runs["fold"], strict=True)), set(runs["head"])
+
+
+@pytest.mark.parametrize("others", ["xyz", "xy"])
+def test_most_datasets_times_heads_count_whichever_dataset_has_most_heads(others: str) -> None:
+    first = {("d1", 1): "abc" + others[2:]}
+    rest = {(f"d{number}", 1): others for number in (2, 3, 4)}
+    assert side_by_side_of(first | rest) == (set(rest), set(others))
+
+
+def test_folds_are_chosen_with_the_datasets_and_not_before_them() -> None:
+    of_demo = {("demo", fold): "zpr" + "kgo" * (fold < 3) for fold in range(1, 6)}
+    birds = {("birds", fold): "kgo" for fold in (1, 2)}
+    both = {*birds, ("demo", 1), ("demo", 2)}
+    assert side_by_side_of(of_demo | birds) == (both, set("kgo"))
+
+
+def test_of_equals_that_of_more_test_clips_counts_whatever_it_is_called() -> None:
+    assert side_by_side_of({("a", 1): "xy", ("b", 2): "vw"}) == ({("b", 2)}, set("vw"))
+    # Datasets are of equal worth, however many folds they have.
+    sevenths = {("b", fold): "vw" for fold in range(1, 8)}
+    assert side_by_side_of({("a", 1): "xy"} | sevenths) == (set(sevenths), set("vw"))
+
+
+def test_heads_that_lack_a_fold_here_and_there_are_compared_in_a_moment() -> None:
+    heads = "abcdefghijklmnopqrstuvwxyz"
+    ragged = {(f"d{number}", 1): heads.replace(heads[number], "") for number in range(20)}
+    started = time.process_time()
+    folds, compared = side_by_side_of(ragged)
+    assert time.process_time() - started < 5
+    assert len(folds) == len(compared) == 13  # each dataset more is a head less
 
 
 def test_a_head_that_ran_on_one_of_many_datasets_does_not_take_the_others_from_the_mean() -> None:
