@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ from sklearn.model_selection import cross_val_score
 
 import palm_cache
 from palm_cache import estimators
+from palm_cache.adaptation import fit
+from palm_cache.adaptation.calibration import runs_to_calibrate
+from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.api import adaptation, extraction, features
 from palm_cache.errors import ParameterError, StoreError, UnknownNameError
@@ -180,6 +184,27 @@ def test_extract_opens_what_it_stored_and_does_nothing_twice(
     np.testing.assert_array_equal(again.audio, first.audio)
     assert again.header.id == first.header.id
     assert {path.name for path in Path(".cache").glob("audio-*/*")} == known
+
+
+@pytest.mark.parametrize("happening", ["replaced", "gone"])
+def test_what_happens_to_a_store_while_heads_are_fitted_does_not_end_the_fit(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, happening: str
+) -> None:
+    store, params = Path("data/features/demo/mini.zarr"), palm_cache.FitParams(heads="prototype", shots=4)
+    undisturbed = palm_cache.fit(store, params, out="undisturbed")
+
+    def fit_and_replace(*given: Any, **options: Any) -> Any:
+        store.rename("old.zarr")
+        if happening == "replaced":
+            other = make_features()
+            write_sample(store, replace(other, dataset="demo", audio=other.audio.flip(0)))
+        return fit_runs(*given, **options)
+
+    monkeypatch.setattr(fit, "fit_runs", fit_and_replace)
+    fitted = palm_cache.fit(store, params)
+    assert fitted.notes == undisturbed.notes
+    assert fitted.scores["accuracy"].tolist() == undisturbed.scores["accuracy"].tolist()
+    assert not runs_to_calibrate(fitted.heads)
 
 
 def test_an_absent_store_says_how_to_make_one(tmp_path: Path) -> None:

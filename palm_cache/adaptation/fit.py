@@ -33,7 +33,7 @@ from palm_cache.store.atomic import check_writable
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.head_writing import add_heads
 from palm_cache.store.header import StoreHeader
-from palm_cache.store.join import read_features
+from palm_cache.store.join import read_opened
 from palm_cache.store.layout import command_line, heads_path
 from palm_cache.store.run_names import run_name
 from palm_cache.types import ALL_TEMPLATES, DESCRIPTIONS, Features, Place, Progress, TextTower, no_progress
@@ -87,7 +87,9 @@ def fit_store(
     OutputError
         If the heads cannot be written.
     """
-    features = read_features([store, *partners])
+    opened = [FeatureStore(place) for place in (store, *partners)]
+    header = opened[0].header
+    features = read_opened(opened)
     path = heads_path(out, features.dataset, features.encoder)
     wordy = [head for head in params.heads if find_head(head).needs_text_tower]
     if wordy and partners:
@@ -95,22 +97,21 @@ def fit_store(
     for name in wordy:  # before anything is loaded
         _need_text(features, find_head(name))
     check_writable(path.parent)
-    opened, *others = map(FeatureStore, (store, *partners))
-    header = opened.header
+    twins = opened[0].twins()  # now: while heads are fitted, another extraction may replace the store
     tower = load_tower(header) if wordy and load_tower else None
     fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
-    joined = {"joined": [header.recipe, *(other.header.recipe for other in others)]}
+    joined = {"joined": [each.header.recipe for each in opened]}
     _, dropped = add_heads(
         path,
         fitted,
         store,
         *partners,
-        identity=joined if others else header.recipe,
+        identity=joined if partners else header.recipe,
         views=header.views,
         outdated=partial(is_outdated, dim=features.audio.shape[2]),
     )
     limited = [f"{store} {header.limited}"] if header.limited else []
-    return Fit(path, features, tuple(fitted), (*limited, *notes, *opened.twins(), *dropped))
+    return Fit(path, features, tuple(fitted), (*limited, *notes, *twins, *dropped))
 
 
 def tower_to_score(

@@ -6,7 +6,6 @@ import glob
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -108,11 +107,12 @@ def fit(
     """
     first, *partners = _places(store)
     tower = _tower_loader(encoder, device, tokenizer)
+    # Before the fit: nothing is read of a store that may be replaced while heads are fitted.
+    edited = [note for where in (first, *partners) for note in notes_of_code(FeatureStore(where))]
     result = fit_store(
         first, Path(out), params or FitParams(), partners=partners, load_tower=tower, progress=progress
     )
-    edited = (notes_of_code(FeatureStore(where)) for where in (first, *partners))
-    notes = [*result.notes, *chain.from_iterable(edited)]
+    notes = [*result.notes, *edited]
     if calibrate:
         runs = runs_to_calibrate(result.heads_file)
         calibrated = calibrate_file(result.heads_file, runs, features=result.features, progress=progress)

@@ -22,7 +22,11 @@ def read_features(stores: Sequence[Place]) -> Features:
     Of encoders that read no text the text embeddings are zeros; those that read some go first. Raises
     ``StoreError`` if a store is missing, or they do not belong together or come in the wrong order.
     """
-    opened = [FeatureStore(path) for path in stores]
+    return read_opened([FeatureStore(path) for path in stores])
+
+
+def read_opened(opened: Sequence[FeatureStore]) -> Features:
+    """Return the same of stores that are open: whoever reads more of them reads the same state."""
     for store, other in combinations(opened, 2):
         if store.header.encoder == other.header.encoder:
             raise StoreError(

@@ -19,10 +19,18 @@ from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import HEADS, find_head
 from palm_cache.adaptation.heads.base import no_tick
 from palm_cache.adaptation.tasks import few_shot
-from palm_cache.errors import DataError, OutputError, ParameterError, StaleStoreError, UnknownNameError
+from palm_cache.errors import (
+    DamagedStoreError,
+    DataError,
+    OutputError,
+    ParameterError,
+    StaleStoreError,
+    UnknownNameError,
+)
 from palm_cache.estimators import HeadClassifier
 from palm_cache.params import FitParams
 from palm_cache.store import atomic
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads
 from palm_cache.store.scores import read_scores
 from palm_cache.types import Features, Fold
@@ -248,6 +256,23 @@ def test_joined_stores_are_fitted_and_evaluated_together(tmp_path: Path, feature
     (tmp_path / "three.zarr").rename(tmp_path / "two.zarr")
     with pytest.raises(StaleStoreError, match="fitted on an earlier state"):
         evaluate_files(tmp_path / "runs")
+
+
+def test_nothing_is_fitted_on_a_store_that_is_replaced_as_it_is_read(
+    tmp_path: Path, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = write_sample(tmp_path / "store.zarr", features), FeatureStore.read
+
+    def read_and_replace(self: FeatureStore) -> Features:
+        found = read(self)
+        store.rename(tmp_path / "old.zarr")
+        write_sample(store, replace(features, audio=features.audio.flip(0)))
+        return found
+
+    monkeypatch.setattr(FeatureStore, "read", read_and_replace)
+    with pytest.raises(DamagedStoreError, match="an extraction has replaced it while it was read; try again"):
+        fit_store(store, tmp_path / "runs", FitParams(heads=("prototype",)))
+    assert not list(tmp_path.glob("runs/*/*/heads.h5"))
 
 
 def test_one_encoder_is_too_few_for_muka_and_two_are_too_many_for_coop(
