@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from palm_cache.cli.help import help_text, is_argument, usage
-from palm_cache.cli.terminal import TYPED, say, sigterm_as_ctrl_c
+from palm_cache.cli.terminal import TYPED, say, sigterm_as_ctrl_c, stdout_for_results
 from palm_cache.errors import PalmCacheError, ParameterError, did_you_mean, naming, near, visible
 from palm_cache.store.layout import STORE_ENDING
 
@@ -166,7 +166,7 @@ def command(
     @wraps(function)
     def run(**values: Any) -> None:
         try:
-            with sigterm_as_ctrl_c():
+            with sigterm_as_ctrl_c(), stdout_for_results():
                 function(**values)
         except KeyboardInterrupt:
             typer.echo(err=True)

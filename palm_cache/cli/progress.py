@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -93,8 +92,7 @@ def progress_bar(unit: str, units: Mapping[str, str] | None = None) -> Iterator[
             return Text(pace.describe(int(task.total or 0), time.monotonic(), task.fields["unit"]))
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), PaceColumn())
-    # Results go on while the bar stands: a terminal's above it, a file's or pipe's where they belong.
-    with Bars(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bars:
+    with Bars(*columns, console=console) as bars:
         tasks: dict[str, tuple[TaskID, Pace]] = {}
 
         def report(what: str, done: int, total: int) -> None:

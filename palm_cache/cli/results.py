@@ -13,7 +13,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from palm_cache.cli.terminal import as_json, put, tell
+from palm_cache.cli.terminal import as_json, put, results, tell
 from palm_cache.errors import visible
 from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Answer, Failure, likeliest
 from palm_cache.store.atomic import GrowingFile
@@ -100,7 +100,7 @@ class TableWriter:
             column: max(widths.get(column, name), len(column))
             for column in columns[: columns.index("probability") + 1]
         }
-        console = Console()
+        console = Console(file=results())
         room = console.width if console.is_terminal else sys.maxsize
         for column in ("path", "label"):
             too_wide = max(sum(self._widths.values()) + 2 * (len(self._widths) - 1) - room, 0)

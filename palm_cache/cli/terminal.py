@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -25,6 +25,9 @@ TYPED: dict[str, str] = {}
 
 FOLDED_FROM = 28
 """Width in letters from which a column of a table may be folded."""
+
+_RESULTS: list[TextIO] = []
+"""Standard output, while a command runs and only results go there."""
 
 _BEYOND_JSON = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters that JSON lets stand."""
@@ -45,6 +48,22 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def stdout_for_results() -> Iterator[None]:
+    """Turn to stderr what is printed, by an encoder of somebody's for example, and is no result."""
+    _RESULTS.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _RESULTS.pop()
+
+
+def results() -> TextIO:
+    """Return standard output, also while a command runs."""
+    return _RESULTS[-1] if _RESULTS else sys.stdout
 
 
 def tell(*lines: str) -> None:
@@ -77,11 +96,11 @@ def note(*notes: str) -> None:
 
 
 def _write(text: str, is_error: bool) -> None:
-    stream = sys.stderr if is_error else sys.stdout
-    if hasattr(stream, "rich_proxied_file"):  # a bar keeps below what goes through; echo goes round it
-        stream.write(text)
+    stream = sys.stderr if is_error else results()
+    if hasattr(sys.stderr, "rich_proxied_file") and (is_error or stream.isatty()):
+        sys.stderr.write(text)  # a bar keeps below what goes through; echo goes round it
     else:
-        typer.echo(text, nl=False, err=is_error)
+        typer.echo(text, file=stream, nl=False, err=is_error)
 
 
 def _shown(text: str) -> str:
@@ -110,7 +129,7 @@ def agreed(question: str) -> bool:
 
 def print_json(value: object) -> None:
     """Print one JSON document."""
-    typer.echo(as_json(value, indent=2))
+    put(f"{as_json(value, indent=2)}\n")
 
 
 def as_json(value: object, indent: int | None = None) -> str:
@@ -132,11 +151,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], keep: in
     from rich.console import Console
 
     rows = [[_shown(cell) for cell in row] for row in rows]
-    console = Console()
+    console = Console(file=results())
     if not console.is_terminal:
         # Nobody scrolls a file sideways: let no cell be folded.
         columns = zip(headings, *rows, strict=True)
-        console = Console(width=4 + sum(4 + max(map(len, column)) for column in columns))
+        console = Console(file=results(), width=4 + sum(4 + max(map(len, column)) for column in columns))
     n_columns = len(headings)
     table = _table(headings, rows)
     anywhere = console.options.update(max_width=sys.maxsize)

@@ -309,6 +309,7 @@ def follow(parent: int, *_: object) -> None:
     # A process that grows by 300 MB after its first task, joblib takes for leaking: it ends it and starts
     # another, which loads the encoder again. Batches of a GPU take more, little by little, and then no more.
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
+    sys.stdout = sys.stderr  # what an encoder prints here is no result, either
 
     def watch() -> None:
         while os.getppid() == parent:

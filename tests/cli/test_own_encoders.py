@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from command_line import fail, succeed
+from command_line import PROGRAM, fail, succeed
 
 import palm_cache
 
@@ -119,3 +122,29 @@ def test_other_code_with_the_same_weights_is_noticed(
     assert f"encoder {SPEC}: other code than " in fail(*predicting)
     told = shlex.split(note.partition(" with: ")[2])
     assert "(12 embedded now" in succeed(*told[1:]).stdout
+
+
+PRINTING = """
+        @classmethod
+        def load(cls, request):
+            print("I am loaded")
+            return super().load(request)
+
+        def front_end(self, waveforms):
+            print("I am listening")
+            return super().front_end(waveforms)
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_what_an_encoder_prints_is_no_result(workplace: Path, jobs: str) -> None:
+    Path("my_mini.py").write_text(textwrap.dedent(CODE + PRINTING))
+
+    def result_of(*words: str) -> Any:
+        done = subprocess.run([*PROGRAM, *words, "--json"], capture_output=True, text=True, check=True)
+        assert {"I am loaded", "I am listening"} <= set(done.stderr.splitlines())
+        return json.loads(done.stdout)
+
+    assert result_of("extract", "--dataset", "Tones", "--encoder", SPEC, "--jobs", jobs)["embedded"] == 12
+    heard = result_of("predict", "Tones", "--classes", "low,high", "--encoder", SPEC)
+    assert len(heard["results"]) == 12

@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from importlib.metadata import entry_points
 from inspect import getattr_static
 from pathlib import Path
-from threading import RLock
 from types import FunctionType
 from typing import TYPE_CHECKING
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "palm_cache.encoders"
 """Group of entry points by which other packages add theirs."""
-
-LOADING = RLock()
-"""Held while code of somebody's is loaded, and stdout is turned away from it."""
 
 
 def encoder_names() -> list[str]:
@@ -127,18 +123,17 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
     engine = Engine.of(recipe, device)
     if name in CARDS:
         return encoder_class(name).load(Request(spec, source, engine, recipe))
-    with LOADING, redirect_stdout(sys.stderr):  # what code of somebody's prints is no result
-        if name != OWN.name:
-            kind, code = encoder_class(name), ""
-            _need_source(spec, source, kind.card)
-        else:
-            module, attribute, source = (*source.split(":", 2), "")[:3]
-            here = str(Path.cwd())
-            if here not in sys.path:  # as with python -m, and for good: code may import later
-                sys.path.append(here)
-            kind = _import(spec, module, attribute)
-            code = hash_code(kind.__module__)
-        return load_own(kind, Request(spec, source, engine, recipe, code))
+    if name != OWN.name:
+        kind, code = encoder_class(name), ""
+        _need_source(spec, source, kind.card)
+    else:
+        module, attribute, source = (*source.split(":", 2), "")[:3]
+        here = str(Path.cwd())
+        if here not in sys.path:  # as with python -m, and for good: code may import later
+            sys.path.append(here)
+        kind = _import(spec, module, attribute)
+        code = hash_code(kind.__module__)
+    return load_own(kind, Request(spec, source, engine, recipe, code))
 
 
 def _need_source(spec: str, source: str, card: EncoderCard) -> None:
