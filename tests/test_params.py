@@ -57,6 +57,58 @@ def test_the_command_that_makes_a_store_leaves_out_what_is_the_default(
     monkeypatch.chdir(tmp_path)
     Path("stores", ".cache").mkdir(parents=True)
     assert command_of_store(Path("stores/my birds/clap-x.zarr")) == (
-        "palm-cache extract --dataset 'my birds' --encoder SPEC --features stores"
+        "palm-cache extract --dataset NAME_OR_DIR --encoder SPEC --features stores"
+    )
+    Path("data/raw/my birds").mkdir(parents=True)
+    assert command_of_store(Path("stores/my birds/clap-x.zarr")) == (
+        "palm-cache extract --dataset 'data/raw/my birds' --encoder SPEC --features stores"
     )
     assert command_of_store(Path("mini.zarr")) == ("palm-cache extract --dataset NAME_OR_DIR --out mini.zarr")
+
+
+@pytest.mark.parametrize(
+    ("told", "options"),
+    [
+        ({"recipe": {"remote_code_sha256": "0" * 64}}, "--trust-remote-code"),
+        (
+            {
+                "identity": {
+                    "precision": "bf16",
+                    "runtime": "openvino 2026.4",
+                    "window": [1, 1, "tile", "mean"],
+                }
+            },
+            "--long mean --precision bf16 --runtime openvino",
+        ),
+        ({"recipe": {"window": [1, 1, "tile"], "long": "mean", "compiled": "x"}}, "--long mean --compile"),
+    ],
+)
+def test_the_command_that_makes_a_store_names_the_options_that_its_attributes_record(
+    told: dict[str, object], options: str
+) -> None:
+    command = command_of_store(Path("mini.zarr"), told)
+    assert command == f"palm-cache extract --dataset NAME_OR_DIR {options} --out mini.zarr"
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"source": "{here}/birds"}, "{here}/birds"),
+        ({"source": "{here}/audio"}, "NAME_OR_DIR"),  # of a table, birds.csv, that was read with --root
+        ({"source": "{here}/gone/birds"}, "NAME_OR_DIR"),
+        ({"source": "s3://bucket/birds"}, "s3://bucket/birds"),
+        ({"source": "{here}/audio", "published": "ESC50"}, "ESC50 --root {here}/audio"),
+        ({"source": "{here}/gone", "published": "ESC50"}, "ESC50"),
+    ],
+)
+def test_the_command_that_makes_a_store_names_its_dataset_where_that_is_there(
+    tmp_path: Path, told: dict[str, str], words: str
+) -> None:
+    for folder in ("features/.cache", "birds", "audio"):
+        (tmp_path / folder).mkdir(parents=True)
+    told = {name: value.format(here=tmp_path) for name, value in told.items()}
+    words = words.format(here=tmp_path)
+    for store in ("birds", "birds-1a2b3c"):
+        assert command_of_store(tmp_path / f"features/{store}/mini.zarr", told) == (
+            f"palm-cache extract --dataset {words} --features {tmp_path}/features"
+        )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from palm_cache.params import CLIP_TOKENIZER, Recipe
-from palm_cache.store.fingerprint import PREPROCESSING_VERSION, decoding_libraries, fingerprint
+from palm_cache.store.fingerprint import (
+    PREPROCESSING_VERSION,
+    decoding_libraries,
+    fingerprint,
+    recorded_options,
+)
 
 if TYPE_CHECKING:  # torch
     from palm_cache.extraction.encoders.base import Encoder
@@ -56,18 +61,9 @@ def recipe_of(recorded: Mapping[str, object], tokenizer: str = CLIP_TOKENIZER) -
     Parameters
     ----------
     recorded : mapping
-        As :func:`audio_recipe` describes it, or an identity of format 1, whose window says what became of
-        long clips. What is not in it has its default.
+        As :func:`audio_recipe` describes it, or an identity of format 1. What is not in it has its default.
     tokenizer : str
         Is recorded by its content only, so it is given anew.
     """
-    window = recorded.get("window")
-    old_long = window[3] if isinstance(window, list | tuple) and len(window) > 3 else "crop"
-    return Recipe(
-        views=cast(int, recorded.get("views", 1)),
-        long=cast(Any, recorded.get("long", old_long)),
-        precision=cast(Any, recorded.get("precision", "fp32")),
-        runtime=cast(Any, str(recorded.get("runtime", "torch")).split(" ")[0]),
-        compile="compiled" in recorded,
-        tokenizer=tokenizer,
-    )
+    views = cast(int, recorded.get("views", 1))
+    return Recipe(views=views, tokenizer=tokenizer, **recorded_options(recorded))

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from palm_cache.errors import EncoderError, StaleStoreError
-from palm_cache.extraction.encoders.cards import CODE, OWN, REMOTE_CODE
+from palm_cache.extraction.encoders.cards import CODE, OWN
 from palm_cache.extraction.encoders.own_code import is_edited
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, format1_print, recipe_of
 from palm_cache.params.use import LoadingParams
-from palm_cache.store.fingerprint import fingerprint
+from palm_cache.store.fingerprint import REMOTE_CODE, fingerprint
 
 if TYPE_CHECKING:
     from palm_cache.extraction.encoders.base import Encoder
@@ -29,7 +29,7 @@ def notes_of_code(store: StoreRoot) -> list[str]:
         return []
     return [
         f"{header.dataset}: the code of {header.encoder} is not what made the store; have it made by the "
-        f"code as it is with: {store.command} --on-stale rebuild"
+        f"code as it is with {store.remade_by} --on-stale rebuild"
     ]
 
 

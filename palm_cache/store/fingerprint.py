@@ -1,4 +1,4 @@
-"""Hashes of what decides the numbers in a feature store."""
+"""What decides the numbers in a feature store, and hashes of it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,29 @@ import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 PREPROCESSING_VERSION = 2
 """Raise this whole number with every change of decoding, resampling, cropping or windowing that
 changes an embedding: every store made before becomes stale, and DVC extracts again."""
+
+REMOTE_CODE = "remote_code_sha256"
+"""Of a recipe: the hash of code that lies with a model and was run for it."""
+
+
+def recorded_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a recipe records, or an identity of format 1, but for views and trust.
+
+    In format 1 it is the window that says what became of long clips.
+    """
+    window = recipe.get("window")
+    old_long = window[3] if isinstance(window, list | tuple) and len(window) > 3 else "crop"
+    return {
+        "long": recipe.get("long", old_long),
+        "precision": recipe.get("precision", "fp32"),
+        "runtime": str(recipe.get("runtime", "torch")).partition(" ")[0],
+        "compile": "compiled" in recipe,
+    }
 
 
 def fingerprint(content: Mapping[str, object]) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from palm_cache.errors import OlderFormatError, StoreError, counted
 from palm_cache.store.fingerprint import fingerprint
-from palm_cache.store.remedies import command_of_store
+from palm_cache.store.remedies import remedy_of_store
 from palm_cache.types import Fold, Place
 
 FORMAT_VERSION = 2
@@ -224,8 +224,7 @@ def check_format(attributes: Mapping[str, Any], path: Place) -> None:
     what = f"{path}: store format {version}, this palm-cache reads {FORMAT_VERSION}"
     if isinstance(version, int) and version < FORMAT_VERSION:
         raise OlderFormatError(
-            f"{what}; its embeddings are taken over, and none is made again, by: "
-            f"{command_of_store(path, attributes)}"
+            f"{what}; its embeddings are taken over by {remedy_of_store(path, attributes)}"
         )
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise StoreError(f"{what}; update palm-cache")

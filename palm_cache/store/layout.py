@@ -101,14 +101,14 @@ def command_line(*words: str, **options: object) -> str:
     Parameters
     ----------
     **options
-        Values of options by their names; several in a list, ``True`` of a flag. Those that are ``None`` or
-        usual are not typed.
+        Values of options by their names; several in a list, a truth value of a flag. Those that are ``None``
+        or usual are not typed.
     """
     typed = ["palm-cache", *words]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
-        if value is True:
-            typed.append(option)
+        if isinstance(value, bool):
+            typed += [option] * value
             continue
         given = [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
         if given != [USUAL.get(name)]:

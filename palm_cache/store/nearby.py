@@ -143,6 +143,8 @@ def _instead(path: Path, wanted: Kind) -> str:
     if not path.exists():
         return f"no {wanted.name} here"
     if (path / STORE_ROOT).is_file():
+        if wanted is STORE:  # there now, or half copied
+            return "no finished feature store here"
         what = "a feature store"
     elif path.is_file():
         what = f"a file ({path.suffix or 'without ending'})"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
+from typing import Any
 
 from palm_cache.errors import without_credentials
+from palm_cache.store.fingerprint import REMOTE_CODE, recorded_options
 from palm_cache.store.layout import CACHE, HEADS_FILE, RAW, command_line
 from palm_cache.store.places import place
 from palm_cache.store.run_names import parse_variant
@@ -14,32 +17,42 @@ from palm_cache.types import Place
 from palm_cache.types.runs import Run, spell_shots
 
 
-def command_of_store(store: Place, told: Mapping[str, object] = MappingProxyType({})) -> str:
+def remedy_of_store(store: Place, told: Mapping[str, object]) -> str:
+    """Say what makes a store again of which something can be read, after "with" or "by"; see the command."""
+    return f"this and the options by which its dataset and prompts were read: {command_of_store(store, told)}"
+
+
+def command_of_store(store: Place, told: Mapping[str, Any] = MappingProxyType({})) -> str:
     """Return the command that makes the store at a place.
 
     Parameters
     ----------
     told : mapping
         Its attributes, as far as they can be read; what they do not tell, the place does. How its dataset was
-        read, and which files its prompts came from, neither does.
+        read, and which files its prompts came from, neither does. Its source is absolute.
     """
     # Before it is taken apart: parts of a password would be no address any more.
     store = place(without_credentials(str(store)))
-    features, recipe = store.parent.parent, told.get("recipe")
+    features, name = store.parent.parent, store.parent.name
+    recipe = told.get("recipe", told.get("identity"))  # as format 1 calls it
     recipe = recipe if isinstance(recipe, Mapping) else {}
-    known, source = told.get("published"), told.get("source")
     # Else a copy, or made with --out.
-    by_name = store.parent.name and (not isinstance(store, Path) or (features / CACHE).is_dir())
+    by_name = name and (not isinstance(store, Path) or (features / CACHE).is_dir())
+    known, source = told.get("published"), told.get("source")
+    if not source and by_name and os.path.isdir(RAW / name):  # noqa: PTH112  # no name is too long for it
+        source = str(RAW / name)
+    if source and "://" not in source and not os.path.exists(source):  # noqa: PTH110
+        source = None
+    # A table that was read with --root has its sounds as its source: by that name it is another dataset.
+    own = source if source and (not by_name or name.startswith(PurePath(source).stem)) else None
     return command_line(
         "extract",
-        dataset=store.parent.name if by_name else known or source or "NAME_OR_DIR",
+        dataset=known or own or "NAME_OR_DIR",
         root=source if known and source != str(RAW.absolute() / str(known)) else None,
         encoder=told.get("encoder") or ("mini" if store.stem == "mini" else "SPEC"),
         views=told.get("views"),
-        long=recipe.get("long"),
-        precision=recipe.get("precision"),
-        runtime=str(recipe.get("runtime", "torch")).partition(" ")[0],
-        compile="compiled" in recipe or None,
+        **recorded_options(recipe),
+        trust_remote_code=REMOTE_CODE in recipe,
         limit=told.get("limit"),
         features=features if by_name else None,
         out=None if by_name else store,

@@ -17,7 +17,7 @@ from palm_cache.store.header import check_format, read_header, read_source
 from palm_cache.store.layout import STORE_ROOT
 from palm_cache.store.nearby import absent_store
 from palm_cache.store.places import folder, place
-from palm_cache.store.remedies import command_of_store
+from palm_cache.store.remedies import remedy_of_store
 from palm_cache.types import AnyPlace, Place
 
 UNFINISHED_MARK = "unfinished palm-cache feature store"
@@ -63,8 +63,8 @@ class StoreRoot:
             raise absent_store(path) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self.damaged(f"not a readable feature store ({error})") from error
-        except OSError as error:  # no permission, a share that is gone: no damage
-            raise StoreError(f"{path}: cannot be read: {reason_of(error)}") from error
+        except OSError as error:
+            raise self._unreadable(error) from error
         if not whole:
             raise self.damaged(f"its {STORE_ROOT} is damaged")
         self._opened = content
@@ -82,19 +82,25 @@ class StoreRoot:
     def _is_steady(self) -> bool:
         try:
             return not self._opened or self.folder.read(STORE_ROOT) == self._opened
-        except OSError:  # gone
+        except (FileNotFoundError, NotADirectoryError):  # gone
             return False
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> StoreError:
+        """Return the error of what is no damage: no permission, a share that is gone, too many open files."""
+        return StoreError(f"{self.path}: cannot be read: {reason_of(error)}")
 
     @property
-    def command(self) -> str:
-        """The command that makes the store."""
+    def remade_by(self) -> str:
+        """What makes the store anew, to be read after "by" or "with"; the command comes last."""
         source = read_source(str(self._attributes.get("source") or ""), self.path.parent)
-        return command_of_store(self.path, {**self._attributes, "source": source})
+        return remedy_of_store(self.path, {**self._attributes, "source": source})
 
     @property
     def remedy(self) -> str:
         """Say how the store is made anew."""
-        return f"make it anew, from what the cache knows, with: {self.command}"
+        return f"make it anew, from what the cache knows, with {self.remade_by}"
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:

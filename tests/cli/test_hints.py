@@ -57,7 +57,9 @@ def test_nobody_is_asked_whether_what_was_given_was_meant(project: Path, given: 
 def test_a_store_that_was_never_finished_is_not_told_with_itself(project: Path) -> None:
     root = Path(OTHER, "zarr.json")
     root.write_text(json.dumps({**json.loads(root.read_text()), UNFINISHED_MARK: True}))
-    assert f"did you mean {OTHER}" not in fail("store", "info", OTHER)
+    told = fail("store", "info", OTHER)
+    assert f"{OTHER}: no finished feature store here; " in told
+    assert f"did you mean {OTHER}" not in told
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 from command_line import at_a_terminal, call, fail, succeed
-from samples import make_features, write_palm_folder, write_sample, write_tone
+from samples import flip_bit, make_features, write_palm_folder, write_sample, write_tone
 
 STORE = "data/features/Tones/mini.zarr"
 
@@ -78,7 +78,10 @@ def test_verify_compares_with_the_dataset_and_with_the_encoder(workplace: Path) 
         "row 1, audios/train_0_1.wav: cannot be embedded again: the file has changed",
     ]
     assert found["recomputed"]["compared"] == 11
-    assert "make it anew, from what the cache knows, with: palm-cache extract" in result.stderr
+    assert (
+        "make it anew, from what the cache knows, with this and the options by which its dataset and prompts "
+        "were read: palm-cache extract"
+    ) in result.stderr
 
 
 def test_verify_finds_the_audio_where_the_store_was_made_or_says_that_it_is_not_there(
@@ -231,6 +234,17 @@ def test_a_damaged_store_is_made_anew_by_the_command_that_the_error_names(
     mended = succeed(*shlex.split(told[told.rindex("palm-cache ") :])[1:]).stdout
     assert "(0 embedded now, 8 known)" in mended
     assert json.loads(succeed("store", "info", store, "--json").stdout) == whole
+
+
+def test_what_a_damaged_store_does_not_tell_is_left_to_the_user(workplace: Path) -> None:
+    """As of a copy, from which the way to its dataset leads elsewhere, and of a root that is lost."""
+    succeed("extract", "--dataset", "Tones", "--prune")
+    shutil.copytree(STORE, "copies/x.zarr")
+    flip_bit(Path("copies/x.zarr/label/c/0"))
+    told = fail("fit", "--store", "copies/x.zarr")
+    assert told.endswith("extract --dataset NAME_OR_DIR --out copies/x.zarr")
+    Path(STORE, "zarr.json").write_bytes(b"{")
+    assert fail("fit", "--store", STORE).endswith("extract --dataset NAME_OR_DIR")
 
 
 def test_a_store_is_exported_and_comes_back(workplace: Path) -> None:

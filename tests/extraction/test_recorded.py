@@ -8,14 +8,13 @@ from samples import make_features, write_sample
 from spectrum import SpectrumEncoder
 
 from palm_cache.errors import EncoderError, StaleStoreError
-from palm_cache.extraction.encoders.cards import REMOTE_CODE
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, format1_print, recipe_of
 from palm_cache.extraction.recorded import load_same_encoder, load_text_tower
 from palm_cache.params import Recipe
 from palm_cache.params.use import LoadingParams
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.fingerprint import fingerprint
+from palm_cache.store.fingerprint import REMOTE_CODE, fingerprint
 
 MINI_OF_FORMAT_1 = "f0dc2adc2016f45bdcddf8b86e883c143c41d2bf2c0bb5312040c310fe79df03"
 """Fingerprint of every store of format 1 that mini made in fp32 by crops."""

@@ -189,6 +189,25 @@ def test_a_store_that_may_not_be_read_is_not_called_damaged(
     assert not isinstance(caught.value, DamagedStoreError)
 
 
+def test_a_store_whose_root_cannot_be_read_again_is_not_called_replaced(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an extraction would make it anew."""
+    read_file = LocalFolder.read
+
+    def refuse(self: LocalFolder, name: str, *part: int) -> bytes:
+        if name == "zarr.json":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read_file(self, name, *part)
+
+    shutil.rmtree(store.path / "label")
+    monkeypatch.setattr(LocalFolder, "read", refuse)
+    for read in (store.check_steady, store.labels):
+        with pytest.raises(StoreError, match="zarr: cannot be read: too many open files") as caught:
+            read()
+        assert not isinstance(caught.value, DamagedStoreError)
+
+
 def test_a_store_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no feature store here; make it with: palm-cache extract"):
         FeatureStore(tmp_path / "nothing.zarr")
@@ -225,7 +244,7 @@ def test_another_format_is_refused_by_its_number(store: FeatureStore) -> None:
     with pytest.raises(StoreError, match="store format 99, this palm-cache reads 2; update palm-cache"):
         FeatureStore(store.path)
     zarr.open_group(store.path, mode="r+").attrs["format_version"] = 1
-    with pytest.raises(OlderFormatError, match=r"embeddings are taken over, .* by: palm-cache extract"):
+    with pytest.raises(OlderFormatError, match=r"embeddings are taken over by .*: palm-cache extract"):
         FeatureStore(store.path)
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-REMOTE_CODE = "remote_code_sha256"
-"""Of a recipe: the hash of code that lies with a model and was run for it."""
-
 CODE = "code_sha256"
 """Of a recipe: the hash of the code of an encoder of somebody's own."""
 

@@ -18,7 +18,7 @@ from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel
 
 from palm_cache.errors import EncoderError, described
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, sounds_in
-from palm_cache.extraction.encoders.cards import CARDS, REMOTE_CODE
+from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.pretrained import (
     TRANSFORMERS,
     Parts,
@@ -29,6 +29,7 @@ from palm_cache.extraction.encoders.pretrained import (
     provenance,
 )
 from palm_cache.extraction.encoders.third_party import check_promises
+from palm_cache.store.fingerprint import REMOTE_CODE
 
 LONGEST_SECONDS = 30
 """Of sound that goes through a model at once, where the model itself has no limit."""
