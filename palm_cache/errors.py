@@ -71,10 +71,10 @@ def did_you_mean(names: Sequence[object]) -> str:
     return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}{more}?"
 
 
-def some(names: Sequence[str]) -> str:
+def some(names: Sequence[str], most: int = NAMED) -> str:
     """Return the first few of some names, and how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def reason_of(error: BaseException) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from palm_cache.errors import counted
+from palm_cache.errors import counted, some
 from palm_cache.extraction.datasets.texts import is_legible, legible
 
 EMPTY_LOOKING = {"nan", "none", "null", "n/a", "na", "<na>"}
@@ -97,8 +97,6 @@ def _alphabets(word: str) -> set[str]:
     return first & {"LATIN", "CYRILLIC", "GREEK"}
 
 
-def named(names: list[str] | tuple[str, ...]) -> str:
-    """Return the first few of many names, in words."""
-    listed = ", ".join(names[:NAMES_LISTED])
-    more = len(names) - NAMES_LISTED
-    return f"{listed} and {more:,} more" if more > 0 else listed
+def named(names: Sequence[str]) -> str:
+    """Return the first of many names, in words."""
+    return some(names, NAMES_LISTED)

@@ -228,7 +228,8 @@ def find_files(root: Place, paths: Sequence[str]) -> FoundFiles:
     PlaceError
         If it is remote and cannot be reached.
     """
-    found, size_of = [_spelled(root, path) for path in paths], sizes_below(root)
+    found = [*paths] if isinstance(root, Path) else [_spelled(root, path) for path in paths]
+    size_of = sizes_below(root)
     sizes = size_of(paths)
     astray = np.flatnonzero(sizes < 0).tolist()
     if not astray:

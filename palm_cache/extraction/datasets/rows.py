@@ -1,4 +1,4 @@
-"""What readers of datasets give: rows of tables, held by columns; a million take some dozen bytes each."""
+"""What readers of datasets give: rows of tables, by columns; some dozen bytes each beside their paths."""
 
 from __future__ import annotations
 
@@ -160,7 +160,9 @@ class Rows(Made[TableRow]):
         )
 
     def take(self, rows: Numbers) -> Rows:
-        """Return some of them."""
+        """Return some of them; mostly they are all."""
+        if len(rows) == len(self) and bool((rows == np.arange(len(self))).all()):
+            return self
         columns = (getattr(self, field.name) for field in fields(self))
         some: list[Any] = [c.take(rows) if isinstance(c, Words) else c[rows] for c in columns]
         return Rows(*some)
@@ -232,6 +234,8 @@ class _Column:
 
 def numbered(*keys: Numbers | Codes | NDArray[np.float64]) -> tuple[Numbers, Numbers]:
     """Number rows by what they hold, as it first appears.
+
+    ``np.unique`` of several columns compares bytes, which is slow, and pandas takes long to import.
 
     Parameters
     ----------
