@@ -50,6 +50,11 @@ def test_a_name_of_stores_is_followed_to_the_files_or_told_where_they_were(proje
     assert "which has no card; what is made of it: palm-cache datasets --check Sounds" in fail(
         "datasets", "Sounds"
     )
+    header = Path("data/features/Sounds/mini.zarr/zarr.json")
+    whole = header.read_text()
+    header.write_text("{")
+    assert "Sounds: no store in data/features/Sounds can be read" in fail("extract", "--dataset", "Sounds")
+    header.write_text(whole)
     shutil.move("own/Sounds", "elsewhere")
     assert f"its files have left {project / 'own' / 'Sounds'}" in fail("extract", "--dataset", "Sounds")
 

@@ -79,7 +79,7 @@ def build_table(
     )
     counts = dict(zip(class_names, np.bincount(labels[labels >= 0]).tolist(), strict=True))
     notes = (*content.notes, *of_names, *of_split, *found.notes, *suspicious(counts), *odd)
-    return ClipTable(
+    table = ClipTable(
         dataset,
         class_names,
         clips,
@@ -88,6 +88,9 @@ def build_table(
         groups=Texts(rows.group) if any(rows.group.texts) else None,
         missing=tuple(on_disk_names[number] for number in np.flatnonzero(found.sizes <= 0)),
     )
+    from palm_cache.extraction.datasets.windows import check_stretches  # torch, as _folds
+
+    return check_stretches(table, rows)
 
 
 def _unify(rows: Rows, root: Place) -> tuple[Rows, list[str]]:

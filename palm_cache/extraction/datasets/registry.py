@@ -191,9 +191,9 @@ def check_dataset(
         with reaching(where):
             check = _read(name_or_folder, root, reading, place(features), contents)
             # It imports torch, which takes a second: what is not here is said without.
-            from palm_cache.extraction.datasets.windows import check_stretches, cut_rows
+            from palm_cache.extraction.datasets.windows import cut_rows
 
-            return replace(check, table=cut_rows(check_stretches(check.table), reading))
+            return replace(check, table=cut_rows(check.table, reading))
     except OSError as error:
         raise DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}") from error
 
@@ -307,6 +307,11 @@ def _existing(name: str, features: Place) -> Place:
     if source := source_of_stores(features, name):
         return _of_stores(name, source, features)
     stored = {store.parent.name for store in stores_present(features)}
+    if name in stored:
+        raise DataError(
+            f"{name}: no store in {features / name} can be read and says where its files lie; give their "
+            "folder or table"
+        )
     known = dict.fromkeys([*(card.name for card in CARDS), *sorted(stored)])
     raise UnknownNameError.among("dataset (and no such folder)", name, known)
 

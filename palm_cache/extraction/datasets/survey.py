@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class Survey:
     channels: Mapping[int, int]
     """Files by number of channels."""
     unreadable: tuple[tuple[str, str], ...]
-    """Names of files that cannot be opened or are cut off, with the reason."""
+    """Names of files that cannot be opened, are cut off or end before a row begins, with the reason."""
     twins: tuple[tuple[str, ...], ...]
     """Names of files of equal content."""
     findings: tuple[str, ...]
@@ -71,7 +71,7 @@ def survey(table: ClipTable, progress: Progress = no_progress) -> Survey:
         tuple(sorted(seconds.values())),
         dict(sorted(rates.items())),
         dict(sorted(channels.items())),
-        tuple(unreadable),
+        (*unreadable, *_ended(table, seconds)),
         tuple(tuple(alike) for alike in groups.values() if len(alike) > 1),
         (*_alike(table, same), *_long(table, seconds)),
     )
@@ -101,6 +101,17 @@ def _alike(table: ClipTable, same: Mapping[str, str]) -> list[str]:
         table.folds,
         lambda: clips.names,
     )
+
+
+def _ended(table: ClipTable, seconds: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """Yield the files that end before a row of theirs begins, and what is wrong with it."""
+    late = Counter(
+        name
+        for name, start in zip(table.clips.names, table.clips.starts, strict=True)
+        if start >= seconds.get(name, inf)
+    )
+    for name, count in late.items():
+        yield name, f"{counted(count, 'row begins', 'rows begin')} after its end at {seconds[name]:.2f} s"
 
 
 def _long(table: ClipTable, seconds: Mapping[str, float]) -> Iterator[str]:

@@ -12,8 +12,9 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from palm_cache.errors import AudioError, DataError, counted
+from palm_cache.errors import AudioError, counted
 from palm_cache.extraction.audio.waveforms import duration, open_regular
+from palm_cache.extraction.datasets.rows import Rows
 from palm_cache.params import ReadingParams
 from palm_cache.types import ClipTable, Fold, Place, Texts
 
@@ -24,28 +25,26 @@ SAME_END = 0.001
 """Seconds by which times are no other ones, as at the end of a file: they are written with few digits."""
 
 
-def check_stretches(table: ClipTable) -> ClipTable:
+def check_stretches(table: ClipTable, rows: Rows) -> ClipTable:
     """Compare stretches with the length of their files, and with one another.
 
-    A stretch that ends after its file, or with it but for rounding, ends with it.
+    A stretch that ends after its file, or with it but for rounding, ends with it; one that begins after it
+    stays as it is, for extraction to name among what cannot be read.
 
-    Raises
-    ------
-    DataError
-        If one begins after its file's end.
+    Parameters
+    ----------
+    rows : Rows
+        What the clips were read from.
     """
     clips, lasts = table.clips, _lengths(table.clips.root)
-    ends, cut = clips.ends[:], []
+    ends, cut, late = clips.ends[:], list[str](), list[str]()
     for row, (start, end) in enumerate(zip(clips.starts, clips.ends, strict=True)):
         length = lasts(clips.paths[row]) if start or not isnan(end) else None
         if length is None:
             continue
         if start >= length:
-            said = f" ({table.class_names[clips.labels[row]]})" if clips.labels[row] >= 0 else ""
-            raise DataError(
-                f"{table.dataset}: {clips.names[row]} lasts {length:.2f} s, but a row{said} begins at "
-                f"{start:g} s; mend it, or, if the columns are about something else: `columns` start=,end="
-            )
+            late.append(f"{rows[row]}: at {start:g} s of {clips.names[row]}, which lasts {length:.2f} s")
+            continue
         if end > length - SAME_END:
             ends[row] = nan
             if end > length + ROUNDING:
@@ -53,6 +52,11 @@ def check_stretches(table: ClipTable) -> ClipTable:
     notes = [*table.notes]
     if cut:
         notes.append(f"{counted(len(cut), 'row', 'rows')} cut at the end of the file, e.g. {cut[0]}")
+    if late:
+        notes.append(
+            f"{counted(len(late), 'row begins', 'rows begin')} after the end of the file and cannot be read, "
+            f"e.g. {late[0]}; mend them, or, if the columns are about something else: `columns` start=,end="
+        )
     if overlap := _overlapping(table):
         notes.append(overlap)
     return replace(table, clips=replace(clips, ends=ends), notes=tuple(notes))

@@ -14,6 +14,7 @@ from samples import write_tone
 
 from palm_cache.errors import DataError, PalmCacheError, UnknownNameError
 from palm_cache.extraction.datasets.registry import read_dataset
+from palm_cache.extraction.datasets.survey import survey
 from palm_cache.params import ReadingParams
 
 
@@ -181,10 +182,6 @@ def test_rows_may_be_stretches(table: str, tmp_path: Path) -> None:
             "a.wav,0,1,wren\na.wav,0,1,robin",
             r"row 3: a\.wav from 0 s to 1 s is 'robin' here but 'wren' in x\.csv, row 2",
         ),
-        (
-            "a.wav,9,10,wren\nb.wav,0,1,wren",
-            r"a\.wav lasts 2\.00 s, but a row \(wren\) begins at 9 s; .*columns start=,end=",
-        ),
         ("../../a.wav,0,1,wren", r"leaves the dataset's folder"),
     ],
 )
@@ -203,6 +200,24 @@ def test_stretches_that_end_after_their_file_or_overlap_are_said(tmp_path: Path)
     assert [clip.end for clip in table.clips] == [None, None, 1.75, 1.0, None]
     assert "1 row cut at the end of the file, e.g. a.wav, 3 s of 2.00" in table.notes
     assert "2 rows overlap one of another class in their recording, e.g. a.wav at 1 s (robin)" in table.notes
+
+
+def test_a_stretch_that_begins_after_its_file_is_named_by_its_row_and_stops_nothing(tmp_path: Path) -> None:
+    root = tones(tmp_path, "a.wav", "b.wav", seconds=2)
+    rows = "a.wav,0,1,wren\na.wav,9,10,wren\nb.wav,0,1,wren\nb.wav,2.0,,wren\nb.wav,7,8,wren\n"
+    (root / "x.csv").write_text(f"path,start,end,label\n{rows}")
+    table = read(root)
+    told = "x.csv, row 3: at 9 s of a.wav, which lasts 2.00 s; mend them"
+    assert any(
+        f"3 rows begin after the end of the file and cannot be read, e.g. {told}" in note
+        for note in table.notes
+    )
+    assert stretches(table)[1] == ("a.wav", 9.0, 10.0, "wren")
+    facts = survey(table)
+    assert facts.unreadable == (
+        ("a.wav", "1 row begins after its end at 2.00 s"),
+        ("b.wav", "2 rows begin after its end at 2.00 s"),
+    )
 
 
 def test_of_a_table_that_labels_are_appended_to_the_last_row_of_a_stretch_holds(tmp_path: Path) -> None:
