@@ -37,6 +37,14 @@ LONGEST_SECONDS = 30
 SHORTEST_SECONDS = (0.1, 0.2, 0.5, 1.0)
 """What is shorter is repeated up to the first of them that holds enough frames for a model."""
 
+FRAME_ADDERS = (
+    "CohereAsrFeatureExtractor",
+    "NemotronAsrStreamingFeatureExtractor",
+    "ParakeetFeatureExtractor",
+    "SeamlessM4TFeatureExtractor",
+)
+"""Extractors that add a frame to a clip and mask it: it counted as sound once."""
+
 KNOWN = ("audio-spectrogram-transformer", "whisper")
 """Model types that are not tried when they are loaded: they read whole windows only, which takes seconds."""
 
@@ -115,6 +123,7 @@ class HfEncoder(Encoder):
             sample_rate=rate,
             window=Window(window_samples(self._extractor), padding="nan"),
             constants={
+                **({"implementation": 2} if type(self._extractor).__name__ in FRAME_ADDERS else {}),
                 "model_type": config.model_type,
                 "config_sha256": hash_config(config),
                 "front_end": front_end_constants(self._extractor),
@@ -165,6 +174,9 @@ class HfEncoder(Encoder):
             sound.numpy(), sampling_rate=self._extractor.sampling_rate, return_tensors="pt"
         )
         features: Tensor = inputs[self._extractor.model_input_names[0]][0]
+        mask = inputs.get("attention_mask")
+        if mask is not None and mask.shape[1:] == features.shape[:1]:  # not Whisper's, of whole windows
+            features = features[mask[0].bool()]
         return features
 
     def _pool(self, output: Tensor, samples: int) -> Tensor:

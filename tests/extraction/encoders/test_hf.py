@@ -25,6 +25,12 @@ from transformers import (
     EncodecModel,
     HubertConfig,
     HubertModel,
+    ParakeetEncoder,
+    ParakeetEncoderConfig,
+    ParakeetFeatureExtractor,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
@@ -87,6 +93,16 @@ MODELS: dict[str, tuple[Any, Any]] = {
         Wav2Vec2FeatureExtractor,
     ),
     "whisper": (lambda: WhisperModel(WHISPER), WhisperFeatureExtractor),
+    "wav2vec2-bert": (
+        lambda: Wav2Vec2BertModel(Wav2Vec2BertConfig(**SMALL)),
+        SeamlessM4TFeatureExtractor,
+    ),
+    "parakeet": (
+        lambda: ParakeetEncoder(
+            ParakeetEncoderConfig(**SMALL, num_key_value_heads=2, subsampling_conv_channels=8)
+        ),
+        ParakeetFeatureExtractor,
+    ),
 }
 """Name -> what makes the model, and its feature extractor."""
 
@@ -132,13 +148,15 @@ def test_embeddings_are_transformers_own(folders: dict[str, Path], name: str, la
     model, extractor = kind.from_pretrained(folders[name]).eval(), make_extractor()
     model = model.get_encoder() if name == "whisper" else model
     encoder = load(f"{folders[name]}{'' if layer is None else f'#layer={layer}'}")
-    for samples in (16_000, 70_001):
+    for samples in (16_000, 16_160, 70_001):  # of 16_160 wav2vec2-bert reads 99 frames, two at once
         inputs = extractor(noise(samples).numpy(), sampling_rate=16_000, return_tensors="pt")
         with torch.no_grad():
-            output = model(inputs[extractor.model_input_names[0]], output_hidden_states=True)
+            output = model(**inputs, output_hidden_states=True)
         states = output.last_hidden_state if layer is None else output.hidden_states[layer]
         if name == "whisper":
             states = states[:, : -(-samples // 320)]
+        if name in ("wav2vec2-bert", "parakeet"):
+            states = states[output.get("attention_mask", inputs["attention_mask"]).bool()][None]
         expected = states.mean(dim=1)
         if name == "ast":
             expected = output.pooler_output if layer is None else output.hidden_states[layer].mean(dim=1)
