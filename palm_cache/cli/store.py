@@ -13,7 +13,7 @@ from palm_cache.cli.options import RootOption, StoreArgument, takes
 from palm_cache.cli.progress import progress_bar
 from palm_cache.cli.terminal import Json, agreed, note, print_json, print_result, print_table, say, tell
 from palm_cache.errors import StoreError, counted, did_you_mean
-from palm_cache.params import Params, Resources
+from palm_cache.params import Params, Recipe, Resources
 from palm_cache.params.use import LoadingParams
 from palm_cache.types.stretches import failure_lines
 
@@ -306,7 +306,7 @@ def _describe(cached: CachedRecipe) -> str:
     if not recipe:
         return f"{cached.kind}; its recipe.json is damaged"
     options = [str(recipe[key]) for key in ("precision", "runtime") if key in recipe]
-    usual = {"views": 1, "long": "crop"}
+    usual = {"views": Recipe().views, "long": Recipe().long}
     more = [f"{key} {recipe[key]}" for key in usual if recipe.get(key, usual[key]) != usual[key]]
     return ", ".join([str(recipe.get("encoder", "file hashes")), *options, *more])
 

@@ -22,7 +22,7 @@ from palm_cache.extraction.matching import MANY_MISSING, keep_unreadable, lost_l
 from palm_cache.extraction.plan import Plan, StoreState, make_plan
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.extraction.recipe import audio_recipe, format1_print
-from palm_cache.extraction.run import ROUNDS, RunningExtraction
+from palm_cache.extraction.run import ROUNDS, RunningExtraction, refuse
 from palm_cache.extraction.selection import first_clips, note_fewer
 from palm_cache.extraction.takeover import take_over
 from palm_cache.extraction.work import audio_cache
@@ -109,7 +109,7 @@ class Extractor:
     def plan(self, table: ClipTable, out: Place, cache: Place, progress: Progress = no_progress) -> Plan:
         """Find out what :meth:`extract` would do with the same arguments, and write nothing.
 
-        Files that are not known by their state are read.
+        Files that are not known by their state are read. Raises as :meth:`extract`, but for a stale store.
         """
         table = first_clips(table, self.resources.limit)
         self.prompts.check_classes(table.dataset, table.class_names)
@@ -122,6 +122,8 @@ class Extractor:
             survey.learn(outcome.row, outcome.content, None, outcome.error)
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
+        if self.resources.on_error == "fail":
+            refuse(table, {**survey.look_up(audio)[1], **survey.unread})
         notes = self._keep_unreadable(survey, present, audio, dict(survey.unread), table)
         stale, other_text = self._stale(present, table), self._other_text(present, table)
         return make_plan(out, table, present.store, stale, survey, audio, other_text, notes)
@@ -217,7 +219,8 @@ class Extractor:
             (table.clips.names[row], reason, stretch_text(survey.start[row], survey.end[row]))
             for row, reason in sorted(errors.items())
         )
-        notes = [*table.notes, *notes, *run.sound_notes, *self._embedder_notes()]
+        unremembered = [survey.unremembered] * bool(survey.unremembered)
+        notes = [*table.notes, *notes, *unremembered, *run.sound_notes, *self._embedder_notes()]
         return Extraction(out, len(table.clips), run.embedded, failures, tuple(notes))
 
     def _keep_unreadable(

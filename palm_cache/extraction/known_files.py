@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from palm_cache.errors import OutputError, PlaceError
 from palm_cache.store.cache import Cache
 from palm_cache.store.header import row_keys
 from palm_cache.store.places import states
@@ -73,6 +74,8 @@ class KnownFiles:
     _files: Cache
     unread: dict[int, str] = field(default_factory=dict)
     """Why a file could not be read, by row."""
+    unremembered: str = ""
+    """Why nothing could be recorded for the next time, in words; "" if it could."""
     _learned: dict[bytes, bytes] = field(default_factory=dict)
 
     @classmethod
@@ -129,9 +132,12 @@ class KnownFiles:
             self.remember()
 
     def remember(self) -> None:
-        """Record for the next time what has been read."""
+        """Record for the next time what has been read; where that cannot be, nothing else is in doubt."""
         states, contents = b"".join(self._learned), b"".join(self._learned.values())
         keys, values = (np.frombuffer(part, np.uint8).reshape(-1, KEY_BYTES) for part in (states, contents))
-        self._files.add(keys, values)
+        try:
+            self._files.add(keys, values)
+        except (OutputError, PlaceError) as error:
+            self.unremembered = f"the next run reads the files again: {error.message}"
         self._files.forget()
         self._learned.clear()

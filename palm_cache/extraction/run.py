@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,8 +134,13 @@ class RunningExtraction:
             yield from reports
 
     def _refuse(self, errors: dict[int, str]) -> None:
-        if errors and self.resources.on_error == "fail":
-            row, reason = next(iter(errors.items()))
-            raise AudioError(
-                f"{self.table.clips.names[row]}: {reason}; mend or remove the clip, or use `on_error` skip"
-            )
+        if self.resources.on_error == "fail":
+            refuse(self.table, errors)
+
+
+def refuse(table: ClipTable, errors: Mapping[int, str]) -> None:
+    """Raise ``AudioError`` for the first of some rows that have no embedding, if there are any."""
+    for row, reason in errors.items():
+        raise AudioError(
+            f"{table.clips.names[row]}: {reason}; mend or remove the clip, or use `on_error` skip"
+        )

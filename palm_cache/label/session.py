@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
+from shlex import quote
 from typing import Any, Self
 
 import numpy as np
@@ -95,7 +96,10 @@ class Session:
         self.embeddings: NDArray[np.float32] = features.audio.numpy()
         self.usable: NDArray[np.bool_] = features.usable.numpy()
         if not self.usable.any():
-            raise DataError(f"{store.path}: none of its rows has an embedding; see palm-cache verify")
+            raise DataError(
+                f"{store.path}: none of its rows has an embedding; see why with: palm-cache store info "
+                f"{quote(str(store.path))}"
+            )
         names = store.clip_names()
         self.stretches: list[Stretch] = [
             (name, float(begin), None if isnan(until) else float(until))

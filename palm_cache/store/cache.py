@@ -237,7 +237,7 @@ class Cache:
         """Tell which keys have a value, (n,), and return the values, (n, *shape), zeros where there is none.
 
         What is damaged is dropped. Raises ``UnknownContentError`` if other processes change everything all
-        the time, ``OutputError`` if what is damaged cannot be dropped.
+        the time.
         """
         changes = 0
         while changes < MOST_CHANGES:
@@ -252,8 +252,8 @@ class Cache:
         raise UnknownContentError(f"{self.folder.place}: other processes change it all the time; try again")
 
     def _drop(self, name: str) -> None:
-        """Keep of a segment with damaged values what is whole."""
-        with write_errors(self.folder.place, "cache"), suppress(FileNotFoundError):  # another process has
+        """Keep of a segment with damaged values what is whole, as far as that can be written."""
+        with suppress(OSError, PlaceError):  # gone, or a disk that is full or read-only
             self._merge({name: self._sizes.get(name, 0)})
         self._segments[name] = None  # if it is still there
 

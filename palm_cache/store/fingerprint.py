@@ -19,16 +19,13 @@ REMOTE_CODE = "remote_code_sha256"
 def recorded_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a recipe records, or an identity of format 1, but for views and trust.
 
-    In format 1 it is the window that says what became of long clips.
+    In format 1 it is the window that says what became of long clips. What is not recorded has its default.
     """
     window = recipe.get("window")
-    old_long = window[3] if isinstance(window, list | tuple) and len(window) > 3 else "crop"
-    return {
-        "long": recipe.get("long", old_long),
-        "precision": recipe.get("precision", "fp32"),
-        "runtime": str(recipe.get("runtime", "torch")).partition(" ")[0],
-        "compile": "compiled" in recipe,
-    }
+    long = {"long": window[3]} if isinstance(window, list | tuple) and len(window) > 3 else {}
+    names = [name for name in ("long", "precision", "runtime") if name in recipe]
+    own = {name: str(recipe[name]).partition(" ")[0] for name in names}  # a runtime with its release
+    return {**long, **own, "compile": "compiled" in recipe}
 
 
 def fingerprint(content: Mapping[str, object]) -> str:

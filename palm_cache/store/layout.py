@@ -15,15 +15,18 @@ import glob
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from palm_cache.errors import DataError
+from palm_cache.params import Params
 from palm_cache.store.places import reaching
 from palm_cache.types import Place
 
+DEFAULTS = Params()
+
 RAW = Path("data", "raw")
-FEATURES = "data/features"
+FEATURES = DEFAULTS.features
 RUNS = Path("runs")
 
 STORE_ENDING = ".zarr"
@@ -88,9 +91,9 @@ def heads_path(out: Path, dataset: str, encoder: str) -> Path:
     return out / check_name(dataset, "dataset") / check_name(slug(encoder), "encoder") / HEADS_FILE
 
 
-USUAL: Mapping[str, str] = {
-    **{"encoder": "mini", "features": FEATURES, "out": str(RUNS)},
-    **{"views": "1", "long": "crop", "precision": "fp32", "runtime": "torch", "limit": "0"},
+USUAL = {
+    **{"encoder": DEFAULTS.encoder, "features": FEATURES, "out": RUNS},
+    **{**asdict(DEFAULTS.extract), "limit": DEFAULTS.resources.limit},
 }
 """What options are where they are not given."""
 
@@ -111,7 +114,7 @@ def command_line(*words: str, **options: object) -> str:
             typed += [option] * value
             continue
         given = [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
-        if given != [USUAL.get(name)]:
+        if given != [str(USUAL.get(name))]:
             typed += [word for item in given for word in (option, item)]
     return shlex.join(typed)
 

@@ -46,7 +46,8 @@ class StoreRoot:
         self._attributes: Mapping[str, Any] = {}
         self._opened = b""
         try:
-            content = self.folder.read(STORE_ROOT)
+            with self._readable():
+                content = self.folder.read(STORE_ROOT)
             root = parse_json(content)
             if UNFINISHED_MARK in root:
                 raise absent_store(path)
@@ -63,8 +64,6 @@ class StoreRoot:
             raise absent_store(path) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self.damaged(f"not a readable feature store ({error})") from error
-        except OSError as error:
-            raise self._unreadable(error) from error
         if not whole:
             raise self.damaged(f"its {STORE_ROOT} is damaged")
         self._opened = content
@@ -81,15 +80,20 @@ class StoreRoot:
 
     def _is_steady(self) -> bool:
         try:
-            return not self._opened or self.folder.read(STORE_ROOT) == self._opened
+            with self._readable():
+                return not self._opened or self.folder.read(STORE_ROOT) == self._opened
         except (FileNotFoundError, NotADirectoryError):  # gone
             return False
-        except OSError as error:
-            raise self._unreadable(error) from error
 
-    def _unreadable(self, error: OSError) -> StoreError:
-        """Return the error of what is no damage: no permission, a share that is gone, too many open files."""
-        return StoreError(f"{self.path}: cannot be read: {reason_of(error)}")
+    @contextmanager
+    def _readable(self, what: str = "") -> Iterator[None]:
+        """Turn what is no damage into a line: no permission, a share that is gone, too many open files."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            raise StoreError(f"{self.path}: {what}cannot be read: {reason_of(error)}") from error
 
     @property
     def remade_by(self) -> str:
@@ -106,11 +110,10 @@ class StoreRoot:
     def _reading(self, what: str) -> Iterator[None]:
         """Turn what reading a part of the store raises into a line: on the part, or on a disk that fails."""
         try:
-            yield
-        except (ValueError, LookupError, TypeError, RuntimeError, FileNotFoundError) as error:
+            with self._readable(f"{what} "):
+                yield
+        except (ValueError, LookupError, TypeError, RuntimeError, OSError) as error:
             raise self.damaged(f"{what} is damaged ({reason_of(error)})") from error
-        except OSError as error:
-            raise StoreError(f"{self.path}: {what} cannot be read: {reason_of(error)}") from error
 
     def file_problems(self, reads: Literal["nothing", "metadata", "everything"]) -> list[str]:
         """Hold the files of the store against its manifest; one line per problem.
@@ -118,7 +121,8 @@ class StoreRoot:
         Beside which files there are, and their sizes, it reads the small ones that describe the others, or
         all.
         """
-        sizes = self.folder.files()
+        with self._readable():
+            sizes = self.folder.files()
 
         def problem(name: str) -> str:
             size, sha256 = self.manifest[name]
@@ -128,7 +132,8 @@ class StoreRoot:
                 return f"{name} has {sizes[name]} bytes instead of {size}"
             if reads == "everything" or (reads == "metadata" and name.endswith(STORE_ROOT)):
                 try:
-                    return f"{name} is damaged" * (file_hash(self.folder.read(name)) != sha256)
+                    with self._readable(f"{name} "):
+                        return f"{name} is damaged" * (file_hash(self.folder.read(name)) != sha256)
                 except FileNotFoundError:  # gone with a store that another process has replaced
                     return f"{name} is missing"
             return ""

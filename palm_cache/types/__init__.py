@@ -7,6 +7,7 @@ the published datasets number theirs.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -209,7 +210,10 @@ class Features:
             _check_rows(fold, n_clips, where=f"{self.dataset}, fold {number}")
 
     def _check_finite(self) -> None:
-        advice = "is not finite (NaN or infinity); remove the store and make it anew with: palm-cache extract"
+        advice = (
+            "is not finite (NaN or infinity); remove the store and make it anew with the command that is "
+            f"named by: palm-cache store verify {shlex.quote(self.store)}"
+        )
         broken = (~self.audio.isfinite().all(dim=2).all(dim=1) & self.usable).nonzero().flatten().tolist()
         if broken:
             more = f" (and {len(broken) - 1} more rows)" if len(broken) > 1 else ""

@@ -196,7 +196,8 @@ def test_features_that_are_not_finite_are_refused_with_the_row(
     audio[17, 0, 3] = value
     audio[40, 0, 0] = value
     with pytest.raises(
-        DataError, match=r"clusters, row 17 \(and 1 more rows\): .* not finite .* palm-cache ext"
+        DataError,
+        match=rf"clusters, row 17 \(and 1 more rows\): .* not finite .* palm-cache store verify {store}",
     ):
         fit_store(store, tmp_path, FitParams(heads=("prototype",)))
     text = features.text.clone()

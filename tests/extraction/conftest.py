@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from samples import embedder_threads, parted, write_palm_folder, write_tone
-from spectrum import Run, SpectrumEncoder
+from spectrum import Look, Run, SpectrumEncoder
 
 from palm_cache.extraction import extract as stage_one
 from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.extraction.extract import Extraction, extract
+from palm_cache.extraction.extract import Extraction, Extractor, extract
+from palm_cache.extraction.plan import Plan
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.types import Clip
 
@@ -59,6 +60,23 @@ def run(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Run:
         return extract(read(folder), "mini", out, *parted(**params), prompts, cache=cache)
 
     return extract_folder
+
+
+@pytest.fixture
+def look(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Look:
+    """Plan the extraction of the folder as it is now; nothing may be written."""
+
+    def plan(prompts: Prompts | None = None, **params: object) -> Plan:
+        before = {file: file.stat().st_mtime_ns for file in out.parents[1].rglob("*") if file.is_file()}
+        try:
+            with Extractor("mini", *parted(**params), prompts) as extractor:
+                return extractor.plan(read(folder), out, cache)
+        finally:
+            assert before == {
+                file: file.stat().st_mtime_ns for file in out.parents[1].rglob("*") if file.is_file()
+            }
+
+    return plan
 
 
 @pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])

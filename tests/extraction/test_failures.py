@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from samples import assert_same, flip_bit, parted, read_arrays, write_tone
-from spectrum import Run, SpectrumEncoder
+from spectrum import Look, Run, SpectrumEncoder
 
 from palm_cache.errors import AudioError, DataError, ReadingError
 from palm_cache.extraction import reading, work
@@ -90,7 +90,7 @@ def test_a_recorded_failure_is_tried_again_by_another_decoder_or_on_request(
 
 
 def test_on_error_fail_stops_names_the_clip_and_looks_at_recorded_failures_too(
-    run: Run, out: Path, folder: Path
+    run: Run, look: Look, out: Path, folder: Path
 ) -> None:
     (folder / "audios" / "train_1_0.wav").write_bytes(b"<html>")
     message = r"audios/train_1_0\.wav: cannot be decoded: format not recognised; mend or remove the clip"
@@ -99,9 +99,14 @@ def test_on_error_fail_stops_names_the_clip_and_looks_at_recorded_failures_too(
     assert not out.exists()
     run()
     before = FeatureStore(out).header.id
-    with pytest.raises(AudioError, match=message):
-        run(on_error="fail")
+    for act in (run, look):
+        with pytest.raises(AudioError, match=message):
+            act(on_error="fail")
     assert FeatureStore(out).header.id == before
+    (folder / "audios" / "train_1_0.wav").unlink()
+    for act in (run, look):
+        with pytest.raises(AudioError, match=r"audios/train_1_0\.wav: no such file; mend or remove"):
+            act(on_error="fail")
 
 
 def test_files_that_are_away_keep_what_is_known_of_them(run: Run, out: Path, folder: Path) -> None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from samples import parted, read_arrays, write_tone
-from spectrum import Run, SpectrumEncoder
+from spectrum import Look, Run, SpectrumEncoder
 
 from palm_cache.errors import DataError
 from palm_cache.extraction.datasets.palm_layout import read
@@ -17,24 +16,6 @@ from palm_cache.extraction.plan import Plan, Reason
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.params import ReadingParams
 from palm_cache.types import ClipTable
-
-Look = Callable[..., Plan]
-
-
-@pytest.fixture
-def look(folder: Path, out: Path, cache: Path, encoder: SpectrumEncoder) -> Look:
-    """Plan the extraction of the folder as it is now; nothing may be written."""
-
-    def plan(prompts: Prompts | None = None, **params: object) -> Plan:
-        before = {file: file.stat().st_mtime_ns for file in out.parents[1].rglob("*") if file.is_file()}
-        with Extractor("mini", *parted(**params), prompts) as extractor:
-            found = extractor.plan(read(folder), out, cache)
-        assert before == {
-            file: file.stat().st_mtime_ns for file in out.parents[1].rglob("*") if file.is_file()
-        }
-        return found
-
-    return plan
 
 
 def counts(plan: Plan) -> dict[Reason, int]:

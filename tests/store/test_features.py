@@ -208,6 +208,19 @@ def test_a_store_whose_root_cannot_be_read_again_is_not_called_replaced(
         assert not isinstance(caught.value, DamagedStoreError)
 
 
+@pytest.mark.parametrize("looking", ["files", "read"])
+def test_files_that_cannot_be_looked_at_are_not_called_damaged(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, looking: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(LocalFolder, looking, refuse)
+    with pytest.raises(StoreError, match=r"zarr: .*cannot be read: too many open files") as caught:
+        store.problems()
+    assert not isinstance(caught.value, DamagedStoreError)
+
+
 def test_a_store_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no feature store here; make it with: palm-cache extract"):
         FeatureStore(tmp_path / "nothing.zarr")

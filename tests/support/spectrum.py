@@ -15,9 +15,13 @@ from palm_cache.types import PromptTokens
 
 if TYPE_CHECKING:
     from palm_cache.extraction.extract import Extraction
+    from palm_cache.extraction.plan import Plan
 
 Run = Callable[..., "Extraction"]
 """Extracts a small folder with a SpectrumEncoder; takes fields of Recipe and Resources."""
+
+Look = Callable[..., "Plan"]
+"""Plans that."""
 
 
 class LetterTower:

@@ -253,7 +253,7 @@ def need_finite(state: Mapping[str, Tensor], head: Head, where: str) -> None:
     broken = [name for name, value in state.items() if not value.float().norm().isfinite()]
     if broken:
         rate = head.hyperparameters.get("lr")
-        advice = "lower `lr`" if rate else "look at the clips' embeddings with: palm-cache store verify"
+        advice = "lower `lr`" if rate else "look at the clips' embeddings with: palm-cache store verify STORE"
         reason = f"learning diverged at lr {rate:g}" if rate else "it cannot be solved on these clips"
         raise ParameterError(f"{where}: {head.name}'s {broken[0]} is not finite: {reason}; {advice}")
 
