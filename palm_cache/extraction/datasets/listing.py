@@ -192,11 +192,14 @@ def _walk(root: Path) -> Iterable[str]:
             continue
         entered.add(real)
         # Of a folder and links to it, the folder itself gives its name, whatever order a disk lists them in.
-        folders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # noqa: PTH114, PTH118
+        seen = [name for name in folders if name[0] != "."]
+        folders[:] = sorted(seen, key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # noqa: PTH114, PTH118
         inside = Path(folder).relative_to(root).as_posix()
         yield from (name if inside == "." else f"{inside}/{name}" for name in names)
     for problem in problems:
-        if not isinstance(problem, FileNotFoundError):  # nothing lies there, or no longer
+        inside = Path(problem.filename).relative_to(root).as_posix()
+        # Nothing lies there, or no longer; or it is the system's own, such as lost+found on a drive.
+        if not (isinstance(problem, FileNotFoundError) or is_junk(f"{inside}/")):
             reason = f"cannot be opened: {problem.strerror}; change its permissions"
             raise DataError(f"{problem.filename}: {reason}")
 

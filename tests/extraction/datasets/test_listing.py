@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import http.server
 import os
@@ -168,6 +169,26 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     (root / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "loop").symlink_to(root)
     assert list_files(root).files == ("link/a.wav",)
+
+
+def test_what_a_system_keeps_to_itself_on_a_drive_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.wav", "lost+found/x", ".Trashes/x", "System Volume Information/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    scandir = os.scandir
+
+    def as_a_user(folder: str):  # type: ignore[no-untyped-def]
+        if not tmp_path.samefile(folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", as_a_user)
+    assert list_files(tmp_path).files == ("a.wav",)
+    (tmp_path / "wren").mkdir()
+    with pytest.raises(DataError, match="wren: cannot be opened: Permission denied"):
+        list_files(tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
