@@ -20,13 +20,13 @@ from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.heads import HEADS, find_head, linear_probe, tip_adapter
 from palm_cache.adaptation.heads.base import Head, Shots, unit
+from palm_cache.adaptation.heads.descent import draw_orders
 from palm_cache.adaptation.heads.hyperparameters import FOLDS, TEMPERATURES, Grid
 from palm_cache.adaptation.heads.linear_probe import LinearProbe
 from palm_cache.adaptation.heads.neighbours import NEIGHBOURS, Neighbours
 from palm_cache.adaptation.heads.palm import Palm
 from palm_cache.adaptation.heads.prototype import PalmPrototype, Prototype
 from palm_cache.adaptation.heads.tip_adapter import TipAdapter, TipAdapterF
-from palm_cache.adaptation.train import draw_orders
 from palm_cache.params import FitParams
 from palm_cache.types import BARE_TEMPLATE, Fold
 from palm_cache.types.runs import Training

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +40,26 @@ from palm_cache.types import Features, Fold
 from palm_cache.types.runs import Run, Training
 
 QUICK = Training(epochs=2)
+
+IN_A_NEW_PROCESS = """
+import sys
+from samples import make_features
+from spectrum import LetterTower
+from palm_cache.adaptation.fit import fit_runs
+from palm_cache.adaptation.heads import find_head
+from palm_cache.params import FitParams
+from palm_cache.types.runs import Training
+
+def watched(self, shots, tick):
+    before = set(sys.modules)
+    state = learn(self, shots, tick)
+    print("imported:", *(set(sys.modules) - before))
+    return state
+
+head = find_head(sys.argv[1])
+learn, head.fit = head.fit, watched
+fit_runs(make_features(), FitParams(sys.argv[1], 2, 0, 1, training=Training(epochs=1)), tower=LetterTower(24))
+"""
 
 
 def test_the_grid_is_heads_by_shots_by_folds_by_seeds(features: Features) -> None:
@@ -315,3 +338,11 @@ def test_where_nothing_can_be_written_nothing_is_computed_first(
         fit_store(store, tmp_path, params)
     with pytest.raises(OutputError, match="cannot write: read-only; choose another folder"):
         prompt_study.study_prompts([store], tmp_path)
+
+
+@pytest.mark.parametrize("head", ["linear-probe", "tip-adapter-f", "malp", "subt", "coop"])
+def test_the_time_of_a_fit_holds_no_loading_of_libraries(head: str) -> None:
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = (sys.executable, "-c", IN_A_NEW_PROCESS, head)
+    ended = subprocess.run(code, capture_output=True, text=True, check=True, env=path)
+    assert ended.stdout.split() == ["imported:"]

@@ -9,10 +9,10 @@ from samples import make_shots
 from torch.nn.functional import cross_entropy, normalize
 
 from palm_cache.adaptation.heads.base import Shots
+from palm_cache.adaptation.heads.descent import draw_orders
 from palm_cache.adaptation.heads.malp import SHARE, Malp
 from palm_cache.adaptation.heads.palm import CONTEXT_STD
 from palm_cache.adaptation.heads.subt import SubT
-from palm_cache.adaptation.train import draw_orders
 from palm_cache.types import BARE_TEMPLATE
 from palm_cache.types.runs import Training
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import Shots, cosine_logits, unit
+from palm_cache.adaptation.heads.descent import draw_orders, sgd
 from palm_cache.adaptation.heads.palm import CONTEXT_STD, Palm, mix_context
 from palm_cache.adaptation.heads.palm_descent import (
     choose_coordinates,
@@ -14,7 +15,6 @@ from palm_cache.adaptation.heads.palm_descent import (
     feature_space,
     span_of_shots,
 )
-from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.types.runs import Training
 
 QUICK = Training(epochs=6)

@@ -7,11 +7,11 @@ from samples import make_shots
 from torch.nn.functional import cross_entropy
 
 from palm_cache.adaptation.heads.base import SCALE
+from palm_cache.adaptation.heads.descent import draw_orders
 from palm_cache.adaptation.heads.hyperparameters import TEMPERATURES, clearly_worse, cross_validation_folds
 from palm_cache.adaptation.heads.palm import mix_context
 from palm_cache.adaptation.heads.palm_descent import Variants, descend, feature_space, span_of_shots
 from palm_cache.adaptation.heads.palm_tuned import EPOCHS, FOLDS, RECIPES, PalmTuned
-from palm_cache.adaptation.train import draw_orders
 from palm_cache.types import BARE_TEMPLATE
 from palm_cache.types.runs import Training
 

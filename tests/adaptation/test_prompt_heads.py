@@ -19,8 +19,8 @@ from palm_cache.adaptation.fit import fit_runs, text_of
 from palm_cache.adaptation.heads.base import Shots, Words, cosine_logits, unit
 from palm_cache.adaptation.heads.cocoop import Cocoop, CocoopZebra, conditional_logits
 from palm_cache.adaptation.heads.coop import Coop, CoopZebra, PromptLearner, prompt_tokens
+from palm_cache.adaptation.heads.descent import draw_orders, sgd
 from palm_cache.adaptation.heads.palm import Palm
-from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.encoders.pengi import PengiEncoder, PengiTextTower
 from palm_cache.params import FitParams

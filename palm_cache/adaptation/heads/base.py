@@ -125,6 +125,8 @@ class Head(ABC):
     """Hyperparameters that it chooses for every run by itself, from the shots alone: they are part of the
     state, under these names, and are recorded with the scores. Where :attr:`Shots.chosen` gives them, those
     are taken."""
+    imports: ClassVar[tuple[str, ...]] = ()
+    """Modules that learning imports: they are loaded before it is timed."""
     source: ClassVar[str]
     """The paper it comes from."""
 

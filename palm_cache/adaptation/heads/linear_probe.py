@@ -58,6 +58,7 @@ class LinearProbe(Head):
     learns = "logistic regression: classes x (dim + 1)"
     reads_text = False
     chooses = ("C", "held_out")
+    imports = ("sklearn.linear_model",)
     source = "Radford et al., ICML 2021, arXiv:2103.00020"
 
     @staticmethod

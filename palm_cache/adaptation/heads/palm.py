@@ -16,8 +16,8 @@ from palm_cache.adaptation.heads.base import (
     present_classes,
     unit,
 )
+from palm_cache.adaptation.heads.descent import draw_runs
 from palm_cache.adaptation.heads.palm_descent import descend
-from palm_cache.adaptation.train import draw_runs
 from palm_cache.errors import DataError
 from palm_cache.types import BARE_TEMPLATE
 

@@ -117,8 +117,8 @@ def descend(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Train PALM's context and gate in all runs at once.
 
-    Equal, up to rounding, to :func:`palm_cache.adaptation.train.sgd` on the logits of ``mix_context``, whose
-    parameters are not told again here. A class without a clip stays as it starts.
+    Equal, up to rounding, to :func:`~palm_cache.adaptation.heads.descent.sgd` on the logits of
+    ``mix_context``, whose parameters are not told again here. A class without a clip stays as it starts.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from palm_cache.adaptation.heads.base import (
     present_classes,
     unit,
 )
-from palm_cache.adaptation.train import draw_runs, sgd
+from palm_cache.adaptation.heads.descent import OPTIMISER, draw_runs, sgd
 
 LEARNING_RATE = 0.0125
 
@@ -63,6 +63,7 @@ class SubT(DescentHead, CosineHead):
 
     name = "subt"
     learns = "the directions that all prompts span together: rank x dim"
+    imports = OPTIMISER
     source = "SubT, arXiv:2606.18560"
 
     @property

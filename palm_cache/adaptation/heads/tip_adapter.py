@@ -19,6 +19,7 @@ from palm_cache.adaptation.heads.base import (
     present_classes,
     unit,
 )
+from palm_cache.adaptation.heads.descent import OPTIMISER, clip_losses, draw_runs
 from palm_cache.adaptation.heads.hyperparameters import (
     TEMPERATURES,
     Grid,
@@ -27,7 +28,6 @@ from palm_cache.adaptation.heads.hyperparameters import (
     held_out_loss,
     same_group,
 )
-from palm_cache.adaptation.train import clip_losses, draw_runs
 
 BETAS = Grid((1.0, 2.0, 5.5, 10.0, 20.0, 50.0), default=5.5)
 """Sharpness: 5.5 is the authors' first guess; they search up to 50 where classes are fine-grained."""
@@ -117,6 +117,7 @@ class TipAdapterF(TipAdapter):
 
     name = "tip-adapter-f"
     learns = "the keys of the cache: shots x dim"
+    imports = OPTIMISER
 
     @property
     def hyperparameters(self) -> dict[str, object]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from palm_cache.adaptation.heads.base import cosine_logits
+from palm_cache.adaptation.heads.descent import draw_orders, sgd
 from palm_cache.adaptation.heads.palm import mix_context
 from palm_cache.adaptation.heads.palm_descent import descend, feature_space, span_of_shots
-from palm_cache.adaptation.train import draw_orders, sgd
 from palm_cache.types.runs import Training
 
 Trained = tuple[dict[str, Tensor], Tensor]
