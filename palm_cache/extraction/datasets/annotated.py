@@ -1,9 +1,9 @@
-"""Annotations beside recordings: Audacity's label tracks and Raven's selection tables."""
+"""Annotations beside recordings: Audacity's label tracks, selection tables of Raven, BirdNET and others."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -13,7 +13,7 @@ from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import stretch, understand
 from palm_cache.extraction.datasets.listing import Listing, below, by_name, folded
 from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
-from palm_cache.extraction.datasets.texts import decode, read_table
+from palm_cache.extraction.datasets.texts import decode, read_header, read_table
 from palm_cache.params import ReadingParams
 from palm_cache.store.outputs import LABEL_TRACK
 from palm_cache.types import Place
@@ -23,7 +23,10 @@ FILES_TRIED = 20
 """Text files whose content is looked at, to recognise annotations."""
 
 AUDACITY_TAIL = r"(?:\.BirdNET\.results)?(?:[ ._-]?labels?)?\.txt$"
-RAVEN_TAIL = r"(?:\.Table\.\d+)?(?:\.BirdNET)?(?:\.selections?)?(?:\.table)?\.txt$"
+SELECTIONS_TAIL = (
+    r"(?:\.Table\.\d+)?(?P<birdnet>\.BirdNET)?(?:\.results(?:\.r)?)?(?:\.selections?)?(?:\.table)?"
+    r"\.(?:txt|csv|tsv)$"
+)
 """What tools put behind a recording's name."""
 
 
@@ -76,6 +79,25 @@ def texts(listing: Listing) -> list[str]:
     return listing.ending_with(".txt")
 
 
+def tables_beside(root: Place, listing: Listing) -> list[str]:
+    """Return the tables of starts and ends that are called like recordings.
+
+    One that names its recordings itself can be read alone; of BirdNET's, each names its own.
+    """
+    recordings = by_name(listing.audio)
+
+    def is_one(path: str) -> bool:
+        name = PurePosixPath(path).name
+        tail = re.search(SELECTIONS_TAIL, name, re.IGNORECASE)
+        if tail is None or folded(name[: tail.start()]) not in recordings:
+            return False
+        columns = understand(read_header(below(root, path)), {}, path)
+        timed = "start" in columns and not {"end", "duration"}.isdisjoint(columns)
+        return timed and (tail["birdnet"] is not None or "path" not in columns)
+
+    return [path for path in listing.ending_with(".csv", ".tsv") if is_one(path)]
+
+
 def read_audacity(root: Place, listing: Listing, reading: ReadingParams) -> Content:
     """Read a label track per recording; recordings without one are unlabelled rows, whole.
 
@@ -87,7 +109,8 @@ def read_audacity(root: Place, listing: Listing, reading: ReadingParams) -> Cont
     recordings = _Recordings(listing)
     rows: list[TableRow] = []
     points = further = 0
-    found = _annotations(root, listing, is_audacity, "Audacity label track", "start TAB end TAB label")
+    found = [path for path in texts(listing) if is_audacity(below(root, path))]
+    _check_any(root, listing, found, "Audacity label track", "start TAB end TAB label")
     for path in found:
         file = below(root, path)
         recording = recordings.of(path, AUDACITY_TAIL)
@@ -118,7 +141,7 @@ def read_audacity(root: Place, listing: Listing, reading: ReadingParams) -> Cont
 
 
 def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content:
-    """Read a selection table per recording, or tables that name their recordings.
+    """Read a selection table per recording, or Raven's tables that name their recordings.
 
     A selection has a row per view; one of them is read. Recordings without a selection are unlabelled rows.
 
@@ -130,7 +153,10 @@ def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content
     recordings = _Recordings(listing)
     rows: dict[tuple[object, ...], TableRow] = {}
     notes: dict[str, None] = {}
-    for path in _annotations(root, listing, is_raven, "Raven selection table", f"a column {RAVEN_COLUMN!r}"):
+    found = [path for path in texts(listing) if is_raven(below(root, path))] + tables_beside(root, listing)
+    looked_for = f"a column {RAVEN_COLUMN!r}, and for *.csv of starts and ends, called like a recording"
+    _check_any(root, listing, found, "selection table", looked_for)
+    for path in found:
         table = read_table(below(root, path))
         columns = understand(table.header, reading.named_columns, path)
         if "label" not in columns:
@@ -144,12 +170,12 @@ def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content
                 offset = stretch({"start": told["File Offset (s)"]}, where)[0]
                 start, end = offset, None if end is None else round(offset + end - start, 6)
             name = told.get("Begin File") or told.get("Begin Path") or ""
-            recording = recordings.called(name) if name else recordings.of(path, RAVEN_TAIL)
+            recording = recordings.called(name) if name else recordings.of(path, SELECTIONS_TAIL)
             if recording is not None:
                 label = by_field.get("label") or None
                 row = TableRow(path, line, recording, label, start, end)
                 rows.setdefault((path, recording, start, end, label), row)
-    return _content("Raven's selection tables", rows.values(), recordings, [*recordings.notes, *notes])
+    return _content("selection tables", rows.values(), recordings, [*recordings.notes, *notes])
 
 
 def _content(kind: str, rows: Iterable[TableRow], recordings: _Recordings, notes: Sequence[str]) -> Content:
@@ -165,17 +191,13 @@ def _content(kind: str, rows: Iterable[TableRow], recordings: _Recordings, notes
     return Content(Rows.of([*annotated, *whole]), f"{kind}: {stretches} in {files}{more}", notes)
 
 
-def _annotations(
-    root: Place, listing: Listing, is_one: Callable[[Place], bool], kind: str, content: str
-) -> list[str]:
-    """Return the text files that are annotations of a kind; raises where there are none."""
-    looked_at = texts(listing)
-    found = [path for path in looked_at if is_one(below(root, path))]
+def _check_any(root: Place, listing: Listing, found: Sequence[str], kind: str, content: str) -> None:
+    """Raise where there are no annotations of a kind."""
     if not found:
+        looked_at = texts(listing)
         others = f"; {named(looked_at)}: nothing of the kind" if looked_at else ""
         others = "".join(f"; {note}" for note in predicted(tracks(root, looked_at))) or others
         raise DataError(f"{root}: no {kind} here or below: looked for *.txt with {content}{others}")
-    return found
 
 
 class _Recordings:

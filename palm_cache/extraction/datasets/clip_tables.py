@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import clean, named, suspicious, unified, unstorable
 from palm_cache.extraction.datasets.listing import find_files
-from palm_cache.extraction.datasets.rows import Content, Numbers, Rows, Split, TableRow, numbered
+from palm_cache.extraction.datasets.rows import Content, Numbers, Rows, Split, TableRow, Words, numbered
 from palm_cache.extraction.datasets.splits import KnownContents, split, twins
 from palm_cache.extraction.datasets.texts import on_disk
 from palm_cache.params import ReadingParams
@@ -35,18 +35,20 @@ def build_table(
     """Find the files of what was read of a dataset, split it where it is not, and make a table of clips.
 
     Clips are numbered in the order in which they first appear; a row that repeats another of one table counts
-    once. Classes are sorted by code point. Folds that
+    once, and a stretch with several labels has none. Classes are sorted by code point. Folds that
     are made tear no files of equal content apart; with ``contents`` those that are known are not read for it.
 
     Raises
     ------
     DataError
-        If a path leaves the dataset's folder, a stretch carries two class names, a class name cannot be
+        If a path leaves the dataset's folder, a whole file carries two class names, a class name cannot be
         stored, a split makes no sense, or a table is empty.
     """
     content = content.in_order()
     rows, of_names = _unify(content.rows, root)
-    repeated = _repeated(rows, content.folds)
+    numbers, first = rows.stretches
+    rows, disagreeing = _of_one_class(rows, numbers, first, content.folds)
+    repeated = _repeated(rows, numbers, content.folds)
     if content.folds is None:  # of tables that are the split, all rows count, as in the PALM authors' code
         rest = (rows.class_name.codes, rows.part.codes, rows.group.codes)
         rows = rows.take(numbered(*rows.stretch_keys, *rest)[1])
@@ -59,8 +61,7 @@ def build_table(
 
     folds, of_split = split(rows, content.folds, reading, alike)
     numbers, first = rows.stretches
-    _check_same_class(rows, numbers, first)
-    odd = [*repeated, *_unfair(rows, folds)]
+    odd = [*disagreeing, *repeated, *_unfair(rows, folds)]
     rows = rows.take(first)
     class_names = tuple(sorted(filter(None, rows.class_name.texts)))
     label_of = {name: label for label, name in enumerate(class_names)}
@@ -140,23 +141,33 @@ def _folds(numbers: Numbers, folds: Split) -> tuple[Fold, ...]:
     return tuple(Fold(*(torch.from_numpy(numbers[part]) for part in fold)) for fold in folds)
 
 
-def _check_same_class(rows: Rows, numbers: Numbers, first: Numbers) -> None:
-    """Make sure that all rows of a stretch are of one class."""
+def _of_one_class(
+    rows: Rows, numbers: Numbers, first: Numbers, folds: Split | None
+) -> tuple[Rows, list[str]]:
+    """Return rows that have no label where those of a stretch of a file have several, and say so.
+
+    Of a whole file, and in tables that are the split, that is an error.
+    """
     codes = rows.class_name.codes
     other = np.flatnonzero(codes != codes[first][numbers])
-    if len(other):
-        row, earlier = rows[int(other[0])], rows[int(first[numbers[other[0]]])]
-        until = "its end" if row.end is None else f"{row.end:g} s"
-        where = "" if row.end is None and not row.start else f" from {row.start:g} s to {until}"
-        raise DataError(
-            f"{row}: {row.path}{where} is {row.class_name!r} here but {earlier.class_name!r} in {earlier}; "
-            "a clip has one class: mend one of the rows"
-        )
+    if not len(other):
+        return rows, []
+    whole = other[(rows.start[other] == 0) & np.isnan(rows.end[other])] if folds is None else other
+    number = int((whole if len(whole) else other)[0])
+    row, earlier = rows[number], rows[int(first[numbers[number]])]
+    until = "its end" if row.end is None else f"{row.end:g} s"
+    where = "" if row.end is None and not row.start else f" from {row.start:g} s to {until}"
+    told = f"{row}: {row.path}{where} is {row.class_name!r} here but {earlier.class_name!r} in {earlier}"
+    if len(whole):
+        raise DataError(f"{told}; a clip has one class: mend one of the rows")
+    apart = np.isin(numbers, numbers[other])
+    labels = Words.of("" if one else name for one, name in zip(apart, rows.class_name, strict=True))
+    count = counted(len(np.unique(numbers[other])), "stretch has", "stretches have")
+    return replace(rows, class_name=labels), [f"{count} several labels and is left without one, e.g. {told}"]
 
 
-def _repeated(rows: Rows, folds: Split | None) -> list[str]:
+def _repeated(rows: Rows, numbers: Numbers, folds: Split | None) -> list[str]:
     """Say which clips are on more than one row of what was read: of everything, or of a part of a fold."""
-    numbers, _ = rows.stretches
     parts = [np.arange(len(rows))] if folds is None else [part for fold in folds for part in fold]
     twice = []
     for part in parts:

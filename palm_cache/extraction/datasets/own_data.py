@@ -4,7 +4,7 @@
 palm         ``train.csv`` and ``test.csv``, or ``csv_files/``: see ``palm_layout``
 parquet      Parquet or Arrow files with an audio column: the hub's shards, ``datasets``' saved ones
 webdataset   tar files
-raven        ``*.txt`` with Raven's columns
+raven        ``*.txt`` with Raven's columns, or CSVs of starts and ends, named like the recordings
 audacity     ``*.txt`` of times and labels, named like the recordings
 table        one CSV, TSV or Parquet with a column of paths
 folders      a folder per class, below train and test or not
@@ -124,7 +124,10 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
         return "raven"
     if listing.audio and any(not own for _, own in annotated.tracks(root, texts, annotated.FILES_TRIED)):
         return "audacity"
-    if _tables(root, listing, columns) or ending(where.name) in TABLE_ENDINGS:
+    tables = _tables(root, listing, columns)
+    if (beside := annotated.tables_beside(root, listing)) and not set(tables).difference(beside):
+        return "raven"
+    if tables or ending(where.name) in TABLE_ENDINGS:
         return "table"
     if not listing.audio:
         kinds = [kind or "without ending" for kind in listing.endings]

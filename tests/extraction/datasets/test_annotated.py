@@ -52,9 +52,51 @@ def test_ravens_selection_tables_beside_recordings(tmp_path: Path) -> None:
         ("night.wav", 2.0, 3.0, None),
         ("day.wav", 0.0, None, None),
     }
-    assert table.notes[0] == (
-        "read as Raven's selection tables: 2 stretches in 1 recording, 1 recording without any"
+    assert table.notes[0] == ("read as selection tables: 2 stretches in 1 recording, 1 recording without any")
+
+
+BIRDNET = "Start (s),End (s),Scientific name,Common name,Confidence"
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "more"),
+    [
+        ("night.BirdNET.results.csv", f"{BIRDNET},File", ",/home/me/night.wav"),
+        ("NIGHT.wav.csv", BIRDNET, ""),
+        ("tables/night.csv", "onset;offset;name;species;sure", ""),
+    ],
+)
+def test_a_csv_of_stretches_that_is_called_like_its_recording_is_read(
+    name: str, header: str, more: str, tmp_path: Path
+) -> None:
+    root = tones(tmp_path, "night.wav", "day.wav", seconds=7)
+    rows = (
+        *("0.0,3.0,Troglodytes troglodytes,Wren,0.9", "3.0,6.0,Erithacus rubecula,Robin,0.7"),
+        *("4.5,6.5,Turdus merula,Blackbird,0.7", "4.5,6.5,Parus major,Tit,0.6"),
     )
+    table = "".join(f"{row}{more}\n" for row in rows)
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(f"{header}\n{table.replace(',', ';') if ';' in header else table}")
+    read_so = read(root)
+    assert stretches(read_so) == [
+        ("night.wav", 0.0, 3.0, "Wren"),
+        ("night.wav", 3.0, 6.0, "Robin"),
+        ("night.wav", 4.5, 6.5, None),
+        ("day.wav", 0.0, None, None),
+    ]
+    told = f"e.g. {name}, row 5: night.wav from 4.5 s to 6.5 s is 'Tit' here but 'Blackbird' in {name}, row 4"
+    assert f"1 stretch has several labels and is left without one, {told}" in read_so.notes
+    if more:  # a table that names its recordings, and is not one of BirdNET's for each
+        (root / name).rename(root / "night.csv")
+        assert "read as one table, night.csv" in read(root).notes[0]
+
+
+def test_a_table_beside_those_of_single_recordings_is_the_datasets(tmp_path: Path) -> None:
+    root = tones(tmp_path, "night.wav", "day.wav", seconds=7)
+    (root / "night.csv").write_text(f"{BIRDNET}\n0.0,3.0,Troglodytes troglodytes,Wren,0.9\n")
+    (root / "all.csv").write_text("path,label\nnight.wav,wren\nday.wav,robin\n")
+    assert stretches(read(root)) == [("night.wav", 0.0, None, "wren"), ("day.wav", 0.0, None, "robin")]
+    assert stretches(read(root, layout="raven"))[0] == ("night.wav", 0.0, 3.0, "Wren")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +108,8 @@ def test_ravens_selection_tables_beside_recordings(tmp_path: Path) -> None:
         ),
         (
             "raven",
-            r"no Raven selection table here or below: looked for \*\.txt with a column 'Begin Time \(s\)'",
+            r"no selection table here or below: looked for \*\.txt with a column 'Begin Time \(s\)', "
+            r"and for \*\.csv of starts and ends, called like a recording",
         ),
     ],
 )

@@ -179,8 +179,8 @@ def test_rows_may_be_stretches(table: str, tmp_path: Path) -> None:
         ("a.wav,0,1e999,wren", r"x\.csv, row 2: end '1e999' is no time"),
         (",0,1,wren", r"x\.csv, row 2: path is empty"),
         (
-            "a.wav,0,1,wren\na.wav,0,1,robin",
-            r"row 3: a\.wav from 0 s to 1 s is 'robin' here but 'wren' in x\.csv, row 2",
+            "a.wav,0,1,wren\na.wav,0,1,robin\na.wav,,,wren\na.wav,,,robin",
+            r"row 5: a\.wav is 'robin' here but 'wren' in x\.csv, row 4; a clip has one class",
         ),
         ("../../a.wav,0,1,wren", r"leaves the dataset's folder"),
     ],
@@ -218,6 +218,21 @@ def test_a_stretch_that_begins_after_its_file_is_named_by_its_row_and_stops_noth
         ("a.wav", "1 row begins after its end at 2.00 s"),
         ("b.wav", "2 rows begin after its end at 2.00 s"),
     )
+
+
+def test_a_stretch_of_several_labels_is_left_without_one(tmp_path: Path) -> None:
+    root = tones(tmp_path, "a.wav", seconds=2)
+    rows = "a.wav,0,1,wren\na.wav,0,1,robin\na.wav,0.5,1,wren\na.wav,0,1,tit\na.wav,1,,wren\na.wav,1,,wren\n"
+    (root / "x.csv").write_text(f"path,start,end,label\n{rows}")
+    table = read(root)
+    assert stretches(table) == [
+        ("a.wav", 0.0, 1.0, None),
+        ("a.wav", 0.5, 1.0, "wren"),
+        ("a.wav", 1.0, None, "wren"),
+    ]
+    assert table.class_names == ("wren",)
+    told = "x.csv, row 3: a.wav from 0 s to 1 s is 'robin' here but 'wren' in x.csv, row 2"
+    assert f"1 stretch has several labels and is left without one, e.g. {told}" in table.notes
 
 
 def test_of_a_table_that_labels_are_appended_to_the_last_row_of_a_stretch_holds(tmp_path: Path) -> None:
