@@ -10,7 +10,14 @@ import pandas as pd
 from palm_cache.report.evidence import HeadRuns, Place
 from palm_cache.report.means import count_shots, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval, compare, difference, holm
-from palm_cache.report.which_head import absent, absent_folds, kinds_of, of_all, side_by_side
+from palm_cache.report.which_head import (
+    absent,
+    absent_folds,
+    absent_seeds,
+    kinds_of,
+    of_all,
+    side_by_side,
+)
 
 _MAX_NAMED = 3
 """Heads, or datasets, that a sentence can name."""
@@ -20,13 +27,14 @@ _SAME = 1e-9
 
 
 def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
-    """Say which head is ahead at the largest number of shots, and how sure that is, or which are level.
+    """Say which head is ahead where most can be compared, and how sure that is, or which are level.
 
-    The mean is that over the datasets and folds on which most can be compared; what that leaves out is named.
+    The mean is that over the datasets and folds, at the number of shots, at which most can be compared; what
+    that leaves out is named.
     The head that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted
     as one of those between any two (Holm). Of several encoders the one speaks that has most datasets, then
     the best head. A head that ran at other numbers of shots alone is not compared; it is named where it has
-    more.
+    more, as is one that has more at more shots.
 
     Parameters
     ----------
@@ -36,8 +44,8 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     """
     candidates = []
     for encoder, of_encoder in scores.groupby("encoder"):
-        runs = side_by_side(of_encoder)
-        means, others = _means(summarise(runs))
+        runs, at_shots = side_by_side(of_encoder)
+        means, others = _means(summarise(runs), at_shots)
         candidates.append(
             (runs["dataset"].nunique(), means["mean"].iloc[0], str(encoder), runs, means, others)
         )
@@ -76,18 +84,19 @@ def _single(level: pd.DataFrame) -> str:
     return f" (a single seed of {_listed(heads)})" if heads else ""
 
 
-def _means(summary: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the means over datasets that are compared, best first, and those of other heads.
+def _means(summary: pd.DataFrame, at_shots: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the means over datasets that are compared, best first, and others: of other heads or more shots.
 
-    What is compared has the largest number of shots or none.
+    What is compared has that number of shots or none.
     """
     means = (
         summary.groupby(["head", "shots"])
         .agg(mean=("accuracy", "mean"), seeds=("seeds", "min"))
         .sort_values("mean", ascending=False, kind="stable")
     )
-    compared = means[means.index.get_level_values("shots").isin([0, summary["shots"].max()])]
-    return compared, means.drop(index=compared.index.unique("head"), level="head")
+    heads, shots = (means.index.get_level_values(name) for name in ("head", "shots"))
+    is_compared = shots.isin([0, at_shots])
+    return means[is_compared], means[(shots > at_shots) | ~heads.isin(heads[is_compared])]
 
 
 def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int, one_seed: bool) -> str:
@@ -118,6 +127,7 @@ def _left_out(scores: pd.DataFrame, runs: pd.DataFrame) -> str:
         *absent(of_encoder, runs, "head"),
         *absent(of_encoder, runs, "dataset"),
         *absent_folds(of_encoder, runs),
+        *absent_seeds(of_encoder, runs),
         *absent(scores, runs, "encoder"),
     ]
     return f"; this leaves out {_listed(names)}" if names else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import pandas as pd
 
@@ -16,6 +17,8 @@ from palm_cache.report.means import below_zero_shot, count_shots, span, summaris
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 
 _FOLD = ["dataset", "fold"]
+
+_KIND = ["dataset", "head", "shots"]
 
 _Fold = tuple[str, int]
 
@@ -51,7 +54,7 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
     """
     tables, drawn, notes = [], [], list[str]()
     for encoder, of_encoder in scores.groupby("encoder"):
-        runs = side_by_side(of_encoder)
+        runs, _ = side_by_side(of_encoder)
         summary = summarise(runs)
         tables.append(_table(str(encoder), summary, runs, kinds_of(runs, kinds, str(encoder))))
         drawn.append(summary)
@@ -63,6 +66,7 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
                 absent(of_encoder, runs, "head"),
                 "not scored on all of these datasets and folds at the same shots",
             ),
+            (absent_seeds(of_encoder, runs), "not scored on the folds of that head's other seeds"),
         ):
             if apart:
                 notes.append(f"Not in the means of {encoder}: {', '.join(apart)} ({why}).")
@@ -76,28 +80,49 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
     return Section("Which head?", (*notes, *tables, *curve))
 
 
-def side_by_side(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of an encoder that can be compared: their means are of the same datasets and folds.
+def side_by_side(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the runs of an encoder that can be compared, and the number of shots at which most heads can.
 
-    Of all sets of heads that some folds have in common, at one number of shots or without, that with most
-    datasets times heads. A dataset counts by the share of its folds that have all these heads. Of equals that
-    of more test clips, then that of more shots. What has fewer than two heads to compare counts only where
-    nothing has two.
+    Their means are of the same datasets and folds. Of all sets of heads that some folds have in common, at
+    one number of shots or without, that with most datasets times heads. A dataset counts by the share of its
+    folds that have all these heads. Of equals that of more test clips, then that of more shots. What has
+    fewer than two heads to compare counts only where nothing has two. A head has the folds that its seeds
+    have in common.
     """
-    every = []
+    runs = _on_the_same_folds(runs)
+    every = {}
     for shots in sorted(set(runs["shots"]), reverse=True):
         heads = runs[runs["shots"].isin([0, shots])].groupby(_FOLD)["head"].agg(frozenset)
-        every.append(dict(zip(heads.index, heads, strict=True)))
-    several = [{fold: heads for fold, heads in here.items() if len(heads) > 1} for here in every]
-    by_shots = [here for here in several if here] or every
-    places = {place for here in by_shots for place in here}
+        every[int(shots)] = dict(zip(heads.index, heads, strict=True))
+    several = {
+        shots: {fold: heads for fold, heads in here.items() if len(heads) > 1}
+        for shots, here in every.items()
+    }
+    by_shots = {shots: here for shots, here in several.items() if here} or every
+    places = {place for here in by_shots.values() for place in here}
     n_folds = Counter(dataset for dataset, _ in places)
     n_clips = runs.groupby(_FOLD)["n_test"].max()
     sizes = {place: (1 / n_folds[place[0]], int(n_clips[place])) for place in places}
-    _, folds = max((_most_in_common(here, sizes) for here in by_shots), key=lambda block: block[0])
+    common = {shots: _most_in_common(here, sizes) for shots, here in by_shots.items()}
+    shots = max(common, key=lambda shots: common[shots][0])
+    folds = common[shots][1]
     kept = runs[runs.set_index(_FOLD).index.isin(folds)]
     number = kept.groupby(_FOLD).ngroup()
-    return kept[number.groupby([kept["head"], kept["shots"]]).transform("nunique") == len(folds)]
+    covers = number.groupby([kept["head"], kept["shots"]]).transform("nunique") == len(folds)
+    return kept[covers], shots
+
+
+def _on_the_same_folds(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return of every head those seeds that ran on the same folds of a dataset: those with most runs."""
+    ran = runs.groupby([*_KIND, "seed"])["fold"].agg(frozenset)
+    seeds_on: dict[object, dict[frozenset[int], list[object]]] = defaultdict(lambda: defaultdict(list))
+    for key, folds in ran.items():
+        seeds_on[cast("tuple[object, ...]", key)[:-1]][folds].append(key)
+    largest = (
+        max(seeds.items(), key=lambda item: (len(item[0]) * len(item[1]), len(item[0])))
+        for seeds in seeds_on.values()
+    )
+    return runs[runs.set_index([*_KIND, "seed"]).index.isin([key for _, keys in largest for key in keys])]
 
 
 def _most_in_common(
@@ -135,17 +160,26 @@ def absent_folds(every: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     return [f"{counted(int(count), 'fold')} of {dataset}" for dataset, count in fewer.items() if count]
 
 
+def absent_seeds(every: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+    """Return how many seeds of heads are not among their runs that are compared, by head."""
+    n_seeds, n_compared = (table.groupby(_KIND)["seed"].nunique() for table in (every, runs))
+    fewer = (n_seeds - n_compared).dropna().groupby("head").max()
+    return [f"{counted(int(count), 'seed')} of {head}" for head, count in fewer.items() if count]
+
+
 def kinds_of(
     runs: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]], encoder: str
 ) -> dict[str, list[HeadRuns]]:
-    """Return the predictions on the datasets and folds that are compared, by dataset."""
-    return {
-        str(name): [
-            replace(kind, runs={key: run for key, run in kind.runs.items() if key[0] in folds})
-            for kind in kinds.get((str(name), encoder), [])
-        ]
-        for name, folds in runs.groupby("dataset")["fold"].agg(set).items()
-    }
+    """Return the predictions of the runs that are compared, by dataset."""
+    compared = set(runs[[*_KIND, "fold", "seed"]].itertuples(index=False, name=None))
+    of_datasets: dict[str, list[HeadRuns]] = {}
+    for name in sorted(set(runs["dataset"])):
+        of_datasets[name] = []
+        for kind in kinds.get((name, encoder), []):
+            of_kind = (name, kind.head, kind.shots)
+            if there := {key: run for key, run in kind.runs.items() if (*of_kind, *key) in compared}:
+                of_datasets[name].append(replace(kind, runs=there))
+    return of_datasets
 
 
 def _table(

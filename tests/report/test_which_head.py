@@ -91,7 +91,7 @@ def side_by_side_of(heads_at: dict[tuple[str, int], str]) -> tuple[set[object], 
         for (dataset, fold), heads in heads_at.items()
         for head in heads
     ]
-    runs = side_by_side(pd.DataFrame(rows))
+    runs, _ = side_by_side(pd.DataFrame(rows))
     return set(zip(runs["dataset"], runs["fold"], strict=True)), set(runs["head"])
 
 
@@ -174,6 +174,38 @@ def test_heads_are_compared_on_the_folds_that_most_of_them_have(other: int) -> N
     apart = both[(both["head"] != "zero-shot") | (both["fold"] == other)]
     assert verdict(apart, {}) == f"{verdict(scores[scores['head'] != 'zero-shot'], {})[:-1]}; " + (
         "this leaves out zero-shot and 1 fold of demo."
+    )
+
+
+def test_a_head_has_the_folds_that_its_seeds_have_in_common() -> None:
+    scores, predictions = study(("demo",))
+    scores = scores[scores["shots"] != 1]
+    both = pd.concat([scores, scores.assign(fold=2)])
+    moved = [replace(one, run=one.run.replace("fold1", "fold2")) for one in predictions]
+    kinds = by_kind([*predictions, *moved], both)
+    # Seeds 0 and 1 of palm on fold 1 alone, seed 2 on fold 2 alone: neither seed has both.
+    apart = both[(both["head"] != "palm") | ((both["seed"] == 2) == (both["fold"] == 2))]
+    runs, _ = side_by_side(apart)
+    assert set(zip(runs["head"], runs["fold"], runs["seed"], strict=True)) == {
+        *(("zero-shot", fold, 0) for fold in (1, 2)),
+        *(("proker", fold, seed) for fold in (1, 2) for seed in (0, 1, 2)),
+    }
+    assert verdict(apart, kinds).endswith("; this leaves out palm.")
+    # Seeds more on one of the folds take no fold from the others.
+    few = scores[scores["head"] == "palm"]
+    more = pd.concat([both, few.assign(seed=few["seed"] + 7, accuracy=1.0)])
+    assert verdict(more, kinds) == f"{verdict(both, kinds)[:-1]}; this leaves out 3 seeds of palm."
+    notes = " ".join(map(str, which_head(more, kinds).blocks))
+    assert "mini: 3 seeds of palm (not scored on the folds of that head's other seeds)." in notes
+
+
+def test_the_verdict_speaks_of_the_shots_at_which_most_can_be_compared() -> None:
+    scores, predictions = study()
+    most = scores[scores["head"] == "palm"].assign(shots=16, accuracy=1.0)
+    more = pd.concat([scores, most, most.assign(shots=8, accuracy=0.99)])
+    assert verdict(more, by_kind(predictions, more)) == (
+        f"{verdict(scores, by_kind(predictions, scores))[:-1]}; above it, but at other shots and so not "
+        "compared: palm with 100.0 % at 16 shots."
     )
 
 
@@ -271,7 +303,8 @@ def test_a_head_that_is_ahead_with_one_seed_is_said_to_have_one() -> None:
 
 def test_a_head_that_the_table_shows_ahead_at_other_shots_is_named() -> None:
     scores, predictions = study()
-    few = scores[(scores["head"] != "palm") | ((scores["shots"] == 1) & (scores["seed"] == 0))]
+    few = scores[(scores["shots"] == scores["head"].map({"zero-shot": 0, "proker": 4, "palm": 1}))]
+    few = few[(few["head"] != "palm") | (few["seed"] == 0)]
     above = few.assign(accuracy=few["accuracy"].where(few["head"] != "palm", 1.0))
     said = verdict(above, by_kind(predictions, above))
     assert said.startswith("proker is ahead on birds and demo with mini at 4 shots with ")
