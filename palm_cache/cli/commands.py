@@ -80,6 +80,7 @@ class Command(_OwnHelp, TyperCommand):
         for item in self.params:
             TYPED[str(item.name)] = str(item.metavar) if is_argument(item) else item.opts[0]
         try:
+            self._refuse_empty_words(ctx, words)
             rest = super().parse_args(ctx, args)
             for value in () if ctx.resilient_parsing else ctx.params.values():  # completion refuses nothing
                 if isinstance(value, Path) and (url := re.fullmatch(r"([a-z][a-z\d+.-]+):/(.*)", str(value))):
@@ -96,6 +97,14 @@ class Command(_OwnHelp, TyperCommand):
             raise
         except ParameterError as error:  # of a check: see checks.py
             raise typer.BadParameter(naming(error.message, TYPED), ctx) from None
+
+    def _refuse_empty_words(self, ctx: Any, words: Sequence[str]) -> None:
+        """Raise where a value is no word at all, which as a path would be this folder."""
+        given, _, items = self.make_parser(ctx).parse_args(list(words))
+        for item in items:
+            values = given.get(item.name, ())
+            if "" in (values if isinstance(values, list | tuple) else (values,)):
+                raise typer.BadParameter("it is empty; give a value", ctx, param_hint=TYPED[item.name])
 
     def _meant(self, words: Sequence[str]) -> str:
         """Return the option that a word too many belongs to, with its value."""

@@ -91,7 +91,13 @@ def search(
     result = find(stores, **asdict(question), **asdict(rows), **asdict(loading), audio=audio)
     note(*result.remarks)
     # First of all: whatever becomes of pages and copies, what was found is told.
-    _show(result, csv, as_json)
+    try:
+        _show(result, csv, as_json)
+    finally:  # though standard output takes nothing: files are results of their own
+        _write_files(result, html, copy)
+
+
+def _write_files(result: SearchResult, html: Path | None, copy: Path | None) -> None:
     if html is not None:
         from palm_cache.explore.found import write_found
 

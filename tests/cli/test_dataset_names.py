@@ -44,8 +44,6 @@ def test_a_name_of_stores_is_followed_to_the_files_or_told_where_they_were(proje
     shutil.copytree("own/Tones", "own/Sounds")
     succeed("extract", "--dataset", "own/Sounds")
     assert "did you mean Sounds?" in fail("extract", "--dataset", "Sonuds")
-    assert "--dataset is empty; give a name" in fail("extract", "--dataset", "")
-    assert "--dataset is empty; give a name" in fail("fit", "--dataset", "")
     assert "did you mean own/Sounds?" in fail("extract", "--dataset", "own/Sonuds")
     assert "which has no card; what is made of it: palm-cache datasets --check Sounds" in fail(
         "datasets", "Sounds"

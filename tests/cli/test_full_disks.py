@@ -72,6 +72,17 @@ def test_labels_are_whole_though_nobody_reads_standard_output(
     assert Path("labels/long.flac.txt").read_text() == Path("whole/long.flac.txt").read_text() != ""
 
 
+def test_a_page_and_copies_are_written_though_nobody_reads_standard_output(
+    folder: Path, workshop: Workshop
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    search = ("search", str(workshop.store), "--row", "0", "-k", "2")
+    assert run(*search, "--html", "found.html", "--copy", "found", stdout=writer).returncode == 1
+    assert "</html>" in Path("found.html").read_text()
+    assert len(list(Path("found").iterdir())) == 2
+
+
 def test_a_closed_output_is_told_in_one_line() -> None:
     script = "import sys; sys.stdout = None\nfrom palm_cache.cli import app; app()"
     done = subprocess.run(

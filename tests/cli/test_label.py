@@ -147,7 +147,7 @@ def test_what_has_no_labels_is_labelled_by_the_command_that_fit_names(
     assert "labelling 9 rows of night" in succeed(*words, "--no-browser").stderr
 
 
-@pytest.mark.parametrize("classes", ["", " ", ",,"])
+@pytest.mark.parametrize("classes", [" ", ",,"])
 def test_a_list_without_a_class_is_wrong_usage(store: str, classes: str) -> None:
     done = call("label", store, "--classes", classes, "--no-browser")
     assert done.exit_code == 2

@@ -93,6 +93,7 @@ def test_a_drive_is_labelled_by_keyboard_alone(
     with serving(made_drive, file, classes=KINDS) as address:
         page = Keyboard(browser.open(address, width, height))
         page.until("player.currentTime > 0 && byId('picture').naturalWidth === 1024")
+        assert page.see("scrollY") == 0  # the list below may be out of sight
         first = page.text("#path")
         page.press("+")
         page.type("owl")
@@ -148,6 +149,7 @@ def test_a_tab_that_is_looked_at_again_shows_what_was_labelled_in_another(
 ) -> None:
     with serving(made_drive, tmp_path / "labels.csv", classes=KINDS) as address:
         first, second = (Keyboard(browser.open(address, 1280, 900)) for _ in range(2))
+        second.until("!byId('picture').hidden")
         assert first.text("#path") == second.text("#path")
         second.press("2")
         assert first.text("#labelled") == "0"
@@ -251,6 +253,25 @@ def test_a_key_is_for_the_row_that_is_seen_when_it_is_pressed(
         assert len(read_labels(file)[0]) == 2
         assert page.see("queue[place].row") != seen[1]
         assert page.see("queue[place].class_name") is None
+
+
+def test_a_window_that_is_gone_back_to_shows_what_another_was_told(
+    browser: Browser, made_drive: Drive, tmp_path: Path
+) -> None:
+    file = tmp_path / "labels.csv"
+    with serving(made_drive, file, classes=["low", "high"]) as address:
+        first, second = (Keyboard(browser.open(address, 1280, 900)) for _ in range(2))
+        second.until("!byId('picture').hidden")
+        seen = second.text("#path"), second.text("#stretch")
+        assert first.text("#path") == seen[0]
+        first.press("2")
+        assert second.text("#labelled") == "0"
+        second.tab.run("dispatchEvent(new Event('focus'));")
+        second.settle()
+        assert second.text("#labelled") == "1"
+        assert (second.text("#path"), second.text("#stretch")) == seen
+        assert second.text("#classes [aria-pressed=true] span") == "high"
+        assert second.text("#queue [aria-current] .given") == "high"
 
 
 def test_a_tab_that_is_left_from_an_earlier_start_says_so(

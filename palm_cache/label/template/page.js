@@ -93,8 +93,8 @@ function refresh() {
   });
 }
 
-/* Another tab of this page may have given labels meanwhile, or an editor. */
-document.addEventListener("visibilitychange", () => document.hidden || refresh());
+/* Another window of this page may have given labels meanwhile, or an editor. */
+window.addEventListener("focus", refresh);
 
 /* The first ten classes have digits, others a letter of their own name where one is free. */
 function keys(names) {
@@ -244,20 +244,18 @@ function showQueue() {
       element("small", { class: row.class_name ? "given" : null }, ...name),
     ));
   }));
-  byId("queue").children[place]?.scrollIntoView({ block: "nearest" });
+  // Only the list: the page stays where it is, and Tab goes on from where it was.
+  byId("queue").scrollTop = (byId("queue").children[place]?.offsetTop ?? 0) - byId("queue").clientHeight / 2;
 }
 
 function choose(number) {
   if (!queue[number]) return;
   const changed = number !== place;
   place = number;
-  const row = queue[place];
-  byId("path").textContent = row.path;
-  byId("stretch").textContent = isPart(row) ? times(row.start, row.end) : "";
   showQueue();
   showClasses();
   showGuesses();
-  if (changed) hear(row);
+  if (changed) hear(queue[place]);
 }
 
 function showGuesses() {
@@ -272,11 +270,12 @@ async function refreshRows() {
   if (!queue.length) return;
   const { rows } = await ask(`rows?by=these&rows=${queue.map((row) => row.row).join(",")}`);
   queue = rows;
-  showQueue();
-  if (place >= 0) showGuesses();
+  choose(place);
 }
 
 async function hear(row) {
+  byId("path").textContent = row.path;
+  byId("stretch").textContent = isPart(row) ? times(row.start, row.end) : "";
   player.pause();
   player.removeAttribute("src");
   byId("picture").hidden = byId("cursor").hidden = true;
