@@ -111,8 +111,8 @@ def store_verify(
         document = {"store": str(store), "sound": not problems, "problems": problems}
         print_json({**document, "recomputed": again and asdict(again)})
     else:
-        verdict = counted(len(problems), "problem") if problems else "OK"
-        tell(f"{store}: {verdict}; {counted(opened.n_clips, 'clip')}", *(f"  {line}" for line in problems))
+        sound = f"OK; {counted(opened.n_clips, 'clip')}" if not problems else ""
+        tell(f"{store}: {sound or counted(len(problems), 'problem')}", *(f"  {line}" for line in problems))
         if again:
             tell(
                 f"  {counted(again.compared, 'clip')} embedded again: largest difference "

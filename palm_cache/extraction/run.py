@@ -75,7 +75,10 @@ class RunningExtraction:
             self._refuse(errors)
             if not len(todo):
                 break
-            self._embed(todo, known=number > 0)
+            if number:  # what was seen of it is not there any more
+                self.audio.forget()
+                self.audio.refresh()
+            self._embed(todo)
             self.audio.refresh()
         else:
             todo, errors = self._open_rows()
@@ -90,13 +93,13 @@ class RunningExtraction:
         known[list(errors) + list(self.survey.unread)] = True
         return np.flatnonzero(~known), errors
 
-    def _embed(self, todo: NDArray[np.int64], *, known: bool) -> None:
+    def _embed(self, todo: NDArray[np.int64]) -> None:
         """Embed clips, in this process or elsewhere.
 
         It begins somewhere among them: processes that work on the same dataset then meet late.
         """
         todo, doing = np.roll(todo, random.randrange(len(todo))), "embedding" if self.embedded else "checking"
-        for number, report in enumerate(self._results(todo, known), start=1):
+        for number, report in enumerate(self._results(todo), start=1):
             self.survey.learn(report.row, report.content, report.state, report.error)
             if report.how == "embedded":
                 self._embedded[report.row], doing = True, "embedding"
@@ -108,7 +111,7 @@ class RunningExtraction:
             # Of files that have not been read yet most may turn out to be known.
             self.progress(doing, number, len(todo))
 
-    def _results(self, rows: NDArray[np.int64], known: bool) -> Iterator[ClipReport]:
+    def _results(self, rows: NDArray[np.int64]) -> Iterator[ClipReport]:
         resources, todo = self.resources, self.table.clips.numbered(rows.data)
         n_devices = len(resources.devices)
         jobs = resources.jobs or n_devices * feeding_processes(self.encoder.device, len(todo) // n_devices)
@@ -117,7 +120,7 @@ class RunningExtraction:
             self.notes += check_runtime(self.encoder, self.table.clips.take(rows.data), self.recipe)
 
         if jobs == 1 and not resources.cluster:
-            yield from Work(self.embedder(), self.audio, check).embed(todo, known=known)
+            yield from Work(self.embedder(), self.audio, check).embed(todo)
             return
         check()
         worker = Worker(
@@ -129,7 +132,7 @@ class RunningExtraction:
             session=uuid.uuid4().hex,
         )
         self.progress("checking", 0, len(todo))
-        for reports, notes in embed_elsewhere(worker, todo, jobs, known=known):
+        for reports, notes in embed_elsewhere(worker, todo, jobs):
             self.notes += [note for note in notes if note not in self.notes]
             yield from reports
 

@@ -87,13 +87,8 @@ class Work:
     _looked: float = 0.0
     """When it was looked what is in the cache."""
 
-    def embed(self, clips: Sequence[Numbered], *, known: bool = False) -> Iterator[ClipReport]:
+    def embed(self, clips: Sequence[Numbered]) -> Iterator[ClipReport]:
         """Embed clips as far as the cache does not know them.
-
-        Parameters
-        ----------
-        known : bool
-            Embed also what it seems to know.
 
         Yields
         ------
@@ -102,20 +97,19 @@ class Work:
         """
 
         def wanted(key: bytes) -> bool:
-            if not known and self.cache.holds(key):
+            if self.cache.holds(key):
                 return False
             with self._lock:
-                fresh = known or not (key in self._claimed or self.cache.holds(key))
+                fresh = not (key in self._claimed or self.cache.holds(key))
                 if fresh:
                     self._claimed.add(key)
             return fresh
 
         def still_wanted(key: bytes) -> bool:
-            if not known:
-                self._look()
-                if self.cache.holds(key):
-                    self._claimed.discard(key)
-                    return False
+            self._look()
+            if self.cache.holds(key):
+                self._claimed.discard(key)
+                return False
             begin, self.begin = self.begin, lambda: None
             begin()
             return True
@@ -198,10 +192,10 @@ class Worker:
         resources = self.resources
         return self.encoder, self.fingerprint, self.recipe, resources.devices, resources.batch_size
 
-    def embed(self, clips: Sequence[Numbered], known: bool = False) -> tuple[list[ClipReport], list[str]]:
+    def embed(self, clips: Sequence[Numbered]) -> tuple[list[ClipReport], list[str]]:
         """Embed clips in this process; also return what the user should know."""
         with _working(self) as work:
-            reports = list(work.embed(clips, known=known))
+            reports = list(work.embed(clips))
             notes, work.embedder.notes = work.embedder.notes, []
         return reports, notes
 

@@ -33,15 +33,13 @@ Results = Iterator[tuple[list[ClipReport], list[str]]]
 """What became of the clips of a task, and what the user should know."""
 
 
-def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int, *, known: bool) -> Results:
+def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int) -> Results:
     """Have clips embedded by other processes, in any order.
 
     Parameters
     ----------
     n_processes : int
         Of this machine; a cluster has its own.
-    known : bool
-        See :meth:`palm_cache.extraction.work.Work.embed`.
 
     Raises
     ------
@@ -55,7 +53,7 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int,
     sent = _seen_from_everywhere(worker)
     size = max(1, min(TASK_CLIPS, len(clips) // (4 * n_processes)))
     tasks = (clips[start : start + size] for start in range(0, len(clips), size))
-    calls = (joblib.delayed(sent.embed)(_absolute(task), known) for task in tasks)
+    calls = (joblib.delayed(sent.embed)(_absolute(task)) for task in tasks)
     cluster = worker.resources.cluster
     if not cluster:
         # For an embedder of another key joblib starts other processes; former ones end with their encoder.

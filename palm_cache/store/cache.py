@@ -126,13 +126,14 @@ class Cache:
     def __post_init__(self) -> None:
         self.hashed = fingerprint(self.recipe)
         self.folder = folder(self.root / recipe_folder(self.kind, self.recipe))
+        self._segments = {}
         self.forget()
         self.refresh()
         self.retry = False
 
     def forget(self) -> None:
-        """Let go of what is in memory; :meth:`refresh` looks again."""
-        self._segments, self._blocks, self._seen = {}, {}, SeenKeys()
+        """Let go of what is in memory, but for what is damaged; :meth:`refresh` looks again."""
+        self._segments, self._blocks, self._seen = dict.fromkeys(self.damaged), {}, SeenKeys()
 
     @property
     def value(self) -> np.dtype[Any]:
@@ -253,7 +254,7 @@ class Cache:
 
     def _drop(self, name: str) -> None:
         """Keep of a segment with damaged values what is whole, as far as that can be written."""
-        with suppress(OSError, PlaceError):  # gone, or a disk that is full or read-only
+        with suppress(OSError, PlaceError):  # gone, another user's, or a disk that is full or read-only
             self._merge({name: self._sizes.get(name, 0)})
         self._segments[name] = None  # if it is still there
 
@@ -271,7 +272,7 @@ class Cache:
         if not len(keys):
             return
         with write_errors(self.folder.place, "cache"):
-            if not self._segments:  # or none yet that is known of: the words are the same
+            if not self._sizes:  # or none yet that is known of: the words are the same
                 self.folder.write(RECIPE, self._words)
             self._keep(self._write(keys, np.asarray(values).__getitem__, failures or {}))
 
@@ -282,7 +283,7 @@ class Cache:
         All this is tidying up: where nothing can be written, everything stays as it is.
         """
         clear_left_behind(self.folder, is_cache_file)
-        if self._segments and self.folder.is_near:  # far away it would be one more request
+        if self._sizes and self.folder.is_near:  # far away it would be one more request
             with suppress(OSError):
                 self._mend_words()
         if len(self.small) > 1:

@@ -155,7 +155,7 @@ def _instead(path: Path, wanted: Kind) -> str:
 
 def _command(path: Place) -> str:
     """Return what makes a store at a place, or of a dataset there."""
-    if path.name.endswith(STORE_ENDING) and path.parent.name:
+    if path.name.endswith(STORE_ENDING):
         return command_of_store(path)
     if path.suffix == ".h5" and path.is_file():
         return command_line("store", "export", str(path), str(path.with_suffix(STORE_ENDING)))

@@ -38,10 +38,12 @@ HEADS = "runs/Tones/mini/heads.h5"
         ("own/Tones/train.csv", f"a file (.csv), no feature store; did you mean {STORE}?"),
         ("new", "a folder, no feature store; make it with: palm-cache extract --dataset new"),
         ("x.zarr", "no feature store here; make it with: palm-cache extract"),
+        ("half.zarr", "a folder, no feature store; make it with: palm-cache extract --dataset NAME_OR_DIR"),
     ],
 )
 def test_a_store_that_is_none_is_told_with_those_that_are_meant(project: Path, given: str, told: str) -> None:
-    (project / "new").mkdir()
+    for folder in ("new", "half.zarr"):
+        (project / folder).mkdir()
     for words in (("search", given, "--row", "0"), ("store", "info", given), ("fit", "--store", given)):
         assert told in fail(*words), words
 

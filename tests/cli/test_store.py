@@ -208,10 +208,17 @@ def test_the_cache_is_shown_and_loses_what_no_store_is_made_of_only_when_told_to
     assert "(0 embedded now, 12 known)" in succeed("extract", "--dataset", "Tones", *where).stdout
 
 
-def test_verify_names_a_file_that_is_missing_and_extract_makes_the_store_anew(workplace: Path) -> None:
-    shutil.rmtree(Path(STORE) / "content_sha256" / "c")
+@pytest.mark.parametrize(
+    ("lost", "files"),
+    [("content_sha256/c", ["content_sha256/c/0/0"]), ("audio", ["audio/c/0/0/0", "audio/zarr.json"])],
+)
+def test_verify_names_files_that_are_missing_and_extract_makes_the_store_anew(
+    workplace: Path, lost: str, files: list[str]
+) -> None:
+    shutil.rmtree(Path(STORE) / lost)
     told = call("store", "verify", STORE).stdout.splitlines()
-    assert told == [f"{STORE}: 1 problem; 12 clips", "  content_sha256/c/0/0 is missing"]
+    assert told[0].startswith(f"{STORE}: {len(files)} problem")
+    assert told[1:] == [f"  {file} is missing" for file in files]
     words = ("extract", "--dataset", "Tones", "--cache", "data/features/Tones/.cache")
     assert "(0 embedded now, 12 known)" in succeed(*words).stdout
     succeed("store", "verify", STORE)

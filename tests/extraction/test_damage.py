@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -81,6 +81,28 @@ def test_however_many_segments_are_damaged_one_run_makes_all_anew(
         flip_bit(segment, segment.stat().st_size - 12)  # a value: behind it is a checksum of 4 bytes
     shutil.rmtree(out)
     assert run(batch_size=1).embedded == 18
+    assert_same(read_arrays(out), whole)
+
+
+def test_of_a_damaged_cache_that_is_another_users_what_was_lost_is_embedded_again(
+    run: Run, out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder where each may remove their own files alone."""
+    run()
+    whole = read_arrays(out)
+    theirs = {file.name for file in cache.glob("audio-*/*.safetensors")}
+    for segment in cache.glob("audio-*/*.safetensors"):
+        flip_bit(segment, segment.stat().st_size - 12)  # a value: behind it is a checksum of 4 bytes
+    shutil.rmtree(out)
+    remove = local.LocalFolder.remove
+
+    def refuse(self: local.LocalFolder, names: Collection[str], *, itself: bool = False) -> None:
+        if not theirs.isdisjoint(names):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        remove(self, names, itself=itself)
+
+    monkeypatch.setattr(local.LocalFolder, "remove", refuse)
+    assert run().embedded == 18
     assert_same(read_arrays(out), whole)
 
 

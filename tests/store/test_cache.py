@@ -258,6 +258,21 @@ def test_files_of_others_in_its_folder_stay(tmp_path: Path) -> None:
     assert again.look_up(hashes(2, 1)).known.all()
 
 
+def test_what_a_folder_says_of_itself_is_written_once_and_mended(tmp_path: Path) -> None:
+    """In a folder where each may replace their own files alone, another user's could not be written again."""
+    cache = make(tmp_path)
+    cache.add(hashes(1), values(1))
+    words = Path(str(cache.folder.place), "recipe.json")
+    before = words.stat().st_ino
+    cache.forget()
+    cache.add(hashes(1, seed=1), values(1))
+    assert words.stat().st_ino == before
+    words.unlink()
+    cache.forget()
+    cache.merge()
+    assert words.is_file()
+
+
 def test_a_cache_on_an_object_store_is_the_same(tmp_path: Path) -> None:
     away = place(f"memory://{tmp_path.name}/cache")
     cache = Cache(away, "audio", RECIPE, (2, 3))

@@ -14,12 +14,13 @@ import pytest
 import zarr
 from samples import make_features, write_sample
 
+from palm_cache.errors import OutputError
 from palm_cache.store.atomic import replacing
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.header import FORMAT_VERSION
 from palm_cache.store.places import local
-from palm_cache.store.prune import cache_waste, known_recipes, remove_waste, store_waste
+from palm_cache.store.prune import Waste, cache_waste, known_recipes, remove_waste, store_waste
 from palm_cache.store.segments import new_name
 
 USED = {"encoder": "mini", "precision": "fp32"}
@@ -329,3 +330,17 @@ def test_a_segment_that_cannot_be_read_goes_and_the_others_stay(features: Path) 
     remove_waste(waste)
     assert not damaged.exists()
     assert len(list(used.folder.place.glob("*.safetensors"))) == 1
+
+
+def test_what_another_user_left_and_cannot_be_removed_does_not_pass_for_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree").mkdir()
+
+    def refuse(*_: object, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("palm_cache.store.places.local.shutil.rmtree", refuse)
+    with pytest.raises(OutputError, match="permission denied"):
+        remove_waste(Waste(tmp_path, ("tree",), 0, "left"))

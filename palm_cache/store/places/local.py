@@ -104,7 +104,8 @@ class LocalFolder:
         for name in names:
             file = self.place / name
             if file.is_dir() and not file.is_symlink():
-                shutil.rmtree(file, ignore_errors=True)
+                with suppress(FileNotFoundError):  # another process removes it, too
+                    shutil.rmtree(file)
             else:
                 file.unlink(missing_ok=True)
             parents.update(folder for folder in file.parents if self.place in folder.parents)
