@@ -4,11 +4,14 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import get_type_hints
 
+import numpy as np
 import pytest
 
 from palm_cache import params
 from palm_cache.cli.options import override
-from palm_cache.params import FitParams, Params, Resources
+from palm_cache.errors import ParameterError
+from palm_cache.params import BenchParams, FitParams, Params, ReadingParams, Recipe, Resources
+from palm_cache.params.use import MapParams
 from palm_cache.store.layout import extract_command
 from palm_cache.store.remedies import command_of_store
 from palm_cache.types import Help
@@ -32,6 +35,27 @@ def test_single_values_stand_for_tuples_of_one() -> None:
         heads=("palm",), shots=(8,), seeds=(1,), folds=(2,)
     )
     assert FitParams(shots=[1, "all"]).shots == (1, "all")  # type: ignore[arg-type]
+    of_numpy = FitParams(shots=np.int64(4), seeds=np.arange(2))  # type: ignore[arg-type]
+    assert repr(of_numpy) == repr(FitParams(shots=(4,), seeds=(0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (Recipe, {"precision": "fp16"}, "precision: 'fp16' is not one of fp32, tf32, bf16; did you mean"),
+        (Recipe, {"long": "average"}, "long: 'average' is not one of crop, mean"),
+        (Resources, {"on_error": "stop"}, "on_error: 'stop' is not one of skip, fail"),
+        (ReadingParams, {"test": None}, "test: None is not one of folds, none"),
+        (FitParams, {"split": "base_novel"}, "split: 'base_novel' is not one of all, base-novel"),
+        (MapParams, {"method": "mds"}, "method: 'mds' is not one of"),
+        (BenchParams, {"precision": ("fp32", "fp16")}, "precision: 'fp16' is not one of"),
+    ],
+)
+def test_a_word_that_is_no_choice_is_refused_wherever_it_comes_from(
+    kind: type, given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ParameterError, match=message):
+        kind(**given)
 
 
 def test_the_command_line_wins_only_where_it_speaks() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -117,8 +116,7 @@ class OpenFeatures:
         ParameterError
             If a number makes no sense.
         """
-        number = int(shots) if isinstance(shots, Integral) else shots  # numpy's, too
-        FitParams(shots=(number,), seeds=(seed,), folds=(fold,))
+        number = FitParams(shots=shots, seeds=seed, folds=fold).shots[0]  # type: ignore[arg-type]
         task = few_shot(self._features, fold=fold, shots=parse_shots(str(number)), seed=seed)
         return task.train.numpy(), task.test.numpy()
 

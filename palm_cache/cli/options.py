@@ -26,7 +26,7 @@ from palm_cache.cli.completion import (
 )
 from palm_cache.cli.parameter_file import read_params
 from palm_cache.cli.terminal import TYPED
-from palm_cache.errors import ParameterError, UnknownNameError, did_you_mean, naming, near
+from palm_cache.errors import ParameterError, UnknownNameError, naming
 from palm_cache.params import (
     BenchParams,
     FitParams,
@@ -275,11 +275,7 @@ def _listed(kind: type, name: str, given: Any) -> Any:
     choices = _choices(of_item)
     words = [word.strip() for word in given.split(",")]
     if get_origin(of_item) is Literal:
-        for word in words:
-            if word not in choices:
-                meant = did_you_mean(near(word, choices))
-                message = f"{word!r} is not one of {', '.join(choices)}{meant and f'; {meant}'}"
-                raise typer.BadParameter(message, param_hint=_option(kind, name))
+        return tuple(filter(None, words))
     try:
         read = (get_args(of_item) or (of_item,))[0]
         return tuple(word if word in choices else read(word) for word in words if word)

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.params.checks import check_bounds, check_cluster, check_device, check_seconds
+from palm_cache.params.checks import (
+    check_bounds,
+    check_choices,
+    check_cluster,
+    check_device,
+    check_seconds,
+)
 from palm_cache.types import MAX_VIEWS, Help
 from palm_cache.types.runs import ALL_SHOTS, Training
 
@@ -95,6 +102,7 @@ class ReadingParams:
     ] = None
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for given in self.columns:
             if "=" not in given:
                 raise ParameterError(f"`columns`: {given!r} is not field=column, e.g. path=filename")
@@ -174,6 +182,7 @@ class Recipe:
     ] = False
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_bounds(self, views=(1, MAX_VIEWS))
         if self.long == "mean" and self.views > 1:
             raise ParameterError("`views`: a mean covers the whole clip; several are crops (`long` crop)")
@@ -235,6 +244,7 @@ class Resources:
     on_stale: Annotated[OnStale, Help("A store made by another recipe: refuse it or rebuild it.")] = "refuse"
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(0, MAX_JOBS), limit=(0, 2**31))
         check_cluster(self.cluster)
         for name in self.devices:
@@ -302,6 +312,7 @@ class FitParams:
 
     def __post_init__(self) -> None:
         _tuples_of_single_values(self)
+        check_choices(self)
         if not (self.heads and self.shots and self.seeds):
             raise ParameterError("`heads`, `shots` and `seeds`: give at least one of each")
         for name, minimum in (("seeds", 0), ("folds", 1)):
@@ -317,9 +328,10 @@ def _tuples_of_single_values(params: object) -> None:
     """Let ``shots=8`` and ``heads="palm"`` stand for tuples of one."""
     for name, annotation in get_type_hints(type(params)).items():
         value = getattr(params, name)
-        if get_origin(annotation) is tuple and not isinstance(value, tuple):
-            values = (value,) if isinstance(value, str | int) else tuple(value)
-            object.__setattr__(params, name, values)
+        if get_origin(annotation) is tuple:
+            values = (value,) if isinstance(value, str | Integral) else tuple(value)
+            of_python = (int(one) if isinstance(one, Integral) else one for one in values)  # not numpy's
+            object.__setattr__(params, name, tuple(of_python))
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +354,7 @@ class BenchParams:
     ] = 0
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_device(self.device)
         check_bounds(self, clips=(1, 2**31), rounds=(1, 1_000), threads=(0, MAX_JOBS))
         check_bounds(self, batch_size=(0, MAX_BATCH))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from math import inf
+from typing import Literal, get_args, get_origin, get_type_hints
 
-from palm_cache.errors import ParameterError
+from palm_cache.errors import ParameterError, did_you_mean, near
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 """Names of devices; a number behind ``cuda:`` says which of several."""
@@ -52,6 +53,26 @@ def check_seconds(params: object, *names: str) -> None:
         value = getattr(params, name)
         if value is not None and not SHORTEST_WINDOW <= value < inf:
             raise ParameterError(f"`{name}`: {value:g} is not a number of seconds from {SHORTEST_WINDOW:g}")
+
+
+def check_choices(params: object) -> None:
+    """Make sure that every field whose type lists its values, or those of its items, holds only these.
+
+    Raises
+    ------
+    ParameterError
+        If one holds another.
+    """
+    for name, annotation in get_type_hints(type(params)).items():
+        value = getattr(params, name)
+        several = get_origin(annotation) is tuple
+        kind = get_args(annotation)[0] if several else annotation
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        for given in value if several else (value,):
+            if choices and given not in choices:
+                told = f"`{name}`: {given!r} is not one of {', '.join(choices)}"
+                meant = did_you_mean(near(str(given), choices))
+                raise ParameterError("; ".join(filter(None, (told, meant))))
 
 
 def check_bounds(params: object, **bounds: tuple[int, int]) -> None:

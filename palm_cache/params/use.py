@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from palm_cache.errors import ParameterError
 from palm_cache.params import CLIP_TOKENIZER, Tokenizer
-from palm_cache.params.checks import check_bounds, check_device, check_seconds
+from palm_cache.params.checks import check_bounds, check_choices, check_device, check_seconds
 from palm_cache.types import Help
 
 ExportFormat = Literal["safetensors", "onnx"]
@@ -193,6 +193,7 @@ class MapParams:
     method: Annotated[MapMethod, Help("How the map is made; pca is instant, umap needs umap-learn.")] = "tsne"
 
     def __post_init__(self) -> None:
+        check_choices(self)
         names = ("predictions", "clusters", "head", "text")
         given = [f"`{name}`" for name in names if getattr(self, name) is not None]
         if len(given) > 1:
