@@ -129,18 +129,19 @@ class ClipTable:
         labels = self.clips.labels
         if not labels:
             raise DataError(f"{self.dataset}: no clips; the tables are empty")
-        if not self.folds and max(labels) >= 0:
+        lowest, highest = min(labels), max(labels)
+        if not self.folds and highest >= 0:
             raise DataError(f"{self.dataset}: no folds")
         if self.groups is not None and len(self.groups) != len(labels):
             raise DataError(f"{self.dataset}: {len(self.groups)} groups for {len(labels)} clips")
-        for label in (max(labels), min(labels)):
+        for label in (highest, lowest):
             if not -1 <= label < len(self.class_names):
                 name = self.clips.names[labels.index(label)]
                 raise DataError(f"{self.dataset}: {name}: label {label} has no class")
         for number, fold in enumerate(self.folds, start=1):
             where = f"{self.dataset}, fold {number}"
             _check_rows(fold, len(labels), where)
-            for rows in (fold.train, fold.test) if min(labels) < 0 else ():
+            for rows in (fold.train, fold.test) if lowest < 0 else ():
                 stray = next((row for row in rows.tolist() if labels[row] < 0), None)
                 if stray is not None:
                     raise DataError(f"{where}: {self.clips.names[stray]} has no label: no fold holds it")

@@ -21,7 +21,7 @@ from palm_cache.extraction.datasets.texts import on_disk
 from palm_cache.params import ReadingParams
 from palm_cache.types import Clips, ClipTable, Fold, Place, Texts
 
-PLAIN = re.compile(r"(?:(?!\.)[^/\\:\0]+/)*(?!\.)[^/\\:\0]+")
+PLAIN = re.compile(r"[^/\\:\0.][^/\\:\0]*+(?:/[^/\\:\0.][^/\\:\0]*+)*+")
 """Paths that are as they should be: most."""
 
 
@@ -50,8 +50,8 @@ def build_table(
     rows, disagreeing = _of_one_class(rows, numbers, first, content.folds)
     repeated = _repeated(rows, numbers, content.folds)
     if content.folds is None:  # of tables that are the split, all rows count, as in the PALM authors' code
-        rest = (rows.class_name.codes, rows.part.codes, rows.group.codes)
-        rows = rows.take(numbered(*rows.stretch_keys, *rest)[1])
+        kept = numbered(numbers, rows.class_name.codes, rows.part.codes, rows.group.codes)[1]
+        rows, numbers, first = rows.take(kept), numbers[kept], np.searchsorted(kept, first)
     found = find_files(root, rows.path.texts)
 
     def alike(asked: NDArray[np.bool_]) -> Numbers:
@@ -60,7 +60,6 @@ def build_table(
         return twins(root, found.paths, np.where(asked, found.sizes, 0), contents)
 
     folds, of_split = split(rows, content.folds, reading, alike)
-    numbers, first = rows.stretches
     odd = [*disagreeing, *repeated, *_unfair(rows, folds)]
     rows = rows.take(first)
     class_names = tuple(sorted(filter(None, rows.class_name.texts)))

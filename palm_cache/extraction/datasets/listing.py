@@ -270,7 +270,7 @@ def sizes_below(root: Place) -> Callable[[Sequence[str]], NDArray[np.float64]]:
     """
     if isinstance(root, Path):
         folder = os.path.join(root, "")  # noqa: PTH118  # as text: there may be a million
-        return lambda paths: np.array([_size(folder + path) for path in paths], float)
+        return lambda paths: np.fromiter((_size(folder + path) for path in paths), float, len(paths))
     listed = remote_sizes(root)
     if listed:
         told = {path: nan if size is None else size for path, size in listed.items()}

@@ -26,8 +26,6 @@ Records: TypeAlias = Iterator[tuple[int, tuple[str, ...]]]
 
 DELIMITERS = ",;\t|"
 
-LINE_BREAKS = {"\r", "\n"}
-
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -114,7 +112,8 @@ class _Records:
     def __iter__(self) -> Records:
         header = self.header
         for line, fields in islice(self._parsed(), 1, None):
-            if len(fields) != len(header) or not LINE_BREAKS.isdisjoint("".join(fields)):
+            content = "".join(fields)
+            if len(fields) != len(header) or "\n" in content or "\r" in content:
                 _check_record(f"{self.name}, row {line + self.skipped}", fields, header, self.delimiter)
             yield line + self.skipped, fields[: len(header)]
 

@@ -36,6 +36,8 @@ def check_stretches(table: ClipTable, rows: Rows) -> ClipTable:
     rows : Rows
         What the clips were read from.
     """
+    if table.clips.whole:
+        return table
     clips, lasts = table.clips, _lengths(table.clips.root)
     ends, cut, late = clips.ends[:], list[str](), list[str]()
     for row, (start, end) in enumerate(zip(clips.starts, clips.ends, strict=True)):
@@ -123,8 +125,6 @@ def _lengths(root: Place) -> Callable[[str], float | None]:
 def _overlapping(table: ClipTable) -> str | None:
     """Say how many stretches overlap one of another class."""
     clips = table.clips
-    if not any(clips.starts) and all(map(isnan, clips.ends)):  # whole files, perhaps a million
-        return None
     by_file: dict[str, list[tuple[float, float, int]]] = {}
     for name, start, end, label in zip(clips.names, clips.starts, clips.ends, clips.labels, strict=True):
         if label >= 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -69,6 +71,21 @@ def test_texts_that_become_equal_become_one() -> None:
     lower = words.spelled([text.lower() for text in words.texts])
     assert ([*lower], lower.texts) == (["wren", "wren", "robin", "wren"], ["wren", "robin"])
     assert words.are(str.istitle).tolist() == [True, False, False, True]
+
+
+def test_texts_go_with_their_column_and_wait_for_no_garbage_collector() -> None:
+    class Spelling(str):
+        __slots__ = ("__weakref__",)
+
+    path = Spelling("1.wav")
+    held = weakref.ref(path)
+    gc.disable()
+    try:
+        words = Words.of([path])
+        del path, words
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_clips_are_numbered_as_folds_list_them_and_rows_in_no_fold_are_left_out() -> None:
