@@ -19,12 +19,16 @@ CANCELLED_SHARE = 0.1
 """Channels cancel each other where their sum has less than this share of the sum of their powers. Channels
 that have nothing to do with each other have all of it, and so has one that sounds alone."""
 
+LOUD_PEAK = 100.0
+"""40 dB above full scale: nobody mixes like that, but floats that count steps of 16 bits are as loud."""
+
 SHORT_SECONDS = 0.01
 """Below this no sound can be told from a click."""
 
 CANCELLED = "the channels cancel each other; only channel {} is heard"
 SILENT = "nothing but silence: the peak is below -80 dB of full scale"
 CONSTANT = "nothing but a constant value, which is silence"
+LOUD = f"more than {LOUD_PEAK:g} times as loud as full scale; floats are to reach from -1 to 1"
 SINGLE = "a single sample, which is no sound"
 
 
@@ -86,6 +90,8 @@ class SoundFacts:
         if self.channels_alone:
             names = " or ".join(map(str, sorted(self.channels_alone)))
             lines.append(CANCELLED.format(names))
+        if self.frames and float(np.maximum(self.high, -self.low).max()) > LOUD_PEAK:
+            lines.append(LOUD)
         if not lines and self.frames < SHORT_SECONDS * self.rate:
             lines.append(f"only {1_000 * self.frames / self.rate:.2g} ms long")
         return tuple(lines)

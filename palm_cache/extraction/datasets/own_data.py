@@ -15,6 +15,7 @@ flat         audio, unlabelled
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -49,6 +50,8 @@ from palm_cache.types.audio_names import OTHER_ENDINGS, READABLE_ENDINGS
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".arrow")
 SHARD_ENDINGS = (".parquet", ".arrow")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
+
+DAY = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])/")
 
 
 def read(
@@ -137,7 +140,12 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
             f"{where}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column of paths, "
             f"no Parquet or tar shards; {there}"
         )
-    return "folders" if any("/" in path for path in _stripped(listing.audio).values()) else "flat"
+    return "folders" if any(map(_in_a_class, _stripped(listing.audio).values())) else "flat"
+
+
+def _in_a_class(path: str) -> bool:
+    """Tell whether the first folder of a path may be a class: recorders call theirs by the day."""
+    return "/" in path and DAY.match(path) is None
 
 
 def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
@@ -160,11 +168,14 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
     if len(rows) and not classes:
         raise DataError(f"{root}: no folder of a class here or below; `layout` flat reads it without labels")
     parts = f" below {named(sorted(tops))}" if parted else ""
-    told = f"{counted(len(rows), 'file')}, {counted(len(classes), 'class', 'classes')}"
+    told = f"{counted(len(rows), 'file')}, {counted(len(classes), 'class', 'classes')}: {named(classes)}"
     notes = []
     if reading.layout == "auto" and not parted and (inner := _nested(short)):
         meant = did_you_mean([below(root, folder) for folder in inner])
-        notes.append(f"folders below those of the classes say nothing here; if they are the classes, {meant}")
+        notes.append(
+            "folders below those of the classes say nothing here; if no folder is a class, `layout` flat; if "
+            f"they are the classes, {meant}"
+        )
     return Content(rows, f"a folder per class{parts}: {told}", notes)
 
 
@@ -180,7 +191,10 @@ def _nested(short: Mapping[str, str]) -> list[str]:
 
 def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
     rows = (TableRow("the folder", number, path, None) for number, path in enumerate(listing.audio, start=1))
-    return Content(Rows.of(rows), f"audio without labels: {counted(len(listing.audio), 'file')}")
+    folders = sorted({path.rpartition("/")[0] for path in listing.audio} - {""})
+    notes = [f"no folder is taken for a class: {named(folders)}; `layout` folders does so"] if folders else []
+    told = f"audio without labels: {counted(len(listing.audio), 'file')}"
+    return Content(Rows.of(rows), told, notes if reading.layout == "auto" else [])
 
 
 def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
@@ -234,7 +248,8 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
     used = (*columns.values(), reading.group, *(("time",) if appended else ()))
     idle = [name for name in table.header if name and name not in used]
     if idle:
-        notes.append(f"columns not used: {named(idle)}")
+        hint = "" if "label" in columns else "; if one of them holds labels: `columns` label=NAME"
+        notes.append(f"columns not used: {named(idle)}{hint}")
     return Content(kept, f"{told} ({in_words(columns)})", notes)
 
 

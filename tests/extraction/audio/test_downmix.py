@@ -128,6 +128,13 @@ def test_of_nothing_nothing_is_said() -> None:
     assert SoundFacts().remarks == ()
 
 
+def test_floats_that_count_steps_of_16_bits_are_remarked(tmp_path: Path) -> None:
+    loud = "more than 100 times as loud as full scale; floats are to reach from -1 to 1"
+    for steps in (TONE * 32768, -np.abs(TONE) * 32768):
+        assert hear(tmp_path / "clip.wav", steps)[1].remarks == (loud,)
+    assert hear(tmp_path / "clip.wav", TONE * 10)[1].remarks == ()
+
+
 def test_a_window_is_silent_around_whatever_value() -> None:
     assert is_silent(torch.full((100,), 0.3))
     assert not is_silent(torch.tensor([0.0, 3e-4]))

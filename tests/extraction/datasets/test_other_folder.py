@@ -51,7 +51,10 @@ def test_the_folder_above_two_in_the_palm_layout_is_told_with_both_however_deep_
 def test_the_folder_above_folders_of_classes_is_told_with_them(tmp_path: Path) -> None:
     tones(tmp_path / "own", *(f"{site}/{path}" for site in ("here", "there") for path in BIRDS))
     meant = f"did you mean {tmp_path}/own/here or {tmp_path}/own/there?"
-    told = f"folders below those of the classes say nothing here; if they are the classes, {meant}"
+    told = (
+        "folders below those of the classes say nothing here; if no folder is a class, `layout` flat; "
+        f"if they are the classes, {meant}"
+    )
     assert told in read(tmp_path / "own").notes
     assert told in read(tmp_path).notes
     assert told not in read(tmp_path, layout="folders").notes

@@ -47,8 +47,8 @@ def in_a_parquet(root: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "told"),
     [
-        (in_folders, "read as a folder per class: 6 files, 2 classes"),
-        (in_a_wrapping_folder, "read as a folder per class: 6 files, 2 classes"),
+        (in_folders, "read as a folder per class: 6 files, 2 classes: blackbird, wren"),
+        (in_a_wrapping_folder, "read as a folder per class: 6 files, 2 classes: blackbird, wren"),
         (in_a_csv, "read as one table, metadata.csv (path=File Name,label=Species)"),
         (in_a_tsv_by_names, "read as one table, labels.tsv (path=recording,label=common_name)"),
         (in_a_parquet, "read as one table, x.parquet (path=file,label=label)"),
@@ -82,7 +82,10 @@ def test_folders_called_train_and_test_are_the_split(tmp_path: Path) -> None:
     ]
     table = read(tones(tmp_path, *paths))
     assert table.class_names == CLASSES
-    assert table.notes[0] == "read as a folder per class below Train, test, val: 12 files, 2 classes"
+    assert (
+        table.notes[0]
+        == "read as a folder per class below Train, test, val: 12 files, 2 classes: blackbird, wren"
+    )
     (fold,) = table.folds
     assert {table.clips[row].name.split("/")[0] for row in fold.train.tolist()} == {"Train"}
     assert {table.clips[row].name.split("/")[0] for row in fold.test.tolist()} == {"test"}
@@ -100,7 +103,10 @@ def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
     assert (table.class_names, table.folds, table.notes) == (
         (),
         (),
-        ("read as audio without labels: 2 files",),
+        (
+            "read as audio without labels: 2 files",
+            "no folder is taken for a class: a; `layout` folders does so",
+        ),
     )
     assert labels(table) == {"a/Y.WAV": None, "a/x.wav": None}
     assert read(tmp_path, layout="folders").class_names == ("a",)
@@ -108,10 +114,25 @@ def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
         read(tmp_path / "a", layout="folders")
 
 
+def test_folders_of_days_are_no_classes_unless_asked_for(tmp_path: Path) -> None:
+    table = read(tones(tmp_path, "audio/2024-05-01/x.wav", "audio/20240502/x.wav"))
+    assert table.class_names == ()
+    assert "audio/2024-05-01, audio/20240502; `layout` folders does so" in table.notes[1]
+    assert read(tmp_path, layout="folders").class_names == ("2024-05-01", "20240502")
+    assert read(tones(tmp_path, "audio/wren/x.wav")).class_names == ("2024-05-01", "20240502", "wren")
+
+
 def test_audio_beside_class_folders_has_no_label(tmp_path: Path) -> None:
     table = read(tones(tmp_path, "x.wav", *BIRDS))
     assert labels(table)["x.wav"] is None
     assert "1 of 7 rows has no label, and is in no fold" in table.notes
+
+
+def test_a_table_without_a_column_of_labels_is_told_how_to_name_it(tmp_path: Path) -> None:
+    root = tones(tmp_path, "a.wav")
+    (root / "x.csv").write_text("path,etikett\na.wav,wren\n")
+    assert "columns not used: etikett; if one of them holds labels: `columns` label=NAME" in read(root).notes
+    assert labels(read(root, columns=("label=etikett",))) == {"a.wav": "wren"}
 
 
 def test_rows_without_a_label_are_unlabelled_and_what_the_table_says_else_is_named(tmp_path: Path) -> None:
