@@ -15,20 +15,20 @@ from palm_cache.adaptation.evaluate import evaluate_files, no_heads
 from palm_cache.adaptation.fit import LoadTower, fit_store
 from palm_cache.adaptation.prompt_study import study_prompts
 from palm_cache.adaptation.transfer import transfer_heads
-from palm_cache.api.features import OpenFeatures
 from palm_cache.api.stores import stored_name
 from palm_cache.errors import DataError
 from palm_cache.extraction.recorded import load_text_tower, notes_of_code
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
+from palm_cache.params.checks import several
 from palm_cache.params.use import LoadingParams
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import opened_heads
 from palm_cache.store.layout import RUNS, slug
 from palm_cache.store.nearby import folder_given, heads_file
-from palm_cache.store.places import place
+from palm_cache.store.places import as_places, place
 from palm_cache.store.scores import COLUMNS, KEYS, tell_apart
-from palm_cache.types import AnyPath, AnyPlace, Place, Progress, no_progress
+from palm_cache.types import AnyPath, AnyPlace, Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class FitResult:
 
 
 def fit(
-    store: AnyPlace | OpenFeatures | Iterable[AnyPlace | OpenFeatures],
+    store: AnyPlace | Iterable[AnyPlace],
     params: FitParams | None = None,
     *,
     out: AnyPath = RUNS,
@@ -105,7 +105,7 @@ def fit(
     >>> bool(fitted.scores["accuracy"].mean() > 0.5)
     True
     """
-    first, *partners = _places(store)
+    first, *partners = as_places(store)
     tower = _tower_loader(encoder, device, tokenizer)
     # Before the fit: nothing is read of a store that may be replaced while heads are fitted.
     edited = [note for where in (first, *partners) for note in notes_of_code(FeatureStore(where))]
@@ -132,8 +132,8 @@ def evaluate(
     out: AnyPath = RUNS,
     *,
     heads: AnyPath | None = None,
-    datasets: Sequence[str] | None = None,
-    encoders: Sequence[str] | None = None,
+    datasets: str | Sequence[str] | None = None,
+    encoders: str | Sequence[str] | None = None,
     store: AnyPlace | None = None,
     features: AnyPlace | None = None,
     device: str = "auto",
@@ -148,7 +148,7 @@ def evaluate(
         Where results lie.
     heads : path, optional
         The folder below which heads lie; ``out`` by default.
-    datasets, encoders : sequence of str, optional
+    datasets, encoders : str or several, optional
         Whose heads; all below ``heads`` by default. Heads of several encoders, joined, are meant by all of
         their specs.
     store : path or URL, optional
@@ -171,14 +171,15 @@ def evaluate(
         If a store has changed since the heads were fitted.
     """
     folder = Path(heads or out)
+    datasets, encoders = several(datasets or ()), several(encoders or ())
     stores = folder_given(features or Params().features, "features")
     # A name is no pattern: a folder may be called "birds[1]".
     names = [glob.escape(stored_name(stores, name, folder)) for name in datasets] if datasets else ["*"]
     spec = glob.escape(slug("+".join(encoders))) if encoders else "*"
     files = sorted({file for name in names for file in folder.glob(f"{name}/{spec}/heads.h5")})
     if not files:
-        of_them = {"store": store} if store else {"dataset": list(datasets or ()), "features": features}
-        raise no_heads(folder, **of_them, encoder=list(encoders or ()))
+        of_them = {"store": store} if store else {"dataset": list(datasets), "features": features}
+        raise no_heads(folder, **of_them, encoder=list(encoders))
     return evaluate_files(
         Path(out),
         files,
@@ -238,7 +239,7 @@ def calibrate(
 
 
 def prompts(
-    store: AnyPlace | OpenFeatures | Iterable[AnyPlace | OpenFeatures],
+    store: AnyPlace | Iterable[AnyPlace],
     *,
     out: AnyPath = RUNS,
     folds: int | Sequence[int] = (),
@@ -264,12 +265,12 @@ def prompts(
         If a fold does not exist.
     """
     chosen = FitParams(folds=folds).folds  # type: ignore[arg-type]
-    return study_prompts(_places(store), Path(out), folds=chosen, progress=progress)
+    return study_prompts(as_places(store), Path(out), folds=chosen, progress=progress)
 
 
 def transfer(
     heads: AnyPath,
-    store: AnyPlace | OpenFeatures,
+    store: AnyPlace,
     *,
     same: Mapping[str, str] | None = None,
     encoder: str | None = None,
@@ -305,19 +306,11 @@ def transfer(
     """
     return transfer_heads(
         heads_file(heads),
-        *_places(store),
+        *as_places(store),
         same=same,
         load_tower=_tower_loader(encoder, device, tokenizer),
         progress=progress,
     )
-
-
-def _places(stores: AnyPlace | OpenFeatures | Iterable[AnyPlace | OpenFeatures]) -> tuple[Place, ...]:
-    if isinstance(stores, OpenFeatures):
-        return (stores.store,)
-    if isinstance(stores, str) or not isinstance(stores, Iterable):
-        return (place(stores),)
-    return tuple(item.store if isinstance(item, OpenFeatures) else place(item) for item in stores)
 
 
 def _tower_loader(encoder: str | None, device: str, tokenizer: str) -> LoadTower:

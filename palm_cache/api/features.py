@@ -27,6 +27,8 @@ Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 class OpenFeatures:
     """The content of a feature store as arrays; made by :func:`open_features`.
 
+    It stands for its store wherever one is asked for.
+
     Attributes
     ----------
     store : Place
@@ -63,6 +65,9 @@ class OpenFeatures:
         self.folds: tuple[Split, ...] = tuple(
             (fold.train.numpy(), fold.test.numpy()) for fold in self._features.folds
         )
+
+    def __fspath__(self) -> str:
+        return str(self.store)
 
     def __repr__(self) -> str:
         n_clips, n_views, dim = self.audio.shape

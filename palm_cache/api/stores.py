@@ -17,6 +17,7 @@ from palm_cache.extraction.datasets.registry import (
     source_of,
 )
 from palm_cache.params import Params
+from palm_cache.params.checks import several
 from palm_cache.store.find import dataset_folder, source_of_stores
 from palm_cache.store.layout import command_line, extract_command, slug, store_path, stores_present
 from palm_cache.store.nearby import STORE, folder_given
@@ -26,8 +27,8 @@ from palm_cache.types import AnyPlace, Place
 
 
 def find_stores(
-    datasets: Sequence[str] | None = None,
-    encoders: Sequence[str] | None = None,
+    datasets: str | Sequence[str] | None = None,
+    encoders: str | Sequence[str] | None = None,
     *,
     features: AnyPlace | None = None,
 ) -> tuple[list[tuple[Place, ...]], list[str]]:
@@ -35,9 +36,9 @@ def find_stores(
 
     Parameters
     ----------
-    datasets : sequence of str, optional
+    datasets : str or several, optional
         Known names or folders; by default all that have a store with two classes to train on.
-    encoders : sequence of str, optional
+    encoders : str or several, optional
         Their specs; with several every dataset has the stores of all of them, in their order.
     features : path or URL, optional
         The folder of stores.
@@ -57,15 +58,16 @@ def find_stores(
         If a dataset is neither a known name nor there.
     """
     folder = folder_given(features or Params().features, "features")
+    names, encoders = None if datasets is None else several(datasets), several(encoders or ())
     notes: list[str] = []
-    specs: list[str | None] = list(dict.fromkeys(encoders)) if encoders else [None]
-    of_encoders = [_of_encoder(folder, datasets, spec, notes) for spec in specs]
+    specs: list[str | None] = list(dict.fromkeys(encoders)) or [None]
+    of_encoders = [_of_encoder(folder, names, spec, notes) for spec in specs]
     if len(of_encoders) == 1:
         return [(store,) for store in of_encoders[0]], notes
     by_dataset = [{store.parent.name: store for store in stores} for stores in of_encoders]
     common = [name for name in by_dataset[0] if all(name in stores for stores in by_dataset)]
     if not common:
-        commands = "; ".join(extract_command("NAME_OR_DIR", spec, folder) for spec in encoders or ())
+        commands = "; ".join(extract_command("NAME_OR_DIR", spec, folder) for spec in encoders)
         raise StoreError(f"{folder}: no dataset has a store of each encoder; make them with: {commands}")
     return [tuple(stores[name] for stores in by_dataset) for name in common], notes
 

@@ -15,6 +15,7 @@ from palm_cache.extraction.datasets.class_names import clean
 from palm_cache.extraction.datasets.texts import decode, legible, read_table
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.params import PromptFiles
+from palm_cache.params.checks import make_tuples, several
 from palm_cache.store.cache import Cache
 from palm_cache.store.places import place
 from palm_cache.store.segments import KEY_BYTES
@@ -27,9 +28,9 @@ class Prompts:
 
     Parameters
     ----------
-    templates : tuple of str
+    templates : str or several
         With ``{c}`` for the class name. The paper's two are held beside them: heads read them by default.
-    descriptions : mapping of str to tuple of str
+    descriptions : mapping of str to str or several
         By class name, of every class of a dataset, or none at all.
 
     Raises
@@ -43,6 +44,9 @@ class Prompts:
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        make_tuples(self)
+        described = {name: several(texts) for name, texts in self.descriptions.items()}
+        object.__setattr__(self, "descriptions", described)
         numbered = (
             (f"template {number}", template) for number, template in enumerate(self.templates, start=1)
         )

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from numbers import Integral
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.params.checks import (
@@ -17,6 +16,7 @@ from palm_cache.params.checks import (
     check_cluster,
     check_device,
     check_seconds,
+    make_tuples,
 )
 from palm_cache.types import MAX_VIEWS, Help
 from palm_cache.types.runs import ALL_SHOTS, Training
@@ -102,6 +102,7 @@ class ReadingParams:
     ] = None
 
     def __post_init__(self) -> None:
+        make_tuples(self)
         check_choices(self)
         for given in self.columns:
             if "=" not in given:
@@ -311,7 +312,7 @@ class FitParams:
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
-        _tuples_of_single_values(self)
+        make_tuples(self)
         check_choices(self)
         if not (self.heads and self.shots and self.seeds):
             raise ParameterError("`heads`, `shots` and `seeds`: give at least one of each")
@@ -322,16 +323,6 @@ class FitParams:
         for shots in self.shots:
             if shots != "all" and not (isinstance(shots, int) and 1 <= shots < ALL_SHOTS):
                 raise ParameterError(f"`shots`: {shots} is neither a whole number from 1 to 2^31 - 2 nor all")
-
-
-def _tuples_of_single_values(params: object) -> None:
-    """Let ``shots=8`` and ``heads="palm"`` stand for tuples of one."""
-    for name, annotation in get_type_hints(type(params)).items():
-        value = getattr(params, name)
-        if get_origin(annotation) is tuple:
-            values = (value,) if isinstance(value, str | Integral) else tuple(value)
-            of_python = (int(one) if isinstance(one, Integral) else one for one in values)  # not numpy's
-            object.__setattr__(params, name, tuple(of_python))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from math import inf
-from typing import Literal, get_args, get_origin, get_type_hints
+from numbers import Integral
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, did_you_mean, near
 
@@ -53,6 +55,19 @@ def check_seconds(params: object, *names: str) -> None:
         value = getattr(params, name)
         if value is not None and not SHORTEST_WINDOW <= value < inf:
             raise ParameterError(f"`{name}`: {value:g} is not a number of seconds from {SHORTEST_WINDOW:g}")
+
+
+def several(given: object) -> tuple[Any, ...]:
+    """Return values as a tuple, numpy's integers as Python's; a word or number alone is a tuple of one."""
+    values = (given,) if isinstance(given, str | Integral) else cast("Iterable[object]", given)
+    return tuple(int(one) if isinstance(one, Integral) else one for one in values)
+
+
+def make_tuples(params: object) -> None:
+    """Make a tuple of what was given for each field that is one: see :func:`several`."""
+    for name, annotation in get_type_hints(type(params)).items():
+        if get_origin(annotation) is tuple:
+            object.__setattr__(params, name, several(getattr(params, name)))
 
 
 def check_choices(params: object) -> None:

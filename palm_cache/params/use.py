@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from palm_cache.errors import ParameterError
 from palm_cache.params import CLIP_TOKENIZER, Tokenizer
-from palm_cache.params.checks import check_bounds, check_choices, check_device, check_seconds
+from palm_cache.params.checks import check_bounds, check_choices, check_device, check_seconds, make_tuples
 from palm_cache.types import Help
 
 ExportFormat = Literal["safetensors", "onnx"]
@@ -154,6 +154,9 @@ class RowFilter:
             repeated=True,
         ),
     ] = ()
+
+    def __post_init__(self) -> None:
+        make_tuples(self)
 
 
 @dataclass(frozen=True, slots=True)

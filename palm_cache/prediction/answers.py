@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes
 
 from palm_cache.errors import ParameterError
+from palm_cache.params.checks import several
 
 if TYPE_CHECKING:  # the command line needs these names, not torch
     from torch import Tensor
@@ -30,7 +31,7 @@ def told_apart(names: Iterable[str]) -> tuple[str, ...]:
     ParameterError
         If there are fewer than two, or one is empty or named twice.
     """
-    classes = tuple(name.strip() for name in names)
+    classes = tuple(name.strip() for name in several(names))
     if len(classes) < 2 or "" in classes or len(set(classes)) < len(classes):
         raise ParameterError(f"`classes`: give two or more, each once, not {', '.join(classes)!r}")
     return classes

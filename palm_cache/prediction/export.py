@@ -107,11 +107,13 @@ def export_head(
     StoreError, UnknownNameError
         If there are no such heads.
     ParameterError
-        If the head has no graph of its own.
+        If there is no such form, or the head has no graph of its own.
     OutputError
         If it cannot be written, another file is there, a package is missing, or what was written does not
         agree with the head.
     """
+    if form not in ENDINGS:
+        raise ParameterError(f"`form`: {form!r} is not one of {', '.join(ENDINGS)}")
     source = find_heads(heads)
     path = source.file
     opened = open_head(path, run)

@@ -22,7 +22,7 @@ from palm_cache.prediction.inputs import find_recordings
 from palm_cache.prediction.rows import ScoredRows, score_rows
 from palm_cache.prediction.sources import find_heads
 from palm_cache.prediction.timeline import Sliding, join, listen
-from palm_cache.retrieval.find import as_places
+from palm_cache.store.places import as_places
 from palm_cache.store.run_names import run_name
 from palm_cache.types import AnyPath, AnyPlace, Progress, no_progress
 

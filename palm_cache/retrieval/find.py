@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from upath import UPath
 
 from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.extraction.whereabouts import locate
@@ -23,7 +21,7 @@ from palm_cache.retrieval.sounds import sounds_folder
 from palm_cache.retrieval.stores import Stores
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.nearby import heads_file
-from palm_cache.store.places import place
+from palm_cache.store.places import as_places
 from palm_cache.store.run_names import run_name
 from palm_cache.store.shared import open_head
 from palm_cache.types import AnyPath, AnyPlace, Place
@@ -68,10 +66,10 @@ def search(
     by: Uncertainty | None = None,
     diverse: bool = False,
     k: int = ROWS_FOUND,
-    labels: Sequence[str] = (),
+    labels: str | Sequence[str] = (),
     unlabelled: bool = False,
     path: str = "",
-    datasets: Sequence[str] = (),
+    datasets: str | Sequence[str] = (),
     run: str | None = None,
     audio: AnyPlace | None = None,
     encoder: str | None = None,
@@ -141,7 +139,7 @@ def search(
         diverse=diverse,
         k=k,
     )
-    rows = RowFilter(tuple(labels), unlabelled, path, tuple(datasets))
+    rows = RowFilter(labels, unlabelled, path, datasets)  # type: ignore[arg-type]
     loading = LoadingParams(encoder, device, tokenizer, trust_remote_code)
     opened, folder = Stores(as_places(stores)), sounds_folder(audio)
     remarks: tuple[str, ...] = ()
@@ -242,11 +240,3 @@ def _record(stores: Stores, row: int, score: float) -> dict[str, object]:
         "end": float(end[0]),
         "label": stores.class_names[label] if label >= 0 else None,
     }
-
-
-def as_places(stores: AnyPlace | Sequence[AnyPlace]) -> list[Place]:
-    """Return the places of one store or several."""
-    several = [stores] if isinstance(stores, str | PathLike | UPath) else list(stores)
-    if not several:
-        raise ParameterError("stores: give at least one")
-    return [place(store) for store in several]

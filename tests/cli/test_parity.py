@@ -74,7 +74,7 @@ def test_fit_on_several_encoders(workplace: Path) -> None:
 def test_evaluate(workplace: Path) -> None:
     succeed("fit", "--encoder", "mini", "--shots", "2", "--seeds", "0", "--no-evaluate")
     succeed("evaluate", "--dataset", "clusters", "--out", "command", "--heads", "runs")
-    scores = palm_cache.evaluate("python", heads="runs", datasets=["clusters"])
+    scores = palm_cache.evaluate("python", heads="runs", datasets="clusters", encoders="mini")
     assert_scores_agree(Path("command/scores.csv"), scores)
 
 

@@ -225,6 +225,8 @@ def test_python_gives_the_same_as_a_data_frame(tones: Path) -> None:
         row["row"] for row in results(tones / "mini.zarr", "--row", 3, "-k", 4)
     ]
     assert found.measure == "cosine"
+    low = features.search(row=3, labels="low tone", datasets=features.header.dataset).table
+    assert set(low["label"]) == {"low tone"}
 
 
 def refusal(*words: object) -> str:

@@ -57,6 +57,11 @@ def test_from_python_bad_prompts_are_named_too() -> None:
         Prompts(descriptions={"dog": ("it barks", "it barks")})
 
 
+def test_one_template_and_one_description_are_no_letters() -> None:
+    alone = Prompts("{c} outside", {"dog": "bark"})  # type: ignore[arg-type]
+    assert alone == Prompts(("{c} outside",), {"dog": ("bark",)})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -202,6 +202,8 @@ def test_heads_that_cannot_be_exported_are_named(heads: Path, tmp_path: Path) ->
         export_head(tmp_path / "heads.h5", "onnx")
     with pytest.raises(UnknownNameError, match="did you mean palm"):
         export_head(heads, "onnx", "plam")
+    with pytest.raises(ParameterError, match="form: 'palm' is not one of safetensors, onnx"):
+        export_head(heads, "palm")  # type: ignore[arg-type]
     head, origin = read_head(heads, one(heads).run)
     joined = replace(head, run=replace(head.run, encoder="mini+pengi:base.pth"))
     write_heads(tmp_path / "heads.h5", [joined], origin.store)

@@ -29,7 +29,9 @@ from palm_cache.store.scores import read_predictions
 
 
 def test_rows_get_the_logits_that_evaluation_gave_them(workshop: Workshop) -> None:
-    found = palm_cache.predict(workshop.heads, store=workshop.store, run="palm-4shots")
+    found = palm_cache.predict(
+        workshop.heads, store=palm_cache.open_features(workshop.store), run="palm-4shots"
+    )
     predictions = read_predictions(workshop.heads.parents[2] / "predictions.h5")
     (evaluated,) = [one for one in predictions if one.run == found.run]
     temperature = next(

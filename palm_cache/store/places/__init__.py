@@ -8,16 +8,17 @@ from the environment.
 
 from __future__ import annotations
 
+import os
 import traceback
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from palm_cache.errors import PalmCacheError, ParameterError, PlaceError, reason_of
-from palm_cache.types import Place
+from palm_cache.types import AnyPlace, Place
 
 if TYPE_CHECKING:
     from palm_cache.store.places.local import LocalFile, LocalFolder
@@ -68,7 +69,9 @@ def place(text: str | PathLike[str] | Place) -> Place:
     Raises ``ParameterError`` if the URL's kind is not known, its library is missing, or it names no folder.
     """
     if not isinstance(text, str):
-        return cast("Place", text) if hasattr(text, "fs") else Path(text)
+        if hasattr(text, "fs"):
+            return cast("Place", text)
+        text = os.fspath(text)
     scheme, separator, rest = text.partition("://")
     if "\0" in text or (separator and not (scheme and rest)):
         raise ParameterError(f"{text!r} is no place; give a folder or a URL such as s3://bucket/folder")
@@ -92,6 +95,15 @@ def place(text: str | PathLike[str] | Place) -> Place:
     if not remote.name:
         raise ParameterError(f"{text}: give a folder inside it, e.g. {scheme}://bucket/folder")
     return remote
+
+
+def as_places(stores: AnyPlace | Iterable[AnyPlace]) -> list[Place]:
+    """Return the places of one store or several; raise as :func:`place`, or if there is none."""
+    one = isinstance(stores, str | PathLike) or hasattr(stores, "fs")
+    several = [cast("AnyPlace", stores)] if one else list(cast("Iterable[AnyPlace]", stores))
+    if not several:
+        raise ParameterError("`store`: give at least one")
+    return [place(store) for store in several]
 
 
 def opened(file: Place) -> OpenedFile:
