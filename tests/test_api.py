@@ -14,6 +14,7 @@ import pytest
 import torch
 from samples import make_features, write_palm_folder, write_sample
 from sklearn.model_selection import cross_val_score
+from spectrum import LetterTower
 
 import palm_cache
 from palm_cache import estimators
@@ -23,7 +24,9 @@ from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.api import adaptation, extraction, features
 from palm_cache.errors import ParameterError, StoreError, UnknownNameError
+from palm_cache.params.use import LoadingParams
 from palm_cache.prediction import table
+from palm_cache.store.header import StoreHeader
 from palm_cache.types import Fold
 
 
@@ -190,8 +193,17 @@ def test_extract_opens_what_it_stored_and_does_nothing_twice(
 def test_what_happens_to_a_store_while_heads_are_fitted_does_not_end_the_fit(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, happening: str
 ) -> None:
-    store, params = Path("data/features/demo/mini.zarr"), palm_cache.FitParams(heads="prototype", shots=4)
+    store, training = Path("data/features/demo/mini.zarr"), palm_cache.Training(epochs=1)
+    params = palm_cache.FitParams(heads=("prototype", "cocoop"), shots=4, seeds=0, training=training)
+    loaded: list[str] = []
+
+    def load(header: StoreHeader, loading: LoadingParams) -> LetterTower:
+        loaded.append(header.dataset)
+        return LetterTower(24)
+
+    monkeypatch.setattr(adaptation, "load_text_tower", load)
     undisturbed = palm_cache.fit(store, params, out="undisturbed")
+    assert loaded == ["demo"]  # to learn and to be scored
 
     def fit_and_replace(*given: Any, **options: Any) -> Any:
         store.rename("old.zarr")

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.evaluate import check_fresh
-from palm_cache.adaptation.fit import LoadTower, fit_runs
+from palm_cache.adaptation.fit import Fit, LoadTower, fit_runs, read_stores
 from palm_cache.adaptation.heads import find_head
 from palm_cache.adaptation.heads.hyperparameters import deal, first_of_group
 from palm_cache.adaptation.scorer import Scorer, outdated
@@ -37,10 +37,8 @@ from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import DataError, PalmCacheError
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.atomic import check_writable
-from palm_cache.store.features import FeatureStore
 from palm_cache.store.head_writing import write_calibrations
 from palm_cache.store.heads import opened_heads, read_heads
-from palm_cache.store.join import read_features
 from palm_cache.store.run_names import choose_run
 from palm_cache.types import Features, Fold, Place, Progress, TextTower, no_progress
 from palm_cache.types.runs import Calibration, FittedHead, Run, Training
@@ -83,28 +81,28 @@ def calibrate_file(
     runs: Sequence[Run],
     *,
     store: Place | None = None,
-    features: Features | None = None,
+    fit: Fit | None = None,
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> list[Calibrated]:
     """Fit the temperature of some runs of a heads file and keep it there.
 
-    ``store`` is by default the one that the heads were fitted on, or those that were joined; ``features`` are
-    what it holds, if that has been read. Raises as :func:`palm_cache.calibrate`.
+    ``store`` is by default the one that the heads were fitted on, or those that were joined; ``fit`` is the
+    fit that wrote the runs, if that was just now. Raises as :func:`palm_cache.calibrate`.
     """
     if not runs:
         return []
     check_writable(path.parent, "")
     heads, recorded = read_heads(path, runs)
     stores = (store,) if store else recorded
-    features = features or read_features(stores)
+    features, header = read_stores(stores, fit)
     tower = None
     calibrated = []
     for number, head in enumerate(heads):
         progress("calibrating", number, len(runs))
         run = head.run
         if tower is None and load_tower and find_head(run.head).needs_text_tower:
-            tower = load_tower(FeatureStore(stores[0]).header)
+            tower = load_tower(header)
         try:
             check_fresh([head], features, stores, path)
             calibrated.append(Calibrated(run, calibrate(features, head, tower)))

@@ -10,7 +10,7 @@ from typing import cast
 import pandas as pd
 from torch import Tensor
 
-from palm_cache.adaptation.fit import LoadTower, tower_to_score
+from palm_cache.adaptation.fit import Fit, LoadTower, read_stores, tower_to_score
 from palm_cache.adaptation.metrics import measure
 from palm_cache.adaptation.scorer import Scorer
 from palm_cache.adaptation.tasks import draw, n_base_classes
@@ -18,7 +18,6 @@ from palm_cache.adaptation.threads import LARGE, threads_for
 from palm_cache.errors import PalmCacheError, StaleStoreError, StoreError, counted
 from palm_cache.store.atomic import alone_in, check_target
 from palm_cache.store.heads import read_heads
-from palm_cache.store.join import read_features
 from palm_cache.store.layout import command_line, heads_path, slug
 from palm_cache.store.outputs import METRICS
 from palm_cache.store.remedies import fit_command
@@ -43,7 +42,7 @@ def evaluate_files(
     *,
     heads: Path | None = None,
     store: Place | None = None,
-    features: Features | None = None,
+    fit: Fit | None = None,
     load_tower: LoadTower | None = None,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
@@ -58,9 +57,10 @@ def evaluate_files(
         Every ``heads.h5`` below ``heads`` by default.
     heads : Path, optional
         The folder below which heads lie; ``out`` by default.
-    store, features : optional
-        The feature store, by default the one that the heads were fitted on; and what it holds, if that has
-        been read.
+    store : Place, optional
+        The feature store, by default the one that the heads were fitted on.
+    fit : Fit, optional
+        The fit that wrote the files, of which nothing is read or loaded again.
     """
     heads = heads or out
     files = sorted(heads.glob("*/*/heads.h5")) if heads_files is None else list(dict.fromkeys(heads_files))
@@ -75,7 +75,7 @@ def evaluate_files(
         for number, file in enumerate(files):
             progress("evaluating", number, len(files))
             try:
-                places, scored = _evaluate_file(file, store, features, load_tower)
+                places, scored = _evaluate_file(file, store, fit, load_tower)
             except PalmCacheError as error:
                 failures.append(error)
             else:
@@ -96,17 +96,17 @@ def evaluate_files(
 
 
 def _evaluate_file(
-    file: Path, store: Place | None, features: Features | None, load_tower: LoadTower | None
+    file: Path, store: Place | None, fit: Fit | None, load_tower: LoadTower | None
 ) -> tuple[set[tuple[str, str]], list[tuple[dict[str, object], RunPrediction]]]:
     """Score the heads of one file: return its datasets and encoders, and each head's row and predictions."""
     fitted, recorded = read_heads(file)
     stores = (store,) if store else recorded
-    scored_on = features or read_features(stores)
-    check_fresh(fitted, scored_on, stores, file)
-    tested = [head for head in fitted if len(scored_on.folds[head.run.fold - 1].test)]
-    tower = tower_to_score(tested, stores[0], load_tower)
+    features, header = read_stores(stores, fit)
+    check_fresh(fitted, features, stores, file)
+    tested = [head for head in fitted if len(features.folds[head.run.fold - 1].test)]
+    tower = (fit and fit.tower) or tower_to_score(tested, header, load_tower)
     places = {(head.run.dataset, slug(head.run.encoder)) for head in fitted}
-    return places, [evaluate_head(scored_on, head, tower) for head in tested]
+    return places, [evaluate_head(features, head, tower) for head in tested]
 
 
 def _of_all(failures: Sequence[PalmCacheError], files: Sequence[Path]) -> PalmCacheError:

@@ -56,6 +56,10 @@ class Fit:
 
     heads_file: Path
     features: Features
+    header: StoreHeader
+    """Of the store, of joined ones the first."""
+    tower: TextTower | None
+    """That of its encoder, where a head of this fit learned words."""
     fitted: tuple[FittedHead, ...]
     """The runs of this fit."""
     notes: tuple[str, ...]
@@ -112,15 +116,26 @@ def fit_store(
         outdated=partial(is_outdated, dim=features.audio.shape[2]),
     )
     limited = [f"{store} {header.limited}"] if header.limited else []
-    return Fit(path, features, tuple(fitted), (*limited, *notes, *twins, *dropped))
+    return Fit(path, features, header, tower, tuple(fitted), (*limited, *notes, *twins, *dropped))
+
+
+def read_stores(stores: Sequence[Place], fit: Fit | None = None) -> tuple[Features, StoreHeader]:
+    """Return what the stores of some heads hold, and the header of the first.
+
+    Of the fit that has just written the heads nothing is read again: its stores may be gone.
+    """
+    if fit:
+        return fit.features, fit.header
+    opened = [FeatureStore(place) for place in stores]
+    return read_opened(opened), opened[0].header
 
 
 def tower_to_score(
-    heads: Iterable[FittedHead], store: Place, load_tower: LoadTower | None
+    heads: Iterable[FittedHead], header: StoreHeader, load_tower: LoadTower | None
 ) -> TextTower | None:
     """Load the text tower of the encoder that made a store, if one of the heads needs it to score clips."""
     needed = any(find_head(head.run.head).scores_through_tower for head in heads)
-    return load_tower(FeatureStore(store).header) if needed and load_tower else None
+    return load_tower(header) if needed and load_tower else None
 
 
 def fit_runs(

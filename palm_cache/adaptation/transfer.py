@@ -15,7 +15,6 @@ from palm_cache.adaptation.tasks import draw
 from palm_cache.errors import DataError, EncoderError, StaleStoreError, did_you_mean, near, some
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads
-from palm_cache.store.join import read_features
 from palm_cache.store.layout import extract_command
 from palm_cache.store.scores import COLUMNS
 from palm_cache.types import Place, Progress, no_progress
@@ -38,7 +37,8 @@ def transfer_heads(
     heads, origin = read_heads(heads_file)
     if len(origin) > 1:
         raise EncoderError(f"{heads_file}: its heads read joined encoders, and a transfer looks at one store")
-    source, target = read_features(origin), read_features([store])
+    from_store, to_store = FeatureStore(origin[0]), FeatureStore(store)
+    source, target = from_store.read(), to_store.read()
     if source.fingerprint != target.fingerprint:
         raise StaleStoreError(
             f"{store}: made by another encoder than the heads of {heads_file} were fitted on; make one with: "
@@ -49,10 +49,9 @@ def transfer_heads(
     label[theirs] = torch.arange(len(theirs))
     tested = torch.unique(torch.cat([fold.test for fold in target.folds]))
     tested = tested[target.usable[tested] & (label[target.labels[tested]] >= 0)]
-    source_contents = FeatureStore(origin[0]).content_hashes()
-    target_contents = FeatureStore(store).content_hashes()
+    source_contents, target_contents = from_store.content_hashes(), to_store.content_hashes()
     check_fresh(heads, source, origin, heads_file)
-    tower, rows = tower_to_score(heads, origin[0], load_tower), []
+    tower, rows = tower_to_score(heads, from_store.header, load_tower), []
     for number, head in enumerate(heads):
         progress("evaluating", number, len(heads))
         learned = {source_contents[row] for row in draw(source, head.run).train.tolist()}

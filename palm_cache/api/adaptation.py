@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,15 +42,16 @@ class FitResult:
     notes: tuple[str, ...]
     """Clips left out or not extracted, classes with fewer clips than shots, heads that could not be
     calibrated."""
+    shown: pd.DataFrame
+    """The scores as they are shown: a head is called by its variant where ``out`` has several of it."""
 
     def __repr__(self) -> str:
         """Return the means as a table, whole, and what should be known."""
-        scores, _ = tell_apart(self.scores)
-        summary = summarise(scores)
+        summary = summarise(self.shown)
         rows = [HEADINGS, *format_rows(summary)] if len(summary) else []
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        notes = [f"note: {note}" for note in (*self.notes, *below_zero_shot(scores))]
+        notes = [f"note: {note}" for note in (*self.notes, *below_zero_shot(self.shown))]
         return "\n".join([f"<FitResult {self.heads.as_posix()}>", *lines, *notes])
 
 
@@ -115,17 +116,18 @@ def fit(
     notes = [*result.notes, *edited]
     if calibrate:
         runs = runs_to_calibrate(result.heads_file)
-        calibrated = calibrate_file(result.heads_file, runs, features=result.features, progress=progress)
+        calibrated = calibrate_file(result.heads_file, runs, fit=result, progress=progress)
         problems = dict.fromkeys(item.problem for item in calibrated if item.problem)
         notes += [f"not calibrated: {problem}" for problem in problems]
-    scores = pd.DataFrame(columns=list(COLUMNS))
+    scores = shown = pd.DataFrame(columns=list(COLUMNS))
     if evaluate:
         every = evaluate_files(
-            Path(out), [result.heads_file], features=result.features, load_tower=tower, progress=progress
+            Path(out), [result.heads_file], fit=result, load_tower=tower, progress=progress
         )
-        own = [asdict(replace(head.run, encoder=slug(head.run.encoder))) for head in result.fitted]
-        scores = every.merge(pd.DataFrame(own)[list(KEYS)], on=list(KEYS))
-    return FitResult(result.heads_file, scores, tuple(notes))
+        own = {astuple(replace(head.run, encoder=slug(head.run.encoder))) for head in result.fitted}
+        is_own = [key in own for key in every[list(KEYS)].itertuples(index=False, name=None)]
+        scores, shown = (table[is_own].reset_index(drop=True) for table in (every, tell_apart(every)[0]))
+    return FitResult(result.heads_file, scores, tuple(notes), shown)
 
 
 def evaluate(

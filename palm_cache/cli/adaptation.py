@@ -145,7 +145,7 @@ def fit(
     if evaluate:
         import pandas as pd
 
-        print_scores(pd.concat([result.scores for result in fitted]), as_json)
+        print_scores(pd.concat([result.shown for result in fitted]), as_json)
         if not as_json:
             tell(f"scores -> {out / 'scores.csv'}")
     elif as_json:
@@ -186,6 +186,11 @@ def evaluate(
             tokenizer=loading.tokenizer,
             progress=progress,
         )
+    from palm_cache.report.freshness import UNKNOWN, look_behind
+
+    # Of what was scored on another store than the recorded one, that says nothing.
+    behind = look_behind(scores, heads or out).values()
+    note(*(one.note for one in behind if one.note and one.mark != UNKNOWN))
     print_scores(scores, as_json)
     if not as_json:
         tell(f"scores -> {out / 'scores.csv'}")
@@ -344,7 +349,7 @@ def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
     else:
         print_table(means.HEADINGS, means.format_rows(summary), keep=means.NAMES_AND_ACCURACY)
         note(*means.on_some_folds(told), *means.below_zero_shot(told))
-        halves = base_novel.base_to_novel(scores)
+        halves = base_novel.base_to_novel(told)
         if not halves.empty:
             print_table(base_novel.HEADINGS, base_novel.base_novel_rows(halves))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from palm_cache.errors import PalmCacheError
+from palm_cache.extraction.recorded import notes_of_code
 from palm_cache.report.content import Section
 from palm_cache.report.evidence import Place
 from palm_cache.store.features import FeatureStore
@@ -16,7 +17,8 @@ from palm_cache.store.heads import opened_heads
 from palm_cache.store.join import joined_hash
 from palm_cache.store.layout import heads_path
 
-OUT_OF_DATE, UNKNOWN, LIMITED = "out of date", "perhaps out of date", "of some clips alone"
+OUT_OF_DATE, UNKNOWN = "out of date", "perhaps out of date"
+EDITED, LIMITED = "of code as it was before it was edited", "of some clips alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Behind:
     store: FeatureStore | None = None
     """The store, of joined ones the first; ``None`` where the scores are not known to be of it."""
     mark: str = ""
-    """:data:`OUT_OF_DATE`, :data:`UNKNOWN`, :data:`LIMITED`, or "" where nothing is to be said."""
+    """:data:`OUT_OF_DATE`, :data:`UNKNOWN`, :data:`EDITED`, :data:`LIMITED`, or "" where nothing is to be
+    said."""
     note: str = ""
     """What is the matter, and what to do; "" with no mark."""
 
@@ -59,8 +62,9 @@ def _behind(place: Place, heads: Path) -> Behind:
         return Behind(mark=UNKNOWN, note=said)
     if digests == {joined_hash([store.header.digest for store in there])}:
         limited = there[0].header.limited
-        note = f"{', '.join(place)}: {stores[0]} {limited}" if limited else ""
-        return Behind(there[0], LIMITED if limited else "", note)
+        edited = [note for store in there for note in notes_of_code(store)]
+        notes = [*edited, *([f"{', '.join(place)}: {stores[0]} {limited}"] if limited else [])]
+        return Behind(there[0], EDITED if edited else LIMITED if limited else "", "; ".join(notes))
     said = (
         f"{', '.join(place)}: {' and '.join(map(str, stores))} changed after these heads were "
         f"fitted: the scores are of what was there before. Fit and score again with: {again}"
@@ -70,6 +74,6 @@ def _behind(place: Place, heads: Path) -> Behind:
 
 def doubtful_sections(behind: Mapping[Place, Behind]) -> list[Section]:
     """Return the sections that say which scores are out of date, may be, or are of some clips alone."""
-    marks = (OUT_OF_DATE, UNKNOWN, LIMITED)
+    marks = (OUT_OF_DATE, UNKNOWN, EDITED, LIMITED)
     marked = {mark: tuple(one.note for one in behind.values() if one.mark == mark) for mark in marks}
     return [Section(f"Scores that are {mark}", notes) for mark, notes in marked.items() if notes]

@@ -48,3 +48,16 @@ def test_fit_shows_its_own_scores_and_keeps_those_of_earlier_fits(
         "prototype",
         "zero-shot",
     }
+
+
+def test_fit_calls_its_heads_as_evaluate_and_the_report_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = str(write_sample(tmp_path / "store.zarr", make_features()))
+    fitting = ("fit", "--store", store, "--head", "palm", "--shots", "2", "--epochs", "2", "--json")
+    assert {row["head"] for row in json.loads(succeed(*fitting).stdout)} == {"palm"}
+    (shown,) = json.loads(succeed(*fitting, "--lr", ".5").stdout)
+    assert shown["head"] == "palm@epochs=2,lr=0.5"
+    assert shown in json.loads(succeed("evaluate", "--json").stdout)
+    assert shown in json.loads(succeed("report", "--json").stdout)

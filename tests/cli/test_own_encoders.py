@@ -115,7 +115,8 @@ def test_other_code_with_the_same_weights_is_noticed(
     said = "the code of python:my_mini:Named is not what made the store; have it made by the code as it is"
     assert said not in succeed(*fitting).stderr
     edit(Path(where), *change)
-    (note,) = [line for line in succeed(*fitting).stderr.splitlines() if said in line]
+    for words in (("evaluate",), ("report",), fitting):
+        (note,) = [line for line in succeed(*words).stderr.splitlines() if said in line]
     assert "my_mini" not in sys.modules  # which is not run for that
     assert "is stale: other code; make it anew with --on-stale rebuild" in fail(*extracting)
     predicting = ("predict", HEADS, "Tones/audios/test_0_0.wav", "--encoder", SPEC)
