@@ -8,6 +8,7 @@ into vectors.
 from __future__ import annotations
 
 import hashlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio.window import Padding
 from palm_cache.extraction.audio.window import Window as Window
-from palm_cache.extraction.encoders.cards import CODE
+from palm_cache.extraction.encoders.cards import CLASS, CODE
 from palm_cache.extraction.encoders.cards import EncoderCard as EncoderCard
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
@@ -104,7 +105,8 @@ class Encoder(ABC):
         self._check_constants()
         if text is not None:
             text.spec = self.spec
-        self._text, self._code = text, {CODE: request.code} if request.code else {}
+        self._text = text
+        self._code = {**({CODE: request.code} if request.code else {}), **_told_apart(type(self))}
         self.made_with: Mapping[str, str] = made_with or {}
         self._decisive: Mapping[str, object] = {
             "encoder": self.card.name,
@@ -288,6 +290,18 @@ class Encoder(ABC):
             raise EncoderError(
                 f"{self.spec}: {special} needs clips of one length, this reads any; leave it out"
             )
+
+
+def _told_apart(kind: type[Encoder]) -> dict[str, object]:
+    """Return the name of a class where another that can be loaded has its card's name, as a base often has.
+
+    Of one file and with the same weights they have one hash of code, whatever they do in their front ends.
+    """
+    beside = vars(sys.modules.get(kind.__module__, sys)).values()
+    classes = [one for one in (*kind.__mro__, *beside) if isinstance(one, type) and issubclass(one, Encoder)]
+    loadable = [one for one in classes if one is not kind and not one.__abstractmethods__]
+    names = [one.card.name for one in loadable if hasattr(one, "card")]
+    return {CLASS: kind.__qualname__} if kind.card.name in names else {}
 
 
 def decibels(power: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 CODE = "code_sha256"
 """Of a recipe: the hash of the code of an encoder of somebody's own."""
 
+CLASS = "class"
+"""Of a recipe: the name of an encoder's class, where the card does not tell it from others."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderCard:

@@ -61,6 +61,11 @@ def check_promises(encoder: Encoder) -> None:
     clips = torch.stack([cut_windows(noise[:length], window) for length in lengths])
     named = f"clips of {' and '.join(map(str, lengths))} samples, waveforms of shape {tuple(clips.shape)}"
     _check_rows(encoder, encoder.embed_audio, clips, named, "clip")
+    if kept := _kept(encoder, clips):
+        raise EncoderError(
+            f"{spec}: keeps something of a clip in self.{kept}; several threads embed at once, so another "
+            "clip's may be there next: hand it on instead"
+        )
     if window.max_windows > 1:
         windows = cut_windows(noise, window)[None]
         _check_rows(
@@ -77,6 +82,21 @@ def check_promises(encoder: Encoder) -> None:
             raise EncoderError(
                 f"{spec}: cuts long prompts off and does not say so; it must raise an EncoderError"
             )
+
+
+def _kept(encoder: Encoder, clips: Tensor) -> str:
+    """Return the name of what an encoder keeps in itself of one clip and not of another, "" if there is none.
+
+    What is made once, with the first clip, may stay.
+    """
+    encoder.embed_audio(clips[:1])
+    before = dict(vars(encoder))
+    encoder.embed_audio(clips[1:])
+    for name, value in vars(encoder).items():
+        then = before.get(name, value)
+        if value is not then and not (isinstance(value, int | float | str | torch.Size) and value == then):
+            return name
+    return ""
 
 
 def _check_rows(encoder: Encoder, embed: Callable[[Rows], Tensor], rows: Rows, named: str, what: str) -> None:

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.datasets.palm_layout import read
+from palm_cache.extraction.encoders import base
 from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window
+from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import CPU
-from palm_cache.extraction.encoders.registry import load_encoder
+from palm_cache.extraction.encoders.registry import encoder_class, load_encoder
 from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
 from palm_cache.extraction.encoders.third_party import load_own
 from palm_cache.extraction.extract import extract
@@ -180,6 +182,36 @@ def test_a_text_tower_that_breaks_its_promise_later_is_named_too() -> None:
     assert tower is not None
     with pytest.raises(EncoderError, match=r"^ears: made vectors of shape \(2, 4\) from 3 prompts"):
         embed_prompts(tower, ["dog", "cat", "bell"])
+
+
+@pytest.mark.parametrize("of_clip", [lambda waveforms: waveforms, lambda waveforms: float(waveforms.sum())])
+def test_an_encoder_that_keeps_a_clip_in_itself_is_refused(of_clip: Callable[[Tensor], Any]) -> None:
+    class Keeping(Encoder):
+        def front_end(self, waveforms: Tensor) -> Tensor:
+            self.shape, self.table, self.heard = (
+                waveforms.shape,
+                getattr(self, "table", [0]),
+                of_clip(waveforms),
+            )
+            return waveforms[:, 0]
+
+    with pytest.raises(EncoderError, match=r"keeps something of a clip in self\.heard; several threads"):
+        load(Keeping)
+
+
+def test_two_classes_of_a_module_with_one_card_are_two_encoders(tmp_path: Path) -> None:
+    with Path("my_encoder.py").open("a") as module:
+        module.write("\n\nclass Loud(Birds):\n    def front_end(self, waveforms):\n")
+        module.write("        return 2 * super().front_end(waveforms)\n")
+    table = read(write_palm_folder(tmp_path / "Tones"))
+    first = extract(table, SPEC, tmp_path / "features" / "birds.zarr")
+    second = extract(table, SPEC.replace("Birds", "Loud"), tmp_path / "features" / "loud.zarr")
+    assert (first.embedded, second.embedded) == (12, 12)
+
+
+def test_no_encoder_of_our_own_is_told_apart_by_its_class() -> None:
+    for name in CARDS:
+        assert base._told_apart(encoder_class(name)) == {}
 
 
 def test_an_encoder_that_hears_the_padding_is_refused() -> None:
