@@ -187,7 +187,7 @@ class DamagedStoreError(StoreError):
 
 
 class ClusterError(PalmCacheError):
-    """A cluster cannot be reached, has no workers or loses them."""
+    """A cluster cannot be reached, has no workers or loses them, or a process of ``jobs`` has died."""
 
 
 class PlaceError(PalmCacheError):

@@ -131,7 +131,7 @@ def _hold_against(
     seed: int,
     loading: LoadingParams,
 ) -> tuple[list[str], Recomputation | None]:
-    """Compare a store with its dataset, if that was named, and its encoder."""
+    """Compare a store with its dataset, if that was named, and with its encoder, if clips are to be."""
     from palm_cache.extraction.datasets.registry import read_dataset
     from palm_cache.extraction.embedding import Embedder
     from palm_cache.extraction.recipe import recipe_of
@@ -141,14 +141,15 @@ def _hold_against(
 
     where, features = place(root) if root else None, opened.path.parent.parent
     table = None if dataset is None else read_dataset(dataset, where, features=features)
-    encoder = load_encoder_of(opened.header, loading)
-    problems: list[str] = []
-    with Embedder(encoder, recipe_of(opened.header.recipe)) as embedder, progress_bar("clips") as progress:
-        if table:
-            problems += dataset_problems(opened, table, embedder, progress)
+    encoder = load_encoder_of(opened.header, loading) if count else None
+    with progress_bar("clips") as progress:
+        problems = dataset_problems(opened, table, progress) if table else []
+        if encoder is None:
+            return problems, None
         source = table.source if table else root or opened.header.source
-        again = recompute(opened, source, embedder, count, seed, progress) if count else None
-    return [*problems, *(again.problems if again else ())], again
+        with Embedder(encoder, recipe_of(opened.header.recipe)) as embedder:
+            again = recompute(opened, source, embedder, count, seed, progress)
+    return [*problems, *again.problems], again
 
 
 def store_export(

@@ -21,6 +21,7 @@ from palm_cache.extraction.known_files import KnownFiles, file_cache
 from palm_cache.extraction.matching import MANY_MISSING, keep_unreadable, lost_labels, note_gone
 from palm_cache.extraction.plan import Plan, StoreState, make_plan
 from palm_cache.extraction.prompts import Prompts
+from palm_cache.extraction.reading import CuttingRule, hash_files
 from palm_cache.extraction.recipe import audio_recipe, format1_print
 from palm_cache.extraction.run import ROUNDS, RunningExtraction, refuse
 from palm_cache.extraction.selection import first_clips, note_fewer
@@ -117,9 +118,8 @@ class Extractor:
         note_gone(present.whole, table, self.resources)  # may refuse; of what is gone the plan tells itself
         survey = self._survey(table, file_cache(cache))
         unseen = table.clips.numbered(np.flatnonzero(~survey.seen).data)
-        hashed = self.embedder.embed(unseen, lambda _: False)
-        for number, outcome in enumerate(hashed, start=1):
-            survey.learn(outcome.row, outcome.content, None, outcome.error)
+        for number, read in enumerate(hash_files(unseen), start=1):
+            survey.learn(read.row, read.content, None, read.error)
             progress("checking", number, len(unseen))
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         if self.resources.on_error == "fail":
@@ -147,7 +147,7 @@ class Extractor:
         Raises
         ------
         ClusterError
-            If the cluster cannot be reached or loses its workers.
+            If the cluster cannot be reached or loses its workers, or one of ``resources.jobs`` dies.
         StaleStoreError
             If the store was made by another recipe, or holds labels and the dataset has none any more, and
             ``resources.on_stale`` is ``"refuse"``.
@@ -176,7 +176,7 @@ class Extractor:
         audio = audio_cache(cache, self.encoder, self.recipe, retry=self.resources.retry_failed)
         files = file_cache(cache)
         if present.format1 is not None and not stale:
-            taken = take_over(out, table.clips, self.embedder, audio)
+            taken = take_over(out, table.clips, CuttingRule.of(self.encoder, self.recipe), audio)
             notes.append(f"{out} was of an earlier format; {counted(taken, 'clip')} kept their embedding")
         survey = self._survey(table, files)
         progress("checking", int(survey.seen.sum()), len(table.clips))

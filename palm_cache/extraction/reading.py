@@ -18,12 +18,14 @@ from math import nan
 from threading import Lock
 from typing import BinaryIO
 
+import torch
 from torch import Tensor
 
 from palm_cache.errors import AudioError, ReadingError
 from palm_cache.extraction.audio.downmix import SoundFacts
 from palm_cache.extraction.audio.waveforms import content_hash, open_regular, read_views, slide
 from palm_cache.extraction.encoders.base import Encoder, Window
+from palm_cache.extraction.encoders.devices import n_readers
 from palm_cache.params import Long, Recipe
 from palm_cache.store.header import row_key
 from palm_cache.types import Clip
@@ -88,9 +90,19 @@ class Piece:
     last: bool = True
 
 
+def hash_files(clips: Sequence[tuple[int, Clip]]) -> Iterator[Piece]:
+    """Read the files of clips for their contents alone, and yield a piece of each clip; no encoder is needed.
+
+    Raises ``PlaceError`` if a remote place cannot be reached.
+    """
+    count = n_readers(torch.device("cpu"))
+    with ThreadPoolExecutor(count) as readers:
+        yield from read_clips(clips, None, readers=readers, n_readers=count, ahead=STEP_FILES)
+
+
 def read_clips(
     clips: Sequence[tuple[int, Clip]],
-    cut: CuttingRule,
+    cut: CuttingRule | None,
     wanted: IsWanted | None = None,
     *,
     readers: ThreadPoolExecutor,
@@ -105,6 +117,8 @@ def read_clips(
     ----------
     clips : sequence of (row, Clip)
         A few are spread among all readers.
+    cut : CuttingRule, optional
+        Without one files are hashed only.
     ahead : int
         Clips that are read before they are asked for, at least.
 
@@ -172,7 +186,7 @@ def _advance(reading: Iterator[Piece]) -> tuple[list[Piece], bool]:
 
 
 def read_file(
-    clips: Sequence[tuple[int, Clip]], cut: CuttingRule, wanted: IsWanted | None = None
+    clips: Sequence[tuple[int, Clip]], cut: CuttingRule | None, wanted: IsWanted | None = None
 ) -> Iterator[Piece]:
     """Read clips of one file piece by piece; one that cannot be read ends with a piece that says why."""
     path, left = clips[0][1].file, deque(clips)
@@ -184,7 +198,7 @@ def read_file(
             for row, clip in clips:
                 key = row_key(content, clip.start, nan if clip.end is None else clip.end)
                 about = (row, content, key, file.state)
-                if wanted is not None and not wanted(key):
+                if cut is None or (wanted is not None and not wanted(key)):
                     last = Piece(*about, wanted=False)
                 else:
                     last = yield from _read_clip(file, clip, cut, about)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError
 from palm_cache.extraction.audio.waveforms import open_regular
-from palm_cache.extraction.embedding import Embedder
-from palm_cache.extraction.reading import read_file
+from palm_cache.extraction.reading import CuttingRule, hash_files, read_file
 from palm_cache.store.atomic import parse_json
 from palm_cache.store.cache import Cache
 from palm_cache.store.layout import STORE_ROOT
@@ -32,23 +31,20 @@ def format1_header(path: Place) -> dict[str, object]:
     return dict(parse_json(folder(path).read(STORE_ROOT))["attributes"])
 
 
-def take_over(store: Place, clips: Clips, embedder: Embedder, cache: Cache) -> int:
+def take_over(store: Place, clips: Clips, cut: CuttingRule, cache: Cache) -> int:
     """Let the cache know what a store of format 1 knows of some clips, and return of how many.
 
     Nothing is embedded. Clips that earlier versions decoded or mixed down otherwise are left out: MP3, crops
     of Ogg, and files whose channels cancel each other.
     """
-    rows: dict[bytes, int] = {}
-    everything = clips.numbered(range(len(clips)))
-    for outcome in embedder.embed(everything, lambda _: False):
-        if outcome.content:
-            rows[outcome.content] = outcome.row
+    everything = hash_files(clips.numbered(range(len(clips))))
+    rows = {read.content: read.row for read in everything if read.content}
     taken = 0
     for keys, embeddings in _embeddings(store):
         fit = [
             row
             for row, key in enumerate(keys)
-            if key.tobytes() in rows and _read_as_before(clips[rows[key.tobytes()]], embedder)
+            if key.tobytes() in rows and _read_as_before(clips[rows[key.tobytes()]], cut)
         ]
         fresh = np.array(fit, np.int64)[~cache.look_up(keys[fit]).known]
         cache.add(keys[fresh], embeddings[fresh])
@@ -56,20 +52,18 @@ def take_over(store: Place, clips: Clips, embedder: Embedder, cache: Cache) -> i
     return taken
 
 
-def _read_as_before(clip: Clip, embedder: Embedder) -> bool:
+def _read_as_before(clip: Clip, cut: CuttingRule) -> bool:
     try:
         with open_regular(clip.file) as file, soundfile.SoundFile(file) as sound:
             seconds, channels, form = sound.frames / sound.samplerate, sound.channels, sound.format
     except (AudioError, soundfile.SoundFileError):
         return False
-    longest = embedder.cut.window.stretch / embedder.cut.sample_rate
+    longest = cut.window.stretch / cut.sample_rate
     if form == "MP3" or (form == "OGG" and seconds > longest):
         return False
     if channels == 1:
         return True
-    return not any(
-        piece.error or piece.heard.channels_alone for piece in read_file([(0, clip)], embedder.cut)
-    )
+    return not any(piece.error or piece.heard.channels_alone for piece in read_file([(0, clip)], cut))
 
 
 def _embeddings(path: Place) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:

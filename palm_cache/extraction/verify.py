@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from palm_cache.errors import DataError, counted, some
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.matching import row_of, stored_rows
+from palm_cache.extraction.reading import hash_files
 from palm_cache.extraction.whereabouts import locate
 from palm_cache.extraction.work import Numbered
 from palm_cache.store.features import FeatureStore
@@ -41,17 +42,10 @@ class Recomputation:
     problems: tuple[str, ...]
 
 
-def dataset_problems(
-    store: FeatureStore, table: ClipTable, embedder: Embedder, progress: Progress = no_progress
-) -> list[str]:
+def dataset_problems(store: FeatureStore, table: ClipTable, progress: Progress = no_progress) -> list[str]:
     """Compare the rows of a store with the clips, classes and folds of its dataset; one line per problem.
 
     Every file is hashed.
-
-    Parameters
-    ----------
-    embedder : Embedder
-        Of any encoder: only its readers work.
     """
     rows, hashes = store.rows(), store.content_hashes()
     known = {row: number for number, row in enumerate(stored_rows(store))}
@@ -59,9 +53,9 @@ def dataset_problems(
     in_both = [row for row in known if row in wanted]
     changed = []
     numbered = [(known[row], wanted[row]) for row in in_both]
-    for number, outcome in enumerate(embedder.embed(numbered, lambda _: False), start=1):
-        if outcome.content.hex() != hashes[outcome.row]:
-            changed.append(rows.names[outcome.row])
+    for number, read in enumerate(hash_files(numbered), start=1):
+        if read.content.hex() != hashes[read.row]:
+            changed.append(rows.names[read.row])
         progress("comparing", number, len(numbered))
     classes = store.header.class_names
     labels = [classes[label] if label >= 0 else None for label in rows.labels.tolist()]

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from palm_cache.errors import ClusterError, PalmCacheError, ParameterError
 from palm_cache.extraction.encoders.registry import split_spec
@@ -46,7 +47,8 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int)
     ParameterError
         If it is no such address, or its library is not installed.
     ClusterError
-        If the cluster cannot be reached, has no workers, or loses them again and again.
+        If the cluster cannot be reached, has no workers, or loses them again and again; or one of the
+        processes of this machine dies.
     PalmCacheError
         Whatever embedding raises. What is finished stays.
     """
@@ -58,7 +60,14 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int)
     if not cluster:
         # For an embedder of another key joblib starts other processes; former ones end with their encoder.
         begin = {"initializer": follow, "initargs": (os.getpid(), sent.embedder_key)}
-        yield from joblib.Parallel(n_processes, return_as="generator_unordered", **begin)(calls)
+        try:
+            yield from joblib.Parallel(n_processes, return_as="generator_unordered", **begin)(calls)
+        except TerminatedWorkerError as error:
+            died = str(error).partition("{")[2].partition("}")[0] or "killed"
+            raise ClusterError(
+                f"a process of `jobs` died ({died}); had it enough memory? What is embedded is kept: run the "
+                "same command again"
+            ) from error
         return
     if cluster.startswith("dask:"):
         with _dask(cluster):

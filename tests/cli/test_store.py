@@ -84,6 +84,13 @@ def test_verify_compares_with_the_dataset_and_with_the_encoder(workplace: Path) 
     ) in result.stderr
 
 
+def test_verify_compares_with_the_dataset_where_the_encoder_is_not_here(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palm_cache.extraction.recorded.load_encoder", pytest.fail)
+    assert succeed("store", "verify", STORE, "--dataset", "Tones").stdout == f"{STORE}: OK; 12 clips\n"
+
+
 def test_verify_finds_the_audio_where_the_store_was_made_or_says_that_it_is_not_there(
     workplace: Path,
 ) -> None:

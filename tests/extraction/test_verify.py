@@ -25,8 +25,7 @@ pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 def compared(out: Path, table: ClipTable) -> list[str]:
-    with Embedder(SpectrumEncoder()) as embedder:
-        return dataset_problems(FeatureStore(out), table, embedder)
+    return dataset_problems(FeatureStore(out), table)
 
 
 def again(

@@ -83,6 +83,23 @@ def test_processes_go_on_with_an_encoder_and_end_before_another(folder: Path, tm
 
 
 @pytest.mark.slow
+def test_a_process_that_is_killed_is_one_line_and_what_is_embedded_is_kept(
+    folder: Path, tmp_path: Path
+) -> None:
+    """As the system does where memory runs out."""
+
+    def kill(*_: object) -> None:
+        for process in multiprocessing.active_children():
+            assert process.pid
+            os.kill(process.pid, signal.SIGKILL)
+
+    out, resources = tmp_path / "mini.zarr", Resources(device="cpu", jobs=2)
+    with pytest.raises(ClusterError, match=r"a process of jobs died \(SIGKILL.*run the same command again"):
+        extract(read(folder), "mini", out, resources=resources, progress=kill)
+    assert extract(read(folder), "mini", out, resources=resources).embedded < N_CLIPS
+
+
+@pytest.mark.slow
 def test_a_process_whose_memory_fills_little_by_little_goes_on(tmp_path: Path) -> None:
     def grow(megabytes: int, meeting: Path) -> int:
         """Wait for the other process: else one of them may do the work of both."""

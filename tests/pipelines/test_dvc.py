@@ -48,6 +48,13 @@ def test_the_pipeline_runs_and_redoes_only_what_changed(project: Path) -> None:
     assert stages_run(run(project, "dvc", "repro")) == ["fit", "evaluate", "report"]
     assert "index.html" in run(project, "dvc", "plots", "show")
 
+    # Prompts: no clip is embedded again.
+    (project / "prompts.txt").write_text("the sound of {c}\n")
+    params.write_text(params.read_text().replace("prompts: {}", "prompts: {templates: prompts.txt}"))
+    output = run(project, "dvc", "repro", "extract")
+    assert stages_run(output) == ["extract"]
+    assert "(0 embedded now, 50 known)" in output
+
     # An unreadable clip: one is recorded, and the stage goes on.
     clips = sorted((project / "data" / "raw" / "demo" / "audio" / "fold1").iterdir())
     clips[0].unlink()
