@@ -43,8 +43,8 @@ _PAIRS = (
 )
 
 ONE_SEED = (
-    "Marked *: a single seed. Such an interval is over test clips alone and says nothing about another draw "
-    "or start, and nothing of a single seed is tested. Fit with more --seeds."
+    "Marked *: a single seed. Of a dataset that has one, the interval is over test clips alone and says "
+    "nothing about another draw or start, and nothing of a single seed is tested. Fit with more --seeds."
 )
 
 

@@ -22,6 +22,8 @@ from palm_cache.report.which_head import (
 _MAX_NAMED = 3
 """Heads, or datasets, that a sentence can name."""
 
+_ONE = "a single seed"
+
 _SAME = 1e-9
 """Means of accuracies that differ by less are the same: what is between them is rounding."""
 
@@ -54,7 +56,7 @@ def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     datasets = list(of_datasets)
     head, shots = str(means.index[0][0]), int(means.index[0][1])
     best = means.iloc[0]
-    mean = f"{100 * best['mean']:.1f} %{_bounds(of_datasets, head, shots, best['seeds'] == 1)}"
+    mean = f"{100 * best['mean']:.1f} %{_bounds(of_datasets, head, shots, best['single'])}"
     at = f" at {count_shots(shots)}" if shots else ""
     where = f"on {_listed(datasets)} with {encoder}{at}"
     beyond = _beyond(others[others["mean"] > best["mean"]]) + _left_out(scores, runs)
@@ -78,9 +80,8 @@ def _tie(level: pd.DataFrame, n_heads: int) -> str:
 
 
 def _single(level: pd.DataFrame) -> str:
-    """Say in brackets which of the heads with the highest mean have one draw and start alone."""
-    seeded = level[(level["seeds"] == 1) & (level.index.get_level_values("shots") > 0)]
-    heads = [str(head) for head in seeded.index.unique("head")]
+    """Say in brackets of which of the heads with the highest mean there is one draw and start alone."""
+    heads = [str(head) for head in level[level["single"] != ""].index.unique("head")]
     return f" (a single seed of {_listed(heads)})" if heads else ""
 
 
@@ -89,33 +90,36 @@ def _means(summary: pd.DataFrame, at_shots: int) -> tuple[pd.DataFrame, pd.DataF
 
     What is compared has that number of shots or none.
     """
+    alone = summary.assign(single=(summary["seeds"] == 1) & (summary["shots"] > 0))
     means = (
-        summary.groupby(["head", "shots"])
-        .agg(mean=("accuracy", "mean"), seeds=("seeds", "min"))
+        alone.groupby(["head", "shots"])
+        .agg(mean=("accuracy", "mean"), single=("single", "mean"))
         .sort_values("mean", ascending=False, kind="stable")
     )
+    shares = means["single"]
+    means["single"] = np.select([shares == 1, shares > 0], [_ONE, f"{_ONE} on some datasets"], "")
     heads, shots = (means.index.get_level_values(name) for name in ("head", "shots"))
     is_compared = shots.isin([0, at_shots])
     return means[is_compared], means[(shots > at_shots) | ~heads.isin(heads[is_compared])]
 
 
-def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int, one_seed: bool) -> str:
+def _bounds(kinds: Mapping[str, list[HeadRuns]], head: str, shots: int, single: str) -> str:
     """Return in brackets the interval of a head's mean, and whether it knows of one draw and start alone."""
-    seed = "a single seed" if one_seed and shots else ""
     of_datasets = of_all(kinds, head, shots)
     if not of_datasets:
-        return f" ({seed})" if seed else ""
+        return f" ({single})" if single else ""
     interval = accuracy_interval([kind.outcomes for kind in of_datasets])
     bounds = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
-    return f" ({bounds} over test clips alone: {seed})" if seed else f" ({bounds})"
+    over = " over test clips alone:" if single == _ONE else ";"
+    return f" ({bounds}{over} {single})" if single else f" ({bounds})"
 
 
 def _beyond(others: pd.DataFrame) -> str:
     """Say which heads have more, but at other numbers of shots."""
     best = others.groupby(level="head", sort=False).head(1)
     named = [
-        f"{head} with {100 * mean:.1f} % at {count_shots(shots)}{_bounds({}, head, shots, seeds == 1)}"
-        for (head, shots), mean, seeds in zip(best.index, best["mean"], best["seeds"], strict=True)
+        f"{head} with {100 * mean:.1f} % at {count_shots(shots)}{_bounds({}, head, shots, single)}"
+        for (head, shots), mean, single in zip(best.index, best["mean"], best["single"], strict=True)
     ]
     return f"; above it, but at other shots and so not compared: {_listed(named)}" if named else ""
 

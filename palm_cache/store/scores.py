@@ -141,9 +141,10 @@ def read_scores(path: Path) -> pd.DataFrame:
     StoreError
         If it is not there.
     DataError
-        If it is no table of these, or a cell is not what its column holds: row and column are named.
+        If it is no table of these, a cell is not what its column holds, or two rows are of one run: row and
+        column are named.
     """
-    return _read_table(path, _SCORES, "scores", command_line("fit", out=path.parent))
+    return _read_table(path, _SCORES, KEYS, "scores", command_line("fit", out=path.parent))
 
 
 def tell_apart(
@@ -184,7 +185,8 @@ def read_prompts(path: Path) -> pd.DataFrame:
     DataError
         As :func:`read_scores`.
     """
-    return _read_table(path, _PROMPTS, "scores of prompts", command_line("prompts", out=path.parent))
+    keys = ("dataset", "encoder", "template", "fold")
+    return _read_table(path, _PROMPTS, keys, "scores of prompts", command_line("prompts", out=path.parent))
 
 
 def _write_table(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -192,7 +194,9 @@ def _write_table(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> Non
         table.reindex(columns=list(columns)).to_csv(temporary, index=False)
 
 
-def _read_table(path: Path, kinds: Mapping[str, Cell], what: str, command: str) -> pd.DataFrame:
+def _read_table(
+    path: Path, kinds: Mapping[str, Cell], keys: Sequence[str], what: str, command: str
+) -> pd.DataFrame:
     if not path.is_file():
         raise StoreError(f"{path}: no {what} here; make them with: {command}")
     try:
@@ -202,11 +206,14 @@ def _read_table(path: Path, kinds: Mapping[str, Cell], what: str, command: str) 
             if absent:
                 raise ValueError(f"no column {', '.join(absent)}")
             records = [_typed(row, columns, kinds, number) for number, row in enumerate(rows, start=1) if row]
+            table = pd.DataFrame(records, columns=list(kinds))
+            if (repeated := table.duplicated(list(keys))).any():  # a mean would count it twice
+                raise ValueError(f"row {repeated.argmax() + 1} is of the same run as an earlier one")
     except (ValueError, OSError, csv.Error) as error:
         raise DataError(
             f"{path}: not a readable table ({reason_of(error)}); move it away and run {command}"
         ) from error
-    return pd.DataFrame(records, columns=list(kinds))
+    return table
 
 
 def _typed(

@@ -299,6 +299,9 @@ def test_a_head_that_is_ahead_with_one_seed_is_said_to_have_one() -> None:
     assert f"{best} is ahead on birds and demo with mini at 4 shots with 100.0 % (a single seed), but" in (
         verdict(one.assign(accuracy=accuracy), {})
     )
+    some = pd.concat([one, scores[(scores["dataset"] == "demo") & (scores["seed"] > 0)]]).drop_duplicates()
+    some = some.assign(accuracy=some["accuracy"].where(some["head"] != best, 1.0))
+    assert "; a single seed on some datasets), but " in verdict(some, by_kind(predictions, some))
 
 
 def test_a_head_that_the_table_shows_ahead_at_other_shots_is_named() -> None:

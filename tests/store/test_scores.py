@@ -104,6 +104,13 @@ def test_a_ragged_row_is_named(tmp_path: Path, change: object) -> None:
         read_scores(file)
 
 
+def test_a_run_that_stands_in_two_rows_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "scores.csv"
+    write_scores(file, pd.DataFrame([ROW, {**ROW, "seed": 9}, {**ROW, "accuracy": 0.5}]))
+    with pytest.raises(DataError, match=r"\(row 3 is of the same run as an earlier one\); move it away and"):
+        read_scores(file)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'dataset,"enc', b"\0"])
 def test_what_is_no_table_is_named(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "scores.csv"
