@@ -17,9 +17,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -41,15 +39,21 @@ from palm_cache.extraction.datasets.listing import (
 from palm_cache.extraction.datasets.members import Member, members_root, unpacked
 from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
 from palm_cache.extraction.datasets.splits import WORDS, KnownContents, is_part
-from palm_cache.extraction.datasets.texts import TextTable, read_header, read_table
+from palm_cache.extraction.datasets.tables import (
+    SHARD_ENDINGS,
+    TABLE_ENDINGS,
+    TAR_ENDINGS,
+    datasets_below,
+    near_tables,
+    passed_over,
+    unread,
+    with_paths,
+)
+from palm_cache.extraction.datasets.texts import TextTable, read_table
 from palm_cache.params import Layout, ReadingParams
 from palm_cache.store.outputs import holds_answers
 from palm_cache.types import ClipTable, Place
 from palm_cache.types.audio_names import OTHER_ENDINGS, READABLE_ENDINGS
-
-TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".arrow")
-SHARD_ENDINGS = (".parquet", ".arrow")
-TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 DAY = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])/")
 
@@ -104,9 +108,9 @@ def read(
         raise DataError(f"{where}: read as {content.told}, it has no column {reading.group!r} to group by")
     notes = [f"read as {content.told}", *content.notes, *listing.notes]
     if reading.layout == "auto" and layout in ("folders", "flat"):
-        if meant := _datasets_below(root, listing, reading.named_columns):
+        if meant := datasets_below(root, listing, reading.named_columns):
             notes.insert(1, f"a table below this folder lists sounds; {meant}")
-        notes += _passed_over(root, listing)
+        notes += passed_over(root, listing)
     content = replace(content, notes=notes)
     return build_table(dataset, content.root or audio or root, content, reading, contents)
 
@@ -118,7 +122,7 @@ def is_file(where: Place) -> bool:
 
 def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str, str]) -> Layout:
     """Return how a folder is laid out, by what lies in it."""
-    if any(path.lower().endswith(TAR_ENDINGS) for path in listing.files):
+    if not listing.audio and any(path.lower().endswith(TAR_ENDINGS) for path in listing.files):
         return "webdataset"
     if any(shards.has_audio(below(root, path)) for path in _shards(listing)[:1]):
         return "parquet"
@@ -127,15 +131,16 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
         return "raven"
     if listing.audio and any(not own for _, own in annotated.tracks(root, texts, annotated.FILES_TRIED)):
         return "audacity"
-    tables = _tables(root, listing, columns)
+    tables = with_paths(root, listing, columns)
     if (beside := annotated.tables_beside(root, listing)) and not set(tables).difference(beside):
         return "raven"
-    if tables or ending(where.name) in TABLE_ENDINGS:
+    if tables or ending(where.name) in (*TABLE_ENDINGS, ".txt"):  # the latter alone: Excel's "Unicode text"
         return "table"
     if not listing.audio:
         kinds = [kind or "without ending" for kind in listing.endings]
         there = f"what lies here is {named(kinds)}" if kinds else "nothing lies here"
         there += f"; {CONVERT}" if set(OTHER_ENDINGS).intersection(kinds) else ""
+        there += "".join(f"; {remedy}" for _, remedy in unread(listing.files))
         raise DataError(
             f"{where}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column of paths, "
             f"no Parquet or tar shards; {there}"
@@ -198,12 +203,13 @@ def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParam
 
 
 def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
-    candidates = listing.files if len(listing.files) == 1 else _tables(root, listing, reading.named_columns)
+    given = reading.named_columns
+    candidates = listing.files if len(listing.files) == 1 else with_paths(root, listing, given)
     if len(candidates) != 1:
         some = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
-        others = _near_tables(listing)
+        others = near_tables(listing)
         found = some if candidates else f"no table with a column of paths{': ' * bool(others)}{named(others)}"
-        meant = _datasets_below(root, listing, reading.named_columns) or (
+        meant = datasets_below(root, listing, given) or (
             "give the one that is meant, and `columns` path=NAME if need be"
         )
         raise DataError(f"{root}: {found}; {meant}")
@@ -212,7 +218,7 @@ def _read_table(root: Place, listing: Listing, source: str, reading: ReadingPara
     content = _of_table(table, reading, f"one table, {candidates[0]}")
     folder, slash, _ = candidates[0].partition("/")
     beside = slash and not all(path.startswith(f"{folder}/") for path in listing.audio)
-    if beside and (meant := _datasets_below(root, listing, reading.named_columns)):
+    if beside and (meant := datasets_below(root, listing, given)):
         return replace(content, notes=[f"sounds lie outside {folder}, too; {meant}", *content.notes])
     return content
 
@@ -278,7 +284,11 @@ def _read_shards(root: Place, listing: Listing, source: str, reading: ReadingPar
 
 def _read_tars(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
     archives = [path for path in listing.files if path.lower().endswith(TAR_ENDINGS)]
-    return _unpack(root, archives, shards.read_tar, source, reading)
+    content = _unpack(root, archives, shards.read_tar, source, reading)
+    if any(content.rows.class_name.texts):
+        return content
+    told = "no x.cls or x.json beside x.wav inside; if folders inside are the classes, unpack them"
+    return replace(content, notes=[*content.notes, told])
 
 
 def _unpack(
@@ -321,60 +331,6 @@ def _shards(listing: Listing) -> list[str]:
     """Return the Parquet and Arrow files; not what ``datasets`` caches beside them."""
     files = listing.ending_with(*SHARD_ENDINGS)
     return [path for path in files if not PurePosixPath(path).name.startswith("cache-")]
-
-
-def _datasets_below(root: Place, listing: Listing, columns: Mapping[str, str]) -> str:
-    """Return the question whether datasets below are meant: the lowest folders with a table and sound."""
-    audio = listing.audio
-    tables = chain(_tables(root, listing, columns), _deep_tables(root, listing, columns))
-    around = ([str(folder) for folder in PurePosixPath(table).parents][:-1] for table in tables)
-    holding = (
-        next((folder for folder in folders if any(path.startswith(f"{folder}/") for path in audio)), "")
-        for folders in around
-    )
-    return did_you_mean([below(root, folder) for folder in dict.fromkeys(holding) if folder])
-
-
-def _tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> list[str]:
-    """Return the tables in a folder or one below it that have a column of paths, and labels of a person."""
-    return [path for path in _near_tables(listing) if _has_paths(_columns(root, path), columns, path)]
-
-
-def _near_tables(listing: Listing) -> list[str]:
-    return [path for path in listing.ending_with(*TABLE_ENDINGS) if path.count("/") <= 1]
-
-
-def _deep_tables(root: Place, listing: Listing, columns: Mapping[str, str]) -> Iterator[str]:
-    """Yield the tables of those further down; what cannot be read is none."""
-    deep = [path for path in listing.ending_with(*TABLE_ENDINGS) if path.count("/") > 1]
-    for path in deep[: annotated.FILES_TRIED]:
-        with suppress(DataError):
-            if _has_paths(_columns(root, path), columns, path):
-                yield path
-
-
-def _columns(root: Place, path: str) -> tuple[str, ...]:
-    file = below(root, path)
-    return shards.header(file) if ending(path) in SHARD_ENDINGS else read_header(file)
-
-
-def _has_paths(header: Sequence[str], columns: Mapping[str, str], path: str) -> bool:
-    named = columns.get("path") in header or "path" in understand(header, {}, path)
-    return named and not holds_answers(header)
-
-
-def _passed_over(root: Place, listing: Listing) -> list[str]:
-    """Say which tables and tracks beside the sounds were not read."""
-    tracks = annotated.tracks(root, annotated.texts(listing), annotated.FILES_TRIED)
-    notes = annotated.predicted(tracks)
-    tables = {path: _columns(root, path) for path in _near_tables(listing)}
-    if answers := [path for path, header in tables.items() if holds_answers(header)]:
-        alone = below(root, answers[0])
-        notes.append(f"not read, as predict or search wrote it: {named(answers)}; `dataset` {alone} reads it")
-    if others := [path for path in tables if path not in answers]:
-        columns = "no column in its first row is known to hold paths; `columns` path=NAME says which does"
-        notes.append(f"not read: {named(others)}; {columns}")
-    return notes
 
 
 def _stripped(paths: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,10 +123,42 @@ def test_folders_of_days_are_no_classes_unless_asked_for(tmp_path: Path) -> None
     assert read(tones(tmp_path, "audio/wren/x.wav")).class_names == ("2024-05-01", "20240502", "wren")
 
 
+def test_what_may_hold_labels_beside_sounds_and_is_not_read_is_named(tmp_path: Path) -> None:
+    tones(tmp_path, *BIRDS)
+    for name in ("Labels.XLSX", "more.json", "old.zip"):
+        (tmp_path / name).write_bytes(b"PK")
+    with tarfile.open(tmp_path / "backup.tar", "w") as archive:
+        archive.add(tmp_path / "wren/1.wav", "wren/1.wav")
+    table = read(tmp_path)
+    assert len(table.clips) == len(BIRDS)  # and not those of the archive alone
+    assert {
+        "not read: Labels.XLSX, more.json; save what holds labels as CSV",
+        "not read: old.zip; unpack what holds sounds or labels",
+        "not read: backup.tar; unpack what holds sounds or labels, or `layout` webdataset",
+    } <= set(table.notes)
+    alone = read(tmp_path / "backup.tar")
+    assert (len(alone.clips), alone.class_names) == (1, ())
+    assert (
+        "no x.cls or x.json beside x.wav inside; if folders inside are the classes, unpack them"
+        in alone.notes
+    )
+    for name, remedy in (("old.zip", "unpack what"), ("Labels.XLSX", "save what holds labels as CSV")):
+        with pytest.raises(DataError, match=f"no audio .*; {remedy}"):
+            read(tmp_path / name)
+
+
 def test_audio_beside_class_folders_has_no_label(tmp_path: Path) -> None:
     table = read(tones(tmp_path, "x.wav", *BIRDS))
     assert labels(table)["x.wav"] is None
     assert "1 of 7 rows has no label, and is in no fold" in table.notes
+
+
+def test_a_text_that_is_given_itself_is_a_table(tmp_path: Path) -> None:
+    root = tones(tmp_path, "a.wav")
+    (root / "x.txt").write_bytes(
+        "File\tSpecies\r\na.wav\twren\r\n".encode("utf-16")
+    )  # Excel's "Unicode text"
+    assert labels(read(root / "x.txt")) == {"a.wav": "wren"}
 
 
 def test_a_table_without_a_column_of_labels_is_told_how_to_name_it(tmp_path: Path) -> None:
@@ -277,7 +310,8 @@ def test_what_is_not_recognised_says_what_was_looked_for_and_what_lies_there(tmp
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}: no audio (looked for .wav, ")
     assert message.endswith(
-        "what lies here is .csv, .m4a, .xlsx; convert it, e.g. with: ffmpeg -i FILE NEW.flac"
+        "what lies here is .csv, .m4a, .xlsx; convert it, e.g. with: ffmpeg -i FILE NEW.flac; "
+        "save what holds labels as CSV"
     )
 
 
