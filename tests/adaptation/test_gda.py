@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from samples import make_shots
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from palm_cache.adaptation.heads.gda import ALPHAS, Gda, discriminant
 from palm_cache.adaptation.heads.hyperparameters import TEMPERATURES, cross_validation_folds
@@ -21,15 +23,27 @@ def naive(audio: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torc
     return weight, -(weight * means).sum(dim=1) / 2
 
 
-def test_the_discriminant_is_its_formula() -> None:
-    shots = make_shots(runs=2, noise=2.0)
-    audio, kept = shots.audio.double(), torch.ones(2, 32, dtype=torch.bool)
+@pytest.mark.parametrize("clips_per_class", [5, 8])
+def test_the_discriminant_is_its_formula(clips_per_class: int) -> None:
+    """Of 24 dimensions, for fewer clips and for more."""
+    shots = make_shots(runs=2, clips_per_class=clips_per_class, noise=2.0)
+    audio, kept = shots.audio.double(), torch.ones(2, 4 * clips_per_class, dtype=torch.bool)
     kept[:, 4:8] = False  # one clip of each class
     found = discriminant(audio, shots.labels, kept, 4)
     for run in range(2):
         expected = naive(audio[run][kept[run]], shots.labels[run][kept[run]])
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one[run], other)
+
+
+def test_many_clips_cost_no_more_than_their_number() -> None:
+    costs = []
+    for clips_per_class in (100, 200):
+        shots = make_shots(runs=1, clips_per_class=clips_per_class)
+        with FlopCounterMode(display=False) as counter:
+            Gda(BARE_TEMPLATE, Training()).fit(shots)
+        costs.append(counter.get_total_flops())
+    assert costs[1] < 2.5 * costs[0]
 
 
 def test_one_clip_a_class_is_the_nearest_class_mean() -> None:

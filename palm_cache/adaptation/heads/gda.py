@@ -40,9 +40,9 @@ def discriminant(audio: Tensor, labels: Tensor, kept: Tensor, n_classes: int) ->
               w_c = P \mu_c, \qquad b_c = -\tfrac12 \mu_c^T P \mu_c
 
     with class means :math:`\mu_c` and the pooled covariance :math:`\Sigma` of the clips about them, inverted
-    in their span (Woodbury's identity). The authors have the dimension for the first factor; with the trace
-    :math:`P` lies between 0 and the identity, which it is where every class has one clip. Examples that are
-    ``kept`` (runs, n_examples) take part.
+    in their span (Woodbury's identity) where they are fewer than their dimensions. The authors have the
+    dimension for the first factor; with the trace :math:`P` lies between 0 and the identity, which it is
+    where every class has one clip. Examples that are ``kept`` (runs, n_examples) take part.
     """
     members = one_hot(labels, n_classes) * kept[..., None]
     means = members.transpose(-1, -2) @ audio / members.sum(dim=1)[..., None].clamp(min=1)
@@ -51,9 +51,14 @@ def discriminant(audio: Tensor, labels: Tensor, kept: Tensor, n_classes: int) ->
     n_kept = kept.sum(dim=1)[:, None, None]
     trace = apart.square().sum(dim=(1, 2))[:, None, None] / (n_kept - 1).clamp(min=1)
     ridge = trace.clamp(min=1e-9)
-    gram = apart @ apart.transpose(-1, -2)
-    inner = torch.linalg.solve(gram + ridge * torch.eye(gram.shape[-1]), apart)
-    weight = means - (means @ apart.transpose(-1, -2)) @ inner
+    transposed = apart.transpose(-1, -2)
+    many = apart.shape[1] > apart.shape[2]
+    gram = transposed @ apart if many else apart @ transposed
+    inner = gram + ridge * torch.eye(gram.shape[-1])
+    if many:
+        weight = ridge * torch.linalg.solve(inner, means, left=False)
+    else:
+        weight = means - (means @ transposed) @ torch.linalg.solve(inner, apart)
     return weight, -(weight * means).sum(dim=2) / 2
 
 
