@@ -6,6 +6,7 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, islice
 from math import inf, isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from palm_cache.types import Place
 
 T = TypeVar("T")
+
+IN_A_PIECE = 1 << 12
+"""Texts that are held together: a letter takes as many bytes as the widest beside it."""
 
 
 class Made(Sequence[T]):
@@ -48,23 +52,27 @@ class Made(Sequence[T]):
 
 
 class Texts(Made[str]):
-    """Texts that are held as UTF-8, one behind the other."""
+    """Texts that are held one behind the other, some thousands in a piece."""
 
-    __slots__ = ("_bytes", "_ends")
+    __slots__ = ("_ends", "_pieces")
 
     def __init__(self, texts: Iterable[str]) -> None:
-        content, self._ends = bytearray(), array("q")
-        for text in texts:
-            content += text.encode("utf-8", "surrogatepass")
-            self._ends.append(len(content))
-        self._bytes = bytes(content)
+        self._pieces, self._ends, texts = list[str](), array("I"), iter(texts)
+        while some := list(islice(texts, IN_A_PIECE)):
+            self._pieces.append("".join(some))
+            self._ends.extend(accumulate(map(len, some)))
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def _make(self, number: int) -> str:
-        start = self._ends[number - 1] if number else 0
-        return self._bytes[start : self._ends[number]].decode("utf-8", "surrogatepass")
+        start = self._ends[number - 1] if number % IN_A_PIECE else 0
+        return self._pieces[number // IN_A_PIECE][start : self._ends[number]]
+
+    def __iter__(self) -> Iterator[str]:
+        for at, piece in zip(range(0, len(self), IN_A_PIECE), self._pieces, strict=True):
+            ends = self._ends[at : at + IN_A_PIECE]
+            yield from map(piece.__getitem__, map(slice, chain((0,), ends), ends))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from palm_cache.extraction.datasets.class_names import clean, named, suspicious,
 from palm_cache.extraction.datasets.listing import find_files
 from palm_cache.extraction.datasets.rows import Content, Numbers, Rows, Split, TableRow, Words, numbered
 from palm_cache.extraction.datasets.splits import KnownContents, split, twins
-from palm_cache.extraction.datasets.texts import on_disk
+from palm_cache.extraction.datasets.texts import is_legible, on_disk
 from palm_cache.params import ReadingParams
-from palm_cache.types import Clips, ClipTable, Fold, Place, Texts
+from palm_cache.types import Clips, ClipTable, Fold, Place
 
 PLAIN = re.compile(r"[^/\\:\0.][^/\\:\0]*+(?:/[^/\\:\0.][^/\\:\0]*+)*+")
 """Paths that are as they should be: most."""
@@ -66,13 +66,14 @@ def build_table(
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = np.array([label_of.get(name, -1) for name in rows.class_name.texts], np.int64)
     labels = labels[rows.class_name.codes]
-    on_disk_names = [on_disk(path) for path in rows.path.texts]
-    stored, located = rows.path.spelled(on_disk_names), rows.path.spelled(found.paths)
-    names = Texts(stored)
+    stored, located = rows.path, rows.path.spelled(found.paths)
+    if not all(map(is_legible, stored.texts)):
+        stored = stored.spelled([on_disk(path) for path in stored.texts])
+    names = stored.held
     clips = Clips(
         root,
         names,
-        names if located is stored else Texts(located),
+        names if located is stored else located.held,
         array("q", labels.tobytes()),
         array("d", rows.start.tobytes()),
         array("d", rows.end.tobytes()),
@@ -85,8 +86,8 @@ def build_table(
         clips,
         _folds(numbers, folds),
         notes,
-        groups=Texts(rows.group) if any(rows.group.texts) else None,
-        missing=tuple(on_disk_names[number] for number in np.flatnonzero(found.sizes <= 0)),
+        groups=rows.group.held if any(rows.group.texts) else None,
+        missing=tuple(on_disk(rows.path.texts[file]) for file in np.flatnonzero(found.sizes <= 0).tolist()),
     )
     from palm_cache.extraction.datasets.windows import check_stretches  # torch, as _folds
 
@@ -100,15 +101,16 @@ def _unify(rows: Rows, root: Place) -> tuple[Rows, list[str]]:
         if wrong := unstorable(name):
             row = rows[int(rows.class_name.first[number])]
             raise DataError(f"{row}: class name {name!r} {wrong}; mend the row")
-    paths = [*rows.path.texts]
-    odd = [number for number, path in enumerate(paths) if not PLAIN.fullmatch(path)]
-    first, here = rows.path.first if odd else (), root.absolute().as_posix().rstrip("/") + "/"
-    for number in odd:
-        row = rows[int(first[number])]
-        paths[number] = inside(row._replace(path=row.path.removeprefix(here)))
     spellings = dict(zip(rows.class_name.texts, cleaned, strict=True))
-    unified_rows = replace(rows, class_name=rows.class_name.spelled(cleaned), path=rows.path.spelled(paths))
-    return unified_rows, unified(spellings)
+    rows = replace(rows, class_name=rows.class_name.spelled(cleaned))
+    if odd := [number for number, path in enumerate(rows.path.texts) if not PLAIN.fullmatch(path)]:
+        first, here = rows.path.first, root.absolute().as_posix().rstrip("/") + "/"
+        paths = [*rows.path.texts]
+        for number in odd:
+            row = rows[int(first[number])]
+            paths[number] = inside(row._replace(path=row.path.removeprefix(here)))
+        rows = replace(rows, path=rows.path.spelled(paths))
+    return rows, unified(spellings)
 
 
 def inside(row: TableRow) -> str:
@@ -184,12 +186,16 @@ def _unfair(rows: Rows, folds: Split) -> list[str]:
     """Say what makes test scores say less than they seem to: a line for each kind of oddity."""
     shared: dict[str, list[int]] = defaultdict(list)
     never: dict[str, list[int]] = defaultdict(list)
+
+    def there(column: Words, part: Numbers) -> NDArray[np.bool_]:
+        return np.bincount(column.codes[part], minlength=len(column.texts)) > 0
+
     for number, (train, test) in enumerate(folds, start=1):
-        for code in np.intersect1d(rows.path.codes[train], rows.path.codes[test]).tolist():
+        for code in np.flatnonzero(there(rows.path, train) & there(rows.path, test)).tolist():
             shared[rows.path.texts[code]].append(number)
-        classes = rows.class_name.codes
-        for code in np.setdiff1d(classes[test], classes[train]).tolist():
-            never[rows.class_name.texts[code]].append(number)
+        classes = rows.class_name
+        for code in np.flatnonzero(there(classes, test) & ~there(classes, train)).tolist():
+            never[classes.texts[code]].append(number)
     notes = []
     if shared:
         first = min(shared)

@@ -208,7 +208,7 @@ def _walk(root: Path) -> Iterable[str]:
 class FoundFiles:
     """The files that the paths of a table mean."""
 
-    paths: list[str]
+    paths: Sequence[str]
     """Of every path the one that is joined to the dataset's folder: mostly itself."""
     sizes: NDArray[np.float64]
     """(paths,) bytes; -1 where no file is, NaN where its place does not tell."""
@@ -231,7 +231,7 @@ def find_files(root: Place, paths: Sequence[str]) -> FoundFiles:
     PlaceError
         If it is remote and cannot be reached.
     """
-    found = [*paths] if isinstance(root, Path) else [_spelled(root, path) for path in paths]
+    found = paths if isinstance(root, Path) else [_spelled(root, path) for path in paths]
     size_of = sizes_below(root)
     sizes = size_of(paths)
     astray = np.flatnonzero(sizes < 0).tolist()
@@ -246,6 +246,7 @@ def find_files(root: Place, paths: Sequence[str]) -> FoundFiles:
         for number, some in candidates.items()
         if len(some) == 1 and claims[some[0]] == 1 and some[0] != paths[number]
     }
+    found = [*found]
     for number, path in matches.items():
         found[number] = _spelled(root, path)
     sizes[list(matches)] = size_of(list(matches.values()))

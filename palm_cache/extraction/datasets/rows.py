@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import count, islice
 from math import isnan, nan
+from operator import eq
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palm_cache.types import Place
+from palm_cache.types import Place, Texts
 from palm_cache.types.clips import Made
 
 Numbers = NDArray[np.int64]
@@ -57,7 +58,7 @@ class TableRow(NamedTuple):
 class Words(Made[str]):
     """A column of texts, each of which is held once."""
 
-    texts: list[str]
+    texts: Texts
     """In the order in which they first appear."""
     codes: Codes
     """(rows,) which of them every row has."""
@@ -76,7 +77,12 @@ class Words(Made[str]):
         return self.texts[int(self.codes[number])]
 
     def __iter__(self) -> Iterator[str]:
-        return map(self.texts.__getitem__, self.codes.tolist())
+        return map(self.texts.__getitem__, self.codes.data)
+
+    @property
+    def held(self) -> Texts:
+        """(rows,) the text of every row; no copy where each has one of its own."""
+        return self.texts if len(self.texts) == len(self) else Texts(self)
 
     @property
     def first(self) -> Numbers:
@@ -86,19 +92,19 @@ class Words(Made[str]):
     def take(self, rows: Numbers) -> Words:
         """Return some rows."""
         codes, first = numbered(self.codes[rows])
-        texts = [self.texts[code] for code in self.codes[rows[first]].tolist()]
-        return Words(texts, codes.astype(np.int32))
+        texts = (self.texts[code] for code in self.codes[rows[first]].tolist())
+        return Words(Texts(texts), codes.astype(np.int32))
 
-    def spelled(self, texts: list[str]) -> Words:
+    def spelled(self, texts: Sequence[str]) -> Words:
         """Return the column with other texts in place of its own; those that become equal become one."""
-        if texts == self.texts:
+        if texts is self.texts or all(map(eq, texts, self.texts)):
             return self
         new = Words.of(texts)
         return Words(new.texts, new.codes[self.codes])
 
     def are(self, is_one: Callable[[str], object]) -> NDArray[np.bool_]:
         """(rows,) whether something holds of the text; it is asked once of each."""
-        return np.array([bool(is_one(text)) for text in self.texts], bool)[self.codes]
+        return np.fromiter(map(bool, map(is_one, self.texts)), bool, len(self.texts))[self.codes]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +229,7 @@ class _Column:
         self.codes.extend(map(self.numbers.__getitem__, texts))
 
     def words(self) -> Words:
-        return Words(list(self.numbers), np.frombuffer(self.codes, np.int32))
+        return Words(Texts(self.numbers), np.frombuffer(self.codes, np.int32))
 
 
 def numbered(*keys: Numbers | Codes | NDArray[np.float64]) -> tuple[Numbers, Numbers]:
