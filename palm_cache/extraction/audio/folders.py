@@ -8,13 +8,17 @@ from pathlib import Path
 
 from palm_cache.types.audio_names import is_audio_name
 
+JUNK_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+"""What file systems and archivers add, lower case."""
+
 
 def audio_below(
     folder: str | Path, onerror: Callable[[OSError], object] = lambda error: None
 ) -> Iterator[Path]:
-    """Yield what is called like audio in a folder and below, in the order of names, hidden folders left out.
+    """Yield what is called like audio in a folder and below, in the order of names.
 
-    Links are followed, but no folder is entered twice: they may lead in circles.
+    Hidden folders and the system's own are left out. Links are followed, but no folder is entered twice: they
+    may lead in circles.
 
     Parameters
     ----------
@@ -23,7 +27,8 @@ def audio_below(
     """
     seen = {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, onerror=onerror, followlinks=True):
-        real = {name: os.path.realpath(Path(parent, name)) for name in sorted(folders) if name[0] != "."}
+        visible = (name for name in sorted(folders) if name[0] != "." and name.lower() not in JUNK_FOLDERS)
+        real = {name: os.path.realpath(Path(parent, name)) for name in visible}
         here = os.path.realpath(parent)
         folders[:] = [name for name, path in real.items() if path not in seen and not _holds(path, here)]
         seen.update(real[name] for name in folders)

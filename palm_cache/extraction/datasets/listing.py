@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palm_cache.errors import DataError, counted
+from palm_cache.extraction.audio.folders import JUNK_FOLDERS
 from palm_cache.extraction.datasets.texts import legible
 from palm_cache.store.places import reaching
 from palm_cache.types import Place
@@ -33,7 +34,6 @@ from palm_cache.types.audio_names import AUDIO_ENDINGS, OTHER_ENDINGS, READABLE_
 REQUESTS_AT_ONCE = 16
 
 JUNK_FILES = {"thumbs.db", "desktop.ini", ".ds_store", "ehthumbs.db", ".localized"}
-JUNK_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 """What file systems add, lower case."""
 
 

@@ -13,7 +13,15 @@ from palm_cache.types.audio_names import AUDIO_ENDINGS, is_audio_name
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A folder whose audio is all behind links, with circles of every kind, beside another folder."""
-    for name in ("far/a.wav", "far/deep/b.flac", "far/deep/._b.flac", "far/.trash/c.wav", "tree/own/d.mp3"):
+    files = (
+        "a.wav",
+        "deep/b.flac",
+        "deep/._b.flac",
+        ".trash/c.wav",
+        "$RECYCLE.BIN/c.wav",
+        "lost+found/c.wav",
+    )
+    for name in ("tree/own/d.mp3", *(f"far/{file}" for file in files)):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
