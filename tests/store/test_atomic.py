@@ -173,3 +173,19 @@ def test_who_waits_for_another_process_says_what_for(tmp_path: Path, monkeypatch
     assert said == [("waiting for another palm-cache that writes to %s", str(tmp_path))]
     with alone_in(tmp_path):
         assert len(said) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are of another kind there")
+@pytest.mark.parametrize("error", local.NO_LOCKS)
+def test_on_a_disk_that_knows_no_locks_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """As on Lustre, mounted without them: a fit would wait for ever."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with folder(tmp_path).alone("results", 0.1) as alone:
+        assert alone
+    assert not list(tmp_path.iterdir())

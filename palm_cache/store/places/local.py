@@ -46,6 +46,10 @@ MACHINE_FACTS = ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid")
 containers and machines may bear the same name."""
 
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What is said where there are none: by Lustre mounted without them, NFS without its daemon, and others."""
+
+
 @dataclass(frozen=True, slots=True)
 class LocalFolder:
     """A folder of this machine; it need not be there."""
@@ -186,18 +190,24 @@ class LocalFolder:
     def alone(self, name: str, seconds: float = 0) -> Iterator[bool]:
         """Tell, for the length of a block, whether no other process here is inside the same one.
 
-        Others are waited for so many seconds, below 0 as long as it takes.
+        Others are waited for so many seconds, below 0 as long as it takes. On a disk that knows no locks
+        nobody can tell; two may do the same.
         """
         self.place.mkdir(parents=True, exist_ok=True)
         file = self.place / f".{short(name)}.lock"
-        file.touch()  # where nothing can be written, the lock would report a competitor
-        lock = FileLock(file)
-        with suppress(Timeout):
-            lock.acquire(timeout=seconds)
+        lock = FileLock(file, fallback_to_soft=False)
+        alone = True
         try:
-            yield lock.is_locked
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            alone = False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        try:
+            yield alone
         finally:
-            if lock.is_locked:  # who has the file open already sees that it is gone, and does not take it
+            if alone:  # who has the file open already sees that it is gone, and does not take it
                 with suppress(OSError):
                     file.unlink()
             lock.release()
