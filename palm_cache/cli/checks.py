@@ -31,12 +31,20 @@ def check_encoders(context: typer.Context, specs: Any) -> Any:
 
 
 def check_head_list(context: typer.Context, names: Any) -> Any:
-    """Make sure that the heads of a comma-separated list exist; ``@`` parts one from its variant."""
+    """Make sure that the heads of a comma-separated list exist."""
     from palm_cache.adaptation.heads import check_heads
 
     words = (word.strip() for text in _several(context, names) for word in text.split(","))
-    check_heads(word.partition("@")[0] for word in words if word)
+    check_heads(word for word in words if word)
     return names
+
+
+def check_method(context: typer.Context, name: Any) -> Any:
+    """Make sure that there is a head of a name that may bear a variant: ``palm@epochs=3,lr=0.5``."""
+    from palm_cache.adaptation.heads import check_heads
+
+    check_heads(method.partition("@")[0] for method in _several(context, name))
+    return name
 
 
 def check_stores(context: typer.Context, stores: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from palm_cache.cli.adaptation import print_summary
-from palm_cache.cli.checks import check_head_list, require_results
+from palm_cache.cli.checks import check_method, require_results
 from palm_cache.cli.completion import complete_heads
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import HeadsOption, OutOption
@@ -21,10 +21,10 @@ def report(
         str | None,
         typer.Option(
             help="The head that the others are compared with.",
-            show_default="palm",
+            show_default="palm, or zero-shot where it did not run",
             metavar="HEAD",
             autocompletion=complete_heads,
-            callback=check_head_list,
+            callback=check_method,
         ),
     ] = None,
     heads: HeadsOption = None,

@@ -26,8 +26,8 @@ from palm_cache.store.run_names import split_run_name
 from palm_cache.store.scores import RunPrediction
 from palm_cache.types.runs import spell_shots
 
-REFERENCE = "palm"
-"""The head that the others are compared with, where it is there and no other is asked for."""
+REFERENCES = ("palm", "zero-shot")
+"""With the first of these that ran the others are compared, where none is asked for."""
 
 HOW = (
     f"Intervals hold the accuracy that a head would have on average over further test clips and over further "
@@ -100,7 +100,7 @@ def reference_head(kinds: Mapping[Place, list[HeadRuns]], against: str | None) -
     heads = sorted({kind.head for of_place in kinds.values() for kind in of_place})
     if against is not None and against not in heads:
         raise UnknownNameError.among("head among these predictions", against, heads)
-    return against or REFERENCE
+    return against or next(iter([name for name in REFERENCES if name in heads] or heads), REFERENCES[0])
 
 
 def pairs(

@@ -89,7 +89,8 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     ----------
     out : Path
     against : str, optional
-        The head that the others are compared with; PALM by default.
+        The head that the others are compared with. By default PALM, where it did not run zero-shot, else the
+        first by its name.
     heads : Path, optional
         The folder below which heads lie, to look inside; ``out`` by default.
 

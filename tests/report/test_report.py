@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from chromium import Browser
+from command_line import succeed
 from scored import predictions, scores_table
 
 from palm_cache.errors import DataError, StoreError, UnknownNameError
@@ -228,6 +229,23 @@ def test_any_head_can_be_the_reference(tmp_path: Path) -> None:
     assert "| palm, 16 shots | -" in compared
     with pytest.raises(UnknownNameError, match="'plam'; did you mean palm"):
         write_report(tmp_path, against="plam")
+
+
+def test_without_palm_zero_shot_is_the_reference_and_a_variant_can_be(tmp_path: Path) -> None:
+    scores, options = scores_table().assign(variant=""), "epochs=3,lr=0.5"
+    write_scores(tmp_path / "scores.csv", scores.assign(head=scores["head"].replace("palm", "gda")))
+    renamed = [replace(one, run=one.run.replace("palm", "gda")) for one in predictions()]
+    write_predictions(tmp_path / "predictions.h5", renamed)
+    text = (write_report(tmp_path).page.parent / "report.md").read_text(encoding="utf-8")
+    assert "| gda, 16 shots | -" in text.split("zero-shot, less each of the others")[1]
+    variant = scores[scores["head"] == "palm"].assign(variant=options)
+    write_scores(tmp_path / "scores.csv", pd.concat([scores, variant]))
+    of_palm = [one for one in predictions() if one.run.startswith("palm")]
+    of_variant = [replace(one, run=one.run.replace("palm", f"palm@{options}")) for one in of_palm]
+    write_predictions(tmp_path / "predictions.h5", [*predictions(), *of_variant])
+    succeed("report", "--out", str(tmp_path), "--against", f"palm@{options}")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| palm | +0.00 |" in text.split(f"palm@{options}, 16 shots, less each of the others")[1]
 
 
 def test_draws_with_fewer_clips_than_asked_for_are_named(tmp_path: Path) -> None:
