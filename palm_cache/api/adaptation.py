@@ -125,7 +125,8 @@ def fit(
             Path(out), [result.heads_file], fit=result, load_tower=tower, progress=progress
         )
         own = {astuple(replace(head.run, encoder=slug(head.run.encoder))) for head in result.fitted}
-        is_own = [key in own for key in every[list(KEYS)].itertuples(index=False, name=None)]
+        keys = every[list(KEYS)].itertuples(index=False, name=None)
+        is_own = pd.Series([key in own for key in keys], every.index, dtype=bool)  # be it of no row
         scores, shown = (table[is_own].reset_index(drop=True) for table in (every, tell_apart(every)[0]))
     return FitResult(result.heads_file, scores, tuple(notes), shown)
 
