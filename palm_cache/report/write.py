@@ -44,7 +44,7 @@ from palm_cache.report.render import as_markdown, as_page
 from palm_cache.report.statistics import LEVEL, accuracy_interval
 from palm_cache.report.verdict import verdict
 from palm_cache.report.which_head import which_head
-from palm_cache.store.atomic import check_target, replacing
+from palm_cache.store.atomic import check_target, parse_json, replacing
 from palm_cache.store.fingerprint import library_versions
 from palm_cache.store.layout import command_line
 from palm_cache.store.outputs import FIGURE, REPORT_PAGE, REPORT_TEXT
@@ -241,7 +241,7 @@ def _provenance(scores: pd.DataFrame, file: Path, missing: list[str], short: lis
     )
     blocks: list[str | Table | Figure] = [
         Table(("dataset", "encoder", "encoder fingerprint", "runs", "test clips per run"), rows),
-        _deviations(scores),
+        *_protocol(scores),
         f"Scores of {datetime.fromtimestamp(file.stat().st_mtime, UTC):%Y-%m-%d}; report made with "
         + ", ".join(f"{name} {number}" for name, number in library_versions().items())
         + ".",
@@ -255,16 +255,22 @@ def _provenance(scores: pd.DataFrame, file: Path, missing: list[str], short: lis
     return Section("Where the numbers come from", tuple(blocks))
 
 
-def _deviations(scores: pd.DataFrame) -> str:
-    """Name the settings of training that are not the paper's."""
+def _protocol(scores: pd.DataFrame) -> list[str]:
+    """Name the settings of training that are not the paper's, or the heads that are trained by all of them.
+
+    Only momentum tells heads that follow the paper's protocol from those that descend in another way.
+    """
     paper = asdict(Training())
     heads_of: dict[str, set[str]] = {}
+    wholly = set[str]()
     for head, text in scores[["head", "hyperparameters"]].drop_duplicates().itertuples(index=False):
-        for deviation in deviations(text):
+        settings = cast("dict[str, object]", parse_json(text))
+        if paper.keys() <= settings.keys():
+            wholly.add(head)
+        for deviation in deviations(text) if "momentum" in settings else ():
             heads_of.setdefault(deviation, set()).add(head)
-    if not heads_of:
-        return f"Trained as in the paper: {', '.join(f'{name} {value}' for name, value in paper.items())}."
-    settings = "; ".join(
-        f"{deviation} ({', '.join(sorted(heads))})" for deviation, heads in sorted(heads_of.items())
-    )
-    return f"Not trained as in the paper: {settings}."
+    if heads_of:
+        named = (f"{deviation} ({', '.join(sorted(heads))})" for deviation, heads in sorted(heads_of.items()))
+        return [f"Not trained as in the paper: {'; '.join(named)}."]
+    asked = ", ".join(f"{name} {value}" for name, value in paper.items())
+    return [f"Trained as in the paper: {', '.join(sorted(wholly))}, with {asked}."] if wholly else []

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,7 @@ from palm_cache.report.means import below_zero_shot, format_rows, on_some_folds,
 from palm_cache.report.render import markdown_table
 from palm_cache.report.write import write_report
 from palm_cache.store.scores import COLUMNS, write_predictions, write_scores
-from palm_cache.types.runs import ALL_SHOTS
+from palm_cache.types.runs import ALL_SHOTS, Training
 
 
 def test_folds_are_averaged_before_seeds() -> None:
@@ -97,10 +97,17 @@ def test_predictions_add_intervals_comparisons_recall_and_confusion(tmp_path: Pa
 
 
 def test_settings_that_are_not_the_papers_are_named(tmp_path: Path) -> None:
-    scores = scores_table().assign(hyperparameters=json.dumps({"epochs": 3, "lr": 0.05}))
-    write_scores(tmp_path / "scores.csv", scores)
-    text = write_report(tmp_path)[0].read_text(encoding="utf-8")
-    assert "Not trained as in the paper: epochs 3 instead of 50 (palm, zero-shot)." in text
+    def said(**settings: object) -> str:
+        settled = scores_table()["head"].map(lambda head: json.dumps(settings if head == "palm" else {}))
+        write_scores(tmp_path / "scores.csv", scores_table().assign(hyperparameters=settled))
+        return write_report(tmp_path)[0].read_text(encoding="utf-8")
+
+    protocol = asdict(Training())
+    assert "Not trained as in the paper: epochs 3 instead of 50 (palm)." in said(**{**protocol, "epochs": 3})
+    assert "Trained as in the paper: palm, with epochs 50, lr 0.05, momentum" in said(**protocol)
+    # Tip-Adapter-F's are its own paper's; and what learns nothing is not trained.
+    for other in ({}, {"epochs": 20, "lr": 1e-3}):
+        assert "rained as in the paper" not in said(**other)
 
 
 def study_page(root: Path) -> Path:
