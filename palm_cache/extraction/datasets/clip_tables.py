@@ -124,7 +124,7 @@ def inside(row: TableRow) -> str:
     while (below := _without_anchor(path)) != path:  # what one anchor hid may be another
         path = below
     if posixpath.normpath(path.replace("\\", "/")).split("/")[0] == "..":
-        raise DataError(f"{row}: {row.path} leaves the dataset's folder; clips must lie inside it")
+        raise DataError(f"{row}: {row.path} leaves the dataset's folder; give one above that holds all clips")
     return path
 
 

@@ -217,6 +217,11 @@ def _read_table(root: Place, listing: Listing, source: str, reading: ReadingPara
     table = shards.read_plain(file) if ending(file.name) in SHARD_ENDINGS else read_table(file)
     content = _of_table(table, reading, f"one table, {candidates[0]}")
     folder, slash, _ = candidates[0].partition("/")
+    if slash:  # paths that go up do so from where the table lies
+        paths = content.rows.path
+        slashed = (path.replace("\\", "/") if path[:3] == "..\\" else path for path in paths.texts)
+        from_here = [f"{folder}/{path}" if path[:3] == "../" else path for path in slashed]
+        content = replace(content, rows=replace(content.rows, path=paths.spelled(from_here)))
     beside = slash and not all(path.startswith(f"{folder}/") for path in listing.audio)
     if beside and (meant := datasets_below(root, listing, given)):
         return replace(content, notes=[f"sounds lie outside {folder}, too; {meant}", *content.notes])

@@ -123,6 +123,15 @@ def test_folders_of_days_are_no_classes_unless_asked_for(tmp_path: Path) -> None
     assert read(tones(tmp_path, "audio/wren/x.wav")).class_names == ("2024-05-01", "20240502", "wren")
 
 
+def test_a_path_of_a_table_goes_up_from_where_the_table_lies(tmp_path: Path) -> None:
+    tones(tmp_path, "audio/a.wav", "audio/b.wav", "c.wav", "a.wav")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "x.csv").write_text("path,label\n../audio/a.wav,x\n..\\audio\\b.wav,y\nc.wav,x\n")
+    assert list(labels(read(tmp_path))) == ["audio/a.wav", "audio/b.wav", "c.wav"]
+    with pytest.raises(DataError, match=r"\.\./audio/a\.wav leaves the dataset's folder; give one above"):
+        read(tmp_path / "meta" / "x.csv")
+
+
 def test_what_may_hold_labels_beside_sounds_and_is_not_read_is_named(tmp_path: Path) -> None:
     tones(tmp_path, *BIRDS)
     for name in ("Labels.XLSX", "more.json", "old.zip"):
