@@ -134,10 +134,9 @@ def read_annotated(
     group_place, per_second = table.place(group) if group else None, units(columns)
     for line, fields in table.records:
         path, label = fields[path_place], "" if label_place is None else fields[label_place]
-        for field, what in ((path, "path"), (label or not labelled, "class name")):
-            if not field:
-                where = f"{table.name}, row {line}"
-                raise DataError(f"{where}: {what} is empty; every clip needs one (or remove the row)")
+        if not path or (labelled and not label):
+            where, what = f"{table.name}, row {line}", "class name" if path else "path"
+            raise DataError(f"{where}: {what} is empty; every clip needs one (or remove the row)")
         start, end = 0.0, None
         if times:
             told = {field: fields[place] for field, place in times.items()}

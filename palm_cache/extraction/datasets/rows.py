@@ -255,6 +255,8 @@ def numbered(*keys: Numbers | Codes | NDArray[np.float64]) -> tuple[Numbers, Num
     for key in keys:
         sorted_key = key[order]
         new[1:] |= sorted_key[1:] != sorted_key[:-1]
+    if new.all():
+        return np.arange(len(order)), np.arange(len(order))
     first = order[new]  # the sort is stable
     numbers = np.empty(len(order), np.int64)
     numbers[order] = np.argsort(np.argsort(first))[np.cumsum(new) - 1]

@@ -234,6 +234,10 @@ def _groups(rows: Rows, same: Numbers) -> Words:
         # Folders are sites or recordings where every class lies in several; else classes, or nothing.
         by_folder = bool((np.bincount(rows.class_name.codes[first]) > 1).all())
         own = folders if by_folder else rows.path
+    twin_rows = np.flatnonzero(same >= 0)
+    pairs = numbered(same[twin_rows], own.codes[twin_rows])[1]
+    if not len(pairs):
+        return own
     leader = list(range(len(own.texts)))
 
     def find(group: int) -> int:
@@ -243,8 +247,6 @@ def _groups(rows: Rows, same: Numbers) -> Words:
         return group
 
     joined: dict[int, int] = {}
-    twin_rows = np.flatnonzero(same >= 0)
-    pairs = numbered(same[twin_rows], own.codes[twin_rows])[1]
     for row in twin_rows[pairs].tolist():
         group = int(own.codes[row])
         leader[find(group)] = find(joined.setdefault(int(same[row]), group))
