@@ -181,7 +181,7 @@ def mean_scores(scores: pd.DataFrame) -> dict[str, object]:
     """Return accuracy and macro F1, mean over folds and seeds, nested by dataset, encoder and run kind."""
     means: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     keys = ["dataset", "encoder", "head", "shots"]
-    per_seed = tell_apart(scores)[0].groupby([*keys, "seed"])[["accuracy", "macro_f1"]].mean()
+    per_seed = tell_apart(scores).groupby([*keys, "seed"])[["accuracy", "macro_f1"]].mean()
     for key, mean in per_seed.groupby(level=keys).mean().iterrows():
         dataset, encoder, head, shots = cast("tuple[str, str, str, int]", key)
         kind = f"{head}-{spell_shots(shots)}shots" if shots else head

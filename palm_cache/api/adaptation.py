@@ -127,7 +127,7 @@ def fit(
         own = {astuple(replace(head.run, encoder=slug(head.run.encoder))) for head in result.fitted}
         keys = every[list(KEYS)].itertuples(index=False, name=None)
         is_own = pd.Series([key in own for key in keys], every.index, dtype=bool)  # be it of no row
-        scores, shown = (table[is_own].reset_index(drop=True) for table in (every, tell_apart(every)[0]))
+        scores, shown = (table[is_own].reset_index(drop=True) for table in (every, tell_apart(every)))
     return FitResult(result.heads_file, scores, tuple(notes), shown)
 
 

@@ -340,7 +340,7 @@ def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
     from palm_cache.report import base_novel, means
     from palm_cache.store.scores import tell_apart
 
-    told, _ = tell_apart(scores)
+    told = tell_apart(scores)
     summary = means.summarise(told)
     if as_json:
         print_summary(summary)

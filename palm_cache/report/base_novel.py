@@ -32,7 +32,7 @@ def base_to_novel(scores: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         The rows of :func:`~palm_cache.report.means.summarise`, the greatest harmonic mean of a dataset first.
     """
-    runs, _ = tell_apart(scores[scores["variant"].map(is_base_only)])
+    runs = tell_apart(scores[scores["variant"].map(is_base_only)])
     if runs.empty:
         return runs
     order = ["dataset", "encoder", "harmonic_mean"]

@@ -23,8 +23,8 @@ from palm_cache.report.statistics import (
     recalls,
 )
 from palm_cache.store.run_names import split_run_name
-from palm_cache.store.scores import RunPrediction
-from palm_cache.types.runs import spell_shots
+from palm_cache.store.scores import KEYS, RunPrediction
+from palm_cache.types.runs import method, spell_shots
 
 REFERENCES = ("palm", "zero-shot")
 """With the first of these that ran the others are compared, where none is asked for."""
@@ -76,14 +76,20 @@ Place = tuple[str, str]
 
 
 def by_kind(predictions: list[RunPrediction], scores: pd.DataFrame) -> dict[Place, list[HeadRuns]]:
-    """Sort predictions by (dataset, encoder) and kind; those of runs that are not in the scores stay out."""
-    columns = ["dataset", "encoder", "head", "shots", "fold", "seed"]
-    scored = set(scores[columns].itertuples(index=False, name=None))
+    """Sort predictions by (dataset, encoder) and kind; those of runs that are not in the scores stay out.
+
+    Heads are called as in the scores, see :func:`~palm_cache.store.scores.tell_apart`.
+    """
+    rows = zip(*(scores[column] for column in KEYS), strict=True)
+    names = {
+        (dataset, encoder, method(head.partition("@")[0], variant), *cell): head
+        for dataset, encoder, head, *cell, variant in rows
+    }
     kinds_of: dict[Place, dict[tuple[str, int], HeadRuns]] = {}
     for prediction in predictions:
-        head, shots, fold, seed = split_run_name(prediction.run)
+        ran, shots, fold, seed = split_run_name(prediction.run)
         place = (prediction.dataset, prediction.encoder)
-        if (*place, head, shots, fold, seed) in scored:
+        if head := names.get((*place, ran, shots, fold, seed)):
             kinds = kinds_of.setdefault(place, {})
             kinds.setdefault((head, shots), HeadRuns(head, shots)).runs[fold, seed] = prediction
     return {place: [kinds[key] for key in sorted(kinds)] for place, kinds in sorted(kinds_of.items())}

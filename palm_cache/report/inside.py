@@ -20,7 +20,7 @@ from palm_cache.report.statistics import confusion, rank_correlation, recalls
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.heads import read_heads
 from palm_cache.store.layout import heads_path
-from palm_cache.store.run_names import run_name, split_run_name
+from palm_cache.store.run_names import run_name
 from palm_cache.store.scores import RunPrediction
 from palm_cache.types import Place as StorePlace
 from palm_cache.types.runs import FittedHead
@@ -97,18 +97,15 @@ def _read_texts(stores: Sequence[StorePlace]) -> Texts | None:
 def _members(kind: HeadRuns, fitted: Sequence[FittedHead]) -> list[FittedHead]:
     """Return the runs of a kind that have a gate and a context for each of its classes."""
     names = next(iter(kind.runs.values())).class_names
-    able = [
+    ran = {run.run for run in kind.runs.values()}
+    return [
         head
         for head in fitted
-        if head.run.shots == kind.shots
-        and (head.run.fold, head.run.seed) in kind.runs
+        if run_name(head.run) in ran
         and head.class_names == names
         and {"gate", "context"} <= head.state.keys()
         and head.state["gate"].shape == (len(names),)
     ]
-    # Where a head ran in one way only, scores call it by its name alone, whatever that way is.
-    exact = [head for head in able if split_run_name(run_name(head.run))[0] == kind.head]
-    return exact or [head for head in able if head.run.head == kind.head]
 
 
 def _tell(

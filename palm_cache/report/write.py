@@ -112,7 +112,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     split = every["variant"].map(is_base_only)
     # What learned from some classes alone is no rival of what learned from all; alone it has them to itself.
     rivals = every if split.all() else every[~split]
-    scores, predictions = tell_apart(rivals, read_predictions(stored) if stored.exists() else ())
+    scores, predictions = tell_apart(rivals), read_predictions(stored) if stored.exists() else []
     summary, kinds = summarise(scores), by_kind(predictions, scores)
     reference = reference_head(kinds, against)
     behind = look_behind(every, heads or out)

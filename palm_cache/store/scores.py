@@ -8,7 +8,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -147,27 +147,14 @@ def read_scores(path: Path) -> pd.DataFrame:
     return _read_table(path, _SCORES, KEYS, "scores", command_line("fit", out=path.parent))
 
 
-def tell_apart(
-    scores: pd.DataFrame, predictions: Iterable[RunPrediction] = ()
-) -> tuple[pd.DataFrame, list[RunPrediction]]:
+def tell_apart(scores: pd.DataFrame) -> pd.DataFrame:
     """Call heads by their variants where one has several: nothing is averaged over them.
 
-    Returns
-    -------
-    scores : DataFrame
-        ``head`` is ``palm@lr=0.005`` instead of ``palm`` where there are further variants of it.
-    predictions : list of RunPrediction
-        Their runs renamed likewise.
+    ``head`` is ``palm@lr=0.005`` instead of ``palm`` where there are further variants of it.
     """
     methods = [method(*pair) for pair in zip(scores["head"], scores["variant"], strict=True)]
     several = scores.groupby("head")["variant"].transform("nunique") > 1
-    told = scores.assign(head=scores["head"].where(~several, pd.Series(methods, index=scores.index)))
-    names = dict(zip(methods, told["head"], strict=True))
-    renamed = []
-    for prediction in predictions:
-        name = split_run_name(prediction.run)[0]
-        renamed.append(replace(prediction, run=f"{names.get(name, name)}{prediction.run.removeprefix(name)}"))
-    return told, renamed
+    return scores.assign(head=scores["head"].where(~several, pd.Series(methods, index=scores.index)))
 
 
 def write_prompts(path: Path, prompts: pd.DataFrame) -> None:

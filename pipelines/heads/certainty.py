@@ -29,7 +29,7 @@ from palm_cache.params import FitParams
 from palm_cache.report.evidence import HeadRuns, by_kind
 from palm_cache.report.statistics import Outcomes, accuracy_interval, compare, difference, estimate
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.scores import read_predictions, read_scores
+from palm_cache.store.scores import read_predictions, read_scores, tell_apart
 
 SEEDS = 3
 """Of a draw; a head needs twice as many and some more."""
@@ -91,7 +91,8 @@ def main() -> None:
     scores = read_scores(options.results / "scores.csv")
     print("| dataset | head | shots | intervals that hold the mean | differs from itself |")
     print("|---|---|---|---|---|")
-    for place, kinds in by_kind(read_predictions(options.results / "predictions.h5"), scores).items():
+    predictions = read_predictions(options.results / "predictions.h5")
+    for place, kinds in by_kind(predictions, tell_apart(scores)).items():
         for kind in kinds:
             found = coverage(kind)
             if found:

@@ -239,7 +239,7 @@ def test_any_head_can_be_the_reference(tmp_path: Path) -> None:
 
 
 def test_without_palm_zero_shot_is_the_reference_and_a_variant_can_be(tmp_path: Path) -> None:
-    scores, options = scores_table().assign(variant=""), "epochs=3,lr=0.5"
+    scores, options = scores_table(), "epochs=3,lr=0.5"
     write_scores(tmp_path / "scores.csv", scores.assign(head=scores["head"].replace("palm", "gda")))
     renamed = [replace(one, run=one.run.replace("palm", "gda")) for one in predictions()]
     write_predictions(tmp_path / "predictions.h5", renamed)

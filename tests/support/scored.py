@@ -23,6 +23,7 @@ def scores_table(dataset: str = "demo") -> pd.DataFrame:
                         "shots": shots,
                         "fold": fold,
                         "seed": seed,
+                        "variant": "",
                         "n_test": 80,
                         "accuracy": accuracy,
                         "macro_f1": accuracy - 0.05,
