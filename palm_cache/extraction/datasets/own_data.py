@@ -166,14 +166,15 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
         return TableRow("the folder", number, path, folders[0] if folders else None, part=part)
 
     rows = Rows.of(row(number, path) for number, path in enumerate(short, start=1))
-    classes = [*filter(None, rows.class_name.texts)]
-    for name in classes:
-        if wrong := unstorable(clean(name)):
+    classes = {name: clean(name) for name in filter(None, rows.class_name.texts)}
+    for name, cleaned in classes.items():
+        if wrong := unstorable(cleaned):
             raise DataError(f"{root}: the folder {name!r} gives a class its name, which {wrong}; rename it")
     if len(rows) and not classes:
         raise DataError(f"{root}: no folder of a class here or below; `layout` flat reads it without labels")
     parts = f" below {named(sorted(tops))}" if parted else ""
-    told = f"{counted(len(rows), 'file')}, {counted(len(classes), 'class', 'classes')}: {named(classes)}"
+    names = sorted({*classes.values()})
+    told = f"{counted(len(rows), 'file')}, {counted(len(names), 'class', 'classes')}: {named(names)}"
     notes = []
     if reading.layout == "auto" and not parted and (inner := _nested(short)):
         meant = did_you_mean([below(root, folder) for folder in inner])

@@ -93,6 +93,11 @@ def test_folders_called_train_and_test_are_the_split(tmp_path: Path) -> None:
     assert "4 rows of the validation part are in no fold" in table.notes
 
 
+def test_classes_are_told_and_counted_in_their_plain_spelling(tmp_path: Path) -> None:
+    tones(tmp_path, "train/M\u00f6we/1.wav", "test/Mo\u0308we/2.wav")
+    assert read(tmp_path).notes[0].endswith("below test, train: 2 files, 1 class: M\u00f6we")
+
+
 def test_folders_called_fold_are_folds(tmp_path: Path) -> None:
     paths = [f"fold{fold}/{name}/1.wav" for fold in (1, 2, 10) for name in CLASSES]
     folds = read(tones(tmp_path, *paths)).folds
