@@ -106,7 +106,7 @@ def fit_store(
     tower = load_tower(header) if wordy and load_tower else None
     fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
     joined = {"joined": [each.header.recipe for each in opened]}
-    _, dropped = add_heads(
+    dropped = add_heads(
         path,
         fitted,
         store,

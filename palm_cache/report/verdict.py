@@ -10,14 +10,7 @@ import pandas as pd
 from palm_cache.report.evidence import HeadRuns, Place
 from palm_cache.report.means import count_shots, summarise
 from palm_cache.report.statistics import LEVEL, accuracy_interval, compare, difference, holm
-from palm_cache.report.which_head import (
-    absent,
-    absent_folds,
-    absent_seeds,
-    kinds_of,
-    of_all,
-    side_by_side,
-)
+from palm_cache.report.which_head import kinds_of, left_out, of_all, side_by_side
 
 _MAX_NAMED = 3
 """Heads, or datasets, that a sentence can name."""
@@ -127,13 +120,8 @@ def _beyond(others: pd.DataFrame) -> str:
 def _left_out(scores: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Name what is not among the runs that are compared: heads, datasets and folds; other encoders."""
     of_encoder = scores[scores["encoder"].isin(runs["encoder"])]
-    names = [
-        *absent(of_encoder, runs, "head"),
-        *absent(of_encoder, runs, "dataset"),
-        *absent_folds(of_encoder, runs),
-        *absent_seeds(of_encoder, runs),
-        *absent(scores, runs, "encoder"),
-    ]
+    names = [name for names, _ in left_out(of_encoder, runs) for name in names]
+    names += sorted(set(scores["encoder"]) - set(runs["encoder"]))
     return f"; this leaves out {_listed(names)}" if names else ""
 
 

@@ -59,17 +59,9 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
         tables.append(_table(str(encoder), summary, runs, kinds_of(runs, kinds, str(encoder))))
         drawn.append(summary)
         notes += below_zero_shot(runs)
-        for apart, why in (
-            (absent(of_encoder, runs, "dataset"), "other heads or shots were scored there"),
-            (absent_folds(of_encoder, runs), "not all heads were scored there"),
-            (
-                absent(of_encoder, runs, "head"),
-                "not scored on all of these datasets and folds at the same shots",
-            ),
-            (absent_seeds(of_encoder, runs), "not scored on the folds of that head's other seeds"),
-        ):
-            if apart:
-                notes.append(f"Not in the means of {encoder}: {', '.join(apart)} ({why}).")
+        for names, why in left_out(of_encoder, runs):
+            if names:
+                notes.append(f"Not in the means of {encoder}: {', '.join(names)} ({why}).")
     marked = any("*" in cell for table in tables for row in table.rows for cell in row[1:])
     notes += [_HOW, *([_INTERVALS] if kinds else []), *([ONE_SEED] if marked else [])]
     together = pd.concat(drawn)
@@ -148,23 +140,21 @@ def _most_in_common(
     return next(iter(blocks.values()))
 
 
-def absent(every: pd.DataFrame, runs: pd.DataFrame, column: str) -> list[str]:
-    """Return the names of a column that are not among the runs that are compared."""
-    return sorted(set(every[column]) - set(runs[column]))
+def left_out(every: pd.DataFrame, runs: pd.DataFrame) -> list[tuple[list[str], str]]:
+    """Return what of an encoder is not among the runs that are compared, by its names, and why."""
+    heads, datasets = (sorted(set(every[column]) - set(runs[column])) for column in ("head", "dataset"))
 
+    def fewer(what: str, of: str, keys: list[str]) -> list[str]:
+        n_every, n_compared = (table.groupby(keys)[what].nunique() for table in (every, runs))
+        most = (n_every - n_compared).dropna().groupby(of).max()  # what is absent is told already
+        return [f"{counted(int(count), what)} of {name}" for name, count in most.items() if count]
 
-def absent_folds(every: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
-    """Return how many folds are not among the runs that are compared, by dataset."""
-    n_folds, n_compared = (table.groupby("dataset")["fold"].nunique() for table in (every, runs))
-    fewer = (n_folds - n_compared).dropna()  # of a dataset that is absent, too
-    return [f"{counted(int(count), 'fold')} of {dataset}" for dataset, count in fewer.items() if count]
-
-
-def absent_seeds(every: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
-    """Return how many seeds of heads are not among their runs that are compared, by head."""
-    n_seeds, n_compared = (table.groupby(_KIND)["seed"].nunique() for table in (every, runs))
-    fewer = (n_seeds - n_compared).dropna().groupby("head").max()
-    return [f"{counted(int(count), 'seed')} of {head}" for head, count in fewer.items() if count]
+    return [
+        (heads, "not scored on all of these datasets and folds at the same shots"),
+        (datasets, "other heads or shots were scored there"),
+        (fewer("fold", "dataset", ["dataset"]), "not all heads were scored there"),
+        (fewer("seed", "head", _KIND), "not scored on the folds of that head's other seeds"),
+    ]
 
 
 def kinds_of(

@@ -72,7 +72,7 @@ def add_heads(
     identity: Mapping[str, object] | None = None,
     views: int = 1,
     outdated: Callable[[FittedHead], bool] = lambda head: False,
-) -> tuple[int, list[str]]:
+) -> list[str]:
     """Write heads to a file in which others stay: those of the same features, from whatever process.
 
     A file with other heads, of an earlier state of the store, of another store or outdated, is put aside.
@@ -87,9 +87,7 @@ def add_heads(
 
     Returns
     -------
-    kept : int
-        Heads that stay.
-    notes : list of str
+    list of str
         What is no longer in the file: heads of other features, and damaged ones.
 
     Raises
@@ -118,7 +116,7 @@ def add_heads(
             f"{path}: earlier heads were of another store, of this one before it changed, or of another "
             f"version of palm-cache; they are kept in {aside.name}"
         )
-    return len(kept), notes
+    return notes
 
 
 def _copy_aside(path: Path, digest: str) -> Path:

@@ -257,8 +257,7 @@ def test_fitting_into_a_damaged_file_keeps_what_is_sound_and_says_what_is_not(
     path.write_bytes(sealed[0])
     victim, added = choose_run(read_runs(path)), replace(next(iter(heads)), seed=77)
     damage(path, victim)
-    kept, notes = add_heads(path, [replace(heads[victim], run=added)], Path("store.zarr"))
-    assert kept == 5
+    notes = add_heads(path, [replace(heads[victim], run=added)], Path("store.zarr"))
     assert notes == [f"{path}: damaged and dropped, fit again what you need: {run_name(victim)}"]
     assert {head.run for head in read_heads(path)[0]} == {*heads, added} - {victim}
 
