@@ -17,7 +17,7 @@ from palm_cache.explore.groups import group, with_unlabelled
 from palm_cache.explore.projection import check_count, project
 from palm_cache.explore.verdicts import PREDICTIONS, Verdicts, confusions, neighbour_votes, read_run
 from palm_cache.extraction.datasets.texts import as_written
-from palm_cache.extraction.whereabouts import locate, roots_of
+from palm_cache.extraction.whereabouts import first_below, roots_of
 from palm_cache.pages.rendering import render
 from palm_cache.params.use import LoadingParams, MapMethod, MapParams
 from palm_cache.retrieval.sounds import sounds_folder
@@ -164,31 +164,24 @@ def _sounds(
     names = list(dict.fromkeys(paths))
     sounds_folder(audio)
     roots = [audio] if audio is not None else [root for root in roots_of(header) if isinstance(root, Path)]
-    found = ((root, locate(header, names, root)) for root in roots)
-    audio, there = next(((root, files) for root, files in found if files), (audio, {}))
-    files = {name: Path(str(file)) for name, file in there.items()}
-    if audio is None:
-        folder, notes = "./", []
-    else:
-        if names and not files:
-            raise DataError(
-                f"`audio` {audio}: none of the clips lies in it, e.g. {names[0]}; give the dataset's folder"
-            )
-        absent = [path for path in paths if path not in files]
-        notes = (
-            [f"{counted(len(absent), 'clip is', 'clips are')} not below {audio}, e.g. {absent[0]}"]
-            if absent
-            else []
+    root, there = first_below(header, names, roots)
+    if root is None and audio is not None:
+        raise DataError(
+            f"`audio` {audio}: none of the clips lies in it, e.g. {names[0]}; give the dataset's folder"
         )
-        relative = Path(os.path.relpath(audio.resolve(), out.resolve().parent)).as_posix()
-        folder = f"{_address(relative)}/"
+    address, notes = "./", []
+    if root is not None:
+        relative = Path(os.path.relpath(Path(str(root)).resolve(), out.resolve().parent)).as_posix()
+        address = f"{_address(relative)}/"
+        if absent := [path for path in paths if path not in there]:
+            notes.append(f"{counted(len(absent), 'clip is', 'clips are')} not below {root}, e.g. {absent[0]}")
     inside = [
-        files[name].relative_to(str(audio)).as_posix() if name in files else as_written(name)
+        Path(str(there[name])).relative_to(str(root)).as_posix() if name in there else as_written(name)
         for name in names
     ]
     number = {name: place for place, name in enumerate(names)}
     return {
-        "audio": folder,
+        "audio": address,
         "files": list(map(_address, inside)),
         "file": [number[path] for path in paths],
     }, notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import PureWindowsPath
 
 from palm_cache.errors import PalmCacheError
@@ -47,6 +47,14 @@ def locate(header: StoreHeader, names: Iterable[str], root: Place | None = None)
         places |= here
         missing = {name: path for name, path in missing.items() if name not in here}
     return places
+
+
+def first_below(
+    header: StoreHeader, names: Collection[str], roots: Iterable[Place]
+) -> tuple[Place | None, dict[str, Place]]:
+    """Return the first of some folders in which files of rows lie, ``None`` where none do, and the files."""
+    found = ((root, locate(header, names, root)) for root in roots)
+    return next(((root, files) for root, files in found if files), (None, {}))
 
 
 def _stays_inside(path: str) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError, DataError, UnknownNameError, counted
 from palm_cache.extraction.datasets.class_names import suspicious
-from palm_cache.extraction.whereabouts import locate, roots_of
+from palm_cache.extraction.whereabouts import first_below, locate, roots_of
 from palm_cache.label.fitting import Fitter
 from palm_cache.label.labels import (
     Labelled,
@@ -239,7 +239,7 @@ class Session:
         """The folder that paths are relative to, ``None`` if it is gone."""
         roots = [self._audio] if self._audio is not None else roots_of(self.header)
         names = list(dict.fromkeys(name for name, _, _ in self.stretches))[:FOLDER_PROBES]
-        return next((root for root in roots if locate(self.header, names, root)), None)
+        return first_below(self.header, names, roots)[0]
 
     def labelled(self) -> dict[int, str]:
         """Return the class of every labelled row, in the order in which they were labelled."""
