@@ -16,7 +16,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
         *("path", "filepath", "file path", "filename", "file name", "file", "audio path", "audio file"),
         *("audiofile", "audio filename", "audio", "wav", "wav file", "wav path", "fname", "slice file name"),
         *("recording path", "recording file", "recording", "begin file", "begin path", "sound file", "sound"),
-        *("clip path", "clip", "track", "itemid", "file id"),
+        *("clip path", "clip", "track", "itemid", "file id", "in file"),
     ),
     "label": (
         *("classname", "class name", "label", "labels", "class", "category", "common name", "species"),
@@ -30,6 +30,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
             "tag",
         ),
         *("call type", "sound type", "emotion", "genre", "instrument", "keyword", "word", "target", "type"),
+        "manual id",
     ),
     "start": (
         *("start", "start time", "begin", "begin time", "onset", "onset time", "tmin", "start offset"),
@@ -86,6 +87,9 @@ def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> d
         free = [name for name in USUAL[field] if named.get(name) not in (None, *columns_of.values())]
         if free:
             columns_of[field] = named[free[0]]
+    ended = UNIT.sub("", _spoken(columns_of.get("end", "")))
+    if ended == "offset" and "end" not in given and "start" not in columns_of and "duration" in columns_of:
+        columns_of["start"] = columns_of.pop("end")  # as Kaleidoscope and NeMo have it
     # A duration is the end of a stretch that has a start; else it is the file's, and says nothing new.
     if "duration" not in given and ("start" not in columns_of or "end" in columns_of):
         columns_of.pop("duration", None)
@@ -99,7 +103,7 @@ def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> d
 
 
 def _spoken(column: str) -> str:
-    return re.sub(r"[\s_().[\]-]+", " ", column.casefold()).strip()
+    return re.sub(r"[\s_().*[\]-]+", " ", column.casefold()).strip()
 
 
 def units(columns: Mapping[str, str]) -> dict[str, int]:

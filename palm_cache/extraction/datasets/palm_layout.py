@@ -66,7 +66,7 @@ def read_folds(root: Place, reading: ReadingParams) -> Content:
         if not table.is_file():
             raise DataError(
                 f"{table}: no such table; the folder needs train.csv and test.csv with columns "
-                "path,classname (or csv_files/train_K.csv and test_K.csv)"
+                "path,classname (or csv_files/train_K.csv and test_K.csv); `layout` table reads one alone"
             )
     notes: dict[str, None] = {}
     folds = [(_rows(train, reading, notes), _rows(test, reading, notes)) for train, test in pairs]

@@ -225,10 +225,20 @@ STRETCHES = [
         "path,start,duration,class\nlong.wav,0,1.5,wren\nlong.wav,1.5,.75,blackbird\nlong.wav,62.5,0.5,wren\nlong.wav,64,,wren\n",
         "path,start_ms,end_ms,class\nlong.wav,0,1500,wren\nlong.wav,1500,2250,blackbird\n"
         "long.wav,62500,63000,wren\nlong.wav,64000,,wren\n",
+        "FOLDER,IN FILE,OFFSET,DURATION,TOP1DIST,MANUAL ID*\n,long.wav,0,1.5,1,wren\n"
+        ",long.wav,1.5,.75,1,blackbird\n,long.wav,62.5,0.5,1,wren\n,long.wav,64,,1,wren\n",
         "path;Onset [s];Duration (msec);class\nlong.wav;0;1500;wren\nlong.wav;1,5;750;blackbird\n"
         "long.wav;62,5;500,0;wren\nlong.wav;64;;wren\n",
     ],
-    ids=["plain", "decimal commas", "onset and offset", "durations", "milliseconds", "two units"],
+    ids=[
+        "plain",
+        "decimal commas",
+        "onset and offset",
+        "durations",
+        "milliseconds",
+        "Kaleidoscope",
+        "two units",
+    ],
 )
 def test_rows_may_be_stretches(table: str, tmp_path: Path) -> None:
     root = tones(tmp_path, "long.wav", seconds=65)
