@@ -108,13 +108,15 @@ class OnnxTower(nn.Module):
     def forward(self, waveforms: Tensor) -> Tensor:
         """Embed, (batch, samples) -> (batch, dim)."""
         rows = waveforms.cpu().contiguous().numpy()
-        batched = len(self._axes) > 1 and not isinstance(self._axes[0], int)
-        parts = [rows] if batched else [row[None] for row in rows]
-        vectors = [self._run(part) for part in parts]
+        first = self._axes[0] if len(self._axes) > 1 else 1
+        size = first if isinstance(first, int) else len(rows)
+        parts = np.split(rows, range(size, len(rows), size))
+        # A batch that is too small for a graph is filled up with its own rows.
+        vectors = [self._run(np.resize(part, (size, *part.shape[1:])))[: len(part)] for part in parts]
         return torch.from_numpy(np.concatenate(vectors))
 
     def _run(self, rows: Any) -> Any:
-        """Run a batch as it is, or one row where the graph takes no more."""
+        """Run a batch of as many rows as the graph takes."""
         shaped = {1: lambda: rows[0], 2: lambda: rows, 3: lambda: rows[:, None]}[len(self._axes)]()
         (vectors,) = self._session.run([self._output], {self._input: shaped})
         return np.asarray(vectors, np.float32).reshape(len(rows), -1)

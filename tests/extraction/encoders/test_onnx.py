@@ -73,7 +73,8 @@ def test_a_graph_keeps_the_contract(tmp_path: Path, padding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [("batch", SAMPLES), (1, SAMPLES), (SAMPLES,), ("batch", 1, SAMPLES), ("b", "s")]
+    "shape",
+    [("batch", SAMPLES), (1, SAMPLES), (2, SAMPLES), (SAMPLES,), ("batch", 1, SAMPLES), ("b", "s")],
 )
 def test_it_gives_what_the_graph_gives(tmp_path: Path, shape: tuple[Any, ...]) -> None:
     encoder = load(save(tmp_path, shape))
