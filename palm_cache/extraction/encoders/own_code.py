@@ -8,14 +8,14 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
-from importlib.util import resolve_name
+from importlib.util import resolve_name, spec_from_file_location
 from itertools import accumulate
 from pathlib import Path
 
-from palm_cache.errors import described
+from palm_cache.errors import EncoderError, described
 
 NOT_OWN = {*sys.stdlib_module_names, "palm_cache", "torch", "transformers"}
 """Modules whose code is nobody's own, wherever they lie."""
@@ -25,6 +25,10 @@ PACKAGES = {"site-packages", "dist-packages"}
 
 LIBRARIES = (Path(__file__).parents[2], Path(sysconfig.get_path("stdlib")))
 """Folders in whose files no error of somebody's own code arises."""
+
+
+_RUN: dict[str, tuple[ModuleSpec | None, str]] = {}
+"""By a module's name how it was loaded, and the hash of its file when an encoder of it was first made."""
 
 
 def told(error: BaseException) -> str:
@@ -40,11 +44,47 @@ def _is_library(file: Path) -> bool:
     return bool(PACKAGES & set(file.parts)) or any(map(file.is_relative_to, LIBRARIES))
 
 
+def hash_run_code(module: str) -> str:
+    """Return :func:`hash_code` of a module that has been imported.
+
+    Raises
+    ------
+    EncoderError
+        If a file is no longer what is run, or there is none: a recipe would name other code than it is.
+    """
+    hashes = _hashes(module)
+    if not hashes:
+        raise EncoderError(
+            f"{module}: has no file, so nobody could notice that its code was edited; write it into one, in "
+            "a notebook with %%writefile my_encoder.py"
+        )
+    for name, digest in hashes.items():
+        if name in sys.modules:
+            loaded = getattr(sys.modules[name], "__spec__", None)  # importlib.reload makes another
+            before, first = _RUN.get(name, (loaded, digest))
+            if before is loaded and first != digest:
+                raise EncoderError(
+                    f"{sys.modules[name].__file__}: was edited since Python loaded it, and what it was then "
+                    "is run; start Python anew, or reload it with importlib.reload"
+                )
+            _RUN[name] = loaded, digest
+    return _together(hashes)
+
+
 def hash_code(module: str) -> str:
     """Return a hash of the files of a module and of all that it imports, at any depth, and is not installed.
 
-    Nothing is imported for it. It is "" where the module has no file, as in a notebook.
+    Nothing is imported for it.
     """
+    return _together(_hashes(module))
+
+
+def _together(hashes: Mapping[str, str]) -> str:
+    return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
+
+
+def _hashes(module: str) -> dict[str, str]:
+    """Return the hash of every file by its module's name."""
     hashes: dict[str, str] = {}
     left = [module]
     while left:
@@ -57,7 +97,7 @@ def hash_code(module: str) -> str:
                 source = Path(spec.origin).read_bytes()
                 hashes[name] = hashlib.sha256(source).hexdigest()
                 left += _imported(source, spec)
-    return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest() if hashes else ""
+    return hashes
 
 
 def is_edited(spec: str, recorded: object) -> bool:
@@ -89,7 +129,12 @@ def _defines(source: Path, name: str) -> bool:
 def _find(name: str) -> ModuleSpec | None:
     """Find a module as ``find_spec`` does, but without importing the packages that it is in."""
     if name in sys.modules:
-        return getattr(sys.modules[name], "__spec__", None)
+        loaded = sys.modules[name]
+        spec: ModuleSpec | None = getattr(loaded, "__spec__", None)
+        file = getattr(loaded, "__file__", None)
+        return spec or (
+            spec_from_file_location(name, file) if file else None
+        )  # a script that is run has none
     places = None  # Python's own list
     if package := name.rpartition(".")[0]:
         around = _find(package)

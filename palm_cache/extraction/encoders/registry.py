@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from palm_cache.errors import EncoderError, UnknownNameError, did_you_mean
 from palm_cache.extraction.encoders.cards import CARDS, OWN, EncoderCard
-from palm_cache.extraction.encoders.own_code import hash_code, told
+from palm_cache.extraction.encoders.own_code import hash_run_code, told
 from palm_cache.params import Recipe
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
         if here not in sys.path:  # as with python -m, and for good: code may import later
             sys.path.append(here)
         kind = _import(spec, module, attribute)
-        code = hash_code(kind.__module__)
+        code = hash_run_code(kind.__module__)
     return load_own(kind, Request(spec, source, engine, recipe, code))
 
 

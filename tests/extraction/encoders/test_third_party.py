@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.extraction.encoders import base
+from palm_cache.extraction.encoders import base, own_code
 from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window
 from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import CPU
@@ -207,6 +209,27 @@ def test_two_classes_of_a_module_with_one_card_are_two_encoders(tmp_path: Path) 
     first = extract(table, SPEC, tmp_path / "features" / "birds.zarr")
     second = extract(table, SPEC.replace("Birds", "Loud"), tmp_path / "features" / "loud.zarr")
     assert (first.embedded, second.embedded) == (12, 12)
+
+
+def test_code_that_was_edited_since_it_was_loaded_is_not_taken_for_what_is_run() -> None:
+    first = load_encoder(SPEC, device="cpu").identity
+    with Path("my_encoder.py").open("a") as module:
+        module.write("# edited\n")
+    with pytest.raises(EncoderError, match=r"my_encoder\.py: was edited since Python loaded it"):
+        load_encoder(SPEC, device="cpu")
+    importlib.reload(sys.modules["my_encoder"])
+    assert load_encoder(SPEC, device="cpu").identity != first
+
+
+def test_a_script_has_code_and_a_notebook_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ModuleType("__main__")
+    script.__file__ = str(Path("my_encoder.py").resolve())
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    monkeypatch.setattr(own_code, "_RUN", {})
+    assert own_code.hash_run_code("__main__") == own_code.hash_code("__main__")
+    del script.__file__
+    with pytest.raises(EncoderError, match=r"__main__: has no file, .* in a notebook with %%writefile"):
+        own_code.hash_run_code("__main__")
 
 
 def test_no_encoder_of_our_own_is_told_apart_by_its_class() -> None:
