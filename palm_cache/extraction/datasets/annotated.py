@@ -24,7 +24,7 @@ FILES_TRIED = 20
 
 AUDACITY_TAIL = r"(?:\.BirdNET\.results)?(?:[ ._-]?labels?)?\.txt$"
 SELECTIONS_TAIL = (
-    r"(?:\.Table\.\d+)?(?P<birdnet>\.BirdNET)?(?:\.results(?:\.r)?)?(?:\.selections?)?(?:\.table)?"
+    r"(?:\.Table\.\d+)?(?P<birdnet>\.BirdNET)?(?:\.results(?:\.r|\.kaleidoscope)?)?(?:\.selections?)?(?:\.table)?"
     r"\.(?:txt|csv|tsv)$"
 )
 """What tools put behind a recording's name."""

@@ -62,6 +62,11 @@ BIRDNET = "Start (s),End (s),Scientific name,Common name,Confidence"
     ("name", "header", "more"),
     [
         ("night.BirdNET.results.csv", f"{BIRDNET},File", ",/home/me/night.wav"),
+        (
+            "night.BirdNET.results.r.csv",
+            f"{BIRDNET.replace('Start (s)', 'start')},filepath",
+            ",C:\\\\night.wav",
+        ),
         ("NIGHT.wav.csv", BIRDNET, ""),
         ("tables/night.csv", "onset;offset;name;species;sure", ""),
     ],
