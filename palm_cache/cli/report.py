@@ -21,7 +21,7 @@ def report(
         str | None,
         typer.Option(
             help="The head that the others are compared with.",
-            show_default="palm, or zero-shot where it did not run",
+            show_default="palm; zero-shot where that did not run",
             metavar="HEAD",
             autocompletion=complete_heads,
             callback=check_method,

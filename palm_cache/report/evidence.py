@@ -27,7 +27,7 @@ from palm_cache.store.scores import KEYS, RunPrediction
 from palm_cache.types.runs import method, spell_shots
 
 REFERENCES = ("palm", "zero-shot")
-"""With the first of these that ran the others are compared, where none is asked for."""
+"""With the first of these that ran on a dataset the others are compared, where none is asked for."""
 
 HOW = (
     f"Intervals hold the accuracy that a head would have on average over further test clips and over further "
@@ -95,22 +95,26 @@ def by_kind(predictions: list[RunPrediction], scores: pd.DataFrame) -> dict[Plac
     return {place: [kinds[key] for key in sorted(kinds)] for place, kinds in sorted(kinds_of.items())}
 
 
-def reference_head(kinds: Mapping[Place, list[HeadRuns]], against: str | None) -> str:
-    """Return the head that the others are compared with.
+def reference_heads(kinds: Mapping[Place, list[HeadRuns]], against: str | None) -> dict[Place, str]:
+    """Return the head that the others are compared with, on every dataset.
 
     Raises
     ------
     UnknownNameError
         If there are no predictions of the one that is asked for.
     """
-    heads = sorted({kind.head for of_place in kinds.values() for kind in of_place})
-    if against is not None and against not in heads:
-        raise UnknownNameError.among("head among these predictions", against, heads)
-    return against or next(iter([name for name in REFERENCES if name in heads] or heads), REFERENCES[0])
+    heads = {place: sorted({kind.head for kind in of_place}) for place, of_place in kinds.items()}
+    known = sorted(set().union(*heads.values()))
+    if against is not None and against not in known:
+        raise UnknownNameError.among("head among these predictions", against, known)
+    return {
+        place: against or next((name for name in REFERENCES if name in there), there[0])
+        for place, there in heads.items()
+    }
 
 
 def pairs(
-    kinds: Mapping[Place, list[HeadRuns]], reference: str
+    kinds: Mapping[Place, list[HeadRuns]], references: Mapping[Place, str]
 ) -> list[tuple[Place, HeadRuns, HeadRuns, Comparison]]:
     """Compare every head with the reference on every dataset, at the reference's largest number of shots.
 
@@ -119,20 +123,20 @@ def pairs(
     compared = []
     for place, of_place in kinds.items():
         largest = {kind.head: kind for kind in largest_of(of_place)}
-        if reference not in largest:
+        if references[place] not in largest:
             continue
-        ours = largest.pop(reference)
+        ours = largest.pop(references[place])
         at = {kind.head: kind for kind in of_place if kind.shots in (0, ours.shots)}
         for rival in (largest if ours.shots == 0 else at).values():
             estimate = difference(ours.outcomes, rival.outcomes)
-            if rival.head != reference and estimate:
+            if rival.head != ours.head and estimate:
                 compared.append((place, ours, rival, compare([estimate])))
     return compared
 
 
-def certainty(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
+def certainty(kinds: Mapping[Place, list[HeadRuns]], references: Mapping[Place, str]) -> Section:
     """Show every head beside the reference, compared on the same clips and draws."""
-    compared = pairs(kinds, reference)
+    compared = pairs(kinds, references)
     tested = [result.p for *_, result in compared if result.n_seeds != 1]
     adjusted = iter(holm(tested))
     tables: dict[str, list[tuple[str, ...]]] = {}
@@ -143,7 +147,8 @@ def certainty(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
         cells = _cells(result, next(adjusted) if is_tested else None)
         tables.setdefault(caption, []).append((name + "*" * (not is_tested), *cells))
     if not compared:
-        first = f"Nothing is compared with {reference}: no other head ran with its shots and seeds."
+        named = " or ".join(sorted(set(references.values())))
+        first = f"Nothing is compared: no other head ran with the shots and seeds of {named}."
     else:
         first = _PAIRS.format(count=counted(len(tested), "comparison"))
     headings = ("", "difference", f"{100 * LEVEL:.0f} % interval", "p", "p, Holm")
@@ -152,7 +157,7 @@ def certainty(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
     return Section("How sure the differences are", (first, *shown, *marked))
 
 
-def errors(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
+def errors(kinds: Mapping[Place, list[HeadRuns]], references: Mapping[Place, str]) -> Section:
     """Show per dataset what every class is taken for, and each head's recall per class."""
     blocks: list[str | Table | Figure] = []
     for number, (place, of_place) in enumerate(kinds.items()):
@@ -160,7 +165,7 @@ def errors(kinds: Mapping[Place, list[HeadRuns]], reference: str) -> Section:
         largest = largest_of(of_place)
         names = next(iter(of_place[0].runs.values())).class_names
         confused = {kind.head: confusion(list(kind.runs.values())) for kind in largest}
-        chosen = next((kind for kind in largest if kind.head == reference), largest[-1])
+        chosen = next((kind for kind in largest if kind.head == references[place]), largest[-1])
         caption = (
             f"{where}: what {chosen} takes every class for, in % of its test clips, over all folds and seeds"
         )

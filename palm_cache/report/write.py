@@ -23,7 +23,7 @@ from palm_cache.report.evidence import (
     by_kind,
     certainty,
     errors,
-    reference_head,
+    reference_heads,
 )
 from palm_cache.report.figures import accuracy_by_head
 from palm_cache.report.fonts import lacking_note
@@ -89,8 +89,8 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     ----------
     out : Path
     against : str, optional
-        The head that the others are compared with. By default PALM, where it did not run zero-shot, else the
-        first by its name.
+        The head that the others are compared with. By default PALM, on datasets where it did not run
+        zero-shot, else the first by its name.
     heads : Path, optional
         The folder below which heads lie, to look inside; ``out`` by default.
 
@@ -114,7 +114,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     rivals = every if split.all() else every[~split]
     scores, predictions = tell_apart(rivals), read_predictions(stored) if stored.exists() else []
     summary, kinds = summarise(scores), by_kind(predictions, scores)
-    reference = reference_head(kinds, against)
+    compared_with = reference_heads(kinds, against)
     behind = look_behind(every, heads or out)
     makers = {
         stored: command_line("evaluate", heads=heads, out=out),
@@ -128,7 +128,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
         *_beside_the_paper(scores, behind),
         base_novel_section(every),
         _prompts(read_prompts(prompts)) if prompts.exists() else None,
-        *([certainty(kinds, reference), errors(kinds, reference)] if kinds else []),
+        *([certainty(kinds, compared_with), errors(kinds, compared_with)] if kinds else []),
         inside(kinds, heads or out),
         _provenance(scores, out / "scores.csv", missing, _short_draws(scores, kinds)),
     )

@@ -245,6 +245,16 @@ def test_without_palm_zero_shot_is_the_reference_and_a_variant_can_be(tmp_path: 
     write_predictions(tmp_path / "predictions.h5", renamed)
     text = (write_report(tmp_path).page.parent / "report.md").read_text(encoding="utf-8")
     assert "| gda, 16 shots | -" in text.split("zero-shot, less each of the others")[1]
+    # On each dataset by itself: palm on another one does not keep these from being compared.
+    birds = scores_table("birds")
+    write_scores(
+        tmp_path / "scores.csv", pd.concat([scores.assign(head=scores["head"].replace("palm", "gda")), birds])
+    )
+    write_predictions(tmp_path / "predictions.h5", [*renamed, *predictions("birds")])
+    text = (write_report(tmp_path).page.parent / "report.md").read_text(encoding="utf-8")
+    assert "demo, mini: zero-shot, less each of the others" in text
+    assert "birds, mini: palm, 16 shots, less each of the others" in text
+    (tmp_path / "predictions.h5").unlink()
     variant = scores[scores["head"] == "palm"].assign(variant=options)
     write_scores(tmp_path / "scores.csv", pd.concat([scores, variant]))
     of_palm = [one for one in predictions() if one.run.startswith("palm")]
