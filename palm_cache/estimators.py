@@ -149,7 +149,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the head's logits.
+        """Return the head's logits of embeddings, (n_clips, dim), of any length.
 
         Returns
         -------
@@ -160,11 +160,11 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the softmax of the logits, shape (n_clips, n_classes); it is not calibrated."""
+        """Return the softmax of the logits of embeddings, -> (n_clips, n_classes); it is not calibrated."""
         return np.asarray(torch.softmax(self._logits(X), dim=1).numpy())
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the class of every clip, shape (n_clips,), as :attr:`classes_` names it."""
+        """Return the class of every embedding, shape (n_clips,), as :attr:`classes_` names it."""
         best = self._logits(X).argmax(dim=1).numpy()
         return np.asarray(self.classes_[best])
 

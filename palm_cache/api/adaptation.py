@@ -219,6 +219,11 @@ def calibrate(
     encoder, device, tokenizer : str, optional
         Of the text tower, for heads that learn words.
 
+    Returns
+    -------
+    list of Calibrated
+        For every run its temperature, or why there is none.
+
     Raises
     ------
     DataError
@@ -252,6 +257,9 @@ def prompts(
 
     Parameters
     ----------
+    store : path or OpenFeatures, or several
+    out : path
+        Where the table is kept.
     folds : int or sequence of int
         Counted from 1; all by default.
 

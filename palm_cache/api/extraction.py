@@ -32,9 +32,10 @@ def extract(
     Parameters
     ----------
     dataset : str or path
-        A known name, or a folder with ``audios/``, ``train.csv`` and ``test.csv``.
+        A known name, a folder of sounds or a table: what ``palm-cache datasets`` lists and what its
+        ``--check`` understands.
     encoder : str
-        ``mini``, ``clap:...`` or ``pengi:...``.
+        A spec such as ``"mini"`` or ``"clap:laion/clap-htsat-unfused"``: see ``palm-cache encoders``.
     root : path, optional
         Where a dataset known by name lies, or what the paths of a table are relative to.
     store : path, optional
