@@ -33,7 +33,7 @@ from palm_cache.types import AnyPath, AnyPlace, Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """What :func:`fit` made."""
+    """What :func:`fit` made; it stands for the heads wherever they are asked for."""
 
     heads: Path
     """The file with the fitted heads."""
@@ -44,6 +44,9 @@ class FitResult:
     calibrated."""
     shown: pd.DataFrame
     """The scores as they are shown: a head is called by its variant where ``out`` has several of it."""
+
+    def __fspath__(self) -> str:
+        return str(self.heads)
 
     def __repr__(self) -> str:
         """Return the means as a table, whole, and what should be known."""

@@ -60,6 +60,8 @@ def test_fit_calibrates_and_scores(workplace: Path) -> None:
     ]
     assert temperatures[0] == temperatures[1]
     assert temperatures[0]["proker"] is not None
+    heard = palm_cache.predict(fitted, store=palm_cache.open_features("data/features/clusters/mini.zarr"))
+    assert len(heard.table) == len(heard.probabilities)
 
 
 def test_fit_on_several_encoders(workplace: Path) -> None:
