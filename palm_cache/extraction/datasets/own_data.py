@@ -174,7 +174,7 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
         raise DataError(f"{root}: no folder of a class here or below; `layout` flat reads it without labels")
     parts = f" below {named(sorted(tops))}" if parted else ""
     names = sorted({*classes.values()})
-    told = f"{counted(len(rows), 'file')}, {counted(len(names), 'class', 'classes')}: {named(names)}"
+    told = f"{counted(len(rows), 'file')}, {counted(len(names), 'class', 'classes')} ({named(names)})"
     notes = []
     if reading.layout == "auto" and not parted and (inner := _nested(short)):
         meant = did_you_mean([below(root, folder) for folder in inner])

@@ -48,8 +48,8 @@ def in_a_parquet(root: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "told"),
     [
-        (in_folders, "read as a folder per class: 6 files, 2 classes: blackbird, wren"),
-        (in_a_wrapping_folder, "read as a folder per class: 6 files, 2 classes: blackbird, wren"),
+        (in_folders, "read as a folder per class: 6 files, 2 classes (blackbird, wren)"),
+        (in_a_wrapping_folder, "read as a folder per class: 6 files, 2 classes (blackbird, wren)"),
         (in_a_csv, "read as one table, metadata.csv (path=File Name,label=Species)"),
         (in_a_tsv_by_names, "read as one table, labels.tsv (path=recording,label=common_name)"),
         (in_a_parquet, "read as one table, x.parquet (path=file,label=label)"),
@@ -85,7 +85,7 @@ def test_folders_called_train_and_test_are_the_split(tmp_path: Path) -> None:
     assert table.class_names == CLASSES
     assert (
         table.notes[0]
-        == "read as a folder per class below Train, test, val: 12 files, 2 classes: blackbird, wren"
+        == "read as a folder per class below Train, test, val: 12 files, 2 classes (blackbird, wren)"
     )
     (fold,) = table.folds
     assert {table.clips[row].name.split("/")[0] for row in fold.train.tolist()} == {"Train"}
@@ -95,7 +95,7 @@ def test_folders_called_train_and_test_are_the_split(tmp_path: Path) -> None:
 
 def test_classes_are_told_and_counted_in_their_plain_spelling(tmp_path: Path) -> None:
     tones(tmp_path, "train/M\u00f6we/1.wav", "test/Mo\u0308we/2.wav")
-    assert read(tmp_path).notes[0].endswith("below test, train: 2 files, 1 class: M\u00f6we")
+    assert read(tmp_path).notes[0].endswith("below test, train: 2 files, 1 class (M\u00f6we)")
 
 
 def test_folders_called_fold_are_folds(tmp_path: Path) -> None:
