@@ -97,18 +97,17 @@ def below_zero_shot(scores: pd.DataFrame) -> list[str]:
         below = below[
             below["accuracy"] + below["accuracy_sd"].fillna(0) < below["alone"] - tenth_of_a_percent
         ]
-        if below.empty:
-            continue
-        places = [
-            f"{100 * accuracy:.1f} % against {100 * other:.1f} % at {count_shots(shots)}"
-            for shots, accuracy, other in zip(below["shots"], below["accuracy"], below["alone"], strict=True)
-        ]
-        more = "" if (below["shots"] == ALL_SHOTS).any() else "give it more shots, or "
-        notes.append(
-            f"{dataset}, {encoder}: palm is below zero-shot: {', '.join(places)}. "
-            f"PALM's context starts as noise, and few clips do not outweigh it: {more}take a head that "
-            "starts from the prompts, such as proker."
-        )
+        for head, rows in below.groupby("head"):
+            places = [
+                f"{100 * accuracy:.1f} % against {100 * other:.1f} % at {count_shots(shots)}"
+                for shots, accuracy, other in zip(rows["shots"], rows["accuracy"], rows["alone"], strict=True)
+            ]
+            more = "" if (rows["shots"] == ALL_SHOTS).any() else "give it more shots, or "
+            notes.append(
+                f"{dataset}, {encoder}: {head} is below zero-shot: {', '.join(places)}. "
+                f"PALM's context starts as noise, and few clips do not outweigh it: {more}take a head that "
+                "starts from the prompts, such as proker."
+            )
     return notes
 
 

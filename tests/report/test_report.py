@@ -186,6 +186,11 @@ def test_palm_below_zero_shot_is_explained(tmp_path: Path) -> None:
         "demo, mini: palm is below zero-shot: 30.0 % against 65.0 % at 1 shot. PALM's context starts" in text
     )
     assert "give it more shots" in text
+    both = below_zero_shot(pd.concat([scores, weak, weak.assign(head="palm@lr=0.5", accuracy=0.2)]))
+    assert [note.partition("%")[0] for note in both] == [
+        "demo, mini: palm is below zero-shot: 30.0 ",
+        "demo, mini: palm@lr=0.5 is below zero-shot: 20.0 ",
+    ]
     (note,) = below_zero_shot(pd.concat([scores, weak.assign(shots=ALL_SHOTS)]))
     assert "at all shots" in note
     assert "more shots" not in note
