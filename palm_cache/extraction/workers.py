@@ -1,16 +1,17 @@
 """Clips spread over processes: of this machine, or of a Dask or Ray cluster that is running already.
 
 What travels is the paths of some clips, there, and what became of them, back. Every worker loads the encoder
-once and writes into the cache itself. joblib does the spreading, whatever the processes are.
+once and writes into the cache itself. joblib does the spreading on this machine and on Ray.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -27,8 +28,7 @@ TASK_CLIPS = 512
 """Clips that travel together, at most: enough batches to keep a worker busy, few enough to share them out."""
 
 TASKS_A_WORKER = 8
-"""Tasks that a worker gets at once from a backend that gives results only when all are there: progress
-then shows in steps, and workers wait for the slowest at the end of each."""
+"""Tasks that are sent to a cluster at once, for each of its cores."""
 
 Results = Iterator[tuple[list[ClipReport], list[str]]]
 """What became of the clips of a task, and what the user should know."""
@@ -52,53 +52,57 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int)
     PalmCacheError
         Whatever embedding raises. What is finished stays.
     """
-    sent = _seen_from_everywhere(worker)
-    size = max(1, min(TASK_CLIPS, len(clips) // (4 * n_processes)))
-    tasks = (clips[start : start + size] for start in range(0, len(clips), size))
-    calls = (joblib.delayed(sent.embed)(_absolute(task)) for task in tasks)
-    cluster = worker.resources.cluster
-    if not cluster:
-        # For an embedder of another key joblib starts other processes; former ones end with their encoder.
-        begin = {"initializer": follow, "initargs": (os.getpid(), sent.embedder_key)}
-        try:
-            yield from joblib.Parallel(n_processes, return_as="generator_unordered", **begin)(calls)
-        except TerminatedWorkerError as error:
-            died = str(error).partition("{")[2].partition("}")[0] or "killed"
-            raise ClusterError(
-                f"a process of `jobs` died ({died}); had it enough memory? What is embedded is kept: run the "
-                "same command again"
-            ) from error
-        return
+    sent, cluster = _seen_from_everywhere(worker), worker.resources.cluster
     if cluster.startswith("dask:"):
-        with _dask(cluster):
-            yield from joblib.Parallel(-1, return_as="generator_unordered")(calls)
-    else:
+        yield from _on_dask(cluster, sent, clips)
+        return
+    if cluster:
         with _ray(cluster) as workers:
+            calls = map(joblib.delayed(sent.embed), _tasks(clips, workers))
             while calls_now := list(islice(calls, TASKS_A_WORKER * workers)):
                 yield from joblib.Parallel(-1)(calls_now)
+        return
+    # For an embedder of another key joblib starts other processes; former ones end with their encoder.
+    begin = {"initializer": follow, "initargs": (os.getpid(), sent.embedder_key)}
+    calls = map(joblib.delayed(sent.embed), _tasks(clips, n_processes))
+    try:
+        yield from joblib.Parallel(n_processes, return_as="generator_unordered", **begin)(calls)
+    except TerminatedWorkerError as error:
+        died = str(error).partition("{")[2].partition("}")[0] or "killed"
+        raise ClusterError(
+            f"a process of `jobs` died ({died}); had it enough memory? What is embedded is kept: run the "
+            "same command again"
+        ) from error
 
 
-@contextmanager
-def _dask(cluster: str) -> Iterator[None]:
+def _on_dask(cluster: str, worker: Worker, clips: Sequence[Numbered]) -> Results:
+    """Share clips among the workers of a Dask cluster, be it one: joblib would not send it anything."""
     address = cluster.removeprefix("dask://")
     with _installed("dask"):
-        from distributed import Client, KilledWorker
+        from distributed import CancelledError, Client, KilledWorker, as_completed
     try:
         client = Client(f"tcp://{address}", timeout=SECONDS_TO_CONNECT)
     except OSError as error:
         raise ClusterError(f"{cluster}: cannot be reached; start one with: dask scheduler") from error
     try:
-        with (
-            client,
-            joblib.parallel_config("dask", client=client, wait_for_workers_timeout=SECONDS_TO_CONNECT),
-        ):
-            yield
+        with client:
+            client.wait_for_workers(1, timeout=SECONDS_TO_CONNECT)
+            workers = sum(client.ncores().values())
+            tasks, send = _tasks(clips, workers), partial(client.submit, worker.embed, pure=False)
+            sent = as_completed(map(send, islice(tasks, TASKS_A_WORKER * workers)))
+            for done in sent:
+                sent.update(map(send, islice(tasks, 1)))
+                yield done.result()
     except TimeoutError as error:
         raise ClusterError(f"{cluster}: has no workers; start some with: dask worker {address}") from error
     except KilledWorker as error:
         raise ClusterError(
             f"{cluster}: {error.allowed_failures + 1} workers died over the same clips; "
             "had they enough memory?"
+        ) from error
+    except CancelledError as error:
+        raise ClusterError(
+            f"{cluster}: the scheduler is gone; what is embedded is kept: run the same command again"
         ) from error
 
 
@@ -153,5 +157,9 @@ def _seen_from_everywhere(worker: Worker) -> Worker:
     )
 
 
-def _absolute(clips: Iterable[Numbered]) -> tuple[Numbered, ...]:
-    return tuple((row, replace(clip, file=clip.file.absolute())) for row, clip in clips)
+def _tasks(clips: Sequence[Numbered], n_workers: int) -> Iterator[tuple[Numbered, ...]]:
+    """Share clips out, some to a task, with absolute paths."""
+    size = max(1, min(TASK_CLIPS, len(clips) // (4 * n_workers)))
+    for start in range(0, len(clips), size):
+        some = clips[start : start + size]
+        yield tuple((row, replace(clip, file=clip.file.absolute())) for row, clip in some)

@@ -163,6 +163,41 @@ def test_what_goes_wrong_on_a_cluster_is_told_like_at_home(
     assert [name for name, *_ in done.failures] == [table.clips[0].name]
 
 
+@pytest.mark.filterwarnings("ignore")  # of Dask, about what it has lost
+@pytest.mark.slow
+def test_one_dask_worker_does_all_and_a_scheduler_that_dies_is_one_line(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    address = f"127.0.0.1:{free_port()}"
+    scheduler, worker = (
+        subprocess.Popen(
+            [Path(sys.executable).with_name("dask"), *words, "--no-dashboard"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for words in (
+            ("scheduler", "--host", "127.0.0.1", "--port", address.partition(":")[2]),
+            ("worker", address, "--nthreads", "1", "--no-nanny"),
+        )
+    )
+
+    def kill() -> None:
+        while not list(tmp_path.glob(".cache/audio-*/*.safetensors")) and worker.poll() is None:
+            time.sleep(0.005)
+        scheduler.kill()
+
+    work.forget()
+    threading.Thread(target=kill).start()
+    resources = Resources(cluster=f"dask://{address}")
+    try:
+        with pytest.raises(ClusterError, match=r"the scheduler is gone; .* run the same command again"):
+            extract(read(folder), "mini", tmp_path / "mini.zarr", resources=resources)
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+    assert not work._shared  # nothing was embedded here
+
+
 @pytest.fixture
 def ray_cluster() -> Iterator[str]:
     """The address of a Ray cluster on this machine, where Ray is installed."""
