@@ -223,7 +223,7 @@ def diverse(
     newest = labelled_rows
     for place in range(count):
         if len(newest):
-            _come_nearer(nearness, embeddings, newest)
+            _come_nearer(nearness, embeddings, newest, open_to)
             row = int(np.where(open_to, nearness, np.inf).argmin())
         else:
             row = int(nearest(embeddings, _mean(embeddings, open_to), 1, among=open_to).rows[0])
@@ -233,14 +233,23 @@ def diverse(
     return Ranking(picked, distances)
 
 
-def _come_nearer(nearness: NDArray[np.float64], embeddings: Embeddings, centres: NDArray[np.int64]) -> None:
-    """Raise the largest cosine of every row to that with some more rows."""
+def _come_nearer(
+    nearness: NDArray[np.float64],
+    embeddings: Embeddings,
+    centres: NDArray[np.int64],
+    among: NDArray[np.bool_],
+) -> None:
+    """Raise the largest cosine of every row among some to that with some more rows."""
     views = np.concatenate([_read(embeddings, slice(row, row + 1))[0] for row in centres.tolist()])
     queries = _unit(views)
 
     def look(rows: slice) -> None:
-        nearest_centre = cosines(_read(embeddings, rows), queries).max(axis=0)
-        np.maximum(nearness[rows], nearest_centre, out=nearness[rows])
+        if not among[rows].any():
+            return
+        # To leave rows out takes a copy of the others, which a few are worth.
+        asked = among[rows] if among[rows].mean() < 0.5 else slice(None)
+        nearest_centre = cosines(_read(embeddings, rows)[asked], queries).max(axis=0)
+        nearness[rows][asked] = np.maximum(nearness[rows][asked], nearest_centre)
 
     for _ in _over_blocks(embeddings, look):
         pass

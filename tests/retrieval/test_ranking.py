@@ -11,7 +11,7 @@ from samples import make_features, write_sample
 
 from palm_cache.errors import ParameterError
 from palm_cache.retrieval import ranking
-from palm_cache.retrieval.ranking import diverse, highest, nearest, uncertainty
+from palm_cache.retrieval.ranking import cosines, diverse, highest, nearest, uncertainty
 from palm_cache.store.features import FeatureStore
 
 
@@ -92,12 +92,13 @@ def test_a_store_is_searched_as_its_array_is(tmp_path):
     assert picked.rows.tolist() == diverse(features.audio.numpy(), [0, 2000], 4).rows.tolist()
 
 
+@pytest.mark.parametrize("left_out", [slice(7, 10), slice(7, 45)])
 @pytest.mark.parametrize("labelled", [[], [5], [3, 40, 41, 3]])
 @pytest.mark.usefixtures("small_blocks")
-def test_diverse_rows_are_each_the_farthest_from_all_before(labelled: list[int]):
+def test_diverse_rows_are_each_the_farthest_from_all_before(labelled: list[int], left_out: slice):
     embeddings = draw(60, 4)
     among = np.ones(60, bool)
-    among[[7, 8, 9]] = False
+    among[left_out] = False
     found = diverse(embeddings, labelled, 10, among=among)
     distances = 1 - unit(embeddings) @ unit(embeddings).T
     chosen, expected = list(labelled), []
@@ -113,6 +114,18 @@ def test_diverse_rows_are_each_the_farthest_from_all_before(labelled: list[int])
         chosen.append(row)
     assert found.rows.tolist() == [row for row, _ in expected]
     np.testing.assert_allclose(found.scores, [distance for _, distance in expected], atol=1e-6)
+
+
+def test_of_few_rows_that_may_be_picked_no_others_are_compared(monkeypatch: pytest.MonkeyPatch):
+    compared: list[int] = []
+
+    def counted(block, queries):
+        compared.append(len(block))
+        return cosines(block, queries)
+
+    monkeypatch.setattr(ranking, "cosines", counted)
+    diverse(draw(3000, 4), range(1000, 1500), 2, among=np.arange(3000) % 500 == 0)
+    assert sum(compared) == 5 + 4  # 1000 is labelled
 
 
 def test_no_more_diverse_rows_are_picked_than_there_are():
