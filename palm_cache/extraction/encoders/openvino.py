@@ -145,7 +145,9 @@ class OpenVinoTower:
     def _convert(self, openvino: Any, example: Tensor, folder: Path) -> Path:
         from palm_cache.extraction.encoders.pretrained import quiet_transformers
 
-        with warnings.catch_warnings(), quiet_transformers(), torch.no_grad():
+        # What is kept serves every precision: the casts of bf16, which OpenVINO does not know, are its own.
+        plainly = torch.autocast("cpu", enabled=False)
+        with warnings.catch_warnings(), quiet_transformers(), torch.no_grad(), plainly:
             # Tracing warns of every size that it takes for a constant; those are.
             warnings.simplefilter("ignore")
             model = openvino.convert_model(self.torch_tower, example_input=example.clone())
