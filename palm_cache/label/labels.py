@@ -128,10 +128,12 @@ def read_labels(file: Path) -> tuple[list[Label], list[str]]:
     if not file.exists() or not file.stat().st_size:
         return [], []
     first, *lines = re.split(r"\r\n|\r|\n", decode(file))
-    if tuple(first.split(",")) != COLUMNS or not _is_utf8(file):
+    fault = "" if _is_utf8(file) else "is not UTF-8"
+    if tuple(first.split(",")) != COLUMNS:
+        fault = f"its first row is {first[:80]!r}, not {','.join(COLUMNS)}"
+    if fault:
         raise DataError(
-            f"{file}: its first row is {first[:80]!r}, not {','.join(COLUMNS)}: no file that labels can be "
-            "appended to; choose another with `labels`"
+            f"{file}: {fault}: no file that labels can be appended to; choose another with `labels`"
         )
     labels, problems = [], []
     for number, line in enumerate(lines, start=2):

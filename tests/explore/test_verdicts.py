@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_the_ten_nearest_other_clips_vote() -> None:
     np.testing.assert_allclose(verdicts.share[usable], reference.max(axis=1))
     assert verdicts.said[5] == -1
     assert verdicts.run is None
+
+
+def test_votes_need_little_memory() -> None:
+    features = make_features(clips_per_class=1500, dim=4)
+    tracemalloc.start()
+    neighbour_votes(features)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < len(features.labels) ** 2 * 4  # of all distances at once
 
 
 def test_confusions_count_what_scikit_learn_counts(file: Path) -> None:

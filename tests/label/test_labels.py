@@ -99,14 +99,18 @@ def test_what_an_editor_leaves_is_read_and_continued(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"filename,label\na.wav,dog\n", "path,start,end,classname,time\n".encode("utf-16"), b"\n"]
+    ("content", "fault"),
+    [
+        (b"filename,label\na.wav,dog\n", "its first row is 'filename,label', not path,start"),
+        ("path,start,end,classname,time\n".encode("utf-16"), "is not UTF-8"),
+        (b"\n", "its first row is '', not path,start"),
+    ],
 )
-def test_another_kind_of_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_another_kind_of_file_is_refused_and_left_alone(tmp_path: Path, content: bytes, fault: str) -> None:
     file = tmp_path / "labels.csv"
     file.write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"no file that labels can be appended to; choose another with labels"
-    ):
+    appended = ".*: no file that labels can be appended to; choose another with labels"
+    with pytest.raises(DataError, match=f"labels.csv: {fault}{appended}"):
         read_labels(file)
     assert file.read_bytes() == content
 
