@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from math import inf
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -84,18 +85,18 @@ def tables_beside(root: Place, listing: Listing) -> list[str]:
 
     One that names its recordings itself can be read alone; of BirdNET's, each names its own.
     """
-    recordings = by_name(listing.audio)
-
-    def is_one(path: str) -> bool:
+    named_like = dict[str, str]()
+    for path in listing.ending_with(".csv", ".tsv"):
         name = PurePosixPath(path).name
         tail = re.search(SELECTIONS_TAIL, name, re.IGNORECASE)
-        if tail is None or folded(name[: tail.start()]) not in recordings:
-            return False
-        columns = understand(read_header(below(root, path)), {}, path)
+        columns = dict[str, str]()
+        with suppress(DataError):  # what cannot be read is none
+            columns = understand(read_header(below(root, path)), {}, path)
         timed = "start" in columns and not {"end", "duration"}.isdisjoint(columns)
-        return timed and (tail["birdnet"] is not None or "path" not in columns)
-
-    return [path for path in listing.ending_with(".csv", ".tsv") if is_one(path)]
+        if tail and timed and (tail["birdnet"] or "path" not in columns):
+            named_like[path] = folded(name[: tail.start()])
+    recordings = by_name(listing.audio) if named_like else {}  # of a million it takes seconds
+    return [path for path, recording in named_like.items() if recording in recordings]
 
 
 def read_audacity(root: Place, listing: Listing, reading: ReadingParams) -> Content:

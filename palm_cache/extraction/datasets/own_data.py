@@ -122,7 +122,7 @@ def is_file(where: Place) -> bool:
 
 def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str, str]) -> Layout:
     """Return how a folder is laid out, by what lies in it."""
-    if not listing.audio and any(path.lower().endswith(TAR_ENDINGS) for path in listing.files):
+    if any(path.lower().endswith(TAR_ENDINGS) for path in listing.files) and not listing.audio:
         return "webdataset"
     if any(shards.has_audio(below(root, path)) for path in _shards(listing)[:1]):
         return "parquet"
@@ -140,7 +140,7 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
         kinds = [kind or "without ending" for kind in listing.endings]
         there = f"what lies here is {named(kinds)}" if kinds else "nothing lies here"
         there += f"; {CONVERT}" if set(OTHER_ENDINGS).intersection(kinds) else ""
-        there += "".join(f"; {remedy}" for _, remedy in unread(listing.files))
+        there += "".join(f"; {remedy}" for _, remedy in unread(listing))
         raise DataError(
             f"{where}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column of paths, "
             f"no Parquet or tar shards; {there}"

@@ -21,7 +21,7 @@ SHARD_ENDINGS = (".parquet", ".arrow")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 UNREAD: Mapping[tuple[str, ...], str] = {
-    TAR_ENDINGS: "unpack what holds sounds or labels, or `layout` webdataset",
+    (".tar", ".tgz", ".gz"): "unpack what holds sounds or labels, or `layout` webdataset",
     (".zip", ".7z", ".rar"): "unpack what holds sounds or labels",
     (".xlsx", ".xls", ".ods", ".json", ".jsonl"): "save what holds labels as CSV",
 }
@@ -80,12 +80,11 @@ def passed_over(root: Place, listing: Listing) -> list[str]:
     if others := [path for path in tables if path not in answers]:
         columns = "no column in its first row is known to hold paths; `columns` path=NAME says which does"
         notes.append(f"not read: {named(others)}; {columns}")
-    near = [path for path in listing.files if path.count("/") <= 1]
-    return [*notes, *(f"not read: {named(paths)}; {remedy}" for paths, remedy in unread(near))]
+    return [*notes, *(f"not read: {named(paths)}; {remedy}" for paths, remedy in unread(listing))]
 
 
-def unread(files: Sequence[str]) -> Iterator[tuple[list[str], str]]:
-    """Yield the files that may hold sounds or labels and are not read, with what to do about them."""
+def unread(listing: Listing) -> Iterator[tuple[list[str], str]]:
+    """Yield the near files that may hold sounds or labels and are not read, with what to do about them."""
     for endings, remedy in UNREAD.items():
-        if paths := [path for path in files if path.lower().endswith(endings)]:
+        if paths := [path for path in listing.ending_with(*endings) if path.count("/") <= 1]:
             yield paths, remedy

@@ -91,6 +91,9 @@ def test_a_csv_of_stretches_that_is_called_like_its_recording_is_read(
     ]
     told = f"e.g. {name}, row 5: night.wav from 4.5 s to 6.5 s is 'Tit' here but 'Blackbird' in {name}, row 4"
     assert f"1 stretch has several labels and is left without one, {told}" in read_so.notes
+    (root / "deep" / "down").mkdir(parents=True)
+    (root / "deep" / "down" / "broken.csv").write_bytes(b"\xff\xfe\x00")  # no table at all
+    assert stretches(read(root)) == stretches(read_so)
     if more:  # a table that names its recordings, and is not one of BirdNET's for each
         (root / name).rename(root / "night.csv")
         assert "read as one table, night.csv" in read(root).notes[0]
