@@ -80,9 +80,11 @@ class Command(_OwnHelp, TyperCommand):
         for item in self.params:
             TYPED[str(item.name)] = str(item.metavar) if is_argument(item) else item.opts[0]
         try:
+            if ctx.resilient_parsing:  # completion refuses nothing
+                return super().parse_args(ctx, args)
             self._refuse_empty_words(ctx, words)
             rest = super().parse_args(ctx, args)
-            for value in () if ctx.resilient_parsing else ctx.params.values():  # completion refuses nothing
+            for value in ctx.params.values():
                 if isinstance(value, Path) and (url := re.fullmatch(r"([a-z][a-z\d+.-]+):/(.*)", str(value))):
                     told = f"{url[1]}://{url[2]} is a URL; give a file or folder of this machine"
                     raise ParameterError(told)

@@ -77,4 +77,5 @@ def test_what_can_only_be_one_of_a_few_is_offered(
 
 
 def test_words_that_make_no_sense_end_no_completion() -> None:
-    assert complete("fit", "--out", "s3://bucket/runs", "--head", "linear") == ["linear-probe"]
+    for senseless in ("s3://bucket/runs", "''"):
+        assert complete("fit", "--out", senseless, "--head", "linear") == ["linear-probe"]
