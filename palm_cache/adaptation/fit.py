@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -76,8 +76,9 @@ def fit_store(
 ) -> Fit:
     """Fit the heads that are asked for on a feature store and keep them in ``heads.h5``.
 
-    Heads of earlier fits stay in the file as long as they were fitted on the same features. ``partners`` are
-    stores of the same clips from further encoders; their features are joined.
+    Heads of earlier fits stay in the file as long as they were fitted on the same features. Where the fit is
+    interrupted, or a run of it fails, those that are fitted are kept. ``partners`` are stores of the same
+    clips from further encoders; their features are joined.
 
     Raises
     ------
@@ -104,17 +105,21 @@ def fit_store(
     check_writable(path.parent)
     twins = opened[0].twins()  # now: while heads are fitted, another extraction may replace the store
     tower = load_tower(header) if wordy and load_tower else None
-    fitted, notes = fit_runs(features, params, tower=tower, progress=progress)
     joined = {"joined": [each.header.recipe for each in opened]}
-    dropped = add_heads(
-        path,
-        fitted,
-        store,
-        *partners,
-        identity=joined if partners else header.recipe,
-        views=header.views,
-        outdated=partial(is_outdated, dim=features.audio.shape[2]),
-    )
+    dropped: list[str] = []
+
+    def keep(heads: list[FittedHead]) -> None:
+        dropped[:] = add_heads(
+            path,
+            heads,
+            store,
+            *partners,
+            identity=joined if partners else header.recipe,
+            views=header.views,
+            outdated=partial(is_outdated, dim=features.audio.shape[2]),
+        )
+
+    fitted, notes = fit_runs(features, params, tower=tower, keep=keep, progress=progress)
     limited = [f"{store} {header.limited}"] if header.limited else []
     return Fit(path, features, header, tower, tuple(fitted), (*limited, *notes, *twins, *dropped))
 
@@ -144,6 +149,7 @@ def fit_runs(
     *,
     tower: TextTower | None = None,
     chosen: Mapping[str, Tensor] | None = None,
+    keep: Callable[[list[FittedHead]], None] | None = None,
     progress: Progress = no_progress,
 ) -> tuple[list[FittedHead], list[str]]:
     """Fit every run that is asked for; runs of one shape are trained in one tensor program.
@@ -152,6 +158,8 @@ def fit_runs(
     ----------
     chosen : mapping of Tensor, optional
         What a run chose for itself, for every run of this fit: nothing is chosen again.
+    keep : callable, optional
+        Is given what is fitted in the end, also where that is not all: one diverges, or Ctrl-C ends it.
 
     Returns
     -------
@@ -184,22 +192,27 @@ def fit_runs(
     for run in runs:
         total[run.head] += heads[run.head].n_steps(n_views * len(tasks[run].train))
     fitted: dict[Run, FittedHead] = {}
-    for batch in batches.values():
-        name = batch[0].head
-        head = heads[name]
+    try:
+        for batch in batches.values():
+            name = batch[0].head
+            head = heads[name]
 
-        # Head by head: a step of one may take a thousand times as long as a step of another.
-        def tick(number: int, name: str = name) -> None:
-            steps[name] += number
-            progress(f"training {name}", steps[name], total[name])
+            # Head by head: a step of one may take a thousand times as long as a step of another.
+            def tick(number: int, name: str = name) -> None:
+                steps[name] += number
+                progress(f"training {name}", steps[name], total[name])
 
-        rows = torch.stack([tasks[run].train for run in batch])
-        # Learning words goes through a text tower, whose tensors are large whatever the shots are.
-        numbers = LARGE if head.needs_text_tower else rows.numel() * features.audio[0].numel()
-        with threads_for(numbers):
-            shots = _gather(features, head, batch, rows, words, chosen or {})
-            for result in _fit_batch(features, head, batch, shots, params.test_views, tick):
-                fitted[result.run] = result
+            rows = torch.stack([tasks[run].train for run in batch])
+            # Learning words goes through a text tower, whose tensors are large whatever the shots are.
+            numbers = LARGE if head.needs_text_tower else rows.numel() * features.audio[0].numel()
+            with threads_for(numbers):
+                shots = _gather(features, head, batch, rows, words, chosen or {})
+                for result in _fit_batch(features, head, batch, shots, params.test_views, tick):
+                    fitted[result.run] = result
+    finally:
+        heads_fitted = [fitted[run] for run in runs if run in fitted]
+        if keep and heads_fitted:
+            keep(heads_fitted)
     notes = _notes(features, tasks)
     from_shots = [name for name, head in heads.items() if _starts_from_shots(features, head)]
     if from_shots:
@@ -207,7 +220,7 @@ def fit_runs(
             f"{features.dataset}: the {features.encoder} store holds no text embeddings: class means of the "
             f"shots stand in for the prompts of {' and '.join(from_shots)}"
         )
-    return [fitted[run] for run in runs], notes
+    return heads_fitted, notes
 
 
 def text_of(features: Features, template: str) -> Tensor:
@@ -242,18 +255,17 @@ def _fit_batch(
     shots: Shots,
     test_views: TestViews,
     tick: Tick,
-) -> list[FittedHead]:
-    """Fit runs whose draws have one size."""
+) -> Iterator[FittedHead]:
+    """Fit runs whose draws have one size, and yield them up to one that diverged."""
     started = time.perf_counter()
     states = head.fit(shots, tick)
     seconds = (time.perf_counter() - started) / len(runs)
     n_examples, (_, n_classes, dim) = shots.labels.shape[1], shots.text.shape
     token_dim = shots.words.tower.token_dim if shots.words else 0  # no other head's count depends on it
-    fitted = []
     for number, run in enumerate(runs):
         state = {name: value[number].clone() for name, value in states.items()}
         need_finite(state, head, f"{run.dataset}, {run_name(run)}")
-        one = FittedHead(
+        yield FittedHead(
             run=run,
             state=state,
             class_names=features.class_names,
@@ -266,8 +278,6 @@ def _fit_batch(
             n_params=head.n_params(n_classes, dim, token_dim, n_examples),
             fit_seconds=seconds,
         )
-        fitted.append(one)
-    return fitted
 
 
 def _gather(

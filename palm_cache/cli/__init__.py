@@ -68,6 +68,7 @@ def main(
 
 RESUMED = "run the same command again to resume"
 STANDS = "what was printed or written stands"
+FITTED = "the heads that were fitted are kept; palm-cache evaluate scores them"
 REMOVED = "what was removed is gone, the rest stays"
 
 STAGE_ONE = "Stage one: audio to embeddings"
@@ -87,7 +88,7 @@ command(caches, store.cache_prune, name="prune", if_interrupted=REMOVED)
 
 STAGE_TWO = "Stage two: embeddings to scores"
 command(app, adaptation.heads, panel=STAGE_TWO)
-command(app, adaptation.fit, panel=STAGE_TWO, if_interrupted="the heads of finished datasets are kept")
+command(app, adaptation.fit, panel=STAGE_TWO, if_interrupted=FITTED)
 command(app, adaptation.evaluate, panel=STAGE_TWO, if_interrupted="earlier scores are kept")
 command(app, adaptation.prompts, panel=STAGE_TWO)
 command(app, adaptation.transfer, panel=STAGE_TWO)

@@ -11,6 +11,7 @@ from samples import make_features, write_sample
 
 from palm_cache.adaptation import evaluate
 from palm_cache.adaptation.fit import fit_store
+from palm_cache.adaptation.heads.palm import Palm
 from palm_cache.params import FitParams
 
 
@@ -32,8 +33,23 @@ def test_a_polite_end_leaves_no_lock_and_no_half_file(
     monkeypatch.setattr(evaluate, "write_scores", lambda *_: signal.raise_signal(signal.SIGTERM))
     result = call("fit", "--store", store, "--head", "prototype")
     assert result.exit_code == 130
-    assert "interrupted: the heads of finished datasets are kept" in result.stderr
+    assert "interrupted: the heads that were fitted are kept; palm-cache evaluate scores" in result.stderr
     assert [path.name for path in Path("runs").iterdir()] == ["clusters"]
+
+
+@pytest.mark.parametrize("end", ["Ctrl-C", "divergence"])
+def test_heads_that_were_fitted_before_a_fit_ended_are_kept(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = str(write_sample(tmp_path / "store.zarr", make_features()))
+    if end == "Ctrl-C":
+        monkeypatch.setattr(Palm, "fit", lambda *_: signal.raise_signal(signal.SIGINT))
+    result = call("fit", "--store", store, "--head", "prototype,palm", "--shots", "4", "--lr", "1e30")
+    assert result.exit_code == (130 if end == "Ctrl-C" else 1)
+    assert "diverged at lr 1e+30" in result.stderr or end == "Ctrl-C"
+    rows = json.loads(succeed("evaluate", "--json").stdout)
+    assert [row["head"] for row in rows] == ["prototype"]
 
 
 def test_fit_shows_its_own_scores_and_keeps_those_of_earlier_fits(
