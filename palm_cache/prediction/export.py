@@ -113,7 +113,7 @@ def export_head(
         agree with the head.
     """
     if form not in ENDINGS:
-        raise ParameterError(f"`form`: {form!r} is not one of {', '.join(ENDINGS)}")
+        raise ParameterError(f"form: {form!r} is not one of {', '.join(ENDINGS)}")
     source = find_heads(heads)
     path = source.file
     opened = open_head(path, run)
