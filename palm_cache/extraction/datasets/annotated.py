@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from pathlib import Path, PurePosixPath
@@ -80,23 +80,23 @@ def texts(listing: Listing) -> list[str]:
     return listing.ending_with(".txt")
 
 
-def tables_beside(root: Place, listing: Listing) -> list[str]:
-    """Return the tables of starts and ends that are called like recordings.
+def tables_beside(root: Place, listing: Listing, given: Mapping[str, str]) -> dict[str, bool]:
+    """Return the tables of starts and ends that are called like recordings, and whether each holds labels.
 
     One that names its recordings itself can be read alone; of BirdNET's, each names its own.
     """
-    named_like = dict[str, str]()
+    named_like = dict[str, tuple[str, bool]]()
     for path in listing.ending_with(".csv", ".tsv"):
         name = PurePosixPath(path).name
         tail = re.search(SELECTIONS_TAIL, name, re.IGNORECASE)
         columns = dict[str, str]()
         with suppress(DataError):  # what cannot be read is none
-            columns = understand(read_header(below(root, path)), {}, path)
+            columns = understand(read_header(below(root, path)), given, path)
         timed = "start" in columns and not {"end", "duration"}.isdisjoint(columns)
         if tail and timed and (tail["birdnet"] or "path" not in columns):
-            named_like[path] = folded(name[: tail.start()])
+            named_like[path] = folded(name[: tail.start()]), "label" in columns
     recordings = by_name(listing.audio) if named_like else {}  # of a million it takes seconds
-    return [path for path, recording in named_like.items() if recording in recordings]
+    return {path: labelled for path, (name, labelled) in named_like.items() if name in recordings}
 
 
 def read_audacity(root: Place, listing: Listing, reading: ReadingParams) -> Content:
@@ -153,15 +153,16 @@ def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content
     """
     recordings = _Recordings(listing)
     rows: dict[tuple[object, ...], TableRow] = {}
-    notes: dict[str, None] = {}
-    found = [path for path in texts(listing) if is_raven(below(root, path))] + tables_beside(root, listing)
+    nameless: list[str] = []
+    found = [path for path in texts(listing) if is_raven(below(root, path))]
+    found += tables_beside(root, listing, reading.named_columns)
     looked_for = f"a column {RAVEN_COLUMN!r}, and for *.csv of starts and ends, called like a recording"
     _check_any(root, listing, found, "selection table", looked_for)
     for path in found:
         table = read_table(below(root, path))
         columns = understand(table.header, reading.named_columns, path)
         if "label" not in columns:
-            notes[f"no column of labels in {path}; `columns` label=NAME says which it is"] = None
+            nameless.append(path)
         for line, fields in table.records:
             where = f"{path}, row {line}"
             told = dict(zip(table.header, fields, strict=True))
@@ -176,7 +177,10 @@ def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content
                 label = by_field.get("label") or None
                 row = TableRow(path, line, recording, label, start, end)
                 rows.setdefault((path, recording, start, end, label), row)
-    return _content("selection tables", rows.values(), recordings, [*recordings.notes, *notes])
+    notes = [*recordings.notes]
+    if nameless:
+        notes.append(f"no column of labels in {named(nameless)}; `columns` label=NAME says which it is")
+    return _content("selection tables", rows.values(), recordings, notes)
 
 
 def _content(kind: str, rows: Iterable[TableRow], recordings: _Recordings, notes: Sequence[str]) -> Content:

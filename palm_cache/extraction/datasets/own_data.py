@@ -55,7 +55,7 @@ from palm_cache.store.outputs import holds_answers
 from palm_cache.types import ClipTable, Place
 from palm_cache.types.audio_names import OTHER_ENDINGS, READABLE_ENDINGS
 
-DAY = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])/")
+DAY = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])")
 
 
 def read(
@@ -132,7 +132,12 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
     if listing.audio and any(not own for _, own in annotated.tracks(root, texts, annotated.FILES_TRIED)):
         return "audacity"
     tables = with_paths(root, listing, columns)
-    if (beside := annotated.tables_beside(root, listing)) and not set(tables).difference(beside):
+    beside = annotated.tables_beside(root, listing, columns)
+    if (
+        beside
+        and not set(tables).difference(beside)
+        and (any(beside.values()) or not _has_class_folders(listing))
+    ):
         return "raven"
     if tables or ending(where.name) in (*TABLE_ENDINGS, ".txt"):  # the latter alone: Excel's "Unicode text"
         return "table"
@@ -145,12 +150,17 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
             f"{where}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column of paths, "
             f"no Parquet or tar shards; {there}"
         )
-    return "folders" if any(map(_in_a_class, _stripped(listing.audio).values())) else "flat"
+    return "folders" if _has_class_folders(listing) else "flat"
 
 
-def _in_a_class(path: str) -> bool:
-    """Tell whether the first folder of a path may be a class: recorders call theirs by the day."""
-    return "/" in path and DAY.match(path) is None
+def _has_class_folders(listing: Listing) -> bool:
+    """Tell whether folders may be classes: recorders call theirs by the day, which may be a fold of some."""
+
+    def may_be(first: str, *below: str) -> bool:
+        return not DAY.fullmatch(first) or (bool(below) and is_part(first))
+
+    folders = (path.split("/")[:-1] for path in _stripped(listing.audio).values())
+    return any(may_be(*some) for some in folders if some)
 
 
 def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:

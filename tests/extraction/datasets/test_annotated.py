@@ -140,6 +140,20 @@ def test_a_selection_table_without_a_column_of_labels_is_said(tmp_path: Path) ->
     assert not any("no column" in note for note in read(root, columns=("label=What",)).notes)
 
 
+def test_a_table_of_stretches_without_labels_does_not_take_those_of_folders_away(tmp_path: Path) -> None:
+    root = tones(tmp_path, "robin/a.wav", "wren/b.wav", seconds=4)
+    (root / "wren" / "b.csv").write_text("start,end,power,What\n0,1,0.5,wren\n")
+    assert read(root).class_names == ("robin", "wren")
+    assert stretches(read(root, columns=("label=What",)))[0] == ("wren/b.wav", 0.0, 1.0, "wren")
+    flat = tones(tmp_path / "flat", "b.wav", seconds=4)
+    (flat / "b.csv").write_text("start,end,power\n0,1,0.5\n")
+    tones(flat, "c.wav", seconds=4)
+    (flat / "c.csv").write_text("start,end,power\n0,1,0.5\n")
+    table = read(flat)
+    assert stretches(table) == [("b.wav", 0.0, 1.0, None), ("c.wav", 0.0, 1.0, None)]
+    assert "no column of labels in b.csv, c.csv; `columns` label=NAME says which it is" in table.notes
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("dusk.txt", f"{RAVEN}\tCall\n1\tS\t1\t0.5\t1.5\t0\t9\twren\n"), ("dusk.txt", "0.5\t1.5\twren\n")],

@@ -128,6 +128,12 @@ def test_folders_of_days_are_no_classes_unless_asked_for(tmp_path: Path) -> None
     assert read(tones(tmp_path, "audio/wren/x.wav")).class_names == ("2024-05-01", "20240502", "wren")
 
 
+def test_folders_of_days_are_folds_where_classes_lie_below(tmp_path: Path) -> None:
+    days = ("20240501", "20240502")
+    table = read(tones(tmp_path, *(f"{day}/{name}/x.wav" for day in days for name in ("robin", "wren"))))
+    assert (table.class_names, len(table.folds)) == (("robin", "wren"), 2)
+
+
 def test_a_path_of_a_table_goes_up_from_where_the_table_lies(tmp_path: Path) -> None:
     tones(tmp_path, "audio/a.wav", "audio/b.wav", "c.wav", "a.wav")
     (tmp_path / "meta").mkdir()
