@@ -43,7 +43,7 @@ def explore(
     from palm_cache.explore.page import write_page
     from palm_cache.store.places import place
 
-    with progress_bar("iterations") as progress:
+    with progress_bar("iterations", {"comparing": "clips"}) as progress:
         page = write_page(place(store), out, by, loading=loading, audio=audio, progress=progress)
     note(*page.notes)
     if as_json:

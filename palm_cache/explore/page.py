@@ -91,7 +91,7 @@ def write_page(
         features = with_unlabelled(features)
     else:
         features, caption = group(features, store, by, loading)
-        verdicts = neighbour_votes(features)
+        verdicts = neighbour_votes(features, progress)
     labels = features.labels.numpy()[usable]
     verdicts = Verdicts(verdicts.run, verdicts.said[usable], verdicts.share[usable])
     places = project(features.audio[usable, 0].numpy(), by.method, progress=progress)

@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from sklearn import config_context
-from sklearn.neighbors import NearestNeighbors
+from torch.nn.functional import normalize
 
 from palm_cache.errors import ParameterError, StaleStoreError, StoreError, UnknownNameError
 from palm_cache.store.layout import RUNS, command_line, heads_path, slug
 from palm_cache.store.remedies import fit_command
 from palm_cache.store.run_names import choose_run, run_named, without_variant
 from palm_cache.store.scores import RunPrediction, read_predictions
-from palm_cache.types import Features, Place
+from palm_cache.types import Features, Place, Progress, no_progress
 
 PREDICTIONS = RUNS / "predictions.h5"
 
 NEIGHBOURS = 10
 
-DISTANCES_MIB = 64
-"""Memory for distances between clips; scikit-learn's own, 1024, is slower."""
+COSINES_AT_ONCE = 1 << 24
+"""Of clips to one another: 64 MiB of them."""
 
 LISTED_PER_CLASS = 25
 
@@ -56,16 +56,19 @@ class Confusion:
     """Numbers of wrong clips, the surest mistakes first, at most :data:`LISTED_PER_CLASS`."""
 
 
-def neighbour_votes(features: Features) -> Verdicts:
+def neighbour_votes(features: Features, progress: Progress = no_progress) -> Verdicts:
     """Let the ten nearest other clips vote on every clip; of equal votes the class that sorts first wins."""
     usable = np.flatnonzero(features.usable.numpy())
     labels = features.labels.numpy()
-    count = min(NEIGHBOURS, len(usable) - 1)
-    nearest = NearestNeighbors(n_neighbors=count, metric="cosine").fit(features.audio[usable, 0].numpy())
-    with config_context(working_memory=DISTANCES_MIB):
-        voters = labels[usable][nearest.kneighbors(return_distance=False)]  # itself is not among them
+    directions = normalize(features.audio[usable, 0], dim=1)
+    count, step = min(NEIGHBOURS, len(usable) - 1), max(1, COSINES_AT_ONCE // len(usable))
     votes = np.zeros((len(usable), len(features.class_names)))
-    np.add.at(votes, (np.arange(len(usable))[:, None], voters), 1 / count)
+    for first in range(0, len(usable), step):
+        cosines = directions[first : first + step] @ directions.T
+        cosines.diagonal(first).fill_(-torch.inf)  # its own
+        voters = labels[usable[cosines.topk(count).indices.numpy()]]
+        np.add.at(votes, (np.arange(first, first + len(voters))[:, None], voters), 1 / count)
+        progress("comparing", first + len(voters), len(usable))
     classes, share = _nothing_said(len(labels))
     classes[usable], share[usable] = votes.argmax(axis=1), votes.max(axis=1)
     return Verdicts(None, classes, share)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from palm_cache.errors import (
     StoreError,
     UnknownNameError,
 )
+from palm_cache.explore import verdicts as explore_verdicts
 from palm_cache.explore.verdicts import LISTED_PER_CLASS, confusions, neighbour_votes, read_run
 from palm_cache.params import FitParams
 from palm_cache.store.scores import RunPrediction, write_predictions
@@ -85,13 +85,14 @@ def test_the_ten_nearest_other_clips_vote() -> None:
     assert verdicts.run is None
 
 
-def test_votes_need_little_memory() -> None:
-    features = make_features(clips_per_class=1500, dim=4)
-    tracemalloc.start()
-    neighbour_votes(features)
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert most < len(features.labels) ** 2 * 4  # of all distances at once
+def test_votes_are_counted_in_steps_that_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = neighbour_votes(FEATURES)
+    usable, told = int(FEATURES.usable.sum()), list[tuple[str, int, int]]()
+    monkeypatch.setattr(explore_verdicts, "COSINES_AT_ONCE", 7 * usable + 1)
+    in_steps = neighbour_votes(FEATURES, lambda *step: told.append(step))
+    np.testing.assert_array_equal(in_steps.said, at_once.said)
+    np.testing.assert_array_equal(in_steps.share, at_once.share)
+    assert told == [("comparing", min(done, usable), usable) for done in range(7, usable + 7, 7)]
 
 
 def test_confusions_count_what_scikit_learn_counts(file: Path) -> None:
