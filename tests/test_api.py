@@ -15,6 +15,7 @@ import torch
 from samples import make_features, write_palm_folder, write_sample
 from sklearn.model_selection import cross_val_score
 from spectrum import LetterTower
+from upath import UPath
 
 import palm_cache
 from palm_cache import estimators
@@ -27,6 +28,7 @@ from palm_cache.errors import ParameterError, StoreError, UnknownNameError
 from palm_cache.params.use import LoadingParams
 from palm_cache.prediction import table
 from palm_cache.store.header import StoreHeader
+from palm_cache.store.places import place
 from palm_cache.types import Fold
 
 
@@ -130,9 +132,20 @@ def test_few_shot_takes_what_fit_takes(tmp_path: Path) -> None:
     train, _ = opened.few_shot(shots="all")
     assert sorted(train) == sorted(opened.folds[0][0])
     np.testing.assert_array_equal(opened.few_shot(shots=np.int64(4))[0], opened.few_shot(shots=4)[0])
-    for wrong in ({"shots": 0}, {"shots": "many"}, {"shots": -1}, {"fold": 0}, {"seed": -1}):
+    for wrong in (
+        *({"shots": shots} for shots in (0, "many", -1, 4.0, None, (4, 8))),
+        *({"fold": fold} for fold in (0, None, (1, 2))),
+        *({"seed": seed} for seed in (-1, 1.5, (1, 2))),
+    ):
         with pytest.raises(ParameterError, match=r"neither a whole number|no whole number"):
             opened.few_shot(**wrong)
+
+
+def test_an_open_store_stands_for_its_place_with_the_options_of_that(tmp_path: Path) -> None:
+    write_sample(tmp_path / "x.zarr", make_features())
+    where = UPath("memory://open/x.zarr", use_listings_cache=False)
+    where.fs.put(str(tmp_path / "x.zarr"), where.path, recursive=True)
+    assert place(palm_cache.open_features(where)) is where  # its text would lack them
 
 
 def test_a_data_frame_has_a_row_per_clip_and_says_where_it_belongs(tmp_path: Path) -> None:

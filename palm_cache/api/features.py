@@ -121,7 +121,7 @@ class OpenFeatures:
         ParameterError
             If a number makes no sense.
         """
-        number = FitParams(shots=shots, seeds=seed, folds=fold).shots[0]  # type: ignore[arg-type]
+        (number,) = FitParams(shots=(shots,), seeds=(seed,), folds=(fold,)).shots
         task = few_shot(self._features, fold=fold, shots=parse_shots(str(number)), seed=seed)
         return task.train.numpy(), task.test.numpy()
 

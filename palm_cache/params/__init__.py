@@ -318,7 +318,7 @@ class FitParams:
             raise ParameterError("`heads`, `shots` and `seeds`: give at least one of each")
         for name, minimum in (("seeds", 0), ("folds", 1)):
             for number in getattr(self, name):
-                if not minimum <= number < 2**32:
+                if not (isinstance(number, int) and minimum <= number < 2**32):
                     raise ParameterError(f"`{name}`: {number} is no whole number from {minimum} to 2^32 - 1")
         for shots in self.shots:
             if shots != "all" and not (isinstance(shots, int) and 1 <= shots < ALL_SHOTS):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from math import inf
 from numbers import Integral
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, did_you_mean, near
 
@@ -58,8 +58,8 @@ def check_seconds(params: object, *names: str) -> None:
 
 
 def several(given: object) -> tuple[Any, ...]:
-    """Return values as a tuple, numpy's integers as Python's; a word or number alone is a tuple of one."""
-    values = (given,) if isinstance(given, str | Integral) else cast("Iterable[object]", given)
+    """Return values as a tuple, numpy's integers as Python's; what is no collection is a tuple of one."""
+    values = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     return tuple(int(one) if isinstance(one, Integral) else one for one in values)
 
 

@@ -69,6 +69,7 @@ def place(text: str | PathLike[str] | Place) -> Place:
     Raises ``ParameterError`` if the URL's kind is not known, its library is missing, or it names no folder.
     """
     if not isinstance(text, str):
+        text = getattr(text, "store", text)  # of an open one, whose text lacks the options of a URL
         if hasattr(text, "fs"):
             return cast("Place", text)
         text = os.fspath(text)
