@@ -87,16 +87,27 @@ def check_promises(encoder: Encoder) -> None:
 def _kept(encoder: Encoder, clips: Tensor) -> str:
     """Return the name of what an encoder keeps in itself of one clip and not of another, "" if there is none.
 
-    What is made once, with the first clip, may stay.
+    What is made once, or anew and alike, may stay, and so may a counter or a clock: it is of no clip.
     """
-    encoder.embed_audio(clips[:1])
-    before = dict(vars(encoder))
-    encoder.embed_audio(clips[1:])
-    for name, value in vars(encoder).items():
-        then = before.get(name, value)
-        if value is not then and not (isinstance(value, int | float | str | torch.Size) and value == then):
+    states = []
+    for some in (clips[:1], clips[:1], clips[1:]):
+        encoder.embed_audio(some)
+        states.append(dict(vars(encoder)))
+    for name, value in states[2].items():
+        first, again = (state.get(name, value) for state in states[:2])
+        runs_on = isinstance(value, int | float) and not _is_same(first, again)
+        if not runs_on and not _is_same(again, value):
             return name
     return ""
+
+
+def _is_same(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    try:
+        return one is other or bool(one == other)
+    except (RuntimeError, ValueError):  # arrays, or several tensors
+        return False
 
 
 def _check_rows(encoder: Encoder, embed: Callable[[Rows], Tensor], rows: Rows, named: str, what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -186,7 +187,10 @@ def test_a_text_tower_that_breaks_its_promise_later_is_named_too() -> None:
         embed_prompts(tower, ["dog", "cat", "bell"])
 
 
-@pytest.mark.parametrize("of_clip", [lambda waveforms: waveforms, lambda waveforms: float(waveforms.sum())])
+@pytest.mark.parametrize(
+    "of_clip",
+    [lambda waveforms: waveforms, lambda waveforms: float(waveforms.sum()), lambda waveforms: [waveforms]],
+)
 def test_an_encoder_that_keeps_a_clip_in_itself_is_refused(of_clip: Callable[[Tensor], Any]) -> None:
     class Keeping(Encoder):
         def front_end(self, waveforms: Tensor) -> Tensor:
@@ -199,6 +203,18 @@ def test_an_encoder_that_keeps_a_clip_in_itself_is_refused(of_clip: Callable[[Te
 
     with pytest.raises(EncoderError, match=r"keeps something of a clip in self\.heard; several threads"):
         load(Keeping)
+
+
+def test_an_encoder_may_count_and_keep_what_is_of_no_clip() -> None:
+    class Counting(Encoder):
+        calls, seconds = 0, 0.0
+
+        def front_end(self, waveforms: Tensor) -> Tensor:
+            self.calls, self.seconds = self.calls + 1, time.perf_counter()
+            self.taper, self.shape = torch.hann_window(4), tuple(waveforms.shape)
+            return waveforms[:, 0]
+
+    load(Counting)
 
 
 def test_two_classes_of_a_module_with_one_card_are_two_encoders(tmp_path: Path) -> None:
