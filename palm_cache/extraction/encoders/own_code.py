@@ -26,9 +26,9 @@ PACKAGES = {"site-packages", "dist-packages"}
 LIBRARIES = (Path(__file__).parents[2], Path(sysconfig.get_path("stdlib")))
 """Folders in whose files no error of somebody's own code arises."""
 
-
-_RUN: dict[str, tuple[ModuleSpec | None, str]] = {}
-"""By a module's name how it was loaded, and the hash of its file when an encoder of it was first made."""
+_RUN: dict[str, dict[str, tuple[ModuleSpec | None, str]]] = {}
+"""Of an encoder's module and what it imports, by name: how it was loaded, and the hash of its file when an
+encoder was last made of it."""
 
 
 def told(error: BaseException) -> str:
@@ -58,16 +58,17 @@ def hash_run_code(module: str) -> str:
             f"{module}: has no file, so nobody could notice that its code was edited; write it into one, in "
             "a notebook with %%writefile my_encoder.py"
         )
-    for name, digest in hashes.items():
-        if name in sys.modules:
-            loaded = getattr(sys.modules[name], "__spec__", None)  # importlib.reload makes another
-            before, first = _RUN.get(name, (loaded, digest))
-            if before is loaded and first != digest:
-                raise EncoderError(
-                    f"{sys.modules[name].__file__}: was edited since Python loaded it, and what it was then "
-                    "is run; start Python anew, or reload it with importlib.reload"
-                )
-            _RUN[name] = loaded, digest
+    # importlib.reload makes another spec.
+    specs = {name: getattr(sys.modules[name], "__spec__", None) for name in hashes if name in sys.modules}
+    run = _RUN.get(module, {})
+    edited = [name for name in specs if name in run and run[name][1] != hashes[name]]
+    for name in (*edited, *([module] if edited else [])):  # which may hold what was imported before
+        if run[name][0] is specs[name]:
+            raise EncoderError(
+                f"{sys.modules[name].__file__}: it, or what it imports, was edited since Python loaded it, "
+                "and what it was then is run; start Python anew, or reload it with importlib.reload"
+            )
+    _RUN[module] = {name: (spec, hashes[name]) for name, spec in specs.items()}
     return _together(hashes)
 
 
@@ -132,9 +133,8 @@ def _find(name: str) -> ModuleSpec | None:
         loaded = sys.modules[name]
         spec: ModuleSpec | None = getattr(loaded, "__spec__", None)
         file = getattr(loaded, "__file__", None)
-        return spec or (
-            spec_from_file_location(name, file) if file else None
-        )  # a script that is run has none
+        # A script that is run has none.
+        return spec or (spec_from_file_location(name, file) if file else None)
     places = None  # Python's own list
     if package := name.rpartition(".")[0]:
         around = _find(package)

@@ -40,7 +40,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     write_example(tmp_path)
     monkeypatch.chdir(tmp_path)
     yield
-    sys.modules.pop("my_encoder", None)
+    for name in ("my_encoder", "my_scale"):
+        sys.modules.pop(name, None)
 
 
 def test_class_names_that_nobody_reads_have_not_collapsed(tmp_path: Path) -> None:
@@ -231,9 +232,26 @@ def test_code_that_was_edited_since_it_was_loaded_is_not_taken_for_what_is_run()
     first = load_encoder(SPEC, device="cpu").identity
     with Path("my_encoder.py").open("a") as module:
         module.write("# edited\n")
-    with pytest.raises(EncoderError, match=r"my_encoder\.py: was edited since Python loaded it"):
+    with pytest.raises(EncoderError, match=r"my_encoder\.py: it, or .*, was edited since Python loaded it"):
         load_encoder(SPEC, device="cpu")
     importlib.reload(sys.modules["my_encoder"])
+    assert load_encoder(SPEC, device="cpu").identity != first
+
+
+def test_what_imports_code_that_was_edited_is_reloaded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, helper = Path("my_encoder.py"), tmp_path / "my_scale.py"
+    helper.write_text("SCALE = 1\n")
+    encoder.write_text(f"from my_scale import SCALE\n{encoder.read_text()}")
+    monkeypatch.setattr(own_code, "_RUN", {})
+    first = load_encoder(SPEC, device="cpu").identity
+    helper.write_text("SCALE = 2 + 1\n")
+    for name in ("my_scale", "my_encoder"):
+        with pytest.raises(EncoderError, match=rf"{name}\.py: it, or what it imports, was edited"):
+            load_encoder(SPEC, device="cpu")
+        importlib.reload(sys.modules[name])
+    assert sys.modules["my_encoder"].SCALE == 3
     assert load_encoder(SPEC, device="cpu").identity != first
 
 
