@@ -78,8 +78,8 @@ def side_by_side(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     Their means are of the same datasets and folds. Of all sets of heads that some folds have in common, at
     one number of shots or without, that with most datasets times heads. A dataset counts by the share of its
     folds that have all these heads. Of equals that of more test clips, then that of more shots. What has
-    fewer than two heads to compare counts only where nothing has two. A head has the folds that its seeds
-    have in common.
+    fewer than two heads to compare counts only where nothing has two. Of a head those seeds count that ran on
+    the same folds.
     """
     runs = _on_the_same_folds(runs)
     every = {}
@@ -153,7 +153,7 @@ def left_out(every: pd.DataFrame, runs: pd.DataFrame) -> list[tuple[list[str], s
         (heads, "not scored on all of these datasets and folds at the same shots"),
         (datasets, "other heads or shots were scored there"),
         (fewer("fold", "dataset", ["dataset"]), "not all heads were scored there"),
-        (fewer("seed", "head", _KIND), "not scored on the folds of that head's other seeds"),
+        (fewer("seed", "head", _KIND), "scored on other folds than most runs of that head"),
     ]
 
 

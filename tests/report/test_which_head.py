@@ -177,7 +177,7 @@ def test_heads_are_compared_on_the_folds_that_most_of_them_have(other: int) -> N
     )
 
 
-def test_a_head_has_the_folds_that_its_seeds_have_in_common() -> None:
+def test_of_a_head_those_seeds_count_that_ran_on_the_same_folds() -> None:
     scores, predictions = study(("demo",))
     scores = scores[scores["shots"] != 1]
     both = pd.concat([scores, scores.assign(fold=2)])
@@ -196,7 +196,7 @@ def test_a_head_has_the_folds_that_its_seeds_have_in_common() -> None:
     more = pd.concat([both, few.assign(seed=few["seed"] + 7, accuracy=1.0)])
     assert verdict(more, kinds) == f"{verdict(both, kinds)[:-1]}; this leaves out 3 seeds of palm."
     notes = " ".join(map(str, which_head(more, kinds).blocks))
-    assert "mini: 3 seeds of palm (not scored on the folds of that head's other seeds)." in notes
+    assert "mini: 3 seeds of palm (scored on other folds than most runs of that head)." in notes
 
 
 def test_the_verdict_speaks_of_the_shots_at_which_most_can_be_compared() -> None:
