@@ -19,7 +19,7 @@ C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Ne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -34,12 +34,12 @@ from palm_cache.adaptation.heads.hyperparameters import deal, first_of_group
 from palm_cache.adaptation.scorer import Scorer, outdated
 from palm_cache.adaptation.tasks import draw
 from palm_cache.adaptation.threads import LARGE, threads_for
-from palm_cache.errors import DataError, PalmCacheError
+from palm_cache.errors import DataError, PalmCacheError, some
 from palm_cache.params import FitParams, TestViews
 from palm_cache.store.atomic import check_writable
 from palm_cache.store.head_writing import write_calibrations
 from palm_cache.store.heads import opened_heads, read_heads
-from palm_cache.store.run_names import choose_run
+from palm_cache.store.run_names import choose_run, run_name
 from palm_cache.types import Features, Fold, Place, Progress, TextTower, no_progress
 from palm_cache.types.runs import Calibration, FittedHead, Run, Training
 
@@ -113,6 +113,15 @@ def calibrate_file(
     return calibrated
 
 
+def notes_of(calibrated: Iterable[Calibrated]) -> list[str]:
+    """Return for each reason why runs have no temperature one note, which names some of them."""
+    runs: dict[str, list[str]] = {}
+    for item in calibrated:
+        if item.problem:
+            runs.setdefault(item.problem, []).append(run_name(item.run))
+    return [f"not calibrated: {problem} ({some(names)})" for problem, names in runs.items()]
+
+
 def runs_to_calibrate(path: Path) -> list[Run]:
     """Return the run of every head that would be taken first, where it has no calibration and it is cheap.
 
@@ -138,11 +147,10 @@ def calibrate(features: Features, head: FittedHead, tower: TextTower | None = No
     groups = None if features.groups is None else features.groups[shots]
     splits = hold_out(shots, features.labels[shots], groups=groups)
     if not splits:
-        # Without its name: what is true of one head's shots is true of every head's.
+        # Without the run: what is true of one is true of all with such shots, which is one note.
         remedy = "; fit with more `shots`" if run.shots == 1 else ""
         raise DataError(
-            f"{features.dataset}, fold {run.fold}: no shots to hold out: a class needs two, "
-            f"not of one recording{remedy}"
+            f"{features.dataset}: no shots to hold out: a class needs two, not of one recording{remedy}"
         )
     of_shots = replace(features, folds=splits)
     absent = [name for name in kind.chooses if name not in head.state]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from palm_cache.adaptation.calibration import Calibrated, calibrate_file, runs_to_calibrate
+from palm_cache.adaptation.calibration import Calibrated, calibrate_file, notes_of, runs_to_calibrate
 from palm_cache.adaptation.evaluate import evaluate_files, no_heads
 from palm_cache.adaptation.fit import LoadTower, fit_store
 from palm_cache.adaptation.prompt_study import study_prompts
@@ -120,8 +120,7 @@ def fit(
     if calibrate:
         runs = runs_to_calibrate(result.heads_file)
         calibrated = calibrate_file(result.heads_file, runs, fit=result, progress=progress)
-        problems = dict.fromkeys(item.problem for item in calibrated if item.problem)
-        notes += [f"not calibrated: {problem}" for problem in problems]
+        notes += notes_of(calibrated)
     scores = shown = pd.DataFrame(columns=list(COLUMNS))
     if evaluate:
         every = evaluate_files(

@@ -31,6 +31,8 @@ from palm_cache.store.layout import RUNS
 from palm_cache.types.runs import ALL_SHOTS, spell_shots
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from palm_cache.types import Place
@@ -146,12 +148,10 @@ def fit(
     if evaluate:
         import pandas as pd
 
-        print_scores(pd.concat([result.shown for result in fitted]), as_json)
-        if not as_json:
-            tell(f"scores -> {out / 'scores.csv'}")
+        print_scores(pd.concat([result.shown for result in fitted]), as_json, out)
     elif as_json:
         print_json([str(result.heads) for result in fitted])
-    else:
+    if not as_json:
         tell(*(f"heads -> {result.heads}" for result in fitted))
 
 
@@ -192,9 +192,7 @@ def evaluate(
     # Of what was scored on another store than the recorded one, that says nothing.
     behind = look_behind(scores, heads or out).values()
     note(*(one.note for one in behind if one.note and one.mark != UNKNOWN))
-    print_scores(scores, as_json)
-    if not as_json:
-        tell(f"scores -> {out / 'scores.csv'}")
+    print_scores(scores, as_json, out)
 
 
 @takes(loading=(LoadingParams, ("encoder", "device", "tokenizer")))
@@ -217,6 +215,7 @@ def calibrate(
     not_both(all_runs=all_runs, run=run)
     load(API)
     with progress_bar("runs") as progress:
+        from palm_cache.adaptation.calibration import notes_of
         from palm_cache.store.run_names import run_name
 
         calibrated = palm_cache.calibrate(
@@ -229,8 +228,7 @@ def calibrate(
             tokenizer=loading.tokenizer,
             progress=progress,
         )
-    problems = dict.fromkeys(item.problem for item in calibrated if item.problem)
-    note(*(f"not calibrated: {problem}" for problem in problems))
+    note(*notes_of(calibrated))
     calibrations = {run_name(item.run): item.calibration for item in calibrated if item.calibration}
     if as_json:
         print_json({name: asdict(calibration) for name, calibration in calibrations.items()})
@@ -333,10 +331,11 @@ def _find_stores(
     return stores
 
 
-def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
-    """Print the means of some runs, if there are any: what was fitted on all clips has no test clips.
+def print_scores(scores: pd.DataFrame, as_json: bool, out: Path | None = None) -> None:
+    """Print the means of some runs, if there are any, and where they are kept.
 
-    Of those of base classes it also says what they reach on either half.
+    What was fitted on all clips has no test clips. Of runs of base classes it also says what they reach on
+    either half.
     """
     from palm_cache.report import base_novel, means
     from palm_cache.store.scores import tell_apart
@@ -353,6 +352,8 @@ def print_scores(scores: pd.DataFrame, as_json: bool) -> None:
         halves = base_novel.base_to_novel(told)
         if not halves.empty:
             print_table(base_novel.HEADINGS, base_novel.base_novel_rows(halves))
+        if out:
+            tell(f"scores -> {out / 'scores.csv'}")
 
 
 def print_summary(summary: pd.DataFrame) -> None:

@@ -17,11 +17,13 @@ from torch.nn.functional import cross_entropy
 import palm_cache
 from palm_cache.adaptation import calibration
 from palm_cache.adaptation.calibration import (
+    Calibrated,
     calibrate,
     calibrate_file,
     fit_temperature,
     held_out_logits,
     hold_out,
+    notes_of,
     runs_to_calibrate,
 )
 from palm_cache.adaptation.evaluate import evaluate_head
@@ -36,7 +38,7 @@ from palm_cache.extraction.datasets.registry import read_dataset
 from palm_cache.extraction.extract import extract
 from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import read_head, read_heads
+from palm_cache.store.heads import read_head, read_heads, read_runs
 from palm_cache.store.run_names import run_name
 from palm_cache.types import Features, Fold
 from palm_cache.types.runs import FittedHead, Training
@@ -350,11 +352,19 @@ def test_without_a_shot_to_spare_it_says_what_is_missing(
         calibrate(features, fit_one(features, shots, head))
 
 
-def test_what_keeps_all_heads_from_being_calibrated_is_one_note(tmp_path: Path) -> None:
+def test_what_keeps_heads_from_being_calibrated_is_one_note(tmp_path: Path) -> None:
+    """Each fold had a note of its own, ten for the demo, and none said which runs it spoke of."""
     store = write_sample(tmp_path / "features.zarr", make_features(clips_per_class=2, n_folds=2))
-    params = FitParams(heads=("palm", "prototype", "gda"), shots=(16,), folds=(1,), training=QUICK)
-    (said,) = [note for note in palm_cache.fit(store, params, out=tmp_path).notes if "calibrated" in note]
-    assert said.startswith("not calibrated: clusters, fold 1: no shots to hold out")
+    params = FitParams(heads=("palm", "gda"), shots=(16,), folds=(1, 2), seeds=0, training=QUICK)
+    fitted = palm_cache.fit(store, params, out=tmp_path)
+    (said,) = [note for note in fitted.notes if "calibrated" in note]
+    assert said.startswith("not calibrated: clusters: no shots to hold out")
+    assert said.endswith(" (gda-16shots-fold1-seed0, palm@epochs=5-16shots-fold1-seed0)")
+    every = [Calibrated(run, None, "why") for run in read_runs(fitted.heads)]
+    assert notes_of(every) == [
+        "not calibrated: why (gda-16shots-fold1-seed0, gda-16shots-fold2-seed0, "
+        "palm@epochs=5-16shots-fold1-seed0 and 1 more)"
+    ]
 
 
 def test_a_file_keeps_its_calibrations_when_other_heads_are_fitted(tmp_path: Path) -> None:

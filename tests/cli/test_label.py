@@ -105,7 +105,8 @@ def test_from_a_drive_of_recordings_to_a_classifier(tmp_path: Path, monkeypatch:
     assert scores[0]["folds"] == 5
     succeed(*words, "--test", "none")
     whole = (*every, "--out", "whole")
-    assert "no test clips: nothing is scored" in succeed(*whole).stdout
+    unscored = "no test clips: nothing is scored\nheads -> whole/kinds/mini/heads.h5\n"
+    assert succeed(*whole).stdout == unscored  # it told of scores.csv, and not where the classifier is
     assert json.loads(succeed(*whole, "--json").stdout) == []
     assert fail("report", "--out", "whole") == (
         "error: whole/scores.csv: nothing is scored there; fit on a dataset with test clips"

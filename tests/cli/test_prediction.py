@@ -315,7 +315,7 @@ def test_calibrate_fits_the_temperature_of_the_runs_that_are_asked_for(workshop:
     assert set(done) == set(heads) - {"zero-shot-0shots-fold1-seed0"}
     for name, calibration in done.items():
         assert heads[name].calibration.temperature == calibration["temperature"]
-    assert "Tones, fold 1: no shots to hold out" in fail("calibrate", "heads.h5", "--run", "zero-shot")
+    assert "Tones: no shots to hold out" in fail("calibrate", "heads.h5", "--run", "zero-shot")
     moved = fail("calibrate", "heads.h5", "--store", "elsewhere.zarr")
     assert "elsewhere.zarr: no feature store here" in moved
 
