@@ -70,6 +70,7 @@ def test_the_command_that_makes_a_store_leaves_out_what_is_the_default(
     defaults = Params()
     command = extract_command("demo", defaults.encoder, Path(defaults.features))
     assert command == "palm-cache extract --dataset demo"
+    assert extract_command("None", "mini", Path(defaults.features)) == "palm-cache extract --dataset None"
     assert command_of_store(Path("stores/my birds/clap-x.zarr")) == (
         "palm-cache extract --dataset NAME_OR_DIR --encoder SPEC --out 'stores/my birds/clap-x.zarr'"
     )

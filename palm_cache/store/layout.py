@@ -114,7 +114,7 @@ def command_line(*words: str, **options: object) -> str:
             typed += [option] * value
             continue
         given = [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
-        if given != [str(USUAL.get(name))]:
+        if name not in USUAL or given != [str(USUAL[name])]:
             typed += [word for item in given for word in (option, item)]
     return shlex.join(typed)
 
