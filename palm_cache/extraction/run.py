@@ -130,6 +130,7 @@ class RunningExtraction:
             recipe=self.recipe,
             resources=resources,
             session=uuid.uuid4().hex,
+            damaged=tuple(self.audio.damaged),
         )
         self.progress("checking", 0, len(todo))
         for reports, notes in embed_elsewhere(worker, todo, jobs):

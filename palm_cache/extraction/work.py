@@ -67,10 +67,12 @@ class ClipReport:
     """What should be known of its sound, though it was embedded."""
 
 
-def audio_cache(root: Place, encoder: Encoder, recipe: Recipe, *, retry: bool = False) -> Cache:
+def audio_cache(
+    root: Place, encoder: Encoder, recipe: Recipe, *, retry: bool = False, ignored: Sequence[str] = ()
+) -> Cache:
     """Open the cache of the embeddings that an encoder gives by a recipe."""
-    shape = (recipe.views, encoder.dim)
-    return Cache(root, "audio", audio_recipe(encoder, recipe), shape, by=decoder_version(), retry=retry)
+    made_by, shape = audio_recipe(encoder, recipe), (recipe.views, encoder.dim)
+    return Cache(root, "audio", made_by, shape, by=decoder_version(), retry=retry, ignored=ignored)
 
 
 @dataclass(slots=True)
@@ -185,6 +187,8 @@ class Worker:
     resources: Resources
     session: str
     """Tells one extraction from the next: workers outlive an extraction and must not reuse its state."""
+    damaged: tuple[str, ...] = ()
+    """Segments of the cache that are known to give nothing and could not be removed."""
 
     @property
     def embedder_key(self) -> tuple[object, ...]:
@@ -229,11 +233,14 @@ class _Shared:
     def work_of(self, worker: Worker) -> Work:
         """Return the work of an extraction, with a cache that looks into its place afresh."""
         if self._latest is None or self._latest[0] != worker:
-            encoder, retry = self.embedder.encoder, worker.resources.retry_failed
-            self._latest = (
-                worker,
-                Work(self.embedder, audio_cache(worker.cache, encoder, worker.recipe, retry=retry)),
+            cache = audio_cache(
+                worker.cache,
+                self.embedder.encoder,
+                worker.recipe,
+                retry=worker.resources.retry_failed,
+                ignored=worker.damaged,
             )
+            self._latest = worker, Work(self.embedder, cache)
         return self._latest[1]
 
 

@@ -104,6 +104,8 @@ class Cache:
         Of one value.
     by, retry : str, bool
         What finds failures now: of another version they count for nothing, with ``retry`` of any.
+    ignored : sequence of str
+        Names of segments that another process has found to be damaged.
     """
 
     root: Place
@@ -113,6 +115,7 @@ class Cache:
     dtype: str = "float32"
     by: str = ""
     retry: bool = False
+    ignored: Sequence[str] = ()
     hashed: str = field(init=False)
     """Hash of the recipe."""
     folder: Folder = field(init=False)
@@ -126,7 +129,7 @@ class Cache:
     def __post_init__(self) -> None:
         self.hashed = fingerprint(self.recipe)
         self.folder = folder(self.root / recipe_folder(self.kind, self.recipe))
-        self._segments = {}
+        self._segments = dict.fromkeys(self.ignored)
         self.forget()
         self.refresh()
         self.retry = False

@@ -13,6 +13,8 @@ from samples import assert_same, flip_bit, read_arrays
 from spectrum import Run, SpectrumEncoder
 
 from palm_cache.errors import OutputError
+from palm_cache.extraction import run as running
+from palm_cache.extraction import work
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.extract import extract
 from palm_cache.extraction.run import RunningExtraction
@@ -84,10 +86,12 @@ def test_however_many_segments_are_damaged_one_run_makes_all_anew(
     assert_same(read_arrays(out), whole)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_of_a_damaged_cache_that_is_another_users_what_was_lost_is_embedded_again(
-    run: Run, out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
-    """In a folder where each may remove their own files alone."""
+    """In a folder where each may remove their own files alone; workers look at it afresh."""
+    monkeypatch.setattr(running, "embed_elsewhere", lambda worker, clips, _: [worker.embed(clips)])
     run()
     whole = read_arrays(out)
     theirs = {file.name for file in cache.glob("audio-*/*.safetensors")}
@@ -102,8 +106,9 @@ def test_of_a_damaged_cache_that_is_another_users_what_was_lost_is_embedded_agai
         remove(self, names, itself=itself)
 
     monkeypatch.setattr(local.LocalFolder, "remove", refuse)
-    assert run().embedded == 18
+    assert run(jobs=jobs).embedded == 18
     assert_same(read_arrays(out), whole)
+    work.forget()
 
 
 def test_of_damage_in_what_is_known_of_prompts_they_are_embedded_again(
