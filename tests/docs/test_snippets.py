@@ -6,6 +6,7 @@ import contextlib
 import re
 import shlex
 import shutil
+import subprocess
 import webbrowser
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ def workplace(stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_snippet_of_the_page_runs(page: Path, workplace: Path) -> None:
     names: dict[str, object] = {}
+    before = set(Path().iterdir())
     for snippet in snippets(page):
         where = f"{page.name}, line {snippet.line}"
         if snippet.language == "python":
@@ -117,6 +119,11 @@ def test_every_snippet_of_the_page_runs(page: Path, workplace: Path) -> None:
     for scores in Path().glob("*/scores.csv"):  # whoever follows the page has no scores that are out of date
         behind = look_behind(read_scores(scores), scores.parent)
         assert [one.note for one in behind.values() if one.mark == OUT_OF_DATE] == []
+    if page.parent == ROOT:  # whoever follows README is in a clone, which then looks as before to git
+        left = {f"{path}/" if path.is_dir() else str(path) for path in set(Path().iterdir()) - before}
+        asked = ["git", "check-ignore", "--no-index", *left]
+        ignored = subprocess.run(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+        assert left == set(ignored.splitlines())
 
 
 def run_line(line: str, where: str) -> None:

@@ -254,7 +254,7 @@ def find_files(root: Place, paths: Sequence[str]) -> FoundFiles:
     if matches:
         number, path = next(iter(matches.items()))
         example = f"{legible(paths[number])} at {legible(path)}"
-        notes.append(f"{counted(len(matches), 'clip')} found by their file name, e.g. {example}")
+        notes.append(f"{counted(len(matches), 'file')} found by name alone, e.g. {example}")
     several = next((some for some in candidates.values() if len(some) > 1), None)
     if several:
         notes.append(f"{several[0]} and {several[1]} bear the same name: which is meant? remove one of them")

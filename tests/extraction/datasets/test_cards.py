@@ -128,7 +128,7 @@ def test_palm_tables_beside_a_published_tree_find_their_clips_by_name(
     assert [clip.file.read_bytes() for clip in beside.clips] == [
         clip.file.read_bytes() for clip in palm.clips
     ]
-    assert beside.notes[0].startswith(f"{len(palm.clips)} clips found by their file name, e.g. audios/")
+    assert beside.notes[0].startswith(f"{len(palm.clips)} files found by name alone, e.g. audios/")
 
 
 def test_another_container_of_the_same_name_is_found(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_paths_from_elsewhere_find_their_files_and_are_said(
     assert [clip.label for clip in table.clips] == [clip.label for clip in right.clips]
     assert all(not clip.name.startswith(("/", "..")) and ":" not in clip.name for clip in table.clips)
     plain = change("audios/x.wav").startswith("./")
-    assert any(note.startswith("12 clips found by their file name, e.g. ") for note in table.notes) != plain
+    assert any(note.startswith("12 files found by name alone, e.g. ") for note in table.notes) != plain
 
 
 @pytest.mark.parametrize(("on_disk", "in_table"), [("NFC", "NFD"), ("NFD", "NFC")])
