@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from palm_cache.types.runs import ALL_SHOTS, spell_shots
+from palm_cache.types.runs import ALL_SHOTS, is_base_only, spell_shots
 
 KIND = ["dataset", "encoder", "head", "shots"]
 """What makes two runs comparable repetitions of one another."""
@@ -79,7 +79,8 @@ NAMES_AND_ACCURACY = 5
 def below_zero_shot(scores: pd.DataFrame) -> list[str]:
     """Say where PALM knows less than the class names alone, by more than its deviation over seeds, and why.
 
-    On the folds that both have: others are other clips.
+    On the folds that both have: others are other clips. What learned from base classes alone has no shots of
+    the others, however many it has.
 
     Parameters
     ----------
@@ -87,6 +88,7 @@ def below_zero_shot(scores: pd.DataFrame) -> list[str]:
         As :func:`summarise` takes them.
     """
     notes = []
+    scores = scores[~scores["variant"].map(is_base_only).astype(bool)]
     tenth_of_a_percent = 0.001  # what is shown: less is no difference
     for (dataset, encoder), runs in scores.groupby(["dataset", "encoder"]):
         by_fold = runs[runs["head"] == "zero-shot"].groupby("fold")["accuracy"].mean()

@@ -191,6 +191,7 @@ def test_palm_below_zero_shot_is_explained(tmp_path: Path) -> None:
         "demo, mini: palm is below zero-shot: 30.0 ",
         "demo, mini: palm@lr=0.5 is below zero-shot: 20.0 ",
     ]
+    assert below_zero_shot(pd.concat([scores, weak.assign(variant="split=base-novel")])) == []
     (note,) = below_zero_shot(pd.concat([scores, weak.assign(shots=ALL_SHOTS)]))
     assert "at all shots" in note
     assert "more shots" not in note

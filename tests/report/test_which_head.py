@@ -39,6 +39,7 @@ def study(
                         "shots": shots,
                         "fold": 1,
                         "seed": seed,
+                        "variant": "",
                         "n_params": 5 * shots * (head == "palm"),
                         "fit_seconds": 0.02 * shots,
                         "accuracy": accuracy,
