@@ -79,7 +79,7 @@ mini: $(READY)
 
 clean:
 	rm -rf $(VENV) docs/site docs/.cache .dvc/cache .dvc/tmp dvc_plots
-	rm -rf data/raw/demo data/features/demo data/features/openvino runs labels
+	rm -rf data/raw/demo data/features/demo data/features/openvino runs
 	rm -f explore.html answers.csv night.txt demo.h5 demo.onnx* demo.safetensors*
 	@# What is known of every content goes where no other dataset has a store.
 	@[ -n "$$(ls data/features 2>/dev/null)" ] || rm -rf data/features
