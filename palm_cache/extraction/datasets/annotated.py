@@ -80,13 +80,20 @@ def texts(listing: Listing) -> list[str]:
     return listing.ending_with(".txt")
 
 
-def tables_beside(root: Place, listing: Listing, given: Mapping[str, str]) -> dict[str, bool]:
-    """Return the tables of starts and ends that are called like recordings, and whether each holds labels.
+def tables(listing: Listing) -> list[str]:
+    """Return the files of a folder that are tables in text by their endings."""
+    return listing.ending_with(".csv", ".tsv")
+
+
+def tables_beside(
+    root: Place, listing: Listing, paths: Iterable[str], given: Mapping[str, str]
+) -> dict[str, bool]:
+    """Return which tables are of starts and ends and called like recordings, and whether each holds labels.
 
     One that names its recordings itself can be read alone; of BirdNET's, each names its own.
     """
     named_like = dict[str, tuple[str, bool]]()
-    for path in listing.ending_with(".csv", ".tsv"):
+    for path in paths:
         name = PurePosixPath(path).name
         tail = re.search(SELECTIONS_TAIL, name, re.IGNORECASE)
         columns = dict[str, str]()
@@ -155,7 +162,7 @@ def read_raven(root: Place, listing: Listing, reading: ReadingParams) -> Content
     rows: dict[tuple[object, ...], TableRow] = {}
     nameless: list[str] = []
     found = [path for path in texts(listing) if is_raven(below(root, path))]
-    found += tables_beside(root, listing, reading.named_columns)
+    found += tables_beside(root, listing, tables(listing), reading.named_columns)
     looked_for = f"a column {RAVEN_COLUMN!r}, and for *.csv of starts and ends, called like a recording"
     _check_any(root, listing, found, "selection table", looked_for)
     for path in found:

@@ -132,7 +132,8 @@ def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str
     if listing.audio and any(not own for _, own in annotated.tracks(root, texts, annotated.FILES_TRIED)):
         return "audacity"
     tables = with_paths(root, listing, columns)
-    beside = annotated.tables_beside(root, listing, columns)
+    tried = dict.fromkeys((*tables, *annotated.tables(listing)[: annotated.FILES_TRIED]))
+    beside = annotated.tables_beside(root, listing, tried, columns)
     if (
         beside
         and not set(tables).difference(beside)

@@ -8,7 +8,10 @@ import pytest
 from birds import read, stretches, tones
 
 from palm_cache.errors import DataError
+from palm_cache.extraction.datasets import annotated
 from palm_cache.extraction.datasets.annotated import FILES_TRIED
+from palm_cache.extraction.datasets.texts import read_header
+from palm_cache.types import Place
 
 
 def test_audacitys_labels_beside_recordings(tmp_path: Path) -> None:
@@ -138,6 +141,25 @@ def test_a_selection_table_without_a_column_of_labels_is_said(tmp_path: Path) ->
     (root / "night.txt").write_text(f"{RAVEN}\tWhat\n1\tS\t1\t0.5\t1.5\t0\t9\twren\n")
     assert "no column of labels in night.txt; `columns` label=NAME says which it is" in read(root).notes
     assert not any("no column" in note for note in read(root, columns=("label=What",)).notes)
+
+
+def test_of_tables_beside_recordings_few_are_opened_to_recognise_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a bucket each is a request, and what is measured of sounds lies in as many tables."""
+    names = [f"wren/deep/{number}" for number in range(FILES_TRIED + 5)]
+    root = tones(tmp_path, *(f"{name}.wav" for name in names), "robin/deep/x.wav", seconds=1)
+    for name in names:
+        (root / f"{name}.csv").write_text("frameTime,f0\n0,1\n")
+    opened: list[Place] = []
+
+    def note(file: Place) -> tuple[str, ...]:
+        opened.append(file)
+        return read_header(file)
+
+    monkeypatch.setattr(annotated, "read_header", note)
+    assert read(root).class_names == ("robin", "wren")
+    assert len(opened) == FILES_TRIED
 
 
 def test_a_table_of_stretches_without_labels_does_not_take_those_of_folders_away(tmp_path: Path) -> None:
