@@ -313,7 +313,7 @@ def _say_which(heads: HeadSource, run: str | None, head: FittedHead) -> None:
 
     name, best = run_name(head.run), head.calibration is not None
     worth = "calibrated" if best else "not calibrated"
-    if not head.run.shots:
+    if head.run.shots < 2:
         worth += ": it learned from no shots that could be held out"
     elif heads.many and not best:
         worth += f": {command_line('calibrate', heads.name, run=name)}"

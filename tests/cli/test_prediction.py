@@ -105,6 +105,14 @@ def test_it_says_which_run_was_taken_and_what_its_probabilities_are_worth(heads:
     assert "not calibrated: it learned from no shots that could be held out" in said
 
 
+def test_a_run_of_one_shot_is_not_said_to_want_a_calibration(workshop: Workshop) -> None:
+    """The command that it was told to run could only fail."""
+    words = ("--shots", "1", "--seeds", "0", "--head", "prototype", "--no-evaluate")
+    succeed("fit", "--store", str(workshop.store), *words)
+    said = succeed("predict", "runs/Tones/mini", "--store", str(workshop.store)).stderr
+    assert "not calibrated: it learned from no shots that could be held out" in said
+
+
 def test_a_folder_stands_for_the_heads_in_it(heads: str) -> None:
     assert "high tone" in succeed("predict", str(Path(heads).parent), "clips/high.wav").stdout
 
