@@ -82,6 +82,15 @@ def test_any_file_system_of_fsspec_will_do(folder: Path, encoder: SpectrumEncode
     assert FeatureStore(elsewhere).problems() == []
 
 
+def test_stretches_of_sounds_far_away_are_held_against_their_lengths(tmp_path: Path) -> None:
+    write_tone(tmp_path / "a.wav", 500)
+    there = UPath(f"memory://{tmp_path.name}/stretches")
+    (there / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes())
+    (there / "labels.csv").write_text("path,start,end,label\na.wav,0,0.1,x\na.wav,0.1,9,y\n")
+    table = read_dataset(str(there))
+    assert [clip.end for clip in table.clips] == [0.1, None]
+
+
 def test_audio_in_a_bucket_is_read_like_audio_on_a_disk(
     bucket: str, folder: Path, out: Path, encoder: SpectrumEncoder, whole: dict[str, np.ndarray]
 ) -> None:

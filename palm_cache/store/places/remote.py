@@ -150,8 +150,12 @@ class ReachingStore(FsspecStore):
             return await super().get(key, prototype, byte_range)
 
 
-class FetchedFile(io.BufferedRandom):
-    """A remote file, fetched whole into an unnamed temporary one."""
+class FetchedFile(io.BufferedReader):
+    """A remote file, fetched whole into an unnamed temporary one.
+
+    No writer: one that is closed seeks back to where it was read, wherever libsndfile has moved the
+    descriptor.
+    """
 
     state: bytes | None = None
     """Of the remote file as it was fetched: see ``places.states``."""
@@ -161,13 +165,15 @@ def fetched(file: UPath) -> FetchedFile:
     """Fetch a file; see :func:`palm_cache.store.places.opened`."""
     with ExitStack() as unless_fetched:
         unnamed = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by what buffers it
+        writer = io.BufferedWriter(unnamed)
         copy = unless_fetched.enter_context(FetchedFile(unnamed))
         answers = FileNotFoundError, PermissionError, IsADirectoryError
         with reaching(file, *answers), file.open("rb") as content:
             # What opening has asked for, where the file system keeps it: no further request.
             copy.state = _state(file, getattr(content, "details", None))
             while block := content.read(FETCHED_BYTES):
-                _keep(copy, block)
+                _keep(writer, block)
+        writer.detach()
         copy.seek(0)
         unless_fetched.pop_all()
     return copy
@@ -176,6 +182,7 @@ def fetched(file: UPath) -> FetchedFile:
 def _keep(copy: Any, block: bytes) -> None:
     try:
         copy.write(block)
+        copy.flush()
     except OSError as error:
         raise OutputError(
             f"{tempfile.gettempdir()}: cannot write: {reason_of(error)}; set TMPDIR to another folder"
