@@ -24,7 +24,7 @@ _SAME = 1e-9
 def verdict(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> str:
     """Say which head is ahead where most can be compared, and how sure that is, or which are level.
 
-    The mean is that over the datasets and folds, at the number of shots, at which most can be compared; what
+    The mean is that over the datasets and folds, at the number of shots, that ``side_by_side`` takes; what
     that leaves out is named.
     The head that is ahead was chosen by looking at all of them, so that each comparison with it is adjusted
     as one of those between any two (Holm). Of several encoders the one speaks that has most datasets, then

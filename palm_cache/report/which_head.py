@@ -25,6 +25,9 @@ _Fold = tuple[str, int]
 _Common = tuple[tuple[bool, float, int], list[_Fold]]
 """Folds that have some heads in common, and before them what they are worth."""
 
+NEARLY_ALL = 2 / 3
+"""Of what can be compared at some number of shots, more than that is enough at a larger one."""
+
 _MOST_SETS = 200
 """So many sets of heads are followed up, the best: of heads that lack a fold here and there are too many."""
 
@@ -73,11 +76,12 @@ def which_head(scores: pd.DataFrame, kinds: Mapping[Place, list[HeadRuns]]) -> S
 
 
 def side_by_side(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the runs of an encoder that can be compared, and the number of shots at which most heads can.
+    """Return the runs of an encoder that can be compared, and the number of shots to speak of.
 
     Their means are of the same datasets and folds. Of all sets of heads that some folds have in common, at
     one number of shots or without, that with most datasets times heads. A dataset counts by the share of its
-    folds that have all these heads. Of equals that of more test clips, then that of more shots. What has
+    folds that have all these heads. Of equals that of more test clips. The number of shots is the largest at
+    which nearly as much can be compared as at any: a slow head that ran at few does not decide. What has
     fewer than two heads to compare counts only where nothing has two. Of a head those seeds count that ran on
     the same folds.
     """
@@ -96,7 +100,8 @@ def side_by_side(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     n_clips = runs.groupby(_FOLD)["n_test"].max()
     sizes = {place: (1 / n_folds[place[0]], int(n_clips[place])) for place in places}
     common = {shots: _most_in_common(here, sizes) for shots, here in by_shots.items()}
-    shots = max(common, key=lambda shots: common[shots][0])
+    most = max(worth for worth, _ in common.values())[1]
+    shots = max(shots for shots, (worth, _) in common.items() if worth[1] > NEARLY_ALL * most)
     folds = common[shots][1]
     kept = runs[runs.set_index(_FOLD).index.isin(folds)]
     number = kept.groupby(_FOLD).ngroup()

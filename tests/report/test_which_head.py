@@ -210,6 +210,16 @@ def test_the_verdict_speaks_of_the_shots_at_which_most_can_be_compared() -> None
     )
 
 
+def test_a_slow_head_at_few_shots_does_not_decide_of_how_many_the_verdict_speaks() -> None:
+    scores, _ = study()
+    learned = scores[scores["head"] != "zero-shot"]
+    slow = learned[learned["head"] == "palm"].assign(head="cocoop")
+    fourth = learned[learned["head"] == "palm"].assign(head="gda")
+    more = pd.concat([scores, slow, fourth, learned.assign(shots=16), fourth.assign(shots=16)])
+    assert side_by_side(more)[1] == 16
+    assert side_by_side(pd.concat([more, slow.assign(head="coop"), slow.assign(head="malp")]))[1] == 4
+
+
 def test_no_head_is_surely_better_than_one_that_was_better_in_all_runs_that_both_have() -> None:
     scores, predictions = study(seeds=tuple(range(6)))
     scores = scores[(scores["head"] != "proker") | (scores["seed"] < 3)]
