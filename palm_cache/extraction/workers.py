@@ -80,6 +80,7 @@ def _on_dask(cluster: str, worker: Worker, clips: Sequence[Numbered]) -> Results
     address = cluster.removeprefix("dask://")
     with _installed("dask"):
         from distributed import CancelledError, Client, KilledWorker, as_completed
+        from distributed.comm.core import CommClosedError
     try:
         client = Client(f"tcp://{address}", timeout=SECONDS_TO_CONNECT)
     except OSError as error:
@@ -100,7 +101,7 @@ def _on_dask(cluster: str, worker: Worker, clips: Sequence[Numbered]) -> Results
             f"{cluster}: {error.allowed_failures + 1} workers died over the same clips; "
             "had they enough memory?"
         ) from error
-    except CancelledError as error:
+    except (CancelledError, CommClosedError) as error:  # before or while a result is fetched
         raise ClusterError(
             f"{cluster}: the scheduler is gone; what is embedded is kept: run the same command again"
         ) from error
