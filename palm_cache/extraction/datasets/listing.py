@@ -46,7 +46,7 @@ class Listing:
     junk: int
     """How many files the file system had added."""
 
-    @property
+    @cached_property
     def audio(self) -> list[str]:
         """The files that can be decoded, by their ending."""
         return self.ending_with(*READABLE_ENDINGS)

@@ -14,8 +14,6 @@ flat         audio, unlabelled
 
 from __future__ import annotations
 
-import posixpath
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -23,39 +21,20 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from palm_cache.errors import DataError, counted, did_you_mean
-from palm_cache.extraction.audio.streamed_headers import CONVERT
-from palm_cache.extraction.datasets import annotated, palm_layout, shards
+from palm_cache.extraction.datasets import palm_layout, shards
+from palm_cache.extraction.datasets.annotated import read_audacity, read_raven
 from palm_cache.extraction.datasets.class_names import clean, named, unstorable
 from palm_cache.extraction.datasets.clip_tables import build_table
 from palm_cache.extraction.datasets.columns import PARTS, in_words, read_annotated, understand
-from palm_cache.extraction.datasets.listing import (
-    Listing,
-    below,
-    ending,
-    is_folder,
-    is_junk,
-    list_files,
-)
+from palm_cache.extraction.datasets.folder import SHARD_ENDINGS, TAR_ENDINGS, Folder, stripped
+from palm_cache.extraction.datasets.listing import ending, is_junk
 from palm_cache.extraction.datasets.members import Member, members_root, unpacked
 from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
 from palm_cache.extraction.datasets.splits import WORDS, KnownContents, is_part
-from palm_cache.extraction.datasets.tables import (
-    SHARD_ENDINGS,
-    TABLE_ENDINGS,
-    TAR_ENDINGS,
-    datasets_below,
-    near_tables,
-    passed_over,
-    unread,
-    with_paths,
-)
 from palm_cache.extraction.datasets.texts import TextTable, read_table
 from palm_cache.params import Layout, ReadingParams
 from palm_cache.store.outputs import holds_answers
 from palm_cache.types import ClipTable, Place
-from palm_cache.types.audio_names import OTHER_ENDINGS, READABLE_ENDINGS
-
-DAY = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])")
 
 
 def read(
@@ -86,18 +65,11 @@ def read(
     DataError
         If nothing is recognised, or what is there is malformed.
     """
-    alone = is_file(where)
-    root = where.parent if alone else where
-    tables = not alone and palm_layout.has_tables(root)
-    if reading.layout == "palm" or (reading.layout == "auto" and tables):
-        return palm_layout.read(root, dataset, reading)
-    listing = Listing((where.name,), 0) if alone else list_files(root)
-    layout = (
-        _recognise(where, root, listing, reading.named_columns)
-        if reading.layout == "auto"
-        else reading.layout
-    )
-    content = READERS[layout](root, listing, source, reading)
+    folder = Folder(where, source, reading.named_columns)
+    layout = folder.recognise() if reading.layout == "auto" else reading.layout
+    if layout == "palm":
+        return palm_layout.read(folder.root, dataset, reading)
+    content = READERS[layout](folder, reading)
     if not content.rows:
         raise DataError(f"{where}: read as {content.told}, there are no rows; `layout` reads it otherwise")
     if reading.columns and layout in WITHOUT_COLUMNS:
@@ -106,68 +78,20 @@ def read(
         )
     if reading.group and not any(content.rows.group.texts):
         raise DataError(f"{where}: read as {content.told}, it has no column {reading.group!r} to group by")
-    notes = [f"read as {content.told}", *content.notes, *listing.notes]
+    notes = [f"read as {content.told}", *content.notes, *folder.listing.notes]
     if reading.layout == "auto" and layout in ("folders", "flat"):
-        if meant := datasets_below(root, listing, reading.named_columns):
+        if meant := folder.datasets_below():
             notes.insert(1, f"a table below this folder lists sounds; {meant}")
-        notes += passed_over(root, listing)
+        notes += folder.passed_over()
     content = replace(content, notes=notes)
-    return build_table(dataset, content.root or audio or root, content, reading, contents)
+    return build_table(dataset, content.root or audio or folder.root, content, reading, contents)
 
 
-def is_file(where: Place) -> bool:
-    """Tell whether a dataset is a single table or container, not a folder."""
-    return not is_folder(where) and not palm_layout.has_tables(where) and where.is_file()
-
-
-def _recognise(where: Place, root: Place, listing: Listing, columns: Mapping[str, str]) -> Layout:
-    """Return how a folder is laid out, by what lies in it."""
-    if any(path.lower().endswith(TAR_ENDINGS) for path in listing.files) and not listing.audio:
-        return "webdataset"
-    if any(shards.has_audio(below(root, path)) for path in _shards(listing)[:1]):
-        return "parquet"
-    texts = annotated.texts(listing)
-    if any(annotated.is_raven(below(root, path)) for path in texts[: annotated.FILES_TRIED]):
-        return "raven"
-    if listing.audio and any(not own for _, own in annotated.tracks(root, texts, annotated.FILES_TRIED)):
-        return "audacity"
-    tables = with_paths(root, listing, columns)
-    tried = dict.fromkeys((*tables, *annotated.tables(listing)[: annotated.FILES_TRIED]))
-    beside = annotated.tables_beside(root, listing, tried, columns)
-    if (
-        beside
-        and not set(tables).difference(beside)
-        and (any(beside.values()) or not _has_class_folders(listing))
-    ):
-        return "raven"
-    if tables or ending(where.name) in (*TABLE_ENDINGS, ".txt"):  # the latter alone: Excel's "Unicode text"
-        return "table"
-    if not listing.audio:
-        kinds = [kind or "without ending" for kind in listing.endings]
-        there = f"what lies here is {named(kinds)}" if kinds else "nothing lies here"
-        there += f"; {CONVERT}" if set(OTHER_ENDINGS).intersection(kinds) else ""
-        there += "".join(f"; {remedy}" for _, remedy in unread(listing))
-        raise DataError(
-            f"{where}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column of paths, "
-            f"no Parquet or tar shards; {there}"
-        )
-    return "folders" if _has_class_folders(listing) else "flat"
-
-
-def _has_class_folders(listing: Listing) -> bool:
-    """Tell whether folders may be classes: recorders call theirs by the day, which may be a fold of some."""
-
-    def may_be(first: str, *below: str) -> bool:
-        return not DAY.fullmatch(first) or (bool(below) and is_part(first))
-
-    folders = (path.split("/")[:-1] for path in _stripped(listing.audio).values())
-    return any(may_be(*some) for some in folders if some)
-
-
-def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
-    short = _stripped(listing.audio)
+def _read_folders(folder: Folder, reading: ReadingParams) -> Content:
+    audio = folder.listing.audio
+    short = stripped(audio)
     if not any("/" in path for path in short.values()):  # one class, and told to take it for one
-        short = {path: path for path in listing.audio}
+        short = {path: path for path in audio}
     tops = {path.split("/")[0] for path in short.values() if "/" in path}
     parted = bool(tops) and all(map(is_part, tops)) and any(path.count("/") > 1 for path in short.values())
 
@@ -180,15 +104,17 @@ def _read_folders(root: Place, listing: Listing, source: str, reading: ReadingPa
     classes = {name: clean(name) for name in filter(None, rows.class_name.texts)}
     for name, cleaned in classes.items():
         if wrong := unstorable(cleaned):
-            raise DataError(f"{root}: the folder {name!r} gives a class its name, which {wrong}; rename it")
+            told = f"the folder {name!r} gives a class its name, which {wrong}; rename it"
+            raise DataError(f"{folder.root}: {told}")
     if len(rows) and not classes:
-        raise DataError(f"{root}: no folder of a class here or below; `layout` flat reads it without labels")
+        told = "no folder of a class here or below; `layout` flat reads it without labels"
+        raise DataError(f"{folder.root}: {told}")
     parts = f" below {named(sorted(tops))}" if parted else ""
     names = sorted({*classes.values()})
     told = f"{counted(len(rows), 'file')}, {counted(len(names), 'class', 'classes')} ({named(names)})"
     notes = []
     if reading.layout == "auto" and not parted and (inner := _nested(short)):
-        meant = did_you_mean([below(root, folder) for folder in inner])
+        meant = did_you_mean([folder.at(one) for one in inner])
         notes.append(
             "folders below those of the classes say nothing here; if no folder is a class, `layout` flat; if "
             f"they are the classes, {meant}"
@@ -206,37 +132,36 @@ def _nested(short: Mapping[str, str]) -> list[str]:
     return list(inner) if nested and any(len(folders) > 1 for folders in inner.values()) else []
 
 
-def _read_flat(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
-    rows = (TableRow("the folder", number, path, None) for number, path in enumerate(listing.audio, start=1))
-    folders = sorted({path.rpartition("/")[0] for path in listing.audio} - {""})
+def _read_flat(folder: Folder, reading: ReadingParams) -> Content:
+    audio = folder.listing.audio
+    rows = (TableRow("the folder", number, path, None) for number, path in enumerate(audio, start=1))
+    folders = sorted({path.rpartition("/")[0] for path in audio} - {""})
     notes = [f"no folder is taken for a class: {named(folders)}; `layout` folders does so"] if folders else []
-    told = f"audio without labels: {counted(len(listing.audio), 'file')}"
+    told = f"audio without labels: {counted(len(audio), 'file')}"
     return Content(Rows.of(rows), told, notes if reading.layout == "auto" else [])
 
 
-def _read_table(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
-    given = reading.named_columns
-    candidates = listing.files if len(listing.files) == 1 else with_paths(root, listing, given)
+def _read_table(folder: Folder, reading: ReadingParams) -> Content:
+    candidates = [folder.where.name] if folder.alone else folder.tables
     if len(candidates) != 1:
         some = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
-        others = near_tables(listing)
+        others = folder.near_tables
         found = some if candidates else f"no table with a column of paths{': ' * bool(others)}{named(others)}"
-        meant = datasets_below(root, listing, given) or (
-            "give the one that is meant, and `columns` path=NAME if need be"
-        )
-        raise DataError(f"{root}: {found}; {meant}")
-    file = below(root, candidates[0])
-    table = shards.read_plain(file) if ending(file.name) in SHARD_ENDINGS else read_table(file)
-    content = _of_table(table, reading, f"one table, {candidates[0]}")
-    folder, slash, _ = candidates[0].partition("/")
+        meant = folder.datasets_below() or "give the one that is meant, and `columns` path=NAME if need be"
+        raise DataError(f"{folder.root}: {found}; {meant}")
+    (name,) = candidates
+    file = folder.at(name)
+    table = shards.read_plain(file) if ending(name) in SHARD_ENDINGS else read_table(file)
+    content = _of_table(table, reading, f"one table, {name}")
+    inside, slash, _ = name.partition("/")
     if slash:  # paths that go up do so from where the table lies
         paths = content.rows.path
         slashed = (path.replace("\\", "/") if path[:3] == "..\\" else path for path in paths.texts)
-        from_here = [f"{folder}/{path}" if path[:3] == "../" else path for path in slashed]
+        from_here = [f"{inside}/{path}" if path[:3] == "../" else path for path in slashed]
         content = replace(content, rows=replace(content.rows, path=paths.spelled(from_here)))
-    beside = slash and not all(path.startswith(f"{folder}/") for path in listing.audio)
-    if beside and (meant := datasets_below(root, listing, given)):
-        return replace(content, notes=[f"sounds lie outside {folder}, too; {meant}", *content.notes])
+    beside = slash and not all(path.startswith(f"{inside}/") for path in folder.listing.audio)
+    if beside and (meant := folder.datasets_below()):
+        return replace(content, notes=[f"sounds lie outside {inside}, too; {meant}", *content.notes])
     return content
 
 
@@ -295,13 +220,12 @@ def _with_one_part(table: TextTable, columns: Mapping[str, str], reading: Readin
     return {field: name for field, name in columns.items() if field not in PARTS or field in filled[:1]}
 
 
-def _read_shards(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
-    return _unpack(root, _shards(listing), shards.read_shard, source, reading)
+def _read_shards(folder: Folder, reading: ReadingParams) -> Content:
+    return _unpack(folder, folder.shards, shards.read_shard, reading)
 
 
-def _read_tars(root: Place, listing: Listing, source: str, reading: ReadingParams) -> Content:
-    archives = [path for path in listing.files if path.lower().endswith(TAR_ENDINGS)]
-    content = _unpack(root, archives, shards.read_tar, source, reading)
+def _read_tars(folder: Folder, reading: ReadingParams) -> Content:
+    content = _unpack(folder, folder.tars, shards.read_tar, reading)
     if any(content.rows.class_name.texts):
         return content
     told = "no x.cls or x.json beside x.wav inside; if folders inside are the classes, unpack them"
@@ -309,20 +233,19 @@ def _read_tars(root: Place, listing: Listing, source: str, reading: ReadingParam
 
 
 def _unpack(
-    root: Place,
+    folder: Folder,
     containers: Sequence[str],
     members: Callable[[Place], Iterator[Member]],
-    source: str,
     reading: ReadingParams,
 ) -> Content:
     """Read containers as one table: unpacked members and what their containers say of them."""
     if not containers:
-        raise DataError(f"{root}: no file here ends with {', '.join((*SHARD_ENDINGS, *TAR_ENDINGS))}")
-    cache = members_root(source)
+        raise DataError(f"{folder.root}: no file here ends with {', '.join((*SHARD_ENDINGS, *TAR_ENDINGS))}")
+    cache = members_root(folder.source)
     columns = (*(given for given in reading.columns if not given.startswith("path=")), "path=path")
     found, fresh = list[tuple[Content, str]](), 0
     for path in containers:
-        table, now = unpacked(below(root, path), path, source, members)
+        table, now = unpacked(folder.at(path), path, folder.source, members)
         fresh += now
         found.append((_of_table(table, replace(reading, columns=columns), ""), _part_of(path)))
     rows = (
@@ -344,26 +267,14 @@ def _part_of(path: str) -> str:
     return next((word for word in words if word.lower() in WORDS), "")
 
 
-def _shards(listing: Listing) -> list[str]:
-    """Return the Parquet and Arrow files; not what ``datasets`` caches beside them."""
-    files = listing.ending_with(*SHARD_ENDINGS)
-    return [path for path in files if not PurePosixPath(path).name.startswith("cache-")]
-
-
-def _stripped(paths: Sequence[str]) -> dict[str, str]:
-    """Return paths without the folders that all of them share, by the whole ones."""
-    shared = posixpath.commonpath({path.rpartition("/")[0] for path in paths}) if paths else ""
-    return {path: path[len(shared) + bool(shared) :] for path in paths}
-
-
 WITHOUT_COLUMNS: tuple[Layout, ...] = ("folders", "flat", "audacity")
 
-READERS: dict[Layout, Callable[[Place, Listing, str, ReadingParams], Content]] = {
+READERS: dict[Layout, Callable[[Folder, ReadingParams], Content]] = {
     "folders": _read_folders,
     "flat": _read_flat,
     "table": _read_table,
-    "audacity": lambda root, listing, source, reading: annotated.read_audacity(root, listing, reading),
-    "raven": lambda root, listing, source, reading: annotated.read_raven(root, listing, reading),
+    "audacity": read_audacity,
+    "raven": read_raven,
     "parquet": _read_shards,
     "webdataset": _read_tars,
 }

@@ -20,6 +20,7 @@ from palm_cache.extraction.datasets import own_data, palm_layout, published
 from palm_cache.extraction.datasets.card import CARDS as CARDS
 from palm_cache.extraction.datasets.card import DatasetCard
 from palm_cache.extraction.datasets.check import Check, absence, differences
+from palm_cache.extraction.datasets.folder import is_file
 from palm_cache.extraction.datasets.listing import folder_name, is_folder, is_junk
 from palm_cache.extraction.datasets.splits import KnownContents
 from palm_cache.params import ReadingParams
@@ -231,7 +232,7 @@ def _read_own(
     name: str, root: Place | None, reading: ReadingParams, features: Place, contents: KnownContents | None
 ) -> Check:
     where = _existing(name, features)
-    alone = own_data.is_file(where)
+    alone = is_file(where)
     if root is not None and not alone:
         raise DataError(
             f"`root` goes with a dataset known by name, or with a table; {name} is a folder itself"
@@ -248,7 +249,7 @@ def _read_own(
 
 def _known_at(where: Place, table: ClipTable) -> Iterator[str]:
     """Say which folders, the one given or those with sounds below it, are called like a known dataset."""
-    if own_data.is_file(where) or palm_layout.has_tables(where):
+    if is_file(where) or palm_layout.has_tables(where):
         return
     # As text first: there may be a million names, in a few folders.
     with_sounds = set(map(PurePosixPath, {name.rpartition("/")[0] for name in table.clips.names}))
@@ -286,7 +287,7 @@ def source_of(where: Place) -> str:
 
 def _name_of(where: Place) -> str:
     """Return a dataset's name: its folder's, or its table's without ending."""
-    name = where.stem if own_data.is_file(where) else folder_name(where)
+    name = where.stem if is_file(where) else folder_name(where)
     if not name.strip("."):
         raise DataError(f"{where}: {name!r} is no name for a dataset; rename the file")
     return name

@@ -154,6 +154,11 @@ def read_header(file: Place) -> tuple[str, ...]:
     return tuple(name.strip() for name in next(csv.reader([_first_line(text)], delimiter=delimiter), ()))
 
 
+def first_line(file: Place) -> str:
+    """Return the first line of a file that is not empty."""
+    return _first_line(decode(file))
+
+
 def _delimiter(text: str) -> tuple[str, str, int]:
     """Return a table's text, its delimiter, and how many lines before the header said which."""
     told = re.match(r"sep=(.)\r?\n", text)  # Excel's own

@@ -8,8 +8,8 @@ import pytest
 from birds import read, stretches, tones
 
 from palm_cache.errors import DataError
-from palm_cache.extraction.datasets import annotated
-from palm_cache.extraction.datasets.annotated import FILES_TRIED
+from palm_cache.extraction.datasets import folder
+from palm_cache.extraction.datasets.folder import FILES_TRIED
 from palm_cache.extraction.datasets.texts import read_header
 from palm_cache.types import Place
 
@@ -157,7 +157,7 @@ def test_of_tables_beside_recordings_few_are_opened_to_recognise_them(
         opened.append(file)
         return read_header(file)
 
-    monkeypatch.setattr(annotated, "read_header", note)
+    monkeypatch.setattr(folder, "read_header", note)
     assert read(root).class_names == ("robin", "wren")
     assert len(opened) == FILES_TRIED
 
