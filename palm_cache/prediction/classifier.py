@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
-from torch import Tensor
-
 from palm_cache.adaptation.heads.base import unit
 from palm_cache.adaptation.heads.zero_shot import ZeroShot
 from palm_cache.adaptation.scorer import Scorer
@@ -28,9 +26,6 @@ from palm_cache.store.shared import open_head
 from palm_cache.types import ZERO_SHOT_TEMPLATE, AnyPath
 from palm_cache.types.runs import FittedHead, Run
 
-BATCH_SIZE = 16
-"""Views or windows that go through the encoder at once."""
-
 
 class Classifier:
     """Says what is heard in waveforms.
@@ -38,12 +33,8 @@ class Classifier:
     Parameters
     ----------
     head : FittedHead
-    encoder : Encoder
-        The one whose features the head was fitted on.
-    recipe : Recipe, optional
-        By which the head's features were made.
-    others : sequence of Encoder
-        Further encoders with their recipes, if the head reads the features of several side by side.
+    ears : sequence of (Encoder, Recipe)
+        Whose features the head was fitted on, side by side if there are several, and by which they were made.
 
     Raises
     ------
@@ -51,23 +42,15 @@ class Classifier:
         If the head does not fit the encoder's embeddings, or scores other classes than it names.
     """
 
-    def __init__(
-        self,
-        head: FittedHead,
-        encoder: Encoder,
-        recipe: Recipe | None = None,
-        others: Sequence[tuple[Encoder, Recipe]] = (),
-    ) -> None:
-        self.head, self.encoder = head, encoder
+    def __init__(self, head: FittedHead, ears: Sequence[tuple[Encoder, Recipe]]) -> None:
+        self.head = head
         # A head that is scored by the first view needs no other.
         self.ears = [
-            (ear, of_ear if head.test_views == "mean" else replace(of_ear, views=1))
-            for ear, of_ear in ((encoder, recipe or Recipe()), *others)
+            (encoder, recipe if head.test_views == "mean" else replace(recipe, views=1))
+            for encoder, recipe in ears
         ]
-        """Every encoder with its recipe, in the order of its numbers in the features."""
-        self.recipe = self.ears[0][1]
-        self.class_names = head.class_names
-        self.scorer = Scorer(head, sum(ear.dim for ear, _ in self.ears), encoder.text_tower())
+        self.encoder, self.recipe = self.ears[0]
+        self.scorer = Scorer(head, sum(encoder.dim for encoder, _ in ears), self.encoder.text_tower())
 
     @classmethod
     def load(
@@ -114,8 +97,9 @@ class Classifier:
                 f"encoders; name them all, as {head.run.encoder}"
             )
         advice = "give the ones it was fitted on with `encoder` or `tokenizer`, or extract and fit again"
-        ears = [
-            load_same_encoder(
+        ears = []
+        for spec, recipe, of_recipe, name in zip(specs, recorded, wanted, named, strict=True):
+            encoder = load_same_encoder(
                 spec,
                 recipe,
                 of_recipe,
@@ -123,10 +107,8 @@ class Classifier:
                 purpose=f"{source.name} was fitted on",
                 advice=advice,
             )
-            for spec, recipe, of_recipe, name in zip(specs, recorded, wanted, named, strict=True)
-        ]
-        pairs = [(ear, recipe_of(recipe)) for ear, recipe in zip(ears, recorded, strict=True)]
-        return cls(head, *pairs[0], others=pairs[1:])
+            ears.append((encoder, recipe_of(recipe)))
+        return cls(head, ears)
 
     @classmethod
     def zero_shot(cls, class_names: Sequence[str], loading: LoadingParams) -> Self:
@@ -164,30 +146,7 @@ class Classifier:
             n_params=0,
             fit_seconds=0.0,
         )
-        return cls(head, loaded, recipe)
-
-    @property
-    def longest(self) -> int:
-        """Samples that the encoder reads of a clip at most."""
-        return self.encoder.window.stretch
-
-    @property
-    def seconds(self) -> float:
-        """How much of a clip every encoder reads."""
-        return min(ear.window.stretch / ear.sample_rate for ear, _ in self.ears)
-
-    def logits(self, windows: Tensor) -> Tensor:
-        """Score waveforms that were cut to the encoder's window.
-
-        Parameters
-        ----------
-        windows : Tensor, shape (batch, windows, samples)
-
-        Returns
-        -------
-        Tensor, shape (batch, n_classes)
-        """
-        return self.scorer.logits(self.encoder.embed_audio(windows))
+        return cls(head, [(loaded, recipe)])
 
 
 def recipes_of_joined(head: FittedHead, origin: Origin) -> list[Mapping[str, object]]:

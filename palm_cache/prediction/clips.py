@@ -97,7 +97,8 @@ def _result(classifier: Classifier, path: Path | Failure, outcome: Outcome) -> A
     name = path.path if isinstance(path, Failure) else printable(path)
     if outcome.error or outcome.vectors is None:
         return Failure(name, outcome.error)
-    longest, remarks = classifier.seconds, outcome.heard.remarks
+    remarks = outcome.heard.remarks
+    longest = min(encoder.window.stretch / encoder.sample_rate for encoder, _ in classifier.ears)
     cropped = classifier.recipe.long == "crop" and outcome.heard.seconds > longest + UNHEARD_SECONDS
     if outcome.heard.silence:
         where = f" in the {longest:g} s at its centre" if cropped else ""

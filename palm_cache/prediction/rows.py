@@ -92,33 +92,30 @@ def score_rows(
     """
     head = open_head(heads, run).head
     if "+" in head.run.encoder:
-        return _together([_score_joined(head, group) for group in _of_encoders(head, stores)])
-    opened = Stores(stores)
-    scorer = ask_head(opened, head, loading or LoadingParams())
-    shares = np.concatenate([probabilities(scorer, opened.audio(span)) for span in opened.spans()])
-    shares[~opened.usable] = np.nan
-    parts = np.split(shares, np.cumsum([store.n_clips for store in opened.stores])[:-1])
-    return _together([_described(head, *part) for part in zip(opened.stores, parts, strict=True)])
+        groups = _of_encoders(head, stores)
+        opened = [FeatureStore(of_encoders[0]) for of_encoders in groups]
+        shares = [_score_joined(head, of_encoders) for of_encoders in groups]
+    else:
+        several = Stores(stores)
+        opened, scorer = several.stores, ask_head(several, head, loading or LoadingParams())
+        scored = np.concatenate([probabilities(scorer, several.audio(span)) for span in several.spans()])
+        scored[~several.usable] = np.nan
+        shares = np.split(scored, np.cumsum([store.n_clips for store in opened])[:-1])
+    rows = pd.concat([_described(*part) for part in zip(opened, shares, strict=True)], ignore_index=True)
+    if len(opened) > 1:
+        datasets = np.repeat([store.header.dataset for store in opened], list(map(len, shares)))
+        rows["path"] = pd.Series(datasets) + "/" + rows["path"]
+    over_time = bool((rows["start"] > 0).any() or rows["end"].notna().any())
+    return ScoredRows(head, rows, np.concatenate(shares), over_time)
 
 
-def _described(head: FittedHead, store: FeatureStore, shares: NDArray[np.float64]) -> ScoredRows:
-    errors = store.errors()
+def _described(store: FeatureStore, shares: NDArray[np.float64]) -> pd.DataFrame:
+    """Return the rows of a store as :class:`ScoredRows` has them, without the dataset's name."""
     unknown = np.flatnonzero(np.isnan(shares).any(axis=1)).tolist()
-    errors = dict.fromkeys(unknown, "no embedding of it in the other encoder's store") | errors
+    errors = dict.fromkeys(unknown, "no embedding of it in the other encoder's store") | store.errors()
     start, end = store.stretches()
-    rows = pd.DataFrame({"path": store.clip_names(), "start": start, "end": end})
-    rows["path"] = f"{store.header.dataset}/" + rows["path"]
-    rows["error"] = [errors.get(row, "") for row in range(len(rows))]
-    return ScoredRows(head, rows, shares, bool((start > 0).any() or not np.isnan(end).all()))
-
-
-def _together(scored: Sequence[ScoredRows]) -> ScoredRows:
-    """Put the rows of several stores one behind the other; of one alone, paths do without the dataset."""
-    rows = pd.concat([part.rows for part in scored], ignore_index=True)
-    if len(scored) == 1:
-        rows["path"] = rows["path"].str.partition("/")[2]
-    shares = np.concatenate([part.probabilities for part in scored])
-    return ScoredRows(scored[0].head, rows, shares, any(part.over_time for part in scored))
+    error = [errors.get(row, "") for row in range(store.n_clips)]
+    return pd.DataFrame({"path": store.clip_names(), "start": start, "end": end, "error": error})
 
 
 def _of_encoders(head: FittedHead, stores: Sequence[Place]) -> list[list[Place]]:
@@ -142,7 +139,8 @@ def _of_encoders(head: FittedHead, stores: Sequence[Place]) -> list[list[Place]]
     return [[given[spec] for spec in specs] for given in datasets.values()]
 
 
-def _score_joined(head: FittedHead, stores: Sequence[Place]) -> ScoredRows:
+def _score_joined(head: FittedHead, stores: Sequence[Place]) -> NDArray[np.float64]:
+    """Score the rows of a dataset by the stores of all encoders, (rows, n_classes)."""
     features = read_features(stores)
     if features.fingerprint != head.fingerprint:
         raise StaleStoreError(
@@ -154,7 +152,7 @@ def _score_joined(head: FittedHead, stores: Sequence[Place]) -> ScoredRows:
         [probabilities(scorer, block.numpy()) for block in torch.split(features.audio, 4096)]
     )
     shares[~features.usable.numpy()] = np.nan
-    return _described(head, FeatureStore(stores[0]), shares)
+    return shares
 
 
 def write_parquet(table: pd.DataFrame, file: Path) -> None:

@@ -16,7 +16,7 @@ from palm_cache.errors import ParameterError
 from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.params.use import LoadingParams, PredictParams
 from palm_cache.prediction.answers import Answer, Failure, label_of
-from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
+from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.clips import predict_files
 from palm_cache.prediction.inputs import find_recordings
 from palm_cache.prediction.rows import ScoredRows, score_rows
@@ -166,19 +166,19 @@ def classify(
     if not params.timeline:
         return predict_files(classifier, recordings, batch_size=params.batch_size, progress=progress)
     sliding = Sliding.over(classifier, params.window, params.hop)
-    batch_size = params.batch_size or BATCH_SIZE
-    stretches = listen(classifier, recordings, sliding, batch_size=batch_size, progress=progress)
+    stretches = listen(classifier, recordings, sliding, batch_size=params.batch_size, progress=progress)
     if not merge:
         return stretches
     return join(
-        stretches, lambda stretch: label_of(stretch.probabilities, classifier.class_names, params.threshold)
+        stretches,
+        lambda stretch: label_of(stretch.probabilities, classifier.head.class_names, params.threshold),
     )
 
 
 def _scored(results: Iterable[Answer | Failure], classifier: Classifier, over_time: bool) -> ScoredRows:
     """Put what comes one by one into arrays, as of rows."""
     told = list(results)
-    unknown = np.full(len(classifier.class_names), np.nan)
+    unknown = np.full(len(classifier.head.class_names), np.nan)
     heard = [None if isinstance(one, Failure) else one.probabilities for one in told]
     shares = [unknown if one is None else one.numpy() for one in heard]
     rows = pd.DataFrame(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import cast
 
@@ -21,9 +21,12 @@ from palm_cache.extraction.audio.downmix import SoundFacts, is_silent
 from palm_cache.extraction.audio.waveforms import cut_windows, duration, open_regular, slide
 from palm_cache.extraction.embedding import NOT_FINITE
 from palm_cache.prediction.answers import Answer, Failure, printable
-from palm_cache.prediction.classifier import BATCH_SIZE, Classifier
+from palm_cache.prediction.classifier import Classifier
 from palm_cache.store.run_names import run_name
 from palm_cache.types import Progress, no_progress
+
+BATCH_SIZE = 16
+"""Windows that go through the encoder at once where nobody says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Sliding:
         rate = classifier.encoder.sample_rate
         window = classifier.encoder.window.samples / rate if window is None else window
         hop = window if hop is None else hop
-        longest = classifier.longest / rate
+        longest = classifier.encoder.window.stretch / rate
         if not 0 < window <= longest:
             raise ParameterError(
                 f"`window` {window:g} s: {classifier.encoder.spec} reads at most {longest:g} s at once; "
@@ -81,7 +84,7 @@ def listen(
     recordings: Sequence[Path | Failure],
     sliding: Sliding,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = 0,
     progress: Progress = no_progress,
 ) -> Iterator[Answer | Failure]:
     """Classify recordings window by window, in their order and as they come.
@@ -90,6 +93,8 @@ def listen(
     ----------
     recordings : sequence of Path or Failure
         From :func:`~palm_cache.prediction.inputs.find_recordings`; failures are passed on in their place.
+    batch_size : int
+        Windows that go through the encoder at once; 0 is :data:`BATCH_SIZE`.
     progress : callable
         Told about seconds of sound.
 
@@ -104,7 +109,7 @@ def listen(
         if isinstance(entry, Failure):
             yield entry
             continue
-        for result in _hear(classifier, entry, sliding, batch_size):
+        for result in _hear(classifier, entry, sliding, batch_size or BATCH_SIZE):
             if isinstance(result, Answer):
                 progress("listening", int(before + result.end), int(total))
             yield result
@@ -143,7 +148,8 @@ def _hear(
     last: _Scored | None = None
     damage: AudioError | None = None
     try:
-        for scored in _scored(classifier, path, sliding, batch_size, heard):
+        batches = _batches(path, sliding, rate, batch_size, heard)
+        for scored in chain.from_iterable(_score(classifier, batch) for batch in batches):
             if last is not None:
                 border = (last.stop + scored.start) / 2 / rate
                 yield Answer(name, last.probabilities, begin, border)
@@ -162,41 +168,37 @@ def _hear(
         yield Failure(name, heard.silence)
 
 
-def _scored(
-    classifier: Classifier, path: Path, sliding: Sliding, batch_size: int, heard: SoundFacts
-) -> Iterator[_Scored]:
-    """Score the windows of a recording, batch by batch, up to its end or its damage."""
+def _batches(
+    path: Path, sliding: Sliding, sample_rate: int, size: int, heard: SoundFacts
+) -> Iterator[list[tuple[int, Tensor]]]:
+    """Yield the windows of a recording, with their first sample, up to its end or its damage."""
     batch: list[tuple[int, Tensor]] = []
     try:
         with open_regular(path) as file:
-            for window in slide(
-                file,
-                sample_rate=classifier.encoder.sample_rate,
-                samples=sliding.window,
-                hop=sliding.hop,
-                heard=heard,
-            ):
+            windows = slide(
+                file, sample_rate=sample_rate, samples=sliding.window, hop=sliding.hop, heard=heard
+            )
+            for window in windows:
                 batch.append(window)
-                if len(batch) == batch_size:
-                    yield from _score(classifier, batch)
+                if len(batch) == size:
+                    yield batch
+                    batch = []
     except AudioError:
-        yield from _score(classifier, batch)
+        yield batch
         raise
-    yield from _score(classifier, batch)
+    yield batch
 
 
 def _score(classifier: Classifier, batch: list[tuple[int, Tensor]]) -> Iterator[_Scored]:
-    """Score windows of one length and take them out of the batch."""
-    taken = batch.copy()
-    batch.clear()
-    loud = [waveform for _, waveform in taken if not is_silent(waveform)]
-    probabilities = iter(())
+    """Score windows of one length."""
+    loud = {start: waveform for start, waveform in batch if not is_silent(waveform)}
+    told: dict[int, Tensor] = {}
     if loud:
-        window = classifier.encoder.window
-        logits = classifier.logits(torch.stack([cut_windows(waveform, window) for waveform in loud]))
+        encoder = classifier.encoder
+        windows = torch.stack([cut_windows(waveform, encoder.window) for waveform in loud.values()])
+        logits = classifier.scorer.logits(encoder.embed_audio(windows))
         if not torch.isfinite(logits).all():
             raise AudioError(NOT_FINITE)
-        probabilities = iter(classifier.scorer.probabilities(logits))
-    for start, waveform in taken:
-        told = None if is_silent(waveform) else next(probabilities)
-        yield _Scored(start, start + len(waveform), told)
+        told = dict(zip(loud, classifier.scorer.probabilities(logits), strict=True))
+    for start, waveform in batch:
+        yield _Scored(start, start + len(waveform), told.get(start))

@@ -18,7 +18,7 @@ from torchaudio.functional import resample
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.audio.waveforms import cut_windows
-from palm_cache.params import FitParams
+from palm_cache.params import FitParams, Recipe
 from palm_cache.prediction.answers import Answer, Failure
 from palm_cache.prediction.classifier import Classifier
 from palm_cache.prediction.label_tracks import LabelTracks
@@ -50,7 +50,7 @@ def classifier() -> Classifier:
         **{name: getattr(template, name) for name in FittedHead.__slots__}
         | {"state": {"class_embeddings": embeddings}, "class_names": ("low", "middle", "high")}
     )
-    return Classifier(head, encoder)
+    return Classifier(head, [(encoder, Recipe())])
 
 
 def heard(
@@ -84,7 +84,9 @@ def test_it_equals_a_plain_loop_over_the_recording_read_whole(
     assert len(results) == len(starts)
     for result, start in zip(results, starts, strict=True):
         windows = cut_windows(whole[start : start + samples], SpectrumEncoder().window)
-        expected = classifier.scorer.probabilities(classifier.logits(windows[None]))[0]
+        expected = classifier.scorer.probabilities(
+            classifier.scorer.logits(classifier.encoder.embed_audio(windows[None]))
+        )[0]
         torch.testing.assert_close(result.probabilities, expected, atol=1e-3, rtol=0)
         middle = (start + samples / 2) / RATE
         assert result.start <= middle <= result.end
