@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -182,8 +181,7 @@ def fit_runs(
         _need_text(features, type(head))
         if head.needs_text_tower:
             need_words(words, type(head))
-        for module in head.imports:
-            import_module(module)
+        head.load()
     batches: dict[tuple[str, int, int], list[Run]] = {}
     for run in runs:
         batches.setdefault((run.head, run.shots, len(tasks[run].train)), []).append(run)

@@ -125,8 +125,6 @@ class Head(ABC):
     """Hyperparameters that it chooses for every run by itself, from the shots alone: they are part of the
     state, under these names, and are recorded with the scores. Where :attr:`Shots.chosen` gives them, those
     are taken."""
-    imports: ClassVar[tuple[str, ...]] = ()
-    """Modules that learning imports: they are loaded before it is timed."""
     source: ClassVar[str]
     """The paper it comes from."""
 
@@ -162,6 +160,10 @@ class Head(ABC):
             Training clips times views.
         """
         return 0
+
+    @staticmethod  # noqa: B027  # most import nothing more
+    def load() -> None:
+        """Import what learning imports, before it is timed."""
 
     def n_steps(self, n_examples: int) -> int:
         """Return how often :meth:`fit` ticks for a run of so many examples."""

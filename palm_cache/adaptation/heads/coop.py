@@ -22,7 +22,7 @@ from palm_cache.adaptation.heads.base import (
     no_tick,
     unit,
 )
-from palm_cache.adaptation.heads.descent import OPTIMISER, draw_runs, sgd
+from palm_cache.adaptation.heads.descent import draw_runs, load_optimiser, sgd
 from palm_cache.adaptation.heads.palm import CONTEXT_STD
 from palm_cache.types import BARE_TEMPLATE, PromptTokens
 from palm_cache.types.runs import Training
@@ -44,7 +44,7 @@ class PromptLearner(DescentHead):
     """A head that learns words of its prompts, by PALM's protocol; what COOP and COCOOP share."""
 
     needs_text_tower = True
-    imports = OPTIMISER
+    load = staticmethod(load_optimiser)
     zero_shot_share = 0.0
     """How much the logits of zero-shot count beside those that are learned."""
     entropy_weight = 0.0

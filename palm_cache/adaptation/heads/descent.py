@@ -17,11 +17,13 @@ from palm_cache.types.runs import Training
 MIN_SHARE = 1e-8
 """Added to probabilities before their logarithm, as in ZEBRA's code."""
 
-OPTIMISER = ("torch._dynamo",)
-"""What torch imports for a process's first optimiser: it takes seconds."""
-
 Logits = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 """(parameters with a leading run axis, audio (runs, batch, dim)) -> logits (runs, batch, classes)."""
+
+
+def load_optimiser() -> None:
+    """Have torch import what it does for a process's first optimiser: it takes seconds."""
+    torch.optim.SGD([torch.zeros(1)])
 
 
 def draw_orders(n_clips: int, epochs: int, generator: torch.Generator) -> Tensor:

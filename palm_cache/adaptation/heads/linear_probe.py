@@ -58,13 +58,17 @@ class LinearProbe(Head):
     learns = "logistic regression: classes x (dim + 1)"
     reads_text = False
     chooses = ("C", "held_out")
-    imports = ("sklearn.linear_model",)
     source = "Radford et al., ICML 2021, arXiv:2103.00020"
 
     @staticmethod
     def n_params(n_classes: int, dim: int, token_dim: int, n_examples: int) -> int:
         """Return ``n_classes * (dim + 1)``."""
         return n_classes * (dim + 1)
+
+    @staticmethod
+    def load() -> None:
+        """Import scikit-learn, which takes a second."""
+        import sklearn.linear_model  # noqa: F401
 
     def n_steps(self, n_examples: int) -> int:
         """Return the fits of a whole cross-validation."""

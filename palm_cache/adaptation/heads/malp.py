@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from palm_cache.adaptation.heads.base import SCALE, Shots, Tick, Words, no_tick, unit
-from palm_cache.adaptation.heads.descent import OPTIMISER, sgd
+from palm_cache.adaptation.heads.descent import load_optimiser, sgd
 from palm_cache.adaptation.heads.palm import CONTEXT_STD, Palm, mix_context
 
 SHARE = 0.2
@@ -35,7 +35,7 @@ class Malp(Palm):
 
     name = "malp"
     learns = "as palm, and a vector each for audio, text and both: classes x (dim + 1) + 3 dim"
-    imports = OPTIMISER
+    load = staticmethod(load_optimiser)
     source = "MALP, Interspeech 2026, doi:10.21437/Interspeech.2026-1173"
 
     @staticmethod

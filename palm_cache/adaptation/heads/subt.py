@@ -18,7 +18,7 @@ from palm_cache.adaptation.heads.base import (
     present_classes,
     unit,
 )
-from palm_cache.adaptation.heads.descent import OPTIMISER, draw_runs, sgd
+from palm_cache.adaptation.heads.descent import draw_runs, load_optimiser, sgd
 
 LEARNING_RATE = 0.0125
 
@@ -63,7 +63,7 @@ class SubT(DescentHead, CosineHead):
 
     name = "subt"
     learns = "the directions that all prompts span together: rank x dim"
-    imports = OPTIMISER
+    load = staticmethod(load_optimiser)
     source = "SubT, arXiv:2606.18560"
 
     @property

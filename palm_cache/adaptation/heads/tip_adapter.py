@@ -19,7 +19,7 @@ from palm_cache.adaptation.heads.base import (
     present_classes,
     unit,
 )
-from palm_cache.adaptation.heads.descent import OPTIMISER, clip_losses, draw_runs
+from palm_cache.adaptation.heads.descent import clip_losses, draw_runs, load_optimiser
 from palm_cache.adaptation.heads.hyperparameters import (
     TEMPERATURES,
     Grid,
@@ -117,7 +117,7 @@ class TipAdapterF(TipAdapter):
 
     name = "tip-adapter-f"
     learns = "the keys of the cache: shots x dim"
-    imports = OPTIMISER
+    load = staticmethod(load_optimiser)
 
     @property
     def hyperparameters(self) -> dict[str, object]:
