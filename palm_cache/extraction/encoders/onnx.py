@@ -111,9 +111,9 @@ class OnnxTower(nn.Module):
         first = self._axes[0] if len(self._axes) > 1 else 1
         size = first if isinstance(first, int) else len(rows)
         parts = np.split(rows, range(size, len(rows), size))
-        # A batch that is too small for a graph is filled up with its own rows.
-        vectors = [self._run(np.resize(part, (size, *part.shape[1:])))[: len(part)] for part in parts]
-        return torch.from_numpy(np.concatenate(vectors))
+        if len(parts[-1]) < size:  # too small for the graph: it is filled up with its own rows
+            parts[-1] = np.resize(parts[-1], (size, *rows.shape[1:]))
+        return torch.from_numpy(np.concatenate([self._run(part) for part in parts])[: len(rows)])
 
     def _run(self, rows: Any) -> Any:
         """Run a batch of as many rows as the graph takes."""
