@@ -80,10 +80,10 @@ def check_choices(params: object) -> None:
     """
     for name, annotation in get_type_hints(type(params)).items():
         value = getattr(params, name)
-        several = get_origin(annotation) is tuple
-        kind = get_args(annotation)[0] if several else annotation
+        is_tuple = get_origin(annotation) is tuple
+        kind = get_args(annotation)[0] if is_tuple else annotation
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        for given in value if several else (value,):
+        for given in value if is_tuple else (value,):
             if choices and given not in choices:
                 told = f"`{name}`: {given!r} is not one of {', '.join(choices)}"
                 meant = did_you_mean(near(str(given), choices))
