@@ -137,7 +137,7 @@ def test_few_shot_takes_what_fit_takes(tmp_path: Path) -> None:
         *({"fold": fold} for fold in (0, None, (1, 2))),
         *({"seed": seed} for seed in (-1, 1.5, (1, 2))),
     ):
-        with pytest.raises(ParameterError, match=r"neither a whole number|no whole number"):
+        with pytest.raises(ParameterError, match="is not a whole number"):
             opened.few_shot(**wrong)
 
 

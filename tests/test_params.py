@@ -11,10 +11,11 @@ from palm_cache import params
 from palm_cache.cli.options import override
 from palm_cache.errors import ParameterError
 from palm_cache.params import BenchParams, FitParams, Params, ReadingParams, Recipe, Resources
-from palm_cache.params.use import MapParams
+from palm_cache.params.use import MapParams, PredictParams, RowFilter, SearchParams
 from palm_cache.store.layout import extract_command
 from palm_cache.store.remedies import command_of_store
 from palm_cache.types import Help
+from palm_cache.types.runs import Training
 
 OPTION_CLASSES = [kind for kind in vars(params).values() if is_dataclass(kind) and kind not in (Params, Help)]
 
@@ -37,6 +38,10 @@ def test_single_values_stand_for_tuples_of_one() -> None:
     assert FitParams(shots=[1, "all"]).shots == (1, "all")  # type: ignore[arg-type]
     of_numpy = FitParams(shots=np.int64(4), seeds=np.arange(2))  # type: ignore[arg-type]
     assert repr(of_numpy) == repr(FitParams(shots=(4,), seeds=(0, 1)))
+    assert repr(Training(epochs=np.int32(4), lr=np.float32(0.5), momentum=0)) == repr(
+        Training(epochs=4, lr=0.5, momentum=0.0)
+    )
+    assert Resources(cache=Path("known")) == Resources(cache="known")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,9 +54,22 @@ def test_single_values_stand_for_tuples_of_one() -> None:
         (FitParams, {"split": "base_novel"}, "split: 'base_novel' is not one of all, base-novel"),
         (MapParams, {"method": "mds"}, "method: 'mds' is not one of"),
         (BenchParams, {"precision": ("fp32", "fp16")}, "precision: 'fp16' is not one of"),
+        (Recipe, {"trust_remote_code": "no"}, "trust_remote_code: 'no' is not true or false"),
+        (Recipe, {"views": 2.5}, "views: 2.5 is not a whole number from 1 to 1000"),
+        (Resources, {"batch_size": None}, "batch_size: None is not a whole number from 0 to 65536"),
+        (Resources, {"device": None}, "device: None is not text"),
+        (ReadingParams, {"columns": None}, "columns: None is not text"),
+        (ReadingParams, {"window": "5"}, "window: '5' is not a number from 0.02"),
+        (FitParams, {"heads": None}, "heads: None is not text"),
+        (FitParams, {"shots": 4.0}, "shots: 4.0 is not a whole number from 1 to 2147483646 or all"),
+        (FitParams, {"training": {"lr": 1}}, "training: {'lr': 1} is not a Training"),
+        (PredictParams, {"threshold": "0.5"}, "threshold: '0.5' is not a number from 0 to 1"),
+        (SearchParams, {"text": 3}, "text: 3 is not text"),
+        (RowFilter, {"labels": 3}, "labels: 3 is not text"),
+        (Training, {"epochs": "5"}, "epochs: '5' is not a whole number from 1"),
     ],
 )
-def test_a_word_that_is_no_choice_is_refused_wherever_it_comes_from(
+def test_a_value_that_is_none_of_its_type_is_refused_wherever_it_comes_from(
     kind: type, given: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ParameterError, match=message):

@@ -19,7 +19,6 @@ from palm_cache.api.stores import stored_name
 from palm_cache.errors import DataError
 from palm_cache.extraction.recorded import load_text_tower, notes_of_code
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
-from palm_cache.params.checks import several
 from palm_cache.params.use import LoadingParams
 from palm_cache.report.means import HEADINGS, below_zero_shot, format_rows, summarise
 from palm_cache.store.features import FeatureStore
@@ -29,6 +28,7 @@ from palm_cache.store.nearby import folder_given, heads_file
 from palm_cache.store.places import as_places, place
 from palm_cache.store.scores import COLUMNS, KEYS, tell_apart
 from palm_cache.types import AnyPath, AnyPlace, Progress, no_progress
+from palm_cache.types.fields import several
 
 
 @dataclass(frozen=True, slots=True)

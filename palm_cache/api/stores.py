@@ -17,13 +17,13 @@ from palm_cache.extraction.datasets.registry import (
     source_of,
 )
 from palm_cache.params import Params
-from palm_cache.params.checks import several
 from palm_cache.store.find import dataset_folder, source_of_stores
 from palm_cache.store.layout import command_line, extract_command, slug, store_path, stores_present
 from palm_cache.store.nearby import STORE, folder_given
 from palm_cache.store.places import reaching
 from palm_cache.store.root import StoreRoot, exists
 from palm_cache.types import AnyPlace, Place
+from palm_cache.types.fields import several
 
 
 def find_stores(

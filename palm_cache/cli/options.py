@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache, partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -39,6 +39,7 @@ from palm_cache.params import (
 )
 from palm_cache.params.use import LoadingParams, MapParams, PredictParams, RowFilter, SearchParams
 from palm_cache.types import Help
+from palm_cache.types.fields import choices, kinds
 from palm_cache.types.runs import Training
 
 PANELS: Mapping[type, str] = {
@@ -244,12 +245,11 @@ def override(params: P | type[P], **values: Any) -> P:
 
 def _optional(kind: type, only: tuple[str, ...]) -> Iterator[tuple[type, str]]:
     """Yield the fields that are options: those with help, and those of dataclasses in others."""
-    for field in fields(kind):
-        inner = _annotations(kind)[field.name]
-        if only and field.name not in only:
+    for name, inner in kinds(kind).items():
+        if only and name not in only:
             continue
-        if _help(kind, field.name):
-            yield kind, field.name
+        if _help(kind, name):
+            yield kind, name
         elif is_dataclass(inner):
             yield from _optional(cast("type", inner), ())
 
@@ -265,33 +265,24 @@ def _help(kind: type, name: str) -> Help | None:
 
 
 def _listed(kind: type, name: str, given: Any) -> Any:
-    """Part what was given for a field that holds several values, with commas between."""
-    annotation = get_args(_annotations(kind)[name])[0]
-    if given is None or get_origin(annotation) is not tuple:
+    """Part what was given for a field of several values: at commas, unless each is given by itself."""
+    annotation, option, text = kinds(kind)[name], _option(kind, name), _help(kind, name)
+    if get_origin(annotation) is not tuple:
         return given
-    if isinstance(given, list):
-        return tuple(given) or None
-    of_item = get_args(annotation)[0]
-    choices = _choices(of_item)
-    words = [word.strip() for word in given.split(",")]
-    if get_origin(of_item) is Literal:
-        return tuple(filter(None, words))
+    if not given or (text and text.repeated):
+        return tuple(given or ()) or None
+    of_item, words = get_args(annotation)[0], choices(annotation)
+    of_numbers = int in (of_item, *get_args(of_item))
+    said = [word.strip() for several in given for word in several.split(",") if word.strip()]
     try:
-        read = (get_args(of_item) or (of_item,))[0]
-        return tuple(word if word in choices else read(word) for word in words if word)
+        return tuple(int(word) if of_numbers and word not in words else word for word in said)
     except ValueError:
-        option, numbers = _option(kind, name), ",".join(given.replace(",", " ").split())
+        wrong = ",".join(given)
+        numbers = ",".join(wrong.replace(",", " ").split())
         meant = f"; did you mean {option} {numbers}?" if re.fullmatch(r"[\d,]+", numbers) else ""
-        others = f" or {', '.join(choices)}" if choices else ""
-        message = f"{given!r} is not a comma-separated list of whole numbers{others}{meant}"
+        others = f" or {', '.join(words)}" if words else ""
+        message = f"{wrong!r} is not a comma-separated list of whole numbers{others}{meant}"
         raise typer.BadParameter(message, param_hint=option) from None
-
-
-def _choices(annotation: Any) -> list[str]:
-    """Return the words that a value may be, as far as they are a few: those of its literals."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    return [choice for part in get_args(annotation) for choice in _choices(part)]
 
 
 def _option(kind: type, name: str) -> str:
@@ -302,11 +293,11 @@ def _option(kind: type, name: str) -> str:
 @cache
 def _parameter(kind: type, name: str) -> inspect.Parameter:
     text = _help(kind, name) or Help("")
-    annotation: Any = get_args(_annotations(kind)[name])[0]
+    annotation: Any = kinds(kind)[name]
     completion, check = VALUES.get((kind, name), (None, None))
     if get_origin(annotation) is tuple:
-        completion = completion or complete_list(partial(_choices, annotation))
-        annotation = list[str] if text.repeated else str
+        completion = completion or complete_list(partial(choices, annotation))
+        annotation = list[str]
     option = _option(kind, name)
     info = typer.Option(
         f"{option}/--no-{option[2:]}" if annotation is bool else option,
@@ -325,7 +316,7 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
 
 def _metavar(annotation: Any) -> str | None:
     """Return what stands for a value in help: its choices, or what kind it is of; nothing for a flag."""
-    if words := _choices(annotation):
+    if words := choices(annotation):
         return "|".join(words)
     return {int: "N", float: "X", str: "TEXT", bool: None}[annotation]
 

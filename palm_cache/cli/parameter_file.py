@@ -17,16 +17,17 @@ Every key may be left out; a key that does not exist is an error, never ignored.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from palm_cache.errors import ParameterError, UnknownNameError, did_you_mean, reason_of
 from palm_cache.params import P, Params, Recipe, Resources
 from palm_cache.store.nearby import respelt
+from palm_cache.types.fields import kinds
 
 MAX_BYTES = 100_000
 """Longest parameter file that is read."""
@@ -36,10 +37,6 @@ MAX_DEPTH = 20
 
 MAX_ALIASES = 10
 """Aliases in a parameter file, at most: n of them, of each other, make up to 3^(n/3) times what is there."""
-
-
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-"""What a value is of a kind."""
 
 
 def read_params(file: Path | None) -> Params:
@@ -65,11 +62,11 @@ def read_params(file: Path | None) -> Params:
         if len(text) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
         _check_size(text)
-        content = yaml.safe_load(text)
+        content = _load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         told = "; ".join(filter(None, (reason_of(error), did_you_mean(respelt(file)))))
         raise ParameterError(f"{file}: cannot read the parameters: {told}") from error
-    params = _build(Params, {} if content is None else content, str(file), "")
+    params = _build(Params, content, str(file))
     split_spec(params.encoder)
     check_heads(params.fit.heads)
     return params
@@ -87,42 +84,39 @@ def _check_size(text: bytes) -> None:
             raise ValueError("it is nested too deeply, or repeats itself too often")
 
 
-def _build(kind: type[P], content: object, file: str, section: str) -> P:
-    """Make a dataclass of the keys and values of a section."""
+def _load(text: bytes) -> object:
+    """Read YAML as DVC and others do: a number may be written 1e-3, and no key stands twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            for key, _ in node.value:
+                if keys.count(key.value) > 1:
+                    told = f"{reprlib.repr(key.value)} is there twice"
+                    raise yaml.constructor.ConstructorError(problem=told, problem_mark=key.start_mark)
+            return super().construct_mapping(node, deep)
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+$", re.IGNORECASE)
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return yaml.load(text, Loader)
+
+
+def _build(kind: type[P], content: object, file: str, section: str = "") -> P:
+    """Make a dataclass of the keys and values of a section; one without any is as it is by default."""
     where = f"{file}, section {section}" if section else file
-    if not isinstance(content, Mapping):
+    if content is not None and not isinstance(content, Mapping):
         raise ParameterError(f"{where}: expected keys and values, found {reprlib.repr(content)}")
-    hints = get_type_hints(kind)
-    known = [item.name for item in fields(kind)]
+    known = kinds(kind)
     values: dict[str, Any] = {}
-    for name, value in content.items():
-        if kind is Recipe and name in Resources.__dataclass_fields__:
+    for name, value in (content or {}).items():
+        if kind is Recipe and name in kinds(Resources):
             raise ParameterError(f"{where}: {name} changes no number; it belongs in the section resources")
         if name not in known:
             raise UnknownNameError.among(f"key in {where}:", str(name), known)
-        values[name] = _convert(hints[name], value, file, f"{section}.{name}" if section else name)
+        inner = f"{section}.{name}" if section else name
+        values[name] = _build(known[name], value, file, inner) if is_dataclass(known[name]) else value
     try:
         return kind(**values)
     except ParameterError as error:
         raise ParameterError(f"{where}: {error}") from None
-
-
-def _convert(kind: Any, value: object, file: str, key: str) -> Any:
-    """Return a YAML value as the type that a field declares."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _build(kind, value, file, key)
-    if get_origin(kind) is tuple:
-        items = value if isinstance(value, list) else [value]
-        return tuple(_convert(get_args(kind)[0], item, file, key) for item in items)
-    if get_origin(kind) is UnionType:  # a number, or a word or nothing in its place
-        number, word = get_args(kind)
-        if word is NoneType and value is None:
-            return None
-        return _convert(word if isinstance(value, str) and word is not NoneType else number, value, file, key)
-    if get_origin(kind) is Literal:
-        return value  # it checks them itself
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
-        return float(value)
-    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-        raise ParameterError(f"{file}: {key} is {reprlib.repr(value)}, expected {WORDS[kind]}")
-    return value

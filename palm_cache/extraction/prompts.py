@@ -15,11 +15,11 @@ from palm_cache.extraction.datasets.class_names import clean
 from palm_cache.extraction.datasets.texts import decode, legible, read_table
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.params import PromptFiles
-from palm_cache.params.checks import make_tuples, several
 from palm_cache.store.cache import Cache
 from palm_cache.store.places import place
 from palm_cache.store.segments import KEY_BYTES
 from palm_cache.types import BARE_TEMPLATE, DESCRIPTIONS, TEMPLATES, ZERO_SHOT_TEMPLATE, Place
+from palm_cache.types.fields import check_fields, several
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Prompts:
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        make_tuples(self)
+        check_fields(self)
         described = {name: several(texts) for name, texts in self.descriptions.items()}
         object.__setattr__(self, "descriptions", described)
         numbered = (

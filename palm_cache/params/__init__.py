@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from palm_cache.errors import ParameterError, UnknownNameError
-from palm_cache.params.checks import (
-    check_bounds,
-    check_choices,
-    check_cluster,
-    check_device,
-    check_seconds,
-    make_tuples,
-)
+from palm_cache.params.checks import SHORTEST_WINDOW, check_cluster, check_device
 from palm_cache.types import MAX_VIEWS, Help
+from palm_cache.types.fields import check_fields
 from palm_cache.types.runs import ALL_SHOTS, Training
 
 if TYPE_CHECKING:
@@ -55,7 +50,7 @@ class SynthesiseParams:
     seed: Annotated[int, Help("Another seed makes other sounds.")] = 0
 
     def __post_init__(self) -> None:
-        check_bounds(self, clips_per_class=(5, 2**31), seed=(0, 2**63))
+        check_fields(self, clips_per_class=(5, 2**31), seed=(0, 2**63))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +97,8 @@ class ReadingParams:
     ] = None
 
     def __post_init__(self) -> None:
-        make_tuples(self)
-        check_choices(self)
+        seconds = (SHORTEST_WINDOW, inf)
+        check_fields(self, folds=(2, inf), seed=(0, 2**32 - 1), window=seconds, hop=seconds)
         for given in self.columns:
             if "=" not in given:
                 raise ParameterError(f"`columns`: {given!r} is not field=column, e.g. path=filename")
@@ -113,9 +108,6 @@ class ReadingParams:
                 raise UnknownNameError.among("field of `columns`:", name, COLUMN_FIELDS)
             if fields.count(name) > 1:
                 raise ParameterError(f"`columns`: {name} is given twice")
-        if self.folds < 2 or not 0 <= self.seed < 2**32:
-            raise ParameterError(f"`folds` {self.folds} must be at least 2, `seed` {self.seed} at least 0")
-        check_seconds(self, "window", "hop")
         if self.hop and not self.window:
             raise ParameterError("`hop`: goes with `window`")
 
@@ -146,6 +138,9 @@ class PromptFiles:
             metavar="FILE",
         ),
     ] = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +178,7 @@ class Recipe:
     ] = False
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_bounds(self, views=(1, MAX_VIEWS))
+        check_fields(self, views=(1, MAX_VIEWS))
         if self.long == "mean" and self.views > 1:
             raise ParameterError("`views`: a mean covers the whole clip; several are crops (`long` crop)")
         if self.compile and self.runtime != "torch":
@@ -245,8 +239,7 @@ class Resources:
     on_stale: Annotated[OnStale, Help("A store made by another recipe: refuse it or rebuild it.")] = "refuse"
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_bounds(self, batch_size=(0, MAX_BATCH), jobs=(0, MAX_JOBS), limit=(0, 2**31))
+        check_fields(self, batch_size=(0, MAX_BATCH), jobs=(0, MAX_JOBS), limit=(0, 2**31))
         check_cluster(self.cluster)
         for name in self.devices:
             check_device(name)
@@ -312,17 +305,9 @@ class FitParams:
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
-        make_tuples(self)
-        check_choices(self)
+        check_fields(self, shots=(1, ALL_SHOTS - 1), seeds=(0, 2**32 - 1), folds=(1, 2**32 - 1))
         if not (self.heads and self.shots and self.seeds):
             raise ParameterError("`heads`, `shots` and `seeds`: give at least one of each")
-        for name, minimum in (("seeds", 0), ("folds", 1)):
-            for number in getattr(self, name):
-                if not (isinstance(number, int) and minimum <= number < 2**32):
-                    raise ParameterError(f"`{name}`: {number} is no whole number from {minimum} to 2^32 - 1")
-        for shots in self.shots:
-            if shots != "all" and not (isinstance(shots, int) and 1 <= shots < ALL_SHOTS):
-                raise ParameterError(f"`shots`: {shots} is neither a whole number from 1 to 2^31 - 2 nor all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,10 +330,10 @@ class BenchParams:
     ] = 0
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(
+            self, clips=(1, 2**31), rounds=(1, 1_000), threads=(0, MAX_JOBS), batch_size=(0, MAX_BATCH)
+        )
         check_device(self.device)
-        check_bounds(self, clips=(1, 2**31), rounds=(1, 1_000), threads=(0, MAX_JOBS))
-        check_bounds(self, batch_size=(0, MAX_BATCH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +356,7 @@ class Params:
     fit: FitParams = field(default_factory=FitParams)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (self.datasets and self.features):
             raise ParameterError("`datasets` and `features`: give at least one of each")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
 
 from palm_cache.errors import ParameterError
 from palm_cache.params import CLIP_TOKENIZER, Tokenizer
-from palm_cache.params.checks import check_bounds, check_choices, check_device, check_seconds, make_tuples
+from palm_cache.params.checks import SHORTEST_WINDOW, check_device
 from palm_cache.types import Help
+from palm_cache.types.fields import check_fields
 
 ExportFormat = Literal["safetensors", "onnx"]
 Uncertainty = Literal["margin", "entropy"]
@@ -39,6 +41,7 @@ class LoadingParams:
     ] = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_device(self.device)
 
 
@@ -62,12 +65,10 @@ class PredictParams:
     ] = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ParameterError(f"`threshold`: {self.threshold} is not a probability from 0 to 1")
+        seconds = (SHORTEST_WINDOW, inf)
+        check_fields(self, threshold=(0, 1), window=seconds, hop=seconds, batch_size=(0, MAX_PREDICT_BATCH))
         if not self.timeline and (self.window, self.hop) != (None, None):
             raise ParameterError("`window` and `hop`: go with `timeline`")
-        check_seconds(self, "window", "hop")
-        check_bounds(self, batch_size=(0, MAX_PREDICT_BATCH))
 
 
 ROWS_FOUND = 10
@@ -112,6 +113,7 @@ class SearchParams:
     k: Annotated[int, Help("How many rows.", option="--top", short="-k")] = ROWS_FOUND
 
     def __post_init__(self) -> None:
+        check_fields(self, k=(1, inf))
         asked = {name: getattr(self, name) for name in ("text", "like", "row", "head")}
         asked["diverse"] = self.diverse or None
         given = [f"`{name}`" for name, value in asked.items() if value is not None]
@@ -125,8 +127,6 @@ class SearchParams:
             raise ParameterError("`head`: needs either `class_name` or `uncertain`")
         if self.by is not None and not self.uncertain:
             raise ParameterError("`by`: goes with `uncertain`")
-        if self.k < 1:
-            raise ParameterError(f"`k`: {self.k} is less than one row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class RowFilter:
     ] = ()
 
     def __post_init__(self) -> None:
-        make_tuples(self)
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +196,10 @@ class MapParams:
     method: Annotated[MapMethod, Help("How the map is made; pca is instant, umap needs umap-learn.")] = "tsne"
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self, clusters=(1, inf))
         names = ("predictions", "clusters", "head", "text")
         given = [f"`{name}`" for name in names if getattr(self, name) is not None]
         if len(given) > 1:
             raise ParameterError(f"{' and '.join(given)}: a map is coloured by one of them")
         if self.run is not None and (self.clusters is not None or self.text is not None):
             raise ParameterError(f"`run` and {given[0]}: a map is coloured by one of them")
-        if self.clusters is not None and self.clusters < 1:
-            raise ParameterError(f"`clusters`: {self.clusters} is less than one")

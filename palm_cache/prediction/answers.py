@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes
 
 from palm_cache.errors import ParameterError
-from palm_cache.params.checks import several
+from palm_cache.types.fields import several
 
 if TYPE_CHECKING:  # the command line needs these names, not torch
     from torch import Tensor

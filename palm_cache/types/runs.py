@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated
 
 from palm_cache.errors import DataError, ParameterError
 from palm_cache.types import Help
+from palm_cache.types.fields import check_fields
 
 if TYPE_CHECKING:  # importing torch takes a second
     from torch import Tensor
@@ -106,18 +105,9 @@ class Training:
     """Clips per step; the last batch of an epoch is kept however small it is."""
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.epochs, Integral) and isinstance(self.batch_size, Integral)
-        if not (whole and isinstance(self.lr, Real) and isinstance(self.momentum, Real)):
-            raise ParameterError("`epochs`, `batch_size`: give whole numbers; `lr`, `momentum`: give numbers")
-        if not (1 <= self.epochs <= MAX_EPOCHS and 1 <= self.batch_size < 2**31):
-            raise ParameterError(
-                f"`epochs` {self.epochs}, `batch_size` {self.batch_size}: both at least 1, epochs at most "
-                f"{MAX_EPOCHS:,}"
-            )
-        if not 0 < self.lr < math.inf or not 0 <= self.momentum < 1:
-            raise ParameterError(
-                f"`lr` {self.lr} must be above 0 and finite, `momentum` {self.momentum} in [0, 1)"
-            )
+        check_fields(self, epochs=(1, MAX_EPOCHS), batch_size=(1, 2**31 - 1))
+        if not self.lr > 0 or not 0 <= self.momentum < 1:
+            raise ParameterError(f"`lr` {self.lr} must be above 0, `momentum` {self.momentum} in [0, 1)")
 
 
 @dataclass(frozen=True, slots=True)

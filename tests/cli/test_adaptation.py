@@ -77,3 +77,15 @@ def test_fit_calls_its_heads_as_evaluate_and_the_report_do(
     assert shown["head"] == "palm@epochs=2,lr=0.5"
     assert shown in json.loads(succeed("evaluate", "--json").stdout)
     assert shown in json.loads(succeed("report", "--json").stdout)
+
+
+def test_an_option_of_several_values_that_is_given_again_adds_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As --dataset and --encoder do: the first of two --head was lost in silence."""
+    monkeypatch.chdir(tmp_path)
+    store = str(write_sample(tmp_path / "store.zarr", make_features()))
+    words = ("--head", "prototype", "--head", "knn,kernel-ridge", "--shots", "1", "--shots", "2,4")
+    rows = json.loads(succeed("fit", "--store", store, *words, "--seeds", "0", "--json").stdout)
+    assert {row["head"] for row in rows} == {"prototype", "knn", "kernel-ridge"}
+    assert {row["shots"] for row in rows} == {1, 2, 4}

@@ -95,8 +95,8 @@ def test_mistakes_are_told_in_one_line(words: tuple[str, ...], message: str) -> 
     ("words", "message"),
     [
         ("--method mds", "'mds' is not one of"),
-        ("--clusters 0", "--clusters: 0 is less than one"),
-        ("--clusters -1", "--clusters: -1 is less than one"),
+        ("--clusters 0", "--clusters: 0 is not a whole number from 1"),
+        ("--clusters -1", "--clusters: -1 is not a whole number from 1"),
         ("--clusters 2 --text tone", "--clusters and --text: a map is coloured by one of them"),
         ("--clusters 2 --run palm", "--run and --clusters: a map is coloured by one of them"),
     ],
