@@ -26,7 +26,6 @@ from palm_cache.extraction.encoders.pretrained import (
     from_directory_or_hub,
     hash_config,
     needs_code,
-    provenance,
 )
 from palm_cache.extraction.encoders.third_party import check_promises
 from palm_cache.store.fingerprint import REMOTE_CODE
@@ -245,4 +244,4 @@ def _load_parts(repository: Repository) -> tuple[Parts, str | None]:
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
     code = repository.hash_code(trusted) if trusted else None
-    return Parts(model, extractor, made_with=provenance(config)), code
+    return Parts(model, extractor, made_with=repository.provenance()), code

@@ -26,9 +26,8 @@ from palm_cache.extraction.encoders.checkpoints import (
     shape_of,
 )
 from palm_cache.extraction.encoders.clap import ClapEncoder
-from palm_cache.extraction.encoders.pretrained import Parts, load_tokenizer
-
-ROBERTA_TOKENIZER = "FacebookAI/roberta-base"
+from palm_cache.extraction.encoders.pretrained import Parts
+from palm_cache.extraction.encoders.tokens import Vocabulary
 
 FULL_SCALE = 32767.0
 
@@ -42,6 +41,10 @@ PUBLICATION = Publication(
         r"\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\.|\.attn_mask$"
         r"|\.(position|token_type)_ids$|^(audio|text)_transform\."
     ),
+)
+
+VOCABULARY = Vocabulary(
+    "RoBERTa", RobertaTokenizerFast, "FacebookAI/roberta-base", {"bos": 0, "pad": 1, "eos": 2}
 )
 
 
@@ -59,10 +62,7 @@ class LaionEncoder(ClapEncoder):
         The recipe's ``tokenizer``, where it is given, says where that lies.
         """
         model = build_model(request.spec, PUBLICATION.read(request.spec, request.source))
-        text = model.config.text_config
-        ids = {name: getattr(text, f"{name}_token_id") for name in ("bos", "pad", "eos")}
-        source = request.recipe.tokenizer
-        tokenizer = load_tokenizer(RobertaTokenizerFast, source, "RoBERTa", ids, ROBERTA_TOKENIZER)
+        tokenizer = VOCABULARY.load(request.recipe.tokenizer)
         fused = model.config.audio_config.enable_fusion
         extractor = ClapFeatureExtractor(
             frequency_min=50, truncation="fusion" if fused else "rand_trunc", padding="repeatpad"

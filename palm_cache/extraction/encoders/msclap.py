@@ -46,8 +46,7 @@ from palm_cache.extraction.encoders.pengi_towers import (
     Projection,
     official,
 )
-from palm_cache.extraction.encoders.pretrained import load_tokenizer
-from palm_cache.extraction.encoders.tokens import TokenTable, TokenTower
+from palm_cache.extraction.encoders.tokens import TokenTable, TokenTower, Vocabulary
 
 BASE = f"{TEXT}base."
 
@@ -63,6 +62,15 @@ PUBLICATION = Publication(
     re.compile(
         r"\.htsat\.(tscam_conv|head)\.|\.fc_audioset\.|\.attn_mask$|\.position_ids$|\.masked_bias$|\.attn\.bias$"
     ),
+)
+
+BERT = Vocabulary("BERT", BertTokenizerFast, "google-bert/bert-base-uncased", {"pad": 0}, files="vocab.txt")
+GPT2 = Vocabulary(
+    "GPT-2",
+    GPT2TokenizerFast,
+    "openai-community/gpt2",
+    {"pad": 0},
+    special={"pad_token": "!"},  # as the authors do: it is split off whatever stands beside it
 )
 
 
@@ -163,7 +171,7 @@ class MsClapEncoder(MicrosoftEncoder):
         """Load the authors' checkpoint, and GPT-2's or BERT's tokenizer, which the recipe may name."""
         state = PUBLICATION.read(request.spec, request.source)
         audio, text = build_towers(request.spec, state)
-        tokenizer = load_text_tokenizer(request.recipe.tokenizer, is_2022(state))
+        tokenizer = (BERT if is_2022(state) else GPT2).load(request.recipe.tokenizer)
         return cls(request, audio, MsClapTextTower(request.spec, text, tokenizer, request.engine))
 
 
@@ -211,13 +219,3 @@ def _gpt2(state: Mapping[str, Tensor]) -> GPT2Config:
         bos_token_id=None,
         eos_token_id=None,
     )
-
-
-def load_text_tokenizer(source: str, bert: bool) -> Any:
-    """Load BERT's or GPT-2's tokenizer, as :func:`.pretrained.load_tokenizer` does."""
-    if bert:
-        usual = "google-bert/bert-base-uncased"
-        return load_tokenizer(BertTokenizerFast, source, "BERT", {"pad": 0}, usual, files="vocab.txt")
-    # As the authors do: it is split off whatever stands beside it.
-    pad, usual = {"pad_token": "!"}, "openai-community/gpt2"
-    return load_tokenizer(GPT2TokenizerFast, source, "GPT-2", {"pad": 0}, usual, special=pad)

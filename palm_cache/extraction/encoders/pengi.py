@@ -17,7 +17,7 @@ import re
 from typing import Any, Self
 
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from palm_cache.extraction.encoders.base import Request
 from palm_cache.extraction.encoders.cards import CARDS
@@ -33,8 +33,8 @@ from palm_cache.extraction.encoders.pengi_towers import (
     empty_towers,
     official,
 )
-from palm_cache.extraction.encoders.pretrained import load_tokenizer
-from palm_cache.extraction.encoders.tokens import TokenTower
+from palm_cache.extraction.encoders.tokens import TokenTower, Vocabulary
+from palm_cache.params import CLIP_TOKENIZER
 
 TEXT_LENGTH = 40
 """Tokens of a prompt, start and end included. The original pads to it; attention never sees the padding."""
@@ -47,6 +47,8 @@ PUBLICATION = Publication(
     # AudioSet's classifiers, and tables that are computed.
     re.compile(r"\.htsat\.(tscam_conv|head)\.|\.attn_mask$|\.position_ids$"),
 )
+
+VOCABULARY = Vocabulary("CLIP", CLIPTokenizer, CLIP_TOKENIZER, {"bos": 49406, "eos": 49407})
 
 
 class PengiTextTower(TokenTower):
@@ -81,17 +83,10 @@ class PengiEncoder(MicrosoftEncoder):
         audio, text = empty_towers()
         state = PUBLICATION.read(request.spec, request.source)
         PUBLICATION.fill(request.spec, {AUDIO: audio, TEXT: text}, state, official)
-        tokenizer = load_clip_tokenizer(request.recipe.tokenizer)
+        tokenizer = VOCABULARY.load(request.recipe.tokenizer)
         return cls(request, audio, PengiTextTower(text, tokenizer, request.engine))
 
     def format1_identity(self) -> dict[str, object]:
         """Return it; the checkpoint is read again."""
         front_end = {"hop": HOP_SAMPLES, "text_length": TEXT_LENGTH}
         return self.format1_by(PUBLICATION.read(self.spec, self.source), front_end)
-
-
-def load_clip_tokenizer(source: str) -> Any:
-    """Load CLIP's tokenizer, as :func:`.pretrained.load_tokenizer` does."""
-    config = CLIPTextConfig()
-    ids = {"bos": config.bos_token_id, "eos": config.eos_token_id}
-    return load_tokenizer(CLIPTokenizer, source, "CLIP", ids)

@@ -23,7 +23,6 @@ from palm_cache.errors import EncoderError, counted, described
 from palm_cache.extraction.encoders.cards import EncoderCard, card_of_model
 from palm_cache.extraction.encoders.checkpoints import misplaced
 from palm_cache.extraction.hub import HUB_TIMEOUT, ask_hub
-from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.store.fingerprint import fingerprint
 
 T = TypeVar("T")
@@ -116,11 +115,6 @@ class Repository:
     def config(self, name: str = "config.json") -> dict[str, Any]:
         """Read a model's ``config.json``, or another such file, as it stands; nothing it names is imported.
 
-        Returns
-        -------
-        dict
-            Its entries, and the commit that it came from, as transformers calls it, ``_commit_hash``.
-
         Raises
         ------
         EncoderError
@@ -128,23 +122,26 @@ class Repository:
         """
 
         def read() -> dict[str, Any]:
-            file = self._file(name)
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(self._file(name).read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise ValueError("not a table of entries")
-            commit = re.search(r"/snapshots/([0-9a-f]{40})/", file.as_posix())
-            return {**content, "_commit_hash": commit[1] if commit else None}
+            return content
 
         return self.part(name, read)
 
+    def provenance(self) -> dict[str, str]:
+        """Return the hub's commit that the files here are of, if they came from a hub."""
+        commit = re.search(r"/snapshots/([0-9a-f]{40})/", self._file("config.json").as_posix())
+        return {"hub_commit": commit[1]} if commit else {}
+
     def parts(self, card: EncoderCard, model: Any, extractor: Any) -> Parts:
         """Load a model that reads text, by transformers' own class and the feature extractor's loader."""
-        config = self.config_of(card)
+        self.config_of(card)
         return Parts(
             self.model(model),
             self.part("preprocessor_config.json", lambda: extractor(self.place, **self.options)),
             self.load(AutoTokenizer, "tokenizer files"),
-            provenance(config),
+            self.provenance(),
         )
 
     def model(self, kind: Any, optional: tuple[str, ...] = ()) -> Any:
@@ -281,61 +278,6 @@ def from_directory_or_hub(
             return load_from(name, local=False)
 
 
-def load_tokenizer(
-    kind: Any,
-    source: str,
-    whose: str,
-    expected: Mapping[str, int],
-    usual: str = CLIP_TOKENIZER,
-    *,
-    files: str = "vocab.json and merges.txt",
-    special: Mapping[str, str] | None = None,
-) -> Any:
-    """Load a tokenizer of transformers from a directory or a hub.
-
-    Parameters
-    ----------
-    kind : class
-        One of transformers' own.
-    whose, files : str
-        The model that it is of, and what its directory holds, for messages.
-    expected : mapping of str to int
-        Ids of special tokens: ``bos``, ``eos``, ``pad``.
-    usual : str
-        The model's own, for a ``source`` that nobody gave: that is CLIP's.
-    special : mapping of str to str, optional
-        What stands for special tokens that the tokenizer does not know.
-
-    Raises
-    ------
-    EncoderError
-        If it is not there or another model's.
-    """
-    source = usual if source == CLIP_TOKENIZER else source
-    subject = f"tokenizer {source}"
-    advice = f"give a directory with {whose}'s {files}, or a hub id (`tokenizer`)"
-
-    def load(repository: Repository) -> Any:
-        tokenizer = kind.from_pretrained(repository.place, **repository.options)
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise FileNotFoundError("no vocabulary there")  # transformers makes an empty tokenizer
-        if special:
-            tokenizer.add_special_tokens(special)
-        return tokenizer
-
-    tokenizer = from_directory_or_hub(
-        subject,
-        source,
-        lambda repository: repository.part("vocabulary", lambda: load(repository)),
-        advice,
-    )
-    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in expected}
-    if ids != expected:
-        have, wanted = (", ".join(f"{name} {told[name]}" for name in expected) for told in (ids, expected))
-        raise EncoderError(f"{subject}: not {whose}'s: its tokens are {have}, wanted {wanted}; {advice}")
-    return tokenizer
-
-
 def needs_code(subject: str, part: str, named: str = "") -> EncoderError:
     """Return the error for a model that brings code of its own."""
     return EncoderError(
@@ -343,12 +285,6 @@ def needs_code(subject: str, part: str, named: str = "") -> EncoderError:
         "palm-cache runs none, but for an hf: model with `trust_remote_code`. Or load it in an encoder of "
         "your own: python:MODULE:CLASS"
     )
-
-
-def provenance(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the hub's commit that a ``config.json`` came from, if it came from a hub."""
-    commit = config.get("_commit_hash")
-    return {"hub_commit": str(commit)} if commit else {}
 
 
 def hash_config(*configs: Any, **extras: object) -> str:

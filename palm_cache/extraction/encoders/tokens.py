@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,9 +12,64 @@ from torch import Tensor, nn
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.encoders.base import hash_weights
 from palm_cache.extraction.encoders.engine import Engine, freeze
-from palm_cache.extraction.encoders.pretrained import TRANSFORMERS, hash_tokenizer
+from palm_cache.extraction.encoders.pretrained import (
+    TRANSFORMERS,
+    Repository,
+    from_directory_or_hub,
+    hash_tokenizer,
+)
 from palm_cache.extraction.encoders.text import PromptTower
+from palm_cache.params import CLIP_TOKENIZER
 from palm_cache.types import PromptTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The tokenizer of a text model whose weights come without it, and how it is told from another's."""
+
+    model: str
+    """For messages."""
+    kind: Any
+    """transformers' class."""
+    hub_id: str
+    """Where it lies, for who names no other."""
+    ids: Mapping[str, int]
+    """Of special tokens: ``bos``, ``eos``, ``pad``."""
+    files: str = "vocab.json and merges.txt"
+    """What a directory with it holds, for messages."""
+    special: Mapping[str, str] = field(default_factory=dict)
+    """What stands for special tokens that it does not know itself."""
+
+    def load(self, source: str) -> Any:
+        """Load it from a directory or a hub; CLIP's, which nobody has to name, stands for the model's own.
+
+        Raises
+        ------
+        EncoderError
+            If it is not there or another model's.
+        """
+        source = self.hub_id if source == CLIP_TOKENIZER else source
+        subject = f"tokenizer {source}"
+        advice = f"give a directory with {self.model}'s {self.files}, or a hub id (`tokenizer`)"
+
+        def read(repository: Repository) -> Any:
+            return repository.part("vocabulary", lambda: self._read(repository))
+
+        tokenizer = from_directory_or_hub(subject, source, read, advice)
+        ids = {name: getattr(tokenizer, f"{name}_token_id") for name in self.ids}
+        if ids != self.ids:
+            have, wanted = (", ".join(f"{name} {told[name]}" for name in ids) for told in (ids, self.ids))
+            raise EncoderError(
+                f"{subject}: not {self.model}'s: its tokens are {have}, wanted {wanted}; {advice}"
+            )
+        return tokenizer
+
+    def _read(self, repository: Repository) -> Any:
+        tokenizer = self.kind.from_pretrained(repository.place, **repository.options)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise FileNotFoundError("no vocabulary there")  # transformers makes an empty tokenizer
+        tokenizer.add_special_tokens(dict(self.special))
+        return tokenizer
 
 
 @dataclass(frozen=True, slots=True)

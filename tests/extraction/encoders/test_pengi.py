@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio.waveforms import cut_windows
-from palm_cache.extraction.encoders.pengi import PUBLICATION, PengiEncoder, load_clip_tokenizer
+from palm_cache.extraction.encoders.pengi import PUBLICATION, VOCABULARY, PengiEncoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.params import Precision, Recipe
@@ -275,12 +275,12 @@ def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
 def test_wrong_tokenizers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(EncoderError, match=r"no vocabulary there; .*vocab\.json and merges\.txt"):
-        load_clip_tokenizer(str(tmp_path / "empty"))
+        VOCABULARY.load(str(tmp_path / "empty"))
     with pytest.raises(EncoderError, match="no such directory, and not a hub id"):
-        load_clip_tokenizer(str(tmp_path / "absent"))
+        VOCABULARY.load(str(tmp_path / "absent"))
     clap = save_tiny_clap(tmp_path / "clap")
     with pytest.raises(EncoderError, match="not CLIP's: its tokens are bos"):
-        load_clip_tokenizer(str(clap))
+        VOCABULARY.load(str(clap))
     from huggingface_hub import constants
 
     # Nobody listens on this port of the loopback interface.
@@ -288,4 +288,4 @@ def test_wrong_tokenizers_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited to try again"))
     with pytest.raises(EncoderError, match="not in the local cache, and the hub cannot be reached"):
-        load_clip_tokenizer("openai/clip-vit-base-patch32")
+        VOCABULARY.load("openai/clip-vit-base-patch32")

@@ -11,14 +11,14 @@ import pytest
 import torch
 from contracts import check_encoder
 from spectrum import SpectrumEncoder
-from transformers import RobertaTokenizerFast
 
 from palm_cache.errors import EncoderError, StaleStoreError, UnknownNameError
-from palm_cache.extraction.encoders import msclap, pengi, pretrained, registry
+from palm_cache.extraction.encoders import laion, msclap, pengi, pretrained, registry
 from palm_cache.extraction.encoders.base import Request, Window
 from palm_cache.extraction.encoders.cards import CODE
 from palm_cache.extraction.encoders.engine import CPU
 from palm_cache.extraction.encoders.registry import cards, encoder_names, load_encoder, split_spec
+from palm_cache.extraction.encoders.tokens import Vocabulary
 from palm_cache.extraction.recipe import audio_recipe
 from palm_cache.extraction.recorded import load_same_encoder
 from palm_cache.params import Recipe
@@ -291,8 +291,10 @@ def test_a_file_where_something_else_is_wanted_is_named_for_what_it_is(
         load_encoder(f"{name}:w.pt", device="cpu")
 
 
-@pytest.mark.parametrize("kind", ["msclap", "laion", "pengi"])
-def test_a_tokenizer_that_is_not_here_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize("vocabulary", [msclap.GPT2, laion.VOCABULARY, pengi.VOCABULARY])
+def test_a_tokenizer_that_is_not_here_is_asked_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, vocabulary: Vocabulary
+) -> None:
     """Transformers makes an empty tokenizer of nothing; it must not pass for another model's."""
     asked: list[str] = []
 
@@ -301,11 +303,6 @@ def test_a_tokenizer_that_is_not_here_is_asked_of_the_hub(monkeypatch: pytest.Mo
         raise EncoderError(f"{what}: not in the local cache, and the hub does not give it")
 
     monkeypatch.setattr(pretrained, "_check_reachable", ask)
-    load = {
-        "msclap": lambda: msclap.load_text_tokenizer("some/tokenizer", bert=False),
-        "laion": lambda: pretrained.load_tokenizer(RobertaTokenizerFast, "some/tokenizer", "RoBERTa", {}),
-        "pengi": lambda: pengi.load_clip_tokenizer("some/tokenizer"),
-    }
     with pytest.raises(EncoderError, match="tokenizer some/tokenizer: not in the local cache"):
-        load[kind]()
+        vocabulary.load("some/tokenizer")
     assert asked == ["some/tokenizer"]
