@@ -19,7 +19,6 @@ from palm_cache.retrieval.queries import ask_head, file_query, probabilities, ro
 from palm_cache.retrieval.ranking import Ranking, diverse, highest, nearest, uncertainty
 from palm_cache.retrieval.sounds import sounds_folder
 from palm_cache.retrieval.stores import Stores
-from palm_cache.store.features import FeatureStore
 from palm_cache.store.nearby import heads_file
 from palm_cache.store.places import as_places
 from palm_cache.store.run_names import run_name
@@ -168,6 +167,8 @@ def _like_an_example(
         assert params.row is not None
         vector, itself = row_query(stores, params.row)
         among[itself] = False
+        if not among.any():
+            raise ParameterError(f"row {params.row}: no other row passes what was asked for; ask for less")
         query = f"like row {params.row}"
     return nearest(stores, vector, params.k, among=among), query, remarks
 
@@ -212,31 +213,17 @@ def describe(
     root : Place, optional
         Where the dataset lies now, if not where it lay.
     """
-    origins = [stores.origin(row) for row in ranking.rows.tolist()]
-    records = [_record(stores, row, score) for row, score in zip(ranking.rows, ranking.scores, strict=True)]
-    names: dict[FeatureStore, list[str]] = {}
-    for record, (store, _) in zip(records, origins, strict=True):
-        names.setdefault(store, []).append(str(record["path"]))
-    places = {store: locate(store.header, of_store, root) for store, of_store in names.items()}
-    files = tuple(
-        places[store].get(str(record["path"])) for record, (store, _) in zip(records, origins, strict=True)
-    )
-    for record, file in zip(records, files, strict=True):
-        record["note"] = "" if file is not None else GONE
-    return pd.DataFrame(records, columns=list(COLUMNS)), files
-
-
-def _record(stores: Stores, row: int, score: float) -> dict[str, object]:
-    store, number = stores.origin(int(row))
-    one_row = slice(number, number + 1)
-    start, end = store.stretches(one_row)
-    label = int(stores.labels[row])
-    return {
-        "score": float(score),
-        "dataset": store.header.dataset,
-        "row": number,
-        "path": store.clip_names(one_row)[0],
-        "start": float(start[0]),
-        "end": float(end[0]),
-        "label": stores.class_names[label] if label >= 0 else None,
-    }
+    files = np.full(len(ranking.rows), None, dtype=object)
+    parts = []
+    for store, places in stores.origins(ranking.rows):
+        rows = ranking.rows[places] - stores.number(store, 0)
+        names, (start, end) = store.clip_names(rows), store.stretches(rows)
+        found = locate(store.header, names, root)
+        files[places] = [found.get(name) for name in names]
+        part = {"dataset": store.header.dataset, "row": rows, "path": names, "start": start, "end": end}
+        parts.append(pd.DataFrame(part, index=places))
+    table = pd.concat(parts).sort_index()
+    table["score"] = ranking.scores
+    table["label"] = np.array([*stores.class_names, None], dtype=object)[stores.labels[ranking.rows]]
+    table["note"] = ["" if file is not None else GONE for file in files]
+    return table[list(COLUMNS)], tuple(files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import combinations
@@ -79,13 +79,14 @@ class Stores:
             for span in store.spans()
         ]
 
-    def origin(self, row: int) -> tuple[FeatureStore, int]:
-        """Return the store of a row and its number there."""
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self.stores[number], row - int(self._starts[number])
+    def origins(self, rows: NDArray[np.int64]) -> Iterator[tuple[FeatureStore, NDArray[np.int64]]]:
+        """Yield the stores of some rows, and for each where in ``rows`` those of it stand."""
+        number = np.searchsorted(self._starts, rows, side="right") - 1
+        for of_store in np.unique(number).tolist():
+            yield self.stores[of_store], np.flatnonzero(number == of_store)
 
     def number(self, store: FeatureStore, row: int) -> int:
-        """Return the number of a store's row among all: the inverse of :meth:`origin`."""
+        """Return the number of a store's row among all."""
         return int(self._starts[self.stores.index(store)]) + row
 
     @cached_property

@@ -60,7 +60,7 @@ class FeatureStore(StoreRoot):
         """Of a row's embeddings: views and dimensions."""
         return self.header.views, self.header.dim
 
-    def clip_names(self, rows: slice = slice(None)) -> list[str]:
+    def clip_names(self, rows: slice | NDArray[np.int64] = slice(None)) -> list[str]:
         """Return the path of every row's file inside the dataset, or of some rows'."""
         return [str(name) for name in self._read("path", rows)]
 
@@ -76,7 +76,9 @@ class FeatureStore(StoreRoot):
         """Return what every row is known by, (rows, 32): see :func:`row_keys`."""
         return row_keys(self.contents(), *self.stretches())
 
-    def stretches(self, rows: slice = slice(None)) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def stretches(
+        self, rows: slice | NDArray[np.int64] = slice(None)
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return start and end of rows in seconds, (rows,) each; NaN is the end of the file."""
         return np.asarray(self._read("start", rows)), np.asarray(self._read("end", rows))
 
@@ -227,7 +229,7 @@ class FeatureStore(StoreRoot):
                 raise TypeError("not an array")
             return array
 
-    def _read(self, name: str, rows: slice = slice(None)) -> Any:
+    def _read(self, name: str, rows: slice | NDArray[np.int64] = slice(None)) -> Any:
         array = self._array(name)
         with self._reading(name):
             values = array[rows]

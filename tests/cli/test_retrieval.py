@@ -229,6 +229,22 @@ def test_python_gives_the_same_as_a_data_frame(tones: Path) -> None:
     assert set(low["label"]) == {"low tone"}
 
 
+def test_what_is_known_of_rows_is_read_at_once_and_not_row_by_row(
+    tones: Path, night: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand rows took a quarter of a minute: each read a column of the store."""
+    reads: list[str] = []
+    read = FeatureStore._read
+    monkeypatch.setattr(FeatureStore, "_read", lambda *given: reads.append(given[1]) or read(*given))
+    found = palm_cache.search([tones / "mini.zarr", night / "mini.zarr"], row="Tones:0", k=100).table
+    assert len(found) == 19
+    assert reads.count("path") == reads.count("start") == 2
+    for dataset, rows in found.groupby("dataset"):
+        store = FeatureStore((tones if dataset == "Tones" else night) / "mini.zarr")
+        assert rows["path"].tolist() == [store.clip_names()[row] for row in rows["row"]]
+        np.testing.assert_array_equal(rows[["start", "end"]].T, np.stack(store.stretches())[:, rows["row"]])
+
+
 def refusal(*words: object) -> str:
     done = run("search", *words)
     assert done.exit_code == 1, done.stdout + done.stderr
@@ -258,6 +274,7 @@ def test_what_cannot_be_searched_is_said_with_what_to_do(
     assert "every row that was asked for has a label" in refusal(store, "--diverse")
     assert "no such folder; give the dataset's" in refusal(store, "--row", 0, "--audio", tmp_path / "gone")
     assert "ask for less" in refusal(store, "--row", 0, "--path", "nothing*")
+    assert "no other row passes" in refusal(store, "--row", 0, "--path", FeatureStore(store).clip_names()[0])
     two_views = extract(
         read_dataset(str(tones / "Tones")), "mini", tmp_path / "views.zarr", Recipe(views=2)
     ).store
