@@ -147,9 +147,9 @@ def test_the_root_may_be_a_url(bucket: str) -> None:
 
 def test_how_a_folder_is_read_can_be_told() -> None:
     write_miniature("SESA", Path("mine"))
-    result = call("datasets", "--check", "mine", "--as", "table")
-    assert result.exit_code == 1
-    assert "2 tables have a column of paths: test.csv, train.csv; give the one that is meant" in result.stderr
+    both = json.loads(call("datasets", "--check", "mine", "--as", "table", "--json").stdout)
+    assert "read as 2 tables, test.csv, train.csv (path=path,label=classname)" in both["notes"]
+    assert both["folds"] == [{"train": 4, "test": 4}]
     told = json.loads(
         call(
             *("datasets", "--check", "mine/train.csv", "--columns", "path=path,label=classname", "--json"),

@@ -11,38 +11,22 @@ from palm_cache.extraction.datasets.rows import TableRow
 from palm_cache.extraction.datasets.texts import TextTable
 from palm_cache.params import COLUMN_FIELDS
 
-USUAL: Mapping[str, tuple[str, ...]] = {
-    "path": (
-        *("path", "filepath", "file path", "filename", "file name", "file", "audio path", "audio file"),
-        *("audiofile", "audio filename", "audio", "wav", "wav file", "wav path", "fname", "slice file name"),
-        *("recording path", "recording file", "recording", "begin file", "begin path", "sound file", "sound"),
-        *("clip path", "clip", "track", "itemid", "file id", "in file"),
-    ),
-    "label": (
-        *("classname", "class name", "label", "labels", "class", "category", "common name", "species"),
-        *(
-            "scientific name",
-            "primary label",
-            "annotation",
-            "event label",
-            "scene label",
-            "sound class",
-            "tag",
-        ),
-        *("call type", "sound type", "emotion", "genre", "instrument", "keyword", "word", "target", "type"),
-        "manual id",
-    ),
-    "start": (
-        *("start", "start time", "begin", "begin time", "onset", "onset time", "tmin", "start offset"),
-        *("t0", "xmin"),
-    ),
-    "end": (
-        *("end", "end time", "stop", "stop time", "offset", "offset time", "tmax", "end offset"),
-        *("t1", "xmax"),
-    ),
-    "duration": ("duration",),
-    "fold": ("fold", "folds", "kfold", "cv fold", "fold id"),
-    "split": ("split", "subset", "partition", "set", "usage", "dataset split", "data split"),
+USUAL: Mapping[str, Sequence[str]] = {
+    field: " ".join(names.split()).split(", ")
+    for field, names in {
+        "path": """path, filepath, file path, filename, file name, file, audio path, audio file, audiofile,
+            audio filename, audio filepath, audio, wav, wav file, wav path, fname, slice file name,
+            recording path, recording file, recording, begin file, begin path, sound file, sound, clip path,
+            clip, track, itemid, file id, in file""",
+        "label": """classname, class name, label, labels, class, category, common name, species,
+            scientific name, primary label, annotation, event label, scene label, sound class, tag, call type,
+            sound type, emotion, genre, instrument, keyword, word, target, type, manual id""",
+        "start": "start, start time, begin, begin time, onset, onset time, tmin, start offset, t0, xmin",
+        "end": "end, end time, stop, stop time, offset, offset time, tmax, end offset, t1, xmax",
+        "duration": "duration",
+        "fold": "fold, folds, kfold, cv fold, fold id",
+        "split": "split, subset, partition, set, usage, dataset split, data split",
+    }.items()
 }
 """Names that columns usually have, in lower case with plain spaces, the likeliest first."""
 

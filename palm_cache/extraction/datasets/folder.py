@@ -27,25 +27,23 @@ from palm_cache.extraction.datasets.listing import (
     is_folder,
     list_files,
 )
-from palm_cache.extraction.datasets.splits import is_part
+from palm_cache.extraction.datasets.splits import DAY, WORDS, part_of
 from palm_cache.extraction.datasets.texts import first_line, read_header
 from palm_cache.params import Layout
 from palm_cache.store.outputs import LABEL_TRACK, holds_answers
 from palm_cache.types import Place
 from palm_cache.types.audio_names import OTHER_ENDINGS, READABLE_ENDINGS
 
-TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".arrow")
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 SHARD_ENDINGS = (".parquet", ".arrow")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 UNREAD: Mapping[tuple[str, ...], str] = {
     (".tar", ".tgz", ".gz"): "unpack what holds sounds or labels, or `layout` webdataset",
     (".zip", ".7z", ".rar"): "unpack what holds sounds or labels",
-    (".xlsx", ".xls", ".ods", ".json", ".jsonl"): "save what holds labels as CSV",
+    (".xlsx", ".xls", ".ods", ".json", ".scp"): "save what holds labels as CSV or JSON lines (.jsonl)",
 }
 """Endings of what may hold sounds or labels and is not read beside sounds, with what to do about it."""
-
-DAY = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])")
 
 RAVEN_COLUMN = "Begin Time (s)"
 SELECTIONS_TAIL = (
@@ -202,11 +200,11 @@ class Folder:
         if (
             each
             and not set(self.tables).difference(each)
-            and (any(each.values()) or not self._has_class_folders())
+            and (any(each.values()) or not self.has_class_folders())
         ):
             return "raven"
-        # The latter alone: Excel's "Unicode text".
-        if self.tables or ending(self.where.name) in (*TABLE_ENDINGS, ".txt"):
+        # The latter alone: Excel's "Unicode text", and NeMo's JSON lines.
+        if self.tables or ending(self.where.name) in (*TABLE_ENDINGS, ".txt", ".json"):
             return "table"
         if not audio:
             kinds_of_files = [kind or "without ending" for kind in self.listing.endings]
@@ -217,16 +215,17 @@ class Folder:
                 f"{self.where}: no audio (looked for {', '.join(READABLE_ENDINGS)}), no table with a column "
                 f"of paths, no Parquet or tar shards; {there}"
             )
-        return "folders" if self._has_class_folders() else "flat"
+        return "folders" if self.has_class_folders() else "flat"
 
-    def _has_class_folders(self) -> bool:
-        """Tell whether folders may be classes. Recorders call theirs by the day, which may be a fold."""
+    def has_class_folders(self) -> bool:
+        """Tell whether folders may be classes: not days, as recorders call theirs, nor train and test."""
+        short = stripped(self.listing.audio).values()
+        parts = parts_above(short)
 
         def may_be(first: str, *below: str) -> bool:
-            return not DAY.fullmatch(first) or (bool(below) and is_part(first))
+            return bool(below) or not (DAY.fullmatch(first) or parts.get(first) in WORDS)
 
-        folders = (path.split("/")[:-1] for path in stripped(self.listing.audio).values())
-        return any(may_be(*some) for some in folders if some)
+        return any(may_be(*folders) for *folders, _ in (path.split("/") for path in short) if folders)
 
     def datasets_below(self) -> str:
         """Return the question whether datasets below are meant: the lowest folders with a table and sound."""
@@ -278,3 +277,10 @@ def stripped(paths: Sequence[str]) -> dict[str, str]:
     """Return paths without the folders that all of them share, by the whole ones."""
     shared = posixpath.commonpath({path.rpartition("/")[0] for path in paths}) if paths else ""
     return {path: path[len(shared) + bool(shared) :] for path in paths}
+
+
+def parts_above(paths: Iterable[str]) -> dict[str, str]:
+    """Return what the first folders of paths say of the split, if all of them do, and not the same."""
+    tops = {path.split("/")[0] for path in paths if "/" in path}
+    parts = {top: part_of(top) for top in tops}
+    return parts if all(parts.values()) and len({*parts.values()}) > 1 else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
 import unicodedata
 from collections import Counter
@@ -294,8 +295,12 @@ def _size(file: str) -> int:
 
 
 def folded(path: str) -> str:
-    """Return a path as those of other systems are compared with it: in slashes, normal form and case."""
-    return unicodedata.normalize("NFC", legible(path).replace("\\", "/")).casefold()
+    """Return a path as those of other systems are compared with it: in slashes, normal form and case.
+
+    Spaces around names are no part of it: they are none of a table's fields.
+    """
+    slashed = re.sub(r"\s*[\\/]\s*", "/", legible(path).strip())
+    return unicodedata.normalize("NFC", slashed).casefold()
 
 
 def by_name(files: Iterable[str]) -> dict[str, list[str]]:

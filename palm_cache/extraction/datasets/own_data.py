@@ -14,7 +14,7 @@ flat         audio, unlabelled
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -26,12 +26,19 @@ from palm_cache.extraction.datasets.annotated import read_audacity, read_raven
 from palm_cache.extraction.datasets.class_names import clean, named, unstorable
 from palm_cache.extraction.datasets.clip_tables import build_table
 from palm_cache.extraction.datasets.columns import PARTS, in_words, read_annotated, understand
-from palm_cache.extraction.datasets.folder import SHARD_ENDINGS, TAR_ENDINGS, Folder, stripped
+from palm_cache.extraction.datasets.folder import (
+    FILES_TRIED,
+    SHARD_ENDINGS,
+    TAR_ENDINGS,
+    Folder,
+    parts_above,
+    stripped,
+)
 from palm_cache.extraction.datasets.listing import ending, is_junk
 from palm_cache.extraction.datasets.members import Member, members_root, unpacked
 from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
-from palm_cache.extraction.datasets.splits import WORDS, KnownContents, is_part
-from palm_cache.extraction.datasets.texts import TextTable, read_table
+from palm_cache.extraction.datasets.splits import WORDS, KnownContents, part_of
+from palm_cache.extraction.datasets.texts import TextTable, decode, read_table
 from palm_cache.params import Layout, ReadingParams
 from palm_cache.store.outputs import holds_answers
 from palm_cache.types import ClipTable, Place
@@ -92,12 +99,14 @@ def _read_folders(folder: Folder, reading: ReadingParams) -> Content:
     short = stripped(audio)
     if not any("/" in path for path in short.values()):  # one class, and told to take it for one
         short = {path: path for path in audio}
-    tops = {path.split("/")[0] for path in short.values() if "/" in path}
-    parted = bool(tops) and all(map(is_part, tops)) and any(path.count("/") > 1 for path in short.values())
+    parted = parts_above(short.values()) if any(path.count("/") > 1 for path in short.values()) else {}
+    lists = {} if parted else _lists(folder)
+    listed = {path: part for paths, part in lists.values() for path in paths}
+    rest = "train" if lists and "train" not in listed.values() else ""
 
     def row(number: int, path: str) -> TableRow:
         *folders, _ = short[path].split("/")
-        part = folders.pop(0) if parted and folders else ""
+        part = parted[folders.pop(0)] if parted and folders else listed.get(path, rest)
         return TableRow("the folder", number, path, folders[0] if folders else None, part=part)
 
     rows = Rows.of(row(number, path) for number, path in enumerate(short, start=1))
@@ -109,7 +118,8 @@ def _read_folders(folder: Folder, reading: ReadingParams) -> Content:
     if len(rows) and not classes:
         told = "no folder of a class here or below; `layout` flat reads it without labels"
         raise DataError(f"{folder.root}: {told}")
-    parts = f" below {named(sorted(tops))}" if parted else ""
+    parts = f" below {named(sorted(parted))}" if parted else ""
+    parts += f", split by {named(list(lists))}" if lists else ""
     names = sorted({*classes.values()})
     told = f"{counted(len(rows), 'file')}, {counted(len(names), 'class', 'classes')} ({named(names)})"
     notes = []
@@ -120,6 +130,19 @@ def _read_folders(folder: Folder, reading: ReadingParams) -> Content:
             f"they are the classes, {meant}"
         )
     return Content(rows, f"a folder per class{parts}: {told}", notes)
+
+
+def _lists(folder: Folder) -> dict[str, tuple[set[str], str]]:
+    """Return texts that list sounds of a part of the split, as Speech Commands' ``testing_list.txt``."""
+    parts = {name: part_of(PurePosixPath(name).stem) for name in folder.listing.ending_with(".txt")}
+    likely = [name for name, part in parts.items() if part in WORDS and name.count("/") <= 1]
+    found, sounds = {}, {*folder.listing.audio} if likely else set()
+    for name in likely[:FILES_TRIED]:
+        where = PurePosixPath(name).parent
+        paths = [str(where / line) for line in decode(folder.at(name)).splitlines() if line]
+        if paths and paths[0] in sounds:
+            found[name] = {*paths}, parts[name]
+    return found
 
 
 def _nested(short: Mapping[str, str]) -> list[str]:
@@ -143,23 +166,48 @@ def _read_flat(folder: Folder, reading: ReadingParams) -> Content:
 
 def _read_table(folder: Folder, reading: ReadingParams) -> Content:
     candidates = [folder.where.name] if folder.alone else folder.tables
-    if len(candidates) != 1:
+    chosen = candidates if len(candidates) == 1 else _tables_of_parts(folder)
+    if not chosen:
         some = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
         others = folder.near_tables
         found = some if candidates else f"no table with a column of paths{': ' * bool(others)}{named(others)}"
         meant = folder.datasets_below() or "give the one that is meant, and `columns` path=NAME if need be"
         raise DataError(f"{folder.root}: {found}; {meant}")
-    (name,) = candidates
+    several = len(chosen) > 1
+    contents = [_of_table_in(folder, name, reading, several) for name in chosen]
+    if not several:
+        return contents[0]
+    told = f"{len(chosen)} tables, {', '.join(chosen)}"
+    content = _together(zip(contents, map(_part_of, chosen), strict=True), told)
+    others = [name for name in candidates if name not in chosen]
+    more = [f"not read: {named(others)}; `dataset` {folder.at(others[0])} reads it"] if others else []
+    return replace(content, notes=[*content.notes, *more])
+
+
+def _tables_of_parts(folder: Folder) -> list[str]:
+    """Return the tables that are called by parts of one split, themselves or their folders."""
+    parts = {table: part for table in folder.tables if (part := _part_of(table))}
+    each_once = 1 < len(parts) == len({*parts.values()})
+    at_home = all(part_of(table.rpartition("/")[0]) or "/" not in table for table in parts)
+    return list(parts) if each_once and (at_home or not folder.datasets_below()) else []
+
+
+def _of_table_in(folder: Folder, name: str, reading: ReadingParams, several: bool) -> Content:
+    """Read a table of a folder; of several, each names what lies beside it or in the folder."""
     file = folder.at(name)
     table = shards.read_plain(file) if ending(name) in SHARD_ENDINGS else read_table(file)
-    content = _of_table(table, reading, f"one table, {name}")
+    content = _of_table(table, reading, "" if several else f"one table, {name}")
     inside, slash, _ = name.partition("/")
     if slash:  # paths that go up do so from where the table lies
+        files = {*folder.listing.files} if several else set[str]()
         paths = content.rows.path
         slashed = (path.replace("\\", "/") if path[:3] == "..\\" else path for path in paths.texts)
-        from_here = [f"{inside}/{path}" if path[:3] == "../" else path for path in slashed]
+        from_here = [
+            f"{inside}/{path}" if path[:3] == "../" or f"{inside}/{path}" in files else path
+            for path in slashed
+        ]
         content = replace(content, rows=replace(content.rows, path=paths.spelled(from_here)))
-    beside = slash and not all(path.startswith(f"{inside}/") for path in folder.listing.audio)
+    beside = not several and slash and not all(path.startswith(f"{inside}/") for path in folder.listing.audio)
     if beside and (meant := folder.datasets_below()):
         return replace(content, notes=[f"sounds lie outside {inside}, too; {meant}", *content.notes])
     return content
@@ -248,23 +296,27 @@ def _unpack(
         table, now = unpacked(folder.at(path), path, folder.source, members)
         fresh += now
         found.append((_of_table(table, replace(reading, columns=columns), ""), _part_of(path)))
+    content = _together(found, f"{counted(len(containers), 'shard')} with audio inside")
+    unpacking = f"{fresh} of {counted(len(containers), 'shard')} unpacked into {cache}"
+    return replace(content, notes=[*content.notes, *[unpacking] * bool(fresh)], root=cache)
+
+
+def _together(found: Iterable[tuple[Content, str]], told: str) -> Content:
+    """Return tables as one; the part of a split that goes with each is that of its rows that tell none."""
+    contents, parts = zip(*found, strict=True)
     rows = (
         row if row.part or not part else row._replace(part=part)
-        for content, part in found
+        for content, part in zip(contents, parts, strict=True)
         for row in content.rows
     )
-    notes = dict.fromkeys(note for content, _ in found for note in content.notes)
-    if fresh:
-        notes[f"{fresh} of {counted(len(containers), 'shard')} unpacked into {cache}"] = None
-    told = f"{counted(len(containers), 'shard')} with audio inside{found[-1][0].told}"
-    return Content(Rows.of(rows), told, list(notes), root=cache)
+    notes = dict.fromkeys(note for content in contents for note in content.notes)
+    return Content(Rows.of(rows), f"{told}{contents[-1].told}", list(notes))
 
 
 def _part_of(path: str) -> str:
-    """Return the part of a split that a shard is of, by its name or folder: ``train-00000-of-00004``."""
-    name = PurePosixPath(path)
-    words = [name.name.split("-")[0].split(".")[0].split("_")[0], name.parent.name]
-    return next((word for word in words if word.lower() in WORDS), "")
+    """Return the part of a split that a table is of, by its name or folder: ``train-00000-of-00004``."""
+    parts = map(part_of, (PurePosixPath(path).name.partition(".")[0], PurePosixPath(path).parent.name))
+    return next((part for part in parts if part in WORDS), "")
 
 
 WITHOUT_COLUMNS: tuple[Layout, ...] = ("folders", "flat", "audacity")

@@ -24,6 +24,8 @@ WORDS = {
 }
 """What tables and folders call the parts of a split, lower case."""
 
+DAY = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])")
+
 SAMPLE_BYTES = 1 << 16
 """What files of one size are compared by first."""
 
@@ -32,9 +34,12 @@ KnownContents = Callable[[Sequence[str]], NDArray[np.uint8]]
 (n, 32); zeros where it is not."""
 
 
-def is_part(name: str) -> bool:
-    """Tell whether a folder's name is that of a part of a split."""
-    return name.lower() in WORDS or _fold_number(name) is not None
+def part_of(name: str) -> str:
+    """Return the part of a split that a name tells: a fold, or train, test, valid, as ``test-clean`` does."""
+    if _fold_number(name) is not None:
+        return name
+    words = {WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in WORDS}
+    return words.pop() if len(words) == 1 else ""
 
 
 def split(
@@ -177,7 +182,8 @@ def _given(rows: Rows, labelled: Numbers) -> tuple[Split, Numbers, list[str]]:
 
 
 def _fold_number(part: str) -> int | None:
-    match = re.fullmatch(r"(?:(?:cv|k)?fold|split)?[ _-]?(\d{1,9})(?:\.0)?", part.lower())
+    plain = re.sub("[-_.]", "", part) if DAY.fullmatch(part) else part.lower()
+    match = re.fullmatch(r"(?:(?:cv|k)?fold|split)?[ _-]?(\d{1,9})(?:\.0)?", plain)
     return int(match[1]) if match else None
 
 

@@ -18,6 +18,7 @@ from typing import TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from palm_cache.errors import DataError, UnknownNameError, counted, did_you_mean
+from palm_cache.store.atomic import parse_json
 from palm_cache.store.nearby import respelt
 from palm_cache.types import Place
 
@@ -72,7 +73,7 @@ class TextTable:
 
 
 def read_table(file: Place) -> TextTable:
-    """Read a CSV or TSV whose first row names the columns.
+    """Read a CSV or TSV whose first row names the columns, or lines that are JSON objects each.
 
     UTF-8, UTF-16 and UTF-32, with or without a mark; comma, semicolon, tab or bar; rows without content are
     passed over.
@@ -83,7 +84,10 @@ def read_table(file: Place) -> TextTable:
         If it cannot be read; going through its records, where a quote is not closed or a row has other fields
         than the header.
     """
-    text, delimiter, skipped = _delimiter(decode(file))
+    whole = decode(file)
+    if whole.lstrip().startswith("{"):
+        return _json_lines(file.name, whole)
+    text, delimiter, skipped = _delimiter(whole)
     spaces = rf'(?<=")[ \t]+(?=[{delimiter}\r\n]|$)'
     if re.search(spaces, text) and not _is_strict(text, delimiter):
         # Spaces between a closing quote and the delimiter are harmless, but no strict CSV.
@@ -128,6 +132,24 @@ class _Records:
             ) from error
 
 
+def _json_lines(name: str, text: str) -> TextTable:
+    """Read an object per line, as NeMo's manifests and the hub's ``metadata.jsonl`` have it."""
+    told: list[tuple[int, dict[str, object]]] = []
+    for line, content in enumerate(text.split("\n"), start=1):
+        if content.strip():
+            try:
+                told.append((line, {**parse_json(content)}))
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{name}, row {line}: no JSON object; every line is to be one") from error
+    header = tuple(dict.fromkeys(key for _, fields in told for key in fields))
+
+    def row(fields: dict[str, object]) -> tuple[str, ...]:
+        values = map(fields.get, header)
+        return tuple("" if value is None else str(value).strip() for value in values)
+
+    return TextTable(name, header, tuple((line, row(fields)) for line, fields in told))
+
+
 def _is_strict(text: str, delimiter: str) -> bool:
     try:
         deque(_parse(text, delimiter), maxlen=0)
@@ -150,7 +172,10 @@ def check_regular(file: Place) -> None:
 
 def read_header(file: Place) -> tuple[str, ...]:
     """Return the names of a table's columns, however the rest of it is."""
-    text, delimiter, _ = _delimiter(decode(file))
+    whole = decode(file)
+    if whole.lstrip().startswith("{"):
+        return _json_lines(file.name, whole).header
+    text, delimiter, _ = _delimiter(whole)
     return tuple(name.strip() for name in next(csv.reader([_first_line(text)], delimiter=delimiter), ()))
 
 

@@ -57,7 +57,7 @@ def check_stretches(table: ClipTable, rows: Rows) -> ClipTable:
     if late:
         notes.append(
             f"{counted(len(late), 'row begins', 'rows begin')} after the end of the file and cannot be read, "
-            f"e.g. {late[0]}; mend them, or, if the columns are about something else: `columns` start=,end="
+            f"e.g. {late[0]}; mend them; if a table's columns are about something else: `columns` start=,end="
         )
     if overlap := _overlapping(table):
         notes.append(overlap)

@@ -110,6 +110,17 @@ def test_a_table_beside_those_of_single_recordings_is_the_datasets(tmp_path: Pat
     assert stretches(read(root, layout="raven"))[0] == ("night.wav", 0.0, 3.0, "Wren")
 
 
+def test_a_table_of_all_recordings_is_read_beside_those_that_a_tool_wrote_for_each(tmp_path: Path) -> None:
+    root = tones(tmp_path, "night.wav", "day.wav", seconds=7)
+    rows = {name: f"0.0,3.0,Troglodytes troglodytes,Wren,0.9,/rec/{name}.wav\n" for name in ("night", "day")}
+    for name, row in rows.items():
+        (root / f"{name}.BirdNET.results.csv").write_text(f"{BIRDNET},File\n{row}")
+    (root / "BirdNET_CombinedTable.csv").write_text(f"{BIRDNET},File\n{''.join(rows.values())}")
+    table = read(root)
+    assert table.notes[0].startswith("read as one table, BirdNET_CombinedTable.csv")
+    assert [clip.file.name for clip in table.clips] == ["night.wav", "day.wav"]
+
+
 @pytest.mark.parametrize(
     ("layout", "kind"),
     [

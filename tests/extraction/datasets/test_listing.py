@@ -74,6 +74,12 @@ def test_a_path_in_another_normal_form_is_found(on_disk: str, in_table: str, fol
     assert check_dataset(str(folder)).table.missing == ()
 
 
+def test_spaces_around_names_which_fields_of_tables_have_none_of_are_no_difference(folder: Path) -> None:
+    (folder / "audios").rename(folder / "audios ")
+    (folder / "audios " / "train_0_0.wav").rename(folder / "audios " / " train_0_0.wav")
+    assert check_dataset(str(folder)).table.missing == ()
+
+
 def test_a_path_in_windows_1252_is_found_by_the_name_that_it_means(folder: Path) -> None:
     (folder / "audios" / "train_0_0.wav").rename(folder / "audios" / "Hühner.wav")
     table = folder / "train.csv"
