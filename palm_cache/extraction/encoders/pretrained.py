@@ -98,6 +98,17 @@ class Repository:
         """Load what one of transformers' classes makes of the files here; raise as :meth:`part`."""
         return self.part(name, lambda: kind.from_pretrained(self.place, **self.options))
 
+    def tokenizer(self, kind: Any) -> Any:
+        """Load a tokenizer as :meth:`load` does; transformers makes an empty one where there is none."""
+
+        def read() -> Any:
+            tokenizer = kind.from_pretrained(self.place, **self.options)
+            if len(tokenizer) <= len(tokenizer.all_special_tokens):
+                raise FileNotFoundError("no vocabulary there")
+            return tokenizer
+
+        return self.part("tokenizer files", read)
+
     def config_of(self, card: EncoderCard) -> dict[str, Any]:
         """Read the configuration of a model for an encoder.
 
@@ -140,7 +151,7 @@ class Repository:
         return Parts(
             self.model(model),
             self.part("preprocessor_config.json", lambda: extractor(self.place, **self.options)),
-            self.load(AutoTokenizer, "tokenizer files"),
+            self.tokenizer(AutoTokenizer),
             self.provenance(),
         )
 

@@ -14,7 +14,6 @@ from palm_cache.extraction.encoders.base import hash_weights
 from palm_cache.extraction.encoders.engine import Engine, freeze
 from palm_cache.extraction.encoders.pretrained import (
     TRANSFORMERS,
-    Repository,
     from_directory_or_hub,
     hash_tokenizer,
 )
@@ -51,24 +50,16 @@ class Vocabulary:
         source = self.hub_id if source == CLIP_TOKENIZER else source
         subject = f"tokenizer {source}"
         advice = f"give a directory with {self.model}'s {self.files}, or a hub id (`tokenizer`)"
-
-        def read(repository: Repository) -> Any:
-            return repository.part("vocabulary", lambda: self._read(repository))
-
-        tokenizer = from_directory_or_hub(subject, source, read, advice)
+        tokenizer = from_directory_or_hub(
+            subject, source, lambda repository: repository.tokenizer(self.kind), advice
+        )
+        tokenizer.add_special_tokens(dict(self.special))
         ids = {name: getattr(tokenizer, f"{name}_token_id") for name in self.ids}
         if ids != self.ids:
             have, wanted = (", ".join(f"{name} {told[name]}" for name in ids) for told in (ids, self.ids))
             raise EncoderError(
                 f"{subject}: not {self.model}'s: its tokens are {have}, wanted {wanted}; {advice}"
             )
-        return tokenizer
-
-    def _read(self, repository: Repository) -> Any:
-        tokenizer = self.kind.from_pretrained(repository.place, **repository.options)
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise FileNotFoundError("no vocabulary there")  # transformers makes an empty tokenizer
-        tokenizer.add_special_tokens(dict(self.special))
         return tokenizer
 
 
