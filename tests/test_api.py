@@ -58,6 +58,17 @@ def test_every_public_name_has_an_example_or_needs_none() -> None:
             assert ">>> import palm_cache" in documented
 
 
+def test_type_checkers_see_the_types_of_the_package() -> None:
+    assert (Path(palm_cache.__file__).parent / "py.typed").is_file()
+
+
+def test_no_answer_of_nothing_is_given(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="nothing to listen to: give audio or store"):
+        palm_cache.predict(tmp_path)
+    with pytest.raises(ParameterError, match="no feature store is named"):
+        palm_cache.search([], text="dog")
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, palm_cache\n"

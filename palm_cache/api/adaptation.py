@@ -137,7 +137,7 @@ def evaluate(
     out: AnyPath = RUNS,
     *,
     heads: AnyPath | None = None,
-    datasets: str | Sequence[str] | None = None,
+    datasets: AnyPath | Iterable[AnyPath] | None = None,
     encoders: str | Sequence[str] | None = None,
     store: AnyPlace | None = None,
     features: AnyPlace | None = None,
@@ -153,7 +153,7 @@ def evaluate(
         Where results lie.
     heads : path, optional
         The folder below which heads lie; ``out`` by default.
-    datasets, encoders : str or several, optional
+    datasets, encoders : str, path or several, optional
         Whose heads; all below ``heads`` by default. Heads of several encoders, joined, are meant by all of
         their specs.
     store : path or URL, optional
@@ -176,14 +176,14 @@ def evaluate(
         If a store has changed since the heads were fitted.
     """
     folder = Path(heads or out)
-    datasets, encoders = several(datasets or ()), several(encoders or ())
+    named, encoders = list(map(str, several(datasets or ()))), several(encoders or ())
     stores = folder_given(features or Params().features, "features")
     # A name is no pattern: a folder may be called "birds[1]".
-    names = [glob.escape(stored_name(stores, name, folder)) for name in datasets] if datasets else ["*"]
+    names = [glob.escape(stored_name(stores, name, folder)) for name in named] if named else ["*"]
     spec = glob.escape(slug("+".join(encoders))) if encoders else "*"
     files = sorted({file for name in names for file in folder.glob(f"{name}/{spec}/heads.h5")})
     if not files:
-        of_them = {"store": store} if store else {"dataset": list(datasets), "features": features}
+        of_them = {"store": store} if store else {"dataset": named, "features": features}
         raise no_heads(folder, **of_them, encoder=list(encoders))
     return evaluate_files(
         Path(out),

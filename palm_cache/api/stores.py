@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,12 +22,12 @@ from palm_cache.store.layout import command_line, extract_command, slug, store_p
 from palm_cache.store.nearby import STORE, folder_given
 from palm_cache.store.places import reaching
 from palm_cache.store.root import StoreRoot, exists
-from palm_cache.types import AnyPlace, Place
+from palm_cache.types import AnyPath, AnyPlace, Place
 from palm_cache.types.fields import several
 
 
 def find_stores(
-    datasets: str | Sequence[str] | None = None,
+    datasets: AnyPath | Iterable[AnyPath] | None = None,
     encoders: str | Sequence[str] | None = None,
     *,
     features: AnyPlace | None = None,
@@ -36,7 +36,7 @@ def find_stores(
 
     Parameters
     ----------
-    datasets : str or several, optional
+    datasets : str, path or several, optional
         Known names or folders; by default all that have a store with two classes to train on.
     encoders : str or several, optional
         Their specs; with several every dataset has the stores of all of them, in their order.
@@ -58,7 +58,8 @@ def find_stores(
         If a dataset is neither a known name nor there.
     """
     folder = folder_given(features or Params().features, "features")
-    names, encoders = None if datasets is None else several(datasets), several(encoders or ())
+    names = None if datasets is None else list(map(str, several(datasets)))
+    encoders = several(encoders or ())
     notes: list[str] = []
     specs: list[str | None] = list(dict.fromkeys(encoders)) or [None]
     of_encoders = [_of_encoder(folder, names, spec, notes) for spec in specs]

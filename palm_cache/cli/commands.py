@@ -51,6 +51,9 @@ class Commands(_OwnHelp, TyperGroup):
         try:
             if sys.stdout is None:
                 raise PalmCacheError("standard output is closed; send it somewhere, if only to /dev/null")
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):  # in a locale without some letters
+                    stream.reconfigure(errors="backslashreplace")
             return super().main(*args, **kwargs)
         except PalmCacheError as error:
             _fail(error.message)

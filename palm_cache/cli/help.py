@@ -14,6 +14,8 @@ from typing import Any
 
 import typer
 
+from palm_cache.cli.terminal import styled
+
 NARROWEST, WIDEST = 40, 100
 """Columns that help is written in, whatever a terminal has."""
 
@@ -71,11 +73,11 @@ def _command_panels(group: Any) -> Panels:
 
 def _lines(command: Any, context: typer.Context, width: int) -> Iterator[str]:
     prose, examples = paragraphs(command.help)
-    yield f"{_bold('Usage:')} {context.command_path} {usage(command)}"
+    yield f"{styled('Usage:', bold=True)} {context.command_path} {usage(command)}"
     for paragraph in prose:
         yield from ["", *_wrapped(paragraph, width)]
     if examples:
-        yield from ["", _bold("Examples"), *(f"  {example}" for example in examples)]
+        yield from ["", styled("Examples", bold=True), *(f"  {example}" for example in examples)]
     yield from _panel_lines(_command_panels(command), width)
     yield from _panel_lines(option_panels(command, context), width)
 
@@ -84,7 +86,7 @@ def _panel_lines(panels: Panels, width: int) -> Iterator[str]:
     longest = max((len(names) for rows in panels.values() for names, _ in rows), default=0)
     indent = 2 + min(longest, NAMES_WIDTH) + 2
     for title, rows in panels.items():
-        yield from ["", _bold(title)]
+        yield from ["", styled(title, bold=True)]
         for names, meaning in rows:
             first, *others = _wrapped(meaning, width - indent)
             if len(names) > NAMES_WIDTH:
@@ -100,10 +102,6 @@ def _wrapped(text: str, width: int) -> list[str]:
     text = re.sub(r"\[default: [^]]{,30}\]", lambda default: default[0].replace(" ", NO_BREAK), text)
     lines = wrap(text, width, break_on_hyphens=False, break_long_words=False)
     return [line.replace(NO_BREAK, " ") for line in lines]
-
-
-def _bold(text: str) -> str:
-    return typer.style(text, bold=True)
 
 
 def is_argument(option: Any) -> bool:

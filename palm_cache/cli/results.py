@@ -101,6 +101,7 @@ class TableWriter:
             for column in columns[: columns.index("probability") + 1]
         }
         console = Console(file=results())
+        self._rule = "─" if console.encoding.startswith("utf") else "-"
         room = console.width if console.is_terminal else sys.maxsize
         for column in ("path", "label"):
             too_wide = max(sum(self._widths.values()) + 2 * (len(self._widths) - 1) - room, 0)
@@ -116,7 +117,7 @@ class TableWriter:
         if not self._begun:
             self._begun = True
             self._line(list(self._widths))
-            self._line(["─" * width for width in self._widths.values()])
+            self._line([self._rule * width for width in self._widths.values()])
         texts = list(map(_text, self._format.columns, self._format.cells(self._format.row(result))[:-1]))
         first, others = texts[: len(self._widths)], texts[len(self._widths) :]
         self._line(first)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -79,9 +80,15 @@ def put(text: str) -> None:
 
 def say(message: str, colour: str = "yellow") -> None:
     """Tell the user something that is not a result; parameters in backquotes are called as they are typed."""
-    shown = typer.style(_shown(naming(message, TYPED)), fg=colour)
+    shown = styled(_shown(naming(message, TYPED)), fg=colour)
     with suppress(OSError):  # where nobody can be told, the exit code says it
         _write(f"{shown}\n", is_error=True)
+
+
+def styled(text: str, **how: Any) -> str:
+    """Return text in colour or bold, unless the terminal has neither or its user wants none."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else typer.style(text, **how)
 
 
 def as_typed(notes: Iterable[str]) -> list[str]:

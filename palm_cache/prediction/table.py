@@ -49,7 +49,7 @@ _DEFAULTS = PredictParams()
 
 def predict(
     heads: AnyPath | None,
-    audio: AnyPath | Iterable[AnyPath] = (),
+    audio: AnyPath | Iterable[AnyPath] | None = None,
     *,
     store: AnyPlace | Sequence[AnyPlace] | None = None,
     run: str | None = None,
@@ -122,7 +122,13 @@ def predict(
     """
     params = PredictParams(threshold, timeline, window, hop, batch_size)
     loading = LoadingParams(encoder, device, tokenizer, trust_remote_code)
-    if store is None:
+    if store is not None:
+        if heads is None or classes is not None or audio is not None:
+            raise ParameterError("`store`: goes with heads, and without audio and classes")
+        scored = score_rows(find_heads(heads).file, as_places(store), run, loading)
+    elif audio is None:
+        raise ParameterError("nothing to listen to: give audio or `store`")
+    else:
         paths = [audio] if isinstance(audio, str | PathLike) else audio
         recordings = find_recordings([os.fspath(path) for path in paths], read_stdin=bytes)
         if heads is not None and classes is None:
@@ -132,10 +138,6 @@ def predict(
         else:
             raise ParameterError("`heads` and `classes`: give one of them")
         scored = _scored(classify(classifier, recordings, params, progress=progress), classifier, timeline)
-    elif heads is None or classes is not None or audio != ():
-        raise ParameterError("`store`: goes with heads, and without audio and classes")
-    else:
-        scored = score_rows(find_heads(heads).file, as_places(store), run, loading)
     head = scored.head
     return PredictResult(
         table=scored.table(threshold),

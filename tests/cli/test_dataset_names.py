@@ -89,6 +89,7 @@ def test_a_known_dataset_leaves_the_store_of_a_folder_of_its_name_alone(
     assert "note: another dataset is called demo; this one is demo-" in known.stderr
     assert "(0 embedded now, 12 known)" in succeed("extract", "--dataset", "./demo").stdout
     (store,) = palm_cache.find_stores("demo")[0][0]
+    assert palm_cache.find_stores([Path("demo")]) == palm_cache.find_stores("demo")
     assert str(store) in known.stdout
     # In a project that is copied it is the same one.
     shutil.copytree(project, project.parent / "copy")

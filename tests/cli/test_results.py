@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
+from palm_cache.cli.commands import Commands
 from palm_cache.cli.results import ResultFormat, result_writer
+from palm_cache.cli.terminal import styled
 from palm_cache.prediction.answers import Answer, Failure
 
 CLASSES = ("air conditioner", "engine idling, and the hum of a refrigerator", "siren")
@@ -66,6 +70,33 @@ def test_a_table_without_rows_has_no_heading(capsys: pytest.CaptureFixture[str])
     with result_writer(shape, PATHS, None, None) as write:
         write(Failure(PATHS[0], "no such file"))
     assert capsys.readouterr().out == ""
+
+
+def test_letters_that_standard_output_cannot_hold_are_written_out() -> None:
+    """As in a locale that is not UTF-8: a bird's name ended with a traceback."""
+    app = typer.Typer(cls=Commands)
+
+    @app.command()
+    def predict() -> None:
+        shape = ResultFormat(CLASSES, 1, 0.0, over_time=False)
+        with result_writer(shape, ["gelbspötter.wav"], None, None) as write:
+            write(Answer("gelbspötter.wav", torch.tensor([0.1, 0.6, 0.3])))
+
+    @app.command()
+    def other() -> None: ...
+
+    shown = CliRunner(charset="ascii").invoke(app, ["predict"], catch_exceptions=False).stdout.splitlines()
+    assert shown[1].startswith("---")
+    assert shown[2].startswith(r"gelbsp\xf6tter.wav")
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_who_wants_no_colour_gets_none(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    for other in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(other, raising=False)
+    assert styled("note", fg="yellow") == "\x1b[33mnote\x1b[0m"
+    monkeypatch.setenv(name, value)
+    assert styled("note", fg="yellow") == styled("note", bold=True) == "note"
 
 
 def test_a_row_that_reaches_the_end_of_its_file_says_so(capsys: pytest.CaptureFixture[str]) -> None:

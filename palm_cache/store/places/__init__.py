@@ -103,7 +103,7 @@ def as_places(stores: AnyPlace | Iterable[AnyPlace]) -> list[Place]:
     one = isinstance(stores, str | PathLike) or hasattr(stores, "fs")
     several = [cast("AnyPlace", stores)] if one else list(cast("Iterable[AnyPlace]", stores))
     if not several:
-        raise ParameterError("`store`: give at least one")
+        raise ParameterError("no feature store is named; name at least one")
     return [place(store) for store in several]
 
 
