@@ -204,8 +204,8 @@ def fit_runs(
             # Learning words goes through a text tower, whose tensors are large whatever the shots are.
             numbers = LARGE if head.needs_text_tower else rows.numel() * features.audio[0].numel()
             with threads_for(numbers):
-                shots = _gather(features, head, batch, rows, words, chosen or {})
-                for result in _fit_batch(features, head, batch, shots, params.test_views, tick):
+                shots = _gather(features, head, batch, rows, words, chosen or {}, tick)
+                for result in _fit_batch(features, head, batch, shots, params.test_views):
                     fitted[result.run] = result
     finally:
         heads_fitted = [fitted[run] for run in runs if run in fitted]
@@ -247,16 +247,11 @@ def text_of(features: Features, template: str) -> Tensor:
 
 
 def _fit_batch(
-    features: Features,
-    head: Head,
-    runs: Sequence[Run],
-    shots: Shots,
-    test_views: TestViews,
-    tick: Tick,
+    features: Features, head: Head, runs: Sequence[Run], shots: Shots, test_views: TestViews
 ) -> Iterator[FittedHead]:
     """Fit runs whose draws have one size, and yield them up to one that diverged."""
     started = time.perf_counter()
-    states = head.fit(shots, tick)
+    states = head.fit(shots)
     seconds = (time.perf_counter() - started) / len(runs)
     n_examples, (_, n_classes, dim) = shots.labels.shape[1], shots.text.shape
     token_dim = shots.words.tower.token_dim if shots.words else 0  # no other head's count depends on it
@@ -285,6 +280,7 @@ def _gather(
     rows: Tensor,
     words: Words | None,
     chosen: Mapping[str, Tensor],
+    tick: Tick,
 ) -> Shots:
     """Return what a head learns from, of runs whose shots are ``rows`` (runs, n_train)."""
     n_views = features.audio.shape[1]
@@ -307,6 +303,7 @@ def _gather(
         parts=features.parts,
         groups=None if features.groups is None else features.groups[rows].repeat_interleave(n_views, dim=1),
         chosen={name: value.expand(len(runs), *value.shape) for name, value in chosen.items()},
+        tick=tick,
     )
 
 

@@ -29,7 +29,7 @@ from palm_cache.adaptation.calibration import (
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs, fit_store
 from palm_cache.adaptation.heads import HEADS, find_head
-from palm_cache.adaptation.heads.base import Shots, no_tick, unit
+from palm_cache.adaptation.heads.base import Shots, unit
 from palm_cache.adaptation.heads.palm import Palm
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import DataError, ParameterError
@@ -240,8 +240,8 @@ def test_what_a_run_chose_is_held_while_its_temperature_is_found(
         kind, expected = find_head(head), {name: fitted.state[name] for name in find_head(head).chooses}
         fit = kind.fit
 
-        def spy(self, shots, tick=no_tick, fit=fit, expected=expected):  # type: ignore[no-untyped-def]
-            states = fit(self, shots, tick)
+        def spy(self, shots, fit=fit, expected=expected):  # type: ignore[no-untyped-def]
+            states = fit(self, shots)
             for name, value in expected.items():
                 assert torch.equal(states[name], value.expand_as(states[name])), name
             given.append(self.name)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from palm_cache.adaptation.heads.base import cosine_logits
+from palm_cache.adaptation.heads.base import Shots, cosine_logits
 from palm_cache.adaptation.heads.descent import draw_orders, sgd
 from palm_cache.adaptation.heads.palm import mix_context
 from palm_cache.adaptation.heads.palm_descent import descend, feature_space, span_of_shots
@@ -21,18 +21,11 @@ Trained = tuple[dict[str, Tensor], Tensor]
 """What was learned, and the loss of every step, (runs, steps)."""
 
 
-def by_autograd(
-    start: Mapping[str, Tensor],
-    text: Tensor,
-    audio: Tensor,
-    labels: Tensor,
-    orders: Tensor,
-    training: Training,
-) -> Trained:
+def by_autograd(start: Mapping[str, Tensor], shots: Shots, orders: Tensor, training: Training) -> Trained:
     def logits(parameters: Mapping[str, Tensor], clips: Tensor) -> Tensor:
-        return cosine_logits(mix_context(text, parameters["context"], parameters["gate"]), clips)
+        return cosine_logits(mix_context(shots.text, parameters["context"], parameters["gate"]), clips)
 
-    return sgd(start, logits, audio, labels, orders, training)
+    return sgd(start, logits, shots, orders, training)
 
 
 def in_closed_form(*given, coordinates) -> Trained:
@@ -70,9 +63,7 @@ def train_recorded(
     start = {"context": recorded["ctx0"][None], "gate": recorded["lambdas0"][None]}
     return train(
         start,
-        recorded["text"][None],
-        recorded["train_x"][None],
-        recorded["train_y"][None],
+        Shots(recorded["train_x"][None], recorded["train_y"][None], recorded["text"][None], (7,)),
         recorded["orders"][None, :epochs],
         training or Training(),
     )
@@ -161,7 +152,7 @@ def test_runs_trained_together_equal_a_plain_loop_over_them(
     labels = torch.randint(n_classes, (n_runs, n_clips), generator=generator)
     start = {"context": 0.02 * random(n_runs, n_classes, dim), "gate": random(n_runs, n_classes)}
     orders = torch.stack([draw_orders(n_clips, training.epochs, generator) for _ in range(n_runs)])
-    together, _ = train(start, text, audio, labels, orders, training)
+    together, _ = train(start, Shots(audio, labels, text, (0,) * n_runs), orders, training)
     for run in range(n_runs):
         alone = {name: value[run] for name, value in start.items()}
         context, gate = plain_loop(text[run], audio[run], labels[run], alone, orders[run], training)

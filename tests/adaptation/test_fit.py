@@ -20,7 +20,6 @@ from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_runs, fit_store
 from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import HEADS, find_head
-from palm_cache.adaptation.heads.base import no_tick
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import (
     DamagedStoreError,
@@ -50,9 +49,9 @@ from palm_cache.adaptation.heads import find_head
 from palm_cache.params import FitParams
 from palm_cache.types.runs import Training
 
-def watched(self, shots, tick):
+def watched(self, shots):
     before = set(sys.modules)
-    state = learn(self, shots, tick)
+    state = learn(self, shots)
     print("imported:", *(set(sys.modules) - before))
     return state
 
@@ -186,9 +185,9 @@ def test_without_text_palm_starts_from_the_class_means_of_every_draw_as_its_esti
     batches = []
     fit = find_head(name).fit
 
-    def spy(self, shots, tick=no_tick):  # type: ignore[no-untyped-def]
+    def spy(self, shots):  # type: ignore[no-untyped-def]
         batches.append(len(shots.seeds))
-        return fit(self, shots, tick)
+        return fit(self, shots)
 
     monkeypatch.setattr(find_head(name), "fit", spy)
     mute = replace(features, text=features.text[:, :0], templates=())

@@ -146,7 +146,7 @@ def test_a_state_that_cannot_be_computed_with_is_refused_whatever_the_head(
     value: float, features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = {"class_embeddings": torch.full((1, 4, 24), value), "bias": torch.zeros(1, 4)}
-    monkeypatch.setattr(Prototype, "fit", lambda self, shots, tick: broken)
+    monkeypatch.setattr(Prototype, "fit", lambda self, shots: broken)
     params = FitParams(heads=("prototype",), shots=(4,), seeds=(0,), folds=(1,))
     with pytest.raises(ParameterError, match="fold1-seed0: prototype's class_embeddings is not finite"):
         fit_runs(features, params)

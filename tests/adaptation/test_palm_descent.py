@@ -54,8 +54,7 @@ def by_autograd(shots: Shots, training: Training = QUICK) -> dict[str, Tensor]:
     learned, _ = sgd(
         start,
         lambda now, clips: cosine_logits(mix_context(shots.text, now["context"], now["gate"]), clips),
-        shots.audio,
-        shots.labels,
+        shots,
         orders,
         training,
     )
@@ -64,7 +63,7 @@ def by_autograd(shots: Shots, training: Training = QUICK) -> dict[str, Tensor]:
 
 def in_closed_form(shots: Shots, training: Training = QUICK, coordinates=choose_coordinates):
     start, orders = draw_start(shots)
-    return descend(start, shots.text, shots.audio, shots.labels, orders, training, coordinates=coordinates)
+    return descend(start, shots, orders, training, coordinates=coordinates)
 
 
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-9) -> None:
@@ -159,14 +158,13 @@ def test_where_learning_starts_is_left_as_it_is() -> None:
     start, orders = draw_start(shots)
     before = {name: value.clone() for name, value in start.items()}
     for coordinates in (feature_space, span_of_shots):
-        descend(start, shots.text, shots.audio, shots.labels, orders, QUICK, coordinates=coordinates)
+        descend(start, shots, orders, QUICK, coordinates=coordinates)
         assert_equal(start, before, tolerance=0)
 
 
 def test_a_tick_follows_every_step() -> None:
-    shots = make_shots()
     ticks: list[int] = []
-    Palm("", QUICK).fit(shots, ticks.append)
+    Palm("", QUICK).fit(replace(make_shots(), tick=ticks.append))
     assert ticks == [3] * QUICK.epochs * 2  # twenty clips are a batch of sixteen and one of four
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from samples import make_shots
 from torch.nn.functional import cross_entropy
@@ -26,7 +28,7 @@ def test_variants_are_trained_as_each_by_itself() -> None:
     for coordinates in (feature_space, span_of_shots):
         seen.clear()
         together, _ = descend(
-            start, shots.text, shots.audio, shots.labels, orders, Training(),
+            start, shots, orders, Training(),
             coordinates=coordinates,
             variants=Variants(rates.repeat(2), scales.repeat(2), torch.ones(6, 20)),
             watch=lambda epoch, cosines: seen.append(cosines),
@@ -34,7 +36,7 @@ def test_variants_are_trained_as_each_by_itself() -> None:
         assert len(seen) == 1 + 3
         for variant in range(3):
             alone, _ = descend(
-                start, shots.text, shots.audio, shots.labels, orders, Training(),
+                start, shots, orders, Training(),
                 coordinates=coordinates,
                 variants=Variants(
                     rates[variant].repeat(2), scales[variant].repeat(2), torch.ones(2, 20)
@@ -57,7 +59,7 @@ def test_a_clip_of_weight_zero_might_as_well_not_be_there() -> None:
     moved[0, 5] = moved[0, 0]
     learned = [
         descend(
-            start, shots.text, audio, shots.labels, orders, Training(),
+            start, replace(shots, audio=audio), orders, Training(),
             variants=Variants(torch.tensor([0.05]), torch.tensor([100.0]), weights),
         )[0]
         for audio in (shots.audio, moved)
@@ -84,8 +86,7 @@ def test_what_is_chosen_is_the_slowest_that_is_not_clearly_worse_than_the_best()
                     if epochs:
                         weights = (~out).float()[None] / (~out).float().mean()
                         start, _ = descend(
-                            start, shots.text[run][None], shots.audio[run][None], shots.labels[run][None],
-                            orders[:, :epochs], Training(),
+                            start, shots.of_runs(torch.tensor([run])), orders[:, :epochs], Training(),
                             variants=Variants(torch.tensor([rate]), torch.tensor([scale]), weights),
                         )  # fmt: skip
                     embeddings = mix_context(shots.text[run][None], start["context"], start["gate"])[0]

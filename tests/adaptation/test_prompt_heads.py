@@ -67,13 +67,12 @@ def check_against_record(
     batches = len(record["losses"])
     # A first step of rate 1 without momentum goes down the gradient itself.
     once = Training(lr=1.0, momentum=0.0)
-    audio, labels, orders = record["train_x"][None], record["train_y"][None], record["orders"][None, :1]
-    after, _ = sgd(start, logits, audio, labels, orders[..., :16], once, max_clips=max_clips)
+    orders, nothing = record["orders"][None, :1], torch.empty(1, 0, 0)
+    shots = Shots(record["train_x"][None], record["train_y"][None], nothing, (0,))
+    after, _ = sgd(start, logits, shots, orders[..., :16], once, max_clips=max_clips)
     for name, gradient in gradients.items():
         torch.testing.assert_close((start[name] - after[name])[0], gradient, atol=1e-4, rtol=1e-3)
-    _, losses = sgd(
-        start, logits, audio, labels, orders[..., : 16 * batches], Training(), max_clips=max_clips
-    )
+    _, losses = sgd(start, logits, shots, orders[..., : 16 * batches], Training(), max_clips=max_clips)
     torch.testing.assert_close(losses[0].double(), record["losses"], atol=1e-4, rtol=0)
 
 

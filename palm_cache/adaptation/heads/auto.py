@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, no_tick
+from palm_cache.adaptation.heads.base import Head, Shots, Words
 from palm_cache.adaptation.heads.gda import Gda
 from palm_cache.adaptation.heads.hyperparameters import Grid, choose, cross_validation_folds, held_out_loss
 from palm_cache.adaptation.heads.kernels import Proker
@@ -60,7 +60,7 @@ class Auto(Head):
         """Return the names of the candidates, in the order of ``factors`` and ``losses``."""
         return {"candidates": [kind.name for kind in CANDIDATES]}
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Return the state of every candidate, under its name, its factor and its loss on held-out shots."""
         heads = [kind(self.template, self.training) for kind in CANDIDATES]
         states = [head.fit(replace(shots, chosen=_of_candidate(shots.chosen, type(head)))) for head in heads]

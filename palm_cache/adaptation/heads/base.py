@@ -67,6 +67,8 @@ class Shots:
     default the views of a clip."""
     chosen: Mapping[str, Tensor] = field(default_factory=dict)
     """(runs, ...) by the names in ``Head.chooses``: what the head would choose by itself, given instead."""
+    tick: Tick = no_tick
+    """Told of the steps of training."""
 
     @property
     def n_classes(self) -> int:
@@ -166,11 +168,11 @@ class Head(ABC):
         """Import what learning imports, before it is timed."""
 
     def n_steps(self, n_examples: int) -> int:
-        """Return how often :meth:`fit` ticks for a run of so many examples."""
+        """Return how many steps :meth:`fit` tells :attr:`Shots.tick` of, for a run of so many examples."""
         return 0
 
     @abstractmethod
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Fit all runs.
 
         Returns

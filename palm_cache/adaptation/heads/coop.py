@@ -14,12 +14,10 @@ from palm_cache.adaptation.heads.base import (
     DescentHead,
     Head,
     Shots,
-    Tick,
     Words,
     cosine_logits,
     in_parts,
     need_words,
-    no_tick,
     unit,
 )
 from palm_cache.adaptation.heads.descent import draw_runs, load_optimiser, sgd
@@ -81,15 +79,15 @@ class PromptLearner(DescentHead):
         """Return what scores clips, of what has been learned and the prompts of zero-shot."""
         return parameters
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Train all runs, as many together, and of their clips, as the text tower bears."""
         words = need_words(shots.words, type(self))
         tokens = prompt_tokens(words)
         clips = min(self.training.batch_size, shots.labels.shape[1]) if self.scores_through_tower else 1
         together = words.tower.max_prompts // (len(tokens.mask) * clips)
-        return in_parts(partial(self._fit, tokens=tokens, words=words, tick=tick), shots, together)
+        return in_parts(partial(self._fit, tokens=tokens, words=words), shots, together)
 
-    def _fit(self, shots: Shots, tokens: PromptTokens, words: Words, tick: Tick) -> dict[str, Tensor]:
+    def _fit(self, shots: Shots, tokens: PromptTokens, words: Words) -> dict[str, Tensor]:
         runs, n_train, dim = shots.audio.shape
         text = shots.text.to(shots.audio)
         start, orders = draw_runs(
@@ -108,13 +106,11 @@ class PromptLearner(DescentHead):
         learned, _ = sgd(
             {name: value.to(shots.audio) for name, value in start.items()},
             logits,
-            shots.audio,
-            shots.labels,
+            shots,
             orders,
             self.training,
             max_clips=of_slice if self.scores_through_tower else None,
             entropy_weight=self.entropy_weight,
-            tick=tick,
         )
         return self.state(learned, text, tokens, words)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import present_classes
+from palm_cache.adaptation.heads.base import Shots, present_classes
 from palm_cache.types.runs import Training
 
 MIN_SHARE = 1e-8
@@ -52,14 +52,12 @@ def draw_runs(
 def sgd(
     parameters: Mapping[str, Tensor],
     logits: Logits,
-    audio: Tensor,
-    labels: Tensor,
+    shots: Shots,
     orders: Tensor,
     training: Training,
     *,
     max_clips: int | None = None,
     entropy_weight: float = 0.0,
-    tick: Callable[[int], None] = lambda steps: None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Minimise the cross entropy of all runs at once by SGD with momentum.
 
@@ -71,10 +69,8 @@ def sgd(
         Where learning starts; not changed.
     logits : callable
         The head.
-    audio : Tensor, shape (runs, n_clips, dim)
-        Training clips of every run.
-    labels : Tensor, shape (runs, n_clips)
-        int64.
+    shots : Shots
+        Training clips of every run; after every step its ``tick`` is told how many runs made it.
     orders : Tensor, shape (runs, epochs, n_clips)
         In which order a run sees its clips.
     training : Training
@@ -84,8 +80,6 @@ def sgd(
         such slices add up to the batch's.
     entropy_weight : float
         So many times the entropy of what is answered is taken from the loss: no answer is to be too sure.
-    tick : callable
-        Told after every step how many runs made it.
 
     Returns
     -------
@@ -97,7 +91,7 @@ def sgd(
     learned = {name: value.detach().clone().requires_grad_() for name, value in parameters.items()}
     optimiser = torch.optim.SGD(learned.values(), lr=training.lr, momentum=training.momentum)
     n_runs, epochs, n_clips = orders.shape
-    run = torch.arange(n_runs)[:, None]
+    run, audio, labels = torch.arange(n_runs)[:, None], shots.audio, shots.labels
     losses, absent = [], None
     for epoch in range(epochs):
         for start in range(0, n_clips, training.batch_size):
@@ -117,7 +111,7 @@ def sgd(
                 loss += part.detach()
             optimiser.step()
             losses.append(loss)
-            tick(n_runs)
+            shots.tick(n_runs)
     return {name: value.detach() for name, value in learned.items()}, torch.stack(losses, dim=1)
 
 

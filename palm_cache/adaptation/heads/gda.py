@@ -10,11 +10,9 @@ from torch import Tensor
 from palm_cache.adaptation.heads.base import (
     Head,
     Shots,
-    Tick,
     Words,
     class_weights,
     cosine_logits,
-    no_tick,
     one_hot,
     unit,
 )
@@ -81,7 +79,7 @@ class Gda(Head):
     chooses = ("alpha", "scale", "held_out")
     source = "Wang et al., ICLR 2024, arXiv:2402.04087"
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Choose how much the discriminant counts, and solve with all shots."""
         everything = torch.ones_like(shots.labels, dtype=torch.bool)
         weight, bias = discriminant(shots.audio.double(), shots.labels, everything, shots.n_classes)

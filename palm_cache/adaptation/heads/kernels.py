@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Shots, Tick, Words, no_tick, one_hot, unit, unseen_bias
+from palm_cache.adaptation.heads.base import Shots, Words, one_hot, unit, unseen_bias
 from palm_cache.adaptation.heads.hyperparameters import Grid, same_group
 from palm_cache.adaptation.heads.kernel_machine import WIDTHS, KernelMachine, parts_of, squared_distances
 
@@ -40,7 +40,7 @@ class KernelRidge(KernelMachine):
     chooses = ("gamma", "ridge", "scale", "balance", "held_out")
     source = "Saunders et al., ICML 1998"
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Return the shots and their weights."""
         solved = self.solve(shots)
         return {**solved, "bias": solved["bias"] + unseen_bias(shots.labels, shots.n_classes)}
@@ -82,7 +82,7 @@ class Proker(KernelMachine):
         """Return the zero-shot prediction from cosines (..., n, n_classes) at logit scales (...)."""
         return torch.softmax(scale[..., None, None] * cosines, dim=-1)
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Return the shots, their weights and the prompts."""
         return {**self.solve(shots), "text": shots.text}
 
@@ -146,7 +146,7 @@ class ProkerHybrid(Proker):
         where = labels[:, None, :, None].expand(-1, cosines.shape[1], -1, 1)
         return cosines.scatter(-1, where, own[..., None])
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Return the shots, their weights and the prompts that lean towards them."""
         solved = self.solve(shots)
         sums = one_hot(shots.labels, shots.n_classes).transpose(-1, -2) @ shots.audio.double()

@@ -10,7 +10,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import UNSEEN, Head, Shots, Tick, Words, no_tick, unit
+from palm_cache.adaptation.heads.base import UNSEEN, Head, Shots, Words, unit
 from palm_cache.adaptation.heads.hyperparameters import (
     FOLDS,
     Grid,
@@ -74,13 +74,13 @@ class LinearProbe(Head):
         """Return the fits of a whole cross-validation."""
         return FOLDS * len(STRENGTHS.values)
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Choose C and fit, run after run: scikit-learn knows no batches."""
         # Matrices as small as these gain nothing from threads, and lose most of their time to them.
         with threadpool_limits(limits=1, user_api="blas"):
             directions, features = torch.linalg.qr(shots.audio.double().transpose(-1, -2))
             features = features.transpose(-1, -2)  # (runs, n_examples, rank)
-            chosen = shots.chosen or self._choose(shots, features, tick)
+            chosen = shots.chosen or self._choose(shots, features)
             fitted = [
                 _regress(_model(TOLERANCE), strength, features[run], shots.labels[run], shots.n_classes)
                 for run, strength in enumerate(chosen["C"].tolist())
@@ -89,13 +89,13 @@ class LinearProbe(Head):
             weight = weights @ directions.transpose(-1, -2)
             return {"weight": weight.float(), "bias": biases.float(), **chosen}
 
-    def _choose(self, shots: Shots, features: Tensor, tick: Tick) -> Mapping[str, Tensor]:
+    def _choose(self, shots: Shots, features: Tensor) -> Mapping[str, Tensor]:
         n_classes = shots.n_classes
         folds = cross_validation_folds(shots.labels, n_classes, shots.together)
         scores = []
         for run in range(len(folds)):
             scores.append(_held_out_scores(features[run], shots.labels[run], folds[run], n_classes))
-            tick(self.n_steps(features.shape[1]))
+            shots.tick(self.n_steps(features.shape[1]))
         held_out = folds >= 0
         losses = held_out_loss(torch.stack(scores), shots.labels, held_out)
         return choose(losses, {"C": STRENGTHS}, held_out, shots.views)

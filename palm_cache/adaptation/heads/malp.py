@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import SCALE, Shots, Tick, Words, no_tick, unit
+from palm_cache.adaptation.heads.base import SCALE, Shots, Words, unit
 from palm_cache.adaptation.heads.descent import load_optimiser, sgd
 from palm_cache.adaptation.heads.palm import CONTEXT_STD, Palm, mix_context
 
@@ -50,7 +50,7 @@ class Malp(Palm):
         shares = dict.fromkeys(SHARES, torch.tensor(SHARE))
         return {**start, **dict(zip(PROMPTS, prompts, strict=True)), **shares}
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Train all runs together."""
         start, orders = self.draw(shots, self.training.epochs)
 
@@ -61,11 +61,9 @@ class Malp(Palm):
         learned, _ = sgd(
             start,
             lambda parameters, audio: self.logits(embedded(parameters), audio),
-            shots.audio,
-            shots.labels,
+            shots,
             orders,
             self.training,
-            tick=tick,
         )
         return embedded(learned)
 

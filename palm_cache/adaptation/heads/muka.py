@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Shots, Tick, no_tick
+from palm_cache.adaptation.heads.base import Shots
 from palm_cache.adaptation.heads.hyperparameters import Grid
 from palm_cache.adaptation.heads.kernel_machine import best_table, split_encoders, squared_distances
 from palm_cache.adaptation.heads.kernels import Proker
@@ -83,9 +83,9 @@ class Muka(Proker):
         """Return the product of the encoders' kernels, from distances (..., n_encoders, n, m)."""
         return torch.exp(-(gamma[..., None, None] * distances).sum(dim=-3))
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Return the shots, their weights, the prompts and how the embeddings are divided."""
-        return {**super().fit(shots, tick), "parts": torch.tensor(shots.parts).repeat(len(shots.seeds), 1)}
+        return {**super().fit(shots), "parts": torch.tensor(shots.parts).repeat(len(shots.seeds), 1)}
 
 
 class MukaFirst(Muka):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, class_weights, no_tick, one_hot, unit
+from palm_cache.adaptation.heads.base import Head, Shots, Words, class_weights, one_hot, unit
 from palm_cache.adaptation.heads.hyperparameters import (
     Grid,
     can_be_held_out,
@@ -71,7 +71,7 @@ class Neighbours(Head):
     chooses = ("k", "held_out")
     source = "Cover and Hart, 1967"
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Keep the shots and choose how many vote."""
         weights = class_weights(shots.labels, shots.n_classes)
         targets = one_hot(shots.labels, shots.n_classes) * weights[..., None]

@@ -11,8 +11,6 @@ from palm_cache.adaptation.heads.base import (
     CosineHead,
     DescentHead,
     Shots,
-    Tick,
-    no_tick,
     present_classes,
     unit,
 )
@@ -93,12 +91,10 @@ class Palm(DescentHead, CosineHead):
         start, orders = draw_runs(shots.seeds, shots.labels.shape[1], epochs, partial(self.start, shots))
         return {name: value.to(shots.audio) for name, value in start.items()}, orders
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Train all runs together."""
         start, orders = self.draw(shots, self.training.epochs)
-        learned, likelihoods = descend(
-            start, shots.text, shots.audio, shots.labels, orders, self.training, tick=tick
-        )
+        learned, likelihoods = descend(start, shots, orders, self.training)
         # What is too small for a float counts as the smallest.
         likelihoods = likelihoods.clamp(min=torch.finfo(likelihoods.dtype).tiny)
         return {

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from palm_cache.adaptation.heads.base import SCALE, Tick, no_tick, present_classes, unit
+from palm_cache.adaptation.heads.base import SCALE, Shots, present_classes, unit
 from palm_cache.types.runs import Training
 
 SHORTEST = 1e-24
@@ -104,16 +104,13 @@ class Variants:
 @torch.no_grad()
 def descend(
     parameters: Mapping[str, Tensor],
-    text: Tensor,
-    audio: Tensor,
-    labels: Tensor,
+    shots: Shots,
     orders: Tensor,
     training: Training,
     *,
     coordinates: Callable[[Tensor, Tensor, Tensor], Coordinates] = choose_coordinates,
     variants: Variants | None = None,
     watch: Callable[[int, Tensor], None] | None = None,
-    tick: Tick = no_tick,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Train PALM's context and gate in all runs at once.
 
@@ -124,7 +121,6 @@ def descend(
     ----------
     parameters : mapping of Tensor
         Where learning starts: ``context`` (runs, n_classes, dim) and ``gate`` (runs, n_classes); not changed.
-    text : Tensor, shape (runs, n_classes, dim)
     coordinates : callable
         Chooses the basis to compute in.
     variants : Variants, optional
@@ -141,11 +137,11 @@ def descend(
         Probability that the head gave to the true class of every clip in the step that saw it, in the order
         of ``orders``.
     """
-    space = coordinates(audio, text, parameters["context"])
-    absent = ~present_classes(labels, text.shape[1])
+    space = coordinates(shots.audio, shots.text, parameters["context"])
+    absent = ~present_classes(shots.labels, shots.n_classes)
     descent = _Descent(space, parameters["gate"], absent, training, variants)
     orders = orders.repeat_interleave(descent.n_variants, dim=0)
-    labels = labels.repeat_interleave(descent.n_variants, dim=0)
+    labels = shots.labels.repeat_interleave(descent.n_variants, dim=0)
     n_runs, _, n_clips = orders.shape
     likelihoods = []
     if watch:
@@ -156,7 +152,7 @@ def descend(
         for first in range(0, n_clips, training.batch_size):
             batch = slice(first, first + training.batch_size)
             steps.append(descent.step(order[:, batch], targets[:, None, batch]))
-            tick(n_runs)
+            shots.tick(n_runs)
         likelihoods.append(torch.cat(steps, dim=2))
         if watch:
             watch(epoch, descent.cosines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +11,6 @@ from torch import Tensor
 from palm_cache.adaptation.heads.base import (
     SCALE,
     Shots,
-    Tick,
     Words,
     class_weights,
     in_parts,
@@ -87,11 +87,11 @@ class PalmTuned(Palm):
         gate = torch.rand(shots.n_classes, generator=generator)
         return {"context": torch.zeros_like(shots.text[run]), "gate": gate}
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Choose, then train every run as was chosen for it."""
         together = MAX_NUMBERS // (FOLDS * len(RECIPES.values) * shots.text[0].numel())
-        state = in_parts(self._fit, shots, together)
-        tick(len(shots.seeds))
+        state = in_parts(self._fit, replace(shots, tick=no_tick), together)
+        shots.tick(len(shots.seeds))
         return state
 
     def _fit(self, shots: Shots) -> dict[str, Tensor]:
@@ -162,8 +162,7 @@ class PalmTuned(Palm):
         variants: Variants,
         watch: Callable[[int, Tensor], None] | None = None,
     ) -> dict[str, Tensor]:
-        of_shots = (shots.text, shots.audio, shots.labels)
-        return descend(start, *of_shots, orders, self.training, variants=variants, watch=watch)[0]
+        return descend(start, shots, orders, self.training, variants=variants, watch=watch)[0]
 
     @staticmethod
     def logits(state: Mapping[str, Tensor], audio: Tensor, words: Words | None = None) -> Tensor:

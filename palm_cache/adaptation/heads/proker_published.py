@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import Head, Shots, Tick, Words, no_tick, one_hot, present_classes
+from palm_cache.adaptation.heads.base import Head, Shots, Words, one_hot, present_classes
 from palm_cache.adaptation.heads.kernel_machine import parts_of, split_encoders
 
 CONSTANTS = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16: (1.7, 0.1)}
@@ -36,7 +36,7 @@ class ProkerPublished(Head):
     kernels = slice(None)
     """Of which encoders the kernels are multiplied."""
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Return the shots, their weights and the prompts."""
         parts = torch.tensor(shots.parts or (shots.audio.shape[2],)).repeat(len(shots.seeds), 1)
         targets = one_hot(shots.labels, shots.n_classes)

@@ -10,10 +10,8 @@ from torch import Tensor
 from palm_cache.adaptation.heads.base import (
     Head,
     Shots,
-    Tick,
     Words,
     cosine_logits,
-    no_tick,
     one_hot,
     unit,
     unseen_bias,
@@ -45,7 +43,7 @@ class Prototype(Head):
     reads_text = False
     source = "Snell et al., NeurIPS 2017, arXiv:1703.05175"
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Return every run's class means."""
         n_classes = shots.n_classes
         return {

@@ -12,9 +12,7 @@ from palm_cache.adaptation.heads.base import (
     CosineHead,
     DescentHead,
     Shots,
-    Tick,
     cosine_logits,
-    no_tick,
     present_classes,
     unit,
 )
@@ -78,7 +76,7 @@ class SubT(DescentHead, CosineHead):
         """Return the numbers of the directions, of which there are as many as classes at most."""
         return min(n_classes, dim) * dim
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Train runs of the same classes and prompts together; shuffling follows from a run's seed alone."""
         embeddings = shots.text.clone()
         present = present_classes(shots.labels, shots.n_classes)
@@ -88,12 +86,12 @@ class SubT(DescentHead, CosineHead):
             runs = (of_run == number).nonzero()[:, 0]
             classes, text = present[runs[0]], shots.text[runs[0]]
             seen, unseen = (kind.nonzero()[:, 0] for kind in (classes, ~classes))
-            before, learned = self._turn(shots.of_runs(runs), text[seen], seen, tick)
+            before, learned = self._turn(shots.of_runs(runs), text[seen], seen)
             embeddings[runs[:, None], seen] = turned_embeddings(text[seen], before, learned)
             embeddings[runs[:, None], unseen] = new_class_embeddings(text[unseen], before, learned)
         return {"class_embeddings": embeddings}
 
-    def _turn(self, shots: Shots, text: Tensor, seen: Tensor, tick: Tick) -> tuple[Tensor, Tensor]:
+    def _turn(self, shots: Shots, text: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Return the directions of the seen prompts, (dim, rank), and what the runs made of them."""
         _, sizes, directions = torch.linalg.svd(text, full_matrices=False)
         before = directions[sizes > MIN_SHARE * sizes[0]].T
@@ -106,10 +104,8 @@ class SubT(DescentHead, CosineHead):
         learned, _ = sgd(
             {"directions": before.repeat(len(orders), 1, 1)},
             logits,
-            shots.audio,
-            place[shots.labels],
+            replace(shots, labels=place[shots.labels]),
             orders,
             replace(self.training, lr=LEARNING_RATE),
-            tick=tick,
         )
         return before, learned["directions"]

@@ -10,11 +10,9 @@ from torch import Tensor
 from palm_cache.adaptation.heads.base import (
     Head,
     Shots,
-    Tick,
     Words,
     class_weights,
     cosine_logits,
-    no_tick,
     one_hot,
     present_classes,
     unit,
@@ -75,7 +73,7 @@ class TipAdapter(Head):
     chooses = ("alpha", "beta", "held_out")
     source = "Zhang et al., ECCV 2022, arXiv:2111.03930"
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Keep the shots and choose how much and how sharply they count."""
         weights = class_weights(shots.labels, shots.n_classes)
         values = one_hot(shots.labels, shots.n_classes) * weights[..., None]
@@ -133,13 +131,13 @@ class TipAdapterF(TipAdapter):
         """Return the steps of fine-tuning."""
         return EPOCHS * -(-n_examples // BATCH_SIZE)
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Choose as Tip-Adapter does, then fine-tune the keys of all runs together."""
-        state = super().fit(shots, tick)
-        return {**state, "keys": fine_tune(state, shots, tick)}
+        state = super().fit(shots)
+        return {**state, "keys": fine_tune(state, shots)}
 
 
-def fine_tune(state: Mapping[str, Tensor], shots: Shots, tick: Tick = no_tick) -> Tensor:
+def fine_tune(state: Mapping[str, Tensor], shots: Shots) -> Tensor:
     """Minimise the cross entropy of the shots in the keys, every class counting the same.
 
     A clip does not find its own keys, or it would be explained by itself and nothing would be learned.
@@ -172,5 +170,5 @@ def fine_tune(state: Mapping[str, Tensor], shots: Shots, tick: Tick = no_tick) -
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-            tick(runs)
+            shots.tick(runs)
     return keys.detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from palm_cache.adaptation.heads.base import CosineHead, Shots, Tick, no_tick
+from palm_cache.adaptation.heads.base import CosineHead, Shots
 from palm_cache.types import BARE_TEMPLATE
 from palm_cache.types.runs import Training
 
@@ -22,7 +22,7 @@ class ZeroShot(CosineHead):
     trained = False
     source = "Deshmukh et al., NeurIPS 2023 (PENGI); Hanif et al., EMNLP 2024"
 
-    def fit(self, shots: Shots, tick: Tick = no_tick) -> dict[str, Tensor]:
+    def fit(self, shots: Shots) -> dict[str, Tensor]:
         """Return the prompts' embeddings, the same for every run."""
         return {"class_embeddings": shots.text}
 
