@@ -33,6 +33,7 @@ from palm_cache.store.atomic import check_writable
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.head_writing import add_heads
 from palm_cache.store.header import StoreHeader
+from palm_cache.store.heads import opened_heads
 from palm_cache.store.join import read_opened
 from palm_cache.store.layout import command_line, heads_path
 from palm_cache.store.run_names import run_name
@@ -82,7 +83,8 @@ def fit_store(
     Raises
     ------
     StoreError
-        If a store is missing, unfinished or damaged, or stores cannot be joined.
+        If a store is missing, unfinished or damaged, stores cannot be joined, or a heads file lies there
+        that cannot be read.
     ParameterError
         If a head needs two encoders and has one, or the other way round.
     UnknownNameError
@@ -102,6 +104,9 @@ def fit_store(
     for name in wordy:  # before anything is loaded
         _need_text(features, find_head(name))
     check_writable(path.parent)
+    if path.exists():  # what cannot be read takes no more heads either
+        with opened_heads(path):
+            pass
     twins = opened[0].twins()  # now: while heads are fitted, another extraction may replace the store
     tower = load_tower(header) if wordy and load_tower else None
     joined = {"joined": [each.header.recipe for each in opened]}
@@ -118,7 +123,12 @@ def fit_store(
             outdated=partial(is_outdated, dim=features.audio.shape[2]),
         )
 
-    fitted, notes = fit_runs(features, params, tower=tower, keep=keep, progress=progress)
+    try:
+        fitted, notes = fit_runs(features, params, tower=tower, keep=keep, progress=progress)
+    except BaseException as error:  # it is all that is told then
+        for note in dropped:
+            error.add_note(note)
+        raise
     limited = [f"{store} {header.limited}"] if header.limited else []
     return Fit(path, features, header, tower, tuple(fitted), (*limited, *notes, *twins, *dropped))
 
@@ -249,15 +259,20 @@ def text_of(features: Features, template: str) -> Tensor:
 def _fit_batch(
     features: Features, head: Head, runs: Sequence[Run], shots: Shots, test_views: TestViews
 ) -> Iterator[FittedHead]:
-    """Fit runs whose draws have one size, and yield them up to one that diverged."""
+    """Fit runs whose draws have one size and yield them; one that diverged is told of after the others."""
     started = time.perf_counter()
     states = head.fit(shots)
     seconds = (time.perf_counter() - started) / len(runs)
     n_examples, (_, n_classes, dim) = shots.labels.shape[1], shots.text.shape
+    diverged = None
     token_dim = shots.words.tower.token_dim if shots.words else 0  # no other head's count depends on it
     for number, run in enumerate(runs):
         state = {name: value[number].clone() for name, value in states.items()}
-        need_finite(state, head, f"{run.dataset}, {run_name(run)}")
+        try:
+            need_finite(state, head, f"{run.dataset}, {run_name(run)}")
+        except ParameterError as error:
+            diverged = diverged or error
+            continue
         yield FittedHead(
             run=run,
             state=state,
@@ -271,6 +286,8 @@ def _fit_batch(
             n_params=head.n_params(n_classes, dim, token_dim, n_examples),
             fit_seconds=seconds,
         )
+    if diverged:
+        raise diverged
 
 
 def _gather(

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from palm_cache.cli.help import help_text, is_argument, usage
-from palm_cache.cli.terminal import TYPED, say, sigterm_as_ctrl_c, stdout_for_results
+from palm_cache.cli.terminal import TYPED, note, say, sigterm_as_ctrl_c, stdout_for_results
 from palm_cache.errors import PalmCacheError, ParameterError, did_you_mean, naming, near, visible
 from palm_cache.store.layout import STORE_ENDING
 
@@ -56,6 +56,7 @@ class Commands(_OwnHelp, TyperGroup):
                     stream.reconfigure(errors="backslashreplace")
             return super().main(*args, **kwargs)
         except PalmCacheError as error:
+            note(*getattr(error, "__notes__", ()))
             _fail(error.message)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -182,8 +183,9 @@ def command(
         try:
             with sigterm_as_ctrl_c(), stdout_for_results():
                 function(**values)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             typer.echo(err=True)
+            note(*getattr(interrupt, "__notes__", ()))
             say(f"interrupted: {if_interrupted}")
             raise typer.Exit(130) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
@@ -75,7 +75,8 @@ def add_heads(
 ) -> list[str]:
     """Write heads to a file in which others stay: those of the same features, from whatever process.
 
-    A file with other heads, of an earlier state of the store, of another store or outdated, is put aside.
+    A file with other heads, of an earlier state of the store, of another store or outdated, is put aside. A
+    head that was there and is the same again keeps its calibration.
 
     Parameters
     ----------
@@ -99,15 +100,17 @@ def add_heads(
     """
     with alone_in(path.parent):
         earlier, damaged = _read_sound(path) if path.exists() else ([], [])
-        renewed, digest = {head.run for head in fitted}, fitted[0].digest
+        renewed, digest = {head.run: head for head in fitted}, fitted[0].digest
         foreign, kept = [], []
         for head in earlier:
             if head.digest != digest or outdated(head):
                 foreign.append(head)
             elif head.run not in renewed:
                 kept.append(head)
+            elif head.calibration and _is_the_same(head, renewed[head.run]):
+                renewed[head.run] = replace(renewed[head.run], calibration=head.calibration)
         aside = _copy_aside(path, foreign[0].digest) if foreign else None
-        write_heads(path, [*kept, *fitted], *stores, identity=identity, views=views)
+        write_heads(path, [*kept, *renewed.values()], *stores, identity=identity, views=views)
     notes = []
     if lost := sorted(set(damaged) - set(map(run_name, renewed))):
         notes.append(f"{path}: damaged and dropped, fit again what you need: {', '.join(lost)}")
@@ -117,6 +120,14 @@ def add_heads(
             f"version of palm-cache; they are kept in {aside.name}"
         )
     return notes
+
+
+def _is_the_same(one: FittedHead, other: FittedHead) -> bool:
+    """Tell whether what two heads of a run have learned is the same to the last bit."""
+    states = [{name: value.numpy() for name, value in head.state.items()} for head in (one, other)]
+    return states[0].keys() == states[1].keys() and all(
+        np.array_equal(value, states[1][name]) for name, value in states[0].items()
+    )
 
 
 def _copy_aside(path: Path, digest: str) -> Path:

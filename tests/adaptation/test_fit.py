@@ -20,6 +20,7 @@ from palm_cache.adaptation.evaluate import evaluate_files
 from palm_cache.adaptation.fit import fit_runs, fit_store
 from palm_cache.adaptation.grid import plan_runs
 from palm_cache.adaptation.heads import HEADS, find_head
+from palm_cache.adaptation.heads.prototype import Prototype
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.errors import (
     DamagedStoreError,
@@ -33,10 +34,11 @@ from palm_cache.estimators import HeadClassifier
 from palm_cache.params import FitParams
 from palm_cache.store import atomic
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.heads import read_heads
+from palm_cache.store.head_writing import write_heads
+from palm_cache.store.heads import read_heads, read_runs
 from palm_cache.store.scores import read_scores
 from palm_cache.types import Features, Fold
-from palm_cache.types.runs import Run, Training
+from palm_cache.types.runs import FittedHead, Run, Training
 
 QUICK = Training(epochs=2)
 
@@ -316,6 +318,50 @@ def test_a_run_that_diverged_is_refused_by_name(features: Features) -> None:
         match=r"clusters, palm@lr=1e\+30-4shots-fold1-seed3: .* diverged at lr 1e\+30; lower lr",
     ):
         fit_runs(features, params)
+
+
+def test_of_a_batch_those_that_did_not_diverge_are_kept(
+    features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, kept = Prototype.fit, list[FittedHead]()
+
+    def one_diverges(self, shots):  # type: ignore[no-untyped-def]
+        state = learn(self, shots)
+        state["class_embeddings"][1] = torch.nan
+        return state
+
+    monkeypatch.setattr(Prototype, "fit", one_diverges)
+    params = FitParams(heads=("prototype",), shots=(4,), folds=(1,))
+    with pytest.raises(ParameterError, match=r"prototype-4shots-fold1-seed1: .* is not finite"):
+        fit_runs(features, params, keep=kept.extend)
+    assert [head.run.seed for head in kept] == [0, 2]
+
+
+def test_heads_that_are_the_same_again_keep_their_temperature(tmp_path: Path) -> None:
+    store = write_sample(tmp_path / "mini.zarr", make_features())
+    params = FitParams(heads=("palm",), shots=(4,), seeds=(0, 1), folds=(1,), training=QUICK)
+    path = fit_store(store, tmp_path, params).heads_file
+    calibration.calibrate_file(path, read_runs(path))
+    before = {head.run: head.calibration for head in read_heads(path)[0]}
+    fit_store(store, tmp_path, params)
+    assert {head.run: head.calibration for head in read_heads(path)[0]} == before
+    others = [
+        replace(one, state={**one.state, "context": -one.state["context"]}) for one in read_heads(path)[0]
+    ]
+    write_heads(path, others, store)
+    fit_store(store, tmp_path, params)
+    assert all(head.calibration is None for head in read_heads(path)[0])
+
+
+def test_a_heads_file_that_cannot_be_read_is_told_of_before_anything_is_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_sample(tmp_path / "mini.zarr", make_features())
+    params = FitParams(heads=("prototype",), shots=(4,), seeds=(0,), folds=(1,))
+    fit_store(store, tmp_path, params).heads_file.write_text("no heads")
+    monkeypatch.setattr(fit, "fit_runs", lambda *given, **more: pytest.fail("fitted before it was known"))
+    with pytest.raises(DamagedStoreError, match=r"heads\.h5: not a readable heads file .*; remove it"):
+        fit_store(store, tmp_path, params)
 
 
 def test_where_nothing_can_be_written_nothing_is_computed_first(

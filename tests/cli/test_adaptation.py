@@ -52,6 +52,24 @@ def test_heads_that_were_fitted_before_a_fit_ended_are_kept(
     assert [row["head"] for row in rows] == ["prototype"]
 
 
+def test_a_fit_that_ended_tells_where_heads_of_the_store_as_it_was_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fitting = ("fit", "--store", str(write_sample(tmp_path / "store.zarr", make_features())), "--shots", "4")
+    succeed(*fitting, "--head", "prototype")
+    write_sample(tmp_path / "store.zarr", make_features(failed=[3]))
+    ended = call(*fitting, "--head", "prototype,palm", "--lr", "1e30")
+    (aside,) = Path("runs/clusters/mini").glob("heads-*.h5")
+    assert ended.exit_code == 1
+    assert f"they are kept in {aside.name}" in " ".join(ended.stderr.split())
+    write_sample(tmp_path / "store.zarr", make_features())
+    monkeypatch.setattr(Palm, "fit", lambda *_: signal.raise_signal(signal.SIGINT))
+    ended = call(*fitting, "--head", "prototype,palm")
+    assert ended.exit_code == 130
+    assert "they are kept in heads-" in " ".join(ended.stderr.split())
+
+
 def test_fit_shows_its_own_scores_and_keeps_those_of_earlier_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
