@@ -25,16 +25,18 @@ def base_to_novel(scores: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     scores : DataFrame
-        The columns of ``scores.csv``; runs of other splits are left out.
+        The columns of ``scores.csv``, told apart or not; runs of other splits are left out.
 
     Returns
     -------
     DataFrame
         The rows of :func:`~palm_cache.report.means.summarise`, the greatest harmonic mean of a dataset first.
     """
-    runs = tell_apart(scores[scores["variant"].map(is_base_only)])
+    runs = scores[scores["variant"].map(is_base_only)]
     if runs.empty:
         return runs
+    # Of all scores the split may be what tells runs apart; here all have it.
+    runs = tell_apart(runs.assign(head=runs["head"].str.partition("@")[0]))
     order = ["dataset", "encoder", "harmonic_mean"]
     return summarise(runs).sort_values(order, ascending=[True, True, False], ignore_index=True)
 

@@ -80,7 +80,9 @@ def test_base_classes_alone_have_a_report_that_says_so(tmp_path: Path) -> None:
     split = FitParams(heads=("zero-shot", "proker"), shots=(4,), seeds=(0, 1), split="base-novel")
     fit_store(store, tmp_path, split)
     evaluate_files(tmp_path)
-    report = (write_report(tmp_path).page.parent / "report.md").read_text()
+    written = write_report(tmp_path)
+    assert written.verdict.startswith("of heads that learned from base classes alone, ")
+    report = (written.page.parent / "report.md").read_text()
     assert "learned from the first half of the classes alone" in report.split("## Results")[1]
     assert (
         "Draws with fewer clips than asked for" not in report
@@ -99,7 +101,10 @@ def test_of_two_halves_without_a_right_answer_the_mean_is_zero(out: Path) -> Non
 def test_the_command_prints_both_halves(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = read_scores(out / "scores.csv")
     print_scores(scores, as_json=False)
-    assert "harmonic mean %" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "harmonic mean %" in told
+    assert "tip-adapter@split=base-novel" in told.split("harmonic mean %")[0]
+    assert "@" not in told.split("harmonic mean %")[1]  # all of this table have it
     print_scores(scores, as_json=True)
     rows = {row["head"]: row for row in json.loads(capsys.readouterr().out) if row["shots"] == 4}
     for row in base_to_novel(scores).query("shots == 4").to_dict("records"):
