@@ -5,7 +5,9 @@
     {"sample_rate": 32000, "seconds": 5, "padding": "zeros", "output": "embedding", "licence": "Apache-2.0"}
 
 ``padding`` is ``zeros``, ``tile`` (repeat and cut) or ``repeat-pad`` (repeat whole, then zeros). ``output``
-may be left out where there is one. The graph takes (batch, samples), (batch, 1, samples) or (samples,).
+may be left out where there is one, ``pool`` where that is a vector a clip; else ``mean`` takes the mean over
+all axes but the last, ``flatten`` all numbers. The graph takes (batch, samples), (batch, 1, samples) or
+(samples,).
 """
 
 from __future__ import annotations
@@ -42,9 +44,13 @@ VALUES: Mapping[str, tuple[Any, Callable[[Any], bool]]] = {
     "seconds": (int | float, lambda seconds: 0 < seconds <= 3600),
     "padding": (str, PADDINGS.__contains__),
     "output": (str, lambda name: True),
+    "pool": (str, ("mean", "flatten").__contains__),
     "licence": (str, lambda text: True),
 }
 """Types of what a description may say, and which of them make sense."""
+
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+"""What a graph may take, and as what it is handed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class Description:
     padding: str = "zeros"
     output: str = ""
     """Name of the output that is the embedding."""
+    pool: str = ""
+    """How an output that is more than a vector becomes one."""
     licence: str = ""
 
     @property
@@ -79,19 +87,21 @@ class OnnxTower(nn.Module):
     Raises
     ------
     EncoderError
-        If it is no graph that can be run, or does not take one waveform.
+        If it is no graph that can be run, does not take one waveform, or gives more than a vector and the
+        description does not say what to do with it.
     """
 
     def __init__(self, spec: str, content: bytes, description: Description, engine: Engine) -> None:
         super().__init__()
+        self._spec, self._pool = spec, description.pool
         self._session = _open(spec, content, engine)
         inputs = self._session.get_inputs()
         signature = ", ".join(f"{entry.name} {_shape(entry)}" for entry in inputs)
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) not in (1, 2, 3):
+        if len(inputs) != 1 or not _takes_waveforms(inputs[0]):
             raise EncoderError(
                 f"{spec}: its inputs are {signature}; it must take one, float waveforms (batch, samples)"
             )
-        self._input, self._axes = inputs[0].name, inputs[0].shape
+        self._input, self._axes, self._type = inputs[0].name, inputs[0].shape, FLOATS[inputs[0].type]
         samples = self._axes[-1]
         if isinstance(samples, int) and samples != description.samples:
             raise EncoderError(
@@ -118,8 +128,19 @@ class OnnxTower(nn.Module):
     def _run(self, rows: Any) -> Any:
         """Run a batch of as many rows as the graph takes."""
         shaped = {1: lambda: rows[0], 2: lambda: rows, 3: lambda: rows[:, None]}[len(self._axes)]()
-        (vectors,) = self._session.run([self._output], {self._input: shaped})
-        return np.asarray(vectors, np.float32).reshape(len(rows), -1)
+        (given,) = self._session.run([self._output], {self._input: shaped.astype(self._type)})
+        vectors = np.asarray(given, np.float32)
+        if len(self._axes) == 1:
+            vectors = vectors[None]
+        if not self._pool and max(vectors.shape[1:], default=0) * len(vectors) < vectors.size:
+            raise EncoderError(
+                f"{self._spec}: gives {self._output} of shape {vectors.shape}, more than a vector; say in "
+                f'its description "pool": "mean" for the mean over all axes but the last, '
+                f'{vectors.shape[-1]} numbers, or "flatten" for all of them'
+            )
+        if self._pool == "mean":
+            vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1]).mean(axis=1)
+        return vectors.reshape(len(rows), -1)
 
 
 class OnnxEncoder(Encoder):
@@ -142,6 +163,8 @@ class OnnxEncoder(Encoder):
         noise = 0.1 * torch.randn(1, description.samples, generator=torch.Generator().manual_seed(0))
         try:
             vector = tower(noise)
+        except EncoderError:
+            raise
         except Exception as error:  # onnxruntime's own
             raise EncoderError(
                 f"{request.spec}: cannot embed {description.seconds} s of noise: {described(error)}"
@@ -156,6 +179,7 @@ class OnnxEncoder(Encoder):
                 "graph_sha256": hashlib.sha256(content).hexdigest(),
                 "output": description.output,
                 "padding": description.padding,
+                **({"pool": "mean"} if description.pool == "mean" else {}),  # all numbers were taken once
             },
             made_with={"onnxruntime": version("onnxruntime"), "licence": description.licence},
         )
@@ -239,6 +263,13 @@ def _open(spec: str, content: bytes, engine: Engine) -> Any:
         if "xternal data" in str(error):
             fault = "keeps weights in another file; export it into one (torch's way: external_data=False)"
         raise EncoderError(f"{spec}: {fault}") from error
+
+
+def _takes_waveforms(value: Any) -> bool:
+    """Tell whether an input may be waveforms; several channels are the bands of a log-mel."""
+    channels = value.shape[1:-1]
+    mono = len(channels) < 2 and all(axis == 1 or not isinstance(axis, int) for axis in channels)
+    return value.type in FLOATS and len(value.shape) > 0 and mono
 
 
 def _shape(value: Any) -> str:

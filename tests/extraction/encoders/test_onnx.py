@@ -31,15 +31,21 @@ def save(
     inputs: int = 1,
     scale: float = 1.0,
     softmax: int | None = None,
+    takes: str = "FLOAT",
+    gives: Sequence[int] = (DIM,),
 ) -> Path:
     """Save a graph that multiplies the waveform by a matrix, with two outputs."""
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
-    given = [helper.make_tensor_value_info(f"wave{number}", floats, list(shape)) for number in range(inputs)]
+    taken = onnx.TensorProto.DataType.Value(takes)
+    given = [helper.make_tensor_value_info(f"wave{number}", taken, list(shape)) for number in range(inputs)]
     outputs = [helper.make_tensor_value_info(name, floats, None) for name in ("vector", "other")]
+    rows = [-1] if len(shape) > 1 else []
     graph = helper.make_graph(
         [
-            helper.make_node("MatMul", ["wave0", "weight"], ["product"]),
-            helper.make_node("Div", ["product", "scale"], ["vector"]),
+            helper.make_node("Cast", ["wave0"], ["wave"], to=floats),
+            helper.make_node("MatMul", ["wave", "weight"], ["product"]),
+            helper.make_node("Div", ["product", "scale"], ["scaled"]),
+            helper.make_node("Reshape", ["scaled", "gives"], ["vector"]),
             helper.make_node("Relu", ["product"], ["other"])
             if softmax is None
             else helper.make_node("Softmax", ["product"], ["other"], axis=softmax),
@@ -50,6 +56,7 @@ def save(
         [
             onnx.numpy_helper.from_array(WEIGHT, "weight"),
             onnx.numpy_helper.from_array(np.float32([scale]), "scale"),
+            onnx.numpy_helper.from_array(np.array([*rows, *gives]), "gives"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -90,6 +97,27 @@ def test_it_gives_what_the_graph_gives(tmp_path: Path, shape: tuple[Any, ...]) -
     )
 
 
+@pytest.mark.parametrize("takes", ["FLOAT16", "DOUBLE"])
+def test_waveforms_of_other_floats_are_taken(tmp_path: Path, takes: str) -> None:
+    sound = torch.randn(3, SAMPLES, generator=torch.Generator().manual_seed(1))
+    rounded = sound.half().float() if takes == "FLOAT16" else sound
+    vectors = load(save(tmp_path, takes=takes)).embed_audio(sound[:, None])
+    torch.testing.assert_close(vectors, rounded @ torch.from_numpy(WEIGHT), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [("batch", SAMPLES), (1, SAMPLES), (SAMPLES,)])
+def test_of_frames_the_mean_is_taken_or_all_as_the_description_says(
+    tmp_path: Path, shape: tuple[Any, ...]
+) -> None:
+    sound = torch.randn(3, SAMPLES, generator=torch.Generator().manual_seed(1))
+    frames = (sound @ torch.from_numpy(WEIGHT)).view(3, 2, 3)
+    for pool, expected in (("mean", frames.mean(dim=1)), ("flatten", frames.flatten(1))):
+        encoder = load(save(tmp_path, shape, {"pool": pool}, gives=(2, 3)))
+        torch.testing.assert_close(encoder.embed_audio(sound[:, None]), expected, atol=2e-5, rtol=0)
+    # What was flattened before anybody was asked keeps its recipe.
+    assert "pool" not in audio_recipe(encoder, Recipe())
+
+
 def test_graph_output_and_padding_are_part_of_the_recipe_and_the_licence_is_not(tmp_path: Path) -> None:
     def recipe(**options: Any) -> str:
         return json.dumps(audio_recipe(load(save(tmp_path, **options)), Recipe()), sort_keys=True)
@@ -108,6 +136,9 @@ def test_graph_output_and_padding_are_part_of_the_recipe_and_the_licence_is_not(
             r"its inputs are wave0 \(batch, 4000\) .*, wave1 .*; it must take one, float waveforms",
         ),
         ({"shape": (1, 2, 3, SAMPLES)}, r"its inputs are wave0 \(1, 2, 3, 4000\)"),
+        ({"shape": ("batch", 80, "frames")}, r"its inputs are wave0 \(batch, 80, frames\) .*; it must take"),
+        ({"takes": "INT16"}, r"its inputs are wave0 \(batch, 4000\) \(int16\)"),
+        ({"gives": (2, 3)}, r"gives vector of shape \(1, 2, 3\), more than a vector; .* last, 3 numbers"),
         (
             {"description": {"seconds": 1}},
             r"it takes 4000 samples .* its description says 1 s of 8000 Hz, 8000",
