@@ -8,12 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
-from itertools import chain
 from math import inf
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from palm_cache.errors import DataError, did_you_mean
+from palm_cache.errors import DataError, PalmCacheError, did_you_mean
 from palm_cache.extraction.audio.streamed_headers import CONVERT
 from palm_cache.extraction.datasets import palm_layout, shards
 from palm_cache.extraction.datasets.class_names import named
@@ -152,7 +151,7 @@ class Folder:
             name = PurePosixPath(path).name
             tail = re.search(SELECTIONS_TAIL, name, re.IGNORECASE)
             columns = dict[str, str]()
-            with suppress(DataError):  # what cannot be read is none
+            with suppress(PalmCacheError):  # what cannot be read, or has no column of a given name, is none
                 columns = understand(self.header(path), self.given, path) if tail else {}
             timed = "start" in columns and not {"end", "duration"}.isdisjoint(columns)
             if tail and timed and (tail["birdnet"] or "path" not in columns):
@@ -227,10 +226,11 @@ class Folder:
 
         return any(may_be(*folders) for *folders, _ in (path.split("/") for path in short) if folders)
 
+    @cached_property
     def datasets_below(self) -> str:
-        """Return the question whether datasets below are meant: the lowest folders with a table and sound."""
+        """The question whether datasets below are meant: the lowest folders with a table and sound."""
         audio = self.listing.audio
-        tables = chain(self.tables, self._deep_tables())
+        tables = (*self.tables, *self.deep_tables)
         around = ([str(folder) for folder in PurePosixPath(table).parents][:-1] for table in tables)
         holding = (
             next((folder for folder in folders if any(path.startswith(f"{folder}/") for path in audio)), "")
@@ -238,13 +238,14 @@ class Folder:
         )
         return did_you_mean([self.at(folder) for folder in dict.fromkeys(holding) if folder])
 
-    def _deep_tables(self) -> Iterator[str]:
-        """Yield the tables of those further down; what cannot be read is none."""
-        deep = [path for path in self.listing.ending_with(*TABLE_ENDINGS) if path.count("/") > 1]
+    @cached_property
+    def deep_tables(self) -> list[str]:
+        """The tables of those further down; what cannot be read is none."""
+        found, deep = [], [path for path in self.listing.ending_with(*TABLE_ENDINGS) if path.count("/") > 1]
         for path in deep[:FILES_TRIED]:
             with suppress(DataError):
-                if self._has_paths(path):
-                    yield path
+                found += [path] if self._has_paths(path) else []
+        return found
 
     def passed_over(self) -> list[str]:
         """Say which tables and tracks beside the sounds were not read."""
@@ -258,6 +259,10 @@ class Folder:
         if others := [path for path in tables if path not in answers]:
             columns = "no column in its first row is known to hold paths; `columns` path=NAME says which does"
             notes.append(f"not read: {named(others)}; {columns}")
+        if self.deep_tables and not self.datasets_below:
+            deep, (first, *_) = named(self.deep_tables), self.deep_tables
+            remedy = f"`dataset` {self.at(first)} with `root` {self.root} reads it"
+            notes.append(f"not read, though sounds are listed: {deep}; {remedy}")
         return [*notes, *(f"not read: {named(paths)}; {remedy}" for paths, remedy in self._unread())]
 
     def _unread(self) -> Iterator[tuple[list[str], str]]:
@@ -280,7 +285,11 @@ def stripped(paths: Sequence[str]) -> dict[str, str]:
 
 
 def parts_above(paths: Iterable[str]) -> dict[str, str]:
-    """Return what the first folders of paths say of the split, if all of them do, and not the same."""
+    """Return what the first folders of paths say of the split.
+
+    Nothing where all that do say the same, or where some do not and others are not called train and test.
+    """
     tops = {path.split("/")[0] for path in paths if "/" in path}
-    parts = {top: part_of(top) for top in tops}
-    return parts if all(parts.values()) and len({*parts.values()}) > 1 else {}
+    parts = {top: part for top in tops if (part := part_of(top))}
+    sure = len(parts) == len(tops) or {"train", "test"} <= {*map(str.lower, parts)}
+    return parts if sure and len({*parts.values()}) > 1 else {}

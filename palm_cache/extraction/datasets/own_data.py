@@ -87,7 +87,7 @@ def read(
         raise DataError(f"{where}: read as {content.told}, it has no column {reading.group!r} to group by")
     notes = [f"read as {content.told}", *content.notes, *folder.listing.notes]
     if reading.layout == "auto" and layout in ("folders", "flat"):
-        if meant := folder.datasets_below():
+        if meant := folder.datasets_below:
             notes.insert(1, f"a table below this folder lists sounds; {meant}")
         notes += folder.passed_over()
     content = replace(content, notes=notes)
@@ -106,7 +106,8 @@ def _read_folders(folder: Folder, reading: ReadingParams) -> Content:
 
     def row(number: int, path: str) -> TableRow:
         *folders, _ = short[path].split("/")
-        part = parted[folders.pop(0)] if parted and folders else listed.get(path, rest)
+        split = folders and folders[0] in parted
+        part = parted[folders.pop(0)] if split else listed.get(path, rest)
         return TableRow("the folder", number, path, folders[0] if folders else None, part=part)
 
     rows = Rows.of(row(number, path) for number, path in enumerate(short, start=1))
@@ -171,7 +172,9 @@ def _read_table(folder: Folder, reading: ReadingParams) -> Content:
         some = f"{len(candidates)} tables have a column of paths: {named(candidates)}"
         others = folder.near_tables
         found = some if candidates else f"no table with a column of paths{': ' * bool(others)}{named(others)}"
-        meant = folder.datasets_below() or "give the one that is meant, and `columns` path=NAME if need be"
+        meant = folder.datasets_below or "give the one that is meant, and `columns` path=NAME if need be"
+        if folder.has_class_folders():
+            meant += "; `layout` folders reads folders of classes"
         raise DataError(f"{folder.root}: {found}; {meant}")
     several = len(chosen) > 1
     contents = [_of_table_in(folder, name, reading, several) for name in chosen]
@@ -189,7 +192,7 @@ def _tables_of_parts(folder: Folder) -> list[str]:
     parts = {table: part for table in folder.tables if (part := _part_of(table))}
     each_once = 1 < len(parts) == len({*parts.values()})
     at_home = all(part_of(table.rpartition("/")[0]) or "/" not in table for table in parts)
-    return list(parts) if each_once and (at_home or not folder.datasets_below()) else []
+    return list(parts) if each_once and (at_home or not folder.datasets_below) else []
 
 
 def _of_table_in(folder: Folder, name: str, reading: ReadingParams, several: bool) -> Content:
@@ -208,7 +211,7 @@ def _of_table_in(folder: Folder, name: str, reading: ReadingParams, several: boo
         ]
         content = replace(content, rows=replace(content.rows, path=paths.spelled(from_here)))
     beside = not several and slash and not all(path.startswith(f"{inside}/") for path in folder.listing.audio)
-    if beside and (meant := folder.datasets_below()):
+    if beside and (meant := folder.datasets_below):
         return replace(content, notes=[f"sounds lie outside {inside}, too; {meant}", *content.notes])
     return content
 

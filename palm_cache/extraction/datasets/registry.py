@@ -255,7 +255,8 @@ def _known_at(where: Place, table: ClipTable) -> Iterator[str]:
     with_sounds = set(map(PurePosixPath, {name.rpartition("/")[0] for name in table.clips.names}))
     above = {folder for inside in with_sounds for folder in inside.parents}
     for folder in sorted({PurePosixPath()} | with_sounds | above):
-        card = find_card(folder.name or folder_name(where))
+        name = folder.name or folder_name(where)
+        card = find_card(re.sub("-(?:master|main)$", "", name))  # as archives of a repository unpack
         if card is not None:
             words = shlex.join(["--dataset", card.name, "--root", str(where / folder)])
             yield f"a known dataset is called {card.name}: if this is it, {words} reads it as published"

@@ -81,3 +81,5 @@ def test_a_folder_that_is_called_like_a_known_dataset_is_told_how_it_is_read_as_
     for given in (root, root.parent, tmp_path):
         assert told in read(given).notes
     assert told not in read_dataset("vocalsound", root).notes
+    unpacked = root.rename(tmp_path / "vocalsound-main")  # as a repository's archive does
+    assert told.replace(str(root), str(unpacked)) in read(unpacked).notes

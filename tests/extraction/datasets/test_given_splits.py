@@ -1,0 +1,115 @@
+"""Splits that data bring along: in names of folders and tables, and in lists."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from birds import CLASSES, read, stretches, tones
+
+from palm_cache.errors import DataError
+from palm_cache.types import ClipTable
+
+
+def parts_of(table: ClipTable) -> dict[str, str]:
+    """Return the only fold's part of every clip that is in it."""
+    (fold,) = table.folds
+    rows = (("train", fold.train), ("test", fold.test))
+    return {table.clips[row].name: part for part, some in rows for row in some.tolist()}
+
+
+def test_folders_whose_names_tell_parts_of_a_split_are_no_classes(tmp_path: Path) -> None:
+    parts = {"speech-train": "train", "speech-test": "test", "speech-valid": ""}
+    table = read(tones(tmp_path, *(f"{part}/{name}/1.wav" for part in parts for name in CLASSES)))
+    assert table.class_names == CLASSES
+    assert parts_of(table) == {
+        f"{folder}/{name}/1.wav": part for folder, part in parts.items() for name in CLASSES if part
+    }
+    unlabelled = read(tones(tmp_path / "flat", "train/a.wav", "test/b.wav"))
+    assert unlabelled.class_names == ()
+    told = "no folder is taken for a class: test, train; `layout` folders does so"
+    assert told in unlabelled.notes
+    (tmp_path / "speech-valid").rename(tmp_path / "noise")
+    assert read(tmp_path).class_names == ("flat", "noise", "speech-test", "speech-train")
+    for part in ("train", "test"):
+        (tmp_path / f"speech-{part}").rename(tmp_path / part)
+    beside = tones(tmp_path, "noise/x.wav")
+    shutil.rmtree(tmp_path / "flat")
+    assert read(beside).class_names == ("blackbird", "noise", "wren")
+    assert set(parts_of(read(beside)).values()) == {"train", "test"}
+    trains = read(tones(tmp_path / "trains", "freight-train/a.wav", "steam-train/b.wav"))
+    assert trains.class_names == ("freight-train", "steam-train")
+
+
+def test_lists_of_sounds_beside_folders_of_classes_are_the_split(tmp_path: Path) -> None:
+    """As Speech Commands has them."""
+    root = tones(tmp_path, *(f"{name}/{number}.wav" for name in CLASSES for number in range(4)))
+    for part, number in (("validation", 2), ("testing", 3)):
+        (root / f"{part}_list.txt").write_text("".join(f"{name}/{number}.wav\n" for name in CLASSES))
+    (root / "test_notes.txt").write_text("nothing of the kind\n")
+    table = read(root)
+    lists = "testing_list.txt, validation_list.txt"
+    assert table.notes[0].startswith(f"read as a folder per class, split by {lists}: 8 files, 2 classes")
+    parts = ("train", "train", "", "test")
+    assert parts_of(table) == {
+        f"{name}/{number}.wav": part for name in CLASSES for number, part in enumerate(parts) if part
+    }
+    assert "2 rows of the validation part are in no fold" in table.notes
+
+
+def as_lines_of_json(rows: list[tuple[str, str]]) -> str:
+    lines = (json.dumps({"audio_filepath": path, "label": name, "more": [1, None]}) for path, name in rows)
+    return "\n".join(lines)
+
+
+def as_a_csv(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(["file_name,label", *map(",".join, rows)])
+
+
+@pytest.mark.parametrize(
+    ("tables", "write"),
+    [
+        (("train/metadata.csv", "test/metadata.csv"), as_a_csv),
+        (("train/metadata.jsonl", "test/metadata.jsonl"), as_lines_of_json),
+        (("train.tsv", "test.tsv"), lambda rows: as_a_csv(rows).replace(",", "\t")),
+        (("ground_truth/dev.csv", "ground_truth/eval.csv"), as_a_csv),
+    ],
+    ids=["the hub's folders", "in JSON lines", "Common Voice", "FSD50K"],
+)
+def test_tables_that_are_called_by_parts_of_a_split_are_read_as_one(
+    tables: tuple[str, str], write: Callable[[list[tuple[str, str]]], str], tmp_path: Path
+) -> None:
+    """The names of sounds are the same in both parts where each has a folder of its own."""
+    expected = {}
+    for part, table in zip(("train", "test"), tables, strict=True):
+        beside = table.startswith(part + "/")
+        names = [f"{number}.wav" if beside else f"{part}{number}.wav" for number in range(2)]
+        folder = part if beside else "clips"
+        tones(tmp_path / folder, *names)
+        (tmp_path / table).parent.mkdir(exist_ok=True)
+        (tmp_path / table).write_text(write([*zip(names, CLASSES, strict=True)]))
+        for name, class_name in zip(names, CLASSES, strict=True):
+            expected[tmp_path / folder / name] = class_name, part
+    (tmp_path / "other.csv").write_text("path,label\nclips/train0.wav,x\n")
+    read_so = read(tmp_path)
+    parts = parts_of(read_so)
+    assert {Path(clip.file): (read_so.class_of(clip), parts[clip.name]) for clip in read_so.clips} == expected
+    assert read_so.notes[0].startswith(f"read as 2 tables, {', '.join(sorted(tables))} (path=")
+    assert f"not read: other.csv; `dataset` {tmp_path}/other.csv reads it" in read_so.notes
+
+
+def test_a_manifest_in_lines_of_json_is_a_table(tmp_path: Path) -> None:
+    tones(tmp_path, "a.wav", seconds=2)
+    manifest = tmp_path / "manifest.json"
+    lines = [
+        {"audio_filepath": "a.wav", "offset": 0.5, "duration": 1.0, "label": "wren"},
+        {"audio_filepath": "a.wav", "duration": 0.5, "label": None},
+    ]
+    manifest.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    assert stretches(read(manifest)) == [("a.wav", 0.5, 1.5, "wren"), ("a.wav", 0.0, 0.5, None)]
+    manifest.write_text('{"audio_filepath": "a.wav"}\n["a.wav"]\n')
+    with pytest.raises(DataError, match=r"manifest\.json, row 2: no JSON object; every line is to be one"):
+        read(manifest)
