@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Self
@@ -44,7 +44,10 @@ logger = logging.getLogger(__name__)
 class Fit:
     """What the labels gave when a head was last fitted on them."""
 
-    n_labels: int = 0
+    version: int = 0
+    """Of the labels."""
+    whole: bool = True
+    """Whether it holds all that there is to be known of them."""
     classes: tuple[str, ...] = ()
     probabilities: NDArray[np.float32] | None = None
     """(n_rows, n_classes); ``None`` while nothing can be told apart."""
@@ -100,7 +103,7 @@ class Fitter:
         self._points: dict[bytes, Accuracy | None] = {}
         self._changed = threading.Condition()
         self._newest = Labels(0, {}, ())
-        self._scored, self._fitted, self._ended = 0, 0, False
+        self._ended = False
         self._thread = threading.Thread(target=self._keep_fitting, name="fit", daemon=True)
 
     def __enter__(self) -> Self:
@@ -125,67 +128,60 @@ class Fitter:
     def busy(self) -> bool:
         """Whether there are labels that are not fitted on yet."""
         with self._changed:
-            return self._fitted < self._newest.version
+            return not self._reached()
 
     def wait(self, timeout: float | None = None, *, scored: bool = False) -> bool:
         """Wait until all labels have been fitted on, or at least rows are scored; tell whether it is so."""
-
-        def reached() -> bool:
-            return (self._scored if scored else self._fitted) >= self._newest.version
-
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or reached(), timeout)
-            return reached()
+            self._changed.wait_for(lambda: self._ended or self._reached(scored=scored), timeout)
+            return self._reached(scored=scored)
+
+    def _reached(self, *, scored: bool = False) -> bool:
+        return self.fit.version == self._newest.version and (scored or self.fit.whole)
 
     def _keep_fitting(self) -> None:
         while (labels := self._next()) is not None:
             try:
-                self._fit(labels)
+                for fit in self._fits(labels):
+                    if self._overtaken(fit):
+                        break
             except Exception as error:  # the page must go on: the next labels are fitted on all the same
                 logger.exception("the fit failed")
                 reason = f"{type(error).__name__}: {error}"
                 failure = f"fitting failed, so the newest labels do not count yet: {reason}"
-                self.fit = replace(self.fit, failure=failure)
-            self._tell(scored=labels.version, fitted=labels.version)
+                self._overtaken(replace(self.fit, version=labels.version, whole=True, failure=failure))
 
     def _next(self) -> Labels | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._fitted < self._newest.version)
+            self._changed.wait_for(lambda: self._ended or not self._reached())
             return None if self._ended else self._newest
 
-    def _tell(self, *, scored: int, fitted: int = 0) -> None:
+    def _overtaken(self, fit: Fit) -> bool:
+        """Take a fit, and tell whether there is something better to do than to make more of it."""
         with self._changed:
-            self._scored, self._fitted = scored, max(self._fitted, fitted)
+            self.fit = fit
             self._changed.notify_all()
+            return self._ended or self._newest.version > fit.version
 
-    def _overtaken(self, labels: Labels) -> bool:
-        """Tell whether there is something better to do than to go on with these labels."""
-        with self._changed:
-            return self._ended or self._newest.version > labels.version
-
-    def _fit(self, labels: Labels) -> None:
+    def _fits(self, labels: Labels) -> Iterator[Fit]:
         """Score all rows first, then say how good that is now, then how good it was in earlier rounds."""
         examples, rows = self._examples(labels)
         shares = Classifier(examples).probabilities(self._embeddings[:, 0]) if can_fit(examples) else None
-        fit = Fit(len(rows), labels.classes, shares, self.fit.growth, self.fit.sample)
-        self.fit = fit
-        self._tell(scored=labels.version)
-        if self._overtaken(labels):
-            return
+        fit = Fit(labels.version, False, labels.classes, shares, self.fit.growth, self.fit.sample)
+        yield fit
         correct = held_out(examples)
         latest = () if correct is None else (accuracy(correct, examples.groups),)
         fit = replace(fit, sample=self._sample(examples, rows, correct))
         rounds = _rounds(rows, labels)
-        self.fit = replace(fit, growth=(*self._known(rounds.values()), *latest))
+        yield replace(fit, growth=(*self._known(rounds.values()), *latest))
         for count, labels_then in rounds.items():
             if labels_then in self._points:
                 continue
-            if self._overtaken(labels):
-                return
             earlier = examples.part(np.arange(len(rows)) < count)
             right_then = held_out(earlier)
             self._points[labels_then] = None if right_then is None else accuracy(right_then, earlier.groups)
-            self.fit = replace(fit, growth=(*self._known(rounds.values()), *latest))
+            yield replace(fit, growth=(*self._known(rounds.values()), *latest))
+        yield replace(self.fit, whole=True)
 
     def _known(self, rounds: Iterable[bytes]) -> list[Accuracy]:
         points = map(self._points.get, rounds)

@@ -337,12 +337,10 @@ class Session:
             can_undo = self._labelled.undo is not None
         counts, fit = Counter(labelled.values()), self.fitter.fit
         return {
-            "rows": int(self.usable.sum()),
             "labelled": len(labelled),
             "classes": [{"name": name, "count": counts[name]} for name in classes],
             "guessed": list(fit.classes) if fit.probabilities is not None else [],
             "fitting": self.fitter.busy,
-            "fitted_on": fit.n_labels,
             "growth": list(map(asdict, fit.growth)),
             "sample": asdict(fit.sample) if fit.sample else None,
             "undo": can_undo,

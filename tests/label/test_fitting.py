@@ -54,10 +54,10 @@ def test_a_fit_that_fails_is_told_and_the_next_labels_are_fitted_on(
     assert fitter.fit.failure == (
         "fitting failed, so the newest labels do not count yet: ZeroDivisionError: nobody thought of this"
     )
-    assert fitter.fit.n_labels == 8  # what was known is still shown
+    assert fitter.fit.growth[-1].rows == 8  # what was known is still shown
     fitter.take(first(16), NAMES)
     assert fitter.wait(60)
-    assert (fitter.fit.failure, fitter.fit.n_labels) == ("", 16)
+    assert (fitter.fit.failure, fitter.fit.growth[-1].rows) == ("", 16)
 
 
 def test_new_labels_count_before_earlier_rounds_are_judged(
@@ -105,7 +105,7 @@ def test_a_class_that_came_meanwhile_waits_for_the_next_fit(fitter: Fitter) -> N
     for count in range(1, 40):
         fitter.take(first(count), tuple(dict.fromkeys(first(count).values())))
     assert fitter.wait(60)
-    assert (fitter.fit.failure, fitter.fit.n_labels) == ("", 39)
+    assert (fitter.fit.failure, fitter.fit.growth[-1].rows) == ("", 39)
 
 
 class Tower:

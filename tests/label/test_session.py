@@ -29,13 +29,13 @@ from palm_cache.types import TextTower
 
 def test_a_drive_is_labelled_round_by_round_while_the_accuracy_grows(page: Page) -> None:
     state = page.state()
-    assert (state["rows"], state["labelled"], state["growth"], state["undo"]) == (27, 0, [], False)
+    assert (state["labelled"], state["growth"], state["undo"]) == (0, [], False)
     for by in ("diverse", "both"):
         for row in page.rows(by=by):
             assert row["class_name"] is None
             page.label(row["row"], kind_of(row["path"]))
     state = page.state()
-    assert state["labelled"] == state["fitted_on"] == 20
+    assert state["labelled"] == 20
     assert [point["rows"] for point in state["growth"]] == [10, 20]
     assert state["growth"][1]["mean"] > 0.9
     assert 0 < state["growth"][1]["low"] < state["growth"][1]["mean"] <= state["growth"][1]["high"] <= 1
@@ -90,7 +90,7 @@ def test_what_an_editor_does_to_the_file_meanwhile_counts(page: Page) -> None:
     }
     assert told["problems"] == ["labels.csv, row 5: 1 field instead of 5; mend it"]
     state = page.state()
-    assert state["fitted_on"] == 4
+    assert state["growth"][-1]["rows"] == 4
     assert state["guessed"] == ["tawny owl", "rain", "mouse"]
     assert page.post("undo", {}).json()["row"]["row"] == 3
 
@@ -264,5 +264,5 @@ def test_labels_that_come_at_once_are_all_kept(page: Page) -> None:
         thread.join()
     labels, problems = read_labels(page.session.file)
     assert (len(labels), problems) == (20, [])
-    assert page.state()["fitted_on"] == 20
+    assert page.state()["growth"][-1]["rows"] == 20
     assert json.dumps(page.state())
