@@ -61,8 +61,8 @@ def _depth(value: object) -> int:
 
 def _advice(error: OSError, parameter: str) -> str:
     remedy = {
-        errno.ENOSPC: "free some space and run the same command again",
-        errno.EDQUOT: "the quota is used up: free some space and run the same command again",
+        errno.ENOSPC: "free some space, then try again",
+        errno.EDQUOT: "the quota is used up: free some space, then try again",
         errno.EACCES: "change its permissions",
         errno.EPERM: "change its permissions",
     }.get(error.errno or 0)

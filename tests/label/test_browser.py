@@ -237,6 +237,29 @@ def test_rows_can_be_reviewed_and_put_right(browser: Browser, made_drive: Drive,
         assert [name for _, name in classes_of(file)] == ["high", "high"]
 
 
+def test_a_class_of_thousands_of_rows_can_be_gone_through(
+    browser: Browser, made_drive: Drive, tmp_path: Path
+) -> None:
+    """All numbers of 20,000 rows are more than a request may be long."""
+    file = tmp_path / "labels.csv"
+    with serving(made_drive, file, classes=["low", "high"]) as address:
+        page = Keyboard(browser.open(address, 1280, 900))
+        page.press("1")
+        page.tab.run(
+            "await change({ by: 'labelled', class: 'low' });"
+            "queue = Array.from({ length: 20000 }, () => ({ ...queue[0] }));"
+            "choose(15000); await refresh();"
+        )
+        page.press("ArrowRight")
+        assert page.see("[queue.length, place, byId('notice').hidden]") == [20_000, 15_001, True]
+        assert page.see("byId('queue').children.length") == 200
+        assert page.text("#queue [aria-current] .given") == "low"
+        assert page.see("document.querySelector('#queue [aria-current]').dataset.place") == "15001"
+        page.press("ArrowLeft")
+        assert page.see("place") == 15_000
+        assert page.tab.console() == []
+
+
 def test_a_key_is_for_the_row_that_is_seen_when_it_is_pressed(
     browser: Browser, made_drive: Drive, tmp_path: Path
 ) -> None:

@@ -19,10 +19,10 @@ from palm_cache.store.places import folder, local, short
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (errno.ENOSPC, "no space left on device; free some space and run the same command again"),
+        (errno.ENOSPC, "no space left on device; free some space, then try again"),
         (
             errno.EDQUOT,
-            "the quota is used up: free some space and run the same command again, or choose another folder",
+            "the quota is used up: free some space, then try again, or choose another folder",
         ),
         (errno.EACCES, "permission denied; change its permissions, or choose another folder with out"),
         (errno.EROFS, "read-only file system; choose another folder with out"),

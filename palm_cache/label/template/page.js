@@ -1,6 +1,7 @@
 const LONGEST = Number(document.body.dataset.longest);
 const FILE = document.body.dataset.file;
 const FALLBACK = "abcdefghijklmnopqrstuvwxyz";
+const NEARBY = 100; // rows on either side of the one that is heard that are listed: a class may have thousands
 const player = byId("player");
 
 let state = null;
@@ -232,9 +233,14 @@ async function load(from) {
   else notify("No rows are left here. Choose other rows, or end the page with Ctrl-C in its terminal.");
 }
 
+/* Of all rows in the queue those that are listed, and the number of the first. */
+const firstListed = () => Math.max(0, place - NEARBY);
+const listed = () => queue.slice(firstListed(), place + NEARBY);
+
 function showQueue() {
   byId("queue").hidden = !queue.length;
-  replaceButtons(byId("queue"), "place", queue.map((row, number) => {
+  replaceButtons(byId("queue"), "place", listed().map((row, index) => {
+    const number = firstListed() + index;
     const guess = row.guesses.length ? [isolated(row.guesses[0]), "?"] : [];
     const name = row.class_name === null ? guess : [isolated(row.class_name)];
     return element("li", {}, element(
@@ -245,7 +251,8 @@ function showQueue() {
     ));
   }));
   // Only the list: the page stays where it is, and Tab goes on from where it was.
-  byId("queue").scrollTop = (byId("queue").children[place]?.offsetTop ?? 0) - byId("queue").clientHeight / 2;
+  const current = byId("queue").querySelector("[aria-current]");
+  byId("queue").scrollTop = (current?.offsetTop ?? 0) - byId("queue").clientHeight / 2;
 }
 
 function choose(number) {
@@ -268,8 +275,8 @@ function showGuesses() {
 
 async function refreshRows() {
   if (!queue.length) return;
-  const { rows } = await ask(`rows?by=these&rows=${queue.map((row) => row.row).join(",")}`);
-  queue = rows;
+  const { rows } = await ask(`rows?by=these&rows=${listed().map((row) => row.row).join(",")}`);
+  queue.splice(firstListed(), rows.length, ...rows);
   choose(place);
 }
 
