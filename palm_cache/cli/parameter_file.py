@@ -1,24 +1,10 @@
-"""Parameter files such as ``params.yaml``; the keys are the fields of :class:`~palm_cache.params.Params`.
-
-::
-
-    datasets: demo            # known names or folders in the PALM layout, one or a list
-    encoder: mini
-    features: data/features   # where feature stores lie
-    reading: {...}            # ReadingParams
-    synthesise: {...}         # SynthesiseParams
-    prompts: {...}            # PromptFiles: templates and descriptions of one's own
-    extract: {...}            # Recipe: what decides the numbers
-    resources: {...}          # Resources: what an extraction may use
-    fit: {...}                # FitParams, with training: {...}
-
-Every key may be left out; a key that does not exist is an error, never ignored.
-"""
+"""Parameter files: the keys are the fields of :class:`~palm_cache.params.Params`, and none but these."""
 
 from __future__ import annotations
 
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -33,7 +19,7 @@ MAX_BYTES = 100_000
 """Longest parameter file that is read."""
 
 MAX_DEPTH = 20
-"""Collections within each other in a parameter file, at most."""
+"""Values within each other in a parameter file, at most."""
 
 MAX_ALIASES = 10
 """Aliases in a parameter file, at most: n of them, of each other, make up to 3^(n/3) times what is there."""
@@ -61,7 +47,6 @@ def read_params(file: Path | None) -> Params:
             text = opened.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        _check_size(text)
         content = _load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         told = "; ".join(filter(None, (reason_of(error), did_you_mean(respelt(file)))))
@@ -72,29 +57,30 @@ def read_params(file: Path | None) -> Params:
     return params
 
 
-def _check_size(text: bytes) -> None:
-    """Refuse what no parameter file needs before anything is made of it: depth, and aliases of aliases."""
-    import yaml
-
-    depth = aliases = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        aliases += isinstance(event, yaml.AliasEvent)
-        if depth > MAX_DEPTH or aliases > MAX_ALIASES:
-            raise ValueError("it is nested too deeply, or repeats itself too often")
-
-
 def _load(text: bytes) -> object:
-    """Read YAML as DVC and others do: a number may be written 1e-3, and no key stands twice."""
+    """Read YAML as DVC does: a number may be written 1e-3, and no key stands twice.
+
+    What no parameter file needs is refused before anything is made of it: depth, and aliases of aliases.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
+        depth = aliases = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            self.depth += 1
+            self.aliases += self.check_event(yaml.AliasEvent)
+            if self.depth > MAX_DEPTH or self.aliases > MAX_ALIASES:
+                raise ValueError("it is nested too deeply, or repeats itself too often")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value]
-            for key, _ in node.value:
-                if keys.count(key.value) > 1:
-                    told = f"{reprlib.repr(key.value)} is there twice"
-                    raise yaml.constructor.ConstructorError(problem=told, problem_mark=key.start_mark)
+            for key, count in Counter(str(key.value) for key, _ in node.value).items():
+                if count > 1:
+                    told = f"{reprlib.repr(key)} is there twice"
+                    raise yaml.constructor.ConstructorError(problem=told, problem_mark=node.start_mark)
             return super().construct_mapping(node, deep)
 
     number = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+$", re.IGNORECASE)

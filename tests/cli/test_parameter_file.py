@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,13 @@ def test_the_projects_own_parameters_are_valid_and_repeat_no_default(file: Path)
         for key, value in written.get(section, {}).items():
             default = defaults[section][key]
             assert value != (list(default) if isinstance(default, tuple) else default), f"{section}.{key}"
+
+
+def test_the_file_that_the_documentation_shows_has_every_section(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "pages" / "commands.md").read_text(encoding="utf-8")
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    assert set(yaml.safe_load(text)) == {field.name for field in fields(Params)}
+    assert read_params(write(tmp_path, text)).fit.shots == (4, "all")
 
 
 @pytest.mark.parametrize(
