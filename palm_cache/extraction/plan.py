@@ -12,10 +12,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from palm_cache.errors import AbsentStoreError, DamagedStoreError, OlderFormatError
+from palm_cache.errors import DamagedStoreError
 from palm_cache.extraction.known_files import KnownFiles
 from palm_cache.extraction.matching import Row, gone_names, row_of, stored_rows
-from palm_cache.extraction.takeover import format1_header
+from palm_cache.extraction.target import Target
 from palm_cache.store.cache import Cache
 from palm_cache.store.features import FeatureStore
 from palm_cache.types import ClipTable, Place
@@ -30,42 +30,6 @@ class Reason(StrEnum):
     LOST = "known to the store, not to the cache"
     FAILED = "could not be decoded before (`retry_failed` tries again)"
     UNREADABLE = "cannot be opened"
-
-
-@dataclass(frozen=True, slots=True)
-class StoreState:
-    """What lies at the place where a store is wanted."""
-
-    store: FeatureStore | None = None
-    format1: Mapping[str, object] | None = None
-    """Attributes of a store of format 1."""
-    problem: str = ""
-    """Why there is no store to go on from, though there is one."""
-
-    @property
-    def whole(self) -> FeatureStore | None:
-        """The store, if there is one to go on from."""
-        return None if self.problem else self.store
-
-    @classmethod
-    def at(cls, out: Place) -> StoreState:
-        """Look what is there.
-
-        Raises
-        ------
-        StoreError
-            If it may not be read, or a newer palm-cache wrote it.
-        """
-        try:
-            store = FeatureStore(out)
-            problems = store.file_problems("nothing")
-        except AbsentStoreError:
-            return cls()
-        except OlderFormatError:
-            return cls(format1=format1_header(out))
-        except DamagedStoreError as error:
-            return cls(problem=str(error).removeprefix(f"{out}: ").partition(";")[0])
-        return cls(store, problem=problems[0] if problems else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +61,10 @@ class Plan:
 
 
 def make_plan(
-    out: Place,
-    table: ClipTable,
-    store: FeatureStore | None,
-    stale: str,
-    survey: KnownFiles,
-    cache: Cache,
-    other_text: str,
-    notes: Sequence[str],
+    target: Target, table: ClipTable, survey: KnownFiles, cache: Cache, notes: Sequence[str]
 ) -> Plan:
-    """Say what is to be done about a dataset whose files have all been looked at.
-
-    Parameters
-    ----------
-    store, stale, other_text : FeatureStore or None, str, str
-        What is at ``out``, and how its recipe and its text differ.
-    """
+    """Say what is to be done about a dataset whose files have all been looked at."""
+    store = target.present.store
     known, failed = survey.look_up(cache)
     groups: dict[Reason, list[str]] = {why: [] for why in Reason}
     unknown = np.flatnonzero(~known)
@@ -129,9 +81,16 @@ def make_plan(
         if row not in survey.unread and key in told:
             continue
         told.add(key)
-        groups[_why(row, survey, failed, before, stale)].append(table.clips.names[row])
-    groups_present = {why: tuple(clips) for why, clips in groups.items() if clips}
-    return Plan(out, len(table.clips), stale, groups_present, gone, other_text, tuple(notes))
+        groups[_why(row, survey, failed, before, target.stale)].append(table.clips.names[row])
+    return Plan(
+        store=target.out,
+        n_clips=len(table.clips),
+        stale=target.stale,
+        groups={why: tuple(clips) for why, clips in groups.items() if clips},
+        gone=gone,
+        other_text=target.other_text,
+        notes=tuple(notes),
+    )
 
 
 def _why(

@@ -7,7 +7,7 @@ import pytest
 from samples import parted, read_arrays, write_tone
 from spectrum import Look, Run, SpectrumEncoder
 
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, OutputError
 from palm_cache.extraction.datasets.palm_layout import read
 from palm_cache.extraction.datasets.windows import cut_rows
 from palm_cache.extraction.extract import Extractor
@@ -30,6 +30,13 @@ def test_without_a_store_every_clip_is_new(look: Look, out: Path) -> None:
     plan = look()
     assert (plan.n_clips, plan.to_embed, plan.kept, counts(plan)) == (18, 18, 0, {Reason.NEW: 18})
     assert not out.exists()
+
+
+def test_a_plan_says_beforehand_that_the_store_may_not_be_written(look: Look, out: Path) -> None:
+    out.mkdir(parents=True)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"something else here \(notes\.txt\), not a feature store"):
+        look()
 
 
 def test_of_a_finished_store_nothing_is_to_be_done(look: Look, run: Run) -> None:
