@@ -36,7 +36,7 @@ class Request:
     spec: str
     """As given, e.g. ``"clap:laion/clap-htsat-unfused"``."""
     source: str
-    """What follows the encoder's name in it."""
+    """What follows the encoder's name in it; an option that decides numbers belongs into ``constants``."""
     engine: Engine
     recipe: Recipe = field(default_factory=Recipe)
     code: str = ""

@@ -14,7 +14,8 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoFeatureExtractor, AutoModel
+from transformers import AutoFeatureExtractor, AutoModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from palm_cache.errors import EncoderError, described
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, sounds_in
@@ -233,10 +234,13 @@ def _load_parts(repository: Repository) -> tuple[Parts, str | None]:
     subject, config = repository.subject, repository.config_of(HfEncoder.card)
     kind = str(config.get("model_type"))
     trusted = repository.code() if repository.options["trust_remote_code"] else {}
-    if kind not in CONFIG_MAPPING and not trusted:
+    if kind not in MODEL_MAPPING_NAMES and not trusted:
         if config.get("auto_map"):
             raise needs_code(subject, "config.json", f"auto_map: {', '.join(sorted(config['auto_map']))}")
-        raise EncoderError(f"{subject}: transformers knows no model of type {kind!r}")
+        raise EncoderError(
+            f"{subject}: transformers' AutoModel knows no model of type {kind!r}; load it in an encoder of "
+            "your own: python:MODULE:CLASS"
+        )
     extractor = repository.load(AutoFeatureExtractor)
     if not hasattr(extractor, "sampling_rate"):
         raise EncoderError(f"{subject}: a model of type {kind!r}; its features are not made of sound")

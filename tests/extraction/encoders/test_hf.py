@@ -234,7 +234,10 @@ def test_a_model_that_gives_no_vectors_is_refused_when_it_is_loaded(tmp_path: Pa
             {"model_type": "beats", "auto_map": {"AutoModel": "beats.Beats"}},
             r"needs code .* \(auto_map: AutoModel\)",
         ),
-        ({"model_type": "nonsense"}, "transformers knows no model of type 'nonsense'"),
+        (
+            {"model_type": "nonsense"},
+            "AutoModel knows no model of type 'nonsense'; load it in an encoder of",
+        ),
         ({"model_type": "clap"}, "holds a model of type 'clap'; try clap:"),
         ({"num_hidden_layers": 5}, "weights are missing, surplus or misshaped"),
         ({"num_hidden_layers": 2}, r"weights are missing, surplus or misshaped, e\.g\. encoder\.layers\.2\."),

@@ -50,6 +50,22 @@ def test_class_names_that_nobody_reads_have_not_collapsed(tmp_path: Path) -> Non
     assert not any("class names" in note for note in extraction.notes)
 
 
+@pytest.mark.parametrize(
+    ("constants", "option", "noted"),
+    [("{}", "7", True), ("{}", "1", True), ('{"scale": 7}', "scale=7", False), ("{}", "birds.pt", False)],
+)
+def test_an_option_behind_the_colon_that_no_constant_tells_of_is_noted(
+    tmp_path: Path, constants: str, option: str, noted: bool
+) -> None:
+    """Its vectors would be taken for those of any other option."""
+    module = (tmp_path / "my_encoder.py").read_text()
+    module = module.replace("request.source", '"birds.pt"').replace('{"fft": 512}', constants)
+    (tmp_path / "my_scale.py").write_text(module)
+    spec = f"python:my_scale:Birds:{option}"
+    notes = extract(read(write_palm_folder(tmp_path / "Tones")), spec, tmp_path / "birds.zarr").notes
+    assert any(f"its constants say nothing of {option!r}; if that decides" in note for note in notes) == noted
+
+
 def test_the_example_is_complete_and_keeps_the_contract() -> None:
     encoder = load_encoder(SPEC, device="cpu")
     check_encoder(encoder)
