@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import named
 from palm_cache.extraction.datasets.columns import stretch, understand
 from palm_cache.extraction.datasets.folder import RAVEN_COLUMN, SELECTIONS_TAIL, Folder, predicted
-from palm_cache.extraction.datasets.listing import Listing, by_name, folded
+from palm_cache.extraction.datasets.listing import Listing, by_name, candidates
 from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
 from palm_cache.extraction.datasets.texts import decode, read_table
 from palm_cache.params import ReadingParams
@@ -88,7 +87,7 @@ def read_raven(folder: Folder, reading: ReadingParams) -> Content:
             if told.get("File Offset (s)"):  # times count over several files; this one counts in its own
                 offset = stretch({"start": told["File Offset (s)"]}, where)[0]
                 start, end = offset, None if end is None else round(offset + end - start, 6)
-            name = told.get("Begin File") or told.get("Begin Path") or ""
+            name = told.get("Begin Path") or told.get("Begin File") or ""
             recording = recordings.called(name) if name else recordings.of(path, SELECTIONS_TAIL)
             if recording is not None:
                 label = by_field.get("label") or None
@@ -135,18 +134,13 @@ class _Recordings:
 
     def of(self, path: str, tail: str) -> str | None:
         """Return the recording that is named like an annotation file, beside it or anywhere."""
-        return self._find(re.sub(tail, "", PurePosixPath(path).name, flags=re.IGNORECASE), path)
+        return self.called(re.sub(tail, "", path, flags=re.IGNORECASE), path)
 
-    def called(self, name: str) -> str | None:
-        """Return the recording of a name."""
-        return self._find(PurePosixPath(name.replace("\\", "/")).name, name)
-
-    def _find(self, name: str, said: str) -> str | None:
-        recordings = self.by_name.get(folded(name), [])
-        beside = [path for path in recordings if PurePosixPath(path).parent == PurePosixPath(said).parent]
-        recordings = beside or recordings
+    def called(self, name: str, said: str = "") -> str | None:
+        """Return the recording of a name or path, which may be one of another machine."""
+        recordings = candidates(name, self.by_name)
         if len(recordings) != 1:
-            self.alone.append(said)
+            self.alone.append(said or name)
             return None
         self.annotated.add(recordings[0])
         return recordings[0]

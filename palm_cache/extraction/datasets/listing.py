@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, takewhile
 from math import nan
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
@@ -240,11 +240,11 @@ def find_files(root: Place, paths: Sequence[str]) -> FoundFiles:
         return FoundFiles(found, sizes, ())
     taken = set(paths).difference(paths[number] for number in astray)
     index = by_name(path for path in list_files(root).ending_with(*AUDIO_ENDINGS) if path not in taken)
-    candidates = {number: _candidates(paths[number], index) for number in astray}
-    claims = Counter(matches[0] for matches in candidates.values() if len(matches) == 1)
+    fitting = {number: candidates(paths[number], index) for number in astray}
+    claims = Counter(matches[0] for matches in fitting.values() if len(matches) == 1)
     matches = {
         number: some[0]
-        for number, some in candidates.items()
+        for number, some in fitting.items()
         if len(some) == 1 and claims[some[0]] == 1 and some[0] != paths[number]
     }
     found = [*found]
@@ -256,7 +256,7 @@ def find_files(root: Place, paths: Sequence[str]) -> FoundFiles:
         number, path = next(iter(matches.items()))
         example = f"{legible(paths[number])} at {legible(path)}"
         notes.append(f"{counted(len(matches), 'file')} found by name alone, e.g. {example}")
-    several = next((some for some in candidates.values() if len(some) > 1), None)
+    several = next((some for some in fitting.values() if len(some) > 1), None)
     if several:
         notes.append(f"{several[0]} and {several[1]} bear the same name: which is meant? remove one of them")
     contested = next((path for path, count in claims.items() if count > 1), None)
@@ -313,18 +313,18 @@ def by_name(files: Iterable[str]) -> dict[str, list[str]]:
     return index
 
 
-def _candidates(path: str, index: dict[str, list[str]]) -> list[str]:
+def candidates(path: str, index: dict[str, list[str]]) -> list[str]:
     """Return the files that agree with a path in its name, and in as many folders before it as any does."""
     target = PurePosixPath(folded(path))
     known = ending(target.name) in AUDIO_ENDINGS
     named = index.get(target.name) or (index.get(target.stem, []) if known else [])
 
+    def upwards(file: PurePosixPath) -> list[str]:
+        return [*file.parts[-2::-1], "the dataset's own folder"]
+
     def agreement(file: str) -> int:
-        mine, theirs = target.parts[-2::-1], PurePosixPath(folded(file)).parts[-2::-1]
-        return next(
-            (count for count, (one, other) in enumerate(zip(mine, theirs, strict=False)) if one != other),
-            min(len(mine), len(theirs)),
-        )
+        pairs = zip(upwards(target), upwards(PurePosixPath(folded(file))), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     most = max(map(agreement, named), default=0)
     return [file for file in named if agreement(file) == most]

@@ -201,6 +201,20 @@ def test_annotations_none_of_which_belongs_to_a_recording_are_an_error(
         read(root)
 
 
+def test_recordings_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    """As recorders of several sites name theirs, and as Raven names them on the machine that it ran on."""
+    root = tones(tmp_path, "site1/night.wav", "site2/night.wav", seconds=4)
+    rows = (f"{n}\tS\t1\t0.5\t1.5\t0\t9\tnight.wav\tD:\\rec\\Site{n}\\night.wav\tx{n}\n" for n in (1, 2))
+    (root / "all.txt").write_text(f"{RAVEN}\tBegin File\tBegin Path\tLabel\n{''.join(rows)}")
+    expected = [(f"site{n}/night.wav", 0.5, 1.5, f"x{n}") for n in (1, 2)]
+    assert stretches(read(root)) == expected
+    (root / "all.txt").unlink()
+    for n, beside in enumerate((".", "site1", "site2")):
+        tones(root / beside, "night.wav", seconds=4)
+        (root / beside / "night.txt").write_text(f"0.5\t1.5\tx{n}\n")
+    assert stretches(read(root)) == [("night.wav", 0.5, 1.5, "x0"), *expected]
+
+
 def test_a_selection_table_over_several_files_counts_in_each_of_them(tmp_path: Path) -> None:
     root = tones(tmp_path, "a.wav", "b.wav", seconds=4)
     (root / "all.txt").write_text(
