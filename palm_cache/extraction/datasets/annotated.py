@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from palm_cache.errors import DataError, counted
 from palm_cache.extraction.datasets.class_names import named
-from palm_cache.extraction.datasets.columns import stretch, understand
+from palm_cache.extraction.datasets.columns import stretch, understand, units
 from palm_cache.extraction.datasets.folder import RAVEN_COLUMN, SELECTIONS_TAIL, Folder, predicted
 from palm_cache.extraction.datasets.listing import Listing, by_name, candidates
 from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
@@ -77,13 +77,14 @@ def read_raven(folder: Folder, reading: ReadingParams) -> Content:
     for path in found:
         table = read_table(folder.at(path))
         columns = understand(table.header, reading.named_columns, path)
+        per_second = units(columns)
         if "label" not in columns:
             nameless.append(path)
         for line, fields in table.records:
             where = f"{path}, row {line}"
             told = dict(zip(table.header, fields, strict=True))
             by_field = {field: told[column] for field, column in columns.items()}
-            start, end = stretch(by_field, where)
+            start, end = stretch(by_field, where, per_second)
             if told.get("File Offset (s)"):  # times count over several files; this one counts in its own
                 offset = stretch({"start": told["File Offset (s)"]}, where)[0]
                 start, end = offset, None if end is None else round(offset + end - start, 6)

@@ -201,6 +201,12 @@ def test_annotations_none_of_which_belongs_to_a_recording_are_an_error(
         read(root)
 
 
+def test_a_csv_beside_its_recording_may_count_in_milliseconds(tmp_path: Path) -> None:
+    root = tones(tmp_path, "night.wav", seconds=4)
+    (root / "night.csv").write_text("start_ms,end_ms,label\n500,1500,wren\n")
+    assert stretches(read(root)) == [("night.wav", 0.5, 1.5, "wren")]
+
+
 def test_recordings_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     """As recorders of several sites name theirs, and as Raven names them on the machine that it ran on."""
     root = tones(tmp_path, "site1/night.wav", "site2/night.wav", seconds=4)
