@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from palm_cache import params
-from palm_cache.cli.options import override
 from palm_cache.errors import ParameterError
 from palm_cache.params import BenchParams, FitParams, Params, ReadingParams, Recipe, Resources
 from palm_cache.params.use import MapParams, PredictParams, RowFilter, SearchParams
@@ -74,12 +73,6 @@ def test_a_value_that_is_none_of_its_type_is_refused_wherever_it_comes_from(
 ) -> None:
     with pytest.raises(ParameterError, match=message):
         kind(**given)
-
-
-def test_the_command_line_wins_only_where_it_speaks() -> None:
-    assert override(Resources(batch_size=3, jobs=2), batch_size=None, jobs=4) == Resources(
-        batch_size=3, jobs=4
-    )
 
 
 def test_the_command_that_makes_a_store_leaves_out_what_is_the_default(

@@ -19,6 +19,7 @@ from palm_cache.store.layout import HEADS_FILE, STORE_ENDING, STORE_ROOT, comman
 from palm_cache.store.nearby import absent_store, folder_given, heads_file, respelt
 from palm_cache.store.outputs import OutputKind
 from palm_cache.types import AnyPath
+from palm_cache.types.fields import several
 
 
 def check_encoders(context: typer.Context, specs: Any) -> Any:
@@ -140,6 +141,5 @@ def replaces(kind: OutputKind) -> Callable[[typer.Context, typer.CallbackParam, 
 
 
 def _several(context: typer.Context, values: Any) -> Iterable[Any]:
-    if context.resilient_parsing or values is None:  # a shell asks for completion
-        return ()
-    return values if isinstance(values, list | tuple) else (values,)
+    absent = context.resilient_parsing or values is None  # a shell asks for completion
+    return () if absent else several(values)

@@ -10,7 +10,7 @@ import typer
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import StoreArgument, takes
 from palm_cache.cli.progress import progress_bar
-from palm_cache.cli.terminal import Json, note, print_json, tell
+from palm_cache.cli.terminal import Json, note, print_result
 from palm_cache.errors import counted
 from palm_cache.params.use import LoadingParams, MapParams
 
@@ -46,7 +46,5 @@ def explore(
     with progress_bar("iterations", {"comparing": "clips"}) as progress:
         page = write_page(place(store), out, by, loading=loading, audio=audio, progress=progress)
     note(*page.notes)
-    if as_json:
-        print_json({"page": str(page.file), "clips": page.n_clips})
-    else:
-        tell(f"{counted(page.n_clips, 'clip')} -> {page.file}")
+    document = {"page": str(page.file), "clips": page.n_clips}
+    print_result(document, f"{counted(page.n_clips, 'clip')} -> {page.file}", as_json=as_json)

@@ -181,22 +181,18 @@ def takes(**groups: type | Fields) -> Callable[[Callable[..., None]], Callable[.
     **groups : type, or type and names of fields
         Dataclass by the name of the command's parameter.
     """
-    kinds = {name: group if isinstance(group, tuple) else (group, ()) for name, group in groups.items()}
-    taken = {name: list(_optional(kind, only)) for name, (kind, only) in kinds.items()}
+    asked = {name: group if isinstance(group, tuple) else (group, ()) for name, group in groups.items()}
+    options = [option for kind, only in asked.values() for option in _optional(kind, only)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
-        made = [_parameter(*option) for options in taken.values() for option in options]
+        made = [_parameter(*option) for option in options]
 
         @wraps(command)
         def run(**values: Any) -> None:
-            given = {
-                (kind, name): _listed(kind, name, values.pop(name))
-                for options in taken.values()
-                for kind, name in options
-            }
+            given = {(kind, name): _listed(kind, name, values.pop(name)) for kind, name in options}
             bases = _bases(values.get("params"))
-            for group, (kind, _) in kinds.items():
+            for group, (kind, _) in asked.items():
                 values[group] = _with(bases.get(kind, kind), given)
             command(**values)
 
@@ -221,24 +217,18 @@ def _bases(file: Path | None) -> dict[type, Any]:
 
 
 def _with(params: P | type[P], given: Given) -> P:
-    """Return a dataclass, and those in it, with those values in place that were given."""
-    kind = params if isinstance(params, type) else type(params)
-    values = {name: value for (owner, name), value in given.items() if owner is kind}
-    if not isinstance(params, type):
-        held = {field.name: getattr(params, field.name) for field in fields(params)}
-        values |= {name: _with(part, given) for name, part in held.items() if is_dataclass(part)}
-    return override(params, **values)
-
-
-def override(params: P | type[P], **values: Any) -> P:
-    """Return parameters with those values in place that were given, which are not ``None``.
+    """Return a dataclass, and those in it, with those values in place that were given.
 
     What they refuse makes no sense, whatever the data: that is wrong usage. What does not suit a dataset, an
     encoder or a store is told later, and can be mended there.
     """
-    given = {name: value for name, value in values.items() if value is not None}
+    kind = params if isinstance(params, type) else type(params)
+    values = {name: value for (owner, name), value in given.items() if owner is kind and value is not None}
     try:
-        return params(**given) if isinstance(params, type) else replace(params, **given)
+        if isinstance(params, type):
+            return params(**values)
+        held = [name for name, part in kinds(kind).items() if is_dataclass(part)]
+        return replace(params, **values, **{name: _with(getattr(params, name), given) for name in held})
     except (ParameterError, UnknownNameError) as error:
         raise typer.BadParameter(naming(error.message, TYPED)) from None
 

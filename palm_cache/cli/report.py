@@ -11,7 +11,7 @@ from palm_cache.cli.checks import check_method, require_results
 from palm_cache.cli.completion import complete_heads
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import HeadsOption, OutOption
-from palm_cache.cli.terminal import Json, say, tell
+from palm_cache.cli.terminal import Json, note, tell
 from palm_cache.store.layout import RUNS
 
 
@@ -44,8 +44,7 @@ def report(
     from palm_cache.report.write import write_report
 
     written = write_report(out, against=against, heads=heads)
-    for note in written.notes:
-        say(f"note: {note}")
+    note(*written.notes)
     if as_json:
         print_summary(written.summary)
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palm_cache.cli.checks import check_searched_stores, replaces
+from palm_cache.cli.checks import check_searched_stores, not_both, replaces
 from palm_cache.cli.completion import complete_store
 from palm_cache.cli.loading import load
 from palm_cache.cli.options import takes
@@ -83,8 +83,7 @@ def search(
 
     palm-cache search data/features/demo/mini.zarr --head runs/demo/mini --class siren
     """
-    if csv is not None and as_json:
-        raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")
+    not_both(csv=csv, as_json=as_json)
     load("palm_cache.retrieval.find")
     from palm_cache.retrieval.find import search as find
 
