@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -288,7 +288,7 @@ async def _body(request: Request) -> dict[str, Any]:
         raise DataError("a label is shorter than that")
     try:
         body = parse_json(await request.body())
-    except ValueError:
+    except (ValueError, ClientDisconnect):
         body = None
     if not isinstance(body, dict):
         raise DataError("a label is one JSON object")

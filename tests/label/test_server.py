@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -131,6 +132,29 @@ REFUSED: dict[str, tuple[Forge, int]] = {
 def test_nobody_else_is_let_in_and_nothing_is_labelled_by_mistake(page: Page, name: str) -> None:
     forge, status = REFUSED[name]
     assert forge(page).status_code == status
+    assert not page.session.file.exists()
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_label_is_no_error(page: Page) -> None:
+    """A laptop that is closed left a traceback in the terminal."""
+    own = {"host": f"127.0.0.1:{PORT}", "content-type": "application/json", "content-length": "40"}
+    headers = [(name.encode(), value.encode()) for name, value in own.items()]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": f"/{TOKEN}/label",
+        "query_string": b"",
+        "headers": headers,
+    }
+    parts = iter([{"type": "http.request", "body": b'{"row": 0, "cl', "more_body": True}])
+
+    async def receive() -> dict[str, object]:
+        return next(parts, {"type": "http.disconnect"})
+
+    async def send(message: dict[str, object]) -> None:
+        assert message.get("status", 400) == 400
+
+    asyncio.run(make_app(page.session, TOKEN, PORT)(scope, receive, send))
     assert not page.session.file.exists()
 
 
