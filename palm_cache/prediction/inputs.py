@@ -35,14 +35,17 @@ def find_recordings(inputs: Iterable[str], read_stdin: Callable[[], bytes]) -> l
     DataError
         If standard input holds audio.
     """
-    recordings: dict[Path | Failure, None] = {}
+    recordings: dict[object, Path | Failure] = {}
     for text in inputs:
         names = _listed(read_stdin()) if text == STDIN else [text]
         if not names:
-            recordings[Failure(STDIN, "no paths on standard input")] = None
+            recordings[STDIN] = Failure(STDIN, "no paths on standard input")
         for name in names:
-            recordings.update(dict.fromkeys(_behind(name)))
-    return list(recordings)
+            for entry in _behind(name):
+                # However it is spelt, a file is one; links, which resolve() follows, are names of their own.
+                itself = entry if isinstance(entry, Failure) else os.path.abspath(entry)  # noqa: PTH100
+                recordings.setdefault(itself, entry)
+    return list(recordings.values())
 
 
 def _listed(content: bytes) -> list[str]:

@@ -5,7 +5,7 @@ The last tab is how a track of ours is known: Audacity neither needs nor writes 
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,35 +22,33 @@ class LabelTracks:
     ----------
     target : Path
         With the ending ``.txt`` the file of a single recording, else the folder that gets
-        ``<file name>.txt`` for each.
+        ``<file name>.txt`` for each, in folders like those that the recordings lie in.
     recordings : sequence of Path
 
     Raises
     ------
     ParameterError
-        If a file is named for several recordings, or two in different folders have one name.
+        If a file is named for several recordings, or a folder that is none.
     OutputError
         If a label file would take the place of anything but an earlier one of palm-cache.
     """
 
     def __init__(self, target: Path, recordings: Sequence[Path]) -> None:
-        self._files = {printable(path): target / f"{path.name}.txt" for path in recordings}
+        absolute = list(map(os.path.abspath, recordings))
         if target.suffix.lower() == ".txt":
             if len(recordings) > 1:
                 raise ParameterError(
                     f"`audacity` {target}: is one file, for {len(recordings)} recordings; name a folder"
                 )
-            self._files = dict.fromkeys(self._files, target)
+            files = [target for _ in recordings]
         elif target.exists() and not target.is_dir():
             raise ParameterError(
                 f"`audacity` {target}: is no folder; name one, or for one recording a file that ends in .txt"
             )
-        twice = [file for file, count in Counter(self._files.values()).items() if count > 1]
-        if twice:
-            raise ParameterError(
-                f"{twice[0]}: two recordings are called {twice[0].stem}; "
-                "label them in two calls, into two folders"
-            )
+        else:
+            above = os.path.commonpath(list(map(os.path.dirname, absolute))) if recordings else ""
+            files = [target / f"{os.path.relpath(path, above)}.txt" for path in absolute]
+        self._files = dict(zip(map(printable, recordings), files, strict=True))
         for file in self._files.values():
             check_target(file, "audacity", LABEL_TRACK)
         self.written = 0

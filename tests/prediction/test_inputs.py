@@ -66,6 +66,8 @@ def test_linked_folders_are_searched_and_circles_end() -> None:
 def test_each_file_is_taken_once() -> None:
     assert find("a.flac", "*.flac", ".", "a.flac")[0] == "a.flac"
     assert find("a.flac", "*.flac", ".").count("a.flac") == 1
+    here = str(Path.cwd())
+    assert find("deep", f"{here}/deep", f"{here}/./deep/../deep/d.m4a") == ["deep/d.m4a", "deep/er/c.mp3"]
 
 
 @pytest.mark.parametrize("stdin", [b"b.WAV\ndeep/er\r\n\nabsent.wav", b"b.WAV\0deep/er\0absent.wav\0"])

@@ -271,10 +271,20 @@ def test_label_tracks_are_what_audacity_reads(tmp_path: Path) -> None:
 
 
 def test_several_recordings_have_a_track_each_also_an_empty_one(tmp_path: Path) -> None:
-    with closing(LabelTracks(tmp_path / "tracks", [Path("x/one.wav"), Path("y/two.wav")])) as tracks:
+    with closing(LabelTracks(tmp_path / "tracks", [Path("x/one.wav"), Path("x/two.wav")])) as tracks:
         tracks.write("x/one.wav", 0, 1, "rain")
-        tracks.write("y/two.wav", 0, 1, None)
+        tracks.write("x/two.wav", 0, 1, None)
     assert (tmp_path / "tracks" / "one.wav.txt").read_text() == "0.000000\t1.000000\train\t\n"
     assert (tmp_path / "tracks" / "two.wav.txt").read_text() == ""
-    with pytest.raises(ParameterError, match=r"two recordings are called one\.wav"):
-        LabelTracks(tmp_path / "tracks", [Path("x/one.wav"), Path("y/one.wav")])
+
+
+def test_recordings_of_one_name_have_tracks_in_folders_like_theirs(tmp_path: Path) -> None:
+    """A station names its files by the time, on every card."""
+    names = ["drive/A/0100.wav", "drive/A/later/0200.wav", "drive/B/0100.wav"]
+    with closing(LabelTracks(tmp_path, list(map(Path, names)))) as tracks:
+        for name in names:
+            tracks.write(name, 0, 1, name[6])
+    written = {
+        file.relative_to(tmp_path).as_posix(): file.read_text()[18] for file in tmp_path.rglob("*.txt")
+    }
+    assert written == {"A/0100.wav.txt": "A", "A/later/0200.wav.txt": "A", "B/0100.wav.txt": "B"}
