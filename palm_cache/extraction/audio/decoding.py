@@ -329,7 +329,8 @@ class _Silencer:
             libc = ctypes.CDLL(None)
             libc.fopen.restype = ctypes.c_void_p
             self._nowhere = libc.fopen(os.devnull.encode(), b"w")
-            self._stderr = ctypes.c_void_p.in_dll(libc, "stderr")
+            if self._nowhere:  # not where no file can be opened any more
+                self._stderr = ctypes.c_void_p.in_dll(libc, "stderr")
 
     def __enter__(self) -> None:
         if self._stderr is not None:

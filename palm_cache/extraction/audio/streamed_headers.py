@@ -104,6 +104,8 @@ def mend(file: BinaryIO) -> RepairedHeader | None:
 def advice(file: BinaryIO) -> str:
     """Say what to do with a file that libsndfile does not open; "" if it does not look like audio at all."""
     start = _at(file, 0, 12)
+    if start == b"version http":
+        return "it is a pointer of Git LFS; fetch the file itself: git lfs pull"
     for at, magic, name in _FOREIGN:
         if start[at:].startswith(magic):
             return f"{name} is not read here; {CONVERT}"
@@ -214,8 +216,8 @@ def _mend_mpeg(file: BinaryIO, size: int) -> RepairedHeader | None:
         return None
     low_rate, mono = not frame[1] & 0x08, frame[3] >> 6 == 3
     tag_at = 4 + ((9 if mono else 17) if low_rate else (17 if mono else 32))
-    name, flags, _, length = struct.unpack_from(">4sIII", frame, tag_at)
-    if name not in (b"Xing", b"Info") or not flags & 1:
+    name, flags, frames, length = struct.unpack_from(">4sIII", frame, tag_at)
+    if name not in (b"Xing", b"Info") or not flags & 1 or not frames:  # none: its writer was killed
         return RepairedHeader(b"", first, endless=True)
     if flags & 2 and _goes_on(file, first + length, size, frame):
         return RepairedHeader(frame[:tag_at] + bytes(4) + frame[tag_at + 4 :], first + 56, endless=True)

@@ -175,6 +175,9 @@ def test_audio_that_is_not_decoded_is_named_with_what_to_do(tmp_path: Path, endi
 def test_what_is_no_audio_gets_no_such_advice(tmp_path: Path) -> None:
     (tmp_path / "clip.wav").write_text("<html>404</html>")
     assert faults(tmp_path / "clip.wav") == {"cannot be decoded: format not recognised"}
+    (tmp_path / "clip.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (said,) = faults(tmp_path / "clip.wav")
+    assert said.endswith("; it is a pointer of Git LFS; fetch the file itself: git lfs pull")
 
 
 def test_decoders_write_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

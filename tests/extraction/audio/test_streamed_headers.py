@@ -52,6 +52,15 @@ def test_an_mp3_that_does_not_say_how_long_it_is_is_heard_to_its_end(
         np.testing.assert_allclose(heard, expected[: len(heard)], atol=1e-4)
 
 
+def test_an_mp3_whose_writer_was_killed_is_heard_to_its_end(tmp_path: Path) -> None:
+    """ffmpeg leaves room for the counts in the first frame and fills them in at the end."""
+    content = bytearray(encoded("mp3"))
+    at = content.index(b"Xing") + 8
+    content[at : at + 108] = bytes(108)
+    (tmp_path / "clip.mp3").write_bytes(content)
+    assert len(all_of(tmp_path / "clip.mp3")) / RATE == pytest.approx(SECONDS, abs=0.2)
+
+
 def test_an_mp3_behind_another_is_heard_too(tmp_path: Path) -> None:
     """The first frame of the first tells its own length only."""
     mp3 = encoded("mp3")
