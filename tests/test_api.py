@@ -213,6 +213,21 @@ def test_extract_opens_what_it_stored_and_does_nothing_twice(
     assert {path.name for path in Path(".cache").glob("audio-*/*")} == known
 
 
+def test_what_extract_noticed_is_shown_in_python_too(workplace: Path) -> None:
+    """Clips that cannot be read were left out in silence."""
+    Path("Tones/audios/train_0_0.wav").write_text("no sound")
+    extracted = palm_cache.extract("./Tones")
+    assert repr(extracted).startswith(
+        "<OpenFeatures Tones, mini: 12 clips x 1 view x 512, 2 classes, 1 fold, 1 "
+    )
+    Path("mixed").mkdir()
+    Path("Tones/audios/train_0_1.wav").rename("mixed/a.wav")
+    extracted = palm_cache.extract("mixed")
+    assert "read as audio without labels: 1 file" in extracted.notes
+    assert "note: read as audio without labels: 1 file" in repr(extracted).splitlines()
+    assert palm_cache.open_features(extracted).notes == ()
+
+
 @pytest.mark.parametrize("happening", ["replaced", "gone"])
 def test_what_happens_to_a_store_while_heads_are_fitted_does_not_end_the_fit(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, happening: str

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from palm_cache.api.features import OpenFeatures, open_features
+from palm_cache.api.features import OpenFeatures
 from palm_cache.extraction.datasets.registry import identity_of, read_dataset
 from palm_cache.extraction.extract import extract as extract_table
 from palm_cache.extraction.known_files import known_contents
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.params import Params, ReadingParams, Recipe, Resources
+from palm_cache.store.features import FeatureStore
 from palm_cache.store.find import address_of, cache_of
 from palm_cache.store.places import place
 from palm_cache.types import AnyPlace, Progress, no_progress
@@ -76,7 +77,7 @@ def extract(
         cache=resources.cache,
     )
     named = replace(table, dataset=where.dataset)
-    extract_table(
+    done = extract_table(
         named, encoder, where.store, recipe, resources, prompts, cache=where.cache, progress=progress
     )
-    return open_features(where.store)
+    return OpenFeatures(where.store, FeatureStore(where.store), done.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from palm_cache.adaptation.fit import text_of
 from palm_cache.adaptation.tasks import few_shot
-from palm_cache.errors import counted
+from palm_cache.errors import counted, naming
 from palm_cache.params import FitParams
 from palm_cache.store.features import FeatureStore, fold_parts
 from palm_cache.store.places import place
@@ -48,10 +49,13 @@ class OpenFeatures:
         Of every clip; ``errors`` says why it could not be embedded, ``""`` if it could.
     folds : tuple of Split
         The dataset's own (train, test) rows, fold 1 first; clips without an embedding are among them.
+    notes : tuple of str
+        What :func:`palm_cache.extract` noticed: how the dataset was read, what was left out ...
     """
 
-    def __init__(self, store: Place, opened: FeatureStore) -> None:
+    def __init__(self, store: Place, opened: FeatureStore, notes: Iterable[str] = ()) -> None:
         self._features = opened.read()
+        self.notes = tuple(map(naming, notes))
         self.store = store
         self.header = opened.header
         self.audio: NDArray[np.float32] = self._features.audio.numpy()
@@ -73,7 +77,10 @@ class OpenFeatures:
         n_clips, n_views, dim = self.audio.shape
         shape = f"{counted(n_clips, 'clip')} x {counted(n_views, 'view')} x {dim}"
         counts = f"{counted(len(self.class_names), 'class', 'classes')}, {counted(len(self.folds), 'fold')}"
-        return f"<OpenFeatures {self.header.dataset}, {self.header.encoder}: {shape}, {counts}>"
+        failed = sum(map(bool, self.errors))
+        without = f", {counted(failed, 'clip')} without an embedding" if failed else ""
+        line = f"<OpenFeatures {self.header.dataset}, {self.header.encoder}: {shape}, {counts}{without}>"
+        return "\n".join([line, *(f"note: {note}" for note in self.notes)])
 
     @property
     def centre(self) -> NDArray[np.float32]:
