@@ -36,7 +36,7 @@ from palm_cache.extraction.datasets.folder import (
 )
 from palm_cache.extraction.datasets.listing import ending, is_junk
 from palm_cache.extraction.datasets.members import Member, members_root, unpacked
-from palm_cache.extraction.datasets.rows import Content, Rows, TableRow
+from palm_cache.extraction.datasets.rows import Content, Rows, TableRow, Words
 from palm_cache.extraction.datasets.splits import WORDS, KnownContents, part_of
 from palm_cache.extraction.datasets.texts import TextTable, decode, read_table
 from palm_cache.params import Layout, ReadingParams
@@ -229,6 +229,13 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
     if columns.keys() >= {*PARTS}:
         columns = _with_one_part(table, columns, reading)
     rows = Rows.of(read_annotated(table, columns, reading.group))
+    if columns["path"] == "IN FILE" and "FOLDER" in table.header:  # Kaleidoscope's
+        folder = table.place("FOLDER")
+        paths = Words.of(
+            f"{row[folder]}/{name}" for (_, row), name in zip(table.records, rows.path, strict=True)
+        )
+        if len(paths.texts) > len(rows.path.texts):  # recorders of several sites call their files alike
+            rows = replace(rows, path=paths)
     kept = rows.take(np.flatnonzero(~rows.path.are(lambda path: is_junk(path.replace("\\", "/")))))
     notes = []
     if holds_answers(table.header):

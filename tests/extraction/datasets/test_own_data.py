@@ -193,6 +193,16 @@ def test_tables_far_below_that_list_sounds_elsewhere_are_said_not_to_be_read(tmp
     assert labels(read_dataset(str(table), root)) == {"a.wav": "Dog"}
 
 
+def test_in_tables_of_kaleidoscope_the_folder_tells_files_of_one_name_apart(tmp_path: Path) -> None:
+    root = tones(tmp_path, "site1/night.wav", "site2/night.wav", seconds=2)
+    header = "INDIR,FOLDER,IN FILE,OFFSET,DURATION,MANUAL ID"
+    rows = (f"C:\\rec,SITE{number}\\,night.wav,0.5,1.0,x{number}" for number in (1, 2))
+    (root / "id.csv").write_text("\n".join([header, *rows]))
+    table = read(root)
+    found = {Path(clip.file).relative_to(root).as_posix(): table.class_of(clip) for clip in table.clips}
+    assert found == {"site1/night.wav": "x1", "site2/night.wav": "x2"}
+
+
 def test_in_tables_of_xeno_canto_the_english_name_is_the_label(tmp_path: Path) -> None:
     root = tones(tmp_path, "XC1.wav")
     (root / "x.csv").write_text("id,gen,en,type,file-name\n1,Troglodytes,Eurasian Wren,song,XC1.wav\n")
