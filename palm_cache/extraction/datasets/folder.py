@@ -41,6 +41,7 @@ UNREAD: Mapping[tuple[str, ...], str] = {
     (".tar", ".tgz", ".gz"): "unpack what holds sounds or labels, or `layout` webdataset",
     (".zip", ".7z", ".rar"): "unpack what holds sounds or labels",
     (".xlsx", ".xls", ".ods", ".json", ".scp"): "save what holds labels as CSV or JSON lines (.jsonl)",
+    (".textgrid", ".eaf", ".aup3", ".rttm"): "export what holds labels as a table, or for Audacity",
 }
 """Endings of what may hold sounds or labels and is not read beside sounds, with what to do about it."""
 

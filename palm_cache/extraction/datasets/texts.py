@@ -11,10 +11,10 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from palm_cache.errors import DataError, UnknownNameError, counted, did_you_mean
@@ -88,11 +88,13 @@ def read_table(file: Place) -> TextTable:
     if whole.lstrip().startswith("{"):
         return _json_lines(file.name, whole)
     text, delimiter, skipped = _delimiter(whole)
-    spaces = rf'(?<=")[ \t]+(?=[{delimiter}\r\n]|$)'
-    if re.search(spaces, text) and not _is_strict(text, delimiter):
-        # Spaces between a closing quote and the delimiter are harmless, but no strict CSV.
-        text = re.sub(spaces, "", text)
     records = _Records(file.name, text, delimiter, skipped)
+    spaces = rf'(?<=") +(?=[{delimiter}\r\n]|$)'
+    if re.search(spaces, text) and not records.sound:
+        # Spaces between a closing quote and the delimiter are harmless, but no strict CSV.
+        records = replace(records, text=re.sub(spaces, "", text))
+    if delimiter == "\t" and '"' in text and not records.sound:  # a character, as in Common Voice
+        records = replace(records, quoting=csv.QUOTE_NONE)
     return TextTable(file.name, records.header, records)
 
 
@@ -105,6 +107,16 @@ class _Records:
     delimiter: str
     skipped: int
     """Lines before the header."""
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+
+    @property
+    def sound(self) -> bool:
+        """Whether all of it can be gone through."""
+        try:
+            deque(self, maxlen=0)
+        except DataError:
+            return False
+        return True
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -123,7 +135,7 @@ class _Records:
 
     def _parsed(self) -> Records:
         try:
-            yield from _parse(self.text, self.delimiter)
+            yield from _parse(self.text, self.delimiter, self.quoting)
         except csv.Error as error:
             line, reason = error.args
             raise DataError(
@@ -148,14 +160,6 @@ def _json_lines(name: str, text: str) -> TextTable:
         return tuple("" if value is None else str(value).strip() for value in values)
 
     return TextTable(name, header, tuple((line, row(fields)) for line, fields in told))
-
-
-def _is_strict(text: str, delimiter: str) -> bool:
-    try:
-        deque(_parse(text, delimiter), maxlen=0)
-    except csv.Error:
-        return False
-    return True
 
 
 def check_regular(file: Place) -> None:
@@ -259,10 +263,10 @@ def as_written(name: str) -> str:
     return name
 
 
-def _parse(text: str, delimiter: str) -> Records:
+def _parse(text: str, delimiter: str, quoting: Literal[0, 3]) -> Records:
     # As StringIO gives them, which takes four bytes a character.
     lines = (match[0] for match in re.finditer(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+", text))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True)
     line = 1
     try:
         for record in reader:

@@ -148,7 +148,7 @@ def test_a_path_of_a_table_goes_up_from_where_the_table_lies(tmp_path: Path) -> 
 
 def test_what_may_hold_labels_beside_sounds_and_is_not_read_is_named(tmp_path: Path) -> None:
     tones(tmp_path, *BIRDS)
-    for name in ("Labels.XLSX", "more.json", "old.zip"):
+    for name in ("Labels.XLSX", "more.json", "old.zip", "a.TextGrid"):
         (tmp_path / name).write_bytes(b"PK")
     with tarfile.open(tmp_path / "backup.tar", "w") as archive:
         archive.add(tmp_path / "wren/1.wav", "wren/1.wav")
@@ -157,6 +157,7 @@ def test_what_may_hold_labels_beside_sounds_and_is_not_read_is_named(tmp_path: P
     assert {
         "not read: Labels.XLSX, more.json; save what holds labels as CSV or JSON lines (.jsonl)",
         "not read: old.zip; unpack what holds sounds or labels",
+        "not read: a.TextGrid; export what holds labels as a table, or for Audacity",
         "not read: backup.tar; unpack what holds sounds or labels, or `layout` webdataset",
     } <= set(table.notes)
     alone = read(tmp_path / "backup.tar")

@@ -83,6 +83,15 @@ def test_a_table_that_is_malformed_but_could_be_read_is_an_error_with_file_and_r
         list(read_table(write(tmp_path, content)).records)
 
 
+@pytest.mark.parametrize("sentence", ['"What now', '"Stop," he said', 'a "b'])
+def test_between_tabs_a_quote_that_closes_nothing_is_a_character(sentence: str, tmp_path: Path) -> None:
+    rows = [("x.wav", sentence, "dog"), ("y.wav", "plain", "cat"), ("z.wav", 'end"', "dog")]
+    content = "".join("\t".join(row) + "\n" for row in [("path", "sentence", "classname"), *rows])
+    assert [fields for _, fields in read_table(write(tmp_path, content)).records] == rows
+    quoted = read_table(write(tmp_path, 'path\tclassname\n"x.wav"\t"a\tdog" \n"y.wav"\t"cat"\n'))
+    assert [fields for _, fields in quoted.records] == [("x.wav", "a\tdog"), ("y.wav", "cat")]
+
+
 def test_a_field_of_several_lines_may_hold_commas_of_its_own(tmp_path: Path) -> None:
     table = read_table(write(tmp_path, 'path,classname,note\nx.wav,dog,"far away,\nbut loud"\n'))
     assert tuple(table.records) == ((2, ("x.wav", "dog", "far away,\nbut loud")),)
