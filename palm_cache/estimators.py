@@ -43,7 +43,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         given to :meth:`fit` goes before it. Where neither is given, the classifier knows nothing of
         language, and is not the paper's: the mean of every class's training clips stands in for its prompt,
         and heads that hold clips out to choose hyperparameters, which such a mean would betray, have no
-        zero-shot prediction at all. Heads that read no prompts do not look at it.
+        zero-shot prediction at all; ``palm-tuned``, which starts from one, is refused. Heads that read no
+        prompts do not look at it.
     classes : array-like, shape (n_classes,), optional
         Name of the class of every row of ``text``, sorted, where clips to learn from may lack some of them,
         as in a fold of cross-validation; by default the classes are those of the clips.

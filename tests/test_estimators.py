@@ -24,7 +24,11 @@ from palm_cache.types.runs import Training
 
 WORDLESS = [name for name, head in HEADS.items() if not head.needs_text_tower and head.n_encoders == 1]
 
-CHOOSING = [name for name in WORDLESS if HEADS[name].reads_text and HEADS[name].chooses]
+CHOOSING = [
+    name
+    for name in WORDLESS
+    if HEADS[name].reads_text and HEADS[name].chooses and name != "palm-tuned"  # it starts from prompts
+]
 """Heads with a zero-shot prediction that choose by holding clips out."""
 
 EXPECTED_FAILURES: dict[str, str] = {}
@@ -96,6 +100,13 @@ def test_without_text_what_is_held_out_is_not_in_a_stand_in_for_its_prompt(name:
     audio, labels = generator.randn(60, 200), np.repeat(np.arange(3), 20)
     classifier = HeadClassifier(name).fit(audio, labels)
     assert classifier.predict_proba(generator.randn(200, 200)).max(axis=1).mean() < 0.75
+
+
+def test_without_text_a_head_that_starts_from_prompts_is_refused_and_does_not_guess(
+    features: Features,
+) -> None:
+    with pytest.raises(ParameterError, match="'palm-tuned' starts from the classes' prompts: give text"):
+        HeadClassifier("palm-tuned").fit(features.audio[:, 0].numpy(), features.labels.numpy())
 
 
 def test_a_class_that_a_fold_lacks_keeps_its_row_of_text(features: Features) -> None:

@@ -15,6 +15,11 @@ because the first two terms each contain the third. Resampling seeds and clips s
 third term three times, and with three seeds give two thirds of the first: hence no bootstrap. Quantiles are
 Student's, with Satterthwaite's degrees of freedom, of which three seeds leave few.
 
+These are themselves an estimate: where few seeds happen to lie close together, there seem to be many. At the
+level of an interval that does little harm. Far out in the tails, where p must be if many are adjusted, it
+would be several times too small. So beyond that level a quantile grows as the mean of Student's for seeds
+and for clips does, each weighed with its part of the variance (Cochran and Cox).
+
 Clips are known by their rows in the store: one that several folds test is one clip, not several. Runs of one
 seed in several folds are one sample of a draw: their training clips overlap, and their start is the same.
 
@@ -25,24 +30,29 @@ Statistics in Medicine 26, 2007 (readers are our seeds, cases our clips); Agrest
 better than 'exact' for interval estimation of binomial proportions", The American Statistician 52, 1998;
 Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", Statistics in
 Medicine 24, 2005; Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-Statistics 6, 1979; Price and Bonett, "An improved confidence interval for a linear function of binomial
-proportions", Computational Statistics and Data Analysis 45, 2004.
+Statistics 6, 1979; Cochran and Cox, "Experimental Designs", 2nd edition, Wiley 1957; Price and Bonett, "An
+improved confidence interval for a linear function of binomial proportions", Computational Statistics and Data
+Analysis 45, 2004.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes long to import
 
 from palm_cache.store.scores import RunPrediction
 
 LEVEL = 0.95
+
+LEAST_P = 1e-30
+"""No smaller p is told."""
 
 ADDED_TO_ONE = (0.0, 0.0, 1.0, 1.0)
 """Clips that are added to those of a head, as Agresti and Coull do, and Price and Bonett over datasets: two
@@ -86,6 +96,10 @@ class Estimate:
     variance: float
     freedom: float
     """Degrees of freedom of the variance."""
+    of_seeds: float = 0.0
+    """What of the variance is between seeds."""
+    seed_freedom: float = 1.0
+    """Degrees of freedom of that part."""
 
     def interval(self, lowest: float) -> Interval:
         """Return the interval around the mean, as far as such means go: from ``lowest`` to 1."""
@@ -93,8 +107,23 @@ class Estimate:
         return Interval(max(lowest, self.mean - reach), min(1.0, self.mean + reach))
 
     def p(self) -> float:
-        """Return the two-sided p of a mean of 0, whose variance is above 0."""
-        return float(2 * stdtr(self.freedom, -abs(self.mean) / math.sqrt(self.variance)))
+        """Return the two-sided p of a mean of 0, whose variance is above 0: see the module."""
+        apart = abs(self.mean) / math.sqrt(self.variance)
+        at_level = float(stdtrit(self.freedom, (1 + LEVEL) / 2))
+        if apart <= at_level:
+            return float(2 * stdtr(self.freedom, -apart))
+        share, clip_freedom = self.of_seeds / self.variance, max(1, self.n_clips - 1)
+
+        def quantile(log_p: float) -> float:
+            tail = math.exp(log_p) / 2
+            both = share * stdtrit(self.seed_freedom, tail) + (1 - share) * stdtrit(clip_freedom, tail)
+            return -float(both)
+
+        wanted = quantile(math.log(1 - LEVEL)) * apart / at_level
+        least, most = math.log(LEAST_P), math.log(1 - LEVEL)
+        if quantile(least) <= wanted:
+            return LEAST_P
+        return math.exp(brentq(lambda log_p: quantile(log_p) - wanted, least, most))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +172,7 @@ def estimate(runs: Outcomes) -> Estimate:
         columns = np.searchsorted(clips, answers.clips)
         np.add.at(beyond[places[seed]], columns, weight * (answers.score - mean))
     of_clips = float((beyond.mean(axis=0) ** 2).sum())
-    variance, spread = of_clips, of_clips**2 / max(1, len(clips) - 1)
+    variance, spread, of_seeds = of_clips, of_clips**2 / max(1, len(clips) - 1), 0.0
     if len(folds) > 1:
         of_seeds = float(means.var(ddof=1)) / len(folds)
         of_both = float(beyond.var(axis=0, ddof=1).sum()) / len(folds)
@@ -155,21 +184,32 @@ def estimate(runs: Outcomes) -> Estimate:
         n_seeds=len(folds) - (None in folds),
         variance=variance,
         freedom=max(1.0, variance**2 / spread) if spread else float(max(1, len(clips) - 1)),
+        of_seeds=of_seeds,
+        seed_freedom=float(max(1, len(folds) - 1)),
     )
 
 
 def mean_over_datasets(estimates: Sequence[Estimate]) -> Estimate:
     """Average estimates of datasets, which are independent of one another."""
     count = len(estimates)
-    variance = sum(estimate.variance for estimate in estimates) / count**2
-    spread = sum((estimate.variance / count**2) ** 2 / estimate.freedom for estimate in estimates)
+    variance, freedom = _added([(each.variance, each.freedom) for each in estimates])
+    of_seeds, seed_freedom = _added([(each.of_seeds, each.seed_freedom) for each in estimates])
     return Estimate(
         mean=sum(estimate.mean for estimate in estimates) / count,
         n_clips=sum(estimate.n_clips for estimate in estimates),
         n_seeds=min(estimate.n_seeds for estimate in estimates),
-        variance=variance,
-        freedom=variance**2 / spread if spread else min(estimate.freedom for estimate in estimates),
+        variance=variance / count**2,
+        freedom=freedom,
+        of_seeds=of_seeds / count**2,
+        seed_freedom=seed_freedom,
     )
+
+
+def _added(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the sum of independent variances and its degrees of freedom, given those of each."""
+    total = sum(variance for variance, _ in parts)
+    spread = sum(variance**2 / freedom for variance, freedom in parts)
+    return total, total**2 / spread if spread else min(freedom for _, freedom in parts)
 
 
 def accuracy_interval(datasets: Sequence[Outcomes]) -> Interval:
@@ -257,5 +297,9 @@ def _with(added: Sequence[float], share: float, measured: Estimate) -> Estimate:
     scores = np.array(added)
     together = measured.n_clips + share * len(scores)
     squares = measured.n_clips**2 * measured.variance + share * float(((scores - measured.mean) ** 2).sum())
-    mean = (measured.n_clips * measured.mean + share * float(scores.sum())) / together
-    return Estimate(mean, measured.n_clips, measured.n_seeds, squares / together**2, measured.freedom)
+    return replace(
+        measured,
+        mean=(measured.n_clips * measured.mean + share * float(scores.sum())) / together,
+        variance=squares / together**2,
+        of_seeds=(measured.n_clips / together) ** 2 * measured.of_seeds,
+    )

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest, norm, spearmanr
+from scipy.stats import binomtest, norm, spearmanr, t
 from sklearn.metrics import recall_score
 
 from palm_cache.adaptation.evaluate import evaluate_head
@@ -65,6 +66,37 @@ def test_intervals_hold_the_truth_and_a_head_differs_from_itself_as_rarely_as_pr
         differ += compare([difference(one, other)]).p < 0.05
     assert 0.90 <= held / TRIES <= 0.98
     assert 0.02 <= differ / TRIES <= 0.09
+
+
+def test_among_nine_equal_heads_of_three_seeds_one_is_called_better_as_rarely_as_promised() -> None:
+    """Few seeds lie close together by chance, and p of many comparisons are far out in the tails."""
+    random, n_heads, called = np.random.default_rng(0), 9, 0
+    for _ in range(TRIES):
+        clip = random.normal(1, 1.5, 400)
+        seed, both = random.normal(0, 0.3, (n_heads, 3, 1)), random.normal(0, 0.8, (n_heads, 3, 400))
+        heads = [
+            {(1, number): answers(row) for number, row in enumerate(right)}
+            for right in clip + seed + both > 0
+        ]
+        heads.sort(key=lambda runs: -estimate(runs).mean)
+        p = [compare([difference(heads[0], other)]).p for other in heads[1:]]
+        called += min(holm(p, family=n_heads * (n_heads - 1) // 2)) < 0.05
+    assert called / TRIES <= 0.07
+
+
+def test_a_p_beyond_the_level_of_intervals_goes_on_from_there() -> None:
+    runs = {(1, seed): answers(draw(0.5 + 0.02 * seed, 400, seed)) for seed in range(3)}
+    weak = {(1, seed): answers(draw(0.4, 400, 10 + seed)) for seed in range(3)}
+    found = estimate(difference(runs, weak))
+    edge = float(np.sqrt(found.variance) * t.ppf(0.975, found.freedom))
+    below, beyond, far = (replace(found, mean=times * edge).p() for times in (1 - 1e-6, 1 + 1e-6, 1e6))
+    assert below == pytest.approx(0.05, abs=1e-5)
+    assert beyond == pytest.approx(0.05, abs=1e-5)
+    assert far < 1e-6
+    # All of the variance is that of seeds, or none of it: Student's t of one or the other.
+    for of_seeds, freedom in ((found.variance, 2), (0.0, 399)):
+        alone = replace(found, of_seeds=of_seeds, freedom=freedom)
+        assert alone.p() == pytest.approx(2 * t.sf(found.mean / np.sqrt(found.variance), freedom), rel=1e-6)
 
 
 def palm_on_demo(root: Path, n_seeds: int) -> dict[tuple[int, int | None], Answers]:

@@ -28,6 +28,7 @@ from palm_cache.adaptation.heads.hyperparameters import (
 )
 from palm_cache.adaptation.heads.palm import Palm, mix_context
 from palm_cache.adaptation.heads.palm_descent import Variants, descend
+from palm_cache.errors import ParameterError
 
 FOLDS = 4
 """Parts of the shots that are held out in turn."""
@@ -88,7 +89,15 @@ class PalmTuned(Palm):
         return {"context": torch.zeros_like(shots.text[run]), "gate": gate}
 
     def fit(self, shots: Shots) -> dict[str, Tensor]:
-        """Choose, then train every run as was chosen for it."""
+        """Choose, then train every run as was chosen for it.
+
+        Raises
+        ------
+        ParameterError
+            If there are no prompts to start from.
+        """
+        if not shots.text.any():
+            raise ParameterError(f"head {self.name!r} starts from the classes' prompts: give `text`")
         together = MAX_NUMBERS // (FOLDS * len(RECIPES.values) * shots.text[0].numel())
         state = in_parts(self._fit, replace(shots, tick=no_tick), together)
         shots.tick(len(shots.seeds))
