@@ -24,11 +24,13 @@ from palm_cache.adaptation.calibration import runs_to_calibrate
 from palm_cache.adaptation.fit import fit_runs
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.api import adaptation, extraction, features
+from palm_cache.api.adaptation import FitResult
 from palm_cache.errors import ParameterError, StoreError, UnknownNameError
 from palm_cache.params.use import LoadingParams
 from palm_cache.prediction import table
 from palm_cache.store.header import StoreHeader
 from palm_cache.store.places import place
+from palm_cache.store.scores import COLUMNS
 from palm_cache.types import Fold
 
 
@@ -113,6 +115,12 @@ def test_an_open_store_gives_what_was_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened.text(opened.templates[3]), text)
     with pytest.raises(UnknownNameError, match="unknown template"):
         opened.text("no {c}")
+
+
+def test_notes_of_a_fit_call_parameters_as_python_does() -> None:
+    nothing = pd.DataFrame(columns=list(COLUMNS))
+    fitted = FitResult(Path("heads.h5"), nothing, ("fit with more `shots`",), nothing)
+    assert repr(fitted).splitlines() == ["<FitResult heads.h5>", "note: fit with more shots"]
 
 
 def test_splits_are_those_of_fit_and_scikit_learn_takes_them(tmp_path: Path) -> None:

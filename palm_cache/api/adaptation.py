@@ -16,7 +16,7 @@ from palm_cache.adaptation.fit import LoadTower, fit_store
 from palm_cache.adaptation.prompt_study import study_prompts
 from palm_cache.adaptation.transfer import transfer_heads
 from palm_cache.api.stores import stored_name
-from palm_cache.errors import DataError
+from palm_cache.errors import DataError, naming
 from palm_cache.extraction.recorded import load_text_tower, notes_of_code
 from palm_cache.params import CLIP_TOKENIZER, FitParams, Params
 from palm_cache.params.use import LoadingParams
@@ -54,7 +54,7 @@ class FitResult:
         rows = [HEADINGS, *format_rows(summary)] if len(summary) else []
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        notes = [f"note: {note}" for note in (*self.notes, *below_zero_shot(self.shown))]
+        notes = [f"note: {naming(note)}" for note in (*self.notes, *below_zero_shot(self.shown))]
         return "\n".join([f"<FitResult {self.heads.as_posix()}>", *lines, *notes])
 
 

@@ -162,18 +162,20 @@ def _read_tables(
         features=features,
         contents=known_contents(cache, resources.check),
     )
-    names, tables, absent = settings.datasets, [], []
+    names, tables = settings.datasets, []
+    absent: dict[str, str] = {}
     for name in names:
         try:
             tables.append(read(name))
         except AbsentDatasetError as error:
             if len(names) == 1:
                 raise
-            note(f"skipped: {error.message}")
-            absent.append(name)
+            absent[name] = error.message
     if not tables:
-        raise AbsentDatasetError(f"none of the {counted(len(names), 'dataset')} is here: {', '.join(names)}")
-    return tables, absent
+        none = f"none of the {counted(len(names), 'dataset')} is here: {', '.join(names)}"
+        raise AbsentDatasetError(f"{none}; palm-cache datasets NAME says how to get one")
+    note(*(f"skipped: {reason}" for reason in absent.values()))
+    return tables, list(absent)
 
 
 def _extract_all(
