@@ -20,7 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from palm_cache.errors import AudioError, ReadingError, reason_of
-from palm_cache.extraction.audio.streamed_headers import RepairedHeader, advice, is_unknown, mend
+from palm_cache.extraction.audio.streamed_headers import MendedFile, advice, is_unknown, mend
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Sample rates in Hz outside of which a header is taken for damaged."""
@@ -45,12 +45,6 @@ LAST_BLOCK = 64
 UNKNOWN_FRAMES = 1 << 62
 """Lengths from here on are libsndfile's way of saying that it does not know."""
 
-ENDLESS_BYTES = 1 << 40
-"""Size that libsndfile is told of a stream, so that its guess of the length is never too short."""
-
-ID3_BYTES = 128
-"""Where libmpg123 looks for a tag before the end of a file; it gives up where nothing can be read."""
-
 SF_ERR_SYSTEM = 2
 """libsndfile's number for a failed system call: the disk's fault, not the content's."""
 
@@ -64,23 +58,22 @@ class Sound:
     """A sound file that is open for decoding: use :func:`decoding`."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        mended = mend(file)
-        if mended is None and sys.platform == "win32":  # whose runtimes do not share descriptors
-            mended = RepairedHeader(b"", 0)
-        self._mosaic = None if mended is None else _Mosaic(file, mended)
+        self._file, self._mended = file, mend(file)
+        if self._mended is None and sys.platform == "win32":  # whose runtimes do not share descriptors
+            self._mended = MendedFile(file, b"", 0)
         self._decoder = self._open()
         self._at = 0
         self.rate, self.channels = int(self._decoder.samplerate), int(self._decoder.channels)
         # 16 bits read as they are and scaled here are the same numbers in a third of libsndfile's time.
         self._read_as = "int16" if self._decoder.subtype == "PCM_16" else "float32"
-        endless = mended is not None and mended.endless
-        self._known = not endless and self._decoder.frames < UNKNOWN_FRAMES
+        endless = self._mended is not None and self._mended.endless
+        known = not endless and self._decoder.frames < UNKNOWN_FRAMES
+        self._seekable = known and self._decoder.can_seek()
         self.frames = int(self._decoder.frames)
         """How long the sound is."""
         try:
             self._check_header()
-            if not self._known:
+            if not known:
                 self.frames = self._count()
             if self.frames <= 0:
                 raise AudioError("no audio in it (zero frames)")
@@ -112,7 +105,7 @@ class Sound:
         AudioError
             If they are not.
         """
-        if not (self._known and self._decoder.can_seek()):
+        if not self._seekable:
             return
         try:
             for _ in self.blocks(max(0, self.frames - LAST_BLOCK), self.frames):
@@ -123,9 +116,9 @@ class Sound:
 
     def _open(self) -> _Decoder:
         with _without_stderr:
-            if self._mosaic is not None:
-                self._mosaic.seek(0)
-                return _Decoder(self._mosaic)
+            if self._mended is not None:
+                self._mended.seek(0)
+                return _Decoder(self._mended)
             # By descriptor, not through Python's file object: an exception inside the callbacks that
             # the latter takes would be dropped, and Ctrl-C with it.
             os.lseek(self._file.fileno(), 0, os.SEEK_SET)
@@ -150,7 +143,7 @@ class Sound:
 
     def _seekable_before(self, frame: int) -> int:
         """Return from where on a decoder has to be read so that it is right at a frame."""
-        if not (self._known and self._decoder.can_seek()):
+        if not self._seekable:
             return 0
         if self._decoder.subtype.startswith("MPEG"):
             return max(0, frame - MPEG_MEMORY)
@@ -170,8 +163,8 @@ class Sound:
             with _without_stderr:
                 n_read = self._decoder.buffer_read_into(block, self._read_as)
         finally:
-            if self._mosaic is not None and self._mosaic.fault is not None:
-                raise self._mosaic.fault
+            if self._mended is not None and self._mended.fault is not None:
+                raise self._mended.fault
         self._at += n_read
         block = block[:n_read]
         return np.multiply(block, SIXTEEN_BITS, dtype=np.float32) if self._read_as == "int16" else block
@@ -184,7 +177,7 @@ class Sound:
                 pass
         except soundfile.SoundFileError as error:
             damage = error
-        if damage is not None or (self._mosaic is not None and self._mosaic.has_more()):
+        if damage is not None or (self._mended is not None and self._mended.has_more()):
             message = f"cut off or damaged: it can be decoded up to {self._at / self.rate:.1f} s"
             raise _fault(self._file, damage, message)
         return self._at
@@ -274,45 +267,6 @@ class _Decoder(soundfile.SoundFile):  # type: ignore[misc]
     def can_seek(self) -> bool:
         """Tell whether libsndfile can seek; of DWVW it only says so."""
         return bool(super().seekable()) and not self.subtype.startswith("DWVW")
-
-
-class _Mosaic:
-    """A file with another head, and a stream without its end, for libsndfile."""
-
-    def __init__(self, file: BinaryIO, mended: RepairedHeader) -> None:
-        self.fault: BaseException | None = None
-        self._file, self._mended, self._position = file, mended, 0
-        self._end = len(mended.head) + os.fstat(file.fileno()).st_size - mended.rest
-        self._size = ENDLESS_BYTES if mended.endless else self._end
-
-    def has_more(self) -> bool:
-        """Tell whether the decoder has left something of a stream."""
-        return self._mended.endless and self._position < self._end
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move; anywhere."""
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill a buffer; what goes wrong is kept, as it would be lost in libsndfile."""
-        try:
-            block = self._mended.head[self._position :][: len(buffer)]
-            if self._position >= ENDLESS_BYTES - ID3_BYTES:
-                block = bytes(len(buffer))
-            elif not block:
-                self._file.seek(self._position - len(self._mended.head) + self._mended.rest)
-                block = self._file.read(len(buffer))
-            buffer[: len(block)] = block
-        except BaseException as error:  # also Ctrl-C
-            self.fault = error
-            return 0
-        self._position += len(block)
-        return len(block)
 
 
 class _Silencer:

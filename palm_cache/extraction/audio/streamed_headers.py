@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 from weakref import WeakSet
 
@@ -33,6 +32,12 @@ _WHOLE: WeakSet[BinaryIO] = WeakSet()
 
 MAX_CHUNKS = 1_000
 """Chunks that are looked at before a file is left to libsndfile."""
+
+ENDLESS_BYTES = 1 << 40
+"""Size that libsndfile is told of a stream, so that its guess of the length is never too short."""
+
+ID3_BYTES = 128
+"""Where libmpg123 looks for a tag before the end of a file; it gives up where nothing can be read."""
 
 OGG_PAGE = 65_307
 """Bytes of the largest Ogg page."""
@@ -67,19 +72,59 @@ _OWN = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b".snd", 
 CONVERT = "convert it, e.g. with: ffmpeg -i FILE NEW.flac"
 
 
-@dataclass(frozen=True, slots=True)
-class RepairedHeader:
-    """How a file is given to libsndfile whose header does not say how much sound there is."""
+class MendedFile:
+    """A file with another head, or a stream that says nothing of its end, as libsndfile is given it.
 
-    head: bytes
-    """What comes in place of the first bytes."""
-    rest: int
-    """Where the file goes on behind ``head``."""
-    endless: bool = False
-    """It is read as a stream of unknown length: until the decoder finds no more."""
+    Parameters
+    ----------
+    file : binary file
+        Seekable.
+    head : bytes
+        What comes in place of the first bytes.
+    rest : int
+        Where the file goes on behind ``head``.
+    endless : bool
+        It is read as a stream of unknown length: until the decoder finds no more.
+    """
+
+    def __init__(self, file: BinaryIO, head: bytes, rest: int, *, endless: bool = False) -> None:
+        self.endless = endless
+        self.fault: BaseException | None = None
+        self._file, self._head, self._rest, self._position = file, head, rest, 0
+        self._end = len(head) + os.fstat(file.fileno()).st_size - rest
+        self._size = ENDLESS_BYTES if endless else self._end
+
+    def has_more(self) -> bool:
+        """Tell whether the decoder has left something of a stream."""
+        return self.endless and self._position < self._end
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; anywhere."""
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer; what goes wrong is kept, as it would be lost in libsndfile."""
+        try:
+            block = self._head[self._position :][: len(buffer)]
+            if self._position >= ENDLESS_BYTES - ID3_BYTES:
+                block = bytes(len(buffer))
+            elif not block:
+                self._file.seek(self._position - len(self._head) + self._rest)
+                block = self._file.read(len(buffer))
+            buffer[: len(block)] = block
+        except BaseException as error:  # also Ctrl-C
+            self.fault = error
+            return 0
+        self._position += len(block)
+        return len(block)
 
 
-def mend(file: BinaryIO) -> RepairedHeader | None:
+def mend(file: BinaryIO) -> MendedFile | None:
     """Look at a file's header; ``None`` where libsndfile can be left with it.
 
     Raises
@@ -94,7 +139,7 @@ def mend(file: BinaryIO) -> RepairedHeader | None:
     if start[:4] == b"caff":
         return _mend_caf(file, size)
     if start[:4] in (b".snd", b"dns.") and start[8:] == bytes(4):  # of AU libsndfile knows the other sign
-        return RepairedHeader(start[:8] + b"\xff" * 4, 12)
+        return MendedFile(file, start[:8] + b"\xff" * 4, 12)
     if start[:4] == b"OggS":
         _check_ogg(file, size)
         return None
@@ -135,7 +180,7 @@ def _chunks(file: BinaryIO, position: int, size: int, layout: str) -> Iterator[t
         position += head + length + (length % 2 if even else 0)
 
 
-def _mend_wav(file: BinaryIO, size: int, layout: str) -> RepairedHeader | None:
+def _mend_wav(file: BinaryIO, size: int, layout: str) -> MendedFile | None:
     form, long = b"", None
     for name, start, length in _chunks(file, 12, size, layout):
         if name == b"ds64":
@@ -144,13 +189,13 @@ def _mend_wav(file: BinaryIO, size: int, layout: str) -> RepairedHeader | None:
             form = _at(file, start, 2)
         elif name == b"data":
             if form in (b"\x50\0", b"\x55\0"):  # MPEG: its length is a guess
-                return RepairedHeader(b"", 0, endless=True)
+                return MendedFile(file, b"", 0, endless=True)
             declared = length if long is None or length != _WRAP - 1 else long
             if declared >= NO_LENGTH:
                 declared = 0
             true = _sound_bytes(file, start, declared, size, layout)
             if true is not None and start <= LARGEST_HEAD:
-                return _with_length(_at(file, 0, start), true, layout)
+                return _with_length(file, start, true, layout)
             break
     return None
 
@@ -177,18 +222,19 @@ def _chunks_follow(file: BinaryIO, position: int, size: int, layout: str) -> boo
     return end - 1 <= size <= end
 
 
-def _with_length(head: bytes, sound_bytes: int, layout: str) -> RepairedHeader:
+def _with_length(file: BinaryIO, start: int, sound_bytes: int, layout: str) -> MendedFile:
     """Write the true length into the head of a WAV: in 64 bits where 32 do not hold it."""
+    head = _at(file, 0, start)
     if head[:4] != b"RF64" and sound_bytes + len(head) < _WRAP:
         mended = head[:-4] + struct.pack(layout[0] + "I", sound_bytes)
     else:
         ds64 = struct.pack("<4sIQQQI", b"ds64", 28, len(head) + 28 + sound_bytes, sound_bytes, 0, 0)
         unknown = b"\xff" * 4
         mended = b"RF64" + unknown + b"WAVE" + ds64 + head[12:-4].replace(b"ds64", b"JUNK", 1) + unknown
-    return RepairedHeader(mended, len(head))
+    return MendedFile(file, mended, start)
 
 
-def _mend_caf(file: BinaryIO, size: int) -> RepairedHeader | None:
+def _mend_caf(file: BinaryIO, size: int) -> MendedFile | None:
     """The sound may say of its length -1: all that follows. libsndfile calls that malformed, and cuts too.
 
     4 bytes stand before the sound; a length that leaves nothing else was never written.
@@ -198,14 +244,14 @@ def _mend_caf(file: BinaryIO, size: int) -> RepairedHeader | None:
         if name == b"data":
             unknown = length <= 4 and not _chunks_follow(file, start + max(length, 0), size, _CAF)
             if unknown and start <= LARGEST_HEAD:
-                return RepairedHeader(_at(file, 0, start - 8) + struct.pack(">q", present), start)
+                return MendedFile(file, _at(file, 0, start - 8) + struct.pack(">q", present), start)
             if length > present:
                 raise AudioError(f"cut off: {present} of {length} bytes of audio are there")
             break
     return None
 
 
-def _mend_mpeg(file: BinaryIO, size: int) -> RepairedHeader | None:
+def _mend_mpeg(file: BinaryIO, size: int) -> MendedFile | None:
     """Take the length of an MP3 for known only if its first frame tells it, and tells it all."""
     first = 0
     while (tag := _at(file, first, 10))[:3] == b"ID3" and len(tag) == 10:
@@ -218,9 +264,9 @@ def _mend_mpeg(file: BinaryIO, size: int) -> RepairedHeader | None:
     tag_at = 4 + ((9 if mono else 17) if low_rate else (17 if mono else 32))
     name, flags, frames, length = struct.unpack_from(">4sIII", frame, tag_at)
     if name not in (b"Xing", b"Info") or not flags & 1 or not frames:  # none: its writer was killed
-        return RepairedHeader(b"", first, endless=True)
+        return MendedFile(file, b"", first, endless=True)
     if flags & 2 and _goes_on(file, first + length, size, frame):
-        return RepairedHeader(frame[:tag_at] + bytes(4) + frame[tag_at + 4 :], first + 56, endless=True)
+        return MendedFile(file, frame[:tag_at] + bytes(4) + frame[tag_at + 4 :], first + 56, endless=True)
     return None
 
 
