@@ -17,7 +17,7 @@ from palm_cache.cli.terminal import as_json, put, results, tell
 from palm_cache.errors import visible
 from palm_cache.prediction.answers import NONE_OF_THESE, SILENCE, Answer, Failure, likeliest
 from palm_cache.store.atomic import GrowingFile
-from palm_cache.store.outputs import PREDICTIONS
+from palm_cache.store.outputs import PREDICTIONS, heading
 
 LEAST_WIDTH = 16
 """Letters of a name, at least, that stay on one line of a table on a narrow terminal."""
@@ -165,7 +165,7 @@ def _csv(shape: ResultFormat, put_text: Callable[[str], None]) -> Callable[[Resu
         csv.writer(line, lineterminator="\n").writerow(shown)
         put_text(line.getvalue())
 
-    write(shape.columns)
+    put_text(heading(shape.columns))
     return lambda result: write(shape.cells(shape.row(result)))
 
 

@@ -18,7 +18,7 @@ from palm_cache.cli.terminal import Json, note, print_json, print_table, put, sa
 from palm_cache.errors import counted
 from palm_cache.params.use import LoadingParams, RowFilter, SearchParams
 from palm_cache.store.atomic import replacing
-from palm_cache.store.outputs import FOUND, FOUND_PAGE
+from palm_cache.store.outputs import FOUND, FOUND_PAGE, heading
 from palm_cache.types.stretches import stretch_text
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def _show(result: SearchResult, csv: Path | None, as_json: bool) -> None:
         print_json({"query": result.query, "measure": result.measure, "results": results})
     elif csv is not None:
         texts = {name: table[name].map(_cell) for name in ("dataset", "path", "label", "note")}
-        content = table.assign(**texts).to_csv(index=False, lineterminator="\n")
+        rows = table.assign(**texts).to_csv(index=False, header=False, lineterminator="\n")
+        content = heading(list(table.columns)) + rows
         if str(csv) == "-":
             put(content)
         else:

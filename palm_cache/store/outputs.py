@@ -22,6 +22,16 @@ def holds_answers(columns: Sequence[str]) -> bool:
     return re.fullmatch(_PREDICTIONS + b"|" + _FOUND, ",".join(columns).encode(errors="replace")) is not None
 
 
+def heading(columns: Sequence[str]) -> str:
+    """Return the first line of a table, by which it is known.
+
+    Its last name is in quotes, which programs leave out that save a table: one that somebody has corrected is
+    no longer ours.
+    """
+    *others, last = columns
+    return ",".join([*others, f'"{last}"\n'])
+
+
 @dataclass(frozen=True, slots=True)
 class OutputKind:
     """A kind of file."""
@@ -39,6 +49,10 @@ def _begins(pattern: bytes) -> Callable[[Path], bool]:
             return expected.match(content.read(BEGINNING_BYTES)) is not None
 
     return is_one
+
+
+def _is_table(columns: bytes) -> Callable[[Path], bool]:
+    return _begins(re.sub(rb"(\w+)$", rb'"\1"\n', columns))
 
 
 def _has_lines(pattern: bytes) -> Callable[[Path], bool]:
@@ -66,9 +80,9 @@ def _page(noun: str, command: str) -> OutputKind:
     return OutputKind(noun, _begins(rb"<!doctype html>.{0,99}" + marker))
 
 
-PREDICTIONS = OutputKind("table of predictions", _begins(_PREDICTIONS + rb"\r?\n"))
+PREDICTIONS = OutputKind("table of predictions", _is_table(_PREDICTIONS))
 PARQUET = OutputKind("table of predictions in Parquet", _is_parquet_of_predictions)
-FOUND = OutputKind("table of a search", _begins(_FOUND + rb"\r?\n"))
+FOUND = OutputKind("table of a search", _is_table(_FOUND))
 MAP_PAGE, FOUND_PAGE = _page("map", "explore"), _page("page of a search", "search")
 REPORT_PAGE = _page("page of a report", "report")
 REPORT_MARK = "<!-- palm-cache report -->"

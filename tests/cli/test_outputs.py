@@ -149,6 +149,19 @@ def test_a_track_that_audacity_has_saved_is_a_users(workshop: Workshop) -> None:
     assert Path("night.txt").read_bytes() == before
 
 
+@pytest.mark.parametrize("output", ["answers.csv", "stretches.csv", "rows.csv", "found.csv"])
+def test_a_table_that_another_program_has_saved_is_a_users(output: str, workshop: Workshop) -> None:
+    """Corrections of a night were replaced by the next."""
+    words = command(output, output, workshop)
+    succeed(*words)
+    table = pd.read_csv(output)
+    table.loc[0, "label"] = "wren"
+    table.to_csv(output, index=False)
+    before = Path(output).read_bytes()
+    assert f"{output}: is there already and is no table of" in fail(*words)
+    assert Path(output).read_bytes() == before
+
+
 def test_label_tracks_of_a_folder_are_looked_at_before_anything_is_written(workshop: Workshop) -> None:
     shutil.copy("night.flac", "day.flac")
     words = ("predict", "heads.h5", "day.flac", "night.flac", "--timeline", "--audacity", "tracks")
