@@ -223,7 +223,7 @@ class Folder:
         parts = parts_above(short)
 
         def may_be(first: str, *below: str) -> bool:
-            return bool(below) or not (DAY.fullmatch(first) or parts.get(first) in WORDS)
+            return bool(below) or not (DAY.fullmatch(first) or (first in parts and first.lower() in WORDS))
 
         return any(may_be(*folders) for *folders, _ in (path.split("/") for path in short) if folders)
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -178,7 +179,9 @@ def read_header(file: Place) -> tuple[str, ...]:
     """Return the names of a table's columns, however the rest of it is."""
     whole = decode(file)
     if whole.lstrip().startswith("{"):
-        return _json_lines(file.name, whole).header
+        with suppress(ValueError):
+            return tuple(parse_json(_first_line(whole)))
+        return ()
     text, delimiter, _ = _delimiter(whole)
     return tuple(name.strip() for name in next(csv.reader([_first_line(text)], delimiter=delimiter), ()))
 

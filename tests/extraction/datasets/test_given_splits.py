@@ -40,8 +40,8 @@ def test_folders_whose_names_tell_parts_of_a_split_are_no_classes(tmp_path: Path
     shutil.rmtree(tmp_path / "flat")
     assert read(beside).class_names == ("blackbird", "noise", "wren")
     assert set(parts_of(read(beside)).values()) == {"train", "test"}
-    trains = read(tones(tmp_path / "trains", "freight-train/a.wav", "steam-train/b.wav"))
-    assert trains.class_names == ("freight-train", "steam-train")
+    trains = read(tones(tmp_path / "trains", "freight-train/a.wav", "test-drive/b.wav"))
+    assert trains.class_names == ("freight-train", "test-drive")
 
 
 def test_lists_of_sounds_beside_folders_of_classes_are_the_split(tmp_path: Path) -> None:
@@ -111,5 +111,8 @@ def test_a_manifest_in_lines_of_json_is_a_table(tmp_path: Path) -> None:
     manifest.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     assert stretches(read(manifest)) == [("a.wav", 0.5, 1.5, "wren"), ("a.wav", 0.0, 0.5, None)]
     manifest.write_text('{"audio_filepath": "a.wav"}\n["a.wav"]\n')
+    log = tones(tmp_path / "more", "wren/a.wav", "robin/b.wav") / "log.jsonl"
+    log.write_text('{"audio_filepath"\n')  # nothing of the kind, and in nobody's way
+    assert read(log.parent).class_names == ("robin", "wren")
     with pytest.raises(DataError, match=r"manifest\.json, row 2: no JSON object; every line is to be one"):
         read(manifest)
