@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -149,67 +149,55 @@ def _cross_validation(
     return Content(Rows.of(rows), folds=held_out(np.array(folds), numbers))
 
 
-def _part_folders(card: DatasetCard, root: Place) -> Content:
-    """Read the folders ``train`` and ``test``, in which file names tell the class."""
-
-    def rows(part: str) -> list[TableRow]:
-        audio = list_files(root / part).audio
-        if not audio:
-            published = f"{card.name} as published has the folders train and test"
-            raise DataError(f"{root / part}: no audio files; {published}")
-        return [
-            TableRow(part, number, f"{part}/{path}", _class_of(card, PurePosixPath(path)))
-            for number, path in enumerate(audio, start=1)
-        ]
-
-    return Content.of_folds([(rows("train"), rows("test"))])
+def _class_in_name(card: DatasetCard, root: Place, part: str) -> Iterator[TableRow]:
+    """Read a folder in which file names tell the class."""
+    audio = list_files(root / part).audio
+    if not audio:
+        published = f"{card.name} as published has the folders train and test"
+        raise DataError(f"{root / part}: no audio files; {published}")
+    for number, path in enumerate(audio, start=1):
+        yield TableRow(part, number, f"{part}/{path}", _class_of(card, PurePosixPath(path)))
 
 
-def _nsynth(card: DatasetCard, root: Place) -> Content:
-    """Read ``nsynth-train`` and ``nsynth-test``: notes by name, with their family."""
-
-    def rows(part: str) -> list[TableRow]:
-        file = root / part / "examples.json"
-        notes = _read_json(file)
-        if not isinstance(notes, dict):
-            raise DataError(f"{file}: notes by name expected, found a {type(notes).__name__}")
-        found = []
-        for number, (name, note) in enumerate(notes.items(), start=1):
-            family = note.get("instrument_family_str") if isinstance(note, dict) else None
-            if not isinstance(family, str):
-                raise DataError(f"{file}: note {name!r} has no instrument_family_str")
-            found.append(TableRow(f"{part}/examples.json", number, f"{part}/audio/{name}.wav", family))
-        return found
-
-    return Content.of_folds([(rows("nsynth-train"), rows("nsynth-test"))])
+def _nsynth(card: DatasetCard, root: Place, part: str) -> Iterator[TableRow]:
+    """Read ``examples.json`` of a folder: notes by name, with their family."""
+    file = root / part / "examples.json"
+    notes = _read_json(file)
+    if not isinstance(notes, dict):
+        raise DataError(f"{file}: notes by name expected, found a {type(notes).__name__}")
+    for number, (name, note) in enumerate(notes.items(), start=1):
+        family = note.get("instrument_family_str") if isinstance(note, dict) else None
+        if not isinstance(family, str):
+            raise DataError(f"{file}: note {name!r} has no instrument_family_str")
+        yield TableRow(f"{part}/examples.json", number, f"{part}/audio/{name}.wav", family)
 
 
-def _vocalsound(card: DatasetCard, root: Place) -> Content:
-    """Read the training and test list of ``datafiles``, in which file names tell the class."""
+def _vocalsound(card: DatasetCard, root: Place, part: str) -> Iterator[TableRow]:
+    """Read a list of ``datafiles``, in which file names tell the class."""
     folder = next((name for name in VOCALSOUND_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
         wanted = " or ".join(VOCALSOUND_FOLDERS)
         raise DataError(f"{root}: no folder {wanted}; VocalSound as published has one")
+    file = root / "datafiles" / f"{part}.json"
+    content = _read_json(file)
+    entries = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{file}: a list of recordings under 'data' expected")
+    for number, entry in enumerate(entries, start=1):
+        wav = entry.get("wav") if isinstance(entry, dict) else None
+        # The lists carry the paths of the machine that they were made on.
+        path = PurePosixPath(wav if isinstance(wav, str) else "")
+        sound = _class_of(card, path)
+        if sound is None:
+            known = f"known: {', '.join(card.codes)}"
+            raise DataError(f"{file}, entry {number}: {path.name or entry!r} names no sound; {known}")
+        yield TableRow(f"datafiles/{file.name}", number, f"{folder}/{path.name}", sound)
 
-    def rows(part: str) -> list[TableRow]:
-        file = root / "datafiles" / f"{part}.json"
-        content = _read_json(file)
-        entries = content.get("data") if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not entries:
-            raise DataError(f"{file}: a list of recordings under 'data' expected")
-        found = []
-        for number, entry in enumerate(entries, start=1):
-            wav = entry.get("wav") if isinstance(entry, dict) else None
-            # The lists carry the paths of the machine that they were made on.
-            path = PurePosixPath(wav if isinstance(wav, str) else "")
-            sound = _class_of(card, path)
-            if sound is None:
-                known = f"known: {', '.join(card.codes)}"
-                raise DataError(f"{file}, entry {number}: {path.name or entry!r} names no sound; {known}")
-            found.append(TableRow(f"datafiles/{file.name}", number, f"{folder}/{path.name}", sound))
-        return found
 
-    return Content.of_folds([(rows("tr"), rows("te"))])
+def _two_parts(
+    rows: Callable[[DatasetCard, Place, str], Iterator[TableRow]], train: str, test: str
+) -> Callable[[DatasetCard, Place], Content]:
+    return lambda card, root: Content.of_folds([(rows(card, root, train), rows(card, root, test))])
 
 
 def _tut(card: DatasetCard, root: Place) -> Content:
@@ -220,18 +208,17 @@ def _tut(card: DatasetCard, root: Place) -> Content:
     if not numbers:
         raise DataError(f"{lists}: no fold1_train.txt; {card.name} as published has a list per fold here")
 
-    def rows(file: Place) -> list[TableRow]:
-        found = []
-        for line, (path, *more) in _lines(file, fields=1):
+    def rows(file: Place) -> Iterator[TableRow]:
+        listed = _lines(file, fields=1)
+        if not listed:
+            raise DataError(f"{file}: the list has no rows")
+        for line, (path, *more) in listed:
             scene = scenes.get(path)
             if scene is None:
                 raise DataError(f"{file.name}, row {line}: {path} is not in meta.txt; complete the metadata")
             if more and more[0] != scene:
                 raise DataError(f"{file.name}, row {line}: {path} is {more[0]!r} here, {scene!r} in meta.txt")
-            found.append(TableRow(file.name, line, path, scene))
-        if not found:
-            raise DataError(f"{file}: the list has no rows")
-        return found
+            yield TableRow(file.name, line, path, scene)
 
     return Content.of_folds(
         (rows(lists / f"fold{number}_train.txt"), rows(lists / f"fold{number}_evaluate.txt"))
@@ -260,9 +247,9 @@ def _read_json(file: Place) -> object:
 
 LAYOUTS: dict[str, Callable[..., Content]] = {
     "cross-validation": _cross_validation,
-    "part-folders": _part_folders,
-    "nsynth": _nsynth,
-    "vocalsound": _vocalsound,
+    "part-folders": _two_parts(_class_in_name, "train", "test"),
+    "nsynth": _two_parts(_nsynth, "nsynth-train", "nsynth-test"),
+    "vocalsound": _two_parts(_vocalsound, "tr", "te"),
     "tut": _tut,
 }
 """Readers of published layouts, by the ``kind`` of a card's layout."""
