@@ -11,51 +11,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from palm_cache.api.adaptation import FitResult, calibrate, evaluate, fit, prompts, transfer
-    from palm_cache.api.extraction import extract
-    from palm_cache.api.features import OpenFeatures, open_features
-    from palm_cache.api.stores import find_stores
-    from palm_cache.errors import PalmCacheError
-    from palm_cache.estimators import HeadClassifier, PalmClassifier, ZeroShotClassifier
-    from palm_cache.extraction.prompts import Prompts
-    from palm_cache.params import FitParams, ReadingParams, Recipe, Resources
-    from palm_cache.prediction.export import export_head
-    from palm_cache.prediction.sharing import pull, push
-    from palm_cache.prediction.table import PredictResult, predict
-    from palm_cache.retrieval.find import SearchResult, search
-    from palm_cache.types.runs import Training
+    from palm_cache.api.adaptation import FitResult as FitResult
+    from palm_cache.api.adaptation import calibrate as calibrate
+    from palm_cache.api.adaptation import evaluate as evaluate
+    from palm_cache.api.adaptation import fit as fit
+    from palm_cache.api.adaptation import prompts as prompts
+    from palm_cache.api.adaptation import transfer as transfer
+    from palm_cache.api.extraction import extract as extract
+    from palm_cache.api.features import OpenFeatures as OpenFeatures
+    from palm_cache.api.features import open_features as open_features
+    from palm_cache.api.stores import find_stores as find_stores
+    from palm_cache.errors import PalmCacheError as PalmCacheError
+    from palm_cache.estimators import HeadClassifier as HeadClassifier
+    from palm_cache.estimators import PalmClassifier as PalmClassifier
+    from palm_cache.estimators import ZeroShotClassifier as ZeroShotClassifier
+    from palm_cache.extraction.prompts import Prompts as Prompts
+    from palm_cache.params import FitParams as FitParams
+    from palm_cache.params import ReadingParams as ReadingParams
+    from palm_cache.params import Recipe as Recipe
+    from palm_cache.params import Resources as Resources
+    from palm_cache.prediction.export import export_head as export_head
+    from palm_cache.prediction.sharing import pull as pull
+    from palm_cache.prediction.sharing import push as push
+    from palm_cache.prediction.table import PredictResult as PredictResult
+    from palm_cache.prediction.table import predict as predict
+    from palm_cache.retrieval.find import SearchResult as SearchResult
+    from palm_cache.retrieval.find import search as search
+    from palm_cache.types.runs import Training as Training
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "FitParams",
-    "FitResult",
-    "HeadClassifier",
-    "OpenFeatures",
-    "PalmCacheError",
-    "PalmClassifier",
-    "PredictResult",
-    "Prompts",
-    "ReadingParams",
-    "Recipe",
-    "Resources",
-    "SearchResult",
-    "Training",
-    "ZeroShotClassifier",
-    "calibrate",
-    "evaluate",
-    "export_head",
-    "extract",
-    "find_stores",
-    "fit",
-    "open_features",
-    "predict",
-    "prompts",
-    "pull",
-    "push",
-    "search",
-    "transfer",
-]
 
 _HOMES = {
     "api.adaptation": ("FitResult", "calibrate", "evaluate", "fit", "prompts", "transfer"),
@@ -73,6 +57,8 @@ _HOMES = {
     "types.runs": ("Training",),
 }
 """Module of every public name; it is imported when the name is first asked for."""
+
+__all__ = [name for names in _HOMES.values() for name in names]
 
 
 def __getattr__(name: str) -> object:
