@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -89,16 +90,12 @@ class Engine:
 
         Exactly, but for ``tf32`` on NVIDIA's GPUs; a device without TF32 computes exactly there too.
         """
-        precision = "tf32" if self.precision == "tf32" and self.device.type == "cuda" else "ieee"
-        backends = _product_backends()
-        before = [backend.fp32_precision for backend in backends]
-        for backend in backends:
-            backend.fp32_precision = precision
+        tf32 = self.precision == "tf32" and self.device.type == "cuda"
+        _PRODUCTS.hold("tf32" if tf32 else "ieee")
         try:
             yield
         finally:
-            for backend, value in zip(backends, before, strict=True):
-                backend.fp32_precision = value
+            _PRODUCTS.release()
 
     @contextmanager
     def lowered(self) -> Iterator[None]:
@@ -114,13 +111,41 @@ CPU = Engine(torch.device("cpu"))
 """Torch in full precision on the CPU."""
 
 
-def _product_backends() -> list[Any]:
-    """Return torch's switches for float32 products; on CPUs a process may have chosen bf16 for them."""
-    backends: Any = torch.backends
-    switches = [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
-    if torch.cuda.is_available():
-        switches += [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
-    return switches
+class _Products:
+    """torch's switches for float32 products, which all threads of a process share.
+
+    They are as the process chose them again when the last thread that computes here is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._holders = Lock(), 0
+        self._chosen: list[tuple[Any, str]] = []
+
+    def hold(self, precision: str) -> None:
+        """Set them."""
+        with self._lock:
+            if not self._holders:
+                self._chosen = [(switch, switch.fp32_precision) for switch in self._switches()]
+            self._holders += 1
+            for switch, _ in self._chosen:
+                switch.fp32_precision = precision
+
+    def release(self) -> None:
+        """Set them back, if nobody else holds them."""
+        with self._lock:
+            self._holders -= 1
+            for switch, precision in () if self._holders else self._chosen:
+                switch.fp32_precision = precision
+
+    def _switches(self) -> list[Any]:
+        backends: Any = torch.backends
+        switches = [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]  # may be at bf16
+        if torch.cuda.is_available():
+            switches += [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+        return switches
+
+
+_PRODUCTS = _Products()
 
 
 def freeze(tower: nn.Module, device: torch.device, precision: Precision = "fp32") -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from contracts import make_waveforms
 
-from palm_cache.extraction.encoders.engine import Engine
+from palm_cache.extraction.encoders.engine import CPU, Engine
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe
 
@@ -25,6 +25,21 @@ def test_float32_products_are_exact_whatever_the_process_chose() -> None:
     finally:
         torch.set_float32_matmul_precision("highest")
     assert switch.fp32_precision in (before, "ieee")
+
+
+def test_they_stay_exact_for_a_thread_while_another_is_done_and_are_then_as_they_were() -> None:
+    switch = torch.backends.mkldnn.matmul
+    torch.set_float32_matmul_precision("medium")
+    try:
+        one, other = CPU.products(), CPU.products()
+        one.__enter__()
+        other.__enter__()
+        one.__exit__(None, None, None)
+        assert switch.fp32_precision == "ieee"
+        other.__exit__(None, None, None)
+        assert switch.fp32_precision == "bf16"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_tf32_is_a_recipe_of_its_own_and_exact_where_there_is_none() -> None:
