@@ -1,7 +1,7 @@
 """Clips spread over processes: of this machine, or of a Dask or Ray cluster that is running already.
 
 What travels is the paths of some clips, there, and what became of them, back. Every worker loads the encoder
-once and writes into the cache itself. joblib does the spreading on this machine and on Ray.
+once and writes into the cache itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from palm_cache.errors import ClusterError, PalmCacheError, ParameterError
+from palm_cache.errors import ClusterError, ParameterError
 from palm_cache.extraction.encoders.registry import split_spec
 from palm_cache.extraction.work import ClipReport, Numbered, Worker, follow
 
@@ -57,10 +57,7 @@ def embed_elsewhere(worker: Worker, clips: Sequence[Numbered], n_processes: int)
         yield from _on_dask(cluster, sent, clips)
         return
     if cluster:
-        with _ray(cluster) as workers:
-            calls = map(joblib.delayed(sent.embed), _tasks(clips, workers))
-            while calls_now := list(islice(calls, TASKS_A_WORKER * workers)):
-                yield from joblib.Parallel(-1)(calls_now)
+        yield from _on_ray(cluster, sent, clips)
         return
     # For an embedder of another key joblib starts other processes; former ones end with their encoder.
     begin = {"initializer": follow, "initargs": (os.getpid(), sent.embedder_key)}
@@ -107,28 +104,40 @@ def _on_dask(cluster: str, worker: Worker, clips: Sequence[Numbered]) -> Results
         ) from error
 
 
-@contextmanager
-def _ray(cluster: str) -> Iterator[int]:
-    """Connect to a Ray cluster; gives the number of its CPUs."""
+def _on_ray(cluster: str, worker: Worker, clips: Sequence[Numbered]) -> Results:
+    """Share clips among the GPUs of a Ray cluster, or its CPUs where it has none or none is wanted."""
     with _installed("ray"):
         import ray
-        from ray.util.joblib import register_ray
-    register_ray()
     try:
         ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise ClusterError(f"{cluster}: cannot be reached; start one with: ray start --head") from error
     try:
-        with joblib.parallel_config("ray"):
-            yield int(ray.cluster_resources().get("CPU", 1))
+        held = ray.cluster_resources()
+        kind = "GPU" if held.get("GPU") and worker.resources.devices != ("cpu",) else "CPU"
+        # A task that asks for no GPU sees none.
+        embed = ray.remote(num_gpus=int(kind == "GPU"))(Worker.embed)
+        workers = int(held.get(kind, 1))
+        tasks, send = _tasks(clips, workers), partial(embed.remote, worker)
+        sent = list(map(send, islice(tasks, TASKS_A_WORKER * workers)))
+        while sent:
+            (done,), sent = ray.wait(sent)
+            sent += map(send, islice(tasks, 1))
+            yield ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error  # what embedding has raised there
+    except ray.exceptions.RayError as error:
+        reason = str(error).partition("\n")[0]
+        raise ClusterError(f"{cluster}: workers died over the same clips: {reason}") from error
     except Exception as error:
-        if isinstance(error, PalmCacheError | ray.exceptions.RayTaskError):
+        if ray.is_initialized():
             raise
         # A connection that breaks is a bare Exception.
-        if not isinstance(error, ray.exceptions.RayError) and ray.is_initialized():
-            raise
         reason = str(error).partition("\n")[0]
-        raise ClusterError(f"{cluster}: lost a worker or the connection: {reason}") from error
+        raise ClusterError(
+            f"{cluster}: the connection is lost ({reason}); what is embedded is kept: run the same command "
+            "again"
+        ) from error
     finally:
         ray.shutdown()
 

@@ -1,4 +1,4 @@
-"""Clips spread over a real Dask cluster, one of whose workers is killed, and over a real Ray cluster."""
+"""Clips spread over processes, and over real clusters of Dask and Ray, a worker of which is killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.extract import extract
 from palm_cache.extraction.recipe import audio_recipe
+from palm_cache.extraction.workers import embed_elsewhere
 from palm_cache.params import Recipe, Resources
 from palm_cache.store.features import FeatureStore
 from palm_cache.store.fingerprint import fingerprint
@@ -198,16 +199,16 @@ def test_one_dask_worker_does_all_and_a_scheduler_that_dies_is_one_line(folder: 
     assert not work._shared  # nothing was embedded here
 
 
-@pytest.fixture
-def ray_cluster() -> Iterator[str]:
-    """The address of a Ray cluster on this machine, where Ray is installed."""
-    pytest.importorskip("ray")
+@contextmanager
+def ray_cluster(*resources: str) -> Iterator[str]:
+    """Give the address of a Ray cluster on this machine."""
     ports = [free_port(), free_port()]
-    words = "start --head --block --node-ip-address 127.0.0.1 --num-cpus 2 --include-dashboard=false"
+    words = "start --head --block --node-ip-address 127.0.0.1 --include-dashboard=false"
     head = subprocess.Popen(
         [
             Path(sys.executable).with_name("ray"),
             *words.split(),
+            *resources,
             f"--port={ports[0]}",
             f"--ray-client-server-port={ports[1]}",
         ],
@@ -215,14 +216,16 @@ def ray_cluster() -> Iterator[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", ports[1]), 1):
-            break
-        time.sleep(0.2)
-    yield f"ray://127.0.0.1:{ports[1]}"
-    head.terminate()
-    head.wait(30)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", ports[1]), 1):
+                break
+            time.sleep(0.2)
+        yield f"ray://127.0.0.1:{ports[1]}"
+    finally:
+        head.terminate()
+        head.wait(60)
 
 
 def free_port() -> int:
@@ -236,12 +239,47 @@ def free_port() -> int:
 
 @pytest.mark.filterwarnings("ignore")  # of Ray
 @pytest.mark.slow
+@pytest.mark.parametrize("resources", [("--num-cpus=1",), ("--num-cpus=2", "--num-gpus=1")])
 def test_a_ray_cluster_makes_the_same_store(
-    folder: Path, alone: FeatureStore, ray_cluster: str, tmp_path: Path
+    resources: tuple[str, ...], folder: Path, alone: FeatureStore, tmp_path: Path
 ) -> None:
+    """Be it of one worker, or of GPUs, which Ray takes everybody's word for."""
+    pytest.importorskip("ray")
     out = tmp_path / "features" / "Tones" / "mini.zarr"
-    extract(read(folder), "mini", out, resources=Resources(cluster=ray_cluster))
+    work.forget()
+    with ray_cluster(*resources) as address:
+        done = extract(read(folder), "mini", out, resources=Resources(cluster=address))
+    assert (done.embedded, done.failures) == (N_CLIPS, ())
     assert_alike(out, alone)
+    assert not work._shared  # nothing was embedded here
+
+
+@pytest.mark.filterwarnings("ignore")  # of Ray
+@pytest.mark.slow
+def test_a_ray_worker_that_is_killed_costs_nothing_and_errors_are_those_of_home(
+    folder: Path, alone: FeatureStore, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    out = tmp_path / "features" / "Tones" / "mini.zarr"
+    killed: list[int] = []
+
+    def kill(*_: object) -> None:
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if not killed and (process / "cmdline").read_bytes().startswith(b"ray::embed"):
+                    os.kill(int(process.name), signal.SIGKILL)
+                    killed.append(int(process.name))
+
+    with ray_cluster("--num-cpus=2") as address:
+        resources = Resources(cluster=address)
+        done = extract(read(folder), "mini", out, resources=resources, progress=kill)
+        assert (len(killed), done.n_clips, done.failures) == (1, N_CLIPS, ())
+        assert_alike(out, alone)
+        other = work.Worker(tmp_path / "cache", "mini", "other", Recipe(), resources, "session")
+        with pytest.raises(EncoderError, match=r"^encoder 'mini': a worker loaded other weights"):
+            list(embed_elsewhere(other, read(folder).clips.numbered(range(1)), 1))
+    with pytest.raises(ClusterError, match=r"ray://127\.0\.0\.1:\d+: cannot be reached; start one with"):
+        extract(read(folder), "mini", tmp_path / "x.zarr", resources=resources)
 
 
 def test_a_cluster_that_is_not_there_is_one_line(
