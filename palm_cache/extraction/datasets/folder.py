@@ -187,7 +187,7 @@ class Folder:
         if not self.alone and palm_layout.has_tables(self.root):
             return "palm"
         audio = self.listing.audio
-        if self.tars and not audio:
+        if len(self.tars) > len(audio):
             return "webdataset"
         if any(shards.has_audio(self.at(path)) for path in self.shards[:1]):
             return "parquet"

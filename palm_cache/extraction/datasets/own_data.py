@@ -284,10 +284,12 @@ def _read_shards(folder: Folder, reading: ReadingParams) -> Content:
 
 def _read_tars(folder: Folder, reading: ReadingParams) -> Content:
     content = _unpack(folder, folder.tars, shards.read_tar, reading)
-    if any(content.rows.class_name.texts):
-        return content
-    told = "no x.cls or x.json beside x.wav inside; if folders inside are the classes, unpack them"
-    return replace(content, notes=[*content.notes, told])
+    notes = [*content.notes]
+    if audio := folder.listing.audio:
+        notes.append(f"not read, as it lies beside shards: {named(audio)}")
+    if not any(content.rows.class_name.texts):
+        notes.append("no x.cls or x.json beside x.wav inside; if folders inside are the classes, unpack them")
+    return replace(content, notes=notes)
 
 
 def _unpack(

@@ -194,6 +194,14 @@ def test_a_split_and_a_group_are_taken_from_the_shards(tmp_path: Path, sounds: S
     assert tuple(grouped.groups or ()) == ("s0", "s0", "s1") * 2
 
 
+def test_a_sound_beside_more_shards_is_not_the_dataset(tmp_path: Path, sounds: Sounds) -> None:
+    write_tars(tmp_path / "birds", sounds)
+    (tmp_path / "birds" / "preview.wav").write_bytes(b"x")
+    table = read_dataset(str(tmp_path / "birds"))
+    assert len(table.clips) == len(sounds)
+    assert "not read, as it lies beside shards: preview.wav" in table.notes
+
+
 def test_one_shard_may_be_the_dataset(tmp_path: Path, sounds: Sounds) -> None:
     write_tars(tmp_path / "birds", sounds)
     table = read_dataset(str(tmp_path / "birds" / "sounds-000001.tar"))
