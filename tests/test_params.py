@@ -9,6 +9,7 @@ import pytest
 
 from palm_cache import params
 from palm_cache.errors import ParameterError
+from palm_cache.extraction.prompts import Prompts
 from palm_cache.params import BenchParams, FitParams, Params, ReadingParams, Recipe, Resources
 from palm_cache.params.use import MapParams, PredictParams, RowFilter, SearchParams
 from palm_cache.store.layout import extract_command
@@ -65,6 +66,7 @@ def test_single_values_stand_for_tuples_of_one() -> None:
         (PredictParams, {"threshold": "0.5"}, "threshold: '0.5' is not a number from 0 to 1"),
         (SearchParams, {"text": 3}, "text: 3 is not text"),
         (RowFilter, {"labels": 3}, "labels: 3 is not text"),
+        (Prompts, {"descriptions": None}, "descriptions: None is not a Mapping"),
         (Training, {"epochs": "5"}, "epochs: '5' is not a whole number from 1"),
     ],
 )

@@ -99,6 +99,8 @@ class Command(_OwnHelp, TyperCommand):
             error.message = _why_refused(error)
             if "unexpected extra argument" in error.message and (meant := self._meant(words)):
                 error.message += f"; did you mean {meant}?"
+            if files := [word for word in words if word.startswith("-") and Path(word).exists()]:
+                error.message += f"; did you mean ./{files[0]}?"
             error.message = visible(error.message)
             raise
         except ParameterError as error:  # of a check: see checks.py

@@ -87,8 +87,8 @@ def _held(name: str, kind: Any, value: Any, within: Bounds) -> object:
 def _fits(kind: Any, value: Any) -> bool:
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
-    if get_origin(kind) is not None:  # a mapping, say: its owner looks into it
-        return True
+    if (whole := get_origin(kind)) is not None:  # a mapping, say: its owner looks into it
+        return isinstance(value, whole)
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, TAKEN.get(kind, kind))

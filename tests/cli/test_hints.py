@@ -245,6 +245,11 @@ def test_a_store_without_its_option_is_told_as_a_store(project: Path) -> None:
     assert "did you mean --shots 1,4?" in call("fit", "--shots", "1,", "4").stderr
 
 
+def test_a_file_that_is_called_like_an_option_is_told_as_a_file(project: Path) -> None:
+    Path("-dog.wav").touch()
+    assert call("predict", HEADS, "-dog.wav", "x.wav").stderr.endswith("did you mean ./-dog.wav?\n")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
