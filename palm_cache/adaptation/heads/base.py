@@ -101,7 +101,8 @@ class Head(ABC):
     Parameters
     ----------
     template : str
-        Prompt template of the text embeddings it reads; "" is :attr:`published_template`.
+        Prompt template of the text embeddings it reads; "" is :attr:`published_template`. Heads that have an
+        :attr:`only_template` take that.
     training : Training
         How it learns, if it does.
     """
@@ -121,6 +122,8 @@ class Head(ABC):
     """True where the class means of a run's shots can stand in for prompts that a store does not hold."""
     published_template: ClassVar[str] = ZERO_SHOT_TEMPLATE
     """The prompt that its paper has."""
+    only_template: ClassVar[str] = ""
+    """Taken whatever is asked for; "" for heads that take any."""
     n_encoders: ClassVar[int] = 1
     """How many encoders' features it needs at least."""
     chooses: ClassVar[tuple[str, ...]] = ()
@@ -131,7 +134,7 @@ class Head(ABC):
     """The paper it comes from."""
 
     def __init__(self, template: str, training: Training) -> None:
-        self.template = template or self.published_template
+        self.template = self.only_template or template or self.published_template
         self.training = training
 
     @property

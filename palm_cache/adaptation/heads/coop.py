@@ -12,7 +12,6 @@ from torch import Tensor
 from palm_cache.adaptation.heads.base import (
     CosineHead,
     DescentHead,
-    Head,
     Shots,
     Words,
     cosine_logits,
@@ -23,7 +22,6 @@ from palm_cache.adaptation.heads.base import (
 from palm_cache.adaptation.heads.descent import draw_runs, load_optimiser, sgd
 from palm_cache.adaptation.heads.palm import CONTEXT_STD
 from palm_cache.types import BARE_TEMPLATE, PromptTokens
-from palm_cache.types.runs import Training
 
 N_CONTEXT = 16
 SUFFIX = "{c}."
@@ -42,19 +40,17 @@ class PromptLearner(DescentHead):
     """A head that learns words of its prompts, by PALM's protocol; what COOP and COCOOP share."""
 
     needs_text_tower = True
+    only_template = LEARNED_TEMPLATE
     load = staticmethod(load_optimiser)
     zero_shot_share = 0.0
     """How much the logits of zero-shot count beside those that are learned."""
     entropy_weight = 0.0
     """How much of the answers' entropy is taken from the loss."""
 
-    def __init__(self, template: str, training: Training) -> None:
-        super().__init__(LEARNED_TEMPLATE, training)
-
     @property
     def prompt(self) -> str:
-        """Return the bare class name: the prompt that is learned has no embedding yet."""
-        return BARE_TEMPLATE
+        """Return the bare class name where the template is learned: that has no embedding yet."""
+        return BARE_TEMPLATE if self.only_template else self.template
 
     @property
     def hyperparameters(self) -> dict[str, object]:
@@ -172,16 +168,9 @@ class Zebra(PromptLearner):
     """
 
     source = "Hanif and Yaqub, Interspeech 2026, arXiv:2606.31587"
+    only_template = ""
     zero_shot_share = 0.5
     entropy_weight = 0.05
-
-    def __init__(self, template: str, training: Training) -> None:
-        Head.__init__(self, template, training)
-
-    @property
-    def prompt(self) -> str:
-        """Return zero-shot's template."""
-        return self.template
 
 
 class CoopZebra(Zebra, Coop):

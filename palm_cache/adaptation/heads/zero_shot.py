@@ -6,7 +6,6 @@ from torch import Tensor
 
 from palm_cache.adaptation.heads.base import CosineHead, Shots
 from palm_cache.types import BARE_TEMPLATE
-from palm_cache.types.runs import Training
 
 
 class ZeroShot(CosineHead):
@@ -39,6 +38,4 @@ class PalmDagger(ZeroShot):
 
     name = "palm-dagger"
     source = "Hanif et al., EMNLP 2024, Figure 4"
-
-    def __init__(self, template: str, training: Training) -> None:
-        super().__init__(BARE_TEMPLATE, training)
+    only_template = BARE_TEMPLATE
