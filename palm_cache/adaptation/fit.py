@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,10 +111,9 @@ def fit_store(
     twins = opened[0].twins()  # now: while heads are fitted, another extraction may replace the store
     tower = load_tower(header) if wordy and load_tower else None
     joined = {"joined": [each.header.recipe for each in opened]}
-    dropped: list[str] = []
 
-    def keep(heads: list[FittedHead]) -> None:
-        dropped[:] = add_heads(
+    def keep(heads: list[FittedHead]) -> list[str]:
+        return add_heads(
             path,
             heads,
             store,
@@ -123,14 +123,9 @@ def fit_store(
             outdated=partial(is_outdated, dim=features.audio.shape[2]),
         )
 
-    try:
-        fitted, notes = fit_runs(features, params, tower=tower, keep=keep, progress=progress)
-    except BaseException as error:  # it is all that is told then
-        for note in dropped:
-            error.add_note(note)
-        raise
+    fitted, notes = fit_runs(features, params, tower=tower, keep=keep, progress=progress)
     limited = [f"{store} {header.limited}"] if header.limited else []
-    return Fit(path, features, header, tower, tuple(fitted), (*limited, *notes, *twins, *dropped))
+    return Fit(path, features, header, tower, tuple(fitted), (*limited, *notes, *twins))
 
 
 def read_stores(stores: Sequence[Place], fit: Fit | None = None) -> tuple[Features, StoreHeader]:
@@ -158,7 +153,7 @@ def fit_runs(
     *,
     tower: TextTower | None = None,
     chosen: Mapping[str, Tensor] | None = None,
-    keep: Callable[[list[FittedHead]], None] | None = None,
+    keep: Callable[[list[FittedHead]], list[str]] = lambda heads: [],
     progress: Progress = no_progress,
 ) -> tuple[list[FittedHead], list[str]]:
     """Fit every run that is asked for; runs of one shape are trained in one tensor program.
@@ -167,8 +162,9 @@ def fit_runs(
     ----------
     chosen : mapping of Tensor, optional
         What a run chose for itself, for every run of this fit: nothing is chosen again.
-    keep : callable, optional
-        Is given what is fitted in the end, also where that is not all: one diverges, or Ctrl-C ends it.
+    keep : callable
+        Is given what is fitted in the end, also where that is not all: one diverges, or Ctrl-C ends it. It
+        returns notes, which the exception then has.
 
     Returns
     -------
@@ -219,8 +215,10 @@ def fit_runs(
                     fitted[result.run] = result
     finally:
         heads_fitted = [fitted[run] for run in runs if run in fitted]
-        if keep and heads_fitted:
-            keep(heads_fitted)
+        of_keeping = keep(heads_fitted) if heads_fitted else []
+        if error := sys.exception():
+            for note in of_keeping:
+                error.add_note(note)
     notes = _notes(features, tasks)
     from_shots = [name for name, head in heads.items() if _starts_from_shots(features, head)]
     if from_shots:
@@ -228,7 +226,7 @@ def fit_runs(
             f"{features.dataset}: the {features.encoder} store holds no text embeddings: class means of the "
             f"shots stand in for the prompts of {' and '.join(from_shots)}"
         )
-    return heads_fitted, notes
+    return heads_fitted, [*notes, *of_keeping]
 
 
 def text_of(features: Features, template: str) -> Tensor:

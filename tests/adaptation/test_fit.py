@@ -38,7 +38,7 @@ from palm_cache.store.head_writing import write_heads
 from palm_cache.store.heads import read_heads, read_runs
 from palm_cache.store.scores import read_scores
 from palm_cache.types import Features, Fold
-from palm_cache.types.runs import FittedHead, Run, Training
+from palm_cache.types.runs import Run, Training
 
 QUICK = Training(epochs=2)
 
@@ -323,7 +323,7 @@ def test_a_run_that_diverged_is_refused_by_name(features: Features) -> None:
 def test_of_a_batch_those_that_did_not_diverge_are_kept(
     features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn, kept = Prototype.fit, list[FittedHead]()
+    learn, kept = Prototype.fit, list[Run]()
 
     def one_diverges(self, shots):  # type: ignore[no-untyped-def]
         state = learn(self, shots)
@@ -333,8 +333,8 @@ def test_of_a_batch_those_that_did_not_diverge_are_kept(
     monkeypatch.setattr(Prototype, "fit", one_diverges)
     params = FitParams(heads=("prototype",), shots=(4,), folds=(1,))
     with pytest.raises(ParameterError, match=r"prototype-4shots-fold1-seed1: .* is not finite"):
-        fit_runs(features, params, keep=kept.extend)
-    assert [head.run.seed for head in kept] == [0, 2]
+        fit_runs(features, params, keep=lambda heads: kept.extend(head.run for head in heads) or [])
+    assert [run.seed for run in kept] == [0, 2]
 
 
 def test_heads_that_are_the_same_again_keep_their_temperature(tmp_path: Path) -> None:
