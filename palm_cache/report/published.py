@@ -6,6 +6,7 @@ Facts from Hanif et al., EMNLP 2024, arXiv:2409.19806, and the authors' publishe
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
 import pandas as pd
@@ -43,6 +44,7 @@ def claims() -> pd.DataFrame:
     return _read("claims.csv")
 
 
+@cache
 def names() -> tuple[str, ...]:
     """Return the names of the paper's eleven datasets."""
     return tuple(datasets()["dataset"].unique())
