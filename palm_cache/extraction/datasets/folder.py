@@ -229,15 +229,22 @@ class Folder:
 
     @cached_property
     def datasets_below(self) -> str:
-        """The question whether datasets below are meant: the lowest folders with a table and sound."""
+        """The question whether datasets below are meant: the lowest folders with a table and sound.
+
+        Of folders of a split's parts it is the one that holds them.
+        """
         audio = self.listing.audio
         tables = (*self.tables, *self.deep_tables)
         around = ([str(folder) for folder in PurePosixPath(table).parents][:-1] for table in tables)
-        holding = (
+        holding = dict.fromkeys(
             next((folder for folder in folders if any(path.startswith(f"{folder}/") for path in audio)), "")
             for folders in around
         )
-        return did_you_mean([self.at(folder) for folder in dict.fromkeys(holding) if folder])
+        meant = [folder for folder in holding if folder]
+        around_all = posixpath.commonpath(meant) if len(meant) > 1 else ""
+        if around_all and all(part_of(posixpath.basename(folder)) for folder in meant):
+            meant = [around_all]
+        return did_you_mean([self.at(folder) for folder in meant])
 
     @cached_property
     def deep_tables(self) -> list[str]:

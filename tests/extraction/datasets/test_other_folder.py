@@ -35,6 +35,17 @@ def test_the_folder_above_one_in_the_palm_layout_is_told_with_it(tmp_path: Path)
         read(tmp_path)
 
 
+def test_the_folder_above_tables_of_a_splits_parts_is_told_with_the_one_that_holds_them(
+    tmp_path: Path,
+) -> None:
+    for part in ("train", "test"):
+        folder = tones(tmp_path / "hub" / "data" / part, "a.wav", "b.wav")
+        (folder / "metadata.csv").write_text("file_name,label\na.wav,wren\nb.wav,robin\n")
+    assert MEANT.format(tmp_path / "hub" / "data") in read(tmp_path / "hub").notes
+    (fold,) = read(tmp_path / "hub" / "data").folds
+    assert (len(fold.train), len(fold.test)) == (2, 2)
+
+
 def test_the_folder_above_two_in_the_palm_layout_is_told_with_both_however_deep_their_tables(
     tmp_path: Path,
 ) -> None:
