@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from palm_cache.extraction.encoders.compiled import CompiledTower, check_compiler
 from palm_cache.extraction.encoders.devices import choose_device
-from palm_cache.extraction.encoders.openvino import OpenVinoTower, check_openvino, openvino_device, release
+from palm_cache.extraction.encoders.openvino import OpenVinoTower, openvino_device, release
 from palm_cache.params import Precision, Recipe, Runtime
 
 TowerCall = Callable[[Tensor], Tensor]
@@ -39,11 +39,8 @@ class Engine:
         EncoderError
             If the device, the runtime or a compiler is not there.
         """
-        if recipe.runtime == "openvino":
-            check_openvino(recipe.precision)
-            chosen = openvino_device(device)
-        else:
-            chosen = choose_device(device)
+        openvino = recipe.runtime == "openvino"
+        chosen = openvino_device(device, recipe.precision) if openvino else choose_device(device)
         if recipe.compile:
             check_compiler(chosen)
         return cls(chosen, recipe.precision, recipe.runtime, recipe.compile)

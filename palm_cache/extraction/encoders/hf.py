@@ -85,8 +85,6 @@ class HfEncoder(Encoder):
     ----------
     layer : int, optional
         Hidden layer whose mean over time is taken.
-    code : str, optional
-        Hash of the code that lies with the model and was run for it.
 
     Raises
     ------
@@ -96,9 +94,7 @@ class HfEncoder(Encoder):
 
     card = CARDS["hf"]
 
-    def __init__(
-        self, request: Request, parts: Parts, layer: int | None = None, code: str | None = None
-    ) -> None:
+    def __init__(self, request: Request, parts: Parts, layer: int | None = None) -> None:
         self._extractor, config = parts.extractor, parts.model.config
         rate = self._extractor.sampling_rate
         if not isinstance(rate, int) or rate <= 0:
@@ -129,7 +125,7 @@ class HfEncoder(Encoder):
                 "front_end": front_end_constants(self._extractor),
                 "layer": layer,
                 "shortest": self._shortest,
-                **({REMOTE_CODE: code} if code else {}),
+                **({REMOTE_CODE: parts.code} if parts.code else {}),
                 **TRANSFORMERS,
             },
             made_with=parts.made_with,
@@ -140,9 +136,9 @@ class HfEncoder(Encoder):
         """Load a model and its feature extractor from the hub or a directory."""
         source, layer = split_layer(request)
         trusted = request.recipe.trust_remote_code
-        parts, code = from_directory_or_hub(request.spec, source, _load_parts, trusted=trusted)
-        encoder = cls(request, parts, layer, code)
-        if code:
+        parts = from_directory_or_hub(request.spec, source, _load_parts, trusted=trusted)
+        encoder = cls(request, parts, layer)
+        if parts.code:
             check_promises(encoder)
         return encoder
 
@@ -196,13 +192,11 @@ def split_layer(request: Request) -> tuple[str, int | None]:
     EncoderError
         If something else follows the ``#``.
     """
-    source, mark, option = request.source.partition("#")
-    if not mark:
-        return source, None
-    layer = re.fullmatch(r"layer=(\d{1,4})", option)
-    if layer is None:
+    split = re.fullmatch(r"([^#]*)(?:#layer=(\d{1,4}))?", request.source)
+    if split is None:
+        option = request.source.partition("#")[2]
         raise EncoderError(f"{request.spec}: write #layer=N with a whole number from 0, not #{option}")
-    return source, int(layer[1])
+    return split[1], int(split[2]) if split[2] else None
 
 
 def window_samples(extractor: Any) -> int:
@@ -229,8 +223,7 @@ def front_end_constants(extractor: Any) -> dict[str, object]:
     return constants
 
 
-def _load_parts(repository: Repository) -> tuple[Parts, str | None]:
-    """Load them, and hash the code that lies with the model and was run for it."""
+def _load_parts(repository: Repository) -> Parts:
     subject, config = repository.subject, repository.config_of(HfEncoder.card)
     kind = str(config.get("model_type"))
     trusted = repository.code() if repository.options["trust_remote_code"] else {}
@@ -247,5 +240,5 @@ def _load_parts(repository: Repository) -> tuple[Parts, str | None]:
     model = repository.model(AutoModel, optional=UNUSED)
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
-    code = repository.hash_code(trusted) if trusted else None
-    return Parts(model, extractor, made_with=repository.provenance()), code
+    code = repository.hash_code(trusted) if trusted else ""
+    return Parts(model, extractor, made_with=repository.provenance(), code=code)

@@ -128,20 +128,13 @@ class MiniEncoder(Encoder):
         EncoderError
             If the file is missing, damaged or of another version of this module.
         """
+        towers = MiniTowers()
         try:
             content = weights.read_bytes()
-            state = load_tensors(content)
+            towers.load_state_dict(load_tensors(content))  # float32 of float16
         except Exception as error:  # safetensors has no public base class for its errors
-            raise EncoderError(f"{weights}: cannot read mini's weights ({error}); reinstall") from error
-        towers = MiniTowers()
-        state = {
-            name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()
-        }
-        try:
-            towers.load_state_dict(state)
-        except RuntimeError as error:
             raise EncoderError(
-                f"{weights}: not weights of this version of mini ({described(error)}); reinstall"
+                f"{weights}: cannot load mini's weights ({described(error)}); reinstall"
             ) from error
         return cls(request or Request("mini", "", CPU), towers, hashlib.sha256(content).hexdigest())
 

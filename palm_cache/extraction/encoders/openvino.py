@@ -29,39 +29,29 @@ from palm_cache.params import Precision
 from palm_cache.store.places.local import LocalFolder
 
 
-def openvino_device(name: str) -> torch.device:
+def openvino_device(name: str, precision: Precision) -> torch.device:
     """Return the device for OpenVINO: the CPU, also for ``auto``.
 
     Raises
     ------
     EncoderError
-        If another one is asked for.
+        If another one is asked for, OpenVINO is not installed or this CPU does not have the precision:
+        OpenVINO would compute in fp32 there and not say so.
     """
+    release()
     device = torch.device("cpu") if name == "auto" else choose_device(name)
     if device.type != "cpu":
         raise EncoderError(f"device {name!r}: openvino is for CPUs; set `runtime` to torch")
-    return device
-
-
-def check_openvino(precision: Precision) -> None:
-    """Check that OpenVINO is installed and that this CPU has the precision.
-
-    Raises
-    ------
-    EncoderError
-        If not: OpenVINO would compute in fp32 there and not say so.
-    """
-    release()
     if precision == "tf32":
         raise EncoderError("precision tf32: NVIDIA's GPUs have it; with `runtime` openvino use fp32 or bf16")
-    if precision == "fp32":
-        return
-    core = _import_openvino().Core()
-    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise EncoderError(
-            f"runtime openvino: this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) does not compute "
-            "in bf16; set `precision` to fp32"
-        )
+    if precision == "bf16":
+        core = _import_openvino().Core()
+        if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise EncoderError(
+                f"runtime openvino: this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) does not "
+                "compute in bf16; set `precision` to fp32"
+            )
+    return device
 
 
 def release() -> str:

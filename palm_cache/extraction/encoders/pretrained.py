@@ -64,6 +64,8 @@ class Parts:
     """A fast one, of a model that reads text."""
     made_with: Mapping[str, str] = field(default_factory=dict)
     """Where it came from."""
+    code: str = ""
+    """Hash of the code that lies with the model and was run for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,12 +143,10 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     damaged.write_bytes(WEIGHTS.read_bytes()[:1000])
     other = tmp_path / "other.safetensors"
     save_file({"text.weight": torch.zeros(3)}, other)
-    with pytest.raises(EncoderError, match="not weights of this version of mini") as caught:
-        MiniEncoder.load(weights=other)
-    assert "\n" not in str(caught.value)
-    for path in (damaged, tmp_path / "absent.safetensors"):
-        with pytest.raises(EncoderError, match="cannot read mini's weights"):
+    for path in (other, damaged, tmp_path / "absent.safetensors"):
+        with pytest.raises(EncoderError, match="cannot load mini's weights") as caught:
             MiniEncoder.load(weights=path)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.cuda
