@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import torch
 from transformers import AutoTokenizer
 from transformers.dynamic_module_utils import get_relative_import_files
-from transformers.utils import cached_file
+from transformers.utils import cached_file, is_peft_available
 from transformers.utils import logging as transformers_logging
 
 from palm_cache.errors import EncoderError, counted, described
@@ -117,8 +117,13 @@ class Repository:
         Raises
         ------
         EncoderError
-            If it is missing, damaged or another encoder's.
+            If it is missing, damaged or another encoder's, or transformers would leave an adapter out.
         """
+        if Path(self.place, "adapter_config.json").is_file() and not is_peft_available():
+            raise EncoderError(
+                f"{self.subject}: holds an adapter, which transformers leaves out without peft; give the "
+                "model that its merge_and_unload() makes"
+            )
         config = self.config()
         kind = config.get("model_type")
         if (right := card_of_model(kind)) is not card:

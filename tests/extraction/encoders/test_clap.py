@@ -300,6 +300,7 @@ def test_an_unknown_padding_is_refused(tmp_path: Path) -> None:
         ("model.safetensors", "cannot load its weights"),
         ("preprocessor_config.json", r"cannot load its preprocessor_config\.json"),
         ("tokenizer.json", "cannot load its tokenizer files: FileNotFoundError: no vocabulary there"),
+        ("adapter", r"holds an adapter, .*; give the model that its merge_and_unload\(\) makes"),
         ("cut weights", "cannot load its weights"),
         ("other model", "holds a model of type 'bert'; try hf:"),
         ("more layers", r"weights are missing, surplus or misshaped, e\.g\. text_model\.encoder\.layer\.2"),
@@ -314,6 +315,8 @@ def test_an_incomplete_or_wrong_directory_says_what_is_wrong(
     if damage == "cut weights":
         weights = place / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "adapter":
+        (place / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     elif damage == "other model":
         config.write_text('{"model_type": "bert"}')
     elif damage.endswith("layers"):
