@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import Self
 
@@ -33,9 +34,6 @@ MAX_POINTS = 40
 
 MIN_SAMPLE = 10
 """Rows labelled at random from which on their accuracy is worth showing."""
-
-FAREWELL = 5.0
-"""Seconds for which the end of the page waits for a fit that is under way."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +67,10 @@ class Labels:
     """The class of every labelled row, in the order in which they were labelled."""
     classes: tuple[str, ...]
     """All classes, labelled or not."""
+
+
+class _Overtaken(Exception):  # noqa: N818  # no error
+    """There are newer labels, or the page ends."""
 
 
 class Fitter:
@@ -112,11 +114,11 @@ class Fitter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End; what is under way is not waited for long."""
+        """End, with the fit of a head that is under way: Python cannot end beside a thread that computes."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-        self._thread.join(FAREWELL)
+        self._thread.join()
 
     def take(self, of_rows: Mapping[int, str], classes: tuple[str, ...]) -> None:
         """Take the labels that count from now on."""
@@ -142,46 +144,51 @@ class Fitter:
     def _keep_fitting(self) -> None:
         while (labels := self._next()) is not None:
             try:
-                for fit in self._fits(labels):
-                    if self._overtaken(fit):
-                        break
+                self._fit(labels)
+            except _Overtaken:
+                pass
             except Exception as error:  # the page must go on: the next labels are fitted on all the same
                 logger.exception("the fit failed")
                 reason = f"{type(error).__name__}: {error}"
                 failure = f"fitting failed, so the newest labels do not count yet: {reason}"
-                self._overtaken(replace(self.fit, version=labels.version, whole=True, failure=failure))
+                self._tell(replace(self.fit, version=labels.version, whole=True, failure=failure))
 
     def _next(self) -> Labels | None:
         with self._changed:
             self._changed.wait_for(lambda: self._ended or not self._reached())
             return None if self._ended else self._newest
 
-    def _overtaken(self, fit: Fit) -> bool:
-        """Take a fit, and tell whether there is something better to do than to make more of it."""
+    def _tell(self, fit: Fit) -> None:
         with self._changed:
             self.fit = fit
             self._changed.notify_all()
-            return self._ended or self._newest.version > fit.version
 
-    def _fits(self, labels: Labels) -> Iterator[Fit]:
+    def _go_on(self, version: int) -> None:
+        """Raise where there is something better to do than to go on with the labels of a version."""
+        with self._changed:
+            if self._ended or self._newest.version > version:
+                raise _Overtaken
+
+    def _fit(self, labels: Labels) -> None:
         """Score all rows first, then say how good that is now, then how good it was in earlier rounds."""
+        go_on = partial(self._go_on, labels.version)
         examples, rows = self._examples(labels)
         shares = Classifier(examples).probabilities(self._embeddings[:, 0]) if can_fit(examples) else None
         fit = Fit(labels.version, False, labels.classes, shares, self.fit.growth, self.fit.sample)
-        yield fit
-        correct = held_out(examples)
+        self._tell(fit)
+        correct = held_out(examples, go_on)
         latest = () if correct is None else (accuracy(correct, examples.groups),)
         fit = replace(fit, sample=self._sample(examples, rows, correct))
         rounds = _rounds(rows, labels)
-        yield replace(fit, growth=(*self._known(rounds.values()), *latest))
+        self._tell(replace(fit, growth=(*self._known(rounds.values()), *latest)))
         for count, labels_then in rounds.items():
             if labels_then in self._points:
                 continue
             earlier = examples.part(np.arange(len(rows)) < count)
-            right_then = held_out(earlier)
+            right_then = held_out(earlier, go_on)
             self._points[labels_then] = None if right_then is None else accuracy(right_then, earlier.groups)
-            yield replace(fit, growth=(*self._known(rounds.values()), *latest))
-        yield replace(self.fit, whole=True)
+            self._tell(replace(fit, growth=(*self._known(rounds.values()), *latest)))
+        self._tell(replace(self.fit, whole=True))
 
     def _known(self, rounds: Iterable[bytes]) -> list[Accuracy]:
         points = map(self._points.get, rounds)

@@ -6,6 +6,7 @@ Pure functions on arrays: the page and the study in ``pipelines/labelling`` use 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -110,8 +111,14 @@ def can_fit(examples: Examples) -> bool:
     return max(named, len(np.unique(examples.labels))) > 1
 
 
-def held_out(examples: Examples) -> NDArray[np.bool_] | None:
+def held_out(examples: Examples, go_on: Callable[[], None] = lambda: None) -> NDArray[np.bool_] | None:
     """Say of every labelled row whether a head is right that was fitted without its group, in turns.
+
+    Parameters
+    ----------
+    examples : Examples
+    go_on : callable
+        Called before every fit; ends all of it by raising.
 
     Returns
     -------
@@ -123,6 +130,7 @@ def held_out(examples: Examples) -> NDArray[np.bool_] | None:
         return None
     correct = np.zeros(len(folds), bool)
     for fold in range(folds.max() + 1):
+        go_on()
         out = folds == fold
         training = examples.part(~out)
         if can_fit(training):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from samples import make_features, write_sample
 
 from palm_cache.errors import EncoderError
-from palm_cache.label import fitting
+from palm_cache.label import fitting, rounds
 from palm_cache.label.fitting import Fitter
 from palm_cache.label.rounds import Examples, held_out
 from palm_cache.label.words import Words
@@ -67,12 +67,12 @@ def test_new_labels_count_before_earlier_rounds_are_judged(
     began, released = threading.Event(), threading.Event()
     judged: list[int] = []
 
-    def slow(examples: Examples) -> object:
+    def slow(examples: Examples, go_on: Callable[[], None]) -> object:
         judged.append(len(examples.labels))
         if len(examples.labels) == 10:
             began.set()
             assert released.wait(60)
-        return held_out(examples)
+        return held_out(examples, go_on)
 
     monkeypatch.setattr(fitting, "held_out", slow)
     fitter.take(first(35), NAMES)
@@ -80,14 +80,15 @@ def test_new_labels_count_before_earlier_rounds_are_judged(
     fitter.take(first(36), NAMES)
     released.set()
     assert fitter.wait(60)
-    assert judged == [35, 10, 36, 20, 30]  # none twice
+    assert judged == [35, 10, 36, 10, 20, 30]
     assert [point.rows for point in fitter.fit.growth] == [10, 20, 30, 36]
 
 
 def test_the_end_does_not_wait_for_all_rounds_to_be_judged(
     fitter: Fitter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(examples: Examples) -> None:
+    def slow(examples: Examples, go_on: Callable[[], None]) -> None:
+        go_on()
         time.sleep(0.2)
 
     monkeypatch.setattr(fitting, "ROUND", 1)
@@ -98,6 +99,27 @@ def test_the_end_does_not_wait_for_all_rounds_to_be_judged(
     fitter.__exit__()
     assert time.monotonic() - before < 2
     assert not fitter._thread.is_alive()
+
+
+def test_the_end_waits_for_the_one_fit_that_is_under_way(
+    fitter: Fitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that was still computing had Python abort."""
+    began, fits = threading.Event(), list[int]()
+
+    class Slow(rounds.Classifier):
+        def __init__(self, examples: Examples) -> None:
+            fits.append(len(examples.labels))
+            began.set()
+            time.sleep(0.3)
+            super().__init__(examples)
+
+    monkeypatch.setattr(rounds, "Classifier", Slow)
+    fitter.take(first(20), NAMES)
+    assert began.wait(60)
+    fitter.__exit__()
+    assert not fitter._thread.is_alive()
+    assert fits == [16]  # of five
 
 
 def test_a_class_that_came_meanwhile_waits_for_the_next_fit(fitter: Fitter) -> None:
