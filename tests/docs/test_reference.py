@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pydoc
 import re
 from pathlib import Path
+from typing import Any, get_args
 
 import griffe
 import pytest
@@ -31,6 +33,20 @@ def test_everything_that_is_listed_is_there_once() -> None:
 def test_all_that_import_palm_cache_offers_is_listed(name: str) -> None:
     thing = getattr(palm_cache, name)
     assert thing in LISTED or importlib.import_module(thing.__module__) in LISTED
+
+
+def classes_in(kind: Any) -> set[type]:
+    """Return every class of palm_cache that a type is made of."""
+    own = {kind} if str(getattr(kind, "__module__", "")).startswith("palm_cache") else set()
+    return own.union(*map(classes_in, get_args(kind)))
+
+
+@pytest.mark.parametrize("name", palm_cache.__all__)
+def test_what_the_verbs_return_is_listed(name: str) -> None:
+    verb = getattr(palm_cache, name)
+    if inspect.isfunction(verb):
+        returned = eval(verb.__annotations__["return"], vars(importlib.import_module(verb.__module__)))
+        assert classes_in(returned) <= set(LISTED)
 
 
 @pytest.fixture(scope="module")
