@@ -23,13 +23,15 @@ if TYPE_CHECKING:  # importing torch takes a second, and listing datasets does n
     from torch import Tensor
     from upath import UPath
 
-Place: TypeAlias = "Path | UPath"
+    Place: TypeAlias = Path | UPath
+else:
+    Place = Path
 """A file or folder of this machine or behind a URL: see ``palm_cache.store.places``."""
 
 AnyPath: TypeAlias = str | PathLike[str]
 """What Python takes for a path."""
 
-AnyPlace: TypeAlias = "AnyPath | Place"
+AnyPlace: TypeAlias = AnyPath | Place
 """A path, or the URL of a folder such as ``s3://bucket/features``."""
 
 Progress = Callable[[str, int, int], None]

@@ -7,7 +7,7 @@ import inspect
 import pydoc
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import griffe
 import pytest
@@ -45,8 +45,7 @@ def classes_in(kind: Any) -> set[type]:
 def test_what_the_verbs_return_is_listed(name: str) -> None:
     verb = getattr(palm_cache, name)
     if inspect.isfunction(verb):
-        returned = eval(verb.__annotations__["return"], vars(importlib.import_module(verb.__module__)))
-        assert classes_in(returned) <= set(LISTED)
+        assert classes_in(get_type_hints(verb)["return"]) <= set(LISTED)
 
 
 @pytest.fixture(scope="module")
