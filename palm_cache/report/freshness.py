@@ -50,9 +50,10 @@ def look_behind(scores: pd.DataFrame, heads: Path) -> dict[Place, Behind]:
 
 
 def _behind(place: Place, heads: Path) -> Behind:
+    file = heads_path(heads, *place)
     try:
-        with opened_heads(heads_path(heads, *place)) as opened:
-            stores, digests, again = opened.stores(), opened.digests(), opened.fit_command()
+        with opened_heads(file) as opened:
+            stores, digests = opened.stores(), opened.digests()
     except PalmCacheError:
         return Behind()
     try:
@@ -65,6 +66,8 @@ def _behind(place: Place, heads: Path) -> Behind:
         edited = [note for store in there for note in notes_of_code(store)]
         notes = [*edited, *([f"{', '.join(place)}: {stores[0]} {limited}"] if limited else [])]
         return Behind(there[0], EDITED if edited else LIMITED if limited else "", "; ".join(notes))
+    with opened_heads(file) as opened:
+        again = opened.fit_command()
     said = (
         f"{', '.join(place)}: {' and '.join(map(str, stores))} changed after these heads were "
         f"fitted: the scores are of what was there before. Fit and score again with: {again}"

@@ -175,7 +175,7 @@ class HeadsFile:
 
     def digests(self) -> set[str]:
         """Return the digests of the features that its runs were fitted on: one, in a file of ours."""
-        return {str(self._attributes(name)["digest"]) for name in self.names}
+        return {str(group.attrs["digest"]) for group in self._groups.values()}
 
     def fit_command(self, names: Collection[str] = ()) -> str:
         """Return the command that fits runs of some names again, or all."""
