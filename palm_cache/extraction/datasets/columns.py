@@ -79,8 +79,7 @@ def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> d
         columns_of.pop("duration", None)
     if "start" not in columns_of and "end" not in given:
         columns_of.pop("end", None)  # an "offset" or "stop" alone is something else
-    slices = spoken.get("slice file name")
-    if slices and columns_of.get("path") == slices and not {"start", "end"} & given.keys():
+    if "slice file name" in spoken and not {"start", "end"} & given.keys():
         # UrbanSound8K: a file is a slice, and the times are those of the recording that it was cut from.
         columns_of = {field: name for field, name in columns_of.items() if field not in ("start", "end")}
     return {field: name for field, name in columns_of.items() if name}

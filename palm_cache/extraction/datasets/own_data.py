@@ -25,7 +25,7 @@ from palm_cache.extraction.datasets import palm_layout, shards
 from palm_cache.extraction.datasets.annotated import read_audacity, read_raven
 from palm_cache.extraction.datasets.class_names import clean, named, unstorable
 from palm_cache.extraction.datasets.clip_tables import build_table
-from palm_cache.extraction.datasets.columns import PARTS, in_words, read_annotated, understand
+from palm_cache.extraction.datasets.columns import PARTS, TIMES, in_words, read_annotated, understand
 from palm_cache.extraction.datasets.folder import (
     FILES_TRIED,
     SHARD_ENDINGS,
@@ -302,7 +302,9 @@ def _unpack(
     if not containers:
         raise DataError(f"{folder.root}: no file here ends with {', '.join((*SHARD_ENDINGS, *TAR_ENDINGS))}")
     cache = members_root(folder.source)
-    columns = (*(given for given in reading.columns if not given.startswith("path=")), "path=path")
+    # A row is all of its own clip: times that are told with it are those of what the clip was cut from.
+    asked = (given for given in reading.columns if not given.startswith("path="))
+    columns = (*asked, *(f"{field}=" for field in TIMES if field not in reading.named_columns), "path=path")
     found, fresh = list[tuple[Content, str]](), 0
     for path in containers:
         table, now = unpacked(folder.at(path), path, folder.source, members)

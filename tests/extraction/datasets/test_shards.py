@@ -194,6 +194,22 @@ def test_a_split_and_a_group_are_taken_from_the_shards(tmp_path: Path, sounds: S
     assert tuple(grouped.groups or ()) == ("s0", "s0", "s1") * 2
 
 
+@pytest.mark.parametrize("named", [{}, {"slice_file_name": "x.wav"}], ids=["AudioCaps", "UrbanSound8K"])
+def test_times_of_what_clips_of_a_shard_were_cut_from_are_not_theirs(
+    named: dict[str, str], tmp_path: Path, sounds: Sounds
+) -> None:
+    rows = [
+        {"audio": {"bytes": content, "path": None}, "class": "siren", "start": 0.05, "end": 20.0, **named}
+        for _, content, _ in sounds
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet")
+    table = read_dataset(str(tmp_path))
+    assert [(clip.start, clip.end) for clip in table.clips] == [(0.0, None)] * len(sounds)
+    assert any(note.startswith("columns not used: ") and "start, end" in note for note in table.notes)
+    asked = read_dataset(str(tmp_path), reading=ReadingParams(columns=("start=start",)))
+    assert [clip.start for clip in asked.clips] == [0.05] * len(sounds)
+
+
 def test_a_sound_beside_more_shards_is_not_the_dataset(tmp_path: Path, sounds: Sounds) -> None:
     write_tars(tmp_path / "birds", sounds)
     (tmp_path / "birds" / "preview.wav").write_bytes(b"x")
