@@ -140,8 +140,9 @@ def print_json(value: object) -> None:
 
 
 def as_json(value: object, indent: int | None = None) -> str:
-    """Return JSON that a terminal can be shown: what controls one is escaped."""
-    text = without_credentials(json.dumps(value, indent=indent, ensure_ascii=False))
+    """Return JSON that a terminal can be shown: what controls one, or it has no letter for, is escaped."""
+    is_unicode = str(results().encoding).lower().startswith("utf")
+    text = without_credentials(json.dumps(value, indent=indent, ensure_ascii=not is_unicode))
     return _BEYOND_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

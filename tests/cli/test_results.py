@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from palm_cache.cli.commands import Commands
 from palm_cache.cli.results import ResultFormat, result_writer
-from palm_cache.cli.terminal import styled
+from palm_cache.cli.terminal import print_json, styled
 from palm_cache.prediction.answers import Answer, Failure
 
 CLASSES = ("air conditioner", "engine idling, and the hum of a refrigerator", "siren")
@@ -83,11 +84,15 @@ def test_letters_that_standard_output_cannot_hold_are_written_out() -> None:
             write(Answer("gelbspötter.wav", torch.tensor([0.1, 0.6, 0.3])))
 
     @app.command()
-    def other() -> None: ...
+    def document() -> None:
+        print_json({"path": "gelbspötter 🐦.wav"})
 
-    shown = CliRunner(charset="ascii").invoke(app, ["predict"], catch_exceptions=False).stdout.splitlines()
+    runner = CliRunner(charset="ascii")
+    shown = runner.invoke(app, ["predict"], catch_exceptions=False).stdout.splitlines()
     assert shown[1].startswith("---")
     assert shown[2].startswith(r"gelbsp\xf6tter.wav")
+    printed = runner.invoke(app, ["document"], catch_exceptions=False).stdout
+    assert json.loads(printed) == {"path": "gelbspötter 🐦.wav"}
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
