@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from palm_cache.adaptation.fit import fit_runs, text_of
 from palm_cache.adaptation.heads.base import SCALE
@@ -107,53 +107,23 @@ def make_features(shape: Shape, dim: int = DIM) -> Features:
     )
 
 
-class Plain(nn.Module):
-    """PALM as its equation reads."""
-
-    def __init__(self, text: Tensor, context: Tensor, gate: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("text", text)
-        self.context, self.gate = nn.Parameter(context), nn.Parameter(gate)
-
-    def forward(self, audio: Tensor) -> Tensor:
-        """Return logits (batch, n_classes)."""
-        trust = torch.sigmoid(self.gate)[:, None]
-        mixed = normalize((1 - trust) * self.text + trust * self.context, dim=1)
-        return SCALE * audio @ mixed.T
-
-
-class Shuffled(Sampler[int]):
-    """A new permutation every epoch, from the run's generator."""
-
-    def __init__(self, n_clips: int, generator: torch.Generator) -> None:
-        self.n_clips, self.generator = n_clips, generator
-
-    def __len__(self) -> int:
-        return self.n_clips
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(torch.randperm(self.n_clips, generator=self.generator).tolist())
-
-
 def plain_loop(audio: Tensor, labels: Tensor, text: Tensor, seed: int, training: Training) -> Weights:
     """Train one run by hand, on unit clips (n_clips, dim) and unit text (n_classes, dim)."""
     generator = torch.Generator().manual_seed(seed)
-    context = CONTEXT_STD * torch.randn(text.shape, generator=generator)
-    gate = torch.rand(len(text), generator=generator)
-    model = Plain(text, context.to(text), gate.to(text))
-    loader = DataLoader(
-        TensorDataset(audio, labels),
-        batch_size=training.batch_size,
-        sampler=Shuffled(len(labels), generator),
-    )
-    optimiser = torch.optim.SGD(model.parameters(), lr=training.lr, momentum=training.momentum)
+    context = nn.Parameter((CONTEXT_STD * torch.randn(text.shape, generator=generator)).to(text))
+    gate = nn.Parameter(torch.rand(len(text), generator=generator).to(text))
+    optimiser = torch.optim.SGD([context, gate], lr=training.lr, momentum=training.momentum)
+    data = TensorDataset(audio, labels)
     for _ in range(training.epochs):
-        for clips, targets in loader:
-            loss = cross_entropy(model(clips), targets)
+        order = torch.randperm(len(labels), generator=generator).tolist()
+        for clips, targets in DataLoader(data, batch_size=training.batch_size, sampler=order):
+            trust = torch.sigmoid(gate)[:, None]
+            mixed = normalize((1 - trust) * text + trust * context, dim=1)
+            loss = cross_entropy(SCALE * clips @ mixed.T, targets)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-    return {name: value.detach() for name, value in model.named_parameters()}
+    return {"context": context.detach(), "gate": gate.detach()}
 
 
 def time_loop(features: Features, heads: list[FittedHead], training: Training) -> tuple[float, float]:
