@@ -45,19 +45,13 @@ SEEDS = (0, 1, 2)
 POOL_SHARE = 0.8
 """Of the training rows."""
 
-STRATEGIES: dict[Proposal, str] = {
-    "both": "uncertain and diverse",
-    "uncertain": "uncertain",
-    "diverse": "diverse",
-    "random": "at random",
+STRATEGIES: dict[Proposal, tuple[str, str, str, str]] = {
+    "both": ("uncertain and diverse", "#0072B2", "o", "-"),
+    "uncertain": ("uncertain", "#D55E00", "s", "--"),
+    "diverse": ("diverse", "#009E73", "^", "-."),
+    "random": ("at random", "#000000", "x", ":"),
 }
-
-LOOKS = {
-    "both": ("#0072B2", "o", "-"),
-    "uncertain": ("#D55E00", "s", "--"),
-    "diverse": ("#009E73", "^", "-."),
-    "random": ("#000000", "x", ":"),
-}
+"""What each kind of proposal is called, and its colour, marker and dashes."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +139,7 @@ def table(points: pd.DataFrame) -> str:
         lines += [f"Class names {reads}:", ""]
         lines += ["| proposed | " + " | ".join(f"{n} labels" for n in CHECKPOINTS) + " |"]
         lines += ["|" + "---|" * (len(CHECKPOINTS) + 1)]
-        for by, name in STRATEGIES.items():
+        for by, (name, *_) in STRATEGIES.items():
             of_kind = of_text[of_text["proposed"] == by].groupby("labels")["accuracy"]
             cells = [
                 f"{100 * mean:.1f} ± {100 * spread:.1f}" if mean == mean else "-"
@@ -162,8 +156,7 @@ def draw(points: pd.DataFrame, out: Path) -> None:
         figure = Figure(figsize=(9, 3.8), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (reads, of_text) in zip(panels, points.groupby("text", sort=False), strict=True):
-            for by, name in STRATEGIES.items():
-                colour, marker, dashes = LOOKS[by]
+            for by, (name, colour, marker, dashes) in STRATEGIES.items():
                 of_kind = of_text[of_text["proposed"] == by].groupby("labels")["accuracy"]
                 mean, low, high = 100 * of_kind.mean(), 100 * of_kind.min(), 100 * of_kind.max()
                 axes.plot(mean.index, mean, dashes, marker=marker, color=colour, label=name)

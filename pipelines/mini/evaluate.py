@@ -21,6 +21,7 @@ from torch import Tensor
 
 from palm_cache.adaptation.evaluate import evaluate_head
 from palm_cache.adaptation.fit import fit_runs
+from palm_cache.adaptation.prompt_study import score_prompts
 from palm_cache.adaptation.tasks import few_shot
 from palm_cache.extraction.audio.waveforms import cut_windows
 from palm_cache.extraction.datasets.registry import read_dataset
@@ -28,7 +29,7 @@ from palm_cache.extraction.encoders.mini import WEIGHTS, MiniEncoder
 from palm_cache.extraction.encoders.mini_towers import CNN_DIM, clip_statistics, log_mel
 from palm_cache.extraction.reading import CuttingRule, read_file
 from palm_cache.params import FitParams, Recipe
-from palm_cache.types import TEMPLATES, ClipTable, Features
+from palm_cache.types import ALL_TEMPLATES, TEMPLATES, ClipTable, Features
 
 SEEDS = (0, 1, 2)
 
@@ -61,11 +62,10 @@ def embed(encoder: MiniEncoder, table: ClipTable) -> tuple[Features, Tensor]:
     ), statistics
 
 
-def accuracy(
-    features: Features, head: str, shots: int = 1, template: str = TEMPLATES[1]
-) -> tuple[float, float]:
+def accuracy(features: Features, head: str, shots: int = 1) -> tuple[float, float]:
     """Return a head's accuracy, folds averaged first: mean and standard deviation over seeds."""
-    heads, _ = fit_runs(features, FitParams(heads=(head,), shots=(shots,), seeds=SEEDS, template=template))
+    params = FitParams(heads=(head,), shots=(shots,), seeds=SEEDS, template=TEMPLATES[1])
+    heads, _ = fit_runs(features, params)
     scored = pd.DataFrame([evaluate_head(features, fitted)[0] for fitted in heads])
     means = scored.groupby("seed")["accuracy"].mean()
     # A head that learns nothing has one seed.
@@ -119,10 +119,11 @@ def main() -> None:
     torch.set_num_threads(1)
     encoder = MiniEncoder.load(weights=options.weights)
     features, statistics = embed(encoder, read_dataset(options.dataset, options.root))
-    by_template = [accuracy(features, "zero-shot", template=template)[0] for template in TEMPLATES]
-    for template, value in zip(TEMPLATES, by_template, strict=True):
+    scores = pd.DataFrame(score_prompts(features)).groupby("template", sort=False)["accuracy"].mean()
+    by_template = scores.drop(ALL_TEMPLATES)
+    for template, value in by_template.items():
         print(f"zero-shot {value:.3f}  {template!r}")
-    print(f"zero-shot {np.mean(by_template):.3f}  mean over templates, worst {min(by_template):.3f}")
+    print(f"zero-shot {by_template.mean():.3f}  mean over templates, worst {by_template.min():.3f}")
     print(f"zero-shot {shuffled_accuracy(features):.3f}  with shuffled class names")
     plain = replace(features, audio=features.audio[..., CNN_DIM:], text=features.text[..., CNN_DIM:])
     for shots in options.shots:
