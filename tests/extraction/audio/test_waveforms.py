@@ -152,7 +152,6 @@ def test_a_stretch_of_a_file_is_read_as_if_it_were_cut_out(
             for (at, window), (expected_at, expected_window) in zip(windows, whole, strict=True):
                 assert at == expected_at
                 assert torch.equal(window, expected_window)
-            assert duration(long, stretch=stretch) == duration(cut)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +171,7 @@ def test_a_stretch_that_is_none_is_refused(
 ) -> None:
     soundfile.write(tmp_path / "clip.wav", tone(1.0), RATE)
     with open_regular(tmp_path / "clip.wav") as file, pytest.raises(AudioError) as caught:
-        duration(file, stretch=stretch)
+        read_views(file, sample_rate=RATE, samples=RATE, views=1, content_sha256="", stretch=stretch)
     assert str(caught.value) == expected
 
 
