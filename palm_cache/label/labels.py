@@ -53,12 +53,13 @@ class Labelled:
     ----------
     classes : dict
         The class of every labelled stretch, in the order in which they were given.
+    steps : list
+        Stretch, class before and class after of every label that was not undone.
     """
 
     def __init__(self, labels: Iterable[Label] = ()) -> None:
         self.classes: dict[Stretch, str] = {}
-        self._steps: list[tuple[Stretch, str | None, str | None]] = []
-        """Stretch, class before and class after of every label that was not undone."""
+        self.steps: list[tuple[Stretch, str | None, str | None]] = []
         for label in labels:
             self.take(label)
 
@@ -67,10 +68,10 @@ class Labelled:
         stretch, before = label.stretch, self.classes.get(label.stretch)
         if label.class_name == before:
             return
-        if self._steps and self._steps[-1][:2] == (stretch, label.class_name):
-            self._steps.pop()
+        if self.steps and self.steps[-1][:2] == (stretch, label.class_name):
+            self.steps.pop()
         else:
-            self._steps.append((stretch, before, label.class_name))
+            self.steps.append((stretch, before, label.class_name))
         self.classes.pop(stretch, None)
         if label.class_name is not None:
             self.classes[stretch] = label.class_name
@@ -78,12 +79,12 @@ class Labelled:
     @property
     def undo(self) -> tuple[Stretch, str | None] | None:
         """Which stretch was labelled last and what it was before, ``None`` if there is nothing to undo."""
-        return self._steps[-1][:2] if self._steps else None
+        return self.steps[-1][:2] if self.steps else None
 
     @property
     def class_names(self) -> list[str]:
         """Every class that was given and not undone, in their order; all rows may have left it."""
-        return list(dict.fromkeys(name for _, _, name in self._steps if name is not None))
+        return list(dict.fromkeys(name for _, _, name in self.steps if name is not None))
 
 
 def check_class_name(name: str) -> str:

@@ -246,9 +246,12 @@ class Pages:
         await run_in_threadpool(self._session.label, row, name)
         return self._after(row)
 
-    async def undo(self, _: Request) -> Response:
+    async def undo(self, request: Request) -> Response:
         """Take the last label back."""
-        return self._after(await run_in_threadpool(self._session.undo))
+        steps = (await _body(request)).get("steps")
+        if type(steps) is not int:
+            raise DataError("to undo, say how many labels can be undone")
+        return self._after(await run_in_threadpool(self._session.undo, steps))
 
     def _after(self, row: int | None) -> Response:
         shown = None if row is None else asdict(self._session.shown([row])[0])

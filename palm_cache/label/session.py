@@ -181,16 +181,27 @@ class Session:
             self._follow()
             self._append(self.stretches[self.check_row(row)], name)
 
-    def undo(self) -> int | None:
+    def undo(self, steps: int) -> int | None:
         """Take the last label back, and return its row; ``None`` if there is none, or not here.
+
+        Parameters
+        ----------
+        steps : int
+            How many labels could be undone when whoever asks was last told.
 
         Raises
         ------
-        DataError, OutputError
+        DataError
+            As :meth:`label`, and where somebody else has labelled since: it would be theirs.
+        OutputError
             As :meth:`label`.
         """
         with self._lock:
             self._follow()
+            if steps != len(self._labelled.steps):
+                raise DataError(
+                    "somebody else has labelled meanwhile, as is shown now; Undo takes back the last of all"
+                )
             last = self._labelled.undo
             if last is None:
                 return None
@@ -334,7 +345,7 @@ class Session:
         with self._lock:
             self._follow()
             labelled, classes, problems = self.labelled(), self.classes, self.problems
-            can_undo = self._labelled.undo is not None
+            steps = len(self._labelled.steps)
         counts, fit = Counter(labelled.values()), self.fitter.fit
         return {
             "labelled": len(labelled),
@@ -343,7 +354,7 @@ class Session:
             "fitting": self.fitter.busy,
             "growth": list(map(asdict, fit.growth)),
             "sample": asdict(fit.sample) if fit.sample else None,
-            "undo": can_undo,
+            "undo": steps,
             "text_off": self._words.off,
             "trouble": fit.failure or self._words.unread,
             "problems": problems,

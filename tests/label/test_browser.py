@@ -297,6 +297,22 @@ def test_a_window_that_is_gone_back_to_shows_what_another_was_told(
         assert second.text("#queue [aria-current] .given") == "high"
 
 
+def test_undo_shows_first_what_another_window_was_told(
+    browser: Browser, made_drive: Drive, tmp_path: Path
+) -> None:
+    file = tmp_path / "labels.csv"
+    with serving(made_drive, file, classes=["low", "high"]) as address:
+        first, second = (Keyboard(browser.open(address, 1280, 900)) for _ in range(2))
+        first.press("1")
+        second.press("ArrowRight", "2")
+        given = classes_of(file)
+        first.press("Backspace")
+        assert first.text("#notice").startswith("Not kept: somebody else has labelled meanwhile")
+        assert (classes_of(file), first.text("#labelled")) == (given, "2")
+        first.press("Backspace")
+        assert (classes_of(file), first.see("byId('notice').hidden")) == (given[:1], True)
+
+
 def test_a_tab_that_is_left_from_an_earlier_start_says_so(
     browser: Browser, made_drive: Drive, tmp_path: Path
 ) -> None:

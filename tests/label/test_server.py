@@ -104,6 +104,7 @@ REFUSED: dict[str, tuple[Forge, int]] = {
     "a row that is text": (lambda page: page.post("label", {"row": "0", "class": "x"}), 400),
     "a row that is true": (lambda page: page.post("label", {"row": True, "class": "x"}), 400),
     "no such row": (lambda page: page.post("label", {"row": 99, "class": "x"}), 400),
+    "an undo of no count": (lambda page: page.post("undo", {}), 400),
     "no object": (lambda page: page.post("label", [1]), 400),
     "nested beyond reason": (
         lambda page: page.client.post(

@@ -29,7 +29,7 @@ from palm_cache.types import TextTower
 
 def test_a_drive_is_labelled_round_by_round_while_the_accuracy_grows(page: Page) -> None:
     state = page.state()
-    assert (state["labelled"], state["growth"], state["undo"]) == (0, [], False)
+    assert (state["labelled"], state["growth"], state["undo"]) == (0, [], 0)
     for by in ("diverse", "both"):
         for row in page.rows(by=by):
             assert row["class_name"] is None
@@ -54,9 +54,9 @@ def test_a_label_is_on_disk_when_the_answer_comes_and_undone_there_too(page: Pag
     assert told["state"]["classes"] == [{"name": "owl", "count": 1}]
     assert [label.class_name for label in read_labels(file)[0]] == ["owl"]
     page.label(3, " rain ")
-    assert page.post("undo", {}).json()["row"]["class_name"] == "owl"
-    assert page.post("undo", {}).json()["row"]["class_name"] is None
-    assert page.post("undo", {}).json()["row"] is None
+    assert page.undo().json()["row"]["class_name"] == "owl"
+    assert page.undo().json()["row"]["class_name"] is None
+    assert page.undo().json()["row"] is None
     assert [label.class_name for label in read_labels(file)[0]] == ["owl", "rain", "owl", None]
 
 
@@ -92,7 +92,7 @@ def test_what_an_editor_does_to_the_file_meanwhile_counts(page: Page) -> None:
     state = page.state()
     assert state["growth"][-1]["rows"] == 4
     assert state["guessed"] == ["tawny owl", "rain", "mouse"]
-    assert page.post("undo", {}).json()["row"]["row"] == 3
+    assert page.undo().json()["row"]["row"] == 3
 
 
 def test_a_file_that_is_gone_or_another_meanwhile_is_not_written(page: Page) -> None:
@@ -105,7 +105,7 @@ def test_a_file_that_is_gone_or_another_meanwhile_is_not_written(page: Page) -> 
     assert "labels.csv: is gone or empty now, with all labels; put it back" in answer.json()["error"]
     assert not file.exists()
     file.write_text("filename,label\n")
-    assert "no file that labels can be appended to" in page.post("undo", {}).json()["error"]
+    assert "no file that labels can be appended to" in page.undo().json()["error"]
     assert file.read_text() == "filename,label\n"
     file.write_bytes(kept)
     assert page.label(1, "owl")["state"]["labelled"] == 2
@@ -132,7 +132,7 @@ def test_the_keys_of_classes_are_the_same_after_a_restart(page: Page, made_drive
     for row, name in ((0, "dog"), (1, "cat"), (2, "cow"), (0, "cow"), (1, "dog"), (2, None)):
         page.label(row, name)
     page.label(3, "typo")
-    page.post("undo", {})
+    page.undo()
     names = [kind["name"] for kind in page.state()["classes"]]
     assert names == ["dog", "cat", "cow"]
     with open_session(made_drive, page.session.file) as again:
@@ -252,6 +252,17 @@ def test_labels_of_other_stretches_and_broken_rows_are_told_of_and_kept(
         assert page.state()["labelled"] == 1
         page.label(1, "rain")
     assert file.read_bytes().startswith(before)
+
+
+def test_undo_takes_back_no_label_of_another_window(page: Page) -> None:
+    page.label(0, "owl")
+    seen = page.state()["undo"]
+    page.label(1, "rain")  # a colleague's
+    told = page.post("undo", {"steps": seen})
+    assert told.status_code == 400
+    assert told.json()["error"].startswith("somebody else has labelled meanwhile, as is shown now")
+    assert page.state()["labelled"] == 2
+    assert page.undo().json()["row"]["row"] == 1
 
 
 def test_labels_that_come_at_once_are_all_kept(page: Page) -> None:

@@ -51,6 +51,9 @@ class Page:
         told: dict[str, Any] = answer.json()
         return told
 
+    def undo(self) -> Any:
+        return self.post("undo", {"steps": self.get("state").json().get("undo", 0)})
+
     def state(self) -> dict[str, Any]:
         assert self.session.fitter.wait(60)
         told: dict[str, Any] = self.get("state").json()

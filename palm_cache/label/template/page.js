@@ -348,7 +348,10 @@ function skip() {
 function undo() {
   return inTurn(async () => {
     if (!state.undo) return;
-    const { state: after, row } = await post("undo", {});
+    const { state: after, row } = await post("undo", { steps: state.undo }).catch((error) => {
+      refresh();
+      throw error;
+    });
     notify("");
     takeState(after);
     if (!row) return;
