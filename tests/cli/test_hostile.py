@@ -143,8 +143,7 @@ def test_a_number_beyond_all_reason_is_one_line(folder: Path, option: str, value
 
 @pytest.mark.parametrize(("option", "value"), [("--lr", "nan"), ("--lr", "inf"), ("--epochs", "10" * 9)])
 def test_training_beyond_all_reason_is_one_line(option: str, value: str) -> None:
-    told = misuse("fit", option, value)
-    assert "must be above 0" in told or "at most 100,000" in told
+    assert f"{option}: {value} is not a" in misuse("fit", option, value)
 
 
 @pytest.mark.parametrize(
