@@ -16,7 +16,8 @@ FEATURES = make_features(n_classes=4, clips_per_class=6, n_folds=2)
 STORE = "stores of mine/clusters/mini.zarr"
 OUT = "results of mine"
 HEADS = f"{OUT}/clusters/mini/heads.h5"
-FIT = ("fit", "--head", "prototype", "--shots", "1", "--seeds", "0", "--out", OUT, "--no-calibrate")
+PLAIN = ("fit", "--out", OUT, "--no-calibrate")
+FIT = (*PLAIN, "--head", "prototype", "--shots", "1", "--seeds", "0")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def test_heads_that_are_not_there_are_fitted_where_they_are_looked_for(features:
 
 
 def test_heads_of_an_earlier_state_of_a_store_are_fitted_again_as_they_were() -> None:
-    succeed(*FIT, "--store", STORE, "--shots", "1,2", "--seeds", "5")
+    succeed(*PLAIN, "--store", STORE, "--head", "prototype", "--shots", "1,2", "--seeds", "5")
     change_store()
     told = mend("evaluate", "--out", OUT)
     assert told.endswith(f"--head prototype --shots 1,2 --seeds 5 --out '{OUT}'")
@@ -66,7 +67,8 @@ def test_heads_of_an_earlier_state_of_a_store_are_fitted_again_as_they_were() ->
 
 
 def test_the_options_of_a_variant_are_named_too() -> None:
-    succeed(*FIT, "--store", STORE, "--head", "palm", "--epochs", "2", "--split", "base-novel")
+    split = ("--epochs", "2", "--split", "base-novel")
+    succeed(*PLAIN, "--store", STORE, "--head", "palm", "--shots", "1", "--seeds", "0", *split)
     change_store()
     mend("evaluate", "--out", OUT)
     with h5py.File(HEADS) as file:
