@@ -39,6 +39,7 @@ from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.pengi_towers import (
     AUDIO,
     DIM,
+    FRONT_END,
     TEXT,
     MelTower,
     MicrosoftEncoder,
@@ -202,8 +203,7 @@ def _official_2022(name: str) -> str:
     if name.startswith((TEXT, f"{AUDIO}projection.")):
         return name
     name = name.removeprefix(AUDIO)
-    name = re.sub(r"^kernel_(real|imag)$", r"spectrogram_extractor.stft.conv_\1.weight", name)
-    return f"{AUDIO}base.{re.sub(r'^mel$', 'logmel_extractor.melW', name)}"
+    return f"{AUDIO}base.{FRONT_END.get(name, name)}"
 
 
 def _gpt2(state: Mapping[str, Tensor]) -> GPT2Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -23,6 +22,13 @@ DIM = 1024
 
 AUDIO, TEXT = "audio_encoder.", "caption_encoder."
 """How the official names of the towers' weights begin."""
+
+FRONT_END = {
+    "kernel_real": "spectrogram_extractor.stft.conv_real.weight",
+    "kernel_imag": "spectrogram_extractor.stft.conv_imag.weight",
+    "mel": "logmel_extractor.melW",
+}
+"""How :class:`MelTower`'s buffers are called officially."""
 
 
 class Projection(nn.Module):
@@ -147,6 +153,6 @@ def official(name: str) -> str:
     if name.startswith(TEXT):
         return name.replace(f"{TEXT}clip.", f"{TEXT}base.")
     name = name.removeprefix(AUDIO)
-    name = re.sub(r"^kernel_(real|imag)$", r"base.htsat.spectrogram_extractor.stft.conv_\1.weight", name)
-    name = re.sub(r"^mel$", "base.htsat.logmel_extractor.melW", name)
+    if name in FRONT_END:
+        return f"{AUDIO}base.htsat.{FRONT_END[name]}"
     return AUDIO + official_htsat(name.replace("htsat.audio_encoder.", "base.htsat."))
