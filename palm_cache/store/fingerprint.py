@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 """Raise this whole number with every change of decoding, resampling, cropping or windowing that
 changes an embedding: every store made before becomes stale, and DVC extracts again."""
 
