@@ -16,7 +16,6 @@ from palm_cache.errors import DataError, ParameterError, StaleStoreError, counte
 from palm_cache.extraction.embedding import Embedder
 from palm_cache.extraction.encoders.base import Encoder
 from palm_cache.extraction.encoders.registry import load_encoder
-from palm_cache.extraction.encoders.third_party import option_notes
 from palm_cache.extraction.known_files import KnownFiles, file_cache
 from palm_cache.extraction.matching import MANY_MISSING, keep_unreadable, lost_labels, note_gone
 from palm_cache.extraction.plan import Plan, make_plan
@@ -199,8 +198,7 @@ class Extractor:
             for row, reason in sorted(errors.items())
         )
         unremembered = [survey.unremembered] * bool(survey.unremembered)
-        notes = [*table.notes, *notes, *option_notes(self.encoder), *unremembered, *run.sound_notes]
-        notes += self._embedder_notes()
+        notes = [*table.notes, *notes, *unremembered, *run.sound_notes, *self._embedder_notes()]
         return Extraction(out, len(table.clips), run.embedded, failures, tuple(notes))
 
     def _target(self, table: ClipTable, out: Place) -> tuple[ClipTable, Target, list[str]]:

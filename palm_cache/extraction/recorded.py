@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from palm_cache.errors import EncoderError, StaleStoreError
-from palm_cache.extraction.encoders.cards import CLASS, CODE, OWN
+from palm_cache.extraction.encoders.cards import CLASS, CODE, OPTION, OWN
 from palm_cache.extraction.encoders.own_code import is_edited
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.recipe import audio_recipe, format1_print, recipe_of
@@ -118,7 +118,7 @@ def load_same_encoder(
 def _what_differs(recorded: Mapping[str, object], loaded: Mapping[str, object]) -> str:
     if not recorded:
         return "weights, tokenizer or libraries"
-    compared = {*recorded, CODE, CLASS}  # which were not recorded always
+    compared = {*recorded, CODE, CLASS, OPTION}  # which were not recorded always
     differing = [key for key in loaded if key in compared and loaded[key] != recorded.get(key)]
     names = [key.removesuffix("_sha256").replace("_", " ") for key in differing]
     return ", ".join(names) or "versions of preprocessing or of its libraries"

@@ -8,7 +8,6 @@ into vectors.
 from __future__ import annotations
 
 import hashlib
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.audio.window import Padding
 from palm_cache.extraction.audio.window import Window as Window
-from palm_cache.extraction.encoders.cards import CLASS, CODE
 from palm_cache.extraction.encoders.cards import EncoderCard as EncoderCard
 from palm_cache.extraction.encoders.engine import Engine
 from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
@@ -36,11 +34,12 @@ class Request:
     spec: str
     """As given, e.g. ``"clap:laion/clap-htsat-unfused"``."""
     source: str
-    """What follows the encoder's name in it; an option that decides numbers belongs into ``constants``."""
+    """What follows the encoder's name in it."""
     engine: Engine
     recipe: Recipe = field(default_factory=Recipe)
-    code: str = ""
-    """Hash of the encoder's code where that is the user's own, else ""."""
+    foreign: Mapping[str, object] = field(default_factory=dict)
+    """What tells an encoder that is not ours from others: its class, the code of a user's own, and an option
+    in the spec."""
 
 
 class Encoder(ABC):
@@ -106,14 +105,14 @@ class Encoder(ABC):
         if text is not None:
             text.spec = self.spec
         self._text = text
-        self._code = {**({CODE: request.code} if request.code else {}), **_told_apart(type(self))}
+        self._foreign = request.foreign
         self.made_with: Mapping[str, str] = made_with or {}
         self._decisive: Mapping[str, object] = {
             "encoder": self.card.name,
             "implementation": self.IMPLEMENTATION,
             "weights_sha256": hash_weights(tower.state_dict()),
             **constants,
-            **self._code,
+            **self._foreign,
         }
         self.audio_tower = self.engine.tower(tower, key=lambda: fingerprint(self._decisive))
 
@@ -138,7 +137,7 @@ class Encoder(ABC):
         """Everything that decides the vector of a prompt; ``None`` without a text tower."""
         if self._text is None:
             return None
-        return {"encoder": self.card.name, **self._text.identity, **self._code}
+        return {"encoder": self.card.name, **self._text.identity, **self._foreign}
 
     @property
     def device(self) -> torch.device:
@@ -290,18 +289,6 @@ class Encoder(ABC):
             raise EncoderError(
                 f"{self.spec}: {special} needs clips of one length, this reads any; leave it out"
             )
-
-
-def _told_apart(kind: type[Encoder]) -> dict[str, object]:
-    """Return the name of a class where another that can be loaded has its card's name, as a base often has.
-
-    Of one file and with the same weights they have one hash of code, whatever they do in their front ends.
-    """
-    beside = vars(sys.modules.get(kind.__module__, sys)).values()
-    classes = [one for one in (*kind.__mro__, *beside) if isinstance(one, type) and issubclass(one, Encoder)]
-    loadable = [one for one in classes if one is not kind and not one.__abstractmethods__]
-    names = [one.card.name for one in loadable if hasattr(one, "card")]
-    return {CLASS: kind.__qualname__} if kind.card.name in names else {}
 
 
 def decibels(power: Tensor) -> Tensor:

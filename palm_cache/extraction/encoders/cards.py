@@ -7,8 +7,9 @@ from dataclasses import dataclass
 CODE = "code_sha256"
 """Of a recipe: the hash of the code of an encoder of somebody's own."""
 
-CLASS = "class"
-"""Of a recipe: the name of an encoder's class, where the card does not tell it from others."""
+CLASS, OPTION = "class", "option"
+"""Of a recipe: the name of the class of an encoder that is not ours, and what its spec says besides, if that
+is no file or folder: weights are known by their hash, wherever they lie."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING
 
 from palm_cache.errors import EncoderError, UnknownNameError, did_you_mean
-from palm_cache.extraction.encoders.cards import CARDS, OWN, EncoderCard
+from palm_cache.extraction.encoders.cards import CARDS, CLASS, CODE, OPTION, OWN, EncoderCard
 from palm_cache.extraction.encoders.own_code import hash_run_code, told
 from palm_cache.params import Recipe
 
@@ -124,7 +124,7 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
     if name in CARDS:
         return encoder_class(name).load(Request(spec, source, engine, recipe))
     if name != OWN.name:
-        kind, code = encoder_class(name), ""
+        kind, code = encoder_class(name), {}
         _need_source(spec, source, kind.card)
     else:
         module, attribute, source = (*source.split(":", 2), "")[:3]
@@ -132,8 +132,10 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
         if here not in sys.path:  # as with python -m, and for good: code may import later
             sys.path.append(here)
         kind = _import(spec, module, attribute)
-        code = hash_run_code(kind.__module__)
-    return load_own(kind, Request(spec, source, engine, recipe, code))
+        code = {CODE: hash_run_code(kind.__module__)}
+    option = {OPTION: source} if source and not Path(source).exists() else {}
+    foreign = {CLASS: kind.__qualname__, **code, **option}
+    return load_own(kind, Request(spec, source, engine, recipe, foreign))
 
 
 def _need_source(spec: str, source: str, card: EncoderCard) -> None:

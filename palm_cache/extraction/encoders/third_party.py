@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -44,20 +41,6 @@ def load_own(kind: type[Encoder], request: Request) -> Encoder:
         raise EncoderError(f"{request.spec}: load must return an encoder whose __init__ called Encoder's")
     check_promises(encoder)
     return encoder
-
-
-def option_notes(encoder: Encoder) -> list[str]:
-    """Say that the recipe holds nothing of an option behind the colon; a file or a hub's id names weights."""
-    source = encoder.source
-    if not encoder.spec.startswith("python:") or not source or "/" in source or Path(source).exists():
-        return []
-    held = json.dumps({**encoder.identity, "implementation": None})
-    if not set(re.findall(r"\w+", held)).isdisjoint(re.findall(r"\w+", source)):
-        return []
-    return [
-        f"{encoder.spec}: its constants say nothing of {source!r}; if that decides vectors and is no name of "
-        "weights, put it into `constants`: other options' vectors are taken for the same"
-    ]
 
 
 def check_promises(encoder: Encoder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +21,10 @@ from torch import Tensor
 
 from palm_cache.errors import EncoderError
 from palm_cache.extraction.datasets.palm_layout import read
-from palm_cache.extraction.encoders import base, own_code
+from palm_cache.extraction.encoders import own_code
 from palm_cache.extraction.encoders.base import Encoder, EncoderCard, Request, Window
-from palm_cache.extraction.encoders.cards import CARDS
 from palm_cache.extraction.encoders.engine import CPU
-from palm_cache.extraction.encoders.registry import encoder_class, load_encoder
+from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.extraction.encoders.text import PromptTower, embed_prompts
 from palm_cache.extraction.encoders.third_party import load_own
 from palm_cache.extraction.extract import extract
@@ -50,20 +50,22 @@ def test_class_names_that_nobody_reads_have_not_collapsed(tmp_path: Path) -> Non
     assert not any("class names" in note for note in extraction.notes)
 
 
-@pytest.mark.parametrize(
-    ("constants", "option", "noted"),
-    [("{}", "7", True), ("{}", "1", True), ('{"scale": 7}', "scale=7", False), ("{}", "birds.pt", False)],
-)
-def test_an_option_behind_the_colon_that_no_constant_tells_of_is_noted(
-    tmp_path: Path, constants: str, option: str, noted: bool
+def test_an_option_behind_the_colon_is_part_of_the_recipe_and_a_place_of_weights_is_not(
+    tmp_path: Path,
 ) -> None:
-    """Its vectors would be taken for those of any other option."""
+    """Else the vectors of one option would be taken for those of another."""
     module = (tmp_path / "my_encoder.py").read_text()
-    module = module.replace("request.source", '"birds.pt"').replace('{"fft": 512}', constants)
-    (tmp_path / "my_scale.py").write_text(module)
-    spec = f"python:my_scale:Birds:{option}"
-    notes = extract(read(write_palm_folder(tmp_path / "Tones")), spec, tmp_path / "birds.zarr").notes
-    assert any(f"its constants say nothing of {option!r}; if that decides" in note for note in notes) == noted
+    (tmp_path / "my_scale.py").write_text(module.replace("request.source", '"birds.pt"'))
+    table = read(write_palm_folder(tmp_path / "Tones"))
+
+    def embedded(option: str) -> int:
+        return extract(
+            table, f"python:my_scale:Birds:{option}", tmp_path / f"{Path(option).name}.zarr"
+        ).embedded
+
+    shutil.copy("birds.pt", tmp_path / "Tones" / "moved.pt")
+    assert [embedded(option) for option in ("7", "1", "7")] == [12, 12, 0]
+    assert [embedded(option) for option in ("birds.pt", "Tones/moved.pt")] == [12, 0]
 
 
 def test_the_example_is_complete_and_keeps_the_contract() -> None:
@@ -280,11 +282,6 @@ def test_a_script_has_code_and_a_notebook_none(monkeypatch: pytest.MonkeyPatch) 
     del script.__file__
     with pytest.raises(EncoderError, match=r"__main__: has no file, .* in a notebook with %%writefile"):
         own_code.hash_run_code("__main__")
-
-
-def test_no_encoder_of_our_own_is_told_apart_by_its_class() -> None:
-    for name in CARDS:
-        assert base._told_apart(encoder_class(name)) == {}
 
 
 def test_an_encoder_that_hears_the_padding_is_refused() -> None:
