@@ -218,14 +218,22 @@ class Folder:
         return "folders" if self.has_class_folders() else "flat"
 
     def has_class_folders(self) -> bool:
-        """Tell whether folders may be classes: not days, as recorders call theirs, nor train and test."""
+        """Tell whether folders may be classes: not days and hours of recorders, nor train and test.
+
+        Folders in days are classes where all sounds of days lie in such.
+        """
         short = stripped(self.listing.audio).values()
         parts = parts_above(short)
+        folders = [folders for *folders, _ in (path.split("/") for path in short) if folders]
+        days = [below for first, *below in folders if DAY.fullmatch(first)]
+        in_days = bool(days) and all(below and not below[0].isdigit() for below in days)
 
         def may_be(first: str, *below: str) -> bool:
-            return bool(below) or not (DAY.fullmatch(first) or (first in parts and first.lower() in WORDS))
+            return not DAY.fullmatch(first) and (
+                bool(below) or first not in parts or first.lower() not in WORDS
+            )
 
-        return any(may_be(*folders) for *folders, _ in (path.split("/") for path in short) if folders)
+        return in_days or any(may_be(*some) for some in folders)
 
     @cached_property
     def datasets_below(self) -> str:
@@ -293,11 +301,13 @@ def stripped(paths: Sequence[str]) -> dict[str, str]:
 
 
 def parts_above(paths: Iterable[str]) -> dict[str, str]:
-    """Return what the first folders of paths say of the split.
+    """Return what the first folders of paths say of the split: all a fold, or train, test, valid.
 
     Nothing where all that do say the same, or where some do not and others are not called train and test.
     """
     tops = {path.split("/")[0] for path in paths if "/" in path}
     parts = {top: part for top in tops if (part := part_of(top))}
+    words = {top: part for top, part in parts.items() if part in WORDS}
+    parts = words or parts
     sure = len(parts) == len(tops) or {"train", "test"} <= {*map(str.lower, parts)}
     return parts if sure and len({*parts.values()}) > 1 else {}

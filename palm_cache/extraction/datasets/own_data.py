@@ -106,8 +106,8 @@ def _read_folders(folder: Folder, reading: ReadingParams) -> Content:
 
     def row(number: int, path: str) -> TableRow:
         *folders, _ = short[path].split("/")
-        split = folders and folders[0] in parted
-        part = parted[folders.pop(0)] if split else listed.get(path, rest)
+        # A folder beside those of the split is none of a class, which no row would train or test.
+        part = parted.get(folders.pop(0), "") if parted and folders else listed.get(path, rest)
         return TableRow("the folder", number, path, folders[0] if folders else None, part=part)
 
     rows = Rows.of(row(number, path) for number, path in enumerate(short, start=1))

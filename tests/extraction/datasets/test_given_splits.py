@@ -38,10 +38,25 @@ def test_folders_whose_names_tell_parts_of_a_split_are_no_classes(tmp_path: Path
         (tmp_path / f"speech-{part}").rename(tmp_path / part)
     beside = tones(tmp_path, "noise/x.wav")
     shutil.rmtree(tmp_path / "flat")
-    assert read(beside).class_names == ("blackbird", "noise", "wren")
+    assert read(beside).class_names == CLASSES
     assert set(parts_of(read(beside)).values()) == {"train", "test"}
+    assert "1 of 7 rows has no label, and is in no fold" in read(beside).notes
     trains = read(tones(tmp_path / "trains", "freight-train/a.wav", "test-drive/b.wav"))
     assert trains.class_names == ("freight-train", "test-drive")
+
+
+def test_parts_of_two_kinds_are_no_split(tmp_path: Path) -> None:
+    tops = ("2024-01-02", "bird-test")
+    root = tones(tmp_path, *(f"{top}/{name}/1.wav" for top in tops for name in CLASSES))
+    assert read(root).class_names == tops
+
+
+@pytest.mark.parametrize("inner", [("05", "06"), ("", "raw")], ids=["hours", "in one day only"])
+def test_folders_in_some_days_of_a_recorder_are_no_classes(inner: tuple[str, str], tmp_path: Path) -> None:
+    days = ("2024-01-01", "2024-01-02")
+    table = read(tones(tmp_path, *(f"{day}/{folder}/1.wav" for day, folder in zip(days, inner, strict=True))))
+    assert table.class_names == ()
+    assert table.notes[0] == "read as audio without labels: 2 files"
 
 
 def test_lists_of_sounds_beside_folders_of_classes_are_the_split(tmp_path: Path) -> None:
