@@ -130,9 +130,9 @@ class OnnxTower(nn.Module):
         shaped = {1: lambda: rows[0], 2: lambda: rows, 3: lambda: rows[:, None]}[len(self._axes)]()
         (given,) = self._session.run([self._output], {self._input: shaped.astype(self._type)})
         vectors = np.asarray(given, np.float32)
-        if len(self._axes) == 1:
+        if len(rows) == 1 and len(vectors) != 1:  # the graph leaves the batch's axis out
             vectors = vectors[None]
-        if not self._pool and max(vectors.shape[1:], default=0) * len(vectors) < vectors.size:
+        if not self._pool and max(vectors.shape[1:], default=1) * len(vectors) < vectors.size:
             raise EncoderError(
                 f"{self._spec}: gives {self._output} of shape {vectors.shape}, more than a vector; say in "
                 f'its description "pool": "mean" for the mean over all axes but the last, '

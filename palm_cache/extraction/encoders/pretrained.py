@@ -122,7 +122,7 @@ class Repository:
         if Path(self.place, "adapter_config.json").is_file() and not is_peft_available():
             raise EncoderError(
                 f"{self.subject}: holds an adapter, which transformers leaves out without peft; give the "
-                "model that its merge_and_unload() makes"
+                "model that its merge_and_unload() makes, in a folder without adapter_config.json"
             )
         config = self.config()
         kind = config.get("model_type")

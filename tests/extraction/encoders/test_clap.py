@@ -300,7 +300,7 @@ def test_an_unknown_padding_is_refused(tmp_path: Path) -> None:
         ("model.safetensors", "cannot load its weights"),
         ("preprocessor_config.json", r"cannot load its preprocessor_config\.json"),
         ("tokenizer.json", "cannot load its tokenizer files: FileNotFoundError: no vocabulary there"),
-        ("adapter", r"holds an adapter, .*; give the model that its merge_and_unload\(\) makes"),
+        ("adapter", r"holds an adapter, .* merge_and_unload\(\) makes, .* without adapter_config\.json"),
         ("cut weights", "cannot load its weights"),
         ("other model", "holds a model of type 'bert'; try hf:"),
         ("more layers", r"weights are missing, surplus or misshaped, e\.g\. text_model\.encoder\.layer\.2"),

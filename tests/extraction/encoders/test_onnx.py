@@ -33,13 +33,14 @@ def save(
     softmax: int | None = None,
     takes: str = "FLOAT",
     gives: Sequence[int] = (DIM,),
+    batched: bool = True,
 ) -> Path:
     """Save a graph that multiplies the waveform by a matrix, with two outputs."""
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
     taken = onnx.TensorProto.DataType.Value(takes)
     given = [helper.make_tensor_value_info(f"wave{number}", taken, list(shape)) for number in range(inputs)]
     outputs = [helper.make_tensor_value_info(name, floats, None) for name in ("vector", "other")]
-    rows = [-1] if len(shape) > 1 else []
+    rows = [-1] if len(shape) > 1 and batched else []
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["wave0"], ["wave"], to=floats),
@@ -103,6 +104,15 @@ def test_waveforms_of_other_floats_are_taken(tmp_path: Path, takes: str) -> None
     rounded = sound.half().float() if takes == "FLOAT16" else sound
     vectors = load(save(tmp_path, takes=takes)).embed_audio(sound[:, None])
     torch.testing.assert_close(vectors, rounded @ torch.from_numpy(WEIGHT), atol=2e-5, rtol=0)
+
+
+def test_a_graph_of_one_clip_may_leave_the_axis_of_the_batch_out(tmp_path: Path) -> None:
+    sound = torch.randn(3, SAMPLES, generator=torch.Generator().manual_seed(1))
+    product = sound @ torch.from_numpy(WEIGHT)
+    vectors = load(save(tmp_path, (1, SAMPLES), batched=False)).embed_audio(sound[:, None])
+    torch.testing.assert_close(vectors, product, atol=2e-5, rtol=0)
+    with pytest.raises(EncoderError, match=r"gives vector of shape \(1, 2, 3\), more than a vector"):
+        load(save(tmp_path, (1, SAMPLES), gives=(2, 3), batched=False))
 
 
 @pytest.mark.parametrize("shape", [("batch", SAMPLES), (1, SAMPLES), (SAMPLES,)])
