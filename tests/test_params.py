@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import enum
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
 import pytest
+from upath import UPath
 
 from palm_cache import params
 from palm_cache.errors import ParameterError
 from palm_cache.extraction.prompts import Prompts
 from palm_cache.params import BenchParams, FitParams, Params, ReadingParams, Recipe, Resources
 from palm_cache.params.use import MapParams, PredictParams, RowFilter, SearchParams
+from palm_cache.store.find import cache_of
 from palm_cache.store.layout import extract_command
 from palm_cache.store.remedies import command_of_store
 from palm_cache.types import Help
@@ -42,6 +45,25 @@ def test_single_values_stand_for_tuples_of_one() -> None:
         Training(epochs=4, lr=0.5, momentum=0.0)
     )
     assert Resources(cache=Path("known")) == Resources(cache="known")  # type: ignore[arg-type]
+    assert FitParams(shots=np.array(4)) == FitParams(shots=(4,))  # type: ignore[arg-type]
+    assert Recipe(compile=np.True_).compile is True  # type: ignore[arg-type]
+
+
+def test_text_of_any_kind_is_text() -> None:
+    """Formatted, a member of an enumeration is its name: runs would be called after that."""
+
+    class Wanted(str, enum.Enum):  # noqa: UP042  # of Python 3.10 and before
+        PALM, FIRST = "palm", "first"
+
+    params = FitParams(heads=Wanted.PALM, test_views=Wanted.FIRST)  # type: ignore[arg-type]
+    assert f"{params.heads[0]} {params.test_views}" == "palm first"
+
+
+def test_the_cache_may_be_a_remote_place_with_its_options() -> None:
+    remote = UPath("memory://bucket/cache", use_listings_cache=False)
+    assert cache_of(Path("features"), cache=Resources(cache=remote).cache) is remote
+    with pytest.raises(ParameterError, match=r"heads: .* is not text"):
+        FitParams(heads=remote)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def fit(
     Examples
     --------
     >>> import palm_cache
-    >>> params = palm_cache.FitParams(heads="palm", shots=2, seeds=0)
+    >>> params = palm_cache.FitParams(heads=("palm",), shots=(2,), seeds=(0,))
     >>> fitted = palm_cache.fit("data/features/demo/mini.zarr", params)
     >>> fitted.heads.as_posix()
     'runs/demo/mini/heads.h5'
@@ -176,7 +176,8 @@ def evaluate(
         If a store has changed since the heads were fitted.
     """
     folder = Path(heads or out)
-    named, encoders = list(map(str, several(datasets or ()))), several(encoders or ())
+    named = [] if datasets is None else list(map(str, several(datasets)))
+    encoders = () if encoders is None else several(encoders)
     stores = folder_given(features or Params().features, "features")
     # A name is no pattern: a folder may be called "birds[1]".
     names = [glob.escape(stored_name(stores, name, folder)) for name in named] if named else ["*"]

@@ -59,7 +59,7 @@ def find_stores(
     """
     folder = folder_given(features or Params().features, "features")
     names = None if datasets is None else list(map(str, several(datasets)))
-    encoders = several(encoders or ())
+    encoders = () if encoders is None else several(encoders)
     notes: list[str] = []
     specs: list[str | None] = list(dict.fromkeys(encoders)) or [None]
     of_encoders = [_of_encoder(folder, names, spec, notes) for spec in specs]

@@ -288,6 +288,8 @@ def _parameter(kind: type, name: str) -> inspect.Parameter:
     if get_origin(annotation) is tuple:
         completion = completion or complete_list(partial(choices, annotation))
         annotation = list[str]
+    elif str in get_args(annotation):  # of a place, too: on a command line it is text
+        annotation = str
     option = _option(kind, name)
     info = typer.Option(
         f"{option}/--no-{option[2:]}" if annotation is bool else option,

@@ -111,7 +111,7 @@ def predict(
     --------
     >>> import palm_cache
     >>> features = palm_cache.extract("Tones")
-    >>> fitted = palm_cache.fit(features, palm_cache.FitParams(heads="palm", shots=4))
+    >>> fitted = palm_cache.fit(features, palm_cache.FitParams(heads=("palm",), shots=(4,)))
     >>> heard = palm_cache.predict(fitted.heads, "Tones/audios")
     >>> heard.run
     'palm-4shots-fold1-seed0'

@@ -11,7 +11,7 @@ from palm_cache.store.header import written_source
 from palm_cache.store.layout import CACHE, store_path, stores_present
 from palm_cache.store.nearby import folder_given
 from palm_cache.store.root import StoreRoot
-from palm_cache.types import Place
+from palm_cache.types import AnyPlace, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,13 @@ class Address:
 
 
 def address_of(
-    dataset: str, source: str, encoder: str, *, features: Place, out: Place | None = None, cache: str = ""
+    dataset: str,
+    source: str,
+    encoder: str,
+    *,
+    features: Place,
+    out: Place | None = None,
+    cache: AnyPlace = "",
 ) -> Address:
     """Say where the store of a dataset and encoder lies or is to lie, and the cache with it.
 
@@ -39,7 +45,7 @@ def address_of(
         The folder of stores.
     out : Place, optional
         The store, if it is to lie elsewhere; the cache is then beside it.
-    cache : str
+    cache : path or URL
         Another place for the cache.
     """
     cached = cache_of(features, out, cache)
@@ -50,7 +56,7 @@ def address_of(
     return Address(name, store_path(folder, name, encoder), cached)
 
 
-def cache_of(features: Place, out: Place | None = None, cache: str = "") -> Place:
+def cache_of(features: Place, out: Place | None = None, cache: AnyPlace = "") -> Place:
     """Say where the cache lies or is to lie; the parameters are those of :func:`address_of`."""
     if cache:
         return folder_given(cache, "cache")

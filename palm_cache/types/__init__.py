@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from palm_cache.errors import DataError
 from palm_cache.types.clips import Clip as Clip
@@ -21,11 +21,18 @@ from palm_cache.types.clips import Texts as Texts
 
 if TYPE_CHECKING:  # importing torch takes a second, and listing datasets does not need it
     from torch import Tensor
-    from upath import UPath
-
-    Place: TypeAlias = Path | UPath
+    from upath import UPath as UPath
 else:
-    Place = Path
+
+    @runtime_checkable
+    class UPath(Protocol):
+        """What is behind a URL, known by what no other path has: its library takes long to import."""
+
+        __module__ = "upath"
+        fs: object
+
+
+Place: TypeAlias = Path | UPath
 """A file or folder of this machine or behind a URL: see ``palm_cache.store.places``."""
 
 AnyPath: TypeAlias = str | PathLike[str]

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from math import inf
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -19,8 +19,8 @@ Bounds = tuple[float, float]
 
 ANY: Bounds = (-inf, inf)
 
-TAKEN: Mapping[type, Any] = {int: Integral, float: Real, str: (str, os.PathLike), Path: (str, os.PathLike)}
-"""What stands for a value of a kind, and is made one: numpy's numbers, paths as text."""
+TAKEN: Mapping[type, Any] = {float: Real, str: (str, os.PathLike), Path: (str, os.PathLike)}
+"""What stands for a value of a kind, and is made one: whole numbers, paths as text."""
 
 WORDS: Mapping[type, str] = {
     int: "a whole number",
@@ -37,8 +37,16 @@ def kinds(holder: type) -> Mapping[str, Any]:
     return get_type_hints(holder)
 
 
+def plain(given: Any) -> Any:
+    """Return a single value of numpy or torch as Python's, and of an enumeration of texts the text."""
+    if isinstance(given, str):
+        return str.__str__(given)
+    return given.item() if getattr(given, "ndim", None) == 0 else given
+
+
 def several(given: object) -> tuple[Any, ...]:
     """Return values as a tuple; what is no collection is a tuple of one."""
+    given = plain(given)
     return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str | Mapping) else (given,)
 
 
@@ -72,6 +80,7 @@ def check_fields(params: object, **bounds: Bounds) -> None:
 
 def _held(name: str, kind: Any, value: Any, within: Bounds) -> object:
     """Return a value as one of a kind, or of the first of several that it fits."""
+    value = plain(value)
     alternatives = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     for one in alternatives:
         if _fits(one, value):
