@@ -14,8 +14,10 @@ flat         audio, unlabelled
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -101,16 +103,20 @@ def _read_folders(folder: Folder, reading: ReadingParams) -> Content:
         short = {path: path for path in audio}
     parted = parts_above(short.values()) if any(path.count("/") > 1 for path in short.values()) else {}
     lists = {} if parted else _lists(folder)
-    listed = {path: part for paths, part in lists.values() for path in paths}
-    rest = "train" if lists and "train" not in listed.values() else ""
+    listed = defaultdict[str, list[str]](list)
+    for paths, part in lists.values():
+        for path in paths:
+            listed[path].append(part)
+    rest = "train" if lists and "train" not in (part for _, part in lists.values()) else ""
 
-    def row(number: int, path: str) -> TableRow:
+    def row(number: int, path: str) -> Iterator[TableRow]:
         *folders, _ = short[path].split("/")
         # A folder beside those of the split is none of a class, which no row would train or test.
-        part = parted.get(folders.pop(0), "") if parted and folders else listed.get(path, rest)
-        return TableRow("the folder", number, path, folders[0] if folders else None, part=part)
+        split = [parted.get(folders.pop(0), "")] if parted and folders else listed.get(path, [rest])
+        for part in split:
+            yield TableRow("the folder", number, path, folders[0] if folders else None, part=part)
 
-    rows = Rows.of(row(number, path) for number, path in enumerate(short, start=1))
+    rows = Rows.of(chain.from_iterable(map(row, count(1), short)))
     classes = {name: clean(name) for name in filter(None, rows.class_name.texts)}
     for name, cleaned in classes.items():
         if wrong := unstorable(cleaned):
@@ -122,8 +128,9 @@ def _read_folders(folder: Folder, reading: ReadingParams) -> Content:
     parts = f" below {named(sorted(parted))}" if parted else ""
     parts += f", split by {named(list(lists))}" if lists else ""
     names = sorted({*classes.values()})
-    told = f"{counted(len(rows), 'file')}, {counted(len(names), 'class', 'classes')} ({named(names)})"
-    notes = []
+    told = f"{counted(len(short), 'file')}, {counted(len(names), 'class', 'classes')} ({named(names)})"
+    gone = sorted(listed.keys() - short.keys())
+    notes = [f"listed, but not here: {named(gone)}"] if gone else []
     if reading.layout == "auto" and not parted and (inner := _nested(short)):
         meant = did_you_mean([folder.at(one) for one in inner])
         notes.append(
@@ -134,7 +141,10 @@ def _read_folders(folder: Folder, reading: ReadingParams) -> Content:
 
 
 def _lists(folder: Folder) -> dict[str, tuple[set[str], str]]:
-    """Return texts that list sounds of a part of the split, as Speech Commands' ``testing_list.txt``."""
+    """Return texts that list sounds of a part of the split, as Speech Commands' ``testing_list.txt``.
+
+    None where all list sounds to train on, which does not say what the others are for.
+    """
     parts = {name: part_of(PurePosixPath(name).stem) for name in folder.listing.ending_with(".txt")}
     likely = [name for name, part in parts.items() if part in WORDS and name.count("/") <= 1]
     found, sounds = {}, {*folder.listing.audio} if likely else set()
@@ -143,7 +153,7 @@ def _lists(folder: Folder) -> dict[str, tuple[set[str], str]]:
         paths = [str(where / line) for line in decode(folder.at(name)).splitlines() if line]
         if paths and paths[0] in sounds:
             found[name] = {*paths}, parts[name]
-    return found
+    return found if any(part != "train" for _, part in found.values()) else {}
 
 
 def _nested(short: Mapping[str, str]) -> list[str]:

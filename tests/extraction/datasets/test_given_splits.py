@@ -75,6 +75,21 @@ def test_lists_of_sounds_beside_folders_of_classes_are_the_split(tmp_path: Path)
     assert "2 rows of the validation part are in no fold" in table.notes
 
 
+def test_lists_that_disagree_with_the_folder_are_told(tmp_path: Path) -> None:
+    root = tones(tmp_path, *(f"{name}/{number}.wav" for name in CLASSES for number in range(2)))
+    (root / "train.txt").write_text("".join(f"{name}/0.wav\n" for name in CLASSES))
+    assert read(root).notes[-1].startswith("no split given: 4 folds made")  # nothing is said of the others
+    (root / "test.txt").write_text(
+        "".join(f"{name}/1.wav\n" for name in CLASSES) + "wren/0.wav\nwren/9.wav\n"
+    )
+    table = read(root)
+    (fold,) = table.folds
+    assert [len(fold.train), len(fold.test)] == [2, 3]
+    assert table.notes[0].endswith("split by test.txt, train.txt: 4 files, 2 classes (blackbird, wren)")
+    assert "listed, but not here: wren/9.wav" in table.notes
+    assert "fold 1: 1 clip in both train and test, e.g. wren/0.wav; test scores will flatter" in table.notes
+
+
 def as_lines_of_json(rows: list[tuple[str, str]]) -> str:
     lines = (json.dumps({"audio_filepath": path, "label": name, "more": [1, None]}) for path, name in rows)
     return "\n".join(lines)
