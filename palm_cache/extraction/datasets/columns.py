@@ -19,8 +19,8 @@ USUAL: Mapping[str, Sequence[str]] = {
             recording path, recording file, recording, begin file, begin path, sound file, sound, clip path,
             clip, track, itemid, file id, in file""",
         "label": """classname, class name, label, labels, class, category, common name, species,
-            scientific name, primary label, annotation, event label, scene label, sound class, tag, en,
-            call type, sound type, emotion, genre, instrument, keyword, word, target, type, manual id""",
+            scientific name, primary label, annotation, event label, scene label, sound class, tag,
+            call type, sound type, emotion, genre, instrument, keyword, word, target, en, type, manual id""",
         "start": "start, start time, begin, begin time, onset, onset time, tmin, start offset, t0, xmin",
         "end": "end, end time, stop, stop time, offset, offset time, tmax, end offset, t1, xmax",
         "duration": "duration",
@@ -79,9 +79,9 @@ def understand(header: Sequence[str], given: Mapping[str, str], table: str) -> d
         columns_of.pop("duration", None)
     if "start" not in columns_of and "end" not in given:
         columns_of.pop("end", None)  # an "offset" or "stop" alone is something else
-    if "slice file name" in spoken and not {"start", "end"} & given.keys():
+    if "slice file name" in spoken and not {*TIMES} & given.keys():
         # UrbanSound8K: a file is a slice, and the times are those of the recording that it was cut from.
-        columns_of = {field: name for field, name in columns_of.items() if field not in ("start", "end")}
+        columns_of = {field: name for field, name in columns_of.items() if field not in TIMES}
     return {field: name for field, name in columns_of.items() if name}
 
 

@@ -314,7 +314,8 @@ def _unpack(
     cache = members_root(folder.source)
     # A row is all of its own clip: times that are told with it are those of what the clip was cut from.
     asked = (given for given in reading.columns if not given.startswith("path="))
-    columns = (*asked, *(f"{field}=" for field in TIMES if field not in reading.named_columns), "path=path")
+    unasked = () if {*TIMES} & reading.named_columns.keys() else (f"{field}=" for field in TIMES)
+    columns = (*asked, *unasked, "path=path")
     found, fresh = list[tuple[Content, str]](), 0
     for path in containers:
         table, now = unpacked(folder.at(path), path, folder.source, members)
@@ -326,8 +327,13 @@ def _unpack(
 
 
 def _together(found: Iterable[tuple[Content, str]], told: str) -> Content:
-    """Return tables as one; the part of a split that goes with each is that of its rows that tell none."""
+    """Return tables as one; the part of a split that goes with each is that of its rows that tell none.
+
+    Where all that tell one tell the same, it may be a class's name, such as train: then it says nothing.
+    """
     contents, parts = zip(*found, strict=True)
+    if len({*parts} - {""}) < 2:
+        parts = ("",) * len(parts)
     rows = (
         row if row.part or not part else row._replace(part=part)
         for content, part in zip(contents, parts, strict=True)

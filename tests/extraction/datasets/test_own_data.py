@@ -208,6 +208,8 @@ def test_in_tables_of_xeno_canto_the_english_name_is_the_label(tmp_path: Path) -
     root = tones(tmp_path, "XC1.wav")
     (root / "x.csv").write_text("id,gen,en,type,file-name\n1,Troglodytes,Eurasian Wren,song,XC1.wav\n")
     assert labels(read(root)) == {"XC1.wav": "Eurasian Wren"}
+    (root / "x.csv").write_text("file-name,emotion,en\nXC1.wav,calm,yes\n")
+    assert read(root).class_names == ("calm",)
 
 
 def test_a_text_that_is_given_itself_is_a_table(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_times_of_what_clips_of_a_shard_were_cut_from_are_not_theirs(
     named: dict[str, str], tmp_path: Path, sounds: Sounds
 ) -> None:
     rows = [
-        {"audio": {"bytes": content, "path": None}, "class": "siren", "start": 0.05, "end": 20.0, **named}
+        {"audio": {"bytes": content, "path": None}, "class": "siren", "start": 0.05, "end": 0.1, **named}
         for _, content, _ in sounds
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet")
@@ -207,7 +207,15 @@ def test_times_of_what_clips_of_a_shard_were_cut_from_are_not_theirs(
     assert [(clip.start, clip.end) for clip in table.clips] == [(0.0, None)] * len(sounds)
     assert any(note.startswith("columns not used: ") and "start, end" in note for note in table.notes)
     asked = read_dataset(str(tmp_path), reading=ReadingParams(columns=("start=start",)))
-    assert [clip.start for clip in asked.clips] == [0.05] * len(sounds)
+    assert [(clip.start, clip.end) for clip in asked.clips] == [(0.05, 0.1)] * len(sounds)
+
+
+def test_a_shard_that_is_called_by_a_class_is_no_part_of_a_split(tmp_path: Path, sounds: Sounds) -> None:
+    for vehicle in ("train", "car"):
+        rows = [{"audio": {"bytes": content, "path": None}, "class": vehicle} for _, content, _ in sounds]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"vehicles-{vehicle}-0.parquet")
+    folds = read_dataset(str(tmp_path)).folds
+    assert {len(fold.train) + len(fold.test) for fold in folds} == {2 * len(sounds)}
 
 
 def test_a_sound_beside_more_shards_is_not_the_dataset(tmp_path: Path, sounds: Sounds) -> None:

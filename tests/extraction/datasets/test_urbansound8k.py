@@ -140,3 +140,4 @@ def test_times_of_any_other_table_stay_times() -> None:
     assert understand(["wav", "start", "end"], {"path": ""}, "t.csv") == times
     assert understand(["slice_file_name", "start", "end"], times, "t.csv").items() >= times.items()
     assert not times.keys() & understand(["slice_file_name", "start", "end"], {}, "t.csv").keys()
+    assert [*understand(["slice_file_name", "start", "duration"], {}, "t.csv")] == ["path"]
