@@ -76,6 +76,11 @@ def suspicious(counts: Mapping[str, int]) -> list[str]:
         if name.casefold() in EMPTY_LOOKING
     ]
     notes += [
+        f"class {name!r} ({counts[name]:,}) begins or ends with a quote: was it to be closed, or opened?"
+        for name in counts
+        if name.strip('"') != name
+    ]
+    notes += [
         f"class {name!r} ({counts[name]:,}) is written in letters of several alphabets: is that meant?"
         for name in counts
         if any(len(_alphabets(word)) > 1 for word in name.split())

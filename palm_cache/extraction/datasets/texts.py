@@ -95,7 +95,8 @@ def read_table(file: Place) -> TextTable:
         # Spaces between a closing quote and the delimiter are harmless, but no strict CSV.
         records = replace(records, text=re.sub(spaces, "", text))
     if delimiter == "\t" and '"' in text and not records.sound:  # a character, as in Common Voice
-        records = replace(records, quoting=csv.QUOTE_NONE)
+        plain = replace(records, quoting=csv.QUOTE_NONE)
+        records = plain if plain.sound else records
     return TextTable(file.name, records.header, records)
 
 
@@ -156,9 +157,14 @@ def _json_lines(name: str, text: str) -> TextTable:
                 raise DataError(f"{name}, row {line}: no JSON object; every line is to be one") from error
     header = tuple(dict.fromkeys(key for _, fields in told for key in fields))
 
+    def field(value: object) -> str:
+        """Return a value as a table has it; of several, such as labels, a list."""
+        if isinstance(value, list):
+            return ",".join(map(field, value))
+        return "" if value is None else str(value).strip()
+
     def row(fields: dict[str, object]) -> tuple[str, ...]:
-        values = map(fields.get, header)
-        return tuple("" if value is None else str(value).strip() for value in values)
+        return tuple(map(field, map(fields.get, header)))
 
     return TextTable(name, header, tuple((line, row(fields)) for line, fields in told))
 

@@ -140,6 +140,8 @@ def test_a_manifest_in_lines_of_json_is_a_table(tmp_path: Path) -> None:
     ]
     manifest.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     assert stretches(read(manifest)) == [("a.wav", 0.5, 1.5, "wren"), ("a.wav", 0.0, 0.5, None)]
+    manifest.write_text('{"audio_filepath": "a.wav", "offset": 0, "duration": 1, "labels": ["wren"]}\n')
+    assert stretches(read(manifest)) == [("a.wav", 0.0, 1.0, "wren")]
     manifest.write_text('{"audio_filepath": "a.wav"}\n["a.wav"]\n')
     log = tones(tmp_path / "more", "wren/a.wav", "robin/b.wav") / "log.jsonl"
     log.write_text('{"audio_filepath"\n')  # nothing of the kind, and in nobody's way

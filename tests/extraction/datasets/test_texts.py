@@ -90,6 +90,9 @@ def test_between_tabs_a_quote_that_closes_nothing_is_a_character(sentence: str, 
     assert [fields for _, fields in read_table(write(tmp_path, content)).records] == rows
     quoted = read_table(write(tmp_path, 'path\tclassname\n"x.wav"\t"a\tdog" \n"y.wav"\t"cat"\n'))
     assert [fields for _, fields in quoted.records] == [("x.wav", "a\tdog"), ("y.wav", "cat")]
+    ragged = write(tmp_path, 'path\tclassname\n"x.wav"\t"a\ndog"\n"y.wav"\t"cat"\tmore\n')
+    with pytest.raises(DataError, match="row 4: 3 fields, but the header has 2"):
+        list(read_table(ragged).records)
 
 
 def test_a_field_of_several_lines_may_hold_commas_of_its_own(tmp_path: Path) -> None:
@@ -134,6 +137,11 @@ def test_lists_of_classes_are_said_and_names_with_commas_are_not(tmp_path: Path)
     _, notes = names_read(tmp_path, *lists, b'"Male speech, man speaking"', b"Music")
     told = "3 classes seem to be lists of others, e.g. 'Guitar,Music': a clip has one class"
     assert any(note.startswith(told) for note in notes)
+
+
+def test_a_quote_around_half_a_name_is_asked_about(tmp_path: Path) -> None:
+    _, notes = names_read(tmp_path, b'"""wren"', b"robin")
+    assert "class '\"wren' (1) begins or ends with a quote: was it to be closed, or opened?" in notes
 
 
 def test_a_class_may_be_called_nan_but_is_asked_about(tmp_path: Path) -> None:
