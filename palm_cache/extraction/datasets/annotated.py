@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 
@@ -89,7 +90,8 @@ def read_raven(folder: Folder, reading: ReadingParams) -> Content:
                 offset = stretch({"start": told["File Offset (s)"]}, where)[0]
                 start, end = offset, None if end is None else round(offset + end - start, 6)
             name = told.get("Begin Path") or told.get("Begin File") or ""
-            recording = recordings.called(name) if name else recordings.of(path, SELECTIONS_TAIL)
+            from_here = posixpath.join(posixpath.dirname(path), name)  # of several that are called so
+            recording = recordings.called(from_here, name) if name else recordings.of(path, SELECTIONS_TAIL)
             if recording is not None:
                 label = by_field.get("label") or None
                 row = TableRow(path, line, recording, label, start, end)

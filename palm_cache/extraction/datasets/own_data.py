@@ -189,7 +189,9 @@ def _read_table(folder: Folder, reading: ReadingParams) -> Content:
     several = len(chosen) > 1
     contents = [_of_table_in(folder, name, reading, several) for name in chosen]
     if not several:
-        return contents[0]
+        unlabelled = not any(contents[0].rows.class_name.texts) and folder.has_class_folders()
+        hint = ["no row has a label; `layout` folders takes names of folders for labels"] * unlabelled
+        return replace(contents[0], notes=[*hint, *contents[0].notes])
     told = f"{len(chosen)} tables, {', '.join(chosen)}"
     content = _together(zip(contents, map(_part_of, chosen), strict=True), told)
     others = [name for name in candidates if name not in chosen]

@@ -215,6 +215,12 @@ def test_recordings_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) 
     expected = [(f"site{n}/night.wav", 0.5, 1.5, f"x{n}") for n in (1, 2)]
     assert stretches(read(root)) == expected
     (root / "all.txt").unlink()
+    for n in (1, 2):
+        row = f"{n}\tS\t1\t0.5\t1.5\t0\t9\tnight.wav\tx{n}\n"
+        (root / f"site{n}" / "call.txt").write_text(f"{RAVEN}\tBegin File\tLabel\n{row}")
+    assert stretches(read(root)) == expected
+    for n in (1, 2):
+        (root / f"site{n}" / "call.txt").unlink()
     for n, beside in enumerate((".", "site1", "site2")):
         tones(root / beside, "night.wav", seconds=4)
         (root / beside / "night.txt").write_text(f"0.5\t1.5\tx{n}\n")

@@ -144,6 +144,8 @@ def test_a_manifest_in_lines_of_json_is_a_table(tmp_path: Path) -> None:
     assert stretches(read(manifest)) == [("a.wav", 0.0, 1.0, "wren")]
     manifest.write_text('{"audio_filepath": "a.wav"}\n["a.wav"]\n')
     log = tones(tmp_path / "more", "wren/a.wav", "robin/b.wav") / "log.jsonl"
+    log.write_text('{"audio_filepath": "wren/a.wav", "duration": 0.25}\n')
+    assert "no row has a label; `layout` folders takes names of folders for labels" in read(log.parent).notes
     log.write_text('{"audio_filepath"\n')  # nothing of the kind, and in nobody's way
     assert read(log.parent).class_names == ("robin", "wren")
     with pytest.raises(DataError, match=r"manifest\.json, row 2: no JSON object; every line is to be one"):
