@@ -250,7 +250,7 @@ def _plan_table(
     if plan.stale:
         lines += as_typed([f"  stale: {plan.stale}; `on_stale` rebuild makes it anew"])
     if plan.other_text:
-        lines.append(f"  {plan.other_text} than before: only text is embedded anew")
+        lines.append(f"  {plan.other_text} than before: text is embedded anew")
     groups = dict(zip(as_typed(plan.groups), plan.groups.values(), strict=True))
     gone = {"in the store, no more in the dataset": plan.gone} if plan.gone else {}
     for why, names in {**groups, **gone}.items():

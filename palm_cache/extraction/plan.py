@@ -43,9 +43,9 @@ class Plan:
     groups: Mapping[Reason, tuple[str, ...]]
     """Names of the clips without a known embedding, by reason; of a content that is there twice the first."""
     gone: tuple[str, ...]
-    """Names of clips in the store that the dataset has no more."""
+    """Names of clips in the store that the dataset has no more; none where not all of it is wanted."""
     other_text: str = ""
-    """What of the text is other than in the store, "" if nothing is: text is embedded again, no clip is."""
+    """What of the text is other than in the store, "" if nothing is: text is embedded again."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -74,7 +74,7 @@ def make_plan(
     with suppress(DamagedStoreError):  # is made anew
         if store is not None:
             before = _contents(store, {row_of(survey.clips[row]) for row in rows})
-            gone = tuple(dict.fromkeys(gone_names(store, table)))
+            gone = () if target.header.limit else tuple(dict.fromkeys(gone_names(store, table)))
     told: set[bytes] = set()
     for row, content in zip(rows, survey.keys(unknown), strict=True):
         key = content.tobytes()
@@ -89,7 +89,7 @@ def make_plan(
         groups={why: tuple(clips) for why, clips in groups.items() if clips},
         gone=gone,
         other_text=target.other_text,
-        notes=tuple(notes),
+        notes=(*notes, *target.note_fewer(len(table.clips))),
     )
 
 

@@ -112,7 +112,7 @@ class Target:
         OutputError
             If the store cannot be written.
         """
-        fewer = self._note_fewer(len(rows.names))
+        fewer = self.note_fewer(len(rows.names))
         why = self._why_write(rows, thorough)
         if why is None:
             return fewer
@@ -126,14 +126,14 @@ class Target:
         write_store(self.out, self.header, rows, text, embeddings, before=self.present.whole)
         anew = f"{self.out} was stale ({self.stale}) and has been made anew" if self.stale else why
         if not anew and self.other_text:
-            anew = f"{self.other_text} than before: only text was embedded anew"
+            anew = f"{self.other_text} than before: text was embedded anew"
         alike = twins(survey.keys(), rows.labels, rows.folds, lambda: rows.names)
         collapsed = [collapse_note("clips", _sample(audio, survey, rows))]
         if self.header.text_recipe is not None and text.size:
             collapsed.append(collapse_note("class names", text[:, 0]))
         return [*filter(None, [anew]), *fewer, *alike, *filter(None, collapsed)]
 
-    def _note_fewer(self, n_rows: int) -> list[str]:
+    def note_fewer(self, n_rows: int) -> list[str]:
         """Say that the store is to hold some clips of its dataset alone, if so."""
         store, held = self.present.whole, 0
         if not self.header.limit:

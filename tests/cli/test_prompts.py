@@ -23,7 +23,7 @@ def test_prompts_of_ones_own_go_from_their_files_to_a_fitted_head(workplace: Pat
     succeed("extract", "--dataset", "Tones")
     words = ("extract", "--dataset", "Tones", "--templates", "prompts.txt", "--descriptions", "texts.csv")
     planned = succeed(*words, "--dry-run").stdout
-    assert "other templates, other descriptions than before: only text is embedded anew" in planned
+    assert "other templates, other descriptions than before: text is embedded anew" in planned
     assert "0 embedded now, 12 known" in succeed(*words).stdout
     shown = succeed("store", "info", STORE).stdout
     assert "description of high tone: a whistle; a flute" in shown

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from samples import assert_same, embedder_threads, parted, read_arrays, write_palm_folder, write_tone
-from spectrum import Run, SpectrumEncoder
+from spectrum import Look, Run, SpectrumEncoder
 
 from palm_cache.errors import StaleStoreError
 from palm_cache.extraction import extract as stage_one
@@ -162,7 +162,7 @@ def test_other_templates_and_text_towers_embed_text_only(
     done = run(prompts)
     assert (done.embedded, done.notes) == (
         0,
-        ("other templates than before: only text was embedded anew",),
+        ("other templates than before: text was embedded anew",),
     )
     assert run(prompts).notes == ()
     assert FeatureStore(out).text().shape == (2, 3, 12)
@@ -338,11 +338,15 @@ def test_a_first_look_takes_a_few_clips_of_every_class(run: Run, out: Path) -> N
     assert FeatureStore(out).header.limited == ""
 
 
-def test_a_store_of_some_clips_says_so_and_what_it_takes_the_place_of(run: Run, out: Path) -> None:
+def test_a_store_of_some_clips_says_so_and_what_it_takes_the_place_of(
+    run: Run, look: Look, out: Path
+) -> None:
     run()
     assert FeatureStore(out).header.limited == ""
     told = "holds of every class the first 1 to train on and the first 1 to test on alone, of 18 clips in all"
+    planned = look(limit=1)
     (note,) = run(limit=1).notes
+    assert (planned.notes, planned.gone) == ((note,), ())
     assert note.startswith(f"this store {told} (limit 1); it held 18 before")
     assert FeatureStore(out).header.limited.startswith(told)
     (again,) = run(limit=1).notes

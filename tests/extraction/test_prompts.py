@@ -115,7 +115,7 @@ def test_several_descriptions_of_a_class_are_averaged_after_normalising(
     assert store.problems() == []
     assert run(prompts).notes == ()
     assert run(Prompts()).notes == (
-        "other templates, other descriptions than before: only text was embedded anew",
+        "other templates, other descriptions than before: text was embedded anew",
     )
     assert FeatureStore(out).header.descriptions == {}
 
