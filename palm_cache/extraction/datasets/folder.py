@@ -303,11 +303,13 @@ def stripped(paths: Sequence[str]) -> dict[str, str]:
 def parts_above(paths: Iterable[str]) -> dict[str, str]:
     """Return what the first folders of paths say of the split: all a fold, or train, test, valid.
 
-    Nothing where all that do say the same, or where some do not and others are not called train and test.
+    Nothing where all that do say the same, among other words as in ``steam-train``, or where some do not and
+    others are not called train and test.
     """
     tops = {path.split("/")[0] for path in paths if "/" in path}
     parts = {top: part for top in tops if (part := part_of(top))}
     words = {top: part for top, part in parts.items() if part in WORDS}
     parts = words or parts
     sure = len(parts) == len(tops) or {"train", "test"} <= {*map(str.lower, parts)}
-    return parts if sure and len({*parts.values()}) > 1 else {}
+    plain = {*map(str.lower, parts)} <= WORDS.keys()
+    return parts if sure and (plain or len({*parts.values()}) > 1) else {}

@@ -45,6 +45,16 @@ def test_folders_whose_names_tell_parts_of_a_split_are_no_classes(tmp_path: Path
     assert trains.class_names == ("freight-train", "test-drive")
 
 
+@pytest.mark.parametrize("more", ["intro.wav", "training/wren/2.wav"])
+def test_parts_that_are_all_to_train_on_are_no_classes(more: str, tmp_path: Path) -> None:
+    root = tones(tmp_path, *(f"train/{name}/1.wav" for name in CLASSES), more)
+    assert read(root).class_names == CLASSES
+    trains = tones(
+        tmp_path / "trains", *(f"{kind}-train/{n}/1.wav" for kind in ("steam", "maglev") for n in "ab")
+    )
+    assert read(trains).class_names == ("maglev-train", "steam-train")
+
+
 def test_parts_of_two_kinds_are_no_split(tmp_path: Path) -> None:
     tops = ("2024-01-02", "bird-test")
     root = tones(tmp_path, *(f"{top}/{name}/1.wav" for top in tops for name in CLASSES))
