@@ -80,6 +80,7 @@ def test_the_cache_may_be_a_remote_place_with_its_options() -> None:
         (Recipe, {"views": 2.5}, "views: 2.5 is not a whole number from 1 to 1000"),
         (Resources, {"batch_size": None}, "batch_size: None is not a whole number from 0 to 65536"),
         (Resources, {"device": None}, "device: None is not text"),
+        (Resources, {"cache": None}, "cache: None is not text or a remote path"),
         (ReadingParams, {"columns": None}, "columns: None is not text"),
         (ReadingParams, {"window": "5"}, "window: '5' is not a number from 0.02"),
         (FitParams, {"heads": None}, "heads: None is not text"),

@@ -38,8 +38,8 @@ HOW = (
 
 _PAIRS = (
     "Two heads are compared on the same clips with the same draws: runs that have no seed in common are not "
-    "set against each other. The last column is adjusted for the {count} of this section (Holm): "
-    f"below {1 - LEVEL:.2f}, the difference is sure."
+    "set against each other. Interval and p are of one comparison alone; the last column is adjusted for the "
+    f"{{count}} of this section (Holm): below {1 - LEVEL:.2f}, the difference is sure."
 )
 
 ONE_SEED = (

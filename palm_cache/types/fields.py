@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from palm_cache.errors import ParameterError, did_you_mean, near
+from palm_cache.types import UPath
 
 Bounds = tuple[float, float]
 """The lowest and the highest that a number may be; infinity itself it never is."""
@@ -28,6 +29,7 @@ WORDS: Mapping[type, str] = {
     str: "text",
     bool: "true or false",
     Path: "a path",
+    UPath: "a remote path",
 }
 
 
