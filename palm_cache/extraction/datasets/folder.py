@@ -204,7 +204,7 @@ class Folder:
         ):
             return "raven"
         # The latter alone: Excel's "Unicode text", and NeMo's JSON lines.
-        if self.tables or ending(self.where.name) in (*TABLE_ENDINGS, ".txt", ".json"):
+        if self.tables or (self.alone and ending(self.where.name) in (*TABLE_ENDINGS, ".txt", ".json")):
             return "table"
         if not audio:
             kinds_of_files = [kind or "without ending" for kind in self.listing.endings]

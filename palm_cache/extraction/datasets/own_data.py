@@ -6,7 +6,7 @@ parquet      Parquet or Arrow files with an audio column: the hub's shards, ``da
 webdataset   tar files
 raven        ``*.txt`` with Raven's columns, or CSVs of starts and ends, named like the recordings
 audacity     ``*.txt`` of times and labels, named like the recordings
-table        one CSV, TSV or Parquet with a column of paths
+table        a CSV, TSV, Parquet or JSON lines with a column of paths, or one for each part of a split
 folders      a folder per class, below train and test or not
 flat         audio, unlabelled
 ===========  ========================================================================================

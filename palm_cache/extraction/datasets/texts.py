@@ -148,25 +148,26 @@ class _Records:
 
 def _json_lines(name: str, text: str) -> TextTable:
     """Read an object per line, as NeMo's manifests and the hub's ``metadata.jsonl`` have it."""
-    told: list[tuple[int, dict[str, object]]] = []
+    told: list[tuple[int, dict[str, str]]] = []
     for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
             try:
-                told.append((line, {**parse_json(content)}))
+                fields = {**parse_json(content)}
+                told.append((line, {_field(key): _field(value) for key, value in fields.items()}))
             except (ValueError, TypeError) as error:
                 raise DataError(f"{name}, row {line}: no JSON object; every line is to be one") from error
     header = tuple(dict.fromkeys(key for _, fields in told for key in fields))
+    rows = ((line, tuple(fields.get(key, "") for key in header)) for line, fields in told)
+    return TextTable(name, header, tuple(rows))
 
-    def field(value: object) -> str:
-        """Return a value as a table has it; of several, such as labels, a list."""
-        if isinstance(value, list):
-            return ",".join(map(field, value))
-        return "" if value is None else str(value).strip()
 
-    def row(fields: dict[str, object]) -> tuple[str, ...]:
-        return tuple(map(field, map(fields.get, header)))
-
-    return TextTable(name, header, tuple((line, row(fields)) for line, fields in told))
+def _field(value: object) -> str:
+    """Return a value of JSON as a table has it; of several, such as labels, a list."""
+    if isinstance(value, list):
+        return ",".join(map(_field, value))
+    text = "" if value is None else str(value).strip()
+    text.encode(errors="surrogateescape")  # half a letter is an error
+    return text
 
 
 def check_regular(file: Place) -> None:
@@ -189,7 +190,9 @@ def read_header(file: Place) -> tuple[str, ...]:
             return tuple(parse_json(_first_line(whole)))
         return ()
     text, delimiter, _ = _delimiter(whole)
-    return tuple(name.strip() for name in next(csv.reader([_first_line(text)], delimiter=delimiter), ()))
+    with suppress(csv.Error):  # a line of more than any name
+        return tuple(name.strip() for name in next(csv.reader([_first_line(text)], delimiter=delimiter), ()))
+    return ()
 
 
 def first_line(file: Place) -> str:

@@ -158,5 +158,10 @@ def test_a_manifest_in_lines_of_json_is_a_table(tmp_path: Path) -> None:
     assert "no row has a label; `layout` folders takes names of folders for labels" in read(log.parent).notes
     log.write_text('{"audio_filepath"\n')  # nothing of the kind, and in nobody's way
     assert read(log.parent).class_names == ("robin", "wren")
+    log.write_text(f'["{"x" * 200_000}"]\n')
+    assert read(log.parent.rename(tmp_path / "more.json")).class_names == ("robin", "wren")
     with pytest.raises(DataError, match=r"manifest\.json, row 2: no JSON object; every line is to be one"):
+        read(manifest)
+    manifest.write_text('{"audio_filepath": "a.wav", "label": "\\ud800"}\n')
+    with pytest.raises(DataError, match=r"manifest\.json, row 1: no JSON object"):
         read(manifest)
