@@ -14,8 +14,7 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoFeatureExtractor, AutoModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoFeatureExtractor, AutoModel
 
 from palm_cache.errors import EncoderError, described
 from palm_cache.extraction.encoders.base import Encoder, Request, Window, sounds_in
@@ -227,7 +226,8 @@ def _load_parts(repository: Repository) -> Parts:
     subject, config = repository.subject, repository.config_of(HfEncoder.card)
     kind = str(config.get("model_type"))
     trusted = repository.code() if repository.options["trust_remote_code"] else {}
-    if kind not in MODEL_MAPPING_NAMES and not trusted:
+    known = kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in MODEL_MAPPING
+    if not (known or trusted):
         if config.get("auto_map"):
             raise needs_code(subject, "config.json", f"auto_map: {', '.join(sorted(config['auto_map']))}")
         raise EncoderError(

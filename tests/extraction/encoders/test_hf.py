@@ -13,9 +13,13 @@ import torch
 from contracts import check_encoder
 from safetensors.torch import load_file, save_file
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_MAPPING,
     ASTConfig,
     ASTFeatureExtractor,
     ASTModel,
+    AutoConfig,
+    AutoModel,
     BertConfig,
     BertModel,
     Data2VecAudioConfig,
@@ -217,6 +221,24 @@ def test_what_a_model_takes_and_gives_is_tried_not_believed(
     assert encoder.identity["shortest"] == shortest
     vector = encoder.embed_audio(cut_windows(noise(100), encoder.window)[None])
     assert vector.shape == (1, dim) == (1, encoder.dim)
+
+
+def test_a_model_that_a_program_has_registered_is_one_of_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OwnConfig(ASTConfig):  # type: ignore[misc]
+        model_type = "own"
+
+    class OwnModel(ASTModel):  # type: ignore[misc]
+        config_class = OwnConfig
+
+    for mapping in (CONFIG_MAPPING, MODEL_MAPPING):
+        monkeypatch.setattr(mapping, "_extra_content", {})
+    AutoConfig.register("own", OwnConfig)
+    AutoModel.register(OwnConfig, OwnModel)
+    OwnModel(OwnConfig(**SMALL)).save_pretrained(tmp_path)
+    ASTFeatureExtractor().save_pretrained(tmp_path)
+    assert load(tmp_path).dim == SMALL["hidden_size"]
 
 
 def test_a_model_that_gives_no_vectors_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
