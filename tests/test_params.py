@@ -44,7 +44,7 @@ def test_single_values_stand_for_tuples_of_one() -> None:
     assert repr(Training(epochs=np.int32(4), lr=np.float32(0.5), momentum=0)) == repr(
         Training(epochs=4, lr=0.5, momentum=0.0)
     )
-    assert Resources(cache=Path("known")) == Resources(cache="known")  # type: ignore[arg-type]
+    assert Resources(cache=Path("known")) == Resources(cache="known")
     assert FitParams(shots=np.array(4)) == FitParams(shots=(4,))  # type: ignore[arg-type]
     assert Recipe(compile=np.True_).compile is True  # type: ignore[arg-type]
 
@@ -80,7 +80,7 @@ def test_the_cache_may_be_a_remote_place_with_its_options() -> None:
         (Recipe, {"views": 2.5}, "views: 2.5 is not a whole number from 1 to 1000"),
         (Resources, {"batch_size": None}, "batch_size: None is not a whole number from 0 to 65536"),
         (Resources, {"device": None}, "device: None is not text"),
-        (Resources, {"cache": None}, "cache: None is not text or a remote path"),
+        (Resources, {"cache": None}, "cache: None is not text or a path or a remote path"),
         (ReadingParams, {"columns": None}, "columns: None is not text"),
         (ReadingParams, {"window": "5"}, "window: '5' is not a number from 0.02"),
         (FitParams, {"heads": None}, "heads: None is not text"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -196,6 +195,11 @@ def fit_runs(
     for run in runs:
         total[run.head] += heads[run.head].n_steps(n_views * len(tasks[run].train))
     fitted: dict[Run, FittedHead] = {}
+
+    def kept() -> tuple[list[FittedHead], list[str]]:
+        in_order = [fitted[run] for run in runs if run in fitted]
+        return in_order, keep(in_order) if in_order else []
+
     try:
         for batch in batches.values():
             name = batch[0].head
@@ -213,12 +217,11 @@ def fit_runs(
                 shots = _gather(features, head, batch, rows, words, chosen or {}, tick)
                 for result in _fit_batch(features, head, batch, shots, params.test_views):
                     fitted[result.run] = result
-    finally:
-        heads_fitted = [fitted[run] for run in runs if run in fitted]
-        of_keeping = keep(heads_fitted) if heads_fitted else []
-        if error := sys.exception():
-            for note in of_keeping:
-                error.add_note(note)
+    except BaseException as error:
+        for note in kept()[1]:
+            error.add_note(note)
+        raise
+    heads_fitted, of_keeping = kept()
     notes = _notes(features, tasks)
     from_shots = [name for name, head in heads.items() if _starts_from_shots(features, head)]
     if from_shots:

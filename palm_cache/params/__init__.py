@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from palm_cache.errors import ParameterError, UnknownNameError
 from palm_cache.params.checks import SHORTEST_WINDOW, check_cluster, check_device
-from palm_cache.types import MAX_VIEWS, Help, UPath
+from palm_cache.types import MAX_VIEWS, Help, Place
 from palm_cache.types.fields import check_fields
 from palm_cache.types.runs import ALL_SHOTS, Training
 
@@ -215,7 +215,7 @@ class Resources:
         ),
     ] = ""
     cache: Annotated[
-        str | UPath,
+        str | Place,
         Help(
             "Where embeddings are cached for all datasets: a folder or a URL.",
             metavar="PLACE",

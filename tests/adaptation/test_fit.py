@@ -337,6 +337,17 @@ def test_of_a_batch_those_that_did_not_diverge_are_kept(
     assert [run.seed for run in kept] == [0, 2]
 
 
+def test_what_keeping_notes_is_no_note_of_an_exception_that_is_handled_meanwhile() -> None:
+    params = FitParams(heads=("prototype",), shots=(2,), seeds=(0,), folds=(1,))
+    earlier, notes = ValueError(), list[str]()
+    try:
+        raise earlier
+    except ValueError:
+        notes = fit_runs(make_features(), params, keep=lambda heads: ["kept"])[1]
+    assert notes == ["kept"]
+    assert not hasattr(earlier, "__notes__")
+
+
 def test_heads_that_are_the_same_again_keep_their_temperature(tmp_path: Path) -> None:
     store = write_sample(tmp_path / "mini.zarr", make_features())
     params = FitParams(heads=("palm",), shots=(4,), seeds=(0, 1), folds=(1,), training=QUICK)
