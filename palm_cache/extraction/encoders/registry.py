@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from contextlib import suppress
@@ -133,7 +134,9 @@ def load_encoder(spec: str, recipe: Recipe | None = None, *, device: str = "auto
             sys.path.append(here)
         kind = _import(spec, module, attribute)
         code = {CODE: hash_run_code(kind.__module__)}
-    option = {OPTION: source} if source and not Path(source).exists() else {}
+    # A shell leaves ~ as it is behind a colon; pathlib raises where an option is too long for a name.
+    is_place = os.path.exists(os.path.expanduser(source))  # noqa: PTH110, PTH111
+    option = {OPTION: source} if source and not is_place else {}
     foreign = {CLASS: kind.__qualname__, **code, **option}
     return load_own(kind, Request(spec, source, engine, recipe, foreign))
 

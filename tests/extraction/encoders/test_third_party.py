@@ -51,7 +51,7 @@ def test_class_names_that_nobody_reads_have_not_collapsed(tmp_path: Path) -> Non
 
 
 def test_an_option_behind_the_colon_is_part_of_the_recipe_and_a_place_of_weights_is_not(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the vectors of one option would be taken for those of another."""
     module = (tmp_path / "my_encoder.py").read_text()
@@ -65,7 +65,9 @@ def test_an_option_behind_the_colon_is_part_of_the_recipe_and_a_place_of_weights
 
     shutil.copy("birds.pt", tmp_path / "Tones" / "moved.pt")
     assert [embedded(option) for option in ("7", "1", "7")] == [12, 12, 0]
-    assert [embedded(option) for option in ("birds.pt", "Tones/moved.pt")] == [12, 0]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [embedded(option) for option in ("birds.pt", "Tones/moved.pt", "~/Tones/moved.pt")] == [12, 0, 0]
+    assert "option" in load_encoder(f"python:my_scale:Birds:{'too long for a name ' * 20}").identity
 
 
 def test_the_example_is_complete_and_keeps_the_contract() -> None:
