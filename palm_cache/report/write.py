@@ -137,7 +137,7 @@ def write_report(out: Path, *, against: str | None = None, heads: Path | None = 
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
     first = verdict(scores, kinds)
     if split.all():
-        first = f"of heads that learned from base classes alone, {first}"
+        first = f"Of heads that learned from base classes alone, {first}"
     files = {f"{figure.name}.svg": (FIGURE, figure.svg) for figure in figures}
     files["report.md"] = REPORT_TEXT, as_markdown(first, sections)
     files["index.html"] = REPORT_PAGE, as_page(first, sections)

@@ -81,7 +81,7 @@ def test_base_classes_alone_have_a_report_that_says_so(tmp_path: Path) -> None:
     fit_store(store, tmp_path, split)
     evaluate_files(tmp_path)
     written = write_report(tmp_path)
-    assert written.verdict.startswith("of heads that learned from base classes alone, ")
+    assert written.verdict.startswith("Of heads that learned from base classes alone, ")
     report = (written.page.parent / "report.md").read_text()
     assert "learned from the first half of the classes alone" in report.split("## Results")[1]
     assert (
