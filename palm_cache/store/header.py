@@ -100,6 +100,10 @@ class StoreHeader:
         return "; ".join(differences(self.recipe, recipe))
 
 
+ABSENT = (None, "")
+"""What a recipe holds of an option that was not given."""
+
+
 def differences(old: Mapping[str, object], new: Mapping[str, object], within: str = "") -> Iterator[str]:
     """Yield in words, field by field, how two recipes differ."""
     for key in dict.fromkeys([*old, *new]):
@@ -110,8 +114,8 @@ def differences(old: Mapping[str, object], new: Mapping[str, object], within: st
         elif json.dumps(before) != json.dumps(now):
             if key.endswith("_sha256"):
                 yield f"other {name}"
-            elif before is None or now is None:
-                yield f"{'with' if before is None else 'no more'} {name} {now if before is None else before}"
+            elif before in ABSENT or now in ABSENT:
+                yield f"with {name} {now}" if before in ABSENT else f"no more {name} {before}"
             else:
                 yield f"{name} {before}, now {now}"
 

@@ -19,7 +19,7 @@ from samples import flip_bit, make_features, write_sample
 
 from palm_cache.errors import DamagedStoreError, OlderFormatError, OutputError, StoreError
 from palm_cache.store.features import FeatureStore
-from palm_cache.store.header import row_keys
+from palm_cache.store.header import differences, row_keys
 from palm_cache.store.places import folder, place
 from palm_cache.store.places.local import LocalFolder, this_writer
 from palm_cache.store.root import root_hash
@@ -360,3 +360,9 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
     (tmp_path / ".mine.partial").mkdir()  # of somebody else
     write_sample(tmp_path / "s.zarr", make_features())
     assert {path.name for path in tmp_path.iterdir()} == {alive.name, ".mine.partial", "s.zarr"}
+
+
+@pytest.mark.parametrize("absent", [{}, {"output": None}, {"output": ""}])
+def test_what_only_one_recipe_names_is_told_as_that(absent: dict[str, object]) -> None:
+    assert list(differences(absent, {"output": "vector"})) == ["with output vector"]
+    assert list(differences({"output": "vector"}, absent)) == ["no more output vector"]
