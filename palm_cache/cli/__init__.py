@@ -68,7 +68,7 @@ def main(
 
 RESUMED = "run the same command again to resume"
 STANDS = "what was printed or written stands"
-FITTED = "the heads that were fitted are kept; next: palm-cache calibrate and palm-cache evaluate"
+FITTED = "any heads that were fitted are kept: palm-cache evaluate scores them; the same command fits all"
 REMOVED = "what was removed is gone, the rest stays"
 
 STAGE_ONE = "Stage one: audio to embeddings"

@@ -114,7 +114,7 @@ def fit(
 
     One run for every head, fold, number of shots and seed. Without --dataset it takes every feature store
     that is present and has two classes to train on. Where it is interrupted or a run diverges, the heads that
-    are fitted are kept: go on with palm-cache calibrate and palm-cache evaluate.
+    are fitted are kept: palm-cache evaluate scores them. The same command fits all anew.
 
     Heads that learn words (coop, cocoop, each also with -zebra) load the encoder's text tower; --device and
     --tokenizer are for them. --epochs, --lr, --momentum and --batch-size are for palm, palm-prototype, malp

@@ -33,7 +33,7 @@ def test_a_polite_end_leaves_no_lock_and_no_half_file(
     monkeypatch.setattr(evaluate, "write_scores", lambda *_: signal.raise_signal(signal.SIGTERM))
     result = call("fit", "--store", store, "--head", "prototype")
     assert result.exit_code == 130
-    assert "interrupted: the heads that were fitted are kept; next: palm-cache calibrate" in result.stderr
+    assert "any heads that were fitted are kept: palm-cache evaluate scores them; the same" in result.stderr
     assert [path.name for path in Path("runs").iterdir()] == ["clusters"]
 
 
