@@ -240,7 +240,7 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
         )
     if columns.keys() >= {*PARTS}:
         columns = _with_one_part(table, columns, reading)
-    rows = Rows.of(read_annotated(table, columns, reading.group))
+    rows, used = Rows.of(read_annotated(table, columns, reading.group)), {*columns.values(), reading.group}
     if columns["path"] == "IN FILE" and "FOLDER" in table.header:  # Kaleidoscope's
         folder = table.place("FOLDER")
         paths = Words.of(
@@ -248,6 +248,7 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
         )
         if len(paths.texts) > len(rows.path.texts):  # recorders of several sites call their files alike
             rows = replace(rows, path=paths)
+            used.add("FOLDER")
     kept = rows.take(np.flatnonzero(~rows.path.are(lambda path: is_junk(path.replace("\\", "/")))))
     notes = []
     if holds_answers(table.header):
@@ -263,7 +264,7 @@ def _of_table(table: TextTable, reading: ReadingParams, told: str) -> Content:
             notes.append(f"{counted(replaced, 'row')} replaced by later ones of the same stretch")
         first[numbers] = np.arange(len(kept))
         kept = kept.take(first)
-    used = (*columns.values(), reading.group, *(("time",) if appended else ()))
+        used.add("time")
     idle = [name for name in table.header if name and name not in used]
     if idle:
         hint = "" if "label" in columns else "; if one of them holds labels: `columns` label=NAME"

@@ -202,6 +202,7 @@ def test_in_tables_of_kaleidoscope_the_folder_tells_files_of_one_name_apart(tmp_
     table = read(root)
     found = {Path(clip.file).relative_to(root).as_posix(): table.class_of(clip) for clip in table.clips}
     assert found == {"site1/night.wav": "x1", "site2/night.wav": "x2"}
+    assert [note for note in table.notes if "not used" in note] == ["columns not used: INDIR"]
 
 
 def test_in_tables_of_xeno_canto_the_english_name_is_the_label(tmp_path: Path) -> None:
