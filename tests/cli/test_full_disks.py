@@ -69,7 +69,8 @@ def test_labels_are_whole_though_nobody_reads_standard_output(
     assert done.returncode == 1
     assert "standard output takes no more; the labels are written to the end" in done.stderr
     assert "failed broken.wav: " in done.stderr
-    assert Path("labels/long.flac.txt").read_text() == Path("whole/long.flac.txt").read_text() != ""
+    cut, whole = (next(Path(folder).rglob("long.flac.txt")).read_text() for folder in ("labels", "whole"))
+    assert cut == whole != ""
 
 
 def test_a_page_and_copies_are_written_though_nobody_reads_standard_output(

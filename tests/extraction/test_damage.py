@@ -161,7 +161,7 @@ def test_a_full_disk_is_said_and_what_is_in_the_cache_stays(
 
     with monkeypatch.context() as patch:
         patch.setattr(local.LocalFolder, "replacing", full)
-        with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
+        with pytest.raises(OutputError, match="no space left on device; free some space, then try again"):
             run(batch_size=4)
     assert 0 < run(batch_size=4).embedded < 18
 

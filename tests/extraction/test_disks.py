@@ -59,7 +59,7 @@ def test_a_full_disk_for_the_cache_is_said_and_more_space_finishes_the_store(
     whole = extract(table, "mini", tmp_path / "whole.zarr", cache=tmp_path / "elsewhere").store
     extract(table.subset(range(5)), "mini", out, cache=disk / "cache")
     ballast = fill(disk)
-    with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
+    with pytest.raises(OutputError, match="no space left on device; free some space, then try again"):
         extract(table, "mini", out, cache=disk / "cache")
     assert FeatureStore(out).n_clips == 5
     assert FeatureStore(out).problems() == []
@@ -76,7 +76,7 @@ def test_a_full_disk_for_the_store_leaves_the_store_that_was_there(
     extract(table.subset(range(5)), "mini", out, cache=cache)
     before = read_arrays(out)
     ballast = fill(disk)
-    with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
+    with pytest.raises(OutputError, match="no space left on device; free some space, then try again"):
         extract(table, "mini", out, cache=cache)
     assert_same(read_arrays(out), before)
     ballast.unlink()
@@ -92,7 +92,7 @@ def test_a_new_store_for_which_there_is_no_room_leaves_nothing_behind(
 ) -> None:
     out, cache = disk / "new" / "mini.zarr", tmp_path / "cache"
     ballast = fill(disk)
-    with pytest.raises(OutputError, match="no space left on device; free some space and run the same"):
+    with pytest.raises(OutputError, match="no space left on device; free some space, then try again"):
         extract(read(folder), "mini", out, cache=cache)
     assert not out.exists()
     ballast.unlink()

@@ -4,11 +4,19 @@ import pytest
 import torch
 from contracts import make_waveforms
 
+from palm_cache.extraction.encoders import engine
 from palm_cache.extraction.encoders.engine import CPU, Engine
 from palm_cache.extraction.encoders.registry import load_encoder
 from palm_cache.params import Recipe
 
 
+@pytest.fixture
+def nobody_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as torch's switches go: what other tests have left open holds them."""
+    monkeypatch.setattr(engine, "_PRODUCTS", engine._Products())
+
+
+@pytest.mark.usefixtures("nobody_computes")
 def test_float32_products_are_exact_whatever_the_process_chose() -> None:
     """A process may let CPUs multiply in bf16 and has then used torch's new switches."""
     encoder = load_encoder("mini", device="cpu")
@@ -27,6 +35,7 @@ def test_float32_products_are_exact_whatever_the_process_chose() -> None:
     assert switch.fp32_precision in (before, "ieee")
 
 
+@pytest.mark.usefixtures("nobody_computes")
 def test_they_stay_exact_for_a_thread_while_another_is_done_and_are_then_as_they_were() -> None:
     switch = torch.backends.mkldnn.matmul
     torch.set_float32_matmul_precision("medium")
