@@ -87,7 +87,8 @@ def read_table(file: Place) -> TextTable:
     """
     whole = decode(file)
     if whole.lstrip().startswith("{"):
-        return _json_lines(file.name, whole)
+        lines = _JsonLines.of(file.name, whole)
+        return TextTable(file.name, lines.header, lines)
     text, delimiter, skipped = _delimiter(whole)
     records = _Records(file.name, text, delimiter, skipped)
     spaces = rf'(?<=") +(?=[{delimiter}\r\n]|$)'
@@ -146,19 +147,37 @@ class _Records:
             ) from error
 
 
-def _json_lines(name: str, text: str) -> TextTable:
-    """Read an object per line, as NeMo's manifests and the hub's ``metadata.jsonl`` have it."""
-    told: list[tuple[int, dict[str, str]]] = []
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
+@dataclass(frozen=True, slots=True)
+class _JsonLines:
+    """An object per line, as NeMo's manifests and the hub's ``metadata.jsonl`` have it."""
+
+    name: str
+    text: str
+    header: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, text: str) -> _JsonLines:
+        """Look through all of it for the names of its columns."""
+        keys = dict.fromkeys(key for _, told in cls(name, text, ())._parsed() for key in told)
+        return cls(name, text, tuple(keys))
+
+    def __iter__(self) -> Records:
+        for line, told in self._parsed():
             try:
-                fields = {**parse_json(content)}
-                told.append((line, {_field(key): _field(value) for key, value in fields.items()}))
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{name}, row {line}: no JSON object; every line is to be one") from error
-    header = tuple(dict.fromkeys(key for _, fields in told for key in fields))
-    rows = ((line, tuple(fields.get(key, "") for key in header)) for line, fields in told)
-    return TextTable(name, header, tuple(rows))
+                yield line, tuple(_field(told.get(key)) for key in self.header)
+            except ValueError as error:
+                raise self._wrong(line) from error
+
+    def _parsed(self) -> Iterator[tuple[int, dict[str, object]]]:
+        for line, match in enumerate(re.finditer(r"[^\n]*\n|[^\n]+", self.text), start=1):
+            if match[0].strip():
+                try:
+                    yield line, {_field(key): value for key, value in {**parse_json(match[0])}.items()}
+                except (ValueError, TypeError) as error:
+                    raise self._wrong(line) from error
+
+    def _wrong(self, line: int) -> DataError:
+        return DataError(f"{self.name}, row {line}: no JSON object; every line is to be one")
 
 
 def _field(value: object) -> str:
