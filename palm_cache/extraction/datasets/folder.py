@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cached_property
 from math import inf
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -78,8 +78,9 @@ class Folder:
         self.where, self.source, self.given = where, source, given
         self.alone = is_file(where)
         self.root = where.parent if self.alone else where
-        self.header = cache(self._header)
-        self.kind = cache(self._kind)
+        # Not functools.cache of methods: such a circle, with a million paths in it, would outlive it.
+        self._headers: dict[str, tuple[str, ...]] = {}
+        self._kinds: dict[str, str] = {}
 
     @cached_property
     def listing(self) -> Listing:
@@ -90,17 +91,24 @@ class Folder:
         """Return the place of a file."""
         return below(self.root, path)
 
-    def _header(self, path: str) -> tuple[str, ...]:
+    def header(self, path: str) -> tuple[str, ...]:
         """Return the names of a table's columns."""
-        file = self.at(path)
-        return shards.header(file) if ending(path) in SHARD_ENDINGS else read_header(file)
+        if path not in self._headers:
+            read = shards.header if ending(path) in SHARD_ENDINGS else read_header
+            self._headers[path] = read(self.at(path))
+        return self._headers[path]
 
-    def _kind(self, path: str) -> str:
+    def kind(self, path: str) -> str:
         """Return what annotations a text file holds: ``raven``, ``audacity``, or none, "".
 
         ``answers`` is a label track that ``predict`` wrote and nobody has exported since: no head learns from
         answers unasked.
         """
+        if path not in self._kinds:
+            self._kinds[path] = self._recognised(path)
+        return self._kinds[path]
+
+    def _recognised(self, path: str) -> str:
         first = first_line(self.at(path))
         if RAVEN_COLUMN in first.split("\t"):
             return "raven"
