@@ -128,7 +128,7 @@ class OnnxTower(nn.Module):
     def _run(self, rows: Any) -> Any:
         """Run a batch of as many rows as the graph takes."""
         shaped = {1: lambda: rows[0], 2: lambda: rows, 3: lambda: rows[:, None]}[len(self._axes)]()
-        (given,) = self._session.run([self._output], {self._input: shaped.astype(self._type)})
+        (given,) = self._session.run([self._output], {self._input: shaped.astype(self._type, copy=False)})
         vectors = np.asarray(given, np.float32)
         if len(rows) == 1 and len(vectors) != 1:  # the graph leaves the batch's axis out
             vectors = vectors[None]
