@@ -128,7 +128,7 @@ def _on_ray(cluster: str, worker: Worker, clips: Sequence[Numbered]) -> Results:
         raise error.cause from error  # what embedding has raised there
     except ray.exceptions.RayError as error:
         reason = str(error).partition("\n")[0]
-        raise ClusterError(f"{cluster}: workers died over the same clips: {reason}") from error
+        raise ClusterError(f"{cluster}: lost workers again and again: {reason}") from error
     except Exception as error:
         if ray.is_initialized():
             raise

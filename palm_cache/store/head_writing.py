@@ -124,9 +124,8 @@ def add_heads(
 
 def _is_the_same(one: FittedHead, other: FittedHead) -> bool:
     """Tell whether what two heads of a run have learned is the same to the last bit."""
-    states = [{name: value.numpy() for name, value in head.state.items()} for head in (one, other)]
-    return states[0].keys() == states[1].keys() and all(
-        np.array_equal(value, states[1][name]) for name, value in states[0].items()
+    return one.state.keys() == other.state.keys() and all(
+        np.array_equal(value.numpy(), other.state[name].numpy()) for name, value in one.state.items()
     )
 
 
